@@ -1,0 +1,43 @@
+# lastgasp: `make check` is the inner loop, `make test` is everything, `make demo` shows it working.
+
+SHELL      := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+COMMIT     ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+LDFLAGS    := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+GO         := go
+export CGO_ENABLED ?= 0
+
+.PHONY: build check format vet staticcheck pure live e2e test demo clean
+
+build: ## both binaries into bin/
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+check: format vet staticcheck pure ## the inner loop: under a minute when warm
+
+format:
+	@out=$$(gofmt -l .); test -z "$$out" || { echo "gofmt needed: $$out"; exit 1; }
+
+vet:
+	$(GO) vet ./...
+	$(GO) vet -tags live,e2e ./...
+
+staticcheck:
+	$(GO) tool -modfile=.ci/tools.mod staticcheck -tags live,e2e ./...
+
+pure: ## tests that touch nothing but memory
+	$(GO) test ./...
+
+live: ## tests against this machine's kernel, in network namespaces of their own (root)
+	.ci/no-skips $(GO) test -tags live -run '^TestLive' -v ./configurator/... ./listener/...
+
+e2e: ## tests in the lab: microVMs that crash, a real control plane (root)
+	.ci/no-skips $(GO) test -tags e2e -timeout 40m -p 1 -v ./e2e/...
+
+test: check live e2e ## every test there is
+
+demo: ## a real kernel panics, and Kubernetes knows why
+	@$(GO) run ./e2e/demo
+
+clean:
+	rm -rf bin dist

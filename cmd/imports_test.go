@@ -1,0 +1,188 @@
+package cmd
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/lastgasp/lastgasp"
+
+// architecture lists every package and which of ours it may import. A package that is not here fails the test, and so
+// does an entry without a package: the map and the territory cannot drift apart.
+var architecture = map[string][]string{
+	"cmd":                       {},
+	"cmd/lastgasp-configurator": {"configurator", "configurator/ec2", "configurator/endpoint", "configurator/nexthop", "configurator/target", "listener/netconsole"},
+	"cmd/lastgasp-listener":     {"listener", "listener/cleanup", "listener/detect", "listener/kube", "listener/netconsole"},
+
+	"configurator":          {"configurator/ec2", "configurator/endpoint", "configurator/nexthop", "configurator/target", "listener/netconsole"},
+	"configurator/ec2":      {},
+	"configurator/endpoint": {"configurator/ec2"},
+	"configurator/nexthop":  {},
+	"configurator/target":   {},
+
+	"listener":               {"listener/cleanup", "listener/detect", "listener/netconsole"},
+	"listener/netconsole":    {},
+	"listener/detect":        {"listener/netconsole"},
+	"listener/cleanup":       {"listener/detect", "listener/netconsole"},
+	"listener/kube":          {"listener/cleanup", "listener/detect", "listener/kube/v1alpha1"},
+	"listener/kube/v1alpha1": {},
+
+	"e2e/demo":          {"e2e/lab", "e2e/story"},
+	"e2e/guest":         {"e2e/guest/control"},
+	"e2e/guest/control": {},
+	"e2e/lab":           {"e2e/guest/control"},
+	"e2e/story":         {"e2e/lab", "listener/kube/v1alpha1"},
+}
+
+// thirdParty says which packages may import what from outside. A prefix that is not listed here is free for all.
+var thirdParty = map[string][]string{
+	"k8s.io/":                        {"listener/kube", "listener/kube/v1alpha1", "cmd/lastgasp-listener", "e2e"},
+	"sigs.k8s.io/":                   {"listener/kube", "e2e"},
+	"os/exec":                        {"e2e"},
+	"net/http/pprof":                 {"listener"},
+	"github.com/aws":                 {"configurator/ec2", "configurator/endpoint"},
+	"github.com/vishvananda/netlink": {"configurator/nexthop", "e2e"},
+	"github.com/prometheus/":         {"listener"},
+	"github.com/spf13/cobra":         {"cmd"},
+	"github.com/coreos/go-systemd":   {"configurator", "listener", "cmd"},
+	"gopkg.in/yaml.v3":               {"configurator", "listener"},
+}
+
+// standardOnly are the packages that a reader may trust to touch nothing: no third party, no sockets, no files.
+var standardOnly = map[string][]string{
+	"listener/netconsole": {"net", "os", "syscall", "time/tzdata"},
+	"listener/detect":     {"net", "os", "syscall"},
+}
+
+func TestImportTable(t *testing.T) {
+	imports := importsByPackage(t, "..")
+	for pkg, allowed := range architecture {
+		if _, ok := imports[pkg]; !ok && pkg != "cmd" {
+			t.Errorf("%s is in the import table but has no files", pkg)
+		}
+		for _, a := range allowed {
+			if _, ok := architecture[a]; !ok {
+				t.Errorf("%s may import %s, which is not in the import table", pkg, a)
+			}
+		}
+	}
+	for pkg, imps := range imports {
+		allowed, ok := architecture[pkg]
+		if !ok {
+			t.Errorf("%s is not in the import table", pkg)
+			continue
+		}
+		for _, imp := range imps {
+			if own, ok := strings.CutPrefix(imp, module+"/"); ok {
+				if !slices.Contains(allowed, own) {
+					t.Errorf("%s must not import %s", pkg, own)
+				}
+				continue
+			}
+			for prefix, who := range thirdParty {
+				if strings.HasPrefix(imp, prefix) && !slices.ContainsFunc(who, func(w string) bool { return within(pkg, w) }) {
+					t.Errorf("%s must not import %s", pkg, imp)
+				}
+			}
+			if denied, ok := standardOnly[pkg]; ok {
+				if strings.Contains(strings.Split(imp, "/")[0], ".") || slices.Contains(denied, imp) {
+					t.Errorf("%s must not import %s: it is pure", pkg, imp)
+				}
+			}
+		}
+	}
+}
+
+// TestConfiguratorIsLean follows every import of the node's binary through our own packages: a node must not carry
+// client-go.
+func TestConfiguratorIsLean(t *testing.T) {
+	imports := importsByPackage(t, "..")
+	seen := map[string]bool{}
+	var follow func(pkg string, via []string)
+	follow = func(pkg string, via []string) {
+		if seen[pkg] {
+			return
+		}
+		seen[pkg] = true
+		via = append(slices.Clone(via), pkg)
+		for _, imp := range imports[pkg] {
+			if strings.HasPrefix(imp, "k8s.io/") || strings.HasPrefix(imp, "sigs.k8s.io/") {
+				t.Errorf("lastgasp-configurator links %s through %s", imp, strings.Join(via, " → "))
+			}
+			if own, ok := strings.CutPrefix(imp, module+"/"); ok {
+				follow(own, via)
+			}
+		}
+	}
+	follow("cmd/lastgasp-configurator", nil)
+	if len(seen) < 5 {
+		t.Fatalf("followed only %d packages: the walk is broken", len(seen))
+	}
+}
+
+// within reports whether pkg is dir or below it; a plain package name stands for itself and what is below, so that
+// "cmd" covers both commands.
+func within(pkg, dir string) bool {
+	return pkg == dir || strings.HasPrefix(pkg, dir+"/") && dir != "listener" && dir != "configurator"
+}
+
+// importsByPackage parses the imports of every non-test file below root in-process, so that the test cache notices a
+// changed file. Nested modules and testdata are not ours to judge.
+func importsByPackage(t *testing.T, root string) map[string][]string {
+	t.Helper()
+	found := map[string][]string{}
+	err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if file == root {
+				return nil
+			}
+			if d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") {
+				return filepath.SkipDir
+			}
+			if _, err := os.Stat(filepath.Join(file, "go.mod")); err == nil {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, filepath.Dir(file))
+		if err != nil {
+			return err
+		}
+		pkg := path.Clean(filepath.ToSlash(rel))
+		if _, ok := found[pkg]; !ok {
+			found[pkg] = nil
+		}
+		for _, imp := range f.Imports {
+			name, err := strconv.Unquote(imp.Path.Value)
+			if err != nil {
+				return err
+			}
+			if !slices.Contains(found[pkg], name) {
+				found[pkg] = append(found[pkg], name)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lastgasp/lastgasp/configurator"
+)
+
+func (c *command) apply() *cobra.Command {
+	var dryRun, reload bool
+	cmd := &cobra.Command{
+		Use:   "apply",
+		Short: "Arm the targets, proved by a canary",
+		Long: `Makes the kernel's targets those of the configuration: finds the listeners, resolves the way to each, arms what is
+missing, and removes what is not wanted any more once everything that is wanted has been acknowledged. A target that is
+right already is left alone, so apply may be run at any time.
+
+If a new target is not acknowledged, the old one stays and the exit code is 1.`,
+		Example: `  lastgasp-configurator apply
+  lastgasp-configurator apply --endpoint 10.0.2.10:6666 --endpoint 10.0.3.10:6666
+  lastgasp-configurator apply --dry-run -o json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			node, err := c.arming()
+			if err != nil {
+				return err
+			}
+			if dryRun {
+				draft, err := node.Draft(cmd.Context())
+				view := draft.View(node.WantedSettings())
+				if printErr := c.print(view, view.WriteText); printErr != nil {
+					return printErr
+				}
+				return err
+			}
+			pass := node.Apply
+			if reload {
+				pass = node.Reload
+			}
+			state, err := pass(cmd.Context())
+			if printErr := c.print(state, state.WriteText); printErr != nil {
+				return printErr
+			}
+			c.warn(node)
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print what would be done, change nothing")
+	cmd.Flags().BoolVar(&reload, "reload", false, "fail rather than fall back on the last known good listeners, as ExecReload wants it")
+	return cmd
+}
+
+func (c *command) verify() *cobra.Command {
+	return &cobra.Command{
+		Use:   "verify",
+		Short: "Prove now, through the kernel, that every armed target is heard",
+		Long: `Writes a canary to the kernel log and waits for each target's listener to acknowledge it: the only proof that takes
+the path a panic takes. Exits 1 if one does not, with the likely reasons, the likeliest first.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			node, err := c.node()
+			if err != nil {
+				return err
+			}
+			proofs, err := node.Verify(cmd.Context())
+			if printErr := c.print(proofs, func(w io.Writer) error { return configurator.WriteProofs(w, proofs) }); printErr != nil {
+				return printErr
+			}
+			c.warn(node)
+			return err
+		},
+	}
+}
+
+func (c *command) status() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "One screen: what is armed, what is proved, what would keep this node mute",
+		Long: `Shows the armed targets with their whole tuple, which source named the listeners, when each last acknowledged a
+canary, kernel settings that were changed, and whatever would keep a panic from being heard, with what mends it.
+
+Exits 0 only if the node is covered: armed, acknowledged, and not mute.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			node, err := c.node()
+			if err != nil {
+				return err
+			}
+			now := time.Now()
+			status, err := node.Status(now)
+			if err != nil {
+				return err
+			}
+			if err := c.print(status, func(w io.Writer) error { return status.WriteText(w, now) }); err != nil {
+				return err
+			}
+			if status.Verdict != configurator.Covered {
+				return errSaid
+			}
+			return nil
+		},
+	}
+}
+
+func (c *command) disarm() *cobra.Command {
+	return &cobra.Command{
+		Use:   "disarm",
+		Short: "Take away our targets and put back every kernel setting we changed",
+		Long: `Removes our targets (never anybody else's) and restores kernel settings. The secret of this boot stays under
+/run/lastgasp: the listener has pinned it and would not believe another one before the next boot.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			// A broken configuration must not keep anybody from disarming.
+			return configurator.New(configurator.DefaultConfig(), version, c.log()).Disarm(cmd.Context())
+		},
+	}
+}
+
+// node reads the configuration and wires what carries it out.
+func (c *command) node() (*configurator.Configurator, error) {
+	cfg, err := c.load()
+	if err != nil {
+		return nil, err
+	}
+	return configurator.New(cfg, version, c.log()), nil
+}
+
+// arming is node for a command that has to find listeners.
+func (c *command) arming() (*configurator.Configurator, error) {
+	cfg, err := c.loadComplete()
+	if err != nil {
+		return nil, err
+	}
+	return configurator.New(cfg, version, c.log()), nil
+}
+
+// warn says on stderr whatever would keep this node from being heard, after a command that has succeeded in its own
+// terms: an acknowledged canary on a mute kernel proves little.
+func (c *command) warn(node *configurator.Configurator) {
+	status, err := node.Status(time.Now())
+	if err != nil {
+		return // the command itself has said so
+	}
+	for _, f := range status.Findings {
+		if f.Mute {
+			fmt.Fprintf(c.stderr, "lastgasp-configurator: MUTE: %s\n", f)
+		}
+	}
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lastgasp/lastgasp/configurator"
+)
+
+// version is set by the linker: -X main.version=v1.2.3.
+var version = "dev"
+
+// command is one invocation.
+type command struct {
+	stdout, stderr io.Writer
+	environ        []string
+
+	config    string
+	endpoints []string
+	output    string
+	ran       bool // the command line was understood
+}
+
+const help = `lastgasp-configurator arms the kernel's netconsole so that a panic of this node is heard by lastgasp-listener:
+it finds the listeners, resolves the whole tuple a dying kernel cannot look up (device, source, next hop's hardware
+address), writes it to configfs, and has it proved by a canary that the listener acknowledges.
+
+Exit codes:
+  0  done
+  1  failed, or a listener did not acknowledge
+  2  usage or configuration
+  3  listener endpoint or next hop cannot be resolved
+  4  this kernel or device cannot
+
+Configuration: --config, over it *.yaml of the directory of the same name ending in .d, over these LASTGASP_… variables
+(LASTGASP_ENDPOINT_STATIC for endpoint.static), over these flags.`
+
+const examples = `  lastgasp-configurator apply --endpoint 10.0.2.10:6666   arm one listener by hand, proved
+  lastgasp-configurator apply --dry-run -o json            what would be armed
+  lastgasp-configurator status                             one screen: armed, proved, and what would keep it mute`
+
+func (c *command) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "lastgasp-configurator",
+		Short:         "Arms netconsole on this node and proves that it is heard",
+		Long:          help,
+		Example:       examples,
+		Version:       versionLine(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if c.output != "text" && c.output != "json" {
+				return fmt.Errorf("-o %s: is no format; use text or json", c.output)
+			}
+			c.ran = true
+			return nil
+		},
+	}
+	root.SetOut(c.stdout)
+	root.SetErr(c.stderr)
+	flags := root.PersistentFlags()
+	flags.StringVar(&c.config, "config", configurator.DefaultConfigFile, "configuration `file`")
+	flags.StringSliceVar(&c.endpoints, "endpoint", nil, "listener as `host:port`, instead of what the configuration says; may be repeated")
+	flags.StringVarP(&c.output, "output", "o", "text", "output `format`: text or json")
+	root.AddCommand(c.apply(), c.watch(), c.verify(), c.status(), c.disarm(), c.bootParams(), c.userData())
+	return root
+}
+
+// versionLine says what this binary was built from.
+func versionLine() string {
+	commit := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				commit = s.Value
+			}
+		}
+	}
+	return fmt.Sprintf("%s (commit %s, %s)", version, commit, runtime.Version())
+}
+
+// load reads the configuration.
+func (c *command) load() (configurator.Config, error) {
+	return configurator.LoadConfig(c.configFile(), c.environ, c.endpoints)
+}
+
+// loadComplete reads a configuration that says where the listeners are.
+func (c *command) loadComplete() (configurator.Config, error) {
+	cfg, err := c.load()
+	if err != nil {
+		return cfg, err
+	}
+	return cfg, cfg.NeedEndpoint(c.configFile())
+}
+
+// configFile is --config, else LASTGASP_CONFIG, else the default.
+func (c *command) configFile() string {
+	file := c.config
+	for _, kv := range c.environ {
+		if v, ok := strings.CutPrefix(kv, "LASTGASP_CONFIG="); ok && v != "" && file == configurator.DefaultConfigFile {
+			file = v
+		}
+	}
+	return file
+}
+
+// log goes to stderr without times: journald adds them.
+func (c *command) log() *slog.Logger {
+	return slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{
+		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) == 0 && a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		},
+	}))
+}
+
+// print writes v to stdout: as JSON, or with text if that is what was asked for.
+func (c *command) print(v any, text func(io.Writer) error) error {
+	if c.output == "json" {
+		enc := json.NewEncoder(c.stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(v)
+	}
+	return text(c.stdout)
+}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/lastgasp/lastgasp/configurator"
+	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/nexthop"
+	"github.com/lastgasp/lastgasp/configurator/target"
+)
+
+// Exit codes, documented in the help text and in DESIGN.md. They are an interface.
+const (
+	exitDone       = 0
+	exitFailed     = 1 // or not acknowledged
+	exitUsage      = 2 // or config
+	exitUnresolved = 3
+	exitCannot     = 4
+)
+
+// exit reports err, a line for each thing that is wrong, and gives the exit code that goes with it. Where several are
+// wrong the one that must be mended first decides.
+func (c *command) exit(err error) int {
+	if err == nil {
+		return exitDone
+	}
+	if !errors.Is(err, errSaid) {
+		for line := range strings.Lines(err.Error()) {
+			fmt.Fprintf(c.stderr, "lastgasp-configurator: %s\n", strings.TrimSpace(line))
+		}
+	}
+	var config *configurator.ConfigError
+	switch {
+	case !c.ran:
+		fmt.Fprintln(c.stderr, "lastgasp-configurator: run it with --help for usage")
+		return exitUsage
+	case errors.As(err, &config):
+		return exitUsage
+	case errors.Is(err, target.ErrNoModule), errors.Is(err, target.ErrNoConfigfs), errors.Is(err, target.ErrDevice),
+		errors.Is(err, nexthop.ErrUnusable):
+		return exitCannot
+	case errors.Is(err, endpoint.ErrNotFound), errors.Is(err, nexthop.ErrNoRoute), errors.Is(err, nexthop.ErrNoReply):
+		return exitUnresolved
+	default:
+		return exitFailed
+	}
+}
+
+// errSaid is the error of a command that has already printed what is wrong as its result.
+var errSaid = errors.New("")

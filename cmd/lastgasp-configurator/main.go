@@ -1,0 +1,22 @@
+// Command lastgasp-configurator arms netconsole on a node so that its kernel can be heard dying.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run is main with its exit code as a value, so that deferred work is done.
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	c := &command{stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ()}
+	root := c.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	return c.exit(err)
+}

@@ -1,0 +1,32 @@
+// Command lastgasp-listener hears kernels die and makes the deaths of their pods understood.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	err := command().ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(os.Stderr, "lastgasp-listener:", err)
+	if errors.As(err, new(usageError)) {
+		return 2
+	}
+	return 1
+}
+
+// usageError is a mistake in the command line or the config: exit code 2, nothing was begun.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }

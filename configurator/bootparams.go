@@ -1,0 +1,50 @@
+package configurator
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/lastgasp/lastgasp/configurator/target"
+)
+
+// maxParam is what the kernel takes for netconsole's parameter (MAX_PARAM_LENGTH 256 with its NUL,
+// drivers/net/netconsole.c).
+const maxParam = 255
+
+// BootParam is the parameter that has netconsole send from its loading on, before we can run: [+][r]sport@sip/dev,
+// dport@dip/mac for each target, separated by semicolons. Such targets carry no identity and are never touched by us,
+// so each early record is known by its source address alone. The error says which specs did not fit in; the parameter
+// then holds the others.
+func BootParam(specs []target.Spec) (string, error) {
+	var parts []string
+	length := 0
+	for i, s := range specs {
+		format := "+"
+		if s.Release {
+			format = "+r"
+		}
+		part := fmt.Sprintf("%s%d@%s/%s,%d@%s/%s", format, s.LocalPort, s.LocalIP, s.Device, s.RemotePort, s.RemoteIP, s.RemoteMAC)
+		if length+len(part) > maxParam {
+			return strings.Join(parts, ";"), fmt.Errorf("%d of %d targets fit into the %d bytes that netconsole takes at boot; set targets: %d for it",
+				i, len(specs), maxParam, i)
+		}
+		length += len(part) + 1
+		parts = append(parts, part)
+	}
+	if len(parts) == 0 {
+		return "", errors.New("no target can be resolved, so there is nothing to cover early boot with")
+	}
+	return strings.Join(parts, ";"), nil
+}
+
+// Specs are the wanted targets of a draft, whether they are armed already or not.
+func (d Draft) Specs(localPort uint16) []target.Spec {
+	var list []target.Spec
+	for _, w := range d.wanted {
+		s := w.spec
+		s.LocalPort = localPort
+		list = append(list, s)
+	}
+	return list
+}

@@ -1,0 +1,218 @@
+package configurator
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/configurator/endpoint"
+)
+
+// The first line of each testdata/invalid-*.yaml is what an operator sees, after the file's name.
+func TestInvalidConfigIsRefusedInOneLine(t *testing.T) {
+	files, err := filepath.Glob("testdata/invalid-*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no testdata: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first, _, _ := strings.Cut(string(data), "\n")
+			want := file + strings.TrimPrefix(first, "# ")
+			_, err = LoadConfig(file, nil, nil)
+			var config *ConfigError
+			if !errors.As(err, &config) {
+				t.Fatalf("error %v is not a *ConfigError", err)
+			}
+			if diff := cmp.Diff(want, err.Error()); diff != "" {
+				t.Errorf("message (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestValidConfigSetsEveryKey(t *testing.T) {
+	got, err := LoadConfig("testdata/valid.yaml", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	timeout := 10
+	want := Config{
+		Endpoint: EndpointConfig{
+			Static: []endpoint.Endpoint{
+				{Host: "10.0.2.10", Port: 6666},
+				{Host: "fd00::10", Port: 6666, Zone: "euw1-az2"},
+			},
+			StaticOrigin: "testdata/valid.yaml",
+			SSM:          []string{"/lastgasp/{region}/{az-id}/endpoint", "/lastgasp/{cluster}/endpoint:live"},
+			DNS:          "_lastgasp._udp.example.internal",
+			Cluster:      "blue",
+		},
+		Targets:   3,
+		LocalPort: 6700,
+		Canary:    CanaryConfig{Interval: 5 * time.Minute, Timeout: 2 * time.Second},
+		Panic:     PanicConfig{Hold: true, Timeout: &timeout, KdumpNotifier: true},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("config (-want +got):\n%s", diff)
+	}
+}
+
+func TestConfigPrecedence(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		t.Helper()
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	main := write("configurator.yaml", "endpoint: {static: [10.0.0.1:6666]}\ntargets: 1\ncanary: {timeout: 1s}\n")
+	write("configurator.d/90-late.yaml", "targets: 3\n")
+	dropin := write("configurator.d/50-user-data.yaml", "endpoint: {static: [10.0.0.2:6666]}\ntargets: 4\n")
+	write("configurator.d/ignored.yml", "nonsense")
+
+	for _, tt := range []struct {
+		name    string
+		environ []string
+		flags   []string
+		want    string // of the endpoint
+		origin  string
+		targets int
+	}{
+		{name: "drop-ins win over the file in lexical order", want: "10.0.0.2:6666", origin: dropin, targets: 3},
+		{
+			name:    "the environment wins over drop-ins",
+			environ: []string{"PATH=/bin", "LASTGASP_ENDPOINT_STATIC=10.0.0.3:6666,10.0.0.4:6666", "LASTGASP_TARGETS=5", "LASTGASP_PANIC_HOLD="},
+			want:    "10.0.0.3:6666", origin: "environment LASTGASP_ENDPOINT_STATIC", targets: 5,
+		},
+		{
+			name:    "flags win over the environment",
+			environ: []string{"LASTGASP_ENDPOINT_STATIC=10.0.0.3:6666"},
+			flags:   []string{"10.0.0.5:6666", "10.0.0.6:6666"},
+			want:    "10.0.0.5:6666", origin: "flag --endpoint", targets: 3,
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := LoadConfig(main, tt.environ, tt.flags)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s := got.Endpoint.Static[0].String(); s != tt.want || got.Endpoint.StaticOrigin != tt.origin {
+				t.Errorf("endpoint %s from %s, want %s from %s", s, got.Endpoint.StaticOrigin, tt.want, tt.origin)
+			}
+			if got.Targets != tt.targets {
+				t.Errorf("targets %d, want %d", got.Targets, tt.targets)
+			}
+			if got.Canary.Timeout != time.Second {
+				t.Errorf("canary.timeout %s: a key the drop-ins do not name was lost", got.Canary.Timeout)
+			}
+		})
+	}
+}
+
+func TestConfigRefusals(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "configurator.yaml")
+	if err := os.WriteFile(empty, []byte("# nothing\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name    string
+		file    string
+		environ []string
+		flags   []string
+		want    string // begins with
+	}{
+		{name: "a file that was named must exist", file: empty + ".missing",
+			want: empty + ".missing: cannot be read: no such file or directory; check --config"},
+		{name: "an unknown variable is a typing error", file: empty, environ: []string{"LASTGASP_ENDPONT=10.0.2.10:6666"},
+			want: "environment: LASTGASP_ENDPONT: is no variable of ours; use LASTGASP_CANARY_INTERVAL, "},
+		{name: "a variable is checked like a key", file: empty, environ: []string{"LASTGASP_TARGETS=many"},
+			want: `environment: LASTGASP_TARGETS: "many" is not a number from 1 to 8; write one`},
+		{name: "a flag is checked like a key", file: empty, flags: []string{"listener"},
+			want: `flag --endpoint: "listener" is not host:port; write it like 10.0.2.10:6666 or [fd00::10]:6666`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := LoadConfig(tt.file, tt.environ, tt.flags)
+			if err == nil || !strings.HasPrefix(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("error %q, want one line that begins with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestNoListenerConfigured(t *testing.T) {
+	c := DefaultConfig()
+	if err := c.NeedEndpoint("f.yaml"); err == nil || !strings.HasPrefix(err.Error(), "f.yaml: endpoint: no listener is configured; ") {
+		t.Errorf("error %v", err)
+	}
+	c.Endpoint.DNS = "_lastgasp._udp.example.internal"
+	if err := c.NeedEndpoint("f.yaml"); err != nil {
+		t.Errorf("with endpoint.dns: %v", err)
+	}
+}
+
+// What user-data writes must read back as the configuration it was made from.
+func TestUserDataRoundTrip(t *testing.T) {
+	want, err := LoadConfig("testdata/valid.yaml", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := UserData(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, content, ok := strings.Cut(text, "    content: |\n")
+	if !ok || !strings.HasPrefix(head, "#cloud-config\nwrite_files:\n  - path: /etc/lastgasp/configurator.d/") {
+		t.Fatalf("user-data:\n%s", text)
+	}
+	file := filepath.Join(t.TempDir(), "50-user-data.yaml")
+	if err := os.WriteFile(file, []byte(strings.ReplaceAll(content, "\n      ", "\n")[6:]), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	got, err := LoadConfig(file, nil, nil)
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, text)
+	}
+	got.Endpoint.StaticOrigin = want.Endpoint.StaticOrigin
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("config (-want +got):\n%s", diff)
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	files, _ := filepath.Glob("testdata/*.yaml")
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte("a: &a {endpoint: *a}"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c := DefaultConfig()
+		err := c.merge("f.yaml", data)
+		if err != nil {
+			if msg := err.Error(); strings.Contains(msg, "\n") || !strings.HasPrefix(msg, "f.yaml") {
+				t.Errorf("message %q is not one line that names the file", msg)
+			}
+			return
+		}
+		if c.Targets < 1 || c.Canary.Timeout <= 0 || c.LocalPort < sourcePorts {
+			t.Errorf("accepted %+v", c)
+		}
+	})
+}

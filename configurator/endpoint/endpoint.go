@@ -1,0 +1,188 @@
+// Package endpoint finds the listeners that a node shall gasp to and chooses among them.
+//
+// A list of endpoints may be written in the configuration, in an SSM parameter or in DNS. Each place is a Source; a
+// Finder asks them in a fixed order, and remembers the last answer that worked for a boot at which none of them can be
+// asked. Choose is pure and decides which listeners of the list are this node's.
+package endpoint
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Endpoint is one listener as an operator names it.
+type Endpoint struct {
+	Host string `json:"host"` // IP address or DNS name
+	Port uint16 `json:"port"`
+	// Zone is the id of the availability zone the listener is in, empty if nobody said. Ids, because zone *names*
+	// mean different buildings in different accounts.
+	Zone string `json:"zone,omitempty"`
+	// Priority orders endpoints before anything else, lower first, as in a DNS SRV record. 0 elsewhere.
+	Priority uint16 `json:"priority,omitempty"`
+}
+
+// String is host:port.
+func (e Endpoint) String() string { return net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))) }
+
+// Addr is the endpoint's address, false if its host is a name that must be looked up first.
+func (e Endpoint) Addr() (netip.AddrPort, bool) {
+	ip, err := netip.ParseAddr(e.Host)
+	if err != nil {
+		return netip.AddrPort{}, false
+	}
+	return netip.AddrPortFrom(ip.Unmap(), e.Port), true
+}
+
+// Parse reads one host:port. It is stricter than the kernel, which takes "garbage" for 79.0.0.0.
+func Parse(s string) (Endpoint, error) {
+	host, portText, err := net.SplitHostPort(s)
+	if err != nil {
+		if ip, err := netip.ParseAddr(s); err == nil {
+			return Endpoint{}, fmt.Errorf("%q has no port; write %s", s, netip.AddrPortFrom(ip, 6666))
+		}
+		return Endpoint{}, fmt.Errorf("%q is not host:port; write it like 10.0.2.10:6666 or [fd00::10]:6666", s)
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil || port == 0 {
+		return Endpoint{}, fmt.Errorf("%q has a bad port; use 1 to 65535", s)
+	}
+	if err := checkHost(host); err != nil {
+		return Endpoint{}, fmt.Errorf("%q: %w", s, err)
+	}
+	return Endpoint{Host: strings.ToLower(host), Port: uint16(port)}, nil
+}
+
+// checkHost refuses addresses a dying kernel cannot usefully send to, and names that cannot be host names.
+func checkHost(host string) error {
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		if !isName(host) {
+			return fmt.Errorf("%q is neither an address nor a host name; correct it", host)
+		}
+		return nil
+	}
+	switch ip = ip.Unmap(); {
+	case ip.Zone() != "":
+		return errors.New("netconsole cannot carry an address with a zone; use a global address")
+	case ip.IsUnspecified(), ip.IsLoopback(), ip.IsMulticast(), ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return fmt.Errorf("%s is not the address of another machine; use the listener's own address", ip)
+	case ip.Is6() && ip.IsLinkLocalUnicast():
+		return fmt.Errorf("%s is link-local; use a global address", ip)
+	}
+	return nil
+}
+
+// isName reports whether s may be a host name (RFC 1123). A name whose last label is a number is a mistyped address
+// like 10.0.2.300, never a name.
+func isName(s string) bool {
+	s = strings.TrimSuffix(s, ".")
+	if s == "" || len(s) > 253 {
+		return false
+	}
+	labels := strings.Split(s, ".")
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' {
+			return false
+		}
+		for _, c := range []byte(l) {
+			if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
+				return false
+			}
+		}
+	}
+	_, err := strconv.Atoi(labels[len(labels)-1])
+	return err != nil
+}
+
+// ParseList reads a whole list as it stands in an SSM parameter: host:port, several of them separated by commas or
+// blanks, or a YAML (or JSON) list of host:port and of {address: host:port, zone: az-id}.
+func ParseList(text string) ([]Endpoint, error) {
+	var doc yaml.Node
+	if err := yaml.Unmarshal([]byte(text), &doc); err != nil {
+		return nil, fmt.Errorf("%s; write host:port or a list of them", strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	if len(doc.Content) == 0 {
+		return nil, errors.New("it is empty; write host:port or a list of them")
+	}
+	return FromNode(doc.Content[0])
+}
+
+// NodeError says what is wrong with one node of a YAML document.
+type NodeError struct {
+	Line int // of the document, from 1
+	Err  error
+}
+
+// Error is what is wrong, without the line.
+func (e *NodeError) Error() string { return e.Err.Error() }
+
+// Unwrap gives Err.
+func (e *NodeError) Unwrap() error { return e.Err }
+
+// FromNode reads the same as ParseList from a part of a YAML document. Its errors are *NodeError.
+func FromNode(n *yaml.Node) ([]Endpoint, error) {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	items := []*yaml.Node{n}
+	if n.Kind == yaml.SequenceNode {
+		items = n.Content
+	}
+	var list []Endpoint
+	for _, item := range items {
+		some, err := fromItem(item)
+		if err != nil {
+			return nil, &NodeError{Line: item.Line, Err: err}
+		}
+		list = append(list, some...)
+	}
+	if len(list) == 0 {
+		return nil, &NodeError{Line: n.Line, Err: errors.New("no endpoint in it; write host:port or a list of them")}
+	}
+	return list, nil
+}
+
+func fromItem(n *yaml.Node) ([]Endpoint, error) {
+	switch n.Kind {
+	case yaml.ScalarNode:
+		var list []Endpoint
+		for _, s := range strings.FieldsFunc(n.Value, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\t' }) {
+			e, err := Parse(s)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, e)
+		}
+		return list, nil
+	case yaml.MappingNode:
+		var address, zone string
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key, value := n.Content[i].Value, n.Content[i+1]
+			if value.Kind != yaml.ScalarNode {
+				return nil, fmt.Errorf("%s must be plain text", key)
+			}
+			switch key {
+			case "address":
+				address = value.Value
+			case "zone":
+				zone = value.Value
+			default:
+				return nil, fmt.Errorf("unknown key %q; an endpoint has address and zone", key)
+			}
+		}
+		e, err := Parse(address)
+		if err != nil {
+			return nil, err
+		}
+		e.Zone = zone
+		return []Endpoint{e}, nil
+	default:
+		return nil, errors.New("an endpoint is host:port or {address: host:port, zone: az-id}")
+	}
+}

@@ -1,0 +1,153 @@
+package endpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Errors a caller branches on.
+var (
+	// ErrAbsent is a Source's answer that it was asked and names no listener.
+	ErrAbsent = errors.New("names no listener")
+	// ErrNotFound means that no source, not even the last known good one, had an answer.
+	ErrNotFound = errors.New("no listener endpoint found")
+	// ErrThrottled means that SSM asks the fleet to slow down.
+	ErrThrottled = errors.New("throttled")
+)
+
+// Source is one place where listeners may be written down.
+type Source interface {
+	// Find asks the source. Besides the list it says where exactly it was found, for people: "ssm /lastgasp/endpoint
+	// version 3". An error that is ErrAbsent means that there is nothing there, any other that it could not be asked.
+	Find(ctx context.Context) (list []Endpoint, where string, err error)
+}
+
+// Found is what a Finder came back with.
+type Found struct {
+	Endpoints []Endpoint // addresses only: names are looked up
+	Where     string     // which source won
+	Stale     bool       // it was the last known good list: ask again before long
+	// Passed says, one sentence each, why sources of higher rank did not.
+	Passed []string
+	// Throttled reports that SSM was among them because it asks the fleet to slow down.
+	Throttled bool
+}
+
+// Finder asks its sources in order; the first that names a listener wins.
+type Finder struct {
+	Sources []Source
+	// Lookup resolves a host name, zones included: see Resolver.
+	Lookup func(ctx context.Context, e Endpoint) ([]Endpoint, error)
+	// Last is asked when all else fails. Nil means never.
+	Last *LastGood
+}
+
+// Find returns the listeners as addresses. A source that fails is passed over and told in Found.Passed; when none is
+// left the error is ErrNotFound and carries the same sentences.
+func (f *Finder) Find(ctx context.Context) (Found, error) {
+	var found Found
+	for _, s := range f.Sources {
+		list, where, err := s.Find(ctx)
+		if err == nil {
+			list, err = f.addresses(ctx, list)
+		}
+		if err == nil {
+			found.Endpoints, found.Where = list, where
+			return found, nil
+		}
+		if where != "" {
+			err = fmt.Errorf("%s: %w", where, err)
+		}
+		found.Throttled = found.Throttled || errors.Is(err, ErrThrottled)
+		found.Passed = append(found.Passed, err.Error())
+	}
+	if f.Last != nil {
+		list, where, err := f.Last.Find(ctx)
+		if err == nil {
+			found.Endpoints, found.Where, found.Stale = list, where, true
+			return found, nil
+		}
+		found.Passed = append(found.Passed, err.Error())
+	}
+	return found, fmt.Errorf("%w: %s", ErrNotFound, strings.Join(found.Passed, "; "))
+}
+
+// addresses replaces names by their addresses. One name that cannot be looked up does not spoil the others.
+func (f *Finder) addresses(ctx context.Context, list []Endpoint) ([]Endpoint, error) {
+	var out []Endpoint
+	var errs []error
+	for _, e := range list {
+		if _, ok := e.Addr(); ok {
+			out = append(out, e)
+			continue
+		}
+		if f.Lookup == nil {
+			errs = append(errs, fmt.Errorf("look up %s: names cannot be looked up here", e.Host))
+			continue
+		}
+		found, err := f.Lookup(ctx, e)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("look up %s: %w", e.Host, err))
+			continue
+		}
+		for _, a := range found {
+			// A resolver may answer with what Parse would refuse, 0.0.0.0 of a blocked name for one.
+			if checkHost(a.Host) == nil {
+				out = append(out, a)
+			}
+		}
+	}
+	if len(out) == 0 {
+		return nil, errors.Join(append(errs, ErrAbsent)...)
+	}
+	return out, nil
+}
+
+// Static is a list that was written down in the configuration.
+type Static struct {
+	Endpoints []Endpoint
+	Origin    string // the file, variable or flag it came from
+}
+
+// Find implements Source.
+func (s Static) Find(context.Context) ([]Endpoint, string, error) {
+	return s.Endpoints, "static, " + s.Origin, nil
+}
+
+var _ Source = Static{}
+
+// Resolver looks names up in DNS.
+type Resolver struct {
+	// LookupNetIP is net.Resolver's.
+	LookupNetIP func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	// Zone is where this node is, nil if that is not known.
+	Zone func(ctx context.Context) (name, id string, err error)
+}
+
+// Lookup returns the addresses behind e. For a name of an AWS network load balancer the address in the node's own zone
+// is found by its zonal name (eu-west-1a.NAME) and marked as such.
+func (r Resolver) Lookup(ctx context.Context, e Endpoint) ([]Endpoint, error) {
+	var own []netip.Addr
+	var zone string
+	if r.Zone != nil && strings.Contains(e.Host, ".elb.") && strings.HasSuffix(e.Host, ".amazonaws.com") {
+		if name, id, err := r.Zone(ctx); err == nil {
+			zone = id
+			own, _ = r.LookupNetIP(ctx, "ip", name+"."+e.Host) // absent where the balancer has no node in the zone
+		}
+	}
+	all, err := r.LookupNetIP(ctx, "ip", e.Host)
+	if err != nil && len(own) == 0 {
+		return nil, err
+	}
+	var list []Endpoint
+	for _, ip := range own {
+		list = append(list, Endpoint{Host: ip.Unmap().String(), Port: e.Port, Zone: zone, Priority: e.Priority})
+	}
+	for _, ip := range all {
+		list = append(list, Endpoint{Host: ip.Unmap().String(), Port: e.Port, Zone: e.Zone, Priority: e.Priority})
+	}
+	return list, nil
+}

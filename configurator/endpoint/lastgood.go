@@ -1,0 +1,95 @@
+package endpoint
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// LastGood keeps the last list that was proved to work in a file, for a boot at which neither SSM nor DNS answers. The
+// file is bound to the machine: one that was baked into an image says nothing elsewhere.
+type LastGood struct {
+	File     string
+	Instance string   // identity of this machine
+	MACs     []string // of the interfaces that it has now
+}
+
+// lastGoodFile is what stands in the file. Instance and MAC must both be this machine's.
+type lastGoodFile struct {
+	Instance  string     `json:"instance"`
+	MAC       string     `json:"mac"` // of the interface that was armed
+	Where     string     `json:"where"`
+	Since     time.Time  `json:"since"`
+	Endpoints []Endpoint `json:"endpoints"`
+}
+
+// Find implements Source. A missing file and one of another machine are both ErrAbsent.
+func (l LastGood) Find(context.Context) ([]Endpoint, string, error) {
+	kept, err := l.read()
+	if err != nil {
+		return nil, "", fmt.Errorf("last known good: %w", err)
+	}
+	if kept.Instance != l.Instance || !slices.Contains(l.MACs, kept.MAC) {
+		return nil, "", fmt.Errorf("last known good: %s is of another machine (%s): %w", l.File, kept.Instance, ErrAbsent)
+	}
+	if len(kept.Endpoints) == 0 {
+		return nil, "", fmt.Errorf("last known good: %s is empty: %w", l.File, ErrAbsent)
+	}
+	for _, e := range kept.Endpoints {
+		if _, err := Parse(e.String()); err != nil {
+			return nil, "", fmt.Errorf("last known good: %s: %w", l.File, err)
+		}
+	}
+	return kept.Endpoints, fmt.Sprintf("last known good since %s, from %s", kept.Since.UTC().Format(time.RFC3339), kept.Where), nil
+}
+
+func (l LastGood) read() (lastGoodFile, error) {
+	var kept lastGoodFile
+	data, err := os.ReadFile(l.File)
+	if errors.Is(err, fs.ErrNotExist) {
+		return kept, fmt.Errorf("nothing was kept yet: %w", ErrAbsent)
+	} else if err != nil {
+		return kept, err
+	}
+	if err := json.Unmarshal(data, &kept); err != nil {
+		return kept, fmt.Errorf("%s: %w", l.File, err)
+	}
+	return kept, nil
+}
+
+// Save keeps found as the last known good list; mac is the hardware address of the interface it was proved through. The
+// file is replaced in one step, and only if something is new: nodes prove their listeners every few minutes.
+func (l LastGood) Save(found Found, mac string, now time.Time) error {
+	fresh := lastGoodFile{Instance: l.Instance, MAC: mac, Where: found.Where, Since: now, Endpoints: found.Endpoints}
+	if kept, err := l.read(); found.Stale || err == nil && fresh.same(kept) {
+		return nil
+	}
+	if err := l.write(fresh); err != nil {
+		return fmt.Errorf("keep last known good listeners: %w", err)
+	}
+	return nil
+}
+
+func (f lastGoodFile) same(kept lastGoodFile) bool {
+	return f.Instance == kept.Instance && f.MAC == kept.MAC && f.Where == kept.Where && slices.Equal(f.Endpoints, kept.Endpoints)
+}
+
+func (l LastGood) write(f lastGoodFile) error {
+	data, err := json.MarshalIndent(f, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(l.File), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(l.File+".new", data, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(l.File+".new", l.File)
+}

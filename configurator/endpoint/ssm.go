@@ -1,0 +1,142 @@
+package endpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	"github.com/aws/smithy-go"
+
+	"github.com/lastgasp/lastgasp/configurator/ec2"
+)
+
+// Place is what the templates in parameter names stand for. What is empty is unknown.
+type Place struct {
+	Region  string // {region}
+	ZoneID  string // {az-id}
+	Cluster string // {cluster}
+}
+
+// expand fills template in, false if it names something unknown.
+func (p Place) expand(template string) (string, bool) {
+	for _, v := range []struct{ name, value string }{
+		{"{region}", p.Region}, {"{az-id}", p.ZoneID}, {"{cluster}", p.Cluster},
+	} {
+		if v.value == "" && strings.Contains(template, v.name) {
+			return "", false
+		}
+		template = strings.ReplaceAll(template, v.name, v.value)
+	}
+	return template, true
+}
+
+// Parameter is an SSM parameter as far as it is read.
+type Parameter struct {
+	Name    string // as it was asked for, with its :version or :label
+	Value   string
+	Version int64
+}
+
+// SSM finds listeners in Systems Manager's Parameter Store: of several candidate names the first that exists.
+type SSM struct {
+	Names []string // templates, in order
+	Place func(ctx context.Context) (Place, error)
+	// Get returns those of the named parameters that exist, in any order. It is called once for all candidates.
+	Get func(ctx context.Context, region string, names []string) ([]Parameter, error)
+}
+
+var _ Source = SSM{}
+
+// Find implements Source.
+func (s SSM) Find(ctx context.Context) ([]Endpoint, string, error) {
+	place, err := s.Place(ctx)
+	if err != nil {
+		return nil, "ssm", err
+	}
+	var names []string
+	for _, template := range s.Names {
+		if name, ok := place.expand(template); ok && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil, "ssm", fmt.Errorf("none of %s can be filled in here: %w", strings.Join(s.Names, ", "), ErrAbsent)
+	}
+	present, err := s.Get(ctx, place.Region, names)
+	if err != nil {
+		return nil, "ssm", err
+	}
+	for _, name := range names {
+		i := slices.IndexFunc(present, func(p Parameter) bool { return p.Name == name })
+		if i < 0 {
+			continue
+		}
+		where := fmt.Sprintf("ssm %s version %d", name, present[i].Version)
+		list, err := ParseList(present[i].Value)
+		return list, where, err
+	}
+	return nil, "ssm", fmt.Errorf("%s does not exist: %w", strings.Join(names, ", "), ErrAbsent)
+}
+
+// GetParameters is SSM.Get for real. Credentials and endpoint are found as every AWS tool finds them, those of the
+// instance's role through the patient client, which is made when it is needed.
+func GetParameters(metadata func() *ec2.Client) func(ctx context.Context, region string, names []string) ([]Parameter, error) {
+	return func(ctx context.Context, region string, names []string) ([]Parameter, error) {
+		client := ssm.New(ssm.Options{
+			Region:       region,
+			BaseEndpoint: baseEndpoint(),
+			Credentials:  aws.NewCredentialsCache(roleOrEnvironment(metadata)),
+		})
+		out, err := client.GetParameters(ctx, &ssm.GetParametersInput{Names: names})
+		if err != nil {
+			return nil, fmt.Errorf("ask ssm in %s for %s: %w", region, strings.Join(names, ", "), shorten(err))
+		}
+		var list []Parameter
+		for _, p := range out.Parameters {
+			list = append(list, Parameter{
+				Name:    aws.ToString(p.Name) + aws.ToString(p.Selector),
+				Value:   aws.ToString(p.Value),
+				Version: p.Version,
+			})
+		}
+		return list, nil
+	}
+}
+
+func baseEndpoint() *string {
+	for _, v := range []string{"AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL"} {
+		if url := os.Getenv(v); url != "" {
+			return &url
+		}
+	}
+	return nil
+}
+
+func roleOrEnvironment(metadata func() *ec2.Client) aws.CredentialsProvider {
+	if id := os.Getenv("AWS_ACCESS_KEY_ID"); id != "" {
+		return credentials.NewStaticCredentialsProvider(id, os.Getenv("AWS_SECRET_ACCESS_KEY"), os.Getenv("AWS_SESSION_TOKEN"))
+	}
+	return ec2rolecreds.New(func(o *ec2rolecreds.Options) { o.Client = metadata().IMDS })
+}
+
+// shorten keeps of the SDK's errors what an operator can use, and tells throttling from the rest.
+func shorten(err error) error {
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		return err
+	}
+	switch api.ErrorCode() {
+	case "ThrottlingException", "TooManyUpdates", "RequestLimitExceeded":
+		return fmt.Errorf("%w: %s", ErrThrottled, api.ErrorMessage())
+	case "AccessDeniedException":
+		return fmt.Errorf("%s; allow ssm:GetParameters to the instance's role", api.ErrorMessage())
+	}
+	return fmt.Errorf("%s: %s", api.ErrorCode(), api.ErrorMessage())
+}

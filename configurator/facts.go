@@ -1,0 +1,74 @@
+package configurator
+
+import (
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// Facts are what decides whether this node could be heard dying. The part that the listener must know travels in every
+// canary.
+type Facts struct {
+	netconsole.Facts
+	// KdumpNotifiers is crash_kexec_post_notifiers: an oops goes through panic() even though a crash kernel waits.
+	KdumpNotifiers bool `json:"kdumpNotifiers"`
+	// Devkmsg is kernel.printk_devkmsg: on, off or ratelimit.
+	Devkmsg string `json:"devkmsg"`
+	// IgnoreLoglevel means that consoles print every level, whatever ConsoleLevel says.
+	IgnoreLoglevel bool `json:"ignoreLoglevel"`
+	// OopsOnly is netconsole's own parameter: nothing but an oops in progress is sent.
+	OopsOnly bool `json:"oopsOnly"`
+}
+
+// Facts reads them; version is the configurator's. What cannot be read stays zero, which is also the kernel's default
+// for all but the console level.
+func (r Root) Facts(version string) Facts {
+	return Facts{
+		Facts: netconsole.Facts{
+			Kernel:       r.kernelRelease(),
+			Panic:        r.number("proc/sys/kernel/panic", 0),
+			PanicOnOops:  r.number("proc/sys/kernel/panic_on_oops", 0) != 0,
+			Kdump:        r.flag("sys/kernel/kexec_crash_loaded"),
+			ConsoleLevel: r.number("proc/sys/kernel/printk", 7),
+			Version:      version,
+		},
+		KdumpNotifiers: r.flag(kdumpNotifiersFile),
+		Devkmsg:        r.text("proc/sys/kernel/printk_devkmsg"),
+		IgnoreLoglevel: r.flag("sys/module/printk/parameters/ignore_loglevel"),
+		OopsOnly:       r.flag("sys/module/netconsole/parameters/oops_only"),
+	}
+}
+
+// kernelRelease is `uname -r`, from /proc where there is one so that it belongs to the same root as all else.
+func (r Root) kernelRelease() string {
+	if t := r.text("proc/sys/kernel/osrelease"); t != "" {
+		return t
+	}
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// CanaryLevel is the level at which a line in /dev/kmsg passes the console filter, 6 (info) if it can be. A message is
+// printed if its level is below the console's (suppress_message_printing, kernel/printk/printk.c). Level 0 is never
+// used: journald shows it on every terminal. False means that no other level passes.
+func (f Facts) CanaryLevel() (int, bool) {
+	if f.IgnoreLoglevel {
+		return 6, true
+	}
+	level := min(6, f.ConsoleLevel-1)
+	return level, level >= 1
+}
+
+// nbcon reports whether netconsole of this kernel is an nbcon console, which since 7.0 is flushed in a panic only at the
+// very end, after the branch that reboots (7eab73b18630; vpanic in kernel/panic.c).
+func (f Facts) nbcon() bool {
+	major, _, _ := strings.Cut(f.Kernel, ".")
+	n, err := strconv.Atoi(major)
+	return err == nil && n >= 7
+}

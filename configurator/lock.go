@@ -1,0 +1,40 @@
+package configurator
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// lock keeps passes of other processes out until unlock is called: two at once would take each other's targets for
+// leftovers, and could not both wait for acknowledgements on the same port. The kernel lets go when the process dies.
+func (r Root) lock(ctx context.Context) (unlock func(), err error) {
+	if err := os.MkdirAll(r.Path(runDir), 0o755); err != nil {
+		return nil, fmt.Errorf("wait for other lastgasp-configurator: %w", err)
+	}
+	f, err := os.OpenFile(r.Path(runDir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("wait for other lastgasp-configurator: %w", err)
+	}
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if err != unix.EWOULDBLOCK {
+			f.Close()
+			return nil, fmt.Errorf("wait for other lastgasp-configurator: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, fmt.Errorf("wait for other lastgasp-configurator: %w", ctx.Err())
+		case <-again.C:
+		}
+	}
+}

@@ -1,0 +1,108 @@
+package configurator
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+)
+
+// Finding is one thing that keeps this node from being heard, or from being heard well.
+type Finding struct {
+	// Mute means that a panic would not be heard at all. Otherwise something is lost, but not everything.
+	Mute bool   `json:"mute"`
+	What string `json:"what"` // what is wrong
+	Cost string `json:"cost"` // what that costs
+	Mend string `json:"mend"` // what mends it
+}
+
+// String is the finding as one line.
+func (f Finding) String() string { return f.What + ": " + f.Cost + "; " + f.Mend }
+
+// Armed is a target in the kernel as far as judging it is concerned.
+type Armed struct {
+	Name      string
+	Enabled   bool
+	RemoteMAC net.HardwareAddr
+	Userdata  bool // it carries our identity
+}
+
+// Findings judges a node. It is pure: what it is told is all it knows.
+func Findings(f Facts, armed []Armed) []Finding {
+	var found []Finding
+	mute := func(what, cost, mend string) {
+		found = append(found, Finding{Mute: true, What: what, Cost: cost, Mend: mend})
+	}
+	weak := func(what, cost, mend string) { found = append(found, Finding{What: what, Cost: cost, Mend: mend}) }
+
+	switch {
+	case f.nbcon() && f.Panic != 0:
+		mute(fmt.Sprintf("kernel.panic is %d on kernel %s", f.Panic, f.Kernel),
+			"kernels since 7.0 reboot before netconsole has sent anything, so a panic is not heard",
+			"set panic.hold: true here (or kernel.panic=0) and let the listener or the cloud reboot the node")
+	case f.Panic < 0:
+		weak(fmt.Sprintf("kernel.panic is %d", f.Panic),
+			"the machine resets at once and the end of the trace is lost in the network card",
+			"set panic.timeout: 1 or more here")
+	}
+	switch {
+	case f.nbcon() && f.Kdump:
+		mute("a kdump kernel is loaded on kernel "+f.Kernel,
+			"kernels since 7.0 start it before netconsole has sent anything, so a panic is not heard",
+			"unload it (kdump-config unload) or have the crash kernel report")
+	case f.Kdump && !f.KdumpNotifiers:
+		weak("a kdump kernel is loaded without crash_kexec_post_notifiers",
+			"an oops starts it before the line \"Kernel panic\" exists, the listener hears the oops only",
+			"set panic.kdumpNotifiers: true here")
+	}
+	if f.OopsOnly {
+		mute("netconsole has oops_only=1",
+			"it sends nothing before an oops, so neither canaries nor the cause of a panic are heard",
+			"echo N > /sys/module/netconsole/parameters/oops_only")
+	}
+	if f.Devkmsg == "off" {
+		weak("kernel.printk_devkmsg is off",
+			"canaries are thrown away, so nothing proves that the listener hears this node",
+			"boot without printk.devkmsg=off")
+	}
+	if level, ok := f.CanaryLevel(); !ok {
+		weak(fmt.Sprintf("the console level is %d", f.ConsoleLevel),
+			"it hides canaries, so nothing proves that the listener hears this node, and every sign of sickness before a panic",
+			"set kernel.printk=5 (sysctl) or boot with loglevel=5")
+	} else if level < 3 {
+		weak(fmt.Sprintf("the console level is %d", f.ConsoleLevel),
+			"errors that precede a panic (level 3) are not heard",
+			"set kernel.printk=5 (sysctl) or boot with loglevel=5")
+	}
+	return append(found, targetFindings(armed)...)
+}
+
+func targetFindings(armed []Armed) []Finding {
+	if len(armed) == 0 {
+		return []Finding{{Mute: true, What: "no target is armed", Cost: "a panic is not heard", Mend: "run lastgasp-configurator apply"}}
+	}
+	var found []Finding
+	for _, t := range armed {
+		if !t.Enabled {
+			found = append(found, Finding{Mute: len(armed) == 1,
+				What: t.Name + " is disabled", Cost: "its listener hears nothing",
+				Mend: "run lastgasp-configurator apply, or watch to have it done at once"})
+		}
+		if !usableMAC(t.RemoteMAC) {
+			found = append(found, Finding{Mute: len(armed) == 1,
+				What: fmt.Sprintf("%s sends to the hardware address %s", t.Name, t.RemoteMAC),
+				Cost: "a VPC drops such frames", Mend: "run lastgasp-configurator apply"})
+		}
+	}
+	if !armed[0].Userdata {
+		found = append(found, Finding{
+			What: "this kernel's netconsole has no userdata",
+			Cost: "the listener knows this node by its address alone and waits for a second witness before it acts",
+			Mend: "run a kernel of 6.9 or later"})
+	}
+	return found
+}
+
+// usableMAC refuses broadcast, multicast and zero addresses. netconsole defaults to broadcast and enables all the same.
+func usableMAC(mac net.HardwareAddr) bool {
+	return len(mac) == 6 && mac[0]&1 == 0 && !bytes.Equal(mac, make([]byte, 6))
+}

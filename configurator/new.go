@@ -1,0 +1,79 @@
+package configurator
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/lastgasp/lastgasp/configurator/ec2"
+	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/nexthop"
+	"github.com/lastgasp/lastgasp/configurator/target"
+)
+
+// How long others are asked.
+const (
+	// enough is for what a pass can do without.
+	enough = 3 * time.Second
+	// patience is for what it cannot: while an instance boots, its metadata and its role's credentials may be late.
+	patience = 60 * time.Second
+)
+
+// New wires a Configurator to this machine's kernel and network.
+func New(cfg Config, version string, log *slog.Logger) *Configurator {
+	metadata := sync.OnceValue(func() *ec2.Client { return ec2.New("") })
+	const root = Root("/")
+	c := &Configurator{
+		Config:     cfg,
+		Root:       root,
+		Version:    version,
+		Log:        log,
+		Netconsole: target.DefaultDir,
+		Load:       target.Load,
+		Resolve:    nexthop.Resolve,
+		Instance:   func(ctx context.Context) (ec2.Instance, error) { return metadata().Instance(ctx) },
+		Prove:      Prover{Root: root, Timeout: cfg.Canary.Timeout}.Prove,
+	}
+	c.Lookup = endpoint.Resolver{LookupNetIP: net.DefaultResolver.LookupNetIP, Zone: c.zoneOf}.Lookup
+	e := cfg.Endpoint
+	if len(e.Static) > 0 {
+		c.Sources = append(c.Sources, endpoint.Static{Endpoints: e.Static, Origin: e.StaticOrigin})
+	}
+	if len(e.SSM) > 0 {
+		c.Sources = append(c.Sources, endpoint.SSM{Names: e.SSM, Place: c.place, Get: endpoint.GetParameters(metadata)})
+	}
+	if e.DNS != "" {
+		c.Sources = append(c.Sources, endpoint.SRV{Name: e.DNS, LookupSRV: net.DefaultResolver.LookupSRV})
+	}
+	return c
+}
+
+// place is what the templates in parameter names stand for here. Off EC2 the usual variable names the region.
+func (c *Configurator) place(ctx context.Context) (endpoint.Place, error) {
+	p := endpoint.Place{Region: os.Getenv("AWS_REGION"), Cluster: c.Config.Endpoint.Cluster}
+	if !c.Root.OnEC2() {
+		if p.Region == "" {
+			return p, errors.New("the region is unknown, this is not an EC2 instance; set AWS_REGION")
+		}
+		return p, nil
+	}
+	i, err := c.Instance(ctx)
+	if err != nil {
+		return p, err
+	}
+	p.Region, p.ZoneID = i.Region, i.ZoneID
+	return p, nil
+}
+
+// zoneOf is this node's availability zone by name and by id.
+func (c *Configurator) zoneOf(ctx context.Context) (name, id string, err error) {
+	if !c.Root.OnEC2() {
+		return "", "", errors.New("this is not an EC2 instance")
+	}
+	i, err := c.instanceOnce(ctx)()
+	return i.ZoneName, i.ZoneID, err
+}

@@ -1,0 +1,37 @@
+package nexthop
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestUnusable(t *testing.T) {
+	tests := []struct {
+		name string
+		edit func(*device)
+		want string
+	}{
+		{"a network card", func(*device) {}, ""},
+		{"a bridge", func(d *device) { d.kind = "bridge" }, ""},
+		{"a VLAN", func(d *device) { d.kind = "vlan" }, ""},
+		{"loopback", func(d *device) { d.flags |= unix.IFF_LOOPBACK; d.encap = "loopback" }, "is the loopback device"},
+		{"a point-to-point tunnel", func(d *device) { d.encap = "none"; d.hw = nil }, "is no Ethernet device (none)"},
+		{"Ethernet without address", func(d *device) { d.hw = nil }, "has no Ethernet address"},
+		{"tap", func(d *device) { d.kind = "tuntap" }, "hands its packets to a process, and none runs in a panic"},
+		{"wireguard", func(d *device) { d.kind = "wireguard" }, "encrypts in kernel threads, and none runs in a panic"},
+		{"vxlan", func(d *device) { d.kind = "vxlan" }, "is a vxlan device: it sends through the network stack, which a panic cannot use"},
+		{"dummy", func(d *device) { d.kind = "dummy" }, "is a dummy device: it throws everything away"},
+		{"down", func(d *device) { d.flags = 0 }, "is down"},
+		{"unplugged", func(d *device) { d.flags &^= unix.IFF_LOWER_UP }, "has no carrier"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := device{index: 2, name: "eth0", hw: ownMAC.addr(), encap: "ether", kind: "device", flags: unix.IFF_UP | unix.IFF_LOWER_UP}
+			tt.edit(&d)
+			if got := d.unusable(); got != tt.want {
+				t.Errorf("unusable = %q, want %q", got, tt.want)
+			}
+		})
+	}
+}

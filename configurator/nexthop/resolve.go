@@ -1,0 +1,145 @@
+package nexthop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+)
+
+var (
+	// ErrNoRoute means that no packet can reach the destination, or none from an allowed source.
+	ErrNoRoute = errors.New("no route")
+	// ErrNoReply means that the next hop did not answer on the wire, whatever the neighbour table may say.
+	ErrNoReply = errors.New("next hop does not answer")
+	// ErrUnusable means that the device on the way cannot carry netconsole, or not now.
+	ErrUnusable = errors.New("device cannot be used")
+)
+
+// Query asks how to reach one address.
+type Query struct {
+	// Destination is a unicast address of another machine. If it is IPv6 link-local, its zone or Prefer names the device.
+	Destination netip.Addr
+	// Sources are the addresses that packets may carry as their source, the best first. Empty: any.
+	Sources []netip.Addr
+	// Prefer names the device to be used if several could. Empty: the kernel's choice.
+	Prefer string
+}
+
+// Resolve looks up the route to q.Destination, checks its device, and asks the next hop for its Ethernet address on the
+// wire. It never consults the neighbour table, where a dead machine's address can stay "reachable" for good.
+// It takes up to a second if nobody answers. Errors are of ErrNoRoute, ErrNoReply or ErrUnusable where one of these is
+// the reason; anything else, such as missing CAP_NET_RAW, is wrapped as it came.
+func Resolve(ctx context.Context, q Query) (Hop, error) {
+	q.Destination = q.Destination.Unmap()
+	h, err := resolve(ctx, q)
+	if err != nil {
+		return Hop{}, fmt.Errorf("reach %s: %w", q.Destination, err)
+	}
+	return h, nil
+}
+
+func resolve(ctx context.Context, q Query) (Hop, error) {
+	if why := unroutable(q.Destination); why != "" {
+		return Hop{}, fmt.Errorf("%w: it is %s", ErrNoRoute, why)
+	}
+	r, err := q.route()
+	if err != nil {
+		return Hop{}, err
+	}
+	d, err := deviceByIndex(r.index)
+	if err != nil {
+		return Hop{}, err
+	}
+	if d, err = d.outer(); err != nil {
+		return Hop{}, err
+	}
+	if why := d.unusable(); why != "" {
+		return Hop{}, fmt.Errorf("%w: %s %s", ErrUnusable, d.name, why)
+	}
+	h := Hop{
+		Device:    d.name,
+		Index:     d.index,
+		DeviceMAC: d.hw,
+		Source:    r.source,
+		NextHop:   r.gateway,
+	}
+	if !h.NextHop.IsValid() {
+		h.NextHop, h.OnLink = q.Destination.WithZone(""), true
+	}
+	if !h.Source.IsValid() {
+		return Hop{}, fmt.Errorf("%w: %s has no address to send from", ErrUnusable, d.name)
+	}
+	h.NextHopMAC, err = ask(ctx, d, h.Source, h.NextHop)
+	if err != nil {
+		return Hop{}, err
+	}
+	return h, nil
+}
+
+// route chooses among the kernel's routes to the destination.
+func (q Query) route() (route, error) {
+	prefer, err := deviceIndex(q.Prefer)
+	if err != nil {
+		return route{}, err
+	}
+	device := 0
+	if q.Destination.IsLinkLocalUnicast() && q.Destination.Is6() {
+		if device, err = deviceIndex(q.Destination.Zone()); err != nil {
+			return route{}, err
+		}
+		if device == 0 {
+			device = prefer
+		}
+		if device == 0 {
+			return route{}, fmt.Errorf("%w: a link-local address needs its device named (%s%%eth0)", ErrNoRoute, q.Destination)
+		}
+	}
+	dst := q.Destination.WithZone("")
+	local, err := localAddresses(dst)
+	if err != nil {
+		return route{}, err
+	}
+	return choose(q.Sources, prefer, local, func(source netip.Addr) (route, error) {
+		return lookup(dst, source, device)
+	})
+}
+
+// deviceIndex finds a device, or what is to be used in its place, by name. No such device, or none named, is 0: the
+// kernel's routes decide then.
+func deviceIndex(name string) (int, error) {
+	if name == "" {
+		return 0, nil
+	}
+	l, err := netlink.LinkByName(name)
+	if gone := (netlink.LinkNotFoundError{}); errors.As(err, &gone) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("find device %s: %w", name, err)
+	}
+	d, err := deviceOf(l).outer()
+	if errors.Is(err, ErrUnusable) {
+		return 0, nil
+	}
+	return d.index, err
+}
+
+// unroutable says what a is that no datagram of netconsole can be sent to, or "".
+func unroutable(a netip.Addr) string {
+	switch {
+	case !a.IsValid():
+		return "no address"
+	case a.IsUnspecified():
+		return "the unspecified address"
+	case a.IsLoopback():
+		return "a loopback address"
+	case a.IsMulticast():
+		return "a multicast address"
+	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "the broadcast address"
+	}
+	return ""
+}

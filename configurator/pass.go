@@ -1,0 +1,408 @@
+package configurator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/lastgasp/lastgasp/configurator/ec2"
+	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/nexthop"
+	"github.com/lastgasp/lastgasp/configurator/target"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// ErrUnproved means that a target is armed, or was to be armed, whose listener does not acknowledge canaries.
+var ErrUnproved = errors.New("not acknowledged")
+
+// Netconsole is the kernel's side of a pass. target.Dir is the real one.
+type Netconsole interface {
+	Support() (target.Support, error)
+	List() ([]target.State, error)
+	Arm(target.Spec) (target.State, error)
+	Disarm(name string) error
+}
+
+var _ Netconsole = target.Dir("")
+
+// Configurator carries out passes. Its fields are the verbs a pass is made of.
+type Configurator struct {
+	Config  Config
+	Root    Root
+	Version string
+	Log     *slog.Logger
+
+	Netconsole Netconsole
+	Load       func(ctx context.Context) error // makes netconsole available
+	Sources    []endpoint.Source               // where listeners may be written down, in their order
+	Lookup     func(ctx context.Context, e endpoint.Endpoint) ([]endpoint.Endpoint, error)
+	Resolve    func(ctx context.Context, q nexthop.Query) (nexthop.Hop, error)
+	Instance   func(ctx context.Context) (ec2.Instance, error) // asked on EC2 only
+	Prove      func(ctx context.Context, id Identity, f Facts, routes []Route) ([]Proof, error)
+
+	fresh bool // never the last known good listeners
+}
+
+// wanted is one listener with the way to it, and the target that follows.
+type wanted struct {
+	listener netip.AddrPort
+	hop      nexthop.Hop
+	spec     target.Spec
+}
+
+// Draft is what a pass is about to do.
+type Draft struct {
+	Identity Identity
+	Found    endpoint.Found
+	Support  target.Support
+	Plan     Plan
+	wanted   []wanted
+	mac      string
+}
+
+// Draft finds and resolves everything and compares it with what the kernel has. It changes nothing. The error names
+// each listener that cannot be reached; the draft holds the others.
+func (c *Configurator) Draft(ctx context.Context) (Draft, error) {
+	return c.draft(ctx, nil, c.Root.gasp)
+}
+
+// draft is Draft with the listeners known already, unless that is nil, and with the secret from somewhere.
+func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, gaspOf func(boot string) (netconsole.Gasp, error)) (Draft, error) {
+	var d Draft
+	var err error
+	instance := c.instanceOnce(ctx)
+	if d.Identity, err = c.Root.Identity(instance); err != nil {
+		return d, err
+	}
+	if known != nil {
+		d.Found = *known
+	} else if d.Found, err = c.find(ctx, d.Identity); err != nil {
+		return d, err
+	}
+	chosen := endpoint.Choose(d.Found.Endpoints, c.Config.Targets, c.zone(d.Found.Endpoints, instance), d.Identity.Instance)
+	q := c.query(instance)
+	var errs []error
+	for _, e := range chosen {
+		listener, _ := e.Addr() // a Finder returns addresses only
+		q.Destination = listener.Addr()
+		hop, err := c.Resolve(ctx, q)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("listener %s: %w", listener, err))
+			continue
+		}
+		d.wanted = append(d.wanted, wanted{listener: listener, hop: hop})
+		d.mac = hop.DeviceMAC.String()
+	}
+	if d.Support, err = c.Netconsole.Support(); err != nil {
+		return d, errors.Join(append(errs, err)...)
+	}
+	gasp, err := gaspOf(d.Identity.Boot)
+	if err != nil {
+		return d, errors.Join(append(errs, err)...)
+	}
+	present, err := c.Netconsole.List()
+	if err != nil {
+		return d, errors.Join(append(errs, err)...)
+	}
+	var specs []target.Spec
+	for i := range d.wanted {
+		w := &d.wanted[i]
+		w.spec = newSpec(w.hop, w.listener, d.Identity, gasp, d.Support)
+		specs = append(specs, w.spec)
+	}
+	d.Plan = newPlan(specs, present, c.Config.LocalPort)
+	return d, errors.Join(errs...)
+}
+
+// Apply makes the kernel's targets those of the configuration and has each proved by a canary. What was armed before
+// goes only when all that is wanted is proved; a new target that is not acknowledged is taken away again if something
+// else is armed, and stays if it is all there is. The error says everything that is not as it should be; the state is
+// kept for `status` in any case.
+func (c *Configurator) Apply(ctx context.Context) (State, error) {
+	_, s, err := c.apply(ctx, nil)
+	return s, err
+}
+
+// Reload is Apply without the last known good listeners: somebody who asks for a reload wants to hear that there is
+// nothing new to be had. What is armed stays in any case.
+func (c *Configurator) Reload(ctx context.Context) (State, error) {
+	fresh := *c
+	fresh.fresh = true
+	return fresh.Apply(ctx)
+}
+
+// apply is Apply with the listeners known already, unless that is nil. It returns those it used.
+func (c *Configurator) apply(ctx context.Context, known *endpoint.Found) (endpoint.Found, State, error) {
+	unlock, err := c.Root.lock(ctx)
+	if err != nil {
+		return endpoint.Found{}, State{}, err
+	}
+	defer unlock()
+	before, err := c.Root.State()
+	if err != nil {
+		c.Log.Warn("what the last pass saw is lost", "err", err)
+	}
+	if err := c.Load(ctx); err != nil {
+		s, err := c.finish(State{}, err)
+		return endpoint.Found{}, s, err
+	}
+	errs := []error{c.settle()}
+	d, draftErr := c.draft(ctx, known, c.Root.makeGasp)
+	errs = append(errs, draftErr)
+	s := State{Identity: d.Identity, Where: d.Found.Where, Passed: d.Found.Passed}
+	if len(d.wanted) > 0 {
+		s.Targets, err = c.carryOut(ctx, d, before, draftErr == nil)
+		errs = append(errs, err)
+	} else if before != nil {
+		s.Targets = before.Targets // nothing can be reached: what is armed may still be right, it stays
+	}
+	s, err = c.finish(s, errors.Join(errs...))
+	return d.Found, s, err
+}
+
+// find asks all sources, the last known good list of this very machine at the end.
+func (c *Configurator) find(ctx context.Context, id Identity) (endpoint.Found, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	f := endpoint.Finder{Sources: c.Sources, Lookup: c.Lookup}
+	if !c.fresh {
+		last := c.lastGood(id)
+		f.Last = &last
+	}
+	return f.Find(ctx)
+}
+
+func (c *Configurator) lastGood(id Identity) endpoint.LastGood {
+	return endpoint.LastGood{File: c.Root.Path(lastGoodFile), Instance: id.Instance, MACs: c.Root.MACs()}
+}
+
+// carryOut does what the draft says, the breaking only if all was found (complete) and proved.
+func (c *Configurator) carryOut(ctx context.Context, d Draft, before *State, complete bool) ([]TargetState, error) {
+	var errs []error
+	for _, name := range d.Plan.Clear {
+		c.Log.Info("removing disabled target", "target", name)
+		errs = append(errs, c.Netconsole.Disarm(name))
+	}
+	armed := slices.Clone(d.Plan.Keep)
+	done := d.Plan
+	done.Arm = nil
+	for _, spec := range d.Plan.Arm {
+		st, err := c.Netconsole.Arm(spec)
+		if err != nil {
+			errs, complete = append(errs, err), false
+			continue
+		}
+		c.Log.Info("armed", "target", st.Name, "device", st.Device, "source", netip.AddrPortFrom(st.LocalIP, st.LocalPort),
+			"listener", netip.AddrPortFrom(st.RemoteIP, st.RemotePort), "mac", st.RemoteMAC)
+		armed = append(armed, st)
+		done.Arm = append(done.Arm, spec)
+	}
+	proofs, err := c.prove(ctx, d.Identity, armed)
+	if err != nil {
+		errs, complete = append(errs, err), false
+	}
+	for _, p := range proofs {
+		if !p.Acked {
+			errs, complete = append(errs, fmt.Errorf("%s to %s: %w: %s", p.Target, p.Listener, ErrUnproved, p.Why)), false
+		}
+	}
+	drop := d.Plan.Drop
+	if !complete {
+		drop = retreat(done, proofs, before)
+	} else {
+		errs = append(errs, c.lastGood(d.Identity).Save(d.Found, d.mac, time.Now()))
+	}
+	left := slices.Concat(armed, d.Plan.Drop)
+	for _, st := range drop {
+		c.Log.Info("removing", "target", st.Name, "listener", netip.AddrPortFrom(st.RemoteIP, st.RemotePort))
+		errs = append(errs, c.Netconsole.Disarm(st.Name))
+		left = slices.DeleteFunc(left, func(l target.State) bool { return l.Name == st.Name })
+	}
+	return d.states(left, proofs, before), errors.Join(errs...)
+}
+
+// prove has every armed target acknowledged, and says what a panic of this node could cost.
+func (c *Configurator) prove(ctx context.Context, id Identity, armed []target.State) ([]Proof, error) {
+	if len(armed) == 0 {
+		return nil, nil
+	}
+	return c.Prove(ctx, id, c.Root.Facts(c.Version), routes(armed))
+}
+
+// routes are what a Prover needs to know of targets.
+func routes(armed []target.State) []Route {
+	var list []Route
+	for _, st := range armed {
+		list = append(list, Route{
+			Target: st.Name,
+			Local:  netip.AddrPortFrom(st.LocalIP, st.LocalPort),
+			Remote: netip.AddrPortFrom(st.RemoteIP, st.RemotePort),
+		})
+	}
+	return list
+}
+
+// states are the targets that are left with what their proofs said, or what was known of them before.
+func (d Draft) states(left []target.State, proofs []Proof, before *State) []TargetState {
+	var list []TargetState
+	for _, st := range left {
+		t := TargetState{
+			Name:     st.Name,
+			Listener: netip.AddrPortFrom(st.RemoteIP, st.RemotePort),
+			LastAck:  before.lastAck(st.Name),
+		}
+		t.OnLink = slices.ContainsFunc(d.wanted, func(w wanted) bool { return w.listener == t.Listener && w.hop.OnLink })
+		if i := slices.IndexFunc(proofs, func(p Proof) bool { return p.Target == st.Name }); i >= 0 {
+			t.note(proofs[i], time.Now())
+		}
+		list = append(list, t)
+	}
+	return list
+}
+
+// note takes over what a proof said at now.
+func (t *TargetState) note(p Proof, now time.Time) {
+	t.RTT, t.Why = p.RTT, p.Why
+	if p.Acked {
+		t.LastAck = now
+	}
+}
+
+// Verify has every armed target proved as it stands and notes the outcome for `status`. It resolves nothing and changes
+// no target.
+func (c *Configurator) Verify(ctx context.Context) ([]Proof, error) {
+	unlock, err := c.Root.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	present, err := c.Netconsole.List()
+	if err != nil {
+		return nil, err
+	}
+	armed := slices.DeleteFunc(present, func(st target.State) bool { return !st.Enabled })
+	if len(armed) == 0 {
+		return nil, fmt.Errorf("%w: no target is armed; run lastgasp-configurator apply", ErrUnproved)
+	}
+	id, err := c.Root.Identity(c.instanceOnce(ctx))
+	if err != nil {
+		return nil, err
+	}
+	proofs, err := c.prove(ctx, id, armed)
+	if err != nil {
+		return nil, err
+	}
+	if s, _ := c.Root.State(); s != nil {
+		for i := range s.Targets {
+			for _, p := range proofs {
+				if p.Target == s.Targets[i].Name {
+					s.Targets[i].note(p, time.Now())
+				}
+			}
+		}
+		if err := c.Root.keepState(*s); err != nil {
+			return proofs, err
+		}
+	}
+	for _, p := range proofs {
+		if !p.Acked {
+			return proofs, fmt.Errorf("%s to %s: %w", p.Target, p.Listener, ErrUnproved)
+		}
+	}
+	return proofs, nil
+}
+
+// Disarm takes away what is ours: all targets, every changed kernel setting, the state of the last pass. The secret of
+// this boot stays: a listener has pinned it, and another one would not be believed until the next boot.
+func (c *Configurator) Disarm(ctx context.Context) error {
+	unlock, err := c.Root.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	present, err := c.Netconsole.List()
+	errs := []error{err}
+	for _, st := range present {
+		c.Log.Info("removing", "target", st.Name, "listener", netip.AddrPortFrom(st.RemoteIP, st.RemotePort))
+		errs = append(errs, c.Netconsole.Disarm(st.Name))
+	}
+	restored, err := c.Root.settle(nil)
+	for _, s := range restored {
+		c.Log.Info("restored kernel setting", "setting", s)
+	}
+	errs = append(errs, err)
+	for _, f := range []string{stateFile, settingsFile} {
+		if err := os.Remove(c.Root.Path(runDir, f)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// WantedSettings are the kernel settings the configuration asks for on this kernel.
+func (c *Configurator) WantedSettings() []Setting {
+	return wantedSettings(c.Config.Panic, c.Root.Facts(c.Version))
+}
+
+// settle makes the kernel settings those of the configuration.
+func (c *Configurator) settle() error {
+	changed, err := c.Root.settle(c.WantedSettings())
+	for _, s := range changed {
+		c.Log.Info("changed kernel setting", "setting", s)
+	}
+	return err
+}
+
+// finish keeps s with what went wrong, for `status`.
+func (c *Configurator) finish(s State, err error) (State, error) {
+	s.Time, s.Version = time.Now(), c.Version
+	if err != nil {
+		s.Failed = strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+	return s, errors.Join(err, c.Root.keepState(s))
+}
+
+// instanceOnce asks the metadata service at most once, when it is needed, and for no longer than what a pass can do
+// without is worth.
+func (c *Configurator) instanceOnce(ctx context.Context) func() (ec2.Instance, error) {
+	return sync.OnceValues(func() (ec2.Instance, error) {
+		ctx, cancel := context.WithTimeout(ctx, enough)
+		defer cancel()
+		return c.Instance(ctx)
+	})
+}
+
+// zone is this node's availability zone id, asked for only if the list has zones to compare it with.
+func (c *Configurator) zone(list []endpoint.Endpoint, instance func() (ec2.Instance, error)) string {
+	if !c.Root.OnEC2() || !slices.ContainsFunc(list, func(e endpoint.Endpoint) bool { return e.Zone != "" }) {
+		return ""
+	}
+	i, err := instance()
+	if err != nil {
+		c.Log.Warn("zone unknown, choosing listeners regardless of it", "err", err)
+	}
+	return i.ZoneID
+}
+
+// query is what every hop of a pass has in common. On EC2 the network drops packets whose source is not on the
+// interface, so only addresses that the metadata service lists are allowed; if it does not answer, any will have to do.
+func (c *Configurator) query(instance func() (ec2.Instance, error)) nexthop.Query {
+	if !c.Root.OnEC2() {
+		return nexthop.Query{}
+	}
+	i, err := instance()
+	if err != nil {
+		c.Log.Warn("interfaces unknown, sending from whatever address the route has", "err", err)
+		return nexthop.Query{}
+	}
+	allowed, prefer := sources(i.Interfaces, c.Root.deviceOf)
+	return nexthop.Query{Sources: allowed, Prefer: prefer}
+}

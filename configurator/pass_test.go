@@ -1,0 +1,324 @@
+package configurator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/nexthop"
+	"github.com/lastgasp/lastgasp/configurator/target"
+)
+
+func TestApplyArmsAndProves(t *testing.T) {
+	w := newWorld(t)
+	s, err := w.node("10.0.2.10:6666", "10.0.3.10:6666").Apply(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(w.kernel.targets) != 2 || w.proved != 1 {
+		t.Errorf("%d targets, proved %d times", len(w.kernel.targets), w.proved)
+	}
+	for _, st := range w.kernel.targets {
+		if diff := cmp.Diff([]string{"instance=0123456789abcdef0123456789abcdef", "boot=" + someone.Boot, "gasp=(secret)"}, View(st.Spec).Userdata); diff != "" {
+			t.Errorf("userdata (-want +got):\n%s", diff)
+		}
+		if gasp := st.Userdata[2].Value; len(gasp) != 22 {
+			t.Errorf("the secret has %d characters, 128 bits have 22 in base64url", len(gasp))
+		}
+	}
+	for _, ts := range s.Targets {
+		if ts.LastAck.IsZero() {
+			t.Errorf("%s counts as never acknowledged", ts.Name)
+		}
+	}
+
+	w.kernel.log = nil
+	if _, err := w.node("10.0.2.10:6666", "10.0.3.10:6666").Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.kernel.log) > 0 {
+		t.Errorf("a second pass touched what was right: %v", w.kernel.log)
+	}
+}
+
+func TestSecretIsForRootAndOfOneBoot(t *testing.T) {
+	w := newWorld(t)
+	node := w.node("10.0.2.10:6666")
+	if _, err := node.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(w.root.Path(runDir, gaspFile))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("%v, %v", info, err)
+	}
+	first := w.kernel.targets[0].Userdata[2].Value
+	for _, file := range []string{stateFile, lockFile} {
+		if data, _ := os.ReadFile(w.root.Path(runDir, file)); strings.Contains(string(data), first) {
+			t.Errorf("%s holds the secret", file)
+		}
+	}
+	draft, err := node.Draft(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if shown, err := json.Marshal(draft.View(nil)); err != nil || strings.Contains(string(shown), first) {
+		t.Errorf("--dry-run shows the secret (%v)", err)
+	}
+
+	if err := node.Disarm(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := node.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if again := w.kernel.targets[0].Userdata[2].Value; again != first {
+		t.Error("another secret in the same boot: the listener has pinned the first")
+	}
+
+	w.write(t, "proc/sys/kernel/random/boot_id", "another boot")
+	if _, err := node.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.kernel.targets) != 1 || w.kernel.targets[0].Userdata[2].Value == first {
+		t.Error("the secret of the former boot is in use")
+	}
+}
+
+func TestOldKernelGetsNoUserdata(t *testing.T) {
+	w := newWorld(t)
+	w.kernel.support = target.Support{Netconsole: true, Extended: true}
+	if _, err := w.node("10.0.2.10:6666").Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if st := w.kernel.targets[0]; st.Release || len(st.Userdata) > 0 || !st.Extended {
+		t.Errorf("armed %+v", View(st.Spec))
+	}
+}
+
+func TestMakeBeforeBreak(t *testing.T) {
+	listenerA, listenerB := "10.0.2.10:6666", "10.0.3.10:6666"
+	for _, tt := range []struct {
+		name    string
+		change  func(w *world) *Configurator
+		err     error
+		log     []string
+		left    []string
+		elsewhy string
+	}{
+		{
+			name:   "a new listener that answers replaces the old one",
+			change: func(w *world) *Configurator { return w.node(listenerB) },
+			log:    []string{"arm lastgasp-10.0.3.10-1", "disarm lastgasp-10.0.2.10-1"},
+			left:   []string{"lastgasp-10.0.3.10-1"},
+		},
+		{
+			name: "a new listener that does not answer leaves the old one",
+			change: func(w *world) *Configurator {
+				w.deaf[netip.MustParseAddrPort(listenerB)] = true
+				return w.node(listenerB)
+			},
+			err:  ErrUnproved,
+			log:  []string{"arm lastgasp-10.0.3.10-1", "disarm lastgasp-10.0.3.10-1"},
+			left: []string{"lastgasp-10.0.2.10-1"},
+		},
+		{
+			name: "a listener that cannot be reached leaves the old one",
+			change: func(w *world) *Configurator {
+				w.routes["10.0.3.10"] = nexthop.ErrNoRoute
+				return w.node(listenerB)
+			},
+			err:  nexthop.ErrNoRoute,
+			left: []string{"lastgasp-10.0.2.10-1"},
+		},
+		{
+			name: "of two listeners the one that can be reached is armed, the old one stays",
+			change: func(w *world) *Configurator {
+				w.routes["10.0.4.10"] = nexthop.ErrNoReply
+				return w.node(listenerB, "10.0.4.10:6666")
+			},
+			err:  nexthop.ErrNoReply,
+			log:  []string{"arm lastgasp-10.0.3.10-1"},
+			left: []string{"lastgasp-10.0.2.10-1", "lastgasp-10.0.3.10-1"},
+		},
+		{
+			name:   "a gateway with a new hardware address is followed",
+			change: func(w *world) *Configurator { w.mac = movedMAC; return w.node(listenerA) },
+			log:    []string{"arm lastgasp-10.0.2.10-2", "disarm lastgasp-10.0.2.10-1"},
+			left:   []string{"lastgasp-10.0.2.10-2"},
+		},
+		{
+			name: "a gateway with a new hardware address is followed though the listener is down",
+			change: func(w *world) *Configurator {
+				w.mac = movedMAC
+				w.deaf[netip.MustParseAddrPort(listenerA)] = true
+				return w.node(listenerA)
+			},
+			err:  ErrUnproved,
+			log:  []string{"arm lastgasp-10.0.2.10-2"},
+			left: []string{"lastgasp-10.0.2.10-1", "lastgasp-10.0.2.10-2"},
+		},
+		{
+			name: "a target the kernel disabled is armed anew",
+			change: func(w *world) *Configurator {
+				w.kernel.targets[0].Enabled = false
+				return w.node(listenerA)
+			},
+			log:  []string{"disarm lastgasp-10.0.2.10-1", "arm lastgasp-10.0.2.10-2"},
+			left: []string{"lastgasp-10.0.2.10-2"},
+		},
+		{
+			name: "a device that refuses leaves what is armed",
+			change: func(w *world) *Configurator {
+				w.kernel.refuse = target.ErrDevice
+				return w.node(listenerB)
+			},
+			err:  target.ErrDevice,
+			left: []string{"lastgasp-10.0.2.10-1"},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			if _, err := w.node(listenerA).Apply(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			w.kernel.log = nil
+			s, err := tt.change(w).Apply(t.Context())
+			if !errors.Is(err, tt.err) {
+				t.Errorf("error %v, want %v", err, tt.err)
+			}
+			if diff := cmp.Diff(tt.log, w.kernel.log); diff != "" {
+				t.Errorf("what was done (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(tt.left, names(w.kernel.targets)); diff != "" {
+				t.Errorf("what is armed (-want +got):\n%s", diff)
+			}
+			kept, stateErr := w.root.State()
+			if stateErr != nil || kept == nil || (kept.Failed == "") != (tt.err == nil) {
+				t.Errorf("state kept: %+v, %v", kept, stateErr)
+			}
+			if len(s.Targets) != len(tt.left) {
+				t.Errorf("state has %d targets, %d are armed", len(s.Targets), len(tt.left))
+			}
+		})
+	}
+}
+
+// The state of a doubtful change is not the end: when the listener is back one pass tidies up.
+func TestDoubtIsResolvedByALaterPass(t *testing.T) {
+	w := newWorld(t)
+	a := netip.MustParseAddrPort("10.0.2.10:6666")
+	pass := func() error { _, err := w.node(a.String()).Apply(t.Context()); return err }
+	if err := pass(); err != nil {
+		t.Fatal(err)
+	}
+	w.deaf[a] = true
+	for _, mac := range [][]byte{movedMAC, gatewayMAC, {2, 0, 0, 0, 0, 9}, movedMAC} {
+		w.mac = mac
+		if err := pass(); !errors.Is(err, ErrUnproved) {
+			t.Fatalf("error %v", err)
+		}
+		if n := len(w.kernel.targets); n > 2 {
+			t.Fatalf("%d targets pile up: %v", n, names(w.kernel.targets))
+		}
+	}
+	w.deaf = nil
+	if err := pass(); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.kernel.targets) != 1 || w.kernel.targets[0].RemoteMAC.String() != w.mac.String() {
+		t.Errorf("left: %v", names(w.kernel.targets))
+	}
+}
+
+func TestLastGoodListenersAreUsedOnlyWhereTheyWereProved(t *testing.T) {
+	w := newWorld(t)
+	if _, err := w.node("10.0.2.10:6666").Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	offline := w.node("10.0.2.10:6666")
+	offline.Sources = []endpoint.Source{unreachable{}}
+
+	s, err := offline.Apply(t.Context())
+	if err != nil || !strings.HasPrefix(s.Where, "last known good since ") || len(s.Passed) != 1 {
+		t.Errorf("from %q, passed over %q, %v", s.Where, s.Passed, err)
+	}
+	if _, err := offline.Reload(t.Context()); !errors.Is(err, endpoint.ErrNotFound) {
+		t.Errorf("reload: error %v, want ErrNotFound", err)
+	}
+	w.write(t, "sys/class/net/ens5/address", "02:00:00:00:00:99") // the image boots elsewhere
+	if _, err := offline.Apply(t.Context()); !errors.Is(err, endpoint.ErrNotFound) {
+		t.Errorf("on another machine: error %v, want ErrNotFound", err)
+	}
+	if len(w.kernel.targets) != 1 {
+		t.Errorf("a failed look-up disarmed: %v", w.kernel.log)
+	}
+}
+
+type unreachable struct{}
+
+func (unreachable) Find(context.Context) ([]endpoint.Endpoint, string, error) {
+	return nil, "ssm", errCable
+}
+
+func TestDisarmLeavesNothingButTheSecret(t *testing.T) {
+	w := newWorld(t)
+	w.write(t, "proc/sys/kernel/osrelease", "7.2.13-cloud-amd64")
+	node := w.node("10.0.2.10:6666")
+	node.Config.Panic.Hold = true
+	if _, err := node.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.root.text(panicFile); got != "0" {
+		t.Fatalf("kernel.panic is %s while held", got)
+	}
+	if err := node.Disarm(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.root.text(panicFile); got != "10" {
+		t.Errorf("kernel.panic is %s after disarm", got)
+	}
+	if len(w.kernel.targets) > 0 {
+		t.Errorf("left: %v", names(w.kernel.targets))
+	}
+	var files []string
+	fs.WalkDir(os.DirFS(w.root.Path(runDir)), ".", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			files = append(files, path)
+		}
+		return err
+	})
+	if diff := cmp.Diff([]string{gaspFile, lockFile}, files); diff != "" {
+		t.Errorf("files (-want +got):\n%s", diff)
+	}
+}
+
+func TestVerifyNamesWhoIsSilent(t *testing.T) {
+	w := newWorld(t)
+	node := w.node("10.0.2.10:6666", "10.0.3.10:6666")
+	if _, err := node.Verify(t.Context()); !errors.Is(err, ErrUnproved) {
+		t.Errorf("with nothing armed: error %v", err)
+	}
+	if _, err := node.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := node.Verify(t.Context()); err != nil {
+		t.Errorf("with both listening: %v", err)
+	}
+	w.deaf[netip.MustParseAddrPort("10.0.3.10:6666")] = true
+	proofs, err := node.Verify(t.Context())
+	if !errors.Is(err, ErrUnproved) || !strings.Contains(err.Error(), "10.0.3.10:6666") || len(proofs) != 2 {
+		t.Errorf("with one silent: %+v, %v", proofs, err)
+	}
+	status, err := node.Status(someTime)
+	if err != nil || status.Verdict != Covered {
+		t.Errorf("one of two listeners hears the node: %s, %v", status.Verdict, err)
+	}
+}

@@ -1,0 +1,109 @@
+package configurator
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/lastgasp/lastgasp/configurator/nexthop"
+	"github.com/lastgasp/lastgasp/configurator/target"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// newSpec is the target for one listener, all but its name and source port: those depend on what is there already.
+// Identity goes with every record where the kernel can carry it.
+func newSpec(hop nexthop.Hop, listener netip.AddrPort, id Identity, gasp netconsole.Gasp, support target.Support) target.Spec {
+	s := target.Spec{
+		Device:     hop.Device,
+		LocalIP:    hop.Source,
+		RemoteIP:   listener.Addr(),
+		RemotePort: listener.Port(),
+		RemoteMAC:  hop.NextHopMAC,
+		Extended:   true,
+		Release:    support.Release,
+	}
+	if support.Userdata {
+		s.Userdata = []target.Datum{
+			{Key: netconsole.KeyInstance, Value: id.Instance},
+			{Key: netconsole.KeyBoot, Value: id.Boot},
+			{Key: netconsole.KeyGasp, Value: string(gasp), Secret: true},
+		}
+	}
+	return s
+}
+
+// Plan is what has to be done so that the kernel's targets become the wanted ones. It is a value: printed by --dry-run,
+// carried out otherwise.
+type Plan struct {
+	Keep  []target.State // wanted and there
+	Clear []string       // ours but disabled: silent already, goes first
+	Arm   []target.Spec  // wanted and not there
+	Drop  []target.State // ours, armed and not wanted: goes last, when the wanted ones are proved
+}
+
+// Idle reports that nothing has to be done.
+func (p Plan) Idle() bool { return len(p.Clear)+len(p.Arm)+len(p.Drop) == 0 }
+
+// newPlan compares. Wanted specs come without name and source port; those that must be armed get both: a name that is
+// free, and of the three ports from localPort downwards the first that no target to the same listener sends from, or
+// the acknowledgement of a predecessor would pass for theirs.
+func newPlan(wanted []target.Spec, present []target.State, localPort uint16) Plan {
+	var p Plan
+	taken := make(map[string]bool)
+	rest := slices.Clone(present)
+	for _, st := range present {
+		taken[st.Name] = true
+	}
+	rest = slices.DeleteFunc(rest, func(st target.State) bool {
+		if !st.Enabled {
+			p.Clear = append(p.Clear, st.Name)
+		}
+		return !st.Enabled
+	})
+	var missing []target.Spec
+	for _, w := range wanted {
+		i := slices.IndexFunc(rest, func(st target.State) bool { return same(w, st, localPort) })
+		if i < 0 {
+			missing = append(missing, w)
+			continue
+		}
+		p.Keep = append(p.Keep, rest[i])
+		rest = slices.Delete(rest, i, i+1)
+	}
+	p.Drop = rest
+	for _, w := range missing {
+		w.LocalPort = freePort(w, present, localPort)
+		for n := 1; w.Name == "" || taken[w.Name]; n++ {
+			w.Name = fmt.Sprintf("%s%s-%d", target.Prefix, w.RemoteIP, n)
+		}
+		taken[w.Name] = true
+		p.Arm = append(p.Arm, w)
+	}
+	return p
+}
+
+// sourcePorts is how many source ports we use: for a target, its successor, and the successor's successor while
+// neither of the two has been acknowledged.
+const sourcePorts = 3
+
+// freePort is the first of our ports that no armed target to w's listener sends from.
+func freePort(w target.Spec, present []target.State, localPort uint16) uint16 {
+	for port := localPort; port > localPort-sourcePorts; port-- {
+		if !slices.ContainsFunc(present, func(st target.State) bool {
+			return st.Enabled && st.LocalPort == port && st.LocalIP == w.LocalIP && sameListener(st.Spec, w)
+		}) {
+			return port
+		}
+	}
+	return localPort
+}
+
+// same reports whether st is what w wants, under whatever name and from whichever of our ports.
+func same(w target.Spec, st target.State, localPort uint16) bool {
+	w.LocalPort = st.LocalPort
+	return st.Enabled && len(w.Diff(st)) == 0 && st.LocalPort <= localPort && st.LocalPort > localPort-sourcePorts
+}
+
+func sameListener(a, b target.Spec) bool {
+	return a.RemoteIP == b.RemoteIP && a.RemotePort == b.RemotePort
+}

@@ -1,0 +1,179 @@
+package configurator
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/configurator/nexthop"
+	"github.com/lastgasp/lastgasp/configurator/target"
+)
+
+var (
+	gatewayMAC = net.HardwareAddr{0x02, 0, 0, 0, 0, 1}
+	movedMAC   = net.HardwareAddr{0x02, 0, 0, 0, 0, 2}
+	kernel612  = target.Support{Netconsole: true, Extended: true, Release: true, Userdata: true}
+	someone    = Identity{Instance: "i-0123456789abcdef0", Boot: "5a2e4e5c-8a3e-4a3d-9d5b-0f5a5c1e7f11"}
+)
+
+// specTo is what a node wants for a listener whose gateway has a MAC.
+func specTo(listener string, mac net.HardwareAddr) target.Spec {
+	hop := nexthop.Hop{
+		Device: "ens5", Source: netip.MustParseAddr("10.0.1.5"), NextHop: netip.MustParseAddr("10.0.1.1"), NextHopMAC: mac,
+		DeviceMAC: net.HardwareAddr{0x02, 0, 0, 0, 0, 5},
+	}
+	return newSpec(hop, netip.MustParseAddrPort(listener), someone, "c2VjcmV0", kernel612)
+}
+
+// armed is spec as the kernel has it under a name and from a port.
+func armed(spec target.Spec, name string, port uint16) target.State {
+	spec.Name, spec.LocalPort = name, port
+	return target.State{Spec: spec, Enabled: true, LocalMAC: net.HardwareAddr{0x02, 0, 0, 0, 0, 5}}
+}
+
+func TestPlan(t *testing.T) {
+	a, b := specTo("10.0.2.10:6666", gatewayMAC), specTo("10.0.3.10:6666", gatewayMAC)
+	moved := specTo("10.0.2.10:6666", movedMAC)
+	disabled := armed(a, "lastgasp-10.0.2.10-1", 6665)
+	disabled.Enabled = false
+	oldBoot := specTo("10.0.2.10:6666", gatewayMAC)
+	oldBoot.Userdata = []target.Datum{{Key: "boot", Value: "another"}}
+
+	type outcome struct {
+		Keep, Clear, Drop []string
+		Arm               []string // name from port
+	}
+	for _, tt := range []struct {
+		name    string
+		wanted  []target.Spec
+		present []target.State
+		want    outcome
+	}{
+		{
+			name:   "nothing is there",
+			wanted: []target.Spec{a, b},
+			want:   outcome{Arm: []string{"lastgasp-10.0.2.10-1 6665", "lastgasp-10.0.3.10-1 6665"}},
+		},
+		{
+			name:    "all is there already, from whichever of our ports",
+			wanted:  []target.Spec{a, b},
+			present: []target.State{armed(a, "lastgasp-10.0.2.10-7", 6664), armed(b, "lastgasp-10.0.3.10-1", 6665)},
+			want:    outcome{Keep: []string{"lastgasp-10.0.2.10-7", "lastgasp-10.0.3.10-1"}},
+		},
+		{
+			name:    "a new next hop gets a target beside the old one, from another port",
+			wanted:  []target.Spec{moved},
+			present: []target.State{armed(a, "lastgasp-10.0.2.10-1", 6665)},
+			want:    outcome{Arm: []string{"lastgasp-10.0.2.10-2 6664"}, Drop: []string{"lastgasp-10.0.2.10-1"}},
+		},
+		{
+			name:    "another listener may use the same port",
+			wanted:  []target.Spec{b},
+			present: []target.State{armed(a, "lastgasp-10.0.2.10-1", 6665)},
+			want:    outcome{Arm: []string{"lastgasp-10.0.3.10-1 6665"}, Drop: []string{"lastgasp-10.0.2.10-1"}},
+		},
+		{
+			name:    "a target that the kernel disabled is cleared and armed anew",
+			wanted:  []target.Spec{a},
+			present: []target.State{disabled},
+			want:    outcome{Clear: []string{"lastgasp-10.0.2.10-1"}, Arm: []string{"lastgasp-10.0.2.10-2 6665"}},
+		},
+		{
+			name:    "a source port that is not ours is not kept",
+			wanted:  []target.Spec{a},
+			present: []target.State{armed(a, "lastgasp-10.0.2.10-1", 5555)},
+			want:    outcome{Arm: []string{"lastgasp-10.0.2.10-2 6665"}, Drop: []string{"lastgasp-10.0.2.10-1"}},
+		},
+		{
+			name:    "an identity that is not of this boot is not kept",
+			wanted:  []target.Spec{a},
+			present: []target.State{armed(oldBoot, "lastgasp-10.0.2.10-1", 6665)},
+			want:    outcome{Arm: []string{"lastgasp-10.0.2.10-2 6664"}, Drop: []string{"lastgasp-10.0.2.10-1"}},
+		},
+		{
+			name:    "of two alike one goes",
+			wanted:  []target.Spec{a},
+			present: []target.State{armed(a, "lastgasp-10.0.2.10-1", 6665), armed(a, "lastgasp-10.0.2.10-2", 6664)},
+			want:    outcome{Keep: []string{"lastgasp-10.0.2.10-1"}, Drop: []string{"lastgasp-10.0.2.10-2"}},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := newPlan(tt.wanted, tt.present, 6665)
+			got := outcome{Keep: names(p.Keep), Clear: p.Clear, Drop: names(p.Drop)}
+			for _, s := range p.Arm {
+				got.Arm = append(got.Arm, s.Name+" "+strconv.Itoa(int(s.LocalPort)))
+				if err := s.Validate(); err != nil {
+					t.Errorf("%s cannot be armed: %v", s.Name, err)
+				}
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("plan (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestRetreat(t *testing.T) {
+	a, b := specTo("10.0.2.10:6666", gatewayMAC), specTo("10.0.3.10:6666", gatewayMAC)
+	moved := specTo("10.0.2.10:6666", movedMAC)
+	named := func(s target.Spec, name string) target.Spec { s.Name = name; return s }
+	acked := func(names ...string) []Proof {
+		var list []Proof
+		for _, n := range names {
+			list = append(list, Proof{Target: n, Acked: true})
+		}
+		return list
+	}
+	before := &State{Targets: []TargetState{{Name: "old-dead"}, {Name: "old-alive", LastAck: someTime}}}
+
+	for _, tt := range []struct {
+		name   string
+		plan   Plan
+		proofs []Proof
+		want   []string // that go
+	}{
+		{
+			name: "a first target stays though it is not acknowledged",
+			plan: Plan{Arm: []target.Spec{named(a, "new")}},
+		},
+		{
+			name: "a new listener that does not answer goes, the old one stays",
+			plan: Plan{Arm: []target.Spec{named(b, "new")}, Drop: []target.State{armed(a, "old", 6665)}},
+			want: []string{"new"},
+		},
+		{
+			name: "a new way to a silent listener stays beside the old one",
+			plan: Plan{Arm: []target.Spec{named(moved, "new")}, Drop: []target.State{armed(a, "old", 6665)}},
+		},
+		{
+			name: "of several old ways the one acknowledged last stays",
+			plan: Plan{Arm: []target.Spec{named(moved, "new")},
+				Drop: []target.State{armed(a, "old-dead", 6665), armed(a, "old-alive", 6664)}},
+			want: []string{"old-dead"},
+		},
+		{
+			name: "an acknowledged new way replaces the old one, whatever else failed",
+			plan: Plan{Arm: []target.Spec{named(moved, "new"), named(b, "silent")},
+				Drop: []target.State{armed(a, "old", 6665)}},
+			proofs: acked("new"),
+			want:   []string{"old", "silent"},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, names(retreat(tt.plan, tt.proofs, before))); diff != "" {
+				t.Errorf("removed (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func names(states []target.State) []string {
+	var list []string
+	for _, st := range states {
+		list = append(list, st.Name)
+	}
+	return list
+}

@@ -1,0 +1,291 @@
+package target
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Dir is netconsole's directory in configfs: every directory below it is a target (Documentation/networking/netconsole.rst).
+type Dir string
+
+// DefaultDir is where every distribution has it.
+const DefaultDir Dir = "/sys/kernel/config/netconsole"
+
+// ErrDevice means that the kernel cannot send netconsole through the device named.
+var ErrDevice = errors.New("device cannot carry netconsole")
+
+// Support is what this kernel's netconsole can do.
+type Support struct {
+	Netconsole bool // the directory is there; otherwise nothing else is known
+	Extended   bool // 4.2: records with sequence number and time
+	Release    bool // 6.6: records start with the kernel's release
+	Userdata   bool // 6.9: records end with our key=value lines
+}
+
+// Support finds out what the kernel can do, from the attributes of a target of ours, or of one made for the purpose and
+// removed at once.
+func (d Dir) Support() (Support, error) {
+	names, err := d.names()
+	if errors.Is(err, fs.ErrNotExist) {
+		return Support{}, nil
+	}
+	if err != nil {
+		return Support{}, err
+	}
+	for _, name := range names {
+		if s := d.inspect(name); s.Netconsole {
+			return s, nil
+		}
+	}
+	probe := Prefix + "probe-" + strconv.Itoa(os.Getpid())
+	if err := os.Mkdir(d.path(probe), 0o755); err != nil {
+		return Support{}, fmt.Errorf("find out what netconsole can do: make a target: %w", bare(err))
+	}
+	s := d.inspect(probe)
+	if err := d.Disarm(probe); err != nil {
+		return Support{}, fmt.Errorf("find out what netconsole can do: %w", err)
+	}
+	return s, nil
+}
+
+// inspect looks which attributes a target has. Every kernel's has enabled, unless the target is gone.
+func (d Dir) inspect(name string) Support {
+	r := reader{dir: d.path(name)}
+	return Support{
+		Extended:   r.has("extended"),
+		Release:    r.has("release"),
+		Userdata:   r.has("userdata"),
+		Netconsole: r.has("enabled"), // asked last: what is there now was there before
+	}
+}
+
+// List reads the targets that are ours, sorted by name; without netconsole there are none. What cannot be made out of a
+// target is left zero and told by the error, beside all targets.
+func (d Dir) List() ([]State, error) {
+	names, err := d.names()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var (
+		states []State
+		errs   []error
+	)
+	for _, name := range names {
+		st, err := d.read(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // taken away since
+		}
+		states, errs = append(states, st), append(errs, err)
+	}
+	return states, errors.Join(errs...)
+}
+
+// names are those of our targets.
+func (d Dir) names() ([]string, error) {
+	entries, err := os.ReadDir(string(d))
+	if err != nil {
+		return nil, fmt.Errorf("list netconsole targets: %w", bare(err))
+	}
+	var names []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), Prefix) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// Arm makes a new target of s.Name, writes and reads back everything, and enables it. Then the kernel logs that it
+// started, through the new target too. If anything is not exactly as s says, the target is taken away again and the
+// error says why: ErrDevice if it is the device's fault, ErrNoModule if there is no netconsole.
+//
+// A device that is down is brought up by the kernel, which may wait for its carrier for seconds (netpoll_setup).
+func (d Dir) Arm(s Spec) (State, error) {
+	st, err := d.arm(s)
+	if err != nil {
+		return State{}, fmt.Errorf("arm target %s: %w", s.Name, err)
+	}
+	return st, nil
+}
+
+func (d Dir) arm(s Spec) (State, error) {
+	if err := s.Validate(); err != nil {
+		return State{}, err
+	}
+	switch err := os.Mkdir(d.path(s.Name), 0o755); {
+	case errors.Is(err, fs.ErrNotExist):
+		return State{}, fmt.Errorf("%w: there is no %s", ErrNoModule, d)
+	case err != nil:
+		return State{}, fmt.Errorf("make its directory: %w", bare(err))
+	}
+	st, err := d.fill(s)
+	if err != nil {
+		return State{}, errors.Join(err, d.Disarm(s.Name))
+	}
+	return st, nil
+}
+
+// fill writes the new target s.Name and enables it.
+func (d Dir) fill(s Spec) (State, error) {
+	if err := d.write(s); err != nil {
+		return State{}, err
+	}
+	// Kernels up to 6.12 take any text for an address ("1.2.3" becomes 1.2.3.0), later ones one family for another.
+	if _, err := d.compare(s); err != nil {
+		return State{}, err
+	}
+	if err := d.set(s.Name, "enabled", "1"); err != nil {
+		return State{}, enableError(s, err)
+	}
+	st, err := d.compare(s)
+	switch {
+	case err != nil:
+		return State{}, err
+	case !st.Enabled:
+		return State{}, errors.New("the kernel disabled it at once")
+	case unfitMAC(st.LocalMAC) != "":
+		return State{}, fmt.Errorf("%w: %s has the MAC %s, %s", ErrDevice, s.Device, st.LocalMAC, unfitMAC(st.LocalMAC))
+	}
+	return st, nil
+}
+
+// write writes all but enabled. Both addresses are always written: either decides the family of both.
+func (d Dir) write(s Spec) error {
+	attributes := []struct{ name, value string }{
+		{"extended", bit(s.Extended)},
+		{"release", bit(s.Release)},
+		{"dev_name", s.Device},
+		{"local_ip", s.LocalIP.String()},
+		{"remote_ip", s.RemoteIP.String()},
+		{"local_port", strconv.Itoa(int(s.LocalPort))},
+		{"remote_port", strconv.Itoa(int(s.RemotePort))},
+		{"remote_mac", s.RemoteMAC.String()},
+	}
+	for _, a := range attributes {
+		err := d.set(s.Name, a.name, a.value)
+		if a.name == "release" && !s.Release && errors.Is(err, fs.ErrNotExist) {
+			continue // a kernel before 6.6, and nothing asked of it
+		}
+		if err != nil {
+			return fmt.Errorf("write %s: %w", a.name, err)
+		}
+	}
+	for _, u := range s.Userdata {
+		if err := d.setUserdata(s.Name, u); err != nil {
+			return fmt.Errorf("write userdata/%s: %w", u.Key, err)
+		}
+	}
+	return nil
+}
+
+// setUserdata makes one item. A secret is out of everybody's sight before it is written.
+func (d Dir) setUserdata(name string, u Datum) error {
+	item := filepath.Join("userdata", u.Key)
+	value := filepath.Join(item, "value")
+	switch err := os.Mkdir(d.path(name, item), 0o755); {
+	case errors.Is(err, unix.ENOSPC):
+		return errors.New("the kernel takes no more items")
+	case err != nil:
+		return bare(err)
+	}
+	if u.Secret {
+		if err := os.Chmod(d.path(name, value), 0o600); err != nil {
+			return bare(err)
+		}
+	}
+	return d.set(name, value, u.Value)
+}
+
+// set writes one attribute with one write(2), as configfs wants it, and without a line break: the kernel takes either.
+func (d Dir) set(name, attribute, value string) error {
+	f, err := os.OpenFile(d.path(name, attribute), os.O_WRONLY, 0)
+	if err != nil {
+		return bare(err)
+	}
+	defer f.Close() // configfs has nothing left to say here
+	_, err = f.WriteString(value)
+	return bare(err)
+}
+
+// compare reads the target back and refuses it if it is not as s says.
+func (d Dir) compare(s Spec) (State, error) {
+	st, err := d.read(s.Name)
+	if err != nil {
+		return State{}, err
+	}
+	if diff := s.Diff(st); len(diff) > 0 {
+		return State{}, fmt.Errorf("the kernel took something else: %s", strings.Join(diff, "; "))
+	}
+	return st, nil
+}
+
+// enableError gives an errno of writing enabled its meaning (netpoll_setup, net/core/netpoll.c; enabled_store,
+// drivers/net/netconsole.c).
+func enableError(s Spec, err error) error {
+	const notSupported = syscall.Errno(524) // ENOTSUPP of include/linux/errno.h, unknown to user space
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		return fmt.Errorf("%w: there is no %s in this network namespace", ErrDevice, s.Device)
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("%w: %s has a master (bridge, bond, team, VRF or Open vSwitch)", ErrDevice, s.Device)
+	case errors.Is(err, notSupported):
+		return fmt.Errorf("%w: the driver of %s refuses netpoll", ErrDevice, s.Device)
+	case errors.Is(err, unix.EDESTADDRREQ):
+		return fmt.Errorf("%w: %s has no address", ErrDevice, s.Device)
+	}
+	return fmt.Errorf("enable: %w", err)
+}
+
+// Disarm takes a target of ours away, enabled or not. One that is not there is fine.
+func (d Dir) Disarm(name string) error {
+	if !strings.HasPrefix(name, Prefix) || filepath.Base(name) != name {
+		return fmt.Errorf("disarm target %q: it is not ours (%s…)", name, Prefix)
+	}
+	if err := d.disarm(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("disarm target %s: %w", name, err)
+	}
+	return nil
+}
+
+func (d Dir) disarm(name string) error {
+	r := reader{dir: d.path(name)}
+	// Disabled first, or records would go out without their userdata; not if it is already, which kernels grumble about.
+	// The kernel may have been faster: a device that goes away takes its targets with it.
+	if r.flag("enabled") {
+		if err := d.set(name, "enabled", "0"); err != nil && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("disable: %w", err)
+		}
+	}
+	for _, u := range r.userdata() { // since 6.9 the directory must be empty of our keys
+		if err := unix.Rmdir(d.path(name, "userdata", u.Key)); err != nil {
+			return fmt.Errorf("remove userdata/%s: %w", u.Key, err)
+		}
+	}
+	if err := unix.Rmdir(d.path(name)); err != nil {
+		return fmt.Errorf("remove its directory: %w", err)
+	}
+	return nil
+}
+
+func (d Dir) path(elem ...string) string {
+	return filepath.Join(append([]string{string(d)}, elem...)...)
+}
+
+// bit is how configfs writes a switch. Words are understood from 6.6 on only.
+func bit(b bool) string {
+	if b {
+		return "1"
+	}
+	return "0"
+}

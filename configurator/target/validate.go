@@ -1,0 +1,127 @@
+package target
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"strings"
+)
+
+const (
+	maxDevice   = 15  // IFNAMSIZ-1
+	maxValue    = 199 // MAX_EXTRADATA_VALUE_LEN-1, drivers/net/netconsole.c
+	maxUserdata = 16  // MAX_USERDATA_ITEMS up to 6.18; later kernels have 256
+)
+
+var (
+	validName = regexp.MustCompile(`^` + Prefix + `[A-Za-z0-9.:_-]{1,64}$`)
+	validKey  = regexp.MustCompile(`^[A-Za-z0-9_-]{1,53}$`) // MAX_USERDATA_NAME_LEN is 54
+)
+
+// reservedKeys are files beside the user's own keys below userdata/ (sysdata, since 6.15).
+const reservedKeys = " cpu_nr_enabled taskname_enabled release_enabled msgid_enabled "
+
+// Validate says everything that is wrong with s. The kernel would take most of it silently: a broadcast address, which a
+// VPC drops; an address of no machine; a line break in userdata, which breaks every record.
+func (s Spec) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if !validName.MatchString(s.Name) {
+		bad("name %q does not match %s", s.Name, validName)
+	}
+	if len(s.Device) == 0 || len(s.Device) > maxDevice || strings.ContainsAny(s.Device, "/: \t\n") {
+		bad("device %q is no name of a network device", s.Device)
+	}
+	if why := unfitIP(s.LocalIP); why != "" {
+		bad("local address %s is %s", s.LocalIP, why)
+	}
+	if why := unfitIP(s.RemoteIP); why != "" {
+		bad("remote address %s is %s", s.RemoteIP, why)
+	}
+	if s.LocalIP.BitLen() != s.RemoteIP.BitLen() && s.LocalIP.IsValid() && s.RemoteIP.IsValid() {
+		bad("local address %s and remote address %s are of different families", s.LocalIP, s.RemoteIP)
+	}
+	if s.LocalPort == 0 || s.RemotePort == 0 {
+		bad("port 0 to be used (local %d, remote %d)", s.LocalPort, s.RemotePort)
+	}
+	if why := unfitMAC(s.RemoteMAC); why != "" {
+		bad("remote MAC %q is %s", s.RemoteMAC, why)
+	}
+	if s.Release && !s.Extended {
+		bad("release needs the extended format")
+	}
+	errs = append(errs, validateUserdata(s.Userdata)...)
+	return errors.Join(errs...)
+}
+
+// unfitIP says why netconsole cannot have a as an end, or "".
+func unfitIP(a netip.Addr) string {
+	switch {
+	case !a.IsValid():
+		return "missing"
+	case a.Zone() != "":
+		return "of a zone, which the kernel does not take"
+	case a.Is4In6():
+		return "IPv4 written as IPv6"
+	case a.IsUnspecified(), a.IsLoopback(), a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "no unicast address of a machine"
+	case a.Is6() && bytes.Equal(a.AsSlice()[:4], make([]byte, 4)):
+		return "in ::/32, which kernels before 7.3 take for unset"
+	}
+	return ""
+}
+
+// unfitMAC says why frames cannot be sent to hw, or "".
+func unfitMAC(hw net.HardwareAddr) string {
+	switch {
+	case len(hw) != 6:
+		return "no Ethernet address"
+	case bytes.Equal(hw, make([]byte, 6)):
+		return "the zero address"
+	case bytes.Equal(hw, bytes.Repeat([]byte{0xff}, 6)):
+		return "the broadcast address"
+	case hw[0]&1 == 1:
+		return "a multicast address"
+	}
+	return ""
+}
+
+// validateUserdata looks at what the kernel appends to every record as " KEY=VALUE\n", unescaped.
+func validateUserdata(data []Datum) []error {
+	var errs []error
+	if len(data) > maxUserdata {
+		errs = append(errs, fmt.Errorf("%d userdata items are more than %d", len(data), maxUserdata))
+	}
+	seen := make(map[string]bool)
+	for _, d := range data {
+		switch {
+		case !validKey.MatchString(d.Key):
+			errs = append(errs, fmt.Errorf("userdata key %q does not match %s", d.Key, validKey))
+		case strings.Contains(reservedKeys, " "+d.Key+" "):
+			errs = append(errs, fmt.Errorf("userdata key %s is the kernel's own", d.Key))
+		case seen[d.Key]:
+			errs = append(errs, fmt.Errorf("userdata key %s is there twice", d.Key))
+		}
+		seen[d.Key] = true
+		if why := unfitValue(d.Value); why != "" {
+			errs = append(errs, fmt.Errorf("userdata value of %s %s", d.Key, why))
+		}
+	}
+	return errs
+}
+
+// unfitValue says what is wrong with a userdata value, without repeating it: it may be secret.
+func unfitValue(v string) string {
+	switch {
+	case v == "":
+		return "is empty, which the kernel leaves out"
+	case len(v) > maxValue:
+		return fmt.Sprintf("has %d bytes, more than %d", len(v), maxValue)
+	case strings.ContainsFunc(v, func(r rune) bool { return r < 0x20 || r > 0x7e }):
+		return "has bytes other than printable ASCII"
+	}
+	return ""
+}

@@ -1,0 +1,69 @@
+package configurator
+
+import (
+	"fmt"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// UserDataFile is where cloud-init leaves its drop-in.
+const UserDataFile = "/etc/lastgasp/configurator.d/50-user-data.yaml"
+
+// UserData is cloud-init user-data that configures a node as c: one file, written before any ordinary unit starts, so
+// that nothing has to be run. Only what differs from the defaults is in it.
+func UserData(c Config) (string, error) {
+	content, err := yaml.Marshal(c.document())
+	if err != nil {
+		return "", fmt.Errorf("write user-data: %w", err)
+	}
+	var b strings.Builder
+	b.WriteString("#cloud-config\nwrite_files:\n")
+	fmt.Fprintf(&b, "  - path: %s\n    permissions: \"0644\"\n    content: |\n", UserDataFile)
+	for line := range strings.Lines(string(content)) {
+		b.WriteString("      " + line)
+	}
+	return b.String(), nil
+}
+
+// document is c as it stands in a file: the inverse of merge.
+func (c Config) document() map[string]any {
+	doc := make(map[string]any)
+	set := func(differs bool, key string, value any) {
+		if !differs {
+			return
+		}
+		section, name, nested := strings.Cut(key, ".")
+		if !nested {
+			doc[key] = value
+			return
+		}
+		if doc[section] == nil {
+			doc[section] = make(map[string]any)
+		}
+		doc[section].(map[string]any)[name] = value
+	}
+	var static []any
+	for _, e := range c.Endpoint.Static {
+		if e.Zone == "" {
+			static = append(static, e.String())
+		} else {
+			static = append(static, map[string]string{"address": e.String(), "zone": e.Zone})
+		}
+	}
+	d := DefaultConfig()
+	set(len(static) > 0, "endpoint.static", static)
+	set(len(c.Endpoint.SSM) > 0, "endpoint.ssm", c.Endpoint.SSM)
+	set(c.Endpoint.DNS != "", "endpoint.dns", c.Endpoint.DNS)
+	set(c.Endpoint.Cluster != "", "endpoint.cluster", c.Endpoint.Cluster)
+	set(c.Targets != d.Targets, "targets", c.Targets)
+	set(c.LocalPort != d.LocalPort, "localPort", c.LocalPort)
+	set(c.Canary.Interval != d.Canary.Interval, "canary.interval", c.Canary.Interval.String())
+	set(c.Canary.Timeout != d.Canary.Timeout, "canary.timeout", c.Canary.Timeout.String())
+	set(c.Panic.Hold, "panic.hold", true)
+	set(c.Panic.KdumpNotifier, "panic.kdumpNotifiers", true)
+	if c.Panic.Timeout != nil {
+		set(true, "panic.timeout", *c.Panic.Timeout)
+	}
+	return doc
+}

@@ -1,0 +1,138 @@
+package configurator
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/lastgasp/lastgasp/configurator/target"
+)
+
+// TargetView is a target as people and programs may see it: its addresses as text, without secrets.
+type TargetView struct {
+	Name       string   `json:"name"`
+	Device     string   `json:"device"`
+	LocalIP    string   `json:"localIP"`
+	LocalPort  uint16   `json:"localPort"`
+	RemoteIP   string   `json:"remoteIP"`
+	RemotePort uint16   `json:"remotePort"`
+	RemoteMAC  string   `json:"remoteMAC"`
+	Extended   bool     `json:"extended"`
+	Release    bool     `json:"release"`
+	Userdata   []string `json:"userdata,omitempty"` // key=value, secrets as a placeholder
+}
+
+// View is s without its secrets.
+func View(s target.Spec) TargetView {
+	v := TargetView{
+		Name: s.Name, Device: s.Device,
+		LocalIP: s.LocalIP.String(), LocalPort: s.LocalPort,
+		RemoteIP: s.RemoteIP.String(), RemotePort: s.RemotePort, RemoteMAC: s.RemoteMAC.String(),
+		Extended: s.Extended, Release: s.Release,
+	}
+	for _, d := range s.Userdata {
+		value := d.Value
+		if d.Secret {
+			value = "(secret)"
+		}
+		v.Userdata = append(v.Userdata, d.Key+"="+value)
+	}
+	return v
+}
+
+// DraftView is what --dry-run prints.
+type DraftView struct {
+	Identity Identity     `json:"identity"`
+	Where    string       `json:"endpointSource"`
+	Passed   []string     `json:"passedOver,omitempty"`
+	Keep     []TargetView `json:"keep"`
+	Arm      []TargetView `json:"arm"`
+	Drop     []TargetView `json:"drop"`
+	Settings []Setting    `json:"settings,omitempty"`
+}
+
+// View is d without its secrets; want are the kernel settings that go with it.
+func (d Draft) View(want []Setting) DraftView {
+	v := DraftView{Identity: d.Identity, Where: d.Found.Where, Passed: d.Found.Passed, Settings: want}
+	for _, st := range d.Plan.Keep {
+		v.Keep = append(v.Keep, View(st.Spec))
+	}
+	for _, s := range d.Plan.Arm {
+		v.Arm = append(v.Arm, View(s))
+	}
+	for _, name := range d.Plan.Clear {
+		v.Drop = append(v.Drop, TargetView{Name: name})
+	}
+	for _, st := range d.Plan.Drop {
+		v.Drop = append(v.Drop, View(st.Spec))
+	}
+	return v
+}
+
+// WriteText prints v for people.
+func (v DraftView) WriteText(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "instance\t%s\n", v.Identity.Instance)
+	fmt.Fprintf(t, "boot\t%s\n", v.Identity.Boot)
+	fmt.Fprintf(t, "endpoints\t%s\n", v.Where)
+	for _, p := range v.Passed {
+		fmt.Fprintf(t, "passed over\t%s\n", p)
+	}
+	for _, group := range []struct {
+		verb string
+		list []TargetView
+	}{{"keep", v.Keep}, {"arm", v.Arm}, {"remove", v.Drop}} {
+		for _, s := range group.list {
+			fmt.Fprintf(t, "%s\t%s\n", group.verb, s)
+		}
+	}
+	for _, s := range v.Settings {
+		fmt.Fprintf(t, "set\t/%s=%s\n", s.File, s.Set)
+	}
+	return t.Flush()
+}
+
+// String is the whole tuple in one line.
+func (v TargetView) String() string {
+	if v.Device == "" {
+		return v.Name + " (disabled)"
+	}
+	s := fmt.Sprintf("%s: %s:%d on %s to %s:%d via %s, extended=%t release=%t",
+		v.Name, v.LocalIP, v.LocalPort, v.Device, v.RemoteIP, v.RemotePort, v.RemoteMAC, v.Extended, v.Release)
+	if len(v.Userdata) > 0 {
+		s += ", userdata " + strings.Join(v.Userdata, " ")
+	}
+	return s
+}
+
+// WriteText prints what a pass left behind.
+func (s State) WriteText(w io.Writer) error {
+	for _, t := range s.Targets {
+		outcome := fmt.Sprintf("acknowledged in %s", t.RTT.Round(100*time.Microsecond))
+		if t.Why != "" || t.RTT == 0 {
+			outcome = "NOT acknowledged"
+		}
+		if _, err := fmt.Fprintf(w, "%s to %s: armed, %s\n", t.Name, t.Listener, outcome); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// WriteProofs prints what canaries said.
+func WriteProofs(w io.Writer, proofs []Proof) error {
+	for _, p := range proofs {
+		var err error
+		if p.Acked {
+			_, err = fmt.Fprintf(w, "%s to %s: acknowledged in %s\n", p.Target, p.Listener, p.RTT.Round(100*time.Microsecond))
+		} else {
+			_, err = fmt.Fprintf(w, "%s to %s: %s\n  likely, the first most: %s\n", p.Target, p.Listener, p.Why, strings.Join(p.Reasons, "; "))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

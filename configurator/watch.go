@@ -1,0 +1,178 @@
+package configurator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/lastgasp/lastgasp/configurator/endpoint"
+)
+
+// pollEvery is how often is looked at what sends no event: whether the kernel disabled a target, kernel.panic, the
+// configuration files. It costs some dozens of small reads.
+const pollEvery = time.Second
+
+// Watcher keeps a node armed: it runs a pass whenever something moved that a target depends on, and every
+// canary.interval to prove it.
+type Watcher struct {
+	ConfigFile string
+	LoadConfig func() (Config, error)
+	New        func(Config) *Configurator
+	Changes    func(ctx context.Context) (<-chan string, error) // nexthop.Watch
+	Reload     <-chan os.Signal                                 // asks for a pass with everything looked up anew
+	Notify     func(state string)                               // sd_notify
+	Log        *slog.Logger
+}
+
+// Run watches until ctx ends, and then leaves everything armed: the targets live in the kernel. It returns an error only
+// if it cannot begin.
+func (w *Watcher) Run(ctx context.Context) error {
+	cfg, err := w.LoadConfig()
+	if err != nil {
+		return err
+	}
+	changes, err := w.Changes(ctx)
+	if err != nil {
+		return err
+	}
+	node := w.New(cfg)
+	s := schedule{interval: cfg.Canary.Interval, lookup: lookupEvery(cfg), chance: rand.Float64}
+	var found *endpoint.Found
+	var seen string
+	poll := time.NewTicker(pollEvery)
+	defer poll.Stop()
+	defer w.Notify("STOPPING=1")
+	for {
+		due := time.NewTimer(time.Until(s.due()))
+		select {
+		case <-ctx.Done():
+			due.Stop()
+			return nil
+		case reason, ok := <-changes:
+			if !ok {
+				if changes, err = w.Changes(ctx); err != nil {
+					return err
+				}
+				reason = "watching the network anew"
+			}
+			s.change(time.Now(), reason)
+		case <-w.Reload:
+			s.change(time.Now(), "asked to")
+			s.relook()
+		case <-poll.C:
+			w.Notify("WATCHDOG=1")
+			if now := w.fingerprint(node); now != seen {
+				seen = now
+				s.change(time.Now(), "targets or settings changed")
+			}
+		case <-due.C:
+			if next, err := w.LoadConfig(); err != nil {
+				w.Log.Error("configuration is bad, going on with the former one", "err", err)
+			} else if !reflect.DeepEqual(next, cfg) {
+				cfg, node, found = next, w.New(next), nil
+				s.interval, s.lookup = cfg.Canary.Interval, lookupEvery(cfg)
+			}
+			found = w.pass(ctx, node, &s, found)
+			seen = w.fingerprint(node)
+		}
+		due.Stop()
+	}
+}
+
+// lookupEvery is how often listeners are looked up while nothing else asks for it: SSM's quota is shared by the whole
+// account (40 requests a second), DNS is cheap.
+func lookupEvery(cfg Config) time.Duration {
+	if len(cfg.Endpoint.SSM) > 0 {
+		return time.Hour
+	}
+	return min(cfg.Canary.Interval, 5*time.Minute)
+}
+
+// pass runs one pass. It returns the listeners the next one may use without asking again.
+func (w *Watcher) pass(ctx context.Context, node *Configurator, s *schedule, known *endpoint.Found) *endpoint.Found {
+	reasons, lookup := s.start(time.Now())
+	if len(reasons) > 0 {
+		w.Log.Info("looking again", "because", strings.Join(reasons, ", "))
+	}
+	former := known
+	if lookup {
+		known = nil
+	}
+	found, state, err := node.apply(ctx, known)
+	if known == nil && ctx.Err() == nil {
+		s.lookedUp(time.Now(), found, former != nil)
+		if len(found.Endpoints) == 0 && former != nil {
+			w.Log.Warn("listeners cannot be looked up, going on with those known", "err", err)
+			found, state, err = node.apply(ctx, former)
+		}
+	}
+	if ctx.Err() != nil {
+		return former
+	}
+	if len(found.Endpoints) > 0 {
+		known = &found
+	}
+	s.done(time.Now(), err == nil)
+	w.report(node, state, err)
+	return known
+}
+
+// report tells systemd and the log how things stand, in one honest line.
+func (w *Watcher) report(node *Configurator, state State, err error) {
+	line := state.line(err)
+	if status, statusErr := node.Status(time.Now()); statusErr == nil && status.Verdict == Mute {
+		for _, f := range status.Findings {
+			if f.Mute {
+				line = "MUTE: " + f.String()
+				w.Log.Error("this node is mute", "what", f.What, "cost", f.Cost, "mend", f.Mend)
+			}
+		}
+	}
+	if err != nil {
+		w.Log.Error("not as it should be", "err", err)
+	} else {
+		w.Notify("READY=1")
+	}
+	w.Notify("STATUS=" + line)
+}
+
+// line is how things stand after a pass.
+func (s State) line(err error) string {
+	if err != nil {
+		first, _, _ := strings.Cut(err.Error(), "\n")
+		return fmt.Sprintf("%d armed, but: %s", len(s.Targets), first)
+	}
+	var listeners []string
+	for _, t := range s.Targets {
+		listeners = append(listeners, t.Listener.String())
+	}
+	return fmt.Sprintf("armed and acknowledged: %s (%s)", strings.Join(listeners, ", "), s.Where)
+}
+
+// fingerprint changes when something did that sends no event.
+func (w *Watcher) fingerprint(node *Configurator) string {
+	var b strings.Builder
+	present, err := node.Netconsole.List()
+	fmt.Fprint(&b, err)
+	for _, st := range present {
+		fmt.Fprint(&b, View(st.Spec), st.Enabled)
+	}
+	fmt.Fprint(&b, node.Root.text(panicFile), node.Root.text("sys/kernel/kexec_crash_loaded"))
+	files, _ := filepath.Glob(dropins(w.ConfigFile))
+	for _, f := range append(files, w.ConfigFile) {
+		info, err := os.Stat(f)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		} else if err == nil {
+			fmt.Fprint(&b, f, info.ModTime(), info.Size())
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,138 @@
+package configurator
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lastgasp/lastgasp/configurator/ec2"
+	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/nexthop"
+	"github.com/lastgasp/lastgasp/configurator/target"
+)
+
+var someTime = time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC)
+
+// world is a node for tests of whole passes: files below a temporary root, and answers for all else.
+type world struct {
+	root   Root
+	kernel kernel
+	mac    net.HardwareAddr        // of the gateway
+	routes map[string]error        // by destination: why there is none
+	deaf   map[netip.AddrPort]bool // listeners that acknowledge nothing
+	proved int                     // how often canaries were written
+}
+
+// kernel is netconsole as a list of targets.
+type kernel struct {
+	support target.Support
+	targets []target.State
+	refuse  error // of Arm
+	log     []string
+}
+
+func (k *kernel) Support() (target.Support, error) { return k.support, nil }
+func (k *kernel) List() ([]target.State, error)    { return slices.Clone(k.targets), nil }
+
+func (k *kernel) Arm(s target.Spec) (target.State, error) {
+	if k.refuse != nil {
+		return target.State{}, k.refuse
+	}
+	st := target.State{Spec: s, Enabled: true, LocalMAC: net.HardwareAddr{2, 0, 0, 0, 0, 5}}
+	k.targets = append(k.targets, st)
+	k.log = append(k.log, "arm "+s.Name)
+	return st, nil
+}
+
+func (k *kernel) Disarm(name string) error {
+	k.targets = slices.DeleteFunc(k.targets, func(st target.State) bool { return st.Name == name })
+	k.log = append(k.log, "disarm "+name)
+	return nil
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{
+		root:   Root(t.TempDir()),
+		kernel: kernel{support: kernel612},
+		mac:    gatewayMAC,
+		routes: make(map[string]error),
+		deaf:   make(map[netip.AddrPort]bool),
+	}
+	w.write(t, "proc/sys/kernel/random/boot_id", someone.Boot)
+	w.write(t, "proc/sys/kernel/osrelease", "6.12.117-cloud-amd64")
+	w.write(t, "proc/sys/kernel/panic", "10")
+	w.write(t, "proc/sys/kernel/panic_on_oops", "1")
+	w.write(t, "proc/sys/kernel/printk", "7\t4\t1\t7")
+	w.write(t, "proc/sys/kernel/printk_devkmsg", "ratelimit")
+	w.write(t, "etc/machine-id", "0123456789abcdef0123456789abcdef")
+	w.write(t, "sys/class/net/ens5/address", "02:00:00:00:00:05")
+	return w
+}
+
+func (w *world) write(t *testing.T, path, text string) {
+	t.Helper()
+	full := w.root.Path(path)
+	if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(full, []byte(text+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// node is a Configurator in w with static endpoints.
+func (w *world) node(endpoints ...string) *Configurator {
+	cfg := DefaultConfig()
+	list, err := endpoint.ParseList(strings.Join(endpoints, ","))
+	if err != nil {
+		panic(err)
+	}
+	return &Configurator{
+		Config:     cfg,
+		Root:       w.root,
+		Version:    "v0",
+		Log:        slog.New(slog.DiscardHandler),
+		Netconsole: &w.kernel,
+		Load:       func(context.Context) error { return nil },
+		Sources:    []endpoint.Source{endpoint.Static{Endpoints: list, Origin: "test"}},
+		Resolve:    w.resolve,
+		Instance: func(context.Context) (ec2.Instance, error) {
+			panic("the metadata service was asked off EC2")
+		},
+		Prove: w.prove,
+	}
+}
+
+func (w *world) resolve(_ context.Context, q nexthop.Query) (nexthop.Hop, error) {
+	if err := w.routes[q.Destination.String()]; err != nil {
+		return nexthop.Hop{}, err
+	}
+	return nexthop.Hop{
+		Device: "ens5", DeviceMAC: net.HardwareAddr{2, 0, 0, 0, 0, 5},
+		Source: netip.MustParseAddr("10.0.1.5"), NextHop: netip.MustParseAddr("10.0.1.1"), NextHopMAC: w.mac,
+	}, nil
+}
+
+func (w *world) prove(_ context.Context, _ Identity, _ Facts, routes []Route) ([]Proof, error) {
+	w.proved++
+	var proofs []Proof
+	for _, r := range routes {
+		p := Proof{Target: r.Target, Listener: r.Remote, Acked: !w.deaf[r.Remote], RTT: time.Millisecond}
+		if !p.Acked {
+			p.RTT, p.Why = 0, "no acknowledgement"
+		}
+		proofs = append(proofs, p)
+	}
+	return proofs, nil
+}
+
+var errCable = errors.New("cable unplugged")

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/lastgasp/lastgasp/e2e/story"
+)
+
+// traceShown is how many lines of the kept trace the demo shows.
+const traceShown = 12
+
+// report prints what happened, for a person.
+func report(ctx context.Context, out io.Writer, w *story.World, n *story.Node, d story.Death) error {
+	fmt.Fprintf(out, "\n%s died. Seconds from the moment the listener heard it:\n\n", n.Name)
+	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	for _, m := range []struct {
+		at   time.Time
+		what string
+	}{
+		{d.Panic, "the kernel is made to panic"},
+		{d.Gasp, "its last gasp arrives: " + d.Record.Spec.Reason},
+		{d.Fenced, "the node is fenced: nothing new is scheduled there"},
+		{d.Recorded, "a KernelPanic records it, authority " + d.Record.Spec.Authority},
+		{d.PodsFailed, fmt.Sprintf("its %d pods have failed, with the reason", d.Victims)},
+		{d.Replaced, "the services run elsewhere"},
+		{d.PodsGone, "the dead pods are gone"},
+		{d.NodeGone, "the node is gone"},
+		{d.JobRetried, fmt.Sprintf("both Jobs have retried; with the policy at the price of %d of its retries, without at %d",
+			d.Policy.Failed, d.Plain.Failed)},
+	} {
+		fmt.Fprintf(tw, "%+.3f s\t  %s\n", m.at.Sub(d.Gasp).Seconds(), m.what)
+	}
+	tw.Flush()
+
+	table, err := w.Cluster.Kubectl(ctx, "get", "kernelpanics")
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\n$ kubectl get kernelpanics\n%s", table)
+	fmt.Fprintf(out, "\nWhy did pod %s die?\n", d.Told.Name)
+	for _, c := range d.Told.Status.Conditions {
+		if string(c.Type) == "DisruptionTarget" {
+			fmt.Fprintf(out, "  phase %s, reason %s, condition %s=%s\n", d.Told.Status.Phase, d.Told.Status.Reason, c.Type, c.Status)
+		}
+	}
+	fmt.Fprintf(out, "  %s\n", d.Told.Annotations["lastgasp.dev/termination-reason"])
+	fmt.Fprintf(out, "\nThe kept trace, %d lines:\n", len(d.Record.Spec.Trace))
+	fmt.Fprint(out, indent(strings.Join(d.Record.Spec.Trace[:min(traceShown, len(d.Record.Spec.Trace))], "\n")))
+	fmt.Fprintln(out)
+	return nil
+}
+
+func indent(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(strings.TrimRight(text, "\n") + "\n") {
+		b.WriteString("        " + line)
+	}
+	return b.String()
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/lastgasp/lastgasp/e2e/guest/control"
+)
+
+// setUp makes the initramfs a machine: file systems, modules, network, sysctls. A server started again finds most of it
+// done, and does the rest.
+func setUp() error {
+	data, err := os.ReadFile(control.ConfigPath)
+	if err != nil {
+		return fmt.Errorf("read the lab's configuration: %w", err)
+	}
+	var config control.Config
+	if err := json.Unmarshal(data, &config); err != nil {
+		return fmt.Errorf("read the lab's configuration: %w", err)
+	}
+	if err := mountAll([]fsMount{
+		{"proc", "/proc"},
+		{"sysfs", "/sys"},
+		{"devtmpfs", "/dev"},
+		{"tmpfs", "/run"},
+		{"tmpfs", "/tmp"},
+		{"cgroup2", "/sys/fs/cgroup"},
+	}); err != nil {
+		return err
+	}
+	if err := nameMachine(config); err != nil {
+		return err
+	}
+	if err := modprobe(config.Modules); err != nil {
+		return err
+	}
+	// Debian has configfs as a module: its directory exists from here on.
+	if err := mountAll([]fsMount{{"configfs", "/sys/kernel/config"}}); err != nil {
+		return err
+	}
+	if err := configureNetwork(config); err != nil {
+		return err
+	}
+	for key, value := range config.Sysctls {
+		path := filepath.Join("/proc/sys", strings.ReplaceAll(key, ".", "/"))
+		if err := os.WriteFile(path, []byte(value), 0); err != nil {
+			return fmt.Errorf("set %s to %s: %w", key, value, err)
+		}
+	}
+	return nil
+}
+
+type fsMount struct {
+	fstype, dir string
+}
+
+func mountAll(mounts []fsMount) error {
+	for _, m := range mounts {
+		if err := os.MkdirAll(m.dir, 0o755); err != nil && m.fstype != "configfs" {
+			return fmt.Errorf("make a mount point: %w", err)
+		}
+		// EBUSY: an earlier server has mounted it.
+		if err := syscall.Mount(m.fstype, m.dir, m.fstype, 0, ""); err != nil && !errors.Is(err, syscall.EBUSY) {
+			return fmt.Errorf("mount %s on %s: %w", m.fstype, m.dir, err)
+		}
+	}
+	return nil
+}
+
+func nameMachine(config control.Config) error {
+	if err := syscall.Sethostname([]byte(config.Hostname)); err != nil {
+		return fmt.Errorf("set the host name: %w", err)
+	}
+	if err := os.MkdirAll("/etc", 0o755); err != nil {
+		return fmt.Errorf("name the machine: %w", err)
+	}
+	for path, text := range map[string]string{
+		"/etc/hostname":   config.Hostname + "\n",
+		"/etc/machine-id": config.MachineID + "\n",
+		"/etc/hosts":      "127.0.0.1 localhost\n",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return fmt.Errorf("name the machine: %w", err)
+		}
+	}
+	return nil
+}
+
+func configureNetwork(config control.Config) error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("set lo up: %w", err)
+	}
+	if !config.Addr.IsValid() {
+		return nil
+	}
+	eth0, err := netlink.LinkByName("eth0")
+	if err != nil {
+		return fmt.Errorf("find eth0: %w", err)
+	}
+	addr := &netlink.Addr{IPNet: &net.IPNet{
+		IP:   config.Addr.Addr().AsSlice(),
+		Mask: net.CIDRMask(config.Addr.Bits(), config.Addr.Addr().BitLen()),
+	}}
+	if err := netlink.AddrReplace(eth0, addr); err != nil {
+		return fmt.Errorf("give eth0 the address %s: %w", config.Addr, err)
+	}
+	if err := netlink.LinkSetUp(eth0); err != nil {
+		return fmt.Errorf("set eth0 up: %w", err)
+	}
+	if config.Gateway == (netip.Addr{}) {
+		return nil
+	}
+	route := &netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: config.Gateway.AsSlice()}
+	if err := netlink.RouteReplace(route); err != nil {
+		return fmt.Errorf("route by %s: %w", config.Gateway, err)
+	}
+	return nil
+}

@@ -1,0 +1,150 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Datagram is one UDP payload, as it came in.
+type Datagram struct {
+	At      time.Duration // since the capture began
+	Source  netip.AddrPort
+	Payload []byte
+}
+
+// Capture collects what arrives at one UDP address: the listener's stand-in where a test is about the kernel alone.
+type Capture struct {
+	conn  net.PacketConn
+	start time.Time
+
+	mu        sync.Mutex
+	datagrams []Datagram
+	arrived   chan struct{} // closed and made anew with each datagram
+}
+
+// NewCapture binds addr in the namespace ns and collects until s ends.
+func NewCapture(s Scope, ns *NS, addr netip.AddrPort) (*Capture, error) {
+	c := &Capture{start: time.Now(), arrived: make(chan struct{})}
+	err := ns.Do(func() error {
+		config := net.ListenConfig{Control: bigReceiveBuffer}
+		conn, err := config.ListenPacket(context.Background(), "udp", addr.String())
+		c.conn = conn
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("capture at %s: %w", addr, err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.receive()
+	}()
+	s.Cleanup(func() {
+		c.conn.Close()
+		<-done
+	})
+	return c, nil
+}
+
+// bigReceiveBuffer makes room for a whole panic, which comes within milliseconds: the default of 208 KiB holds only some
+// 200 datagrams, each charged with its skb.
+func bigReceiveBuffer(_, _ string, conn syscall.RawConn) error {
+	var set error
+	err := conn.Control(func(fd uintptr) {
+		set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
+	})
+	if err != nil {
+		return err
+	}
+	return set
+}
+
+func (c *Capture) receive() {
+	buf := make([]byte, 64<<10)
+	for {
+		n, from, err := c.conn.ReadFrom(buf)
+		if err != nil {
+			return // closed
+		}
+		d := Datagram{At: time.Since(c.start), Payload: bytes.Clone(buf[:n])}
+		if udp, ok := from.(*net.UDPAddr); ok {
+			d.Source = udp.AddrPort()
+		}
+		c.mu.Lock()
+		c.datagrams = append(c.datagrams, d)
+		close(c.arrived)
+		c.arrived = make(chan struct{})
+		c.mu.Unlock()
+	}
+}
+
+// Datagrams returns what has arrived so far.
+func (c *Capture) Datagrams() []Datagram {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.datagrams)
+}
+
+// Await waits for a datagram that contains text, and returns the first one. Datagrams that came before the call count.
+func (c *Capture) Await(ctx context.Context, text string) (Datagram, error) {
+	for seen := 0; ; {
+		c.mu.Lock()
+		fresh, arrived := c.datagrams[seen:], c.arrived
+		seen = len(c.datagrams)
+		c.mu.Unlock()
+		for _, d := range fresh {
+			if bytes.Contains(d.Payload, []byte(text)) {
+				return d, nil
+			}
+		}
+		select {
+		case <-arrived:
+		case <-ctx.Done():
+			return Datagram{}, fmt.Errorf("wait for %q at %s, %d datagrams so far: %w", text, c.conn.LocalAddr(), seen, ctx.Err())
+		}
+	}
+}
+
+// Answer sends a datagram from the captured address.
+func (c *Capture) Answer(to netip.AddrPort, payload []byte) error {
+	if _, err := c.conn.WriteTo(payload, net.UDPAddrFromAddrPort(to)); err != nil {
+		return fmt.Errorf("answer %s: %w", to, err)
+	}
+	return nil
+}
+
+// WriteCapture writes datagrams in the format that `lastgasp-listener replay --format=datagrams` reads.
+func WriteCapture(path string, datagrams []Datagram) error {
+	var out bytes.Buffer
+	lines := json.NewEncoder(&out)
+	for _, d := range datagrams {
+		err := lines.Encode(struct {
+			T       float64 `json:"t"` // seconds
+			Src     string  `json:"src"`
+			Payload string  `json:"payload_b64"`
+		}{
+			T:       d.At.Round(time.Microsecond).Seconds(),
+			Src:     d.Source.String(),
+			Payload: base64.StdEncoding.EncodeToString(d.Payload),
+		})
+		if err != nil {
+			return fmt.Errorf("encode a datagram: %w", err)
+		}
+	}
+	if err := os.WriteFile(path, out.Bytes(), 0o644); err != nil {
+		return fmt.Errorf("write a capture: %w", err)
+	}
+	return nil
+}

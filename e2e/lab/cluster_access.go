@@ -1,0 +1,164 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// auditPolicy has every request in the log once, when it has been answered.
+const auditPolicy = `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules: [{level: Metadata}]
+`
+
+// makeCredentials makes the authority, what the servers need on disk, and the administrator's access.
+func (c *Cluster) makeCredentials(context.Context) error {
+	ca, err := newAuthority(time.Now())
+	if err != nil {
+		return err
+	}
+	c.ca = ca
+	loopback := netip.MustParseAddr("127.0.0.1")
+	etcd, err := ca.server("etcd", []netip.Addr{loopback})
+	if err != nil {
+		return err
+	}
+	etcdClient, err := ca.client("kube-apiserver")
+	if err != nil {
+		return err
+	}
+	apiServer, err := ca.server("kube-apiserver", []netip.Addr{c.spec.Addr}, "kubernetes.default.svc")
+	if err != nil {
+		return err
+	}
+	admin, err := ca.client("admin", "system:masters")
+	if err != nil {
+		return err
+	}
+	signing, err := newSigningKey()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(c.path("logs"), 0o700); err != nil {
+		return fmt.Errorf("make folder of logs: %w", err)
+	}
+	for name, content := range map[string][]byte{
+		"ca.crt":             ca.pem,
+		"etcd.crt":           etcd.cert,
+		"etcd.key":           etcd.key,
+		"apiserver-etcd.crt": etcdClient.cert,
+		"apiserver-etcd.key": etcdClient.key,
+		"apiserver.crt":      apiServer.cert,
+		"apiserver.key":      apiServer.key,
+		"sa.key":             signing,
+		"audit.yaml":         []byte(auditPolicy),
+	} {
+		if err := os.WriteFile(c.path(name), content, 0o600); err != nil {
+			return fmt.Errorf("write credentials: %w", err)
+		}
+	}
+	c.admin, err = c.writeKubeconfig("admin", &clientcmdapi.AuthInfo{
+		ClientCertificateData: admin.cert,
+		ClientKeyData:         admin.key,
+	})
+	if err != nil {
+		return err
+	}
+	c.config = &rest.Config{
+		Host:            c.server(),
+		TLSClientConfig: rest.TLSClientConfig{CAData: ca.pem, CertData: admin.cert, KeyData: admin.key},
+		QPS:             -1,
+		Dial:            c.dial,
+	}
+	if c.client, err = kubernetes.NewForConfig(c.config); err != nil {
+		return fmt.Errorf("make client: %w", err)
+	}
+	return nil
+}
+
+// Kubeconfig writes a kubeconfig for the user, known to the API server by a client certificate, and returns its path.
+// It is removed with the cluster.
+func (c *Cluster) Kubeconfig(user string, groups ...string) (string, error) {
+	pair, err := c.ca.client(user, groups...)
+	if err != nil {
+		return "", err
+	}
+	return c.writeKubeconfig(user, &clientcmdapi.AuthInfo{
+		ClientCertificateData: pair.cert,
+		ClientKeyData:         pair.key,
+	})
+}
+
+// NodeKubeconfig writes the kubeconfig of the named node's kubelet: what the Node authorizer lets that node do, and no
+// more.
+func (c *Cluster) NodeKubeconfig(name string) (string, error) {
+	return c.Kubeconfig("system:node:"+name, "system:nodes")
+}
+
+// ServiceAccountKubeconfig writes a kubeconfig with a token of the service account, which must exist. The token lasts
+// as long as the cluster's certificates.
+func (c *Cluster) ServiceAccountKubeconfig(ctx context.Context, namespace, name string) (string, error) {
+	seconds := int64(certificateLife / time.Second)
+	request, err := c.client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, name, &authenticationv1.TokenRequest{
+		Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return "", fmt.Errorf("ask for a token of service account %s/%s: %w", namespace, name, err)
+	}
+	return c.writeKubeconfig("system:serviceaccount:"+namespace+":"+name, &clientcmdapi.AuthInfo{
+		Token: request.Status.Token,
+	})
+}
+
+func (c *Cluster) writeKubeconfig(user string, auth *clientcmdapi.AuthInfo) (string, error) {
+	config := clientcmdapi.NewConfig()
+	config.Clusters["lab"] = &clientcmdapi.Cluster{Server: c.server(), CertificateAuthorityData: c.ca.pem}
+	config.AuthInfos[user] = auth
+	config.Contexts["lab"] = &clientcmdapi.Context{Cluster: "lab", AuthInfo: user}
+	config.CurrentContext = "lab"
+	path := c.path(strings.NewReplacer(":", "-", "/", "-").Replace(user) + ".kubeconfig")
+	if err := clientcmd.WriteToFile(*config, path); err != nil { // 0600
+		return "", fmt.Errorf("write kubeconfig of %s: %w", user, err)
+	}
+	return path, nil
+}
+
+func (c *Cluster) server() string {
+	return "https://" + netip.AddrPortFrom(c.spec.Addr, apiServerPort).String()
+}
+
+// Kubectl runs kubectl in the cluster's namespace as the administrator and returns what it prints.
+func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
+	return c.KubectlAs(ctx, c.admin, "", args...)
+}
+
+// KubectlAs is Kubectl for whom the kubeconfig says, reading stdin.
+func (c *Cluster) KubectlAs(ctx context.Context, kubeconfig, stdin string, args ...string) (string, error) {
+	cmd := c.spec.NS.Command(ctx, c.binaries.ControlPlane, append([]string{"kubectl"}, args...)...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig, "KUBECACHEDIR="+c.path("kubectl-cache"))
+	cmd.Stdin = strings.NewReader(stdin)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread() // Pdeathsig is about the thread that forks
+	defer runtime.UnlockOSThread()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return stdout.String(), nil
+}

@@ -1,0 +1,170 @@
+package lab
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Binaries are the paths of the programs that the lab's Kubernetes is made of.
+type Binaries struct {
+	// ControlPlane is etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kubectl in one file; its first
+	// argument says which.
+	ControlPlane string
+	// Hollow is the hollow kubelet, statically linked: it runs in a guest that has nothing else.
+	Hollow string
+}
+
+// kubernetesVersion is what the programs call themselves. It is k8s.io/kubernetes' version in controlplane/go.mod:
+// without the stamp they would all be v0.0.0-master, which clients compare versions with.
+const kubernetesVersion = "v1.36.3"
+
+// BuildControlPlane compiles the nested module e2e/controlplane, unless CacheDir has the programs of just these
+// sources already. The first build on a machine takes minutes and says so on s; two builds at a time take turns.
+func BuildControlPlane(ctx context.Context, s Scope) (Binaries, error) {
+	root, err := checkoutRoot()
+	if err != nil {
+		return Binaries{}, err
+	}
+	source := filepath.Join(root, "e2e", "controlplane")
+	key, err := sourceKey(source)
+	if err != nil {
+		return Binaries{}, fmt.Errorf("read sources of control plane: %w", err)
+	}
+	dir, err := Cached(ctx, filepath.Join("controlplane", key), func(dir string) error {
+		return compile(ctx, s, source, dir)
+	})
+	if err != nil {
+		return Binaries{}, fmt.Errorf("build control plane: %w", err)
+	}
+	return Binaries{
+		ControlPlane: filepath.Join(dir, "controlplane"),
+		Hollow:       filepath.Join(dir, "hollow"),
+	}, nil
+}
+
+// checkoutRoot finds the folder of our go.mod above the working directory: the lab is always run from a checkout.
+func checkoutRoot() (string, error) {
+	start, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("find checkout: %w", err)
+	}
+	for dir := start; ; dir = filepath.Dir(dir) {
+		text, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err == nil && slices.Contains(strings.Split(string(text), "\n"), "module github.com/lastgasp/lastgasp") {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("find checkout: no go.mod of github.com/lastgasp/lastgasp in %s or above", start)
+		}
+	}
+}
+
+// sourceKey is a hash of everything in the module that decides what its programs are.
+func sourceKey(module string) (string, error) {
+	h := sha256.New()
+	fmt.Fprintln(h, linkerFlags())
+	err := filepath.WalkDir(module, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(module, path)
+		if err != nil {
+			return err
+		}
+		switch {
+		case strings.HasSuffix(name, "_test.go"):
+			return nil
+		case name == "go.mod", name == "go.sum", filepath.Ext(name) == ".go":
+		default:
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(h, "%s %d\n", name, len(text))
+		h.Write(text)
+		return nil
+	})
+	return hex.EncodeToString(h.Sum(nil))[:16], err
+}
+
+// linkerFlags leaves symbols out, which halves the files, and stamps the version.
+func linkerFlags() string {
+	const stamp = " -X k8s.io/component-base/version."
+	major, minor, _ := strings.Cut(strings.TrimPrefix(kubernetesVersion, "v"), ".")
+	minor, _, _ = strings.Cut(minor, ".")
+	return "-s -w" +
+		stamp + "gitVersion=" + kubernetesVersion +
+		stamp + "gitMajor=" + major +
+		stamp + "gitMinor=" + minor +
+		stamp + "gitTreeState=clean" +
+		stamp + "gitCommit=module"
+}
+
+// compile builds both programs in one go, so that they share the compiler's work, into the folder out.
+func compile(ctx context.Context, s Scope, module, out string) error {
+	s.Logf("control plane: compiling Kubernetes %s, some minutes the first time", kubernetesVersion)
+	start := time.Now()
+	cmd := exec.CommandContext(ctx, "go", "build", "-v", "-trimpath", "-buildvcs=false", "-ldflags="+linkerFlags(),
+		"-o", out+string(filepath.Separator), ".", "./hollow")
+	cmd.Dir = module
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	output, err := cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	lines := make(chan string)
+	go func() {
+		defer close(lines)
+		for scanner := bufio.NewScanner(output); scanner.Scan(); {
+			lines <- scanner.Text()
+		}
+	}()
+	last := reportBuild(s, start, lines)
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("%w:\n%s", err, strings.Join(last, "\n"))
+	}
+	s.Logf("control plane: compiled in %s", time.Since(start).Round(time.Second))
+	return nil
+}
+
+// reportBuild logs every ten seconds how far `go build -v` is, which names each package as it takes it up, and returns
+// the last lines, where the errors are. Linking, at the end, is silent and takes its time.
+func reportBuild(s Scope, start time.Time, lines <-chan string) (last []string) {
+	const every, keep = 10 * time.Second, 20
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	packages := 0
+	for {
+		select {
+		case line, ok := <-lines:
+			if !ok {
+				return last
+			}
+			packages++
+			last = append(last, line)
+			last = last[max(0, len(last)-keep):]
+		case now := <-tick.C:
+			at := ""
+			if packages > 0 {
+				at = ", at " + last[len(last)-1]
+			}
+			s.Logf("control plane: %d s, %d packages%s", int(now.Sub(start).Seconds()), packages, at)
+		}
+	}
+}

@@ -1,0 +1,96 @@
+//go:build e2e
+
+package lab
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "capture the fixtures of listener/detect anew")
+
+const fixtures = "../../listener/detect/testdata"
+
+// TestCaptureCorpus sees to it that listener/detect has fixtures of every scenario on every kernel:
+//
+//	captures/KERNEL-SCENARIO.ext.jsonl, .basic.jsonl   what netconsole sent in either format
+//	logs/KERNEL-SCENARIO.log                           what the serial console showed after the boot; of poweroff: all
+//
+// Run it with -update (and -timeout 60m) to make them anew, on a machine with little else to do.
+func TestCaptureCorpus(t *testing.T) {
+	for _, kernel := range []string{"6.1", "6.12", "7"} {
+		for _, sc := range allScenarios() {
+			if len(sc.kernels) > 0 && !slices.Contains(sc.kernels, kernel) {
+				continue
+			}
+			name := kernel + "-" + sc.name
+			t.Run(name, func(t *testing.T) {
+				files := corpusFiles{
+					basic:    filepath.Join(fixtures, "captures", name+".basic.jsonl"),
+					extended: filepath.Join(fixtures, "captures", name+".ext.jsonl"),
+					log:      filepath.Join(fixtures, "logs", name+".log"),
+				}
+				if *update {
+					files.capture(t, kernel, sc)
+				}
+				files.check(t)
+			})
+		}
+	}
+}
+
+type corpusFiles struct {
+	basic, extended, log string
+}
+
+func (f corpusFiles) capture(t *testing.T, kernel string, sc scenario) {
+	t.Helper()
+	g := hear(t, kernel, sc)
+	g.vm.Kill() // nothing more is to come
+	for _, dir := range []string{filepath.Dir(f.basic), filepath.Dir(f.log)} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := WriteCapture(f.basic, g.basic.Datagrams()); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteCapture(f.extended, g.extended.Datagrams()); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.ReadFile(g.vm.Serial())
+	if err != nil {
+		t.Fatal(err)
+	}
+	log = bytes.ReplaceAll(log, []byte("\r\n"), []byte("\n"))
+	ready := []byte("lab: serve: READY\n")
+	boot, after, found := bytes.Cut(log, ready)
+	if !found {
+		t.Fatal("the serial log does not say when the guest was ready")
+	}
+	if sc.name == "poweroff" { // the one log of a whole and happy life
+		after = slices.Concat(boot, after)
+	}
+	if err := os.WriteFile(f.log, after, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// check fails for a fixture that is missing or has grown out of a reader's patience.
+func (f corpusFiles) check(t *testing.T) {
+	t.Helper()
+	for _, path := range []string{f.basic, f.extended, f.log} {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if info.Size() == 0 || info.Size() > 60<<10 {
+			t.Errorf("%s has %d bytes", path, info.Size())
+		}
+	}
+}

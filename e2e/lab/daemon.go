@@ -1,0 +1,25 @@
+package lab
+
+import "os/exec"
+
+// CheckoutRoot is the folder of our go.mod: the lab is always run from a checkout.
+func CheckoutRoot() (string, error) { return checkoutRoot() }
+
+// Daemon is a program of ours under test that runs on this machine.
+type Daemon struct{ p *process }
+
+// StartDaemon starts cmd, appending its output to the file log. It is killed when s ends.
+func StartDaemon(s Scope, name, log string, cmd *exec.Cmd) (*Daemon, error) {
+	p, err := startProcess(name, log, cmd)
+	if err != nil {
+		return nil, err
+	}
+	s.Cleanup(p.kill)
+	return &Daemon{p}, nil
+}
+
+// Kill ends it with SIGKILL and waits until it is gone. Killing it twice is harmless.
+func (d *Daemon) Kill() { d.p.kill() }
+
+// Died is nil while it runs; after that it says how it ended, with the last lines of its log.
+func (d *Daemon) Died() error { return d.p.died() }

@@ -1,0 +1,190 @@
+package lab
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+)
+
+// The lab's addresses. They exist only in namespaces that NewNet makes, so labs may run side by side.
+var (
+	// NodeAddr is the namespace Net.Node itself: where a node runs that is no guest.
+	NodeAddr = netip.MustParsePrefix("10.77.1.6/24")
+	// GuestAddr is for a guest.
+	GuestAddr = netip.MustParsePrefix("10.77.1.5/24")
+	// ListenerAddr and APIServerAddr are both on the one interface of Net.Listener.
+	ListenerAddr  = netip.MustParsePrefix("10.77.2.10/24")
+	APIServerAddr = netip.MustParsePrefix("10.77.2.20/24")
+	// NodeGateway and ListenerGateway are the router's ends.
+	NodeGateway     = netip.MustParsePrefix("10.77.1.1/24")
+	ListenerGateway = netip.MustParsePrefix("10.77.2.1/24")
+)
+
+// Net is the lab's network: a node subnet and a listener subnet with a router in between, so that the next hop on the
+// way to the listener is a gateway, whose MAC is not the listener's.
+//
+//	Node                                  Router                    Listener
+//	guest ─ tap ┐
+//	            br0 (10.77.1.6) ─ uplink ═ nodes (10.77.1.1)
+//	                                      listeners (10.77.2.1) ═ eth0 (10.77.2.10, 10.77.2.20)
+type Net struct {
+	Node, Router, Listener *NS
+
+	gatewayMAC net.HardwareAddr
+}
+
+// The names of the bridge that guests and the router's cable are plugged into, and of the other end of that cable.
+const (
+	bridgeName = "br0"
+	uplinkName = "uplink"
+)
+
+// NewNet makes the three namespaces and joins them. They go when s ends.
+func NewNet(s Scope) (*Net, error) {
+	n := &Net{}
+	for _, ns := range []struct {
+		at   **NS
+		name string
+	}{{&n.Node, "node"}, {&n.Router, "router"}, {&n.Listener, "listener"}} {
+		made, err := NewNS(s, ns.name)
+		if err != nil {
+			return nil, err
+		}
+		*ns.at = made
+	}
+	if err := n.Router.Do(n.cable); err != nil {
+		return nil, fmt.Errorf("build the router: %w", err)
+	}
+	if err := n.Node.Do(nodeSide); err != nil {
+		return nil, fmt.Errorf("build the node subnet: %w", err)
+	}
+	if err := n.Listener.Do(listenerSide); err != nil {
+		return nil, fmt.Errorf("build the listener subnet: %w", err)
+	}
+	return n, nil
+}
+
+// GatewayMAC is the router's MAC in the node subnet: what a node has to send to.
+func (n *Net) GatewayMAC() net.HardwareAddr { return n.gatewayMAC }
+
+// cable makes the router's two links with their far ends in the other namespaces, and turns forwarding on.
+func (n *Net) cable() error {
+	for _, end := range []struct {
+		name, peer string
+		far        *NS
+		addr       netip.Prefix
+	}{
+		{"nodes", uplinkName, n.Node, NodeGateway},
+		{"listeners", "eth0", n.Listener, ListenerGateway},
+	} {
+		veth := &netlink.Veth{
+			LinkAttrs:     netlink.LinkAttrs{Name: end.name},
+			PeerName:      end.peer,
+			PeerNamespace: netlink.NsFd(end.far.fd),
+		}
+		if err := netlink.LinkAdd(veth); err != nil {
+			return fmt.Errorf("add link %s: %w", end.name, err)
+		}
+		link, err := bringUp(end.name, end.addr)
+		if err != nil {
+			return err
+		}
+		if end.far == n.Node {
+			n.gatewayMAC = link.Attrs().HardwareAddr
+		}
+	}
+	// /proc/sys/net is that of the namespace of the thread that opens it.
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
+		return fmt.Errorf("turn forwarding on: %w", err)
+	}
+	return nil
+}
+
+func nodeSide() error {
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName}}
+	if err := netlink.LinkAdd(bridge); err != nil {
+		return fmt.Errorf("add bridge: %w", err)
+	}
+	uplink, err := bringUp(uplinkName)
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetMaster(uplink, bridge); err != nil {
+		return fmt.Errorf("plug the uplink into the bridge: %w", err)
+	}
+	if _, err := bringUp(bridgeName, NodeAddr); err != nil {
+		return err
+	}
+	return defaultRoute(NodeGateway.Addr())
+}
+
+func listenerSide() error {
+	if _, err := bringUp("eth0", ListenerAddr, APIServerAddr); err != nil {
+		return err
+	}
+	return defaultRoute(ListenerGateway.Addr())
+}
+
+// bringUp gives a link of this thread's namespace its addresses and sets it up.
+func bringUp(name string, addrs ...netip.Prefix) (netlink.Link, error) {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("find link %s: %w", name, err)
+	}
+	for _, a := range addrs {
+		ipnet := &net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())}
+		if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: ipnet}); err != nil {
+			return nil, fmt.Errorf("give %s the address %s: %w", name, a, err)
+		}
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return nil, fmt.Errorf("set %s up: %w", name, err)
+	}
+	return link, nil
+}
+
+func defaultRoute(gateway netip.Addr) error {
+	if err := netlink.RouteAdd(&netlink.Route{Gw: gateway.AsSlice()}); err != nil {
+		return fmt.Errorf("route by %s: %w", gateway, err)
+	}
+	return nil
+}
+
+// Tap plugs a tap device called name (at most 15 bytes) into the node subnet, for a guest to be attached to. It goes when
+// s ends.
+func (n *Net) Tap(s Scope, name string) error {
+	err := n.Node.Do(func() error {
+		tap := &netlink.Tuntap{
+			LinkAttrs: netlink.LinkAttrs{Name: name},
+			Mode:      netlink.TUNTAP_MODE_TAP,
+			Flags:     netlink.TUNTAP_ONE_QUEUE | netlink.TUNTAP_VNET_HDR,
+		}
+		if err := netlink.LinkAdd(tap); err != nil {
+			return err
+		}
+		bridge, err := netlink.LinkByName(bridgeName)
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetMaster(tap, bridge); err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(tap)
+	})
+	if err != nil {
+		return fmt.Errorf("plug tap %s into %s: %w", name, n.Node.Name, err)
+	}
+	s.Cleanup(func() {
+		n.Node.Do(func() error { // the namespace takes it along in any case
+			link, err := netlink.LinkByName(name)
+			if err != nil {
+				return err
+			}
+			return netlink.LinkDel(link)
+		})
+	})
+	return nil
+}

@@ -1,0 +1,74 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+)
+
+// NS is a named network namespace of the lab's own. Its name appears in `ip netns`, for a person who looks.
+type NS struct {
+	Name string
+	fd   netns.NsHandle
+}
+
+// NewNS makes a namespace with lo up, removed when s ends.
+func NewNS(s Scope, name string) (*NS, error) {
+	name = fmt.Sprintf("lastgasp-%d-%s", os.Getpid(), name)
+	ns := &NS{Name: name}
+	err := onOwnThread(func() error {
+		fd, err := netns.NewNamed(name)
+		if err != nil {
+			return fmt.Errorf("make network namespace %s: %w", name, err)
+		}
+		ns.fd = fd
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return fmt.Errorf("find lo in %s: %w", name, err)
+		}
+		return netlink.LinkSetUp(lo)
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.Cleanup(func() {
+		ns.fd.Close()
+		netns.DeleteNamed(name)
+	})
+	return ns, nil
+}
+
+// Do runs f on a thread inside the namespace. Sockets that f opens stay in the namespace wherever they are used later;
+// goroutines that f starts do not.
+func (ns *NS) Do(f func() error) error {
+	return onOwnThread(func() error {
+		if err := netns.Set(ns.fd); err != nil {
+			return fmt.Errorf("enter network namespace %s: %w", ns.Name, err)
+		}
+		return f()
+	})
+}
+
+// Command is exec.CommandContext inside the namespace. The process gets SIGTERM when ctx ends and dies with the lab's
+// process in any case.
+func (ns *NS) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", ns.Name, name}, args...)...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	return cmd
+}
+
+// onOwnThread runs f on an OS thread that ends with f, so that a changed namespace can never leak to other goroutines.
+func onOwnThread(f func() error) error {
+	errc := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		errc <- f()
+	}()
+	return <-errc
+}

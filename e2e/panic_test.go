@@ -1,0 +1,137 @@
+//go:build e2e
+
+// Package e2e tries lastgasp as a whole, on real kernels and a real control plane.
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lastgasp/lastgasp/e2e/lab"
+	"github.com/lastgasp/lastgasp/e2e/story"
+)
+
+// TestPanic lets real kernels die in every way that the first promise covers, and expects the whole story each time.
+func TestPanic(t *testing.T) {
+	w, err := story.NewWorld(t.Context(), t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range []struct {
+		kernel    string
+		crash     lab.Crash
+		panic     int
+		authority string
+		reason    string
+	}{
+		{"6.12", lab.CrashSysrq, 0, "pinned", "sysrq triggered crash"},
+		{"6.12", lab.CrashSysrq, 5, "pinned", "sysrq triggered crash"},
+		{"6.12", lab.CrashNullDeref, 0, "pinned", "NULL pointer dereference"},
+		{"6.12", lab.CrashNullDeref, 5, "pinned", "NULL pointer dereference"},
+		// 6.1 has no userdata: only the address tells who it is, and a second witness must agree.
+		{"6.1", lab.CrashSysrq, 0, "kernel", "sysrq triggered crash"},
+		{"6.1", lab.CrashSysrq, 5, "kernel", "sysrq triggered crash"},
+		{"6.1", lab.CrashNullDeref, 0, "kernel", "NULL pointer dereference"},
+		{"6.1", lab.CrashNullDeref, 5, "kernel", "NULL pointer dereference"},
+		{"7", lab.CrashSysrq, 0, "pinned", "sysrq triggered crash"},
+		{"7", lab.CrashNullDeref, 0, "pinned", "NULL pointer dereference"},
+	} {
+		t.Run(fmt.Sprintf("%s %s panic=%d", c.kernel, c.crash, c.panic), func(t *testing.T) {
+			n, victims := populated(t, w, c.kernel, fmt.Sprintf("node-%d", i), c.panic)
+			await := w.AwaitLease
+			if c.authority == "pinned" {
+				await = w.AwaitPin
+			}
+			if err := await(t.Context(), n); err != nil {
+				t.Fatal(err)
+			}
+			d, err := w.Kill(t.Context(), n, c.crash, victims, 2*time.Minute)
+			if err != nil {
+				w.Explain(t)
+				t.Fatal(err)
+			}
+			if err := d.Check(); err != nil {
+				t.Error(err)
+			}
+			spec := d.Record.Spec
+			if spec.Authority != c.authority || spec.Boot != n.BootID || !strings.Contains(spec.Reason, c.reason) {
+				t.Errorf("recorded authority %s, boot %s, reason %q; want %s, %s, %q",
+					spec.Authority, spec.Boot, spec.Reason, c.authority, n.BootID, c.reason)
+			}
+			t.Logf("fenced after %v, pods failed after %v, replaced after %v",
+				d.Fenced.Sub(d.Gasp), d.PodsFailed.Sub(d.Gasp), d.Replaced.Sub(d.Gasp))
+		})
+	}
+	t.Run("7 panic=5 is mute and says so", func(t *testing.T) { mute(t, w) })
+}
+
+// mute shows what kernels from 7.0 on do with a panic that reboots: nothing arrives, so nothing may be promised.
+func mute(t *testing.T, w *story.World) {
+	n, victims := populated(t, w, "7", "node-mute", 5)
+	status, err := n.VM.Run(t.Context(), "/usr/bin/lastgasp-configurator", "status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(status.Stdout, "kernel.panic") || !strings.Contains(strings.ToLower(status.Stdout), "mute") {
+		t.Errorf("status did not warn that the node is mute:\n%s", status.Stdout)
+	}
+	capture, err := w.Records(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.VM.Crash(t.Context(), lab.CrashSysrq); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.VM.Wait(t.Context()); err != nil { // QEMU ends when the guest reboots: whatever it had to say is said
+		t.Fatal(err)
+	}
+	after, err := w.Records(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(after) != len(capture) {
+		t.Errorf("a mute node's panic was recorded: %v", after)
+	}
+	pods, err := w.Cluster.Client().CoreV1().Pods(n.Namespace).List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	untouched := 0
+	for _, p := range pods.Items {
+		if p.Spec.NodeName == n.Name && p.Status.Phase == corev1.PodRunning {
+			untouched++
+		}
+	}
+	if untouched != len(victims) {
+		t.Errorf("%d of %d pods are still Running: somebody acted without having heard anything", untouched, len(victims))
+	}
+}
+
+// populated boots a node, arms it and runs the workloads there.
+func populated(t *testing.T, w *story.World, kernel, name string, panicSeconds int) (*story.Node, []corev1.Pod) {
+	t.Helper()
+	k, err := lab.FetchKernel(t.Context(), t, kernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	module, err := lab.BuildCrashModule(t.Context(), t, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := w.BootNode(t.Context(), t, story.NodeSpec{Name: name, Kernel: k, CrashModule: module, Panic: panicSeconds})
+	if err != nil {
+		w.Explain(t)
+		t.Fatal(err)
+	}
+	victims, err := w.Deploy(t.Context(), n.Namespace, n.Name)
+	if err != nil {
+		w.Explain(t)
+		t.Fatal(err)
+	}
+	return n, victims
+}

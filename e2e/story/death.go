@@ -1,0 +1,163 @@
+package story
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lastgasp/lastgasp/e2e/lab"
+	"github.com/lastgasp/lastgasp/listener/kube/v1alpha1"
+)
+
+// Death is what happened after a kernel panicked, in the order in which it is meant to happen. A zero time means that
+// it did not.
+type Death struct {
+	Panic      time.Time // the crash was asked for
+	Gasp       time.Time // the listener received the first fatal record
+	Fenced     time.Time // our taint was on the Node
+	Recorded   time.Time // the KernelPanic was there
+	PodsFailed time.Time // the last pod of the node was Failed with the reason
+	Replaced   time.Time // every service pod ran on another node
+	PodsGone   time.Time // the last of the dead pods was deleted
+	JobRetried time.Time // the Job with a policy had a new pod running
+	NodeGone   time.Time // the Node was deleted
+
+	Record  v1alpha1.KernelPanic // as it is at the end
+	Told    corev1.Pod           // one pod as it was when it failed
+	Policy  batchv1.JobStatus    // of the Job with podFailurePolicy, at the end
+	Plain   batchv1.JobStatus    // of the Job without
+	Victims int                  // pods on the node when it died
+}
+
+const (
+	fenceTaint = "lastgasp.dev/kernel-panic"
+	reasonKey  = "lastgasp.dev/termination-reason"
+)
+
+// Kill crashes the node and watches until everything that should follow has happened or patience ends.
+func (w *World) Kill(ctx context.Context, n *Node, crash lab.Crash, victims []corev1.Pod, patience time.Duration) (Death, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("it had not happened %s after the panic", patience))
+	defer cancel()
+	d := Death{Victims: len(victims)}
+	watcher, err := Watch(ctx, w.Cluster.RESTConfig(), n.Namespace)
+	if err != nil {
+		return d, err
+	}
+	d.Panic = time.Now()
+	if err := n.VM.Crash(ctx, crash); err != nil {
+		return d, fmt.Errorf("crash %s: %w", n.Name, err)
+	}
+	dead := map[string]bool{}
+	for _, p := range victims {
+		dead[string(p.UID)] = true
+	}
+	for _, milestone := range []struct {
+		what string
+		at   *time.Time
+		done func([]Sighting) bool
+	}{
+		{"the node to be fenced", &d.Fenced, func(seen []Sighting) bool {
+			node := node(seen, n.Name)
+			return node == nil || tainted(node)
+		}},
+		{"its KernelPanic", &d.Recorded, func(seen []Sighting) bool { return record(seen, n.Name) != nil }},
+		{"its pods to be Failed", &d.PodsFailed, func(seen []Sighting) bool {
+			failed := map[string]bool{}
+			for _, s := range seen {
+				if s.Pod != nil && dead[string(s.Pod.UID)] && s.Pod.Annotations[reasonKey] != "" &&
+					(s.Pod.Status.Phase == corev1.PodFailed || mirror(s.Pod)) {
+					failed[string(s.Pod.UID)] = true
+					if s.Pod.Labels["app"] == "batch-policy" {
+						d.Told = *s.Pod
+					}
+				}
+			}
+			return len(failed) == len(dead)
+		}},
+		{"its services to run elsewhere", &d.Replaced, func(seen []Sighting) bool {
+			return elsewhere(seen, n.Name, "web") == 3 && elsewhere(seen, n.Name, "db") == 1
+		}},
+		{"its pods to be gone", &d.PodsGone, func(seen []Sighting) bool {
+			for uid, p := range pods(seen) {
+				if dead[uid] && !mirror(p) {
+					return false
+				}
+			}
+			return true
+		}},
+		{"the Job's retry to run", &d.JobRetried, func(seen []Sighting) bool {
+			return elsewhere(seen, n.Name, "batch-policy") == 1 && elsewhere(seen, n.Name, "batch-plain") == 1
+		}},
+		{"the Node to be gone", &d.NodeGone, func(seen []Sighting) bool { return node(seen, n.Name) == nil }},
+		{"its record to be complete", new(time.Time), func(seen []Sighting) bool {
+			r := record(seen, n.Name)
+			if r == nil || r.Status.Phase != "Cleaned" {
+				return false
+			}
+			d.Record = *r
+			return true
+		}},
+	} {
+		if *milestone.at, err = watcher.Await(ctx, milestone.what, milestone.done); err != nil {
+			return d, err
+		}
+	}
+	d.Gasp = d.Record.Spec.Time.Time
+	jobs := w.Cluster.Client().BatchV1().Jobs(n.Namespace)
+	for name, status := range map[string]*batchv1.JobStatus{"batch-policy": &d.Policy, "batch-plain": &d.Plain} {
+		job, err := jobs.Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return d, fmt.Errorf("read job %s: %w", name, err)
+		}
+		*status = job.Status
+	}
+	return d, nil
+}
+
+// elsewhere counts the running pods of an app that are not on the dead node.
+func elsewhere(seen []Sighting, dead, app string) int {
+	n := 0
+	for _, p := range pods(seen) {
+		if p.Labels["app"] == app && p.Spec.NodeName != dead && p.Status.Phase == corev1.PodRunning {
+			n++
+		}
+	}
+	return n
+}
+
+func tainted(n *corev1.Node) bool {
+	for _, t := range n.Spec.Taints {
+		if t.Key == fenceTaint {
+			return true
+		}
+	}
+	return false
+}
+
+func mirror(p *corev1.Pod) bool { return p.Annotations[corev1.MirrorPodAnnotationKey] != "" }
+
+// Check says what of the promise was not kept, nil if all was.
+func (d Death) Check() error {
+	for _, promise := range []struct {
+		kept bool
+		what string
+	}{
+		{!d.Fenced.After(d.PodsFailed), "the node was fenced after its pods had failed"},
+		{!d.PodsFailed.After(d.PodsGone), "pods were deleted before all had failed"},
+		{!d.PodsGone.After(d.NodeGone), "the Node was deleted before its pods were gone"},
+		{d.Told.Status.Phase == corev1.PodFailed && d.Told.Status.Reason == "KernelPanic", "the pod's status does not say KernelPanic"},
+		{d.Policy.Failed == 0, "the Job with a podFailurePolicy paid for the death"},
+		{d.Plain.Failed == 1, "the Job without a podFailurePolicy did not count the death once"},
+		{len(d.Record.Spec.Trace) > 10, "the kept trace is short"},
+	} {
+		if !promise.kept {
+			return errors.New(promise.what)
+		}
+	}
+	return nil
+}

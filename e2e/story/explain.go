@@ -1,0 +1,72 @@
+package story
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/lastgasp/lastgasp/e2e/lab"
+)
+
+// pinKey is where the listener keeps what it will recognise a node's gasp by.
+const pinKey = "lastgasp.dev/pin"
+
+// AwaitPin waits until the listener has pinned the node's gasp, which it heard before the Node existed.
+func (w *World) AwaitPin(ctx context.Context, n *Node) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, fmt.Errorf("%s was not pinned within 30 s", n.Name))
+	defer cancel()
+	watcher, err := Watch(ctx, w.Cluster.RESTConfig(), n.Namespace)
+	if err != nil {
+		return err
+	}
+	_, err = watcher.Await(ctx, "the pin of "+n.Name, func(seen []Sighting) bool {
+		node := node(seen, n.Name)
+		return node != nil && node.Annotations[pinKey] != ""
+	})
+	return err
+}
+
+// Explain shows what a failed story leaves for a person to read: the end of the listener's log and the records.
+func (w *World) Explain(s lab.Scope) {
+	if text, err := os.ReadFile(w.ListenerLog); err == nil {
+		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+		s.Logf("the listener's log ends so:\n%s", strings.Join(lines[max(0, len(lines)-40):], "\n"))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if out, err := w.Cluster.Kubectl(ctx, "get", "kernelpanics,nodes,pods", "--all-namespaces", "-o", "wide"); err == nil {
+		s.Logf("the cluster:\n%s", out)
+	}
+}
+
+// Records lists the KernelPanics by name.
+func (w *World) Records(ctx context.Context) ([]string, error) {
+	out, err := w.Cluster.Kubectl(ctx, "get", "kernelpanics", "--output=name")
+	if err != nil {
+		return nil, fmt.Errorf("list KernelPanics: %w", err)
+	}
+	return strings.Fields(out), nil
+}
+
+// AwaitLease waits until the node's kubelet has renewed its Lease once, ten seconds into its life: what cannot be pinned
+// needs it as the second witness.
+func (w *World) AwaitLease(ctx context.Context, n *Node) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, fmt.Errorf("%s had no Lease within a minute", n.Name))
+	defer cancel()
+	for tick := time.Tick(200 * time.Millisecond); ; {
+		renewed, err := w.Cluster.Heartbeat(ctx, n.Name)
+		if err != nil {
+			return err
+		}
+		if !renewed.IsZero() {
+			return nil
+		}
+		select {
+		case <-tick:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,175 @@
+package story
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+
+	"github.com/lastgasp/lastgasp/listener/kube/v1alpha1"
+)
+
+// Sighting is one thing that the API showed, and when.
+type Sighting struct {
+	At   time.Time
+	Kind watch.EventType
+	Pod  *corev1.Pod
+	Node *corev1.Node
+	// Record is a KernelPanic.
+	Record *v1alpha1.KernelPanic
+}
+
+// Watcher keeps everything the API shows of a namespace's pods, of all Nodes and all KernelPanics. It sees what any controller would see,
+// no earlier.
+type Watcher struct {
+	mu     sync.Mutex
+	seen   []Sighting
+	change chan struct{}
+	err    error
+}
+
+// Watch begins to look. It ends with ctx.
+func Watch(ctx context.Context, config *rest.Config, namespace string) (*Watcher, error) {
+	w := &Watcher{change: make(chan struct{})}
+	client, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make a client to watch with: %w", err)
+	}
+	for _, what := range []struct {
+		resource  schema.GroupVersionResource
+		namespace string
+	}{
+		{corev1.SchemeGroupVersion.WithResource("pods"), namespace},
+		{corev1.SchemeGroupVersion.WithResource("nodes"), ""},
+		{v1alpha1.GroupVersion().WithResource("kernelpanics"), ""},
+	} {
+		events, err := client.Resource(what.resource).Namespace(what.namespace).Watch(ctx, metav1.ListOptions{})
+		if err != nil {
+			return nil, fmt.Errorf("watch %s: %w", what.resource.Resource, err)
+		}
+		go w.collect(ctx, events)
+	}
+	return w, nil
+}
+
+func (w *Watcher) collect(ctx context.Context, from watch.Interface) {
+	defer from.Stop()
+	for ev := range from.ResultChan() {
+		s, err := sighting(ev)
+		if err != nil {
+			w.end(err)
+			return
+		}
+		w.mu.Lock()
+		w.seen = append(w.seen, s)
+		close(w.change)
+		w.change = make(chan struct{})
+		w.mu.Unlock()
+	}
+	if ctx.Err() == nil {
+		w.end(errors.New("the API server ended a watch"))
+	}
+}
+
+func (w *Watcher) end(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.err = err
+	close(w.change)
+	w.change = make(chan struct{})
+}
+
+func sighting(ev watch.Event) (Sighting, error) {
+	s := Sighting{At: time.Now(), Kind: ev.Type}
+	u, ok := ev.Object.(*unstructured.Unstructured)
+	if !ok {
+		return s, fmt.Errorf("a watch brought a %T", ev.Object)
+	}
+	var into any
+	switch u.GetKind() {
+	case "Pod":
+		s.Pod = new(corev1.Pod)
+		into = s.Pod
+	case "Node":
+		s.Node = new(corev1.Node)
+		into = s.Node
+	case "KernelPanic":
+		s.Record = new(v1alpha1.KernelPanic)
+		into = s.Record
+	default:
+		return s, fmt.Errorf("a watch brought a %s: %v", u.GetKind(), u.Object)
+	}
+	return s, runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, into)
+}
+
+// Await waits until done is content with what was seen so far and returns the time of the sighting that made it so.
+func (w *Watcher) Await(ctx context.Context, what string, done func([]Sighting) bool) (time.Time, error) {
+	checked := 0
+	for {
+		w.mu.Lock()
+		seen, change, err := slices.Clone(w.seen), w.change, w.err
+		w.mu.Unlock()
+		for ; checked < len(seen); checked++ {
+			if done(seen[:checked+1]) {
+				return seen[checked].At, nil
+			}
+		}
+		if err != nil {
+			return time.Time{}, fmt.Errorf("wait for %s: %w", what, err)
+		}
+		select {
+		case <-change:
+		case <-ctx.Done():
+			return time.Time{}, fmt.Errorf("wait for %s: %w", what, context.Cause(ctx))
+		}
+	}
+}
+
+// pods returns the latest state of every pod that is still there.
+func pods(seen []Sighting) map[string]*corev1.Pod {
+	now := map[string]*corev1.Pod{}
+	for _, s := range seen {
+		switch {
+		case s.Pod == nil:
+		case s.Kind == watch.Deleted:
+			delete(now, string(s.Pod.UID))
+		default:
+			now[string(s.Pod.UID)] = s.Pod
+		}
+	}
+	return now
+}
+
+// node returns the latest state of a Node, nil if it is gone.
+func node(seen []Sighting, name string) *corev1.Node {
+	for _, s := range slices.Backward(seen) {
+		if s.Node != nil && s.Node.Name == name {
+			if s.Kind == watch.Deleted {
+				return nil
+			}
+			return s.Node
+		}
+	}
+	return nil
+}
+
+// record returns the latest state of the KernelPanic of a Node, nil if there is none.
+func record(seen []Sighting, name string) *v1alpha1.KernelPanic {
+	for _, s := range slices.Backward(seen) {
+		if s.Record != nil && s.Record.Spec.Node == name && s.Kind != watch.Deleted {
+			return s.Record
+		}
+	}
+	return nil
+}

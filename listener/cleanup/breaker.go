@@ -1,0 +1,56 @@
+package cleanup
+
+import (
+	"maps"
+	"time"
+)
+
+// Breaker counts the nodes that were cleaned up lately and says when that is too many to be true, or too many to take
+// away at once. It owns no clock. Every replica counts what it hears itself: two that hear a storm in different orders
+// may between them let through more than the limit, but never twice as many.
+type Breaker struct {
+	Nodes   int // that many in Window are fine
+	Percent int // or that many percent of all nodes, if that is more
+	Window  time.Duration
+
+	deaths map[string]time.Time // node → when it was admitted
+}
+
+// Limit is how many nodes may be cleaned up within Window when there are total.
+func (b *Breaker) Limit(total int) int { return max(b.Nodes, total*b.Percent/100) }
+
+// Admit reports whether node may be cleaned up at now, and counts it if so. A node counts once, also if asked again.
+func (b *Breaker) Admit(now time.Time, node string, total int) bool {
+	b.forgetOld(now)
+	if _, ok := b.deaths[node]; ok {
+		return true
+	}
+	if len(b.deaths) >= b.Limit(total) {
+		return false
+	}
+	b.Count(now, node)
+	return true
+}
+
+// Room reports whether Admit would admit one more node.
+func (b *Breaker) Room(now time.Time, total int) bool {
+	b.forgetOld(now)
+	return len(b.deaths) < b.Limit(total)
+}
+
+// Count counts a node whatever the limit: another replica, or a human, admitted it at that time.
+func (b *Breaker) Count(at time.Time, node string) {
+	if b.deaths == nil {
+		b.deaths = map[string]time.Time{}
+	}
+	if was, ok := b.deaths[node]; !ok || at.After(was) {
+		b.deaths[node] = at
+	}
+}
+
+// Forget takes back a node that was admitted and then turned out to live.
+func (b *Breaker) Forget(node string) { delete(b.deaths, node) }
+
+func (b *Breaker) forgetOld(now time.Time) {
+	maps.DeleteFunc(b.deaths, func(_ string, at time.Time) bool { return now.Sub(at) >= b.Window })
+}

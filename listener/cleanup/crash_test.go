@@ -1,0 +1,290 @@
+package cleanup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+)
+
+// faulty stands between an engine and the world. Every call that may be part of a cleanup passes through before and
+// after; the reading of caches does not count.
+type faulty struct {
+	*world
+	before func(ctx context.Context, call string) error // an error: the call never reaches the API server
+	after  func(ctx context.Context, call string) error // an error: its answer never comes back
+}
+
+func through[T any](ctx context.Context, f faulty, call string, do func() (T, error)) (T, error) {
+	var none T
+	if f.before != nil {
+		if err := f.before(ctx, call); err != nil {
+			return none, err
+		}
+	}
+	out, err := do()
+	if f.after != nil {
+		if err := f.after(ctx, call); err != nil {
+			return none, err
+		}
+	}
+	return out, err
+}
+
+func (f faulty) FindNode(ctx context.Context, i string, a netip.Addr) (Node, error) {
+	return through(ctx, f, "FindNode", func() (Node, error) { return f.world.FindNode(ctx, i, a) })
+}
+
+func (f faulty) Node(ctx context.Context, name string) (Node, error) {
+	return through(ctx, f, "Node", func() (Node, error) { return f.world.Node(ctx, name) })
+}
+
+func (f faulty) LeaseRenewed(ctx context.Context, node string) (time.Time, error) {
+	return through(ctx, f, "LeaseRenewed", func() (time.Time, error) { return f.world.LeaseRenewed(ctx, node) })
+}
+
+func (f faulty) PatchNode(ctx context.Context, n Node, p NodePatch) (Node, error) {
+	return through(ctx, f, "PatchNode", func() (Node, error) { return f.world.PatchNode(ctx, n, p) })
+}
+
+func (f faulty) DeleteNode(ctx context.Context, n Node) error {
+	_, err := through(ctx, f, "DeleteNode", func() (any, error) { return nil, f.world.DeleteNode(ctx, n) })
+	return err
+}
+
+func (f faulty) CreateRecord(ctx context.Context, r Record) (Record, error) {
+	return through(ctx, f, "CreateRecord", func() (Record, error) { return f.world.CreateRecord(ctx, r) })
+}
+
+func (f faulty) Record(ctx context.Context, name string) (Record, error) {
+	return through(ctx, f, "Record", func() (Record, error) { return f.world.Record(ctx, name) })
+}
+
+func (f faulty) UpdateRecord(ctx context.Context, r Record) (Record, error) {
+	return through(ctx, f, "UpdateRecord", func() (Record, error) { return f.world.UpdateRecord(ctx, r) })
+}
+
+func (f faulty) Pods(ctx context.Context, node string) ([]Pod, error) {
+	return through(ctx, f, "Pods", func() ([]Pod, error) { return f.world.Pods(ctx, node) })
+}
+
+func (f faulty) Pod(ctx context.Context, ns, name string) (Pod, error) {
+	return through(ctx, f, "Pod", func() (Pod, error) { return f.world.Pod(ctx, ns, name) })
+}
+
+func (f faulty) FailPod(ctx context.Context, p Pod, d Death) (Pod, error) {
+	return through(ctx, f, "FailPod", func() (Pod, error) { return f.world.FailPod(ctx, p, d) })
+}
+
+func (f faulty) AnnotatePod(ctx context.Context, p Pod, d Death) (Pod, error) {
+	return through(ctx, f, "AnnotatePod", func() (Pod, error) { return f.world.AnnotatePod(ctx, p, d) })
+}
+
+func (f faulty) DeletePod(ctx context.Context, p Pod) error {
+	_, err := through(ctx, f, "DeletePod", func() (any, error) { return nil, f.world.DeletePod(ctx, p) })
+	return err
+}
+
+func (f faulty) Attachments(ctx context.Context, node string) (int, error) {
+	return through(ctx, f, "Attachments", func() (int, error) { return f.world.Attachments(ctx, node) })
+}
+
+// dying is a listener that is killed at its n-th API call: from then on nothing it sends gets through, and what the n-th
+// call answered it never learns.
+func dying(w *world, n int, late bool) (c faulty, dead <-chan struct{}, calls func() int) {
+	var mu sync.Mutex
+	count, gone := 0, make(chan struct{})
+	cut := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	c.world = w
+	c.before = func(ctx context.Context, _ string) error {
+		mu.Lock()
+		count++
+		die, over := count == n, count > n
+		mu.Unlock()
+		if die && !late {
+			close(gone)
+		}
+		if over || (die && !late) {
+			return cut(ctx)
+		}
+		return nil
+	}
+	c.after = func(ctx context.Context, _ string) error {
+		mu.Lock()
+		die := count == n
+		mu.Unlock()
+		if die && late {
+			mu.Lock()
+			select {
+			case <-gone:
+			default:
+				close(gone)
+			}
+			mu.Unlock()
+			return cut(ctx)
+		}
+		return nil
+	}
+	return c, gone, func() int { mu.Lock(); defer mu.Unlock(); return count }
+}
+
+// TestKilledAtEveryCall kills the replica that owns the incident at each of its API calls in turn, before the call got
+// through and after. Once another replica heard the gasp too, once only a restarted one is there to find what is left.
+func TestKilledAtEveryCall(t *testing.T) {
+	for _, second := range []string{"another replica that heard the gasp", "a replica that did not hear it", "the same one restarted"} {
+		for _, late := range []bool{false, true} {
+			t.Run(fmt.Sprintf("taken over by %s, answer lost %v", second, late), func(t *testing.T) {
+				for n, more := 1, true; more; n++ {
+					t.Run(fmt.Sprintf("call %d", n), func(t *testing.T) {
+						bubble(t, func(t *testing.T, w *world) {
+							pods := w.populate("n1")
+							w.set(func() { w.volumes["n1"] = 1; w.latency = time.Millisecond })
+							inc := gasp(1, boot1, gaspOf1)
+							w.panics(1)
+							c, dead, calls := dying(w, n, late)
+							a, kill := run(t, DefaultPolicy(), c, "a")
+							var b *Engine
+							if second == "another replica that heard the gasp" {
+								b, _ = run(t, DefaultPolicy(), w, "b")
+							}
+							offer(t, w, inc, a)
+							if b != nil {
+								time.Sleep(time.Microsecond) // so that it is a's
+								offer(t, w, inc, b)
+							}
+							select {
+							case <-dead:
+							case <-time.After(20 * time.Second):
+							}
+							kill()
+							if more = calls() >= n; !more {
+								return // it was through before
+							}
+							fenced := w.nodes["n1"].Fenced
+							if b == nil {
+								run(t, DefaultPolicy(), w, map[bool]string{true: "a", false: "b"}[second == "the same one restarted"])
+							}
+							begun := time.Now()
+							for w.pending() && time.Since(begun) < time.Minute {
+								time.Sleep(100 * time.Millisecond)
+							}
+							took := time.Since(begun)
+							if b == nil && !fenced && len(w.records) == 0 {
+								return // killed before it could do anything: nobody knows of the panic
+							}
+							w.cleanedOnce(pods)
+							// A fence without a record lost what the gasp proved: it waits to be adopted, and for a witness.
+							limit := 10 * time.Second
+							if b == nil && fenced && len(w.only().Steps) > 0 && w.only().Authority < 3 {
+								limit = 40 * time.Second
+							}
+							if took > limit {
+								t.Errorf("finished %s after the owner's death, want %s", took, limit)
+							}
+						})
+					})
+				}
+			})
+		}
+	}
+}
+
+// pending reports whether there is an unfinished record or a fence without one.
+func (w *world) pending() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.records {
+		if r.unfinished() {
+			return true
+		}
+	}
+	return len(w.records) == 0
+}
+
+func TestAPIServerDownAtThePanic(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		w.set(func() { w.down = true })
+		inc := gasp(1, boot1, gaspOf1)
+		w.panics(1)
+		a, _ := run(t, DefaultPolicy(), w, "a")
+		b, _ := run(t, DefaultPolicy(), w, "b")
+		offer(t, w, inc, a, b)
+		time.Sleep(time.Minute)
+		w.set(func() { w.down = false })
+		time.Sleep(20 * time.Second)
+		w.cleanedOnce(pods)
+		if r := w.only(); !r.Time.Equal(inc.Time) {
+			t.Errorf("record says %s, the gasp came at %s", r.Time, inc.Time)
+		}
+	})
+}
+
+func TestAPIServerDownDuringTheCleanup(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		w.set(func() { w.latency = 100 * time.Millisecond })
+		w.panics(1)
+		a, _ := run(t, DefaultPolicy(), w, "a")
+		b, _ := run(t, DefaultPolicy(), w, "b")
+		offer(t, w, gasp(1, boot1, gaspOf1), a, b)
+		time.Sleep(650 * time.Millisecond)
+		w.set(func() { w.down = true })
+		time.Sleep(time.Minute)
+		w.set(func() { w.down = false })
+		time.Sleep(time.Minute)
+		w.cleanedOnce(pods)
+	})
+}
+
+func TestFaultsAtRandom(t *testing.T) {
+	for seed := range uint64(40) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				pods := w.populate("n1")
+				w.set(func() { w.volumes["n1"] = 1; w.latency = 5 * time.Millisecond })
+				w.panics(1)
+				var mu sync.Mutex
+				dice := rand.New(rand.NewPCG(seed, 0))
+				chance := func(context.Context, string) error {
+					mu.Lock()
+					defer mu.Unlock()
+					switch dice.IntN(10) {
+					case 0:
+						return errors.New("500 internal error")
+					case 1:
+						return errors.New("429 too many requests")
+					}
+					return nil
+				}
+				touch := func(_ context.Context, call string) error { // somebody else writes, so that ours conflicts
+					mu.Lock()
+					hit := dice.IntN(10) == 0
+					mu.Unlock()
+					if hit && (call == "PatchNode" || call == "FailPod") {
+						w.set(func() {
+							for k, n := range w.nodes {
+								n.ResourceVersion = w.next()
+								w.nodes[k] = n
+							}
+							for k, p := range w.pods {
+								p.ResourceVersion = w.next()
+								w.pods[k] = p
+							}
+						})
+					}
+					return chance(nil, call)
+				}
+				a, _ := run(t, DefaultPolicy(), faulty{w, touch, chance}, "a")
+				b, _ := run(t, DefaultPolicy(), faulty{w, touch, chance}, "b")
+				offer(t, w, gasp(1, boot1, gaspOf1), a, b)
+				time.Sleep(3 * time.Minute)
+				w.cleanedOnce(pods)
+			})
+		})
+	}
+}

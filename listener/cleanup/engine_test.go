@@ -1,0 +1,464 @@
+package cleanup
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// run starts an engine in the bubble; the function returned stops it and waits.
+func run(t *testing.T, p Policy, c Cluster, replica string) (*Engine, func()) {
+	t.Helper()
+	if err := p.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	e := NewEngine(p, c, replica, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})))
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := e.Run(ctx); err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	stop := func() { cancel(); wg.Wait() }
+	t.Cleanup(stop)
+	return e, stop
+}
+
+// bubble runs f with virtual time and a world with two nodes and their kubelets.
+func bubble(t *testing.T, f func(t *testing.T, w *world)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.addNode(1, boot1, gaspOf1)
+		w.addNode(2, "boot of node 2", "secret of node 2")
+		ctx, cancel := context.WithCancel(t.Context())
+		t.Cleanup(func() { cancel(); synctest.Wait() })
+		go w.kubelets(ctx)
+		f(t, w)
+	})
+}
+
+// offer panics node i and hands the gasp to the engines.
+func offer(t *testing.T, w *world, inc detect.Incident, engines ...*Engine) {
+	t.Helper()
+	for _, e := range engines {
+		if !e.Offer(inc) {
+			t.Fatal("incident not taken")
+		}
+	}
+}
+
+func TestCleanupOfOneNode(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.populate("n2")
+		w.set(func() { w.volumes["n1"] = 2 })
+		time.Sleep(time.Second)
+		inc := gasp(1, boot1, gaspOf1)
+		time.Sleep(20 * time.Millisecond)
+		w.addPod("n1", "n1-young", "apps/v1 ReplicaSet", nil)
+		w.set(func() { // created and started after the gasp
+			p := w.pods["default/n1-young"]
+			p.Created, p.Started = time.Now(), time.Time{}
+			w.pods["default/n1-young"] = p
+		})
+		w.panics(1)
+		e, _ := run(t, DefaultPolicy(), w, "a")
+		var fenced []time.Duration
+		e.Observer.Fenced = func(d time.Duration) { fenced = append(fenced, d) }
+		offer(t, w, inc, e)
+		time.Sleep(5 * time.Second)
+
+		want := []string{
+			"fence n1", "create Claimed record",
+			"annotate n1-static", "fail n1-bare", "fail n1-db", "fail n1-log", "fail n1-sum", "fail n1-web",
+			"out-of-service=true n1",
+			"delete n1-sum", // a Job's first
+			"delete n1-bare", "delete n1-db", "delete n1-log", "delete n1-web",
+			"delete n1", // last
+		}
+		got := slices.Clone(w.calls)
+		slices.Sort(got[2:8]) // in parallel
+		slices.Sort(got[10:14])
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("calls (-want +got):\n%s", diff)
+		}
+		r := w.only()
+		if r.Phase != Cleaned || r.PodsDone != 5 || r.PodsTotal != 5 || r.Authority != detect.Pinned || r.Boot != boot1 {
+			t.Errorf("record: %+v", r)
+		}
+		var steps []string
+		for _, s := range r.Steps {
+			steps = append(steps, fmt.Sprintf("%s %v: %s", s.Name, s.Done, s.Note))
+		}
+		wantSteps := []string{
+			"fence true: node n1 fenced",
+			"record true: claimed by a",
+			"list true: 9 pods: 5 to fail, 0 failed before, 1 to annotate, 3 to leave alone",
+			"fail true: 5 failed, 1 annotated, 3 left alone",
+			"tell true: node and 4 owners",
+			"detach true: 2 volumes attached; node out of service",
+			"delete true: 5 deleted; default/n1-db waits for finalizer example.com/backup",
+			"node true: deleted",
+		}
+		if diff := cmp.Diff(wantSteps, steps); diff != "" {
+			t.Errorf("steps (-want +got):\n%s", diff)
+		}
+		if len(fenced) != 1 || fenced[0] < 20*time.Millisecond || fenced[0] > time.Second {
+			t.Errorf("fence latencies %v, want one, counted from the gasp", fenced)
+		}
+		var events []string
+		for _, ev := range w.events {
+			events = append(events, ev.Reason+" "+ev.Node.Name+ev.Owner.Kind)
+		}
+		slices.Sort(events)
+		if diff := cmp.Diff([]string{
+			"KernelPanic DaemonSet", "KernelPanic Job", "KernelPanic ReplicaSet", "KernelPanic StatefulSet", "KernelPanic n1",
+		}, events); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestTraceIsCompletedAfterwards(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		inc := gasp(1, boot1, gaspOf1)
+		w.panics(1)
+		a, _ := run(t, DefaultPolicy(), w, "a")
+		b, _ := run(t, DefaultPolicy(), w, "b")
+		offer(t, w, inc, a, b)
+		time.Sleep(3 * time.Second) // the cleanup is over and the Node is gone
+		inc.Complete, inc.Title = true, "sysrq triggered crash in write_sysrq_trigger"
+		inc.Trace = append(inc.Trace, "Call Trace:", " panic+0x1", "---[ end Kernel panic ]---")
+		offer(t, w, inc, a, b)
+		time.Sleep(3 * time.Second)
+		r := w.only()
+		if r.Phase != Cleaned || r.Title != inc.Title || len(r.Trace) != 5 {
+			t.Errorf("record: phase %s, title %q, %d lines", r.Phase, r.Title, len(r.Trace))
+		}
+	})
+}
+
+func TestTraceIsCompletedDuringCleanup(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.set(func() { w.latency = 700 * time.Millisecond })
+		inc := gasp(1, boot1, gaspOf1)
+		w.panics(1)
+		a, _ := run(t, DefaultPolicy(), w, "a")
+		offer(t, w, inc, a)
+		time.Sleep(4 * time.Second)
+		inc.Complete = true
+		inc.Trace = append(inc.Trace, "Call Trace:")
+		offer(t, w, inc, a)
+		time.Sleep(time.Minute)
+		if r := w.only(); r.Phase != Cleaned || len(r.Trace) != 3 {
+			t.Errorf("record: phase %s, %d lines", r.Phase, len(r.Trace))
+		}
+	})
+}
+
+func TestTwoReplicasCleanUpOnce(t *testing.T) {
+	for _, latency := range []time.Duration{0, time.Millisecond, 2 * time.Second} {
+		t.Run(fmt.Sprintf("with calls that take %s", latency), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				pods := w.populate("n1")
+				w.set(func() { w.volumes["n1"] = 1; w.latency = latency })
+				inc := gasp(1, boot1, gaspOf1)
+				w.panics(1)
+				a, _ := run(t, DefaultPolicy(), w, "a")
+				b, _ := run(t, DefaultPolicy(), w, "b")
+				offer(t, w, inc, a, b)
+				time.Sleep(2 * time.Minute)
+				w.cleanedOnce(pods)
+			})
+		})
+	}
+}
+
+// cleanedOnce checks that everything on n1 happened, and once.
+func (w *world) cleanedOnce(pods []string) {
+	w.t.Helper()
+	r := w.only()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r.Phase != Cleaned {
+		w.t.Errorf("phase %s (%s), want Cleaned", r.Phase, r.Decision)
+	}
+	for _, name := range pods {
+		if n := w.failures["uid-"+name]; n != 1 {
+			w.t.Errorf("pod %s failed %d times, want once", name, n)
+		}
+	}
+	if len(w.failures) != len(pods) {
+		w.t.Errorf("failed %v, want %v", slices.Sorted(maps.Keys(w.failures)), pods)
+	}
+	if w.created != 1 {
+		w.t.Errorf("%d records created, want 1", w.created)
+	}
+	if _, ok := w.nodes["n1"]; ok {
+		w.t.Error("node n1 is still there")
+	}
+	for _, once := range []string{"fence n1", "delete n1", "out-of-service=true n1"} {
+		n := 0
+		for _, c := range w.calls {
+			if c == once {
+				n++
+			}
+		}
+		if n > 1 {
+			w.t.Errorf("%d × %s, want once", n, once)
+		}
+	}
+	lastFail, firstDelete := -1, len(w.calls)
+	for i, c := range w.calls {
+		if strings.HasPrefix(c, "fail ") {
+			lastFail = i
+		}
+		if strings.HasPrefix(c, "delete n1-") {
+			firstDelete = min(firstDelete, i)
+		}
+	}
+	if firstDelete < lastFail {
+		w.t.Errorf("a pod was deleted before the last was failed: %q", w.calls)
+	}
+	for name, p := range w.pods {
+		if p.Node == "n1" && p.Phase == "Running" && !p.Mirror {
+			w.t.Errorf("pod %s still runs on the dead node", name)
+		}
+	}
+}
+
+func TestStormIsHeldByTheBreakerAndReleased(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		t.Cleanup(func() { cancel(); synctest.Wait() })
+		go w.kubelets(ctx)
+		const nodes = 20
+		p := DefaultPolicy()
+		p.MaxNodes, p.MaxPercent = 3, 10
+		a, _ := run(t, p, w, "a")
+		for i := 1; i <= nodes; i++ {
+			w.addNode(i, fmt.Sprint("boot ", i), gaspOf1)
+			w.populate(fmt.Sprintf("n%d", i))
+		}
+		for i := 1; i <= 8; i++ {
+			w.panics(i)
+			offer(t, w, gasp(i, fmt.Sprint("boot ", i), gaspOf1), a)
+		}
+		time.Sleep(30 * time.Second)
+		phases := func() map[Phase]int {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			m := map[Phase]int{}
+			for _, r := range w.records {
+				m[r.Phase]++
+			}
+			return m
+		}
+		if diff := cmp.Diff(map[Phase]int{Cleaned: 3, Held: 5}, phases()); diff != "" {
+			t.Fatalf("phases (-want +got):\n%s", diff)
+		}
+		for _, n := range w.nodes {
+			if w.dead[n.Name] != n.Fenced {
+				t.Errorf("node %s: dead %v, fenced %v", n.Name, w.dead[n.Name], n.Fenced)
+			}
+		}
+		w.set(func() { // a human looks at one of them
+			for k, r := range w.records {
+				if r.Phase == Held {
+					r.Released, r.Version = true, w.next()
+					w.records[k] = r
+					break
+				}
+			}
+		})
+		time.Sleep(10 * time.Second)
+		if diff := cmp.Diff(map[Phase]int{Cleaned: 4, Held: 4}, phases()); diff != "" {
+			t.Errorf("after the release (-want +got):\n%s", diff)
+		}
+		// One of the held nodes comes back by itself: re-examined, not replayed.
+		var back string
+		w.set(func() {
+			for _, r := range w.records {
+				if r.Phase == Held {
+					back = r.Node
+				}
+			}
+		})
+		var i int
+		fmt.Sscanf(back, "n%d", &i)
+		w.reboots(i, boot2)
+		time.Sleep(11 * time.Minute)
+		if diff := cmp.Diff(map[Phase]int{Cleaned: 7, Refused: 1}, phases()); diff != "" {
+			t.Errorf("after the window (-want +got):\n%s", diff)
+		}
+		if n := w.nodes[back]; n.Fenced || n.Mark != (Mark{}) {
+			t.Errorf("node %s is back and still fenced: %+v", back, n)
+		}
+	})
+}
+
+func TestFalseAlarm(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.set(func() { n := w.nodes["n1"]; n.Pin = Pin{}; w.nodes["n1"] = n })
+		a, _ := run(t, DefaultPolicy(), w, "a")
+		b, _ := run(t, DefaultPolicy(), w, "b")
+		offer(t, w, gasp(1, boot1, "guessed"), a, b)
+		time.Sleep(time.Second)
+		if !w.nodes["n1"].Fenced {
+			t.Fatal("not fenced while a second witness is waited for")
+		}
+		time.Sleep(15 * time.Second)
+		if r := w.only(); r.Phase != Refused || !strings.Contains(r.Decision, "renewed its Lease") {
+			t.Fatalf("record: %s, %s", r.Phase, r.Decision)
+		}
+		if n := w.nodes["n1"]; n.Fenced || n.Mark != (Mark{}) {
+			t.Fatalf("still fenced: %+v", n)
+		}
+
+		// Again and again, under other boots too: nothing is fenced any more, by no replica.
+		before := len(w.calls)
+		for i := range 5 {
+			offer(t, w, gasp(1, fmt.Sprint("invented ", i), ""), a, b)
+			time.Sleep(20 * time.Second)
+			offer(t, w, gasp(1, boot1, "guessed"), a, b)
+			time.Sleep(20 * time.Second)
+		}
+		if diff := cmp.Diff([]string{}, slices.Clone(w.calls[before:])); diff != "" {
+			t.Errorf("the forger was listened to (-want +got):\n%s", diff)
+		}
+
+		// The true death of that boot is not lost by the false one.
+		w.set(func() { n := w.nodes["n1"]; n.Pin = Pin{boot1, gaspOf1.Sum()}; w.nodes["n1"] = n })
+		w.panics(1)
+		offer(t, w, gasp(1, boot1, gaspOf1), a, b)
+		time.Sleep(10 * time.Second)
+		if r := w.only(); r.Phase != Cleaned || r.Authority != detect.Pinned {
+			t.Errorf("record: %+v", r)
+		}
+	})
+}
+
+func TestWeakGaspIsCorroborated(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		inc := gasp(1, "", "")
+		inc.Identity = netconsole.Identity{} // Linux 6.1: known by its address alone
+		w.panics(1)
+		e, _ := run(t, DefaultPolicy(), w, "a")
+		offer(t, w, inc, e)
+		time.Sleep(14 * time.Second)
+		if len(w.failures) != 0 || !w.nodes["n1"].Fenced {
+			t.Fatal("acted on before there was a second witness, or not fenced")
+		}
+		time.Sleep(10 * time.Second)
+		w.cleanedOnce(pods)
+		if r := w.only(); r.Boot != boot1 || r.Authority != detect.Kernel {
+			t.Errorf("boot %q, authority %v; want the Node's boot, kernel", r.Boot, r.Authority)
+		}
+	})
+}
+
+func TestWrongNodes(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		world   func(w *world)
+		inc     func() detect.Incident
+		records int
+		why     string
+	}{
+		{
+			name: "an old boot's gasp after the reboot", world: func(w *world) { w.reboots(1, boot2) },
+			inc: func() detect.Incident { return gasp(1, boot1, gaspOf1) }, records: 1, why: "the gasp is of boot " + boot1,
+		},
+		{
+			name: "an address that another instance has by now",
+			inc: func() detect.Incident {
+				inc := gasp(1, boot1, gaspOf1)
+				inc.Source = gasp(2, "", "").Source
+				return inc
+			},
+			records: 1, why: "no Node answers to instance i-1 with address 10.0.0.2",
+		},
+		{
+			name: "two Nodes with one address",
+			world: func(w *world) {
+				w.set(func() { n := w.nodes["n2"]; n.Addresses = append(n.Addresses, address(1)); w.nodes["n2"] = n })
+			},
+			inc: func() detect.Incident {
+				inc := gasp(1, "", "")
+				inc.Identity = netconsole.Identity{}
+				return inc
+			},
+			records: 1, why: "more than one Node answers",
+		},
+		{
+			name: "text from userspace",
+			inc: func() detect.Incident {
+				inc := gasp(1, boot1, gaspOf1)
+				inc.Authority = detect.Text
+				return inc
+			},
+			records: 1, why: "anybody could have sent",
+		},
+		{
+			name: "a pod on the node that guessed the boot",
+			inc:  func() detect.Incident { return gasp(1, boot1, "guessed") }, records: 1, why: "renewed its Lease",
+		},
+		{
+			name: "a control-plane node",
+			world: func(w *world) {
+				w.set(func() { n := w.nodes["n1"]; n.ControlPlane = true; w.nodes["n1"] = n })
+			},
+			inc: func() detect.Incident { return gasp(1, boot1, gaspOf1) }, records: 1, why: "control plane",
+		},
+		{
+			name: "a host that is no Node",
+			inc:  func() detect.Incident { return gasp(99, boot1, gaspOf1) }, records: 1, why: "no Node answers",
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.populate("n1")
+				w.populate("n2")
+				time.Sleep(time.Second)
+				if tt.world != nil {
+					tt.world(w)
+				}
+				a, _ := run(t, DefaultPolicy(), w, "a")
+				b, _ := run(t, DefaultPolicy(), w, "b")
+				offer(t, w, tt.inc(), a, b)
+				time.Sleep(30 * time.Second)
+				if r := w.only(); r.Phase != Refused || !strings.Contains(r.Decision, tt.why) {
+					t.Errorf("record: %s, %s; want …%s…", r.Phase, r.Decision, tt.why)
+				}
+				for _, c := range w.calls {
+					if strings.HasPrefix(c, "delete") || strings.HasPrefix(c, "fail") {
+						t.Errorf("%s", c)
+					}
+				}
+				for _, n := range w.nodes {
+					if n.Fenced {
+						t.Errorf("node %s is left fenced", n.Name)
+					}
+				}
+			})
+		})
+	}
+}

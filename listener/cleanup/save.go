@@ -1,0 +1,166 @@
+package cleanup
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+)
+
+// save writes the record and with it the sign of life of its owner. A record that another replica owns by now ends the
+// job.
+func (j *job) save(ctx context.Context) error {
+	if j.e.policy.DryRun {
+		return nil
+	}
+	j.writing = true
+	defer func() { j.writing = false }()
+	for {
+		r, out := j.outgoing(), Record{}
+		long := j.dirty
+		j.dirty = false // more of the trace may arrive meanwhile
+		err := j.try(ctx, keeping, "update record", func(ctx context.Context) (err error) {
+			out, err = j.e.cluster.UpdateRecord(ctx, r)
+			return err
+		})
+		j.dirty = j.dirty || (long && err != nil)
+		switch {
+		case err == nil:
+			j.written(out)
+			return nil
+		case errors.Is(err, ErrConflict):
+			have, err := j.readRecord(ctx, r.Name)
+			if err == nil {
+				err = j.keep(have)
+			}
+			if err != nil {
+				return err
+			}
+		case errors.Is(err, ErrNotFound):
+			return errLost
+		case answered(err):
+			j.log.Error("record not written", "record", r.Name, "err", err)
+			return nil
+		default:
+			return err
+		}
+	}
+}
+
+// beat shows that the owner lives, if no other job of this replica did so lately. It tries once: the next one will.
+func (j *job) beat(ctx context.Context) {
+	if !j.claimed || j.writing || j.e.policy.DryRun || !(j.dirty || j.e.mustBeat()) {
+		return
+	}
+	j.writing = true
+	defer func() { j.writing = false }()
+	r, out := j.outgoing(), Record{}
+	err := j.once(ctx, keeping, func(ctx context.Context) (err error) {
+		out, err = j.e.cluster.UpdateRecord(ctx, r)
+		return err
+	})
+	if errors.Is(err, ErrConflict) {
+		err = j.once(ctx, keeping, func(ctx context.Context) (err error) {
+			out, err = j.e.cluster.Record(ctx, r.Name)
+			return err
+		})
+		if err == nil {
+			if err := j.keep(out); err != nil {
+				j.cancel(err)
+			}
+			return
+		}
+	}
+	switch {
+	case err == nil:
+		j.dirty = false
+		j.written(out)
+	case errors.Is(err, ErrNotFound):
+		j.cancel(errLost)
+	default:
+		j.e.hasBeaten(false)
+	}
+}
+
+// outgoing is the record as it should read.
+func (j *job) outgoing() Record {
+	r := j.rec
+	r.Owner, r.OwnerSeen = j.e.replica, j.e.Now()
+	if j.dirty {
+		lengthen(&r, j.inc)
+	}
+	return r
+}
+
+// written takes over what the API server made of a write.
+func (j *job) written(out Record) {
+	j.rec = out
+	j.e.hasBeaten(true)
+}
+
+// keep goes on from a record that changed under us, unless it is another's by now.
+func (j *job) keep(have Record) error {
+	if have.Owner != "" && have.Owner != j.e.replica {
+		return errLost
+	}
+	mine := j.rec
+	j.rec = have // a longer trace, a release
+	j.rec.Phase, j.rec.Decision, j.rec.Steps = mine.Phase, mine.Decision, mine.Steps
+	j.rec.PodsTotal, j.rec.PodsDone = mine.PodsTotal, mine.PodsDone
+	return nil
+}
+
+// lengthen adds to r what inc, the same incident seen longer, knows better, and reports whether that is anything.
+func lengthen(r *Record, inc detect.Incident) bool {
+	if len(inc.Trace) <= len(r.Trace) {
+		return false
+	}
+	r.Code, r.Title, r.Fingerprint = inc.Code, inc.Title, inc.Fingerprint
+	r.Remedy, r.Release, r.Trace = inc.Remedy, inc.Release, inc.Trace
+	return true
+}
+
+// amendment is the job that adds the whole trace to a record after its own job has ended. Every replica that heard it
+// does so; the second finds nothing to add.
+func (e *Engine) amendment(record string, inc detect.Incident) *job {
+	j := e.newJob(inc)
+	j.do = func(ctx context.Context) error {
+		for {
+			r, err := j.readRecord(ctx, record)
+			if err != nil || !lengthen(&r, inc) {
+				return err
+			}
+			err = j.try(ctx, keeping, "amend record", func(ctx context.Context) error {
+				_, err := e.cluster.UpdateRecord(ctx, r)
+				return err
+			})
+			if !errors.Is(err, ErrConflict) {
+				return err
+			}
+		}
+	}
+	return j
+}
+
+// mustBeat reports whether this replica has not shown for a while that it lives, and assumes that the caller does so now.
+func (e *Engine) mustBeat() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.Now().Sub(e.lastBeat) < heartbeat/2 {
+		return false
+	}
+	e.lastBeat = e.Now()
+	return true
+}
+
+// hasBeaten notes whether a record was written; if not, the next job has to.
+func (e *Engine) hasBeaten(ok bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if ok {
+		e.lastBeat = e.Now()
+	} else {
+		e.lastBeat = time.Time{}
+	}
+}

@@ -1,0 +1,51 @@
+package detect
+
+import (
+	"cmp"
+	"sync"
+	"time"
+)
+
+// Config is what a listener may set for all its sources. The zero value is a good one. It must not change once sources
+// use it.
+type Config struct {
+	// Lines is how many lines a source keeps of what it sent last. 200 if zero.
+	Lines int `yaml:"lines"`
+	// Bytes bounds the memory for these lines. 32 KiB if zero.
+	Bytes int `yaml:"bytes"`
+	// Silence is how long a dying source must be silent for its incident to be complete. 2 s if zero; no shorter than
+	// netconsole.Patience, for which fragments are waited for.
+	Silence time.Duration `yaml:"silence"`
+	// PanicOnOops takes an oops for a death notice when the source has not said what its kernel does. Every kubelet sets
+	// kernel.panic_on_oops=1.
+	PanicOnOops bool `yaml:"panic_on_oops"`
+	// Rules are the user's. They are asked before the built-in ones and may overrule them.
+	Rules []Rule `yaml:"rules"`
+
+	table *table
+}
+
+// Compile checks the rules and prepares the Config for use. It is called once, before the first NewSource.
+func (c *Config) Compile() error {
+	for i := range c.Rules {
+		if err := c.Rules[i].Compile(); err != nil {
+			return err
+		}
+	}
+	var t table
+	t.add(c.Rules)
+	t.add(builtin())
+	c.table = &t
+	return nil
+}
+
+// builtinTable has the built-in rules alone.
+var builtinTable = sync.OnceValue(func() *table {
+	var t table
+	t.add(builtin())
+	return &t
+})
+
+func (c *Config) lines() int             { return cmp.Or(c.Lines, 200) }
+func (c *Config) bytes() int             { return cmp.Or(c.Bytes, 32<<10) }
+func (c *Config) silence() time.Duration { return cmp.Or(c.Silence, 2*time.Second) }

@@ -1,0 +1,122 @@
+package detect
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// Verdict is how bad a record is.
+type Verdict int
+
+const (
+	// Sick kernels still run; the finding is reported and nothing is done.
+	Sick Verdict = iota
+	// Oops kernels killed a task and may run on; they are dying if panic_on_oops, kdump or silence says so.
+	Oops
+	// Dying kernels will not run userspace again.
+	Dying
+)
+
+// Authority is how far a gasp can be believed, weakest first.
+type Authority int
+
+const (
+	// Text: basic format or userspace facility; anybody could have written it.
+	Text Authority = iota
+	// Kernel: extended format, facility 0, from the source's own address.
+	Kernel
+	// Boot: and its boot id is the Node's.
+	Boot
+	// Pinned: and its gasp is the pinned one of that boot.
+	Pinned
+)
+
+// Incident is one claim that a kernel is dying, wounded or sick. It knows nothing of Kubernetes.
+type Incident struct {
+	// Source is the address the records came from.
+	Source netip.AddrPort
+	// Identity is what the deciding record claimed; its boot and instance may be empty (kernels before 6.9).
+	Identity netconsole.Identity
+	// Time is when the deciding record arrived.
+	Time time.Time
+	// Uptime is the sender's uptime in the deciding record, -1 if unknown.
+	Uptime time.Duration
+
+	Verdict   Verdict
+	Authority Authority // Text or Kernel: what the record proves by itself
+	// Code is a stable word, node-problem-detector's where it has one: KernelPanic, KernelOops, SoftLockup, …
+	Code string
+	// Title names the crash as a kernel engineer would: "general protection fault in foo".
+	Title string
+	// Fingerprint is equal for equal bugs: a hash of kind and reliable frames, 12 hex digits.
+	Fingerprint string
+	// Remedy is advice for a known bug, usually empty.
+	Remedy string
+	// Release is `uname -r`, empty if the records do not say.
+	Release string
+	// Trace is the log text around the crash, oldest line first, secrets left out. Before Complete it is what has
+	// arrived so far.
+	Trace []string
+	// Complete is set on the last emission of an incident: the source has fallen silent, rebooted or ended its panic.
+	Complete bool
+}
+
+// String is the verdict as one word: sick, oops or dying.
+func (v Verdict) String() string {
+	switch v {
+	case Sick:
+		return "sick"
+	case Oops:
+		return "oops"
+	case Dying:
+		return "dying"
+	}
+	return "Verdict(" + strconv.Itoa(int(v)) + ")"
+}
+
+// MarshalText writes the word String gives.
+func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (v *Verdict) UnmarshalText(text []byte) error {
+	for _, known := range [...]Verdict{Sick, Oops, Dying} {
+		if string(text) == known.String() {
+			*v = known
+			return nil
+		}
+	}
+	return fmt.Errorf("verdict %q is none of sick, oops, dying", text)
+}
+
+// String is the authority as one word: text, kernel, boot or pinned.
+func (a Authority) String() string {
+	switch a {
+	case Text:
+		return "text"
+	case Kernel:
+		return "kernel"
+	case Boot:
+		return "boot"
+	case Pinned:
+		return "pinned"
+	}
+	return "Authority(" + strconv.Itoa(int(a)) + ")"
+}
+
+// MarshalText writes the word String gives.
+func (a Authority) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (a *Authority) UnmarshalText(text []byte) error {
+	for _, known := range [...]Authority{Text, Kernel, Boot, Pinned} {
+		if string(text) == known.String() {
+			*a = known
+			return nil
+		}
+	}
+	return fmt.Errorf("authority %q is none of text, kernel, boot, pinned", text)
+}

@@ -1,0 +1,184 @@
+package detect
+
+import (
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// A line is one line of log as `dmesg` prints it: "[    3.591339] text".
+type line struct {
+	text   string
+	at     int  // where the message begins in text
+	kernel bool // the kernel itself printed it, as the beginning of a message
+}
+
+// message is the line without its time stamp.
+func (l *line) message() string { return l.text[l.at:] }
+
+// A ring keeps the newest lines of a source, bounded in lines and bytes. The zero value is empty; memory is taken as
+// lines come, and adding one to a full ring allocates nothing.
+type ring struct {
+	buf   []byte // entries, wrapping around; see header
+	start int    // of the oldest entry
+	used  int    // bytes
+	lines int
+}
+
+const (
+	// header of an entry: two bytes of length, one of flags and the length of the time stamp.
+	header = 3
+	// flagKernel is line.kernel, in the byte that has the length of the time stamp in its other bits.
+	flagKernel = 0x80
+	// maxLine bounds a line in bytes. The kernel's longest record has 1024 (PRINTKRB_RECORD_MAX).
+	maxLine = 4 << 10
+	// firstRing is the first size of a ring in bytes.
+	firstRing = 512
+)
+
+// add appends a line and evicts the oldest ones as needed.
+func (g *ring) add(maxLines, maxBytes int, stamp []byte, text string, kernel bool) {
+	text = printable(text)
+	if len(text) > maxLine {
+		text = text[:maxLine]
+	}
+	size := header + len(stamp) + len(text)
+	if size > maxBytes {
+		return
+	}
+	for g.lines >= maxLines || g.used+size > maxBytes {
+		g.drop()
+	}
+	if g.used+size > len(g.buf) {
+		g.grow(min(max(firstRing, g.used+size, len(g.buf)*3/2), maxBytes))
+	}
+
+	flags := byte(len(stamp))
+	if kernel {
+		flags |= flagKernel
+	}
+	n := len(stamp) + len(text)
+	g.write([]byte{byte(n), byte(n >> 8), flags})
+	g.write(stamp)
+	g.writeString(text)
+	g.lines++
+}
+
+// drop forgets the oldest line.
+func (g *ring) drop() {
+	n := header + g.length(g.start)
+	g.start = (g.start + n) % len(g.buf)
+	g.used -= n
+	g.lines--
+}
+
+// length is that of the entry at i, without its header.
+func (g *ring) length(i int) int {
+	return int(g.buf[i]) | int(g.buf[(i+1)%len(g.buf)])<<8
+}
+
+// grow moves the entries to a buffer of the given size.
+func (g *ring) grow(size int) {
+	buf := make([]byte, size)
+	n := copy(buf, g.buf[g.start:min(g.start+g.used, len(g.buf))])
+	copy(buf[n:], g.buf[:g.used-n])
+	g.buf, g.start = buf, 0
+}
+
+// write appends raw bytes, for which there is room.
+func (g *ring) write(b []byte) {
+	end := (g.start + g.used) % len(g.buf)
+	n := copy(g.buf[end:], b)
+	copy(g.buf, b[n:])
+	g.used += len(b)
+}
+
+// writeString is write for a string.
+func (g *ring) writeString(s string) {
+	end := (g.start + g.used) % len(g.buf)
+	n := copy(g.buf[end:], s)
+	copy(g.buf, s[n:])
+	g.used += len(s)
+}
+
+// all copies the lines out, oldest first.
+func (g *ring) all() []line {
+	lines := make([]line, 0, g.lines)
+	for at, left := g.start, g.lines; left > 0; left-- {
+		n := g.length(at)
+		flags := g.buf[(at+2)%len(g.buf)]
+		from := (at + header) % len(g.buf)
+		var text string
+		if from+n <= len(g.buf) {
+			text = string(g.buf[from : from+n])
+		} else {
+			text = string(g.buf[from:]) + string(g.buf[:from+n-len(g.buf)])
+		}
+		lines = append(lines, line{text: text, at: int(flags &^ flagKernel), kernel: flags&flagKernel != 0})
+		at = (from + n) % len(g.buf)
+	}
+	return lines
+}
+
+// appendStamp writes the time stamp as print_time (kernel/printk/printk.c) does: "[%5lu.%06lu] ", nothing if unknown.
+func appendStamp(b []byte, uptime time.Duration) []byte {
+	if uptime < 0 {
+		return b
+	}
+	us := uptime.Microseconds()
+	b = append(b, '[')
+	b = appendPadded(b, us/1e6, 5, ' ')
+	b = append(b, '.')
+	b = appendPadded(b, us%1e6, 6, '0')
+	return append(b, "] "...)
+}
+
+// appendPadded writes n right-aligned in at least width bytes.
+func appendPadded(b []byte, n int64, width int, pad byte) []byte {
+	var digits [20]byte
+	d := strconv.AppendInt(digits[:0], n, 10)
+	for i := len(d); i < width; i++ {
+		b = append(b, pad)
+	}
+	return append(b, d...)
+}
+
+// printable replaces what must not reach a terminal or is not UTF-8 by `\xHH`, as dmesg does. Kernel messages carry
+// strings of others, escape sequences included.
+func printable(s string) string {
+	i := 0
+	for i < len(s) && (s[i] >= ' ' && s[i] < 0x7f || s[i] == '\t') {
+		i++
+	}
+	if i == len(s) {
+		return s
+	}
+
+	const hex = "0123456789abcdef"
+	var b strings.Builder
+	b.Grow(len(s) + 16)
+	b.WriteString(s[:i])
+	for _, r := range s[i:] {
+		size := utf8.RuneLen(r)
+		if r == utf8.RuneError && !strings.HasPrefix(s[i:], string(utf8.RuneError)) {
+			size = 1 // a byte that is no rune
+		}
+		switch {
+		case size == 1 && (s[i] < ' ' && s[i] != '\t' || s[i] >= 0x7f):
+			b.WriteString(`\x`)
+			b.WriteByte(hex[s[i]>>4])
+			b.WriteByte(hex[s[i]&0xf])
+		case 0x80 <= r && r < 0xa0: // C1, which terminals obey
+			for _, c := range []byte(s[i : i+size]) {
+				b.WriteString(`\x`)
+				b.WriteByte(hex[c>>4])
+				b.WriteByte(hex[c&0xf])
+			}
+		default:
+			b.WriteString(s[i : i+size])
+		}
+		i += size
+	}
+	return b.String()
+}

@@ -1,0 +1,228 @@
+package detect
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"regexp/syntax"
+	"strings"
+)
+
+// A Rule says what one kernel message means. The rules of this package are written in the same terms as those a user
+// adds in the configuration.
+type Rule struct {
+	// Code is the stable word for the finding, like KernelPanic. Users of node-problem-detector know most of them.
+	Code string `yaml:"code"`
+	// Verdict is what the message says about the kernel that sent it.
+	Verdict Verdict `yaml:"verdict"`
+	// Match is a regular expression (Go's, RE2) that has to match from the first byte of the message on. It need not
+	// reach the message's end. Start it with `.*` to look anywhere, at the price of believing quotations.
+	Match string `yaml:"match"`
+	// Title names the finding. $1, $2 … stand for the groups of Match, and {in} for " in <function>" when the trace
+	// behind the message tells the function. An empty Title is the matched text.
+	Title string `yaml:"title"`
+	// Remedy is advice for whoever has to mend it, one sentence; may be empty.
+	Remedy string `yaml:"remedy"`
+	// Examples are messages the rule must match, without the time stamp. At least one is required.
+	Examples []string `yaml:"examples"`
+	// Counterexamples are messages it must not match.
+	Counterexamples []string `yaml:"counterexamples"`
+
+	// rank says how much Title tells: a better one replaces a worse one as the incident unfolds.
+	rank rank
+	// follows lists, separated by spaces, the codes of findings that lead to this one and name it better: an oops leads
+	// to "Fatal exception".
+	follows string
+	// heads says that the message names the WARNING or BUG right behind it.
+	heads bool
+	// asks says that whoever asked for a lock, a wake-up or memory is to be named, not the function that grants it.
+	asks bool
+	// stalls says that the interrupted code is to be named, too: the report is printed by an interrupt.
+	stalls bool
+	// ends says that the kernel prints nothing, or nothing of interest, after this message.
+	ends bool
+
+	re    *regexp.Regexp
+	leads [256]bool // bytes a matching message can begin with
+	needs string    // text every matching message contains, may be empty
+}
+
+// A rank orders titles, best first.
+type rank uint8
+
+const (
+	proper      rank = iota
+	vague            // a consequence, such as "Fatal exception"
+	placeholder      // only that it happened
+)
+
+// maxMatch bounds the length of a Match. Go's regular expressions take linear time, with this as the factor.
+const maxMatch = 1000
+
+// Compile checks the rule and makes it ready for use. Its errors name the rule by its code.
+func (r *Rule) Compile() error {
+	if err := r.compile(); err != nil {
+		return fmt.Errorf("rule %s: %w", r.Code, err)
+	}
+	return nil
+}
+
+func (r *Rule) compile() error {
+	switch {
+	case !isWord(r.Code):
+		return fmt.Errorf("code %q is not a word like KernelPanic", r.Code)
+	case r.Verdict < Sick || r.Verdict > Dying:
+		return fmt.Errorf("unknown verdict %v", r.Verdict)
+	case r.Match == "":
+		return errors.New("match is empty")
+	case len(r.Match) > maxMatch:
+		return fmt.Errorf("match is longer than %d bytes", maxMatch)
+	case len(r.Examples) == 0:
+		return errors.New("no example to prove it with")
+	}
+
+	tree, err := syntax.Parse(r.Match, syntax.Perl)
+	if err != nil {
+		return fmt.Errorf("match: %w", err)
+	}
+	prog, err := syntax.Compile(tree.Simplify())
+	if err != nil {
+		return fmt.Errorf("match: %w", err)
+	}
+	if r.re, err = regexp.Compile(`^(?:` + r.Match + `)`); err != nil {
+		return fmt.Errorf("match: %w", err)
+	}
+	if r.re.MatchString("") {
+		return errors.New("match accepts the empty message")
+	}
+	if n := highestGroup(r.Title); n > r.re.NumSubexp() {
+		return fmt.Errorf("title uses $%d, but match has %d groups", n, r.re.NumSubexp())
+	}
+	r.leads = [256]bool{}
+	leads(prog, uint32(prog.Start), make(map[uint32]bool), &r.leads)
+	r.needs = literal(tree)
+
+	for _, s := range r.Examples {
+		if r.match(s) == nil {
+			return fmt.Errorf("does not match its example %q", s)
+		}
+	}
+	for _, s := range r.Counterexamples {
+		if r.match(s) != nil {
+			return fmt.Errorf("matches its counterexample %q", s)
+		}
+	}
+	return nil
+}
+
+// match is the location of the match and its groups in text, nil if there is none.
+func (r *Rule) match(text string) []int {
+	if text == "" || !r.leads[text[0]] || !strings.Contains(text, r.needs) {
+		return nil
+	}
+	at := r.re.FindStringSubmatchIndex(text)
+	if at != nil && isPacketLog(text) {
+		return nil
+	}
+	return at
+}
+
+// isPacketLog reports whether the message is the netfilter LOG target's (nf_log_ip_packet, net/netfilter/
+// nf_log_syslog.c). It prints at facility 0 and begins with a prefix of up to 128 bytes that the firewall's author
+// chose, so that no anchor tells it from the kernel's own words.
+func isPacketLog(text string) bool {
+	_, after, found := strings.Cut(text, "IN=")
+	return found && strings.Contains(after, " OUT=")
+}
+
+// isWord reports whether s is a word in camel case.
+func isWord(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		upper, lower, digit := 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z', '0' <= c && c <= '9'
+		if !upper && (i == 0 || !lower && !digit) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 64
+}
+
+// highestGroup is the highest n of the $n in a title.
+func highestGroup(title string) int {
+	highest := 0
+	for i := 0; i+1 < len(title); i++ {
+		if c := title[i+1]; title[i] == '$' && '1' <= c && c <= '9' {
+			highest = max(highest, int(c-'0'))
+		}
+	}
+	return highest
+}
+
+// leads marks the bytes that a text matching from pc on can begin with.
+func leads(prog *syntax.Prog, pc uint32, seen map[uint32]bool, set *[256]bool) {
+	if seen[pc] {
+		return
+	}
+	seen[pc] = true
+	in := &prog.Inst[pc]
+	switch in.Op {
+	case syntax.InstAlt, syntax.InstAltMatch:
+		leads(prog, in.Out, seen, set)
+		leads(prog, in.Arg, seen, set)
+	case syntax.InstCapture, syntax.InstEmptyWidth, syntax.InstNop:
+		leads(prog, in.Out, seen, set)
+	case syntax.InstRune, syntax.InstRune1, syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
+		for b := range rune(0x80) {
+			set[b] = set[b] || in.MatchRune(b)
+		}
+		for b := 0x80; b < len(set); b++ {
+			set[b] = true // not worth telling apart
+		}
+	}
+}
+
+// literal is the longest text that everything re matches contains.
+func literal(re *syntax.Regexp) string {
+	switch {
+	case re.Op == syntax.OpLiteral && re.Flags&syntax.FoldCase == 0:
+		return string(re.Rune)
+	case re.Op == syntax.OpCapture, re.Op == syntax.OpPlus:
+		return literal(re.Sub[0])
+	case re.Op == syntax.OpConcat:
+		longest := ""
+		for _, sub := range re.Sub {
+			if s := literal(sub); len(s) > len(longest) {
+				longest = s
+			}
+		}
+		return longest
+	}
+	return ""
+}
+
+// A table finds the rule for a message.
+type table [256][]*Rule // by the first byte of the message
+
+// add appends rules behind those already there.
+func (t *table) add(rules []Rule) {
+	for i := range rules {
+		for b, can := range rules[i].leads {
+			if can {
+				t[b] = append(t[b], &rules[i])
+			}
+		}
+	}
+}
+
+// find is the first rule that matches the message, and where; nil if none does.
+func (t *table) find(text string) (*Rule, []int) {
+	if text == "" {
+		return nil, nil
+	}
+	for _, r := range t[text[0]] {
+		if at := r.match(text); at != nil {
+			return r, at
+		}
+	}
+	return nil, nil
+}

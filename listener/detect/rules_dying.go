@@ -1,0 +1,235 @@
+package detect
+
+// dyingRules are the messages after which no userspace runs. Each begins its own printk with nothing in front of it but
+// what the file's pr_fmt says, unless noted; (n) is the level.
+//
+// The texts are those of 4.19 to 7.x on x86-64 and arm64.
+func dyingRules() []Rule {
+	return []Rule{
+		// kernel/panic.c, vpanic(), panic() before 6.17: (0) "Kernel panic - not syncing: %s\n". The file has no pr_fmt.
+		// The rules down to the general one are panics that follow from something that was reported just before.
+		{
+			// arch/x86/kernel/dumpstack.c oops_end(); arch/arm64/kernel/traps.c die() puts its reason in front.
+			Code: kernelPanic, Verdict: Dying,
+			Match: `Kernel panic - not syncing: ((?:[^:\n]+: )?Fatal exception(?: in interrupt)?)(?:\n|$)`,
+			Title: "$1", rank: vague, follows: kernelOops,
+			Examples: []string{
+				"Kernel panic - not syncing: Fatal exception",
+				"Kernel panic - not syncing: Fatal exception in interrupt",
+				"Kernel panic - not syncing: Oops - BUG: Fatal exception",
+			},
+			Counterexamples: []string{
+				`audit: type=1400 audit(1700000000.123:45): apparmor="DENIED" operation="open" profile="x" name="/x" pid=1 comm="Kernel panic - "`,
+				"Kernel panic - not syncing: IN=eth0 OUT= MAC=02:00 SRC=10.0.0.1 DST=10.0.0.2 LEN=60 Fatal exception",
+			},
+		},
+		{
+			// kernel/exit.c do_exit(), make_task_dead(); arch/x86/kernel/traps.c exc_double_fault(),
+			// handle_stack_overflow(); arch/arm64/kernel/traps.c panic_bad_stack().
+			Code: kernelPanic, Verdict: Dying,
+			Match: `Kernel panic - not syncing: (Attempted to kill (?:init|the idle task)!.*|Aiee, killing interrupt handler!|` +
+				`Oopsed too often .*|Oops failed to kill thread|Machine halted\.|\S+ stack guard hit|kernel stack overflow)`,
+			Title: "$1", rank: vague, follows: kernelOops,
+			Examples: []string{
+				"Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b",
+				"Kernel panic - not syncing: Aiee, killing interrupt handler!",
+				"Kernel panic - not syncing: Oopsed too often (kernel.oops_limit is 10000)",
+				"Kernel panic - not syncing: IRQ stack guard hit",
+			},
+			Counterexamples: []string{"systemd[1]: Kernel panic - not syncing: Attempted to kill init!"},
+		},
+		{
+			// kernel/watchdog.c watchdog_timer_fn() with softlockup_panic.
+			Code: kernelPanic, Verdict: Dying,
+			Match: `Kernel panic - not syncing: (softlockup: hung tasks)`,
+			Title: "$1", rank: vague, follows: "SoftLockup",
+			Examples:        []string{"Kernel panic - not syncing: softlockup: hung tasks"},
+			Counterexamples: []string{"watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [panic:123]"},
+		},
+		{
+			// kernel/watchdog.c watchdog_hardlockup_check(), kernel/watchdog_hld.c before 6.5, with hardlockup_panic.
+			Code: kernelPanic, Verdict: Dying,
+			Match: `Kernel panic - not syncing: (Hard LOCKUP|Watchdog detected hard LOCKUP) ?`,
+			Title: "$1", rank: vague, follows: "HardLockup",
+			Examples: []string{
+				"Kernel panic - not syncing: Hard LOCKUP",
+				"Kernel panic - not syncing: Watchdog detected hard LOCKUP on cpu 0",
+			},
+			Counterexamples: []string{"watchdog: Watchdog detected hard LOCKUP on cpu 3"},
+		},
+		{
+			// kernel/rcu/tree_stall.h panic_on_rcu_stall().
+			Code: kernelPanic, Verdict: Dying,
+			Match: `Kernel panic - not syncing: (RCU Stall)`,
+			Title: "$1", rank: vague, follows: "RCUStall",
+			Examples:        []string{"Kernel panic - not syncing: RCU Stall"},
+			Counterexamples: []string{"rcu: INFO: rcu_preempt self-detected stall on CPU"},
+		},
+		{
+			// kernel/hung_task.c check_hung_uninterruptible_tasks() with hung_task_panic.
+			Code: kernelPanic, Verdict: Dying,
+			Match: `Kernel panic - not syncing: (hung_task: blocked tasks)`,
+			Title: "$1", rank: vague, follows: "TaskHung",
+			Examples:        []string{"Kernel panic - not syncing: hung_task: blocked tasks"},
+			Counterexamples: []string{"INFO: task kernel panic:12 blocked for more than 120 seconds."},
+		},
+		{
+			// kernel/workqueue.c panic_on_wq_watchdog().
+			Code: kernelPanic, Verdict: Dying,
+			Match: `Kernel panic - not syncing: (workqueue: \d+ stall\(s\) exceeded threshold)`,
+			Title: "$1", rank: vague, follows: "WorkqueueLockup",
+			Examples:        []string{"Kernel panic - not syncing: workqueue: 4 stall(s) exceeded threshold 4"},
+			Counterexamples: []string{"BUG: workqueue lockup - pool cpus=1 node=0 flags=0x0 nice=0 stuck for 31s!"},
+		},
+		{
+			// kernel/panic.c check_panic_on_warn(), mm/kasan/report.c end_report(), mm/kmsan/report.c.
+			Code: kernelPanic, Verdict: Dying,
+			Match: `Kernel panic - not syncing: (\S+: panic_on_warn set|\S+: system warned too often|kasan\.fault=\S+ set|` +
+				`kmsan\.panic set|panic_on_taint set)`,
+			Title: "$1", rank: vague, follows: "KernelWarning MemoryCorruption KernelBug",
+			Examples: []string{
+				"Kernel panic - not syncing: kernel: panic_on_warn set ...",
+				"Kernel panic - not syncing: kasan.fault=panic set ...",
+				"Kernel panic - not syncing: kernel: system warned too often (kernel.warn_limit is 100)",
+			},
+			Counterexamples: []string{"kernel.panic_on_warn = 1", "Kernel command line: quiet panic_on_warn=1"},
+		},
+		{
+			// All other panics: the argument is the name. It may begin with a newline (drivers/edac/altera_edac.c), have
+			// several lines (arch/arm64/kvm/handle_exit.c), or carry a KERN_CRIT in its middle (fs/btrfs/messages.c).
+			Code: kernelPanic, Verdict: Dying,
+			Match: `Kernel panic - not syncing: \s*(.*)`,
+			Title: "$1",
+			Examples: []string{
+				"Kernel panic - not syncing: sysrq triggered crash",
+				"Kernel panic - not syncing: boom: multi\nline panic arg=42",
+				"Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: do_one_initcall+0x2c5/0x310",
+				`Kernel panic - not syncing: VFS: Unable to mount root fs on "/dev/vda1" or unknown-block(253,1)`,
+				"Kernel panic - not syncing: \nEDAC: [2 Uncorrectable errors @ 0x00000010]",
+			},
+			Counterexamples: []string{
+				// drivers/char/ttyprintk.c prints what userspace writes to /dev/ttyprintk, at facility 0.
+				"[U] Kernel panic - not syncing: sysrq triggered crash",
+				// The console of another machine, printed with that machine's own time stamp.
+				"[   12.345678] Kernel panic - not syncing: sysrq triggered crash",
+				`audit: type=1326 audit(1700000000.1:2): auid=0 uid=0 gid=0 ses=1 pid=9 comm="Kernel panic - " exe="/bench"`,
+				"Kernel panic - not syncing: IN=eth0 OUT= MAC= SRC=10.0.0.1 DST=10.0.0.2 LEN=60 TOS=0x00 PROTO=TCP",
+				"overlayfs: unrecognized mount option \"x\nKernel panic - not syncing: x\" or missing value",
+				"mce: [Hardware Error]: Fake kernel panic: Fatal machine check",
+				"Kernel panic test: loading out-of-tree module taints kernel.",
+				"BTRFS critical (device vda1): panic in btrfs_new_root:12: x (errno=-17 Object already exists)",
+			},
+		},
+		{
+			// kernel/panic.c vpanic(): (0) behind everything else, only with kernel.panic=0. The same string again.
+			Code: kernelPanic, Verdict: Dying,
+			Match: `---\[ end Kernel panic - not syncing: \s*([^\n]*?)(?: \]---)?(?:\n|$)`,
+			Title: "$1", rank: vague, follows: kernelOops, ends: true,
+			Examples: []string{
+				"---[ end Kernel panic - not syncing: sysrq triggered crash ]---",
+				"---[ end Kernel panic - not syncing: boom: multi\nline panic arg=42 ]---",
+			},
+			Counterexamples: []string{"---[ end trace 0000000000000000 ]---"},
+		},
+		{
+			// kernel/panic.c vpanic(): (0), only with kernel.panic > 0. It ends in two dots; drivers for reset buttons, which
+			// reboot in an orderly way, print three.
+			Code: kernelPanic, Verdict: Dying,
+			Match: `Rebooting in \d+ seconds\.\.$`,
+			Title: "kernel panic", rank: placeholder, ends: true,
+			Examples:        []string{"Rebooting in 10 seconds.."},
+			Counterexamples: []string{"Rebooting in 10 seconds...", "systemd-shutdown[1]: Rebooting in 10 seconds.."},
+		},
+		{
+			// arch/x86/kernel/setup.c, arch/arm64/kernel/setup.c dump_kernel_offset(): (0), a panic notifier and called
+			// from nowhere else.
+			Code: kernelPanic, Verdict: Dying,
+			Match: `Kernel Offset: (?:disabled$|0x[0-9a-f]+ from 0x[0-9a-f]+)`,
+			Title: "kernel panic", rank: placeholder,
+			Examples: []string{
+				"Kernel Offset: 0x16e00000 from 0xffffffff81000000 (relocation range: 0xffffffff80000000-0xffffffffbfffffff)",
+				"Kernel Offset: 0x2a0f7fa00000 from 0xffff800080000000",
+				"Kernel Offset: disabled",
+			},
+			Counterexamples: []string{"KASLR disabled: 'nokaslr' on cmdline.", "Kernel Offset: disabled by policy"},
+		},
+		{
+			// kernel/panic.c panic_try_force_cpu() (7.x): (0), in front of the panic line.
+			Code: kernelPanic, Verdict: Dying,
+			Match: `panic: Redirecting from CPU \d+ to CPU \d+ for crash kernel\.`,
+			Title: "kernel panic", rank: placeholder,
+			Examples:        []string{"panic: Redirecting from CPU 3 to CPU 0 for crash kernel."},
+			Counterexamples: []string{"panic: target CPU 4 is offline, continuing on CPU 1"},
+		},
+		{
+			// drivers/tty/sysrq.c __handle_sysrq(): pr_fmt "sysrq: ", at a console level raised for it. Up to 5.0 the name
+			// stood behind "SysRq : ", and the crash was a null dereference with panic_on_oops set. A refused key prints
+			// something else.
+			Code: kernelPanic, Verdict: Dying,
+			Match:    `sysrq: (?:SysRq : )?Trigger a crash$`,
+			Title:    "sysrq triggered crash",
+			Examples: []string{"sysrq: Trigger a crash", "sysrq: SysRq : Trigger a crash"},
+			Counterexamples: []string{
+				"sysrq: This sysrq operation is disabled.",
+				"sysrq: HELP : loglevel(0-9) reboot(b) crash(c) terminate-all-tasks(e)",
+			},
+		},
+		{
+			// The same, `echo b > /proc/sysrq-trigger`: emergency_restart() comes next. An orderly reboot says "reboot:
+			// Restarting system", and is none of our business.
+			Code: "SysrqReset", Verdict: Dying,
+			Match:           `sysrq: (?:SysRq : )?Resetting$`,
+			Title:           "sysrq triggered reset",
+			Examples:        []string{"sysrq: Resetting", "sysrq: SysRq : Resetting"},
+			Counterexamples: []string{"reboot: Restarting system", "sysrq: Emergency Remount R/O"},
+		},
+		{
+			// arch/x86/kernel/traps.c exc_double_fault(): (0), pr_fmt "traps: "; arch/x86/kernel/doublefault.c before 5.6
+			// without.
+			Code: kernelPanic, Verdict: Dying,
+			Match:           `(?:traps: )?PANIC: double fault, error_code: 0x`,
+			Title:           "double fault{in}",
+			Examples:        []string{"traps: PANIC: double fault, error_code: 0x0", "PANIC: double fault, error_code: 0x0"},
+			Counterexamples: []string{"traps: panic[77] general protection fault ip:401000 sp:7ffc0 error:0 in panic[400000+1000]"},
+		},
+		{
+			// arch/x86/kernel/traps.c handle_stack_overflow(), arch/x86/mm/fault.c before 5.17: (0); die() and panic()
+			// follow.
+			Code: kernelPanic, Verdict: Dying,
+			Match: `BUG: (?:\S+ )?stack guard page was hit at `,
+			Title: "kernel stack overflow{in}",
+			Examples: []string{
+				"BUG: TASK stack guard page was hit at 00000000c2e9b2b1 (stack is 000000006a3b07c4..00000000d4c0b0b5)",
+				"BUG: stack guard page was hit at 00000000c2e9b2b1 (stack is 000000006a3b07c4..00000000d4c0b0b5)",
+			},
+			Counterexamples: []string{"show_signal: 12 callbacks suppressed: BUG: TASK stack guard page was hit at 0"},
+		},
+		{
+			// arch/arm64/kernel/traps.c panic_bad_stack(): (0).
+			Code: kernelPanic, Verdict: Dying,
+			Match:           `Insufficient stack space to handle exception!`,
+			Title:           "kernel stack overflow{in}",
+			Examples:        []string{"Insufficient stack space to handle exception!"},
+			Counterexamples: []string{"foo: Insufficient stack space to handle exception!"},
+		},
+		{
+			// arch/arm64/kernel/traps.c arm64_serror_panic(): (2).
+			Code: kernelPanic, Verdict: Dying,
+			Match:           `SError Interrupt on CPU\d+, code 0x[0-9a-f]+ -- `,
+			Title:           "asynchronous SError interrupt{in}",
+			Examples:        []string{"SError Interrupt on CPU1, code 0x00000000bf000002 -- SError"},
+			Counterexamples: []string{"EDAC MC0: SError Interrupt on CPU1, code 0x00000000bf000002 -- SError"},
+		},
+		{
+			// arch/arm64/kernel/entry-common.c __panic_unhandled(): (2); traps.c bad_mode() before 5.14.
+			Code: kernelPanic, Verdict: Dying,
+			Match: `(?:Unhandled \S.* exception on CPU\d+, ESR 0x|Bad mode in .+ handler detected on CPU\d+, code 0x)`,
+			Title: "unhandled exception{in}",
+			Examples: []string{
+				"Unhandled 64-bit el1h sync exception on CPU1, ESR 0x0000000096000021 -- DABT (current EL)",
+				"Bad mode in Error handler detected on CPU2, code 0xbf000002 -- SError",
+			},
+			Counterexamples: []string{"Unhandled exception on CPU1: IRQ 7, ignored"},
+		},
+	}
+}

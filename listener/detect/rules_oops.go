@@ -1,0 +1,165 @@
+package detect
+
+// oopsRules are the messages of a kernel that has caught itself in an error it cannot carry on from in that task. With
+// kernel.panic_on_oops=1, which every kubelet sets, they are death notices; see Source.SetFatal.
+func oopsRules() []Rule {
+	return []Rule{
+		{
+			// arch/x86/mm/fault.c show_fault_oops(): (1), no pr_fmt. The second form is older than 5.1.
+			Code: kernelOops, Verdict: Oops,
+			Match: `BUG: (?:kernel NULL pointer dereference, address: |unable to handle kernel NULL pointer dereference at )`,
+			Title: "kernel NULL pointer dereference{in}",
+			Examples: []string{
+				"BUG: kernel NULL pointer dereference, address: 0000000000000000",
+				"BUG: unable to handle kernel NULL pointer dereference at 0000000000000008",
+			},
+			Counterexamples: []string{
+				"netconsole: seen before: BUG: kernel NULL pointer dereference, address: 0000000000000000",
+				"BUG: kernel NULL IN=eth0 OUT= BUG: kernel NULL pointer dereference, address: ",
+			},
+		},
+		{
+			// The same function. An address that is not NULL.
+			Code: kernelOops, Verdict: Oops,
+			Match: `BUG: unable to handle (?:page fault for address: |kernel paging request at )`,
+			Title: "kernel page fault{in}",
+			Examples: []string{
+				"BUG: unable to handle page fault for address: ffffc90000123000",
+				"BUG: unable to handle kernel paging request at ffffc90000123000",
+			},
+			Counterexamples: []string{"stress-ng[7]: BUG: unable to handle page fault for address: ffffc90000123000"},
+		},
+		{
+			// The same function: (2), in front of the above.
+			Code: kernelOops, Verdict: Oops,
+			Match: `(?:kernel tried to execute NX-protected page - exploit attempt\?|unable to execute userspace code \(SMEP\?\)) \(uid: `,
+			Title: "execution of a non-executable page{in}",
+			Examples: []string{
+				"kernel tried to execute NX-protected page - exploit attempt? (uid: 0)",
+				"unable to execute userspace code (SMEP?) (uid: 1000)",
+			},
+			Counterexamples: []string{"x86/mm: kernel tried to execute NX-protected page - exploit attempt? (uid: 0)"},
+		},
+		{
+			// lib/bug.c __report_bug(): (2), pr_fmt empty. Line numbers and build directories differ between builds.
+			Code: kernelOops, Verdict: Oops,
+			Match:           `kernel BUG at (?:/\S*/)?(\S+?):\d+!`,
+			Title:           "kernel BUG at $1{in}",
+			Examples:        []string{"kernel BUG at mm/slub.c:379!", "kernel BUG at /build/linux/fs/ext4/inode.c:2721!"},
+			Counterexamples: []string{"virtio_blk: kernel BUG at mm/slub.c:379!", "kernel BUG at your service"},
+		},
+		{
+			// arch/x86/kernel/dumpstack.c __die_header(): (4) "%s: %04lx [#%d]", with "Oops: " in front since 6.10. A fault
+			// of userspace reads "traps: foo[12] general protection fault ip:…".
+			Code: kernelOops, Verdict: Oops,
+			Match: `(?:Oops: )?general protection fault[^\n]*: [0-9a-f]{4} \[#\d+\]`,
+			Title: "general protection fault{in}",
+			Examples: []string{
+				"general protection fault: 0000 [#1] SMP PTI",
+				"general protection fault, probably for non-canonical address 0xdead000000000108: 0000 [#1] PREEMPT SMP NOPTI",
+				"Oops: general protection fault, probably for non-canonical address 0xdead000000000108: 0000 [#1] SMP NOPTI",
+			},
+			Counterexamples: []string{
+				"traps: bench[1234] general protection fault ip:7f00 sp:7ffc error:0 in libc.so.6[7f00+1000]",
+			},
+		},
+		{
+			// The same header behind a page fault, whose own line says more.
+			Code: kernelOops, Verdict: Oops,
+			Match: `(?:Oops: )?Oops: [0-9a-f]{4} \[#\d+\]`,
+			Title: "oops{in}", rank: vague,
+			Examples:        []string{"Oops: 0002 [#1] PREEMPT SMP NOPTI", "Oops: Oops: 0002 [#1] SMP NOPTI"},
+			Counterexamples: []string{"audit: Oops: 0002 [#1] SMP", "Oops: I did it again: 0002 #1"},
+		},
+		{
+			// The same header behind BUG() and everything that is built on it.
+			Code: kernelOops, Verdict: Oops,
+			Match: `(?:Oops: )?invalid opcode: [0-9a-f]{4} \[#\d+\]`,
+			Title: "invalid opcode{in}", rank: vague,
+			Examples:        []string{"invalid opcode: 0000 [#1] PREEMPT SMP NOPTI", "Oops: invalid opcode: 0000 [#1] SMP NOPTI"},
+			Counterexamples: []string{"traps: bench[1234] trap invalid opcode ip:401000 sp:7ffc error:0 in bench[400000+1000]"},
+		},
+		{
+			// The same header for the other traps of arch/x86/kernel/traps.c: divide error, stack segment, int3, bounds,
+			// alignment check, double fault, Bad pagetable, unexpected #NM exception, …
+			Code: kernelOops, Verdict: Oops,
+			Match: `(?:Oops: )?([A-Za-z][^:\[\n]{2,60}?)(?:, [^:\n]*)?: [0-9a-f]{4} \[#\d+\](?: [A-Z_]+)*$`,
+			Title: "$1{in}",
+			Examples: []string{
+				"divide error: 0000 [#1] SMP PTI",
+				"Oops: divide error: 0000 [#1] SMP NOPTI",
+				"Oops: unexpected #NM exception: 0000 [#1] SMP NOPTI",
+				"Bad pagetable: 000d [#1] PREEMPT SMP NOPTI",
+			},
+			Counterexamples: []string{
+				"usb 1-1: divide error: 0000 [#1] SMP PTI",
+				"bench: run 0042 [#1] of 12",
+			},
+		},
+		{
+			// arch/arm64/mm/fault.c die_kernel_fault(): (1), no pr_fmt.
+			Code: kernelOops, Verdict: Oops,
+			Match: `Unable to handle kernel NULL pointer dereference at virtual address [0-9a-f]`,
+			Title: "kernel NULL pointer dereference{in}",
+			Examples: []string{
+				"Unable to handle kernel NULL pointer dereference at virtual address 0000000000000000",
+			},
+			Counterexamples: []string{"test: Unable to handle kernel NULL pointer dereference at virtual address 0"},
+		},
+		{
+			Code: kernelOops, Verdict: Oops,
+			Match: `Unable to handle kernel (?:paging request|read from unreadable memory|write to read-only memory) at virtual address [0-9a-f]`,
+			Title: "kernel page fault{in}",
+			Examples: []string{
+				"Unable to handle kernel paging request at virtual address ffff800012345678",
+				"Unable to handle kernel write to read-only memory at virtual address ffff800010081000",
+			},
+			Counterexamples: []string{"Unable to handle paging request at virtual address ffff800012345678"},
+		},
+		{
+			// "execute from non-executable memory", "execution of user memory", "access to user memory outside uaccess
+			// routines" (5.13; "with fs=KERNEL_DS", "without uaccess routines" before).
+			Code: kernelOops, Verdict: Oops,
+			Match: `Unable to handle kernel (exec[a-z]+ (?:from|of) [a-z-]+ memory|access to user memory) ?[A-Za-z_= ]*at virtual address [0-9a-f]`,
+			Title: "kernel $1{in}",
+			Examples: []string{
+				"Unable to handle kernel execute from non-executable memory at virtual address ffff000012345678",
+				"Unable to handle kernel access to user memory outside uaccess routines at virtual address 0000aaaac8c40000",
+			},
+			Counterexamples: []string{"Unable to handle kernel access request: at virtual address limit"},
+		},
+		{
+			// arch/arm64/kernel/traps.c __die(): (0) "Internal error: %s: %016lx [#%d]", "%x" before 5.17. The reason is "Oops"
+			// behind a fault, which has a line of its own.
+			Code: kernelOops, Verdict: Oops,
+			Match: `Internal error: (?:Oops|Oops - BUG|Oops - BRK): [0-9a-f]{1,16} \[#\d+\]`,
+			Title: "oops{in}", rank: vague,
+			Examples: []string{
+				"Internal error: Oops: 0000000096000044 [#1] SMP",
+				"Internal error: Oops: 96000004 [#1] PREEMPT SMP",
+				"Internal error: Oops - BUG: 00000000f2000800 [#1] SMP",
+			},
+			Counterexamples: []string{"Internal error: Oops occurred"},
+		},
+		{
+			// The same for the reasons that stand for themselves: Undefined instruction, BTI, FPAC, CFI, synchronous external
+			// abort, …
+			Code: kernelOops, Verdict: Oops,
+			Match: `Internal error: (?:Oops - )?([^:\n]+): [0-9a-f]{1,16} \[#\d+\]`,
+			Title: "$1{in}",
+			Examples: []string{
+				"Internal error: Oops - Undefined instruction: 0000000002000000 [#1] SMP",
+				"Internal error: synchronous external abort: 0000000096000410 [#1] SMP",
+			},
+			Counterexamples: []string{"nvme nvme0: Internal error: synchronous external abort: 0000000096000410 [#1] SMP"},
+		},
+		{
+			// kernel/exit.c make_task_dead(): (1). The task stays, with whatever locks it holds.
+			Code: kernelOops, Verdict: Oops,
+			Match: `Fixing recursive fault but reboot is needed!`,
+			Title: "recursive fault of a dying task", rank: vague,
+			Examples:        []string{"Fixing recursive fault but reboot is needed!"},
+			Counterexamples: []string{"updater: Fixing recursive fault but reboot is needed!"},
+		},
+	}
+}

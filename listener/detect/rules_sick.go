@@ -1,0 +1,380 @@
+package detect
+
+// sickRules are reports of kernels that run on. Nothing is done about them; they are told.
+func sickRules() []Rule {
+	return []Rule{
+		// CPUs and tasks that do not get on. All of these can be made to panic.
+		{
+			// kernel/watchdog.c watchdog_timer_fn(): (0), pr_fmt "watchdog: ", "NMI watchdog: " up to 4.13.
+			Code: "SoftLockup", Verdict: Sick,
+			Match: `(?:NMI )?watchdog: BUG: soft lockup - CPU#\d+ stuck for \d+s! \[`,
+			Title: "soft lockup{in}", asks: true, stalls: true,
+			Examples:        []string{"watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [kworker/3:1:71]"},
+			Counterexamples: []string{"perf: watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [x:1]", "watchdog: Delayed init of the lockup detector failed: -22"},
+		},
+		{
+			// kernel/watchdog.c watchdog_hardlockup_check(): (0); kernel/watchdog_hld.c, pr_fmt "NMI watchdog: ", before 6.5;
+			// the reporting CPU in front since 6.13.
+			Code: "HardLockup", Verdict: Sick,
+			Match: `(?:NMI )?watchdog: (?:CPU\d+: )?Watchdog detected hard LOCKUP on cpu \d+`,
+			Title: "hard lockup{in}", asks: true, stalls: true,
+			Examples: []string{
+				"NMI watchdog: Watchdog detected hard LOCKUP on cpu 1",
+				"watchdog: Watchdog detected hard LOCKUP on cpu 3",
+				"watchdog: CPU3: Watchdog detected hard LOCKUP on cpu 3",
+			},
+			Counterexamples: []string{"NMI watchdog: Enabled. Permanently consumes one hw-PMU counter."},
+		},
+		{
+			// kernel/rcu/tree_stall.h, tree_exp.h: (3), pr_fmt "rcu: " since 4.19; tasks.h without.
+			Code: "RCUStall", Verdict: Sick,
+			Match: `(?:rcu: )?INFO: \w+ (?:self-detected stall on CPU|detected (?:expedited )?stalls on )`,
+			Title: "RCU stall{in}", asks: true, stalls: true,
+			Examples: []string{
+				"rcu: INFO: rcu_preempt self-detected stall on CPU",
+				"rcu: INFO: rcu_sched detected stalls on CPUs/tasks:",
+				"rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: { 1-...D } 21 jiffies s: 77 root: 0x2/.",
+				"INFO: rcu_tasks detected stalls on tasks:",
+			},
+			Counterexamples: []string{"rcu: Hierarchical RCU implementation.", "rcutorture: INFO: rcu_sched self-detected stall on CPU"},
+		},
+		{
+			Code: "RCUStall", Verdict: Sick,
+			Match: `rcu: (\w+) kthread starved for \d+ jiffies!`,
+			Title: "$1 kthread starved", rank: vague,
+			Examples:        []string{"rcu: rcu_preempt kthread starved for 5253 jiffies! g1881 f0x0 RCU_GP_WAIT_FQS(5) ->state=0x0 ->cpu=1"},
+			Counterexamples: []string{"rcu: \tOffload RCU callbacks from CPUs: (none)."},
+		},
+		{
+			// kernel/hung_task.c check_hung_task(): (3), no pr_fmt. A comm may contain anything.
+			Code: "TaskHung", Verdict: Sick,
+			Match: `INFO: task .{1,24}:\d+ blocked(?: in I/O wait)? for more than \d+ seconds\.`,
+			Title: "task hung{in}", asks: true,
+			Examples: []string{
+				"INFO: task jbd2/vda1-8:231 blocked for more than 120 seconds.",
+				"INFO: task kworker/u8:3:77 blocked in I/O wait for more than 241 seconds.",
+			},
+			Counterexamples: []string{
+				"Future hung task reports are suppressed, see sysctl kernel.hung_task_warnings",
+				"INFO: task dd:12 blocked on a mutex likely owned by task dd:11.",
+			},
+		},
+		{
+			// kernel/workqueue.c wq_watchdog_timer_fn(): (0), no pr_fmt.
+			Code: "WorkqueueLockup", Verdict: Sick,
+			Match:           `BUG: workqueue lockup - pool`,
+			Title:           "workqueue lockup",
+			Examples:        []string{"BUG: workqueue lockup - pool cpus=1 node=0 flags=0x0 nice=0 stuck for 31s!"},
+			Counterexamples: []string{"workqueue: blk_mq_run_work_fn hogged CPU for >10000us 4 times, consider switching to WQ_UNBOUND"},
+		},
+
+		// Memory that is short or broken.
+		{
+			// mm/oom_kill.c __oom_kill_process(): (3), "%s: Killed process"; (3) "%s: Kill process %d (%s) score" before 5.1. A
+			// container at its own limit says "Memory cgroup out of memory", which is nobody's illness.
+			Code: "OOMKilling", Verdict: Sick,
+			Match: `Out of memory(?: \(oom_kill_allocating_task\))?: Kill(?:ed)? process \d+ \((.*?)\)`,
+			Title: "out of memory, killed $1",
+			Examples: []string{
+				"Out of memory: Killed process 4242 (java) total-vm:8388608kB, anon-rss:4194304kB, file-rss:0kB, shmem-rss:0kB, UID:1000 pgtables:8264kB oom_score_adj:985",
+				"Out of memory: Kill process 4242 (java) score 912 or sacrifice child",
+			},
+			Counterexamples: []string{
+				"Memory cgroup out of memory: Killed process 4242 (java) total-vm:8388608kB, anon-rss:4194304kB, file-rss:0kB, shmem-rss:0kB, UID:1000 pgtables:8264kB oom_score_adj:985",
+				"Out of memory and no killable processes...",
+			},
+		},
+		{
+			// mm/slub.c slab_out_of_memory(): (4), limited by ___ratelimit; mm/slab.c before 6.8.
+			Code: "SlabAllocationFailure", Verdict: Sick,
+			Match: `SL[AU]B: Unable to allocate memory on (?:CPU \d+ \(of node \d+\) on )?node -?\d+[, ]`,
+			Title: "slab allocation failure",
+			Remedy: "the kernel found no page for a slab cache: below 5.9 mostly kernel-memory accounting of dead cgroups (boot with " +
+				"cgroup.memory=nokmem, or take a newer kernel and cgroup v2), else reserve more memory for the system",
+			Examples: []string{
+				"SLUB: Unable to allocate memory on node -1, gfp=0x6080c0(GFP_KERNEL|__GFP_ZERO)",
+				"SLUB: Unable to allocate memory on CPU 3 (of node 0) on node -1, gfp=0xcc0(GFP_KERNEL)",
+				"SLUB: Unable to allocate memory on node -1 (gfp=0x20)",
+			},
+			Counterexamples: []string{"SLUB: HWalign=64, Order=0-3, MinObjects=0, CPUs=2, Nodes=1"},
+		},
+		{
+			// mm/page_alloc.c warn_alloc(): (4), the comm of the allocating task in front.
+			Code: "PageAllocationFailure", Verdict: Sick,
+			Match: `.{1,24}: page allocation failure: order:(\d+), mode:0x`,
+			Title: "page allocation failure of order $1{in}", asks: true,
+			Examples:        []string{"kworker/0:1: page allocation failure: order:4, mode:0x40dc0(GFP_KERNEL|__GFP_COMP|__GFP_ZERO), nodemask=(null),cpuset=/,mems_allowed=0"},
+			Counterexamples: []string{"warn_alloc: 12 callbacks suppressed", "page allocation failure: order:4, mode:0x40dc0"},
+		},
+		{
+			// lib/list_debug.c: (3), then BUG or WARNING.
+			Code: "MemoryCorruption", Verdict: Sick,
+			Match: `list_(add|del) corruption[.,] `,
+			Title: "list_$1 corruption{in}", heads: true,
+			Examples: []string{
+				"list_del corruption. prev->next should be ffff88800a4f1508, but was 0000000000000000. (prev=ffff88800a4f1408)",
+				"list_add corruption. next->prev should be prev (ffff888), but was dead000000000122. (next=ffff888).",
+				"list_del corruption, ffff88800a4f1508->next is LIST_POISON1 (dead000000000100)",
+			},
+			Counterexamples: []string{"list_sort_test: list_add corruption. not found"},
+		},
+		{
+			// lib/refcount.c refcount_warn_saturate(): (4), in a WARNING.
+			Code: "MemoryCorruption", Verdict: Sick,
+			Match: `refcount_t: ([a-z0-9 ]+; [a-z-]+(?: [a-z]+)?)\.$`,
+			Title: "refcount_t: $1{in}", heads: true,
+			Examples:        []string{"refcount_t: underflow; use-after-free.", "refcount_t: saturated; leaking memory."},
+			Counterexamples: []string{"lkdtm: refcount_t: underflow; use-after-free."},
+		},
+		{
+			// mm/usercopy.c usercopy_abort(): (0), pr_fmt "usercopy: ", then BUG.
+			Code: "MemoryCorruption", Verdict: Sick,
+			Match: `usercopy: Kernel memory (exposure|overwrite) attempt detected (?:from|to) `,
+			Title: "usercopy: kernel memory $1 attempt{in}", heads: true,
+			Examples:        []string{"usercopy: Kernel memory exposure attempt detected from SLUB object 'kmalloc-64' (offset 0, size 96)!"},
+			Counterexamples: []string{"Invalid option string for hardened_usercopy: 'x'"},
+		},
+		{
+			// mm/kasan/report.c print_error_description(), mm/kfence/report.c: (3), no pr_fmt in either.
+			Code: "MemoryCorruption", Verdict: Sick,
+			Match: `BUG: (KASAN|KFENCE|KMSAN): ([a-zA-Z /-]+?) in (\S+?)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?(?: \[\S+\])?\s*$`,
+			Title: "$1: $2 in $3",
+			Examples: []string{
+				"BUG: KASAN: slab-use-after-free in boom_init+0x1a0/0x1000 [boom]",
+				"BUG: KFENCE: out-of-bounds read in test_out_of_bounds_read+0xa6/0x234\n",
+			},
+			Counterexamples: []string{"kasan: test: BUG: KASAN: slab-use-after-free in x+0x1/0x2", "kasan: KernelAddressSanitizer initialized (generic)"},
+		},
+		{
+			// mm/page_alloc.c bad_page(), mm/memory.c print_bad_pte(), kernel/fork.c check_mm(): (1).
+			Code: "MemoryCorruption", Verdict: Sick,
+			Match: `BUG: Bad (page state|page map|page cache|rss-counter state) (?:in process |mm:)`,
+			Title: "bad $1",
+			Examples: []string{
+				"BUG: Bad page state in process kswapd0  pfn:12345",
+				"BUG: Bad rss-counter state mm:00000000a1b2c3d4 type:MM_ANONPAGES val:3",
+			},
+			Counterexamples: []string{"BUG: Bad page state: 12 messages suppressed"},
+		},
+		{
+			// mm/slub.c slab_bug(): (3) "BUG %s (%s): %pV".
+			Code: "MemoryCorruption", Verdict: Sick,
+			Match: `BUG (\S+) \((?:Not tainted|Tainted: [A-Z ]+)\): (.+)`,
+			Title: "slab $1: $2",
+			Examples: []string{
+				"BUG kmalloc-64 (Tainted: G           OE     ): Right Redzone overwritten",
+				"BUG dentry (Not tainted): Poison overwritten",
+			},
+			Counterexamples: []string{"BUG dentry (probably): Poison overwritten"},
+		},
+
+		// Kernel code that knows better.
+		{
+			// kernel/panic.c __warn(): (4), no pr_fmt. First the form up to 6.18.
+			Code: kernelWarning, Verdict: Sick,
+			Match: `WARNING: CPU: \d+ PID: \d+ at (?:\S+?:\d+ )?(\S+?)\+0x`,
+			Title: "WARNING in $1",
+			Examples: []string{
+				"WARNING: CPU: 1 PID: 170 at kernel/workqueue.c:3012 __flush_work+0x1d2/0x250",
+				"WARNING: CPU: 0 PID: 1 at boom_init+0x12/0x40 [boom]",
+			},
+			Counterexamples: []string{"WARNING: CPU: frequency scaling is off", "systemd[1]: WARNING: CPU: 1 PID: 1 at x.c:1 x+0x1/0x2"},
+		},
+		{
+			Code: kernelWarning, Verdict: Sick,
+			Match: `WARNING: (?:\S+:\d+ )?at (\S+?)\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\S+\])?, CPU#\d+: `,
+			Title: "WARNING in $1",
+			Examples: []string{
+				"WARNING: kernel/workqueue.c:4278 at __flush_work+0x1d2/0x250, CPU#1: kworker/1:1/44",
+				"WARNING: boom.c:77 at boom_init+0x12/0x40 [boom], CPU#0: insmod/170",
+			},
+			Counterexamples: []string{"WARNING: possible circular locking dependency detected"},
+		},
+		{
+			// kernel/sched/core.c __schedule_bug(), __might_resched(): (3).
+			Code: "KernelBug", Verdict: Sick,
+			Match: `BUG: (scheduling while atomic|sleeping function called from invalid context)(?:: | at )`,
+			Title: "$1{in}", asks: true,
+			Examples: []string{
+				"BUG: scheduling while atomic: insmod/170/0x00000002",
+				"BUG: sleeping function called from invalid context at kernel/locking/mutex.c:283",
+			},
+			Counterexamples: []string{"rt-tests: BUG: scheduling while atomic: x/1/0x00000002"},
+		},
+		{
+			// kernel/locking/spinlock_debug.c spin_dump(): (0); kernel/workqueue.c process_one_work(): (3).
+			Code: "KernelBug", Verdict: Sick,
+			Match: `BUG: (?:((?:spinlock|rwlock) [a-z ]+) on CPU#\d+, |(workqueue leaked) )`,
+			Title: "$1$2{in}",
+			Examples: []string{
+				"BUG: spinlock bad magic on CPU#1, swapper/1/0",
+				"BUG: workqueue leaked atomic, lock or RCU: kworker/0:1[12]",
+			},
+			Counterexamples: []string{"BUG: MAX_LOCKDEP_ENTRIES too low!"},
+		},
+		{
+			// lib/ubsan.c ubsan_prologue(): (3).
+			Code: "KernelBug", Verdict: Sick,
+			Match: `UBSAN: (\S+) in (\S+?):\d+:\d+$`,
+			Title: "UBSAN: $1 in $2", heads: true,
+			Examples:        []string{"UBSAN: array-index-out-of-bounds in drivers/net/foo.c:12:34"},
+			Counterexamples: []string{"UBSAN: enabled"},
+		},
+
+		// Hardware.
+		{
+			// arch/x86/kernel/cpu/mce/core.c __print_mce(), mce_panic(): (0), pr_fmt "mce: ". Without "Exception" it was found
+			// by polling, and as a rule corrected.
+			Code: "HardwareError", Verdict: Sick,
+			Match: `mce: \[Hardware Error\]: (?:CPU \d+: Machine Check Exception: |Machine check: )`,
+			Title: "machine check exception",
+			Examples: []string{
+				"mce: [Hardware Error]: CPU 1: Machine Check Exception: 5 Bank 3: be00000000800400",
+				"mce: [Hardware Error]: Machine check: Processor context corrupt",
+			},
+			Counterexamples: []string{
+				"mce: [Hardware Error]: Machine check events logged",
+				"mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 5: 8c00004000010090",
+			},
+		},
+		{
+			// drivers/acpi/apei/ghes.c ghes_print_estatus(): "{n}" counts the events of this boot. What happened before it is
+			// told by bert.c without.
+			Code: "HardwareError", Verdict: Sick,
+			Match:           `\{\d+\}\[Hardware Error\]: event severity: (fatal|recoverable)`,
+			Title:           "$1 hardware error (APEI)",
+			Examples:        []string{"{1}[Hardware Error]: event severity: fatal", "{12}[Hardware Error]: event severity: recoverable"},
+			Counterexamples: []string{"{1}[Hardware Error]: event severity: corrected", "[Hardware Error]: event severity: fatal"},
+		},
+		{
+			// drivers/edac/edac_mc.c edac_ue_error(): (0). CE are corrected ones.
+			Code: "HardwareError", Verdict: Sick,
+			Match:           `EDAC MC\d+: \d+ UE `,
+			Title:           "uncorrected memory error",
+			Examples:        []string{"EDAC MC0: 1 UE memory read error on CPU_SrcID#0_MC#0_Chan#0_DIMM#0 (channel:0 slot:0 page:0x1234 offset:0x0 grain:32)"},
+			Counterexamples: []string{"EDAC MC0: 1 CE memory read error on CPU_SrcID#0_MC#0_Chan#0_DIMM#0 (channel:0 slot:0)", "EDAC MC: Ver: 3.0.0"},
+		},
+		{
+			// mm/memory-failure.c: (3), pr_fmt "Memory failure: "; arch/x86/kernel/cpu/mce/core.c kill_me_maybe(): (3).
+			Code: "HardwareError", Verdict: Sick,
+			Match: `(?:Memory failure: 0x[0-9a-f]+: |mce: Uncorrected hardware memory error in user-access at )`,
+			Title: "memory failure",
+			Examples: []string{
+				"Memory failure: 0x12345: recovery action for dirty LRU page: Recovered",
+				"mce: Uncorrected hardware memory error in user-access at 1234567000",
+			},
+			Counterexamples: []string{"Injecting memory failure for pfn 0x12345 at process virtual address 0x7f00"},
+		},
+
+		// File systems and disks.
+		{
+			// fs/ext4/super.c __ext4_error(), __ext4_std_error(): (2).
+			Code: "FilesystemError", Verdict: Sick,
+			Match: `EXT4-fs error \(device [^\s)]+\)(?: in|:) (\w+):\d+: `,
+			Title: "EXT4-fs error in $1",
+			Examples: []string{
+				"EXT4-fs error (device vda1): ext4_find_entry:1455: inode #2: comm ls: reading directory lblock 0",
+				"EXT4-fs error (device nvme0n1p1) in ext4_reserve_inode_write:5764: Journal has aborted",
+			},
+			Counterexamples: []string{"EXT4-fs (vda1): mounted filesystem with ordered data mode. Quota mode: none.", "EXT4-fs warning (device vda1): ext4_resize_begin:73: x"},
+		},
+		{
+			// fs/ext4/super.c ext4_handle_error(): (2). A remount that somebody asked for reads "re-mounted".
+			Code: "FilesystemError", Verdict: Sick,
+			Match: `EXT4-fs \([^\s)]+\): Remounting filesystem read-only$`,
+			Title: "EXT4-fs remounted read-only", rank: vague,
+			Examples:        []string{"EXT4-fs (vda1): Remounting filesystem read-only"},
+			Counterexamples: []string{"EXT4-fs (vda1): re-mounted. Opts: (null). Quota mode: none."},
+		},
+		{
+			// fs/xfs/xfs_fsops.c xfs_do_force_shutdown(), xfs_error.c xfs_corruption_error(), xfs_log.c: (1).
+			Code: "FilesystemError", Verdict: Sick,
+			Match: `XFS \([^\s)]+\): (?:Corruption detected\. Unmount and run xfs_repair|.*Shutting down filesystem|` +
+				`Filesystem has been shut down due to log error)`,
+			Title: "XFS corruption or shutdown",
+			Examples: []string{
+				"XFS (nvme1n1): Corruption detected. Unmount and run xfs_repair",
+				"XFS (nvme1n1): Log I/O Error (0x2) detected at xlog_ioend_work+0x6e/0x70 [xfs] (fs/xfs/xfs_log.c:1378).  Shutting down filesystem.",
+				"XFS (dm-0): Corruption of in-memory data detected.  Shutting down filesystem",
+			},
+			Counterexamples: []string{"XFS (nvme1n1): Unmounting Filesystem 2b1c", "XFS (nvme1n1): Ending clean mount"},
+		},
+		{
+			// fs/btrfs/messages.c __btrfs_handle_fs_error(), btrfs_handle_fs_error's "forced readonly": (2), (6).
+			Code: "FilesystemError", Verdict: Sick,
+			Match: `BTRFS(?:: error \(device [^)]+\) in \S+:\d+: errno=| info \(device [^)]+\): forced readonly)`,
+			Title: "BTRFS error",
+			Examples: []string{
+				"BTRFS: error (device vda1: state A) in btrfs_run_delayed_refs:2149: errno=-5 IO failure",
+				"BTRFS info (device vda1: state EA): forced readonly",
+			},
+			Counterexamples: []string{"BTRFS info (device vda1): using free space tree"},
+		},
+		{
+			// fs/buffer.c buffer_io_error(), fs/ext4/page-io.c, block/blk-mq.c blk_print_req_error(): (3). Not fd0 and sr0: a
+			// machine without a medium in its drive is well.
+			Code: "IOError", Verdict: Sick,
+			Match: `(?:Buffer I/O error on dev(?:ice)? |(?:blk_update_request: |print_req_error: )?(?:I/O|critical medium) error, dev )` +
+				`(?:nvme|xvd|sd|vd|md|dm-)`,
+			Title: "block I/O error",
+			Examples: []string{
+				"Buffer I/O error on dev nvme1n1, logical block 0, async page read",
+				"I/O error, dev nvme1n1, sector 2048 op 0x0:(READ) flags 0x80700 phys_seg 1 prio class 2",
+				"blk_update_request: I/O error, dev sda, sector 2048 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 0",
+				"print_req_error: I/O error, dev xvdf, sector 2048",
+			},
+			Counterexamples: []string{"blk_update_request: I/O error, dev fd0, sector 0 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 0"},
+		},
+		{
+			// drivers/nvme/host/pci.c nvme_timeout(), nvme_warn_reset(): (4), dev_warn.
+			Code: "StorageTimeout", Verdict: Sick,
+			Match: `nvme nvme\d+: (?:I/O .*QID \d+ timeout, (?:aborting|reset controller|disable controller)|controller is down; will reset: )`,
+			Title: "nvme timeout",
+			Examples: []string{
+				"nvme nvme0: I/O 12 QID 3 timeout, aborting",
+				"nvme nvme0: I/O tag 12 (100c) opcode 0x1 (I/O Cmd) QID 3 timeout, aborting req_op:WRITE(1) size:4096",
+				"nvme nvme1: controller is down; will reset: CSTS=0x3, PCI_STATUS=0x10",
+			},
+			Counterexamples: []string{"nvme nvme0: I/O 12 QID 3 timeout, completion polled"},
+		},
+
+		// Network.
+		{
+			// net/core/dev.c netdev_wait_allrefs_any(): (0), every 10 s.
+			Code: "NetdevRefcountLeak", Verdict: Sick,
+			Match: `unregister_netdevice: waiting for \S+ to become free\. Usage count = -?\d+`,
+			Title: "network device reference leaked (unregister_netdevice)",
+			Remedy: "a reference to a deleted network device was leaked: its network namespace never goes away, pods hang in deletion " +
+				"and new ones on the same lock; only a reboot frees it, so drain and reboot the node, and take a newer kernel",
+			Examples: []string{
+				"unregister_netdevice: waiting for lo to become free. Usage count = 2",
+				"unregister_netdevice: waiting for vethb3f2a1c to become free. Usage count = -1",
+			},
+			Counterexamples: []string{"netconsole: unregister_netdevice: waiting for lo to become free. Usage count = 2", "unregister_netdevice: device eth0/00000000 never was registered"},
+		},
+		{
+			// net/sched/sch_generic.c dev_watchdog(): (2) netdev_crit since 6.5 and in later stable kernels; a WARNING before.
+			Code: "NetdevWatchdog", Verdict: Sick,
+			Match: `(?:(?:\S+ \S+ )?\S+(?: \(\w+\))?: NETDEV WATCHDOG: CPU: \d+: transmit queue \d+ timed out|` +
+				`NETDEV WATCHDOG: \S+ \(\S*\): transmit queue \d+ timed out)`,
+			Title: "NETDEV WATCHDOG: transmit queue timed out", heads: true,
+			Examples: []string{
+				"ena 0000:00:05.0 eth0: NETDEV WATCHDOG: CPU: 1: transmit queue 3 timed out 5120 ms",
+				"NETDEV WATCHDOG: eth0 (ena): transmit queue 3 timed out",
+			},
+			Counterexamples: []string{"a log of: eth0 NETDEV WATCHDOG transmit queue 3 timed out", "ena 0000:00:05.0 eth0: Link up"},
+		},
+		{
+			// drivers/net/ethernet/amazon/ena/ena_netdev.c: (3), netif_err and dev_err.
+			Code: "NetdevReset", Verdict: Sick,
+			Match: `ena \S+?(?: \S+?)?: (Keep alive watchdog timeout|Potential MSIX issue on \wx side|Reset attempt failed\. Can not reset the device)`,
+			Title: "ena: $1",
+			Examples: []string{
+				"ena 0000:00:05.0 eth0: Keep alive watchdog timeout.",
+				"ena 0000:00:05.0 eth0: Potential MSIX issue on Rx side Queue = 2. Reset the device",
+				"ena 0000:00:05.0: Reset attempt failed. Can not reset the device",
+			},
+			Counterexamples: []string{"ena 0000:00:05.0: Device reset completed successfully"},
+		},
+	}
+}

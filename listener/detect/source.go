@@ -1,0 +1,138 @@
+package detect
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// maxLives bounds how many kernels a Source tells apart. One address has one kernel, its previous boot, and whoever
+// forges datagrams from it.
+const maxLives = 4
+
+// A Source is what is known of one sender of records. It owns neither socket nor clock: time is an argument, and
+// Deadline says when Flush wants to be called. It is not safe for concurrent use.
+//
+// Records that claim different boots, or prove it with different secrets, are kept apart, so that nobody who shares an
+// address can speak in another's name, end its incident or hide it.
+type Source struct {
+	cfg   *Config
+	table *table
+	addr  netip.AddrPort
+	lives []*life // the one heard last is last
+
+	panicOnOops, kdump bool
+}
+
+// NewSource starts watching a sender. Call cfg.Compile before; without it the user's rules are not asked.
+func NewSource(cfg *Config, addr netip.AddrPort) *Source {
+	s := &Source{cfg: cfg, table: cfg.table, addr: addr, panicOnOops: cfg.PanicOnOops}
+	if s.table == nil {
+		s.table = builtinTable()
+	}
+	return s
+}
+
+// SetFatal says what the sender's kernel does after an oops, as its canary tells: panicOnOops is kernel.panic_on_oops,
+// kdump whether a crash kernel is loaded. An oops is then a death notice even though no panic line may ever come: with
+// kdump oops_end (arch/x86/kernel/dumpstack.c) starts the crash kernel before panic is called, and from 7.0 on kernels
+// with kernel.panic≠0 send nothing in a panic at all.
+func (s *Source) SetFatal(panicOnOops, kdump bool) {
+	s.panicOnOops, s.kdump = panicOnOops, kdump
+}
+
+// Push takes one record and emits what it proves.
+//
+// A record that kills is emitted at once, as an Incident that is not Complete; when the source has fallen silent it is
+// emitted once more, with the whole trace and its final names. In between it is emitted again if a record proves more
+// about who died. An oops is emitted the same way, and as dying if it escalates. Sick reports are emitted when they are
+// over, Complete, and no more than once in ten minutes each.
+func (s *Source) Push(now time.Time, r *netconsole.Record, emit func(Incident)) {
+	s.Flush(now, emit)
+	s.life(r, emit).push(now, r, emit)
+}
+
+// Flush completes the incidents that are due.
+func (s *Source) Flush(now time.Time, emit func(Incident)) {
+	for _, l := range s.lives {
+		if l.report != nil && !l.report.due.After(now) {
+			l.complete(emit)
+		}
+	}
+}
+
+// Deadline is when Flush should be called at the latest, zero if there is nothing to wait for.
+func (s *Source) Deadline() time.Time {
+	var t time.Time
+	for _, l := range s.lives {
+		if l.report != nil && (t.IsZero() || l.report.due.Before(t)) {
+			t = l.report.due
+		}
+	}
+	return t
+}
+
+// Silent is for the caller who misses the source's canaries: its kernel, if it had an oops and was running on, is
+// emitted as dying. It reports whether there was one.
+func (s *Source) Silent(now time.Time, emit func(Incident)) bool {
+	s.Flush(now, emit)
+	if len(s.lives) == 0 {
+		return false
+	}
+	l := s.lives[len(s.lives)-1]
+	if l.wound == nil || l.death != nil {
+		return false
+	}
+	inc := *l.wound
+	inc.Verdict, inc.Time = Dying, now
+	inc.Trace = texts(l.ring.all())
+	l.wound = nil
+	l.death = &death{id: inc.Identity, at: now, presumed: true}
+	emit(inc)
+	return true
+}
+
+// life finds whose record it is.
+func (s *Source) life(r *netconsole.Record, emit func(Incident)) *life {
+	id := r.Identity()
+	for i := len(s.lives) - 1; i >= 0; i-- {
+		if l := s.lives[i]; l.extended == r.Extended && l.id.Boot == id.Boot && l.id.Gasp == id.Gasp {
+			return s.heard(i)
+		}
+	}
+	if r.Missing > 0 && id.Boot == "" && id.Gasp == "" {
+		// What tells whose it is may be among what is missing. An incident claims no more than its record does.
+		for i := len(s.lives) - 1; i >= 0; i-- {
+			if s.lives[i].extended == r.Extended {
+				return s.heard(i)
+			}
+		}
+	}
+
+	if len(s.lives) == maxLives {
+		if s.lives[0].report != nil {
+			s.lives[0].complete(emit)
+		}
+		s.lives = slices.Delete(s.lives, 0, 1)
+	}
+	l := &life{source: s, extended: r.Extended, id: id}
+	s.lives = append(s.lives, l)
+	return l
+}
+
+// heard makes the life at i the one heard last.
+func (s *Source) heard(i int) *life {
+	l := s.lives[i]
+	if i < len(s.lives)-1 {
+		s.lives = append(slices.Delete(s.lives, i, i+1), l)
+	}
+	return l
+}
+
+// isCanary reports whether the record is a canary of the sender's configurator: proof of the channel, not a log line.
+func isCanary(r *netconsole.Record) bool {
+	return !r.FromKernel() && strings.HasPrefix(r.Text, "lastgasp: canary ")
+}

@@ -1,0 +1,185 @@
+// Package kube is cleanup.Cluster on client-go, and the only code of lastgasp that speaks Kubernetes.
+//
+// Nodes are watched, trimmed to what is needed to find one by its address, and KernelPanics without their traces;
+// everything else is read when it is needed. There is no pod informer: the pods of one node are a look-up in the API server's index, all pods of a large cluster
+// are gigabytes. Decisions are not made here. Every write names the UID and resourceVersion it was decided on.
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/kube/v1alpha1"
+)
+
+// manager names this program in managedFields, in the User-Agent and in a pod's termination-by annotation.
+const manager = "lastgasp-listener"
+
+// Config says which cluster and under which name.
+type Config struct {
+	// REST reaches the API server. Rate limits, content type and user agent are set here, on a copy.
+	REST *rest.Config
+	// Annotations are the keys under which a pod is told how it died. Other keys than the default ones must be allowed in
+	// packaging/kubernetes/base/policy.yaml too, else the API server denies the writes.
+	Annotations Annotations
+	// Replica is this listener's name in events; empty means lastgasp-listener.
+	Replica string
+	// Log is for what is worth knowing and nobody is told as an error. Nil discards.
+	Log *slog.Logger
+}
+
+// Annotations are keys of pod annotations; an empty one means the default.
+type Annotations struct {
+	Reason string // why: the panic's headline; lastgasp.dev/termination-reason
+	Code   string // the incident's code; lastgasp.dev/termination-code
+	By     string // who says so; lastgasp.dev/termination-by
+}
+
+// Cluster is one Kubernetes cluster as the listener's service account may see and change it.
+type Cluster struct {
+	core    kubernetes.Interface // protobuf
+	records rest.Interface       // KernelPanics, JSON: custom resources have no protobuf
+	keys    Annotations
+	replica string
+	log     *slog.Logger
+
+	nodes         cache.SharedIndexInformer
+	recordCache   cache.SharedIndexInformer
+	departed      departed
+	attachments   attachments
+	events        chan *eventsv1.Event
+	eventsDropped atomic.Int64
+}
+
+var _ cleanup.Cluster = (*Cluster)(nil)
+
+// New returns a Cluster that answers once Run has filled its caches. It sends nothing.
+func New(cfg Config) (*Cluster, error) {
+	if cfg.REST == nil {
+		return nil, errors.New("connect to cluster: no client configuration")
+	}
+	keys, err := cfg.Annotations.complete()
+	if err != nil {
+		return nil, err
+	}
+	core, records, err := clients(cfg.REST)
+	if err != nil {
+		return nil, fmt.Errorf("connect to cluster: %w", err)
+	}
+	c := &Cluster{
+		core:    core,
+		records: records,
+		keys:    keys,
+		replica: cfg.Replica,
+		log:     cfg.Log,
+		events:  make(chan *eventsv1.Event, eventsQueued),
+	}
+	if c.replica == "" {
+		c.replica = manager
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	c.attachments.list = func(ctx context.Context) (map[string]int, error) { return listAttachments(ctx, core) }
+	if c.nodes, err = newNodeInformer(core); err != nil {
+		return nil, fmt.Errorf("watch nodes: %w", err)
+	}
+	if c.recordCache, err = newRecordInformer(records); err != nil {
+		return nil, fmt.Errorf("watch records: %w", err)
+	}
+	return c, nil
+}
+
+// clients returns the client of the built-in types and that of KernelPanics, on one connection. client-go's own rate
+// limit is off: fairness is the API server's, concurrency is bounded by cleanup.
+func clients(given *rest.Config) (*kubernetes.Clientset, *rest.RESTClient, error) {
+	cfg := rest.CopyConfig(given)
+	cfg.QPS = -1
+	cfg.UserAgent = manager
+	cfg.WarningHandler = rest.NoWarnings{}
+	cfg.ContentType = runtime.ContentTypeProtobuf
+	cfg.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	conn, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	core, err := kubernetes.NewForConfigAndClient(cfg, conn)
+	if err != nil {
+		return nil, nil, err
+	}
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		return nil, nil, err
+	}
+	gv := v1alpha1.GroupVersion()
+	cfg.APIPath = "/apis"
+	cfg.GroupVersion = &gv
+	cfg.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	cfg.ContentType = runtime.ContentTypeJSON
+	cfg.AcceptContentTypes = runtime.ContentTypeJSON
+	records, err := rest.RESTClientForConfigAndClient(cfg, conn)
+	return core, records, err
+}
+
+// Run watches Nodes and KernelPanics and writes events until ctx ends. It must be called once.
+func (c *Cluster) Run(ctx context.Context) error {
+	for what, inf := range map[string]cache.SharedIndexInformer{"nodes": c.nodes, "records": c.recordCache} {
+		err := inf.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
+			if !errors.Is(err, io.EOF) && !apierrors.IsResourceExpired(err) { // every watch ends so once in a while
+				c.log.Warn("watch interrupted", "of", what, "err", err)
+			}
+		})
+		if err != nil {
+			return fmt.Errorf("watch %s: %w", what, err)
+		}
+	}
+	if _, err := c.nodes.AddEventHandler(c.departed.handler()); err != nil {
+		return fmt.Errorf("watch nodes: %w", err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { c.nodes.RunWithContext(ctx) })
+	wg.Go(func() { c.recordCache.RunWithContext(ctx) })
+	wg.Go(func() { c.writeEvents(ctx) })
+	wg.Wait()
+	return nil
+}
+
+// Synced reports whether both caches have been filled once. Before that no node is found and no record is listed.
+func (c *Cluster) Synced() bool { return c.nodes.HasSynced() && c.recordCache.HasSynced() }
+
+// complete fills in the default keys and refuses what the API server would not take.
+func (k Annotations) complete() (Annotations, error) {
+	for _, key := range []struct {
+		value    *string
+		fallback string
+	}{
+		{&k.Reason, prefix + "termination-reason"},
+		{&k.Code, prefix + "termination-code"},
+		{&k.By, prefix + "termination-by"},
+	} {
+		if *key.value == "" {
+			*key.value = key.fallback
+		}
+		// The API server lower-cases keys before it looks at them (apimachinery pkg/api/validation/objectmeta.go).
+		if problems := validation.IsQualifiedName(strings.ToLower(*key.value)); len(problems) > 0 {
+			return k, fmt.Errorf("annotation key %q: %s", *key.value, strings.Join(problems, "; "))
+		}
+	}
+	return k, nil
+}

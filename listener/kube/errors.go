@@ -1,0 +1,60 @@
+package kube
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lastgasp/lastgasp/listener/cleanup"
+)
+
+// errNotSynced passes: the first answer of the API server is still under way.
+var errNotSynced = errors.New("the cache is not filled yet")
+
+// explain says what was tried and adds the sentinel of cleanup that the API server's answer stands for, if any. The
+// answer itself stays in the chain.
+func explain(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	what := fmt.Sprintf(format, args...)
+	if s := sentinel(err); s != nil {
+		return fmt.Errorf("%s: %w: %w", what, s, err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// sentinel is nil for everything that may pass and is worth repeating: 429, 5xx, time-outs, a server that is away.
+// client-go has by then honoured Retry-After several times.
+func sentinel(err error) error {
+	switch {
+	case apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse):
+		// "404 page not found": the path is not served. The CRD is missing, not the object.
+		return nil
+	case apierrors.IsNotFound(err):
+		return cleanup.ErrNotFound
+	case apierrors.IsAlreadyExists(err):
+		return cleanup.ErrExists
+	case apierrors.IsConflict(err), otherUID(err):
+		return cleanup.ErrConflict
+	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err),
+		apierrors.IsRequestEntityTooLargeError(err):
+		return cleanup.ErrDenied
+	}
+	return nil
+}
+
+// otherUID recognizes a patch that named another UID than the object has. The API server takes it for an attempt to
+// change an immutable field and answers 422, not 409.
+func otherUID(err error) bool {
+	var s apierrors.APIStatus
+	if !apierrors.IsInvalid(err) || !errors.As(err, &s) || s.Status().Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(s.Status().Details.Causes, func(c metav1.StatusCause) bool {
+		return c.Field == "metadata.uid"
+	})
+}

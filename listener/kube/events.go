@@ -1,0 +1,101 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/lastgasp/lastgasp/listener/cleanup"
+)
+
+const (
+	eventsQueued = 1000
+	// eventPatience is how long an event is tried again while the API server is away; those behind it wait as long.
+	eventPatience = time.Minute
+	eventRetry    = 2 * time.Second
+	eventNoteSize = 1024 // bytes; the API server refuses longer ones
+)
+
+// Tell implements cleanup.Cluster. Events beyond a thousand waiting ones are dropped and counted.
+func (c *Cluster) Tell(e cleanup.Event) {
+	select {
+	case c.events <- eventFrom(e, c.replica, time.Now()):
+	default:
+		c.eventsDropped.Add(1)
+	}
+}
+
+// writeEvents writes what Tell queued, one at a time, until ctx ends.
+func (c *Cluster) writeEvents(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-c.events:
+			if err := c.writeEvent(ctx, e); err != nil && ctx.Err() == nil {
+				c.log.Warn("event not written", "reason", e.Reason, "regarding", e.Regarding.Name, "err", err)
+			}
+		}
+		if n := c.eventsDropped.Swap(0); n > 0 {
+			c.log.Warn("events dropped: too many waiting", "count", n)
+		}
+	}
+}
+
+func (c *Cluster) writeEvent(ctx context.Context, e *eventsv1.Event) error {
+	ctx, cancel := context.WithTimeout(ctx, eventPatience)
+	defer cancel()
+	for {
+		_, err := c.core.EventsV1().Events(e.Namespace).Create(ctx, e, metav1.CreateOptions{FieldManager: manager})
+		if err == nil || errors.Is(sentinel(err), cleanup.ErrExists) { // an earlier try got through, its answer did not
+			return nil
+		}
+		if sentinel(err) != nil {
+			return explain(err, "create event")
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("create event: %w", err)
+		case <-time.After(eventRetry):
+		}
+	}
+}
+
+// eventFrom is the events.k8s.io/v1 object for e. The name is the object's with the time, as client-go's recorder has it.
+func eventFrom(e cleanup.Event, replica string, now time.Time) *eventsv1.Event {
+	regarding := corev1.ObjectReference{
+		APIVersion: e.Owner.APIVersion,
+		Kind:       e.Owner.Kind,
+		Namespace:  e.Namespace,
+		Name:       e.Owner.Name,
+		UID:        types.UID(e.Owner.UID),
+	}
+	namespace := e.Namespace
+	if e.Node.Name != "" {
+		regarding = corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: e.Node.Name, UID: types.UID(e.Node.UID)}
+	}
+	if regarding.Namespace == "" {
+		namespace = metav1.NamespaceDefault // where events on cluster-scoped objects live
+	}
+	kind := corev1.EventTypeNormal
+	if e.Warning {
+		kind = corev1.EventTypeWarning
+	}
+	return &eventsv1.Event{
+		ObjectMeta:          metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("%s.%x", regarding.Name, now.UnixNano())},
+		EventTime:           metav1.NewMicroTime(now),
+		ReportingController: prefix + "listener",
+		ReportingInstance:   replica,
+		Type:                kind,
+		Regarding:           regarding,
+		Reason:              e.Reason,
+		Action:              e.Action,
+		Note:                clip(e.Note, eventNoteSize),
+	}
+}

@@ -1,0 +1,237 @@
+package kube
+
+import (
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/lastgasp/lastgasp/listener/cleanup"
+)
+
+// load reads a Node as `kubectl get -o json` printed it.
+func load(t *testing.T, name string) *corev1.Node {
+	t.Helper()
+	n := &corev1.Node{}
+	if err := json.Unmarshal(read(t, name), n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// cacheNode puts n into c's cache the way the informer does.
+func cacheNode(t *testing.T, c *Cluster, n *corev1.Node) {
+	t.Helper()
+	trimmed, err := trim(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.nodes.GetStore().Add(trimmed); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var compareAddrs = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+
+func TestNodeFrom(t *testing.T) {
+	n := load(t, "node-kubelet-1.36.json")
+	want := cleanup.Node{
+		Name:            "ip-10-77-2-10.ec2.internal",
+		UID:             "a83d2f7a-e972-4087-a809-b102a6207619",
+		ResourceVersion: "341",
+		ProviderID:      "aws:///use1-az1/i-0123456789abcdef0",
+		Addresses:       []netip.Addr{netip.MustParseAddr("10.77.2.10")},
+		BootID:          "0b6f9f5e-3a4e-4c39-8a54-6f0d9f2c7a11",
+		Ready:           true,
+		Created:         n.CreationTimestamp.Time,
+	}
+	if diff := cmp.Diff(want, nodeFrom(n), compareAddrs); diff != "" {
+		t.Errorf("plain node (-want +got):\n%s", diff)
+	}
+
+	n.Labels[labelControlPlane] = ""
+	n.Annotations[annotationPin] = "boot:sum"
+	n.Annotations[annotationRecord], n.Annotations[annotationBoot], n.Annotations[annotationReason] = "r", "b", "x"
+	n.Annotations[annotationOutOfService] = "true"
+	n.Spec.Taints = []corev1.Taint{{Key: taintFence}, {Key: corev1.TaintNodeOutOfService}}
+	n.Status.Conditions[3].Status = corev1.ConditionUnknown
+	n.Status.Addresses = append(n.Status.Addresses,
+		corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "::ffff:10.77.2.10"},
+		corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: "2001:db8:0:0::1"})
+	want.ControlPlane, want.Fenced, want.OutOfService, want.Ready = true, true, true, false
+	want.Pin = cleanup.Pin{Boot: "boot", Sum: "sum"}
+	want.Mark = cleanup.Mark{Record: "r", Boot: "b", Reason: "x", OutOfService: true}
+	want.Addresses = append(want.Addresses, netip.MustParseAddr("2001:db8::1"))
+	if diff := cmp.Diff(want, nodeFrom(n), compareAddrs); diff != "" {
+		t.Errorf("fenced node (-want +got):\n%s", diff)
+	}
+
+	trimmed, err := trim(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, nodeFrom(trimmed.(*corev1.Node)), compareAddrs); diff != "" {
+		t.Errorf("trimmed node reads differently (-want +got):\n%s", diff)
+	}
+	whole, _ := json.Marshal(n)
+	small, _ := json.Marshal(trimmed)
+	if len(small) > len(whole)/2 {
+		t.Errorf("trimmed node is %d bytes of %d", len(small), len(whole))
+	}
+	if again, err := trim(trimmed); err != nil || !cmp.Equal(trimmed, again) {
+		t.Errorf("trimming twice changes the node: %v", err)
+	}
+}
+
+func TestPinFrom(t *testing.T) {
+	for value, want := range map[string]cleanup.Pin{
+		"":         {},
+		"rubbish":  {},
+		"boot:sum": {Boot: "boot", Sum: "sum"},
+	} {
+		if got := pinFrom(value); got != want {
+			t.Errorf("pinFrom(%q) = %+v, want %+v", value, got, want)
+		}
+		if got := pinValue(want); want != (cleanup.Pin{}) && got != value {
+			t.Errorf("pinValue(%+v) = %q, want %q", want, got, value)
+		}
+	}
+}
+
+func TestCandidate(t *testing.T) {
+	now := time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC)
+	node := func(name, providerID, machineID string, addrs ...string) *corev1.Node {
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.NodeSpec{ProviderID: providerID}}
+		n.Status.NodeInfo.MachineID = machineID
+		for _, a := range addrs {
+			n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Address: a})
+		}
+		return n
+	}
+	type gone struct {
+		node *corev1.Node
+		ago  time.Duration
+	}
+	for _, tt := range []struct {
+		name           string
+		nodes          []*corev1.Node
+		departed       []gone
+		instance, addr string
+		want           string
+		err            error
+	}{
+		{name: "no nodes", addr: "10.0.0.1", err: cleanup.ErrNotFound},
+		{name: "instance id is the last element of the provider id",
+			nodes: []*corev1.Node{node("a", "aws:///az/i-1", "", "10.0.0.1"), node("b", "aws:///az/i-11", "", "10.0.0.2")},
+			addr:  "10.0.0.1", instance: "i-1", want: "a"},
+		{name: "provider id before machine id",
+			nodes: []*corev1.Node{node("a", "x://1", "2", "10.0.0.1"), node("b", "x://2", "1", "10.0.0.2")},
+			addr:  "10.0.0.1", instance: "1", want: "a"},
+		{name: "an instance that is not there is not replaced by its address",
+			nodes: []*corev1.Node{node("a", "aws:///az/i-1", "", "10.0.0.1")},
+			addr:  "10.0.0.1", instance: "i-2", err: cleanup.ErrNotFound},
+		{name: "two nodes of one instance",
+			nodes: []*corev1.Node{node("a", "aws:///az/i-1", ""), node("b", "aws:///az/i-1", "")},
+			addr:  "10.0.0.1", instance: "i-1", err: cleanup.ErrAmbiguous},
+		{name: "two nodes of one address",
+			nodes: []*corev1.Node{node("a", "", "1", "10.0.0.1"), node("b", "", "2", "10.0.0.1")},
+			addr:  "10.0.0.1", err: cleanup.ErrAmbiguous},
+		{name: "node deleted a minute ago",
+			departed: []gone{{node("a", "x://1", "", "10.0.0.1"), time.Minute}},
+			addr:     "10.0.0.1", err: cleanup.ErrNotFound},
+		{name: "address was another node's a minute ago",
+			nodes:    []*corev1.Node{node("a", "x://2", "", "10.0.0.1")},
+			departed: []gone{{node("a", "x://1", "", "10.0.0.1"), time.Minute}},
+			addr:     "10.0.0.1", err: cleanup.ErrAmbiguous},
+		{name: "address was another node's ten minutes ago",
+			nodes:    []*corev1.Node{node("a", "x://2", "", "10.0.0.1")},
+			departed: []gone{{node("a", "x://1", "", "10.0.0.1"), 10 * time.Minute}},
+			addr:     "10.0.0.1", want: "a"},
+		{name: "the same machine registered again",
+			nodes:    []*corev1.Node{node("a", "x://1", "", "10.0.0.1")},
+			departed: []gone{{node("a", "x://1", "", "10.0.0.1"), time.Minute}},
+			addr:     "10.0.0.1", want: "a"},
+		{name: "the same machine, and another before it",
+			nodes:    []*corev1.Node{node("a", "x://1", "", "10.0.0.1")},
+			departed: []gone{{node("b", "x://2", "", "10.0.0.1"), 2 * time.Minute}, {node("a", "x://1", "", "10.0.0.1"), time.Minute}},
+			addr:     "10.0.0.1", err: cleanup.ErrAmbiguous},
+		{name: "machine ids decide without provider ids",
+			nodes:    []*corev1.Node{node("a", "", "m", "10.0.0.1")},
+			departed: []gone{{node("a", "", "m", "10.0.0.1"), time.Minute}},
+			addr:     "10.0.0.1", want: "a"},
+		{name: "nothing known of either machine",
+			nodes:    []*corev1.Node{node("a", "", "", "10.0.0.1")},
+			departed: []gone{{node("a", "", "", "10.0.0.1"), time.Minute}},
+			addr:     "10.0.0.1", err: cleanup.ErrAmbiguous},
+		{name: "an instance id tells apart what shares an address",
+			nodes:    []*corev1.Node{node("a", "x://2", "", "10.0.0.1")},
+			departed: []gone{{node("a", "x://1", "", "10.0.0.1"), time.Minute}},
+			addr:     "10.0.0.1", instance: "2", want: "a"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, c := newAPI(t, 500, "")
+			for _, n := range tt.nodes {
+				cacheNode(t, c, n)
+			}
+			for _, d := range tt.departed {
+				c.departed.remember(d.node, now.Add(-d.ago))
+			}
+			got, err := c.candidate(tt.instance, netip.MustParseAddr(tt.addr), now)
+			if got != tt.want || !errors.Is(err, tt.err) {
+				t.Errorf("candidate %q, error %v; want %q, %v", got, err, tt.want, tt.err)
+			}
+		})
+	}
+}
+
+func TestDepartedHearsOfDeletions(t *testing.T) {
+	node := func(uid, providerID, addr string) *corev1.Node {
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: types.UID(uid)}, Spec: corev1.NodeSpec{ProviderID: providerID}}
+		n.Status.Addresses = []corev1.NodeAddress{{Address: addr}}
+		return n
+	}
+	for _, tt := range []struct {
+		name   string
+		happen func(cache.ResourceEventHandler)
+		want   bool
+	}{
+		{"deleted", func(h cache.ResourceEventHandler) { h.OnDelete(node("1", "x://1", "10.0.0.1")) }, true},
+		{"deleted while the watch was cut", func(h cache.ResourceEventHandler) {
+			h.OnDelete(cache.DeletedFinalStateUnknown{Key: "n", Obj: node("1", "x://1", "10.0.0.1")})
+		}, true},
+		{"replaced while the watch was cut", func(h cache.ResourceEventHandler) {
+			h.OnUpdate(node("1", "x://1", "10.0.0.1"), node("2", "x://2", "10.0.0.1"))
+		}, true},
+		{"updated", func(h cache.ResourceEventHandler) {
+			h.OnUpdate(node("1", "x://1", "10.0.0.1"), node("1", "x://1", "10.0.0.1"))
+		}, false},
+		{"added", func(h cache.ResourceEventHandler) { h.OnAdd(node("1", "x://1", "10.0.0.1"), false) }, false},
+	} {
+		var d departed
+		tt.happen(d.handler())
+		_, got := d.other(netip.MustParseAddr("10.0.0.1"), machine{providerID: "x://2"}, time.Now())
+		if got != tt.want {
+			t.Errorf("%s: remembered %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestDepartedForgets(t *testing.T) {
+	var d departed
+	now := time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC)
+	for i := range 1000 {
+		n := &corev1.Node{}
+		n.Status.Addresses = []corev1.NodeAddress{{Address: netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}).String()}}
+		d.remember(n, now.Add(time.Duration(i)*time.Second))
+	}
+	if got, want := len(d.owners), int(departedFor/time.Second); got != want {
+		t.Errorf("%d addresses are remembered, want the %d of the last %s", got, want, departedFor)
+	}
+}

@@ -1,0 +1,134 @@
+package kube
+
+import (
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/lastgasp/lastgasp/listener/cleanup"
+)
+
+// Names of ours on Nodes and pods.
+const (
+	prefix = "lastgasp.dev/"
+
+	// taintFence keeps the scheduler from putting anything on a dead node.
+	taintFence = prefix + "kernel-panic"
+
+	annotationPin    = prefix + "pin"    // Node: <boot id>:<sha-256 of the gasp>
+	annotationBoot   = prefix + "boot"   // Node: boot id that panicked
+	annotationReason = prefix + "reason" // Node: the incident's title
+	// annotationRecord names the KernelPanic on Nodes and pods. It is the mark: nothing without it is ever deleted
+	// (packaging/kubernetes/base/policy.yaml), and its key is not configurable.
+	annotationRecord = prefix + "record"
+	// annotationOutOfService tells that the out-of-service taint on the Node is ours to remove.
+	annotationOutOfService = prefix + "out-of-service"
+
+	// outOfServiceValue makes our out-of-service taint recognizable among those people set by hand.
+	outOfServiceValue = "kernel-panic"
+
+	// annotationSize bounds what a kernel wrote before it becomes an annotation, in bytes.
+	annotationSize = 1024
+)
+
+// nodePatch is the strategic merge patch that turns n into n with p. It always says UID and resourceVersion, and all
+// taints or none: spec.taints is an atomic list, whatever is left out of it is removed
+// (k8s.io/api/core/v1/types.go: NodeSpec.Taints, +listType=atomic).
+func nodePatch(n *corev1.Node, p cleanup.NodePatch) ([]byte, error) {
+	type metadata struct {
+		UID             types.UID          `json:"uid"`
+		ResourceVersion string             `json:"resourceVersion"`
+		Annotations     map[string]*string `json:"annotations,omitempty"` // nil removes
+	}
+	type spec struct {
+		Taints []corev1.Taint `json:"taints"`
+	}
+	patch := struct {
+		Metadata metadata `json:"metadata"`
+		Spec     *spec    `json:"spec,omitempty"`
+	}{Metadata: metadata{UID: n.UID, ResourceVersion: n.ResourceVersion, Annotations: map[string]*string{}}}
+
+	if p.Fence != nil || p.OutOfService != nil {
+		patch.Spec = &spec{Taints: taints(n.Spec.Taints, p.Fence, p.OutOfService)}
+	}
+	if p.Mark != nil {
+		outOfService := ""
+		if p.Mark.OutOfService {
+			outOfService = strconv.FormatBool(true)
+		}
+		patch.Metadata.Annotations[annotationRecord] = orNil(p.Mark.Record)
+		patch.Metadata.Annotations[annotationBoot] = orNil(p.Mark.Boot)
+		patch.Metadata.Annotations[annotationReason] = orNil(p.Mark.Reason)
+		patch.Metadata.Annotations[annotationOutOfService] = orNil(outOfService)
+	}
+	if p.Pin != nil {
+		patch.Metadata.Annotations[annotationPin] = orNil(pinValue(*p.Pin))
+	}
+	return json.Marshal(patch)
+}
+
+// taints is the complete list after putting (true), removing (false) or leaving alone (nil) each of ours.
+func taints(have []corev1.Taint, fence, outOfService *bool) []corev1.Taint {
+	out := slices.Clone(have)
+	if fence != nil {
+		out = slices.DeleteFunc(out, func(t corev1.Taint) bool { return t.Key == taintFence })
+		if *fence {
+			out = append(out, corev1.Taint{Key: taintFence, Effect: corev1.TaintEffectNoSchedule})
+		}
+	}
+	if outOfService != nil {
+		// NoSchedule detaches volumes at once like NoExecute does, but does not evict the Failed pods that are kept for
+		// people to read. Somebody else's taint of this key does as well and stays theirs.
+		ours := corev1.Taint{Key: corev1.TaintNodeOutOfService, Value: outOfServiceValue, Effect: corev1.TaintEffectNoSchedule}
+		switch {
+		case !*outOfService:
+			out = slices.DeleteFunc(out, func(t corev1.Taint) bool {
+				return t.Key == ours.Key && t.Value == ours.Value && t.Effect == ours.Effect
+			})
+		case !slices.ContainsFunc(out, func(t corev1.Taint) bool { return t.Key == ours.Key }):
+			out = append(out, ours)
+		}
+	}
+	if out == nil {
+		out = []corev1.Taint{} // null would mean "leave alone"
+	}
+	return out
+}
+
+func markFrom(annotations map[string]string) cleanup.Mark {
+	return cleanup.Mark{
+		Record:       annotations[annotationRecord],
+		Boot:         annotations[annotationBoot],
+		Reason:       annotations[annotationReason],
+		OutOfService: annotations[annotationOutOfService] != "",
+	}
+}
+
+func pinValue(p cleanup.Pin) string {
+	if p == (cleanup.Pin{}) {
+		return ""
+	}
+	return p.Boot + ":" + p.Sum
+}
+
+// pinFrom reads a pin annotation; what is not one reads as none.
+func pinFrom(value string) cleanup.Pin {
+	boot, sum, ok := strings.Cut(value, ":")
+	if !ok {
+		return cleanup.Pin{}
+	}
+	return cleanup.Pin{Boot: boot, Sum: sum}
+}
+
+// orNil makes an annotation of s; nothing removes the annotation.
+func orNil(s string) *string {
+	if s == "" {
+		return nil
+	}
+	s = clip(s, annotationSize)
+	return &s
+}

@@ -1,0 +1,191 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/lastgasp/lastgasp/listener/cleanup"
+)
+
+const (
+	// reasonPanic is status.reason of a failed pod and the reason of its conditions.
+	reasonPanic = "KernelPanic"
+	// conditionPanic lets a podFailurePolicy tell a panic from a drain; DisruptionTarget alone says both.
+	conditionPanic corev1.PodConditionType = prefix + "KernelPanic"
+	// messageSize bounds status.message and a condition's message, in bytes.
+	messageSize = 1024
+)
+
+// Pods implements cleanup.Cluster. The resourceVersion is left unset on purpose: the list is then consistent, and the
+// API server answers it from its index of spec.nodeName.
+func (c *Cluster) Pods(ctx context.Context, node string) ([]cleanup.Pod, error) {
+	list, err := c.core.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{
+		FieldSelector: fields.OneTermEqualSelector("spec.nodeName", node).String(),
+	})
+	if err != nil {
+		return nil, explain(err, "list pods of node %s", node)
+	}
+	pods := make([]cleanup.Pod, 0, len(list.Items))
+	for i := range list.Items {
+		pods = append(pods, podFrom(&list.Items[i]))
+	}
+	return pods, nil
+}
+
+// Pod implements cleanup.Cluster.
+func (c *Cluster) Pod(ctx context.Context, namespace, name string) (cleanup.Pod, error) {
+	pod, err := c.core.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return cleanup.Pod{}, explain(err, "read pod %s/%s", namespace, name)
+	}
+	return podFrom(pod), nil
+}
+
+// FailPod implements cleanup.Cluster. It refuses what is not to be failed by anybody's decision: finished pods and
+// mirrors of static pods.
+func (c *Cluster) FailPod(ctx context.Context, p cleanup.Pod, d cleanup.Death) (cleanup.Pod, error) {
+	if p.Finished() {
+		return cleanup.Pod{}, fmt.Errorf("fail pod %s/%s: phase %s is final: %w", p.Namespace, p.Name, p.Phase, cleanup.ErrDenied)
+	}
+	if p.Mirror {
+		return cleanup.Pod{}, fmt.Errorf("fail pod %s/%s: it mirrors a static pod: %w", p.Namespace, p.Name, cleanup.ErrDenied)
+	}
+	return c.patchPodStatus(ctx, "fail", p, podPatch{Metadata: c.keys.metadata(p, d), Status: failed(d)})
+}
+
+// AnnotatePod implements cleanup.Cluster. It goes through pods/status too, so that the listener needs no right to patch
+// pods themselves.
+func (c *Cluster) AnnotatePod(ctx context.Context, p cleanup.Pod, d cleanup.Death) (cleanup.Pod, error) {
+	return c.patchPodStatus(ctx, "annotate", p, podPatch{Metadata: c.keys.metadata(p, d)})
+}
+
+// DeletePod implements cleanup.Cluster.
+func (c *Cluster) DeletePod(ctx context.Context, p cleanup.Pod) error {
+	grace, uid := int64(0), types.UID(p.UID)
+	err := c.core.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{
+		GracePeriodSeconds: &grace,
+		Preconditions:      &metav1.Preconditions{UID: &uid},
+	})
+	return explain(err, "delete pod %s/%s", p.Namespace, p.Name)
+}
+
+func (c *Cluster) patchPodStatus(ctx context.Context, verb string, p cleanup.Pod, patch podPatch) (cleanup.Pod, error) {
+	data, err := json.Marshal(patch)
+	if err != nil {
+		return cleanup.Pod{}, fmt.Errorf("%s pod %s/%s: %w", verb, p.Namespace, p.Name, err)
+	}
+	out, err := c.core.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.StrategicMergePatchType, data,
+		metav1.PatchOptions{FieldManager: manager}, "status")
+	if err != nil {
+		return cleanup.Pod{}, explain(err, "%s pod %s/%s", verb, p.Namespace, p.Name)
+	}
+	return podFrom(out), nil
+}
+
+// podPatch is a strategic merge patch of pods/status.
+type podPatch struct {
+	Metadata podMetadata `json:"metadata"`
+	Status   *podStatus  `json:"status,omitempty"`
+}
+
+// podMetadata names the pod that was decided on. UID alone is too weak: without the resourceVersion the API server turns
+// Succeeded into Failed, and finished work is run again.
+type podMetadata struct {
+	UID             string            `json:"uid"`
+	ResourceVersion string            `json:"resourceVersion"`
+	Annotations     map[string]string `json:"annotations"`
+}
+
+// podStatus is what of corev1.PodStatus is ours to write. There are no container states: an invented exit code would
+// match people's podFailurePolicy.
+type podStatus struct {
+	Phase      corev1.PodPhase `json:"phase"`
+	Reason     string          `json:"reason"`
+	Message    string          `json:"message"`
+	Conditions []podCondition  `json:"conditions"` // merged by type
+}
+
+type podCondition struct {
+	Type    corev1.PodConditionType `json:"type"`
+	Status  corev1.ConditionStatus  `json:"status"`
+	Reason  string                  `json:"reason"`
+	Message string                  `json:"message,omitempty"`
+	// LastTransitionTime is the time of the gasp: the Job controller reckons its back-off from Ready's
+	// (kubernetes pkg/controller/job/backoff_utils.go, getFinishedTime).
+	LastTransitionTime metav1.Time `json:"lastTransitionTime"`
+}
+
+func failed(d cleanup.Death) *podStatus {
+	message, at := clip(d.Message, messageSize), metav1.NewTime(d.Time)
+	return &podStatus{
+		Phase:   corev1.PodFailed,
+		Reason:  reasonPanic,
+		Message: message,
+		Conditions: []podCondition{
+			{corev1.DisruptionTarget, corev1.ConditionTrue, reasonPanic, message, at},
+			{conditionPanic, corev1.ConditionTrue, reasonPanic, message, at},
+			{corev1.PodReady, corev1.ConditionFalse, reasonPanic, "", at},
+			{corev1.ContainersReady, corev1.ConditionFalse, reasonPanic, "", at},
+		},
+	}
+}
+
+func (k Annotations) metadata(p cleanup.Pod, d cleanup.Death) podMetadata {
+	return podMetadata{
+		UID:             p.UID,
+		ResourceVersion: p.ResourceVersion,
+		Annotations: map[string]string{
+			k.Reason:         clip(d.Reason, annotationSize),
+			k.Code:           d.Code,
+			k.By:             manager,
+			annotationRecord: d.Record,
+		},
+	}
+}
+
+func podFrom(p *corev1.Pod) cleanup.Pod {
+	pod := cleanup.Pod{
+		Namespace:       p.Namespace,
+		Name:            p.Name,
+		UID:             string(p.UID),
+		ResourceVersion: p.ResourceVersion,
+		Node:            p.Spec.NodeName,
+		Phase:           string(p.Status.Phase),
+		Deleting:        p.DeletionTimestamp != nil,
+		Finalizers:      p.Finalizers,
+		Created:         p.CreationTimestamp.Time,
+		Started:         started(p.Status),
+		Record:          p.Annotations[annotationRecord],
+	}
+	_, pod.Mirror = p.Annotations[corev1.MirrorPodAnnotationKey]
+	_, pod.Marked = p.Annotations[annotationRecord]
+	if o := metav1.GetControllerOf(p); o != nil {
+		pod.Owner = cleanup.Owner{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: string(o.UID)}
+	}
+	return pod
+}
+
+// started is the latest start of any container, also of one that has ended since.
+func started(s corev1.PodStatus) time.Time {
+	var latest time.Time
+	for _, statuses := range [][]corev1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses, s.EphemeralContainerStatuses} {
+		for _, cs := range statuses {
+			for _, state := range []corev1.ContainerState{cs.State, cs.LastTerminationState} {
+				if r := state.Running; r != nil && r.StartedAt.After(latest) {
+					latest = r.StartedAt.Time
+				}
+				if t := state.Terminated; t != nil && t.StartedAt.After(latest) {
+					latest = t.StartedAt.Time
+				}
+			}
+		}
+	}
+	return latest
+}

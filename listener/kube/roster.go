@@ -1,0 +1,17 @@
+package kube
+
+import (
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/lastgasp/lastgasp/listener/cleanup"
+)
+
+// Nodes lists the Nodes there are, from the cache.
+func (c *Cluster) Nodes() []cleanup.Node {
+	list := c.nodes.GetStore().List()
+	out := make([]cleanup.Node, 0, len(list))
+	for _, obj := range list {
+		out = append(out, nodeFrom(obj.(*corev1.Node)))
+	}
+	return out
+}

@@ -1,0 +1,84 @@
+package kube
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+)
+
+// attachmentsTimeout bounds one LIST of all VolumeAttachments.
+const attachmentsTimeout = 15 * time.Second
+
+// Attachments implements cleanup.Cluster.
+func (c *Cluster) Attachments(ctx context.Context, node string) (int, error) {
+	counts, err := c.attachments.get(ctx)
+	return counts[node], explain(err, "list volume attachments of node %s", node)
+}
+
+// listAttachments counts the VolumeAttachments of every node.
+func listAttachments(ctx context.Context, client kubernetes.Interface) (map[string]int, error) {
+	ctx, cancel := context.WithTimeout(ctx, attachmentsTimeout)
+	defer cancel()
+	list, err := client.StorageV1().VolumeAttachments().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	counts := make(map[string]int)
+	for i := range list.Items {
+		counts[list.Items[i].Spec.NodeName]++
+	}
+	return counts, nil
+}
+
+// attachments shares LISTs: VolumeAttachments cannot be selected by node, and a hundred dying nodes poll at once.
+// Whoever asks is answered by a LIST that began after the question, so the answer is as good as an own one.
+type attachments struct {
+	list func(context.Context) (map[string]int, error)
+
+	mu            sync.Mutex
+	running, next *round
+}
+
+type round struct {
+	done   chan struct{}
+	counts map[string]int
+	err    error
+}
+
+func (a *attachments) get(ctx context.Context) (map[string]int, error) {
+	a.mu.Lock()
+	if a.next == nil {
+		a.next = &round{done: make(chan struct{})}
+	}
+	r := a.next
+	if a.running == nil {
+		a.start()
+	}
+	a.mu.Unlock()
+
+	select {
+	case <-r.done:
+		return r.counts, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// start makes the next round the running one. a.mu is held.
+func (a *attachments) start() {
+	r := a.next
+	a.running, a.next = r, nil
+	if r == nil {
+		return
+	}
+	go func() {
+		r.counts, r.err = a.list(context.Background()) // shared: no asker's end may end it
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		close(r.done)
+		a.start()
+	}()
+}

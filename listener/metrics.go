@@ -1,0 +1,103 @@
+package listener
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/detect"
+)
+
+// Metrics are the listener's counters. No label ever names a node: a fleet's worth of label values would outlive it.
+type Metrics struct {
+	Datagrams, Malformed, Refused, ReadErrors, KernelDrops prometheus.Counter
+	Records                                                prometheus.Counter
+	Canaries, Acks, AcksLimited                            prometheus.Counter
+	Incidents                                              *prometheus.CounterVec
+	HandoverFull, IncidentsDropped                         prometheus.Counter
+	Sources                                                prometheus.Gauge
+	Evicted                                                prometheus.Counter
+	Verdict                                                prometheus.Histogram
+}
+
+// NewMetrics makes the counters and registers them with r.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "lastgasp", Name: name, Help: help})
+		r.MustRegister(c)
+		return c
+	}
+	m := &Metrics{
+		Datagrams:        counter("datagrams_total", "Datagrams received."),
+		Malformed:        counter("datagrams_malformed_total", "Datagrams or canaries that are not what netconsole sends; dropped."),
+		Refused:          counter("datagrams_refused_total", "Datagrams from sources beyond the table's bounds; dropped."),
+		ReadErrors:       counter("read_errors_total", "Errors while reading a socket."),
+		KernelDrops:      counter("datagrams_dropped_total", "Datagrams the kernel dropped because the receive buffer was full."),
+		Records:          counter("records_total", "Kernel log records joined from datagrams."),
+		Canaries:         counter("canaries_total", "Canaries received."),
+		Acks:             counter("acks_total", "Canaries answered."),
+		AcksLimited:      counter("acks_limited_total", "Canaries not answered because their source sent too many."),
+		HandoverFull:     counter("handover_full_total", "Times an incident had to wait because cleanup was busy."),
+		IncidentsDropped: counter("incidents_dropped_total", "Findings given up because their source had too many waiting."),
+		Evicted:          counter("sources_evicted_total", "Idle sources forgotten."),
+		Incidents: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "lastgasp", Name: "incidents_total", Help: "Incidents by verdict and code.",
+		}, []string{"verdict", "code"}),
+		Sources: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: "lastgasp", Name: "sources", Help: "Sources in the table.",
+		}),
+		Verdict: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "lastgasp", Name: "verdict_seconds", Help: "From reading a datagram to handing its incident over.",
+			Buckets: prometheus.ExponentialBuckets(10e-6, 4, 10),
+		}),
+	}
+	r.MustRegister(m.Incidents, m.Sources, m.Verdict)
+	return m
+}
+
+func (m *Metrics) incident(inc detect.Incident, now time.Time) {
+	m.Incidents.WithLabelValues(inc.Verdict.String(), inc.Code).Inc()
+	m.Verdict.Observe(time.Since(now).Seconds())
+}
+
+// Observe makes the metrics of cleanup, registers them with r and returns the functions that feed them. What they do not
+// cover stays as in o.
+func (m *Metrics) Observe(r prometheus.Registerer, o cleanup.Observer) cleanup.Observer {
+	histogram := func(name, help string) prometheus.Histogram {
+		h := prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "lastgasp", Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(0.002, 2, 16),
+		})
+		r.MustRegister(h)
+		return h
+	}
+	vec := func(name, help, label string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "lastgasp", Name: name, Help: help}, []string{label})
+		r.MustRegister(c)
+		return c
+	}
+	fenced := histogram("fence_seconds", "From a gasp's arrival to the fence on its Node.")
+	failed := histogram("pod_failed_seconds", "From a gasp's arrival to a pod being Failed.")
+	finished := vec("cleanups_total", "Incidents that came to an end, by phase.", "phase")
+	pinned := vec("pins_total", "Canaries offered to be pinned, by result.", "result")
+	faults := prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: "lastgasp", Name: "api_faults_total", Help: "API calls that had to be repeated."})
+	atWork := prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: "lastgasp", Name: "cleanups_at_work", Help: "Incidents being worked on."})
+	r.MustRegister(faults, atWork)
+
+	o.Fenced = func(after time.Duration) { fenced.Observe(after.Seconds()) }
+	o.PodFailed = func(after time.Duration) { failed.Observe(after.Seconds()) }
+	o.Finished = func(phase cleanup.Phase, _ time.Duration) { finished.WithLabelValues(string(phase)).Inc() }
+	o.Pinned = func(result string) { pinned.WithLabelValues(result).Inc() }
+	o.Fault = faults.Inc
+	o.AtWork = func(n int) { atWork.Set(float64(n)) }
+	return o
+}
+
+// nopRegisterer lets a replay count without publishing.
+type nopRegisterer struct{}
+
+func (nopRegisterer) Register(prometheus.Collector) error  { return nil }
+func (nopRegisterer) MustRegister(...prometheus.Collector) {}
+func (nopRegisterer) Unregister(prometheus.Collector) bool { return true }

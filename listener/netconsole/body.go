@@ -1,0 +1,166 @@
+package netconsole
+
+import (
+	"bytes"
+	"strings"
+)
+
+// A run is a stretch of a record's body that arrived without a hole.
+type run struct {
+	off  int // in the body
+	data []byte
+}
+
+// end is the offset behind the run.
+func (r run) end() int { return r.off + len(r.data) }
+
+// memo is what the fields of the last record were decoded from. Userdata is the same on every line of a boot, so that
+// comparing it is usually all there is to do.
+type memo struct {
+	tail   string
+	fields []Field
+}
+
+// maxMemo bounds, in bytes, what a silent source keeps of its last record's fields.
+const maxMemo = 1 << 10
+
+// decode reads the runs of a body of total bytes, in order of offset and not adjacent, into r.Text and r.Fields.
+//
+// A hole hides whether what follows it is text or the value of a field, so that nothing between a hole and the next
+// newline is told; and a field ends only where the next one begins, because userdata and sysdata may contain newlines
+// of their own. What is told is therefore what a whole record would tell at that place.
+func (m *memo) decode(r *Record, runs []run, total int) {
+	if len(runs) == 1 && len(runs[0].data) == total {
+		text, tail, _ := bytes.Cut(runs[0].data, []byte{'\n'})
+		r.Text = unescape(text, "")
+		r.Fields = m.decodeTail(tail)
+		return
+	}
+
+	at := 0
+	for _, run := range runs {
+		if run.off > at {
+			r.Fields = append(r.Fields, Field{Value: Gap})
+		}
+		line, tail, found := bytes.Cut(run.data, []byte{'\n'})
+		if run.off == 0 && found {
+			r.Text = unescape(line, "")
+		} else if run.off == 0 {
+			r.Text = unescape(trimEscape(line), Gap)
+		}
+		r.Fields = appendFields(r.Fields, string(tail), run.end() == total)
+		at = run.end()
+	}
+	if at < total {
+		r.Fields = append(r.Fields, Field{Value: Gap})
+	}
+	if len(runs) == 0 || runs[0].off > 0 {
+		r.Text = Gap
+	}
+}
+
+// decodeTail reads the fields of a whole record.
+func (m *memo) decodeTail(tail []byte) []Field {
+	if string(tail) == m.tail {
+		return m.fields
+	}
+	if len(tail) > maxMemo {
+		return appendFields(nil, string(tail), true)
+	}
+	m.tail = string(tail)
+	m.fields = appendFields(m.fields[:0], m.tail, true)
+	return m.fields
+}
+
+// appendFields reads ` key=value` lines, the first of which begins tail. A line that does not look like that belongs to
+// the value before it. Unless tail ends the record the last field is left out: it might go on.
+func appendFields(fields []Field, tail string, last bool) []Field {
+	var key string
+	from, to := -1, 0 // the value of key in tail
+	flush := func() {
+		if from >= 0 {
+			fields = append(fields, Field{Key: key, Value: unescapeDictionary(key, tail[from:to])})
+		}
+		from = -1
+	}
+
+	for at := 0; at < len(tail); {
+		line, _, _ := strings.Cut(tail[at:], "\n")
+		if k, ok := fieldKey(line); ok {
+			flush()
+			key, from = k, at+1+len(k)+1
+		}
+		to = at + len(line)
+		at = to + 1
+	}
+	if last {
+		flush()
+	}
+	return fields
+}
+
+// fieldKey is the key of a ` key=value` line.
+func fieldKey(line string) (key string, ok bool) {
+	if !strings.HasPrefix(line, " ") {
+		return "", false
+	}
+	key, _, ok = strings.Cut(line[1:], "=")
+	return key, ok && key != ""
+}
+
+// unescapeDictionary decodes the values the kernel escapes: those of the dictionary (msg_add_dict_text,
+// kernel/printk/printk.c). Userdata and sysdata go out as they are.
+func unescapeDictionary(key, value string) string {
+	if key != "SUBSYSTEM" && key != "DEVICE" {
+		return value
+	}
+	return unescape([]byte(value), "")
+}
+
+// unescape decodes what msg_add_ext_text (kernel/printk/printk.c) encodes, `\xHH` for control bytes, bytes from 0x7f
+// on and the backslash, and appends suffix. The result need not be UTF-8.
+func unescape(b []byte, suffix string) string {
+	i := bytes.IndexByte(b, '\\')
+	if i < 0 && suffix == "" {
+		return string(b)
+	}
+	var s strings.Builder
+	s.Grow(len(b) + len(suffix))
+	for ; i >= 0; i = bytes.IndexByte(b, '\\') {
+		s.Write(b[:i])
+		b = b[i:]
+		if len(b) >= 4 && b[1] == 'x' && hexdigit(b[2]) >= 0 && hexdigit(b[3]) >= 0 {
+			s.WriteByte(byte(hexdigit(b[2])<<4 | hexdigit(b[3])))
+			b = b[4:]
+			continue
+		}
+		s.WriteByte('\\')
+		b = b[1:]
+	}
+	s.Write(b)
+	s.WriteString(suffix)
+	return s.String()
+}
+
+// trimEscape takes off the beginning of an escape whose end is missing.
+func trimEscape(b []byte) []byte {
+	i := bytes.LastIndexByte(b, '\\')
+	if i < 0 || len(b)-i >= 4 {
+		return b
+	}
+	if rest := b[i+1:]; len(rest) > 0 && (rest[0] != 'x' || len(rest) == 2 && hexdigit(rest[1]) < 0) {
+		return b
+	}
+	return b[:i]
+}
+
+// hexdigit is the value of a lower-case hex digit, the only case the kernel writes, -1 for anything else.
+func hexdigit(c byte) int {
+	switch {
+	case '0' <= c && c <= '9':
+		return int(c - '0')
+	case 'a' <= c && c <= 'f':
+		return int(c-'a') + 10
+	}
+	return -1
+}

@@ -1,0 +1,197 @@
+package netconsole
+
+import (
+	"strconv"
+	"strings"
+)
+
+const (
+	canaryStart = "lastgasp: canary v1 nonce="
+	ackStart    = "lastgasp: ack v1 nonce="
+	ackSeq      = " seq="
+
+	nonceLen = 32 // hex digits
+	maxToken = 64 // bytes of a value; `uname -r` has at most as many
+	maxAck   = len(ackStart) + nonceLen + len(ackSeq) + len("18446744073709551615")
+	maxLine  = 960 // bytes of a canary; printk keeps about 992 on 6.1, 1024 since 6.3
+)
+
+// Canary is the line that lastgasp-configurator writes to /dev/kmsg to prove that the listener hears this kernel.
+type Canary struct {
+	Nonce    string // 32 lower-case hex digits, new for every canary
+	Instance string // as in the target's userdata; kernels before 6.9 have none
+	Boot     string // as in the target's userdata
+	Facts    Facts
+}
+
+// Facts are what decides whether a node can be heard dying.
+type Facts struct {
+	Kernel       string `json:"kernel"`       // `uname -r`
+	Panic        int    `json:"panic"`        // kernel.panic: seconds from panic to reboot, 0 never, negative at once
+	PanicOnOops  bool   `json:"panicOnOops"`  // kernel.panic_on_oops
+	Kdump        bool   `json:"kdump"`        // /sys/kernel/kexec_crash_loaded: a crash kernel waits
+	ConsoleLevel int    `json:"consoleLevel"` // first number of kernel.printk: records below this level are sent
+	Version      string `json:"version"`      // of the configurator
+}
+
+// Mute says why a panic of this node would not be heard, in one sentence, and is empty if it would. From 7.0 on
+// netconsole is flushed at the very end of a panic, behind the branches that start a crash kernel or reboot
+// (nbcon_atomic_flush_unsafe in vpanic, kernel/panic.c).
+func (f Facts) Mute() string {
+	major, _, _ := strings.Cut(f.Kernel, ".")
+	if n, err := strconv.Atoi(major); err != nil || n < 7 {
+		return ""
+	}
+	switch {
+	case f.Panic != 0:
+		return "kernel " + f.Kernel + " reboots before it sends anything, because kernel.panic is " + strconv.Itoa(f.Panic)
+	case f.Kdump:
+		return "kernel " + f.Kernel + " starts its crash kernel before it sends anything"
+	}
+	return ""
+}
+
+// Line is the canary as it is written, without the newline that has to end it. Values are single words of printable
+// ASCII, at most 64 bytes: whatever else is in them becomes an underscore or is cut off. Empty ones are left out.
+func (c Canary) Line() string {
+	var b strings.Builder
+	b.WriteString(canaryStart)
+	b.WriteString(c.Nonce)
+	word := func(key, value string) {
+		if value != "" {
+			b.WriteString(" " + key + "=" + oneWord(value))
+		}
+	}
+	word(KeyInstance, c.Instance)
+	word(KeyBoot, c.Boot)
+	word("kernel", c.Facts.Kernel)
+	word("panic", strconv.Itoa(c.Facts.Panic))
+	word("panic_on_oops", bit(c.Facts.PanicOnOops))
+	word("kdump", bit(c.Facts.Kdump))
+	word("console", strconv.Itoa(c.Facts.ConsoleLevel))
+	word("version", c.Facts.Version)
+	return b.String()
+}
+
+// ParseCanary reads the text of a record. It accepts nothing but what Line writes, except that facts may be missing, in
+// any order, or unknown to it; and nothing shorter than the longest acknowledgement, so that answering never amplifies.
+func ParseCanary(text string) (Canary, bool) {
+	rest, ok := strings.CutPrefix(text, canaryStart)
+	if !ok || len(text) < maxAck || len(text) > maxLine {
+		return Canary{}, false
+	}
+	var c Canary
+	c.Nonce, rest, _ = strings.Cut(rest, " ")
+	if !isNonce(c.Nonce) {
+		return Canary{}, false
+	}
+	seen := make(map[string]bool)
+	for word := range strings.SplitSeq(rest, " ") {
+		key, value, ok := strings.Cut(word, "=")
+		if !ok || key == "" || value == "" || len(value) > maxToken || !printable(word) || seen[key] || !c.set(key, value) {
+			return Canary{}, false
+		}
+		seen[key] = true
+	}
+	if c.Instance == "" || c.Boot == "" {
+		return Canary{}, false
+	}
+	return c, true
+}
+
+// set takes over one word of a canary. It reports false if the value cannot be that of the key.
+func (c *Canary) set(key, value string) (ok bool) {
+	ok = true
+	switch key {
+	case "nonce":
+		ok = false // a second one
+	case KeyInstance:
+		c.Instance = value
+	case KeyBoot:
+		c.Boot = value
+	case "kernel":
+		c.Facts.Kernel = value
+	case "panic":
+		c.Facts.Panic, ok = integer(value)
+	case "panic_on_oops":
+		c.Facts.PanicOnOops, ok = value == "1", value == "0" || value == "1"
+	case "kdump":
+		c.Facts.Kdump, ok = value == "1", value == "0" || value == "1"
+	case "console":
+		c.Facts.ConsoleLevel, ok = integer(value)
+	case "version":
+		c.Facts.Version = value
+	}
+	return ok
+}
+
+// Ack is the listener's answer to a canary.
+type Ack struct {
+	Nonce string // the canary's
+	Seq   uint64 // printk sequence number of the record that carried it, 0 in the basic format
+}
+
+// Line is the acknowledgement as it is sent, one datagram with no newline.
+func (a Ack) Line() string {
+	return ackStart + a.Nonce + ackSeq + strconv.FormatUint(a.Seq, 10)
+}
+
+// ParseAck reads a datagram. It accepts nothing but what Line writes, and one newline behind it.
+func ParseAck(line string) (Ack, bool) {
+	line = strings.TrimSuffix(line, "\n")
+	rest, ok := strings.CutPrefix(line, ackStart)
+	if !ok {
+		return Ack{}, false
+	}
+	nonce, seq, _ := strings.Cut(rest, ackSeq)
+	n, err := strconv.ParseUint(seq, 10, 64)
+	a := Ack{Nonce: nonce, Seq: n}
+	if err != nil || !isNonce(nonce) || a.Line() != line {
+		return Ack{}, false
+	}
+	return a, true
+}
+
+// isNonce tells 32 lower-case hex digits.
+func isNonce(s string) bool {
+	for i := range len(s) {
+		if hexdigit(s[i]) < 0 {
+			return false
+		}
+	}
+	return len(s) == nonceLen
+}
+
+// printable tells a word of ASCII.
+func printable(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// oneWord makes a word of any string.
+func oneWord(s string) string {
+	b := []byte(s[:min(len(s), maxToken)])
+	for i, c := range b {
+		if c <= ' ' || c > '~' {
+			b[i] = '_'
+		}
+	}
+	return string(b)
+}
+
+// integer reads a decimal as strconv.Itoa writes it.
+func integer(s string) (int, bool) {
+	n, err := strconv.Atoi(s)
+	return n, err == nil && strconv.Itoa(n) == s
+}
+
+func bit(b bool) string {
+	if b {
+		return "1"
+	}
+	return "0"
+}

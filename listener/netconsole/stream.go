@@ -1,0 +1,229 @@
+package netconsole
+
+import (
+	"bytes"
+	"time"
+)
+
+// Patience is how long a record waits for the rest of it. The kernel sends the pieces of a record back to back.
+const Patience = time.Second
+
+const (
+	maxOpen = 8         // records under assembly; CPUs take turns at the console, so that more than two are rare
+	maxHeld = 256 << 10 // bytes of body held by all of them
+	maxCut  = 16 << 10  // bytes of a basic record; the kernel's are 2048 at most (PRINTK_MESSAGE_MAX)
+)
+
+// Stream turns the datagrams of one source into records. It owns neither socket nor clock: time is an argument, and
+// Deadline says when Flush wants to be called. The zero value is ready to use; a Stream is not safe for concurrent use.
+//
+// Records come out in the order in which they became whole. A record whose beginning is there but not all of it comes
+// out at once, marked Partial, so that an alarm need not wait for userdata; it comes out again, and finally, when it is
+// whole or has waited for longer than Patience.
+//
+// A Stream holds at most 256 KiB of unfinished records, gives up the oldest to keep to that, and lets go of everything
+// but a few hundred bytes when it has none.
+type Stream struct {
+	record  Record // handed to emit
+	memo    memo
+	release string // of the last record, so that it is allocated once
+	caller  string
+
+	open []*assembly // oldest first
+	held int         // bytes in open
+	done [4]finished // the records last finished, whose late fragments are nothing new
+	next int         // in done
+
+	cut    []byte // a basic record that reached the end of its datagram, nil if none
+	cutDue time.Time
+}
+
+// finished is a fragmented record that was emitted for good.
+type finished struct {
+	header string
+	total  int
+	until  time.Time
+}
+
+// Push takes one datagram and emits the records it completes, usually one. The record, and Fields in it, are valid only
+// until emit returns; the strings may be kept. The error tells that the datagram was malformed and dropped, and is one
+// of the sentinels of this package.
+func (s *Stream) Push(now time.Time, payload []byte, emit func(*Record)) error {
+	s.Flush(now, emit)
+	if s.cut != nil {
+		switch {
+		case bytes.HasSuffix(payload, s.cut):
+			return nil // the same datagram twice
+		case s.continues(payload):
+			s.extend(payload, emit)
+			return nil
+		}
+		s.finishCut(true, emit)
+	}
+
+	f, err := ParseFrame(payload)
+	switch {
+	case err != nil:
+		return err
+	case !f.Extended:
+		s.pushBasic(now, &f, emit)
+	case f.Fragment:
+		return s.pushFragment(now, &f, emit)
+	default:
+		s.pushWhole(&f, emit)
+	}
+	return nil
+}
+
+// Flush gives up on records that have waited longer than Patience: they are emitted as they are.
+func (s *Stream) Flush(now time.Time, emit func(*Record)) {
+	for len(s.open) > 0 && !s.open[0].due.After(now) {
+		s.finish(0, emit)
+	}
+	if s.cut != nil && !s.cutDue.After(now) {
+		s.finishCut(true, emit)
+	}
+}
+
+// Deadline is when Flush should be called at the latest, zero if there is nothing to wait for.
+func (s *Stream) Deadline() time.Time {
+	switch {
+	case len(s.open) > 0: // since before a basic record was cut: nothing else is taken in while one is
+		return s.open[0].due
+	case s.cut != nil:
+		return s.cutDue
+	}
+	return time.Time{}
+}
+
+// lend hands out the record built in s.record.
+func (s *Stream) lend(emit func(*Record)) {
+	emit(&s.record)
+	s.record = Record{} // keeps nothing of it alive
+}
+
+// head starts a record with what an extended header says.
+func (s *Stream) head(f *Frame) Record {
+	if s.release != string(f.Release) {
+		s.release = string(f.Release)
+	}
+	if s.caller != string(f.Caller) {
+		s.caller = string(f.Caller)
+	}
+	return Record{
+		Extended: true,
+		Release:  s.release,
+		Prefix:   f.Prefix,
+		Seq:      f.Seq,
+		Uptime:   f.Uptime,
+		Cont:     f.Cont,
+		Caller:   s.caller,
+	}
+}
+
+func (s *Stream) pushWhole(f *Frame, emit func(*Record)) {
+	s.record = s.head(f)
+	total := len(f.Body)
+	if f.Cut {
+		total++ // at least
+		s.record.Missing = 1
+	}
+	runs := [1]run{{0, f.Body}}
+	s.memo.decode(&s.record, runs[:], total)
+	s.lend(emit)
+}
+
+func (s *Stream) pushFragment(now time.Time, f *Frame, emit func(*Record)) error {
+	if s.finished(now, f) {
+		return nil
+	}
+	at := s.find(f)
+	if at < 0 {
+		at = s.begin(now, f, emit)
+	}
+	for s.held+len(f.Body) > maxHeld {
+		// No record alone can hold that much, so that there is another one to give up.
+		oldest := 0
+		if at == 0 {
+			oldest = 1
+		} else {
+			at--
+		}
+		s.finish(oldest, emit)
+	}
+
+	a := s.open[at]
+	before := len(a.data)
+	ok := a.add(f)
+	s.held += len(a.data) - before
+	switch {
+	case a.missing() == 0:
+		s.finish(at, emit)
+	case a.begun() && !a.told:
+		a.told = true
+		s.build(a)
+		s.record.Partial = true
+		s.lend(emit)
+	}
+	if !ok {
+		return ErrFragment
+	}
+	return nil
+}
+
+// find is the index of the record the fragment belongs to, -1 if it is new.
+func (s *Stream) find(f *Frame) int {
+	for i, a := range s.open {
+		if a.matches(f) {
+			return i
+		}
+	}
+	return -1
+}
+
+// begin opens a record and tells its index.
+func (s *Stream) begin(now time.Time, f *Frame, emit func(*Record)) int {
+	if len(s.open) == maxOpen {
+		s.finish(0, emit)
+	}
+	s.open = append(s.open, &assembly{
+		header: string(f.Header),
+		total:  f.Total,
+		record: s.head(f),
+		due:    now.Add(Patience),
+	})
+	return len(s.open) - 1
+}
+
+// finish emits an open record for good, whole or not.
+func (s *Stream) finish(i int, emit func(*Record)) {
+	a := s.open[i]
+	s.held -= len(a.data)
+	copy(s.open[i:], s.open[i+1:])
+	s.open[len(s.open)-1] = nil
+	s.open = s.open[:len(s.open)-1]
+
+	s.done[s.next] = finished{header: a.header, total: a.total, until: a.due.Add(Patience)}
+	s.next = (s.next + 1) % len(s.done)
+
+	s.build(a)
+	s.lend(emit)
+}
+
+// finished reports whether the fragment is of a record that was emitted for good a moment ago.
+func (s *Stream) finished(now time.Time, f *Frame) bool {
+	for i := range s.done {
+		d := &s.done[i]
+		if d.total == f.Total && d.header == string(f.Header) && now.Before(d.until) {
+			return true
+		}
+	}
+	return false
+}
+
+// build makes s.record of what has arrived of an open record.
+func (s *Stream) build(a *assembly) {
+	s.record = a.record
+	s.record.Missing = a.missing()
+	s.memo.decode(&s.record, a.runs(), a.total)
+}

@@ -1,0 +1,223 @@
+package listener
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+var (
+	epoch = time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
+	nodeA = netip.MustParseAddrPort("10.77.1.5:6665")
+)
+
+const userdata = "\n instance=i-0abc\n boot=7f3c2f6e-0000-4000-8000-000000000001\n gasp=c2VjcmV0LXNlY3JldC1zZQ\n"
+
+// sink keeps what it is offered, and refuses while full.
+type sink struct {
+	full      bool
+	incidents []detect.Incident
+	pins      []netconsole.Identity
+}
+
+func (s *sink) Offer(inc detect.Incident) bool {
+	if s.full {
+		return false
+	}
+	s.incidents = append(s.incidents, inc)
+	return true
+}
+
+func (s *sink) Canary(_ netip.Addr, id netconsole.Identity, _ time.Time) bool {
+	if s.full {
+		return false
+	}
+	s.pins = append(s.pins, id)
+	return true
+}
+
+func testShard(s Sink) (*shard, *Coverage) {
+	c := new(Coverage)
+	return newShard(&detect.Config{}, s, c, NewMetrics(nopRegisterer{})), c
+}
+
+func kernelRecord(seq int, text string) []byte {
+	return fmt.Appendf(nil, "6.12.117+deb13-cloud-amd64,0,%d,%d,-;%s%s", seq, seq*1000, text, userdata)
+}
+
+func TestPanicIsHandedOverWithItsFirstFatalRecord(t *testing.T) {
+	s := new(sink)
+	sh, _ := testShard(s)
+	sh.receive(epoch, nodeA, kernelRecord(400, "Kernel panic - not syncing: sysrq triggered crash"))
+	if len(s.incidents) != 1 {
+		t.Fatalf("%d incidents after the panic line, want 1 at once", len(s.incidents))
+	}
+	inc := s.incidents[0]
+	if inc.Verdict != detect.Dying || inc.Code != "KernelPanic" || inc.Complete || !inc.Time.Equal(epoch) || inc.Source != nodeA {
+		t.Errorf("incident %+v, want a dying KernelPanic of %s at %s, not yet complete", inc, nodeA, epoch)
+	}
+	if inc.Identity.Boot != "7f3c2f6e-0000-4000-8000-000000000001" || inc.Identity.Gasp.Sum() == "" {
+		t.Errorf("identity %+v, want the record's userdata", inc.Identity)
+	}
+	if shown := fmt.Sprintf("%+v %#v", inc, inc); strings.Contains(shown, "c2VjcmV0") {
+		t.Errorf("the gasp's secret can be read in %s", shown)
+	}
+}
+
+func TestIncidentWaitsWhileTheHandOverIsFull(t *testing.T) {
+	s := &sink{full: true}
+	sh, _ := testShard(s)
+	sh.receive(epoch, nodeA, kernelRecord(400, "Kernel panic - not syncing: Fatal exception"))
+	now := epoch
+	for range 1000 { // a cleanup that is stuck for a hundred seconds and more
+		next := sh.tick(now)
+		if next.IsZero() {
+			t.Fatal("nothing is due although an incident waits")
+		}
+		if !next.After(now) {
+			t.Fatalf("tick at %s wants to run again at %s: it would spin", now, next)
+		}
+		now = next
+	}
+	if len(s.incidents) != 0 {
+		t.Fatalf("%d incidents handed over to a full sink", len(s.incidents))
+	}
+	s.full = false
+	for range 10 {
+		now = sh.tick(now)
+	}
+	if len(s.incidents) != 2 || s.incidents[0].Complete || !s.incidents[1].Complete {
+		t.Fatalf("handed over %+v, want the alarm and then the complete incident", s.incidents)
+	}
+	if len(sh.sources) != 1 {
+		t.Errorf("%d sources, want 1", len(sh.sources))
+	}
+}
+
+func TestCanaryIsAnsweredAndPinned(t *testing.T) {
+	s := new(sink)
+	sh, cov := testShard(s)
+	canary := netconsole.Canary{
+		Nonce: strings.Repeat("ab", 16), Instance: "i-0abc", Boot: "7f3c2f6e-0000-4000-8000-000000000001",
+		Facts: netconsole.Facts{Kernel: "6.12.117+deb13-cloud-amd64", PanicOnOops: true, Panic: 10, ConsoleLevel: 7, Version: "test"},
+	}
+	datagram := fmt.Appendf(nil, "12,512,4200,-;%s%s", canary.Line(), userdata)
+	ack := sh.receive(epoch, nodeA, datagram)
+	want := netconsole.Ack{Nonce: canary.Nonce, Seq: 512}.Line()
+	if string(ack) != want {
+		t.Errorf("answered %q, want %q", ack, want)
+	}
+	if len(ack) > len(canary.Line()) {
+		t.Errorf("an ack of %d bytes answers a canary of %d: that amplifies", len(ack), len(canary.Line()))
+	}
+	if len(s.pins) != 1 || s.pins[0].Boot != canary.Boot {
+		t.Errorf("handed over %+v to be pinned, want the canary's identity", s.pins)
+	}
+	row := cov.Report(epoch, nil)[0]
+	if row.Cover != Covered || row.Instance != "i-0abc" {
+		t.Errorf("coverage %+v, want covered", row)
+	}
+	answered := 1
+	for range 100 {
+		if sh.receive(epoch, nodeA, datagram) != nil {
+			answered++
+		}
+	}
+	if answered != 5 {
+		t.Errorf("%d of 101 canaries in one instant answered, want 5", answered)
+	}
+}
+
+func TestCanaryThatContradictsItsTargetIsNotAnswered(t *testing.T) {
+	s := new(sink)
+	sh, _ := testShard(s)
+	canary := netconsole.Canary{Nonce: strings.Repeat("ab", 16), Instance: "i-0abc", Boot: "another-boot"}
+	if ack := sh.receive(epoch, nodeA, fmt.Appendf(nil, "12,512,4200,-;%s%s", canary.Line(), userdata)); ack != nil {
+		t.Errorf("answered %q", ack)
+	}
+	if len(s.pins) != 0 {
+		t.Errorf("pinned %+v", s.pins)
+	}
+}
+
+func TestGarbageIsCountedAndDropped(t *testing.T) {
+	for name, payload := range map[string]string{
+		"empty":                   "",
+		"binary":                  "\x00\xff\xfe\x01",
+		"truncated header":        "6,12",
+		"fragment beyond its end": "6,1,1,-,ncfrag=900/100;x",
+		"oversized":               strings.Repeat("A", 64<<10),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := new(sink)
+			sh, _ := testShard(s)
+			if ack := sh.receive(epoch, nodeA, []byte(payload)); ack != nil {
+				t.Errorf("answered %q", ack)
+			}
+			for now, i := epoch, 0; i < 100 && !now.IsZero(); i++ {
+				now = sh.tick(now)
+			}
+			if len(s.incidents) != 0 {
+				t.Errorf("became incidents %+v", s.incidents)
+			}
+		})
+	}
+}
+
+func TestSourcesAreBoundedPerAddress(t *testing.T) {
+	s := new(sink)
+	sh, _ := testShard(s)
+	sh.receive(epoch, nodeA, kernelRecord(1, "hello"))
+	for port := range uint16(1000) {
+		sh.receive(epoch, netip.AddrPortFrom(nodeA.Addr(), 10000+port), kernelRecord(1, "noise"))
+	}
+	if n := len(sh.sources); n != maxPerAddress {
+		t.Errorf("%d sources for one address, want %d", n, maxPerAddress)
+	}
+	sh.receive(epoch, nodeA, kernelRecord(400, "Kernel panic - not syncing: Fatal exception"))
+	if len(s.incidents) != 1 {
+		t.Error("the node behind the noisy address is not heard any more")
+	}
+	later := epoch.Add(idleAfter)
+	for now := sh.tick(later); !now.IsZero(); now = sh.tick(now) {
+		later = now
+	}
+	sh.receive(later.Add(idleAfter), netip.MustParseAddrPort("10.77.1.5:9"), kernelRecord(1, "new port"))
+	if n := len(sh.sources); n != 1 {
+		t.Errorf("%d sources left after they all fell silent, want the new one", n)
+	}
+}
+
+func TestCoverageReport(t *testing.T) {
+	c := new(Coverage)
+	heard := func(at time.Time, addr, kernel string, panicSeconds int) {
+		c.heard(at, netip.MustParseAddr(addr), netconsole.Canary{
+			Instance: "i-" + addr, Facts: netconsole.Facts{Kernel: kernel, Panic: panicSeconds, PanicOnOops: true, ConsoleLevel: 7},
+		})
+	}
+	now := epoch.Add(time.Hour)
+	heard(now.Add(-time.Minute), "10.0.0.1", "6.12.1", 10)
+	heard(now.Add(-time.Minute), "10.0.0.2", "7.2.13+deb14-cloud-amd64", 10)
+	heard(now.Add(-45*time.Minute), "10.0.0.3", "6.12.1", 10)
+	heard(now, "10.0.0.9", "6.1.0", 0)
+	var got []string
+	for _, r := range c.Report(now, []RosterNode{
+		{"a", []netip.Addr{netip.MustParseAddr("10.0.0.1")}},
+		{"b", []netip.Addr{netip.MustParseAddr("10.0.0.2")}},
+		{"c", []netip.Addr{netip.MustParseAddr("10.0.0.3")}},
+		{"d", []netip.Addr{netip.MustParseAddr("10.0.0.4")}},
+	}) {
+		got = append(got, r.Node+" "+r.Address.String()+" "+string(r.Cover))
+	}
+	want := []string{"b 10.0.0.2 mute", "c 10.0.0.3 silent", "d 10.0.0.4 unproven", " 10.0.0.9 covered", "a 10.0.0.1 covered"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("rows (-want +got):\n%s", diff)
+	}
+}
