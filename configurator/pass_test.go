@@ -104,7 +104,6 @@ func TestOldKernelGetsNoUserdata(t *testing.T) {
 }
 
 func TestMakeBeforeBreak(t *testing.T) {
-	listenerA, listenerB := "10.0.2.10:6666", "10.0.3.10:6666"
 	for _, tt := range []struct {
 		name    string
 		change  func(w *world) *Configurator

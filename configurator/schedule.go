@@ -94,7 +94,10 @@ func (s *schedule) lookedUp(now time.Time, found endpoint.Found, known bool) {
 	s.notBefore = time.Time{}
 	switch {
 	case found.Throttled:
-		ceiling := min(time.Minute<<min(s.refusals, 10), throttled)
+		ceiling := throttled
+		if !known { // then it is urgent
+			ceiling = min(time.Minute<<min(s.refusals, 10), throttled)
+		}
 		s.refusals++
 		s.nextLookup = now.Add(time.Duration(s.chance() * float64(ceiling)))
 		if !known {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ var someTime = time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC)
 
 // world is a node for tests of whole passes: files below a temporary root, and answers for all else.
 type world struct {
+	mu     sync.Mutex // of all below, for tests of what runs beside them
 	root   Root
 	kernel kernel
 	mac    net.HardwareAddr        // of the gateway
@@ -33,6 +35,7 @@ type world struct {
 
 // kernel is netconsole as a list of targets.
 type kernel struct {
+	mu      sync.Mutex // of targets and log
 	support target.Support
 	targets []target.State
 	refuse  error // of Arm
@@ -40,9 +43,16 @@ type kernel struct {
 }
 
 func (k *kernel) Support() (target.Support, error) { return k.support, nil }
-func (k *kernel) List() ([]target.State, error)    { return slices.Clone(k.targets), nil }
+
+func (k *kernel) List() ([]target.State, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.targets), nil
+}
 
 func (k *kernel) Arm(s target.Spec) (target.State, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if k.refuse != nil {
 		return target.State{}, k.refuse
 	}
@@ -53,6 +63,8 @@ func (k *kernel) Arm(s target.Spec) (target.State, error) {
 }
 
 func (k *kernel) Disarm(name string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.targets = slices.DeleteFunc(k.targets, func(st target.State) bool { return st.Name == name })
 	k.log = append(k.log, "disarm "+name)
 	return nil
@@ -113,6 +125,8 @@ func (w *world) node(endpoints ...string) *Configurator {
 }
 
 func (w *world) resolve(_ context.Context, q nexthop.Query) (nexthop.Hop, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if err := w.routes[q.Destination.String()]; err != nil {
 		return nexthop.Hop{}, err
 	}
@@ -123,6 +137,8 @@ func (w *world) resolve(_ context.Context, q nexthop.Query) (nexthop.Hop, error)
 }
 
 func (w *world) prove(_ context.Context, _ Identity, _ Facts, routes []Route) ([]Proof, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.proved++
 	var proofs []Proof
 	for _, r := range routes {
@@ -133,6 +149,15 @@ func (w *world) prove(_ context.Context, _ Identity, _ Facts, routes []Route) ([
 		proofs = append(proofs, p)
 	}
 	return proofs, nil
+}
+
+// change changes the world beside what runs in it.
+func (w *world) change(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.kernel.mu.Lock()
+	defer w.kernel.mu.Unlock()
+	f()
 }
 
 var errCable = errors.New("cable unplugged")

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -32,12 +31,6 @@ func newHost(t testing.TB) host {
 		var err error
 		if h.ns, err = netns.New(); err != nil {
 			t.Fatalf("make network namespace (needs root): %v", err)
-		}
-		// Duplicate address detection would keep addresses unusable for a second.
-		for _, conf := range []string{"all", "default"} {
-			if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+conf+"/accept_dad", []byte("0"), 0); err != nil {
-				t.Fatalf("turn off duplicate address detection: %v", err)
-			}
 		}
 	})
 	t.Cleanup(func() { h.ns.Close() })
@@ -114,13 +107,14 @@ const (
 	listener = "10.9.1.53"
 )
 
-// subnet is a node on one link with a gateway: the world most tests start from.
+// subnet is a node on one link with a gateway: the world most tests start from. Duplicate address detection would keep
+// its IPv6 addresses unusable for a second.
 func subnet(t testing.TB) (node, gate host) {
 	t.Helper()
 	node, gate = newHost(t), newHost(t)
 	wire(node, "eth0", nodeMAC, gate, "eth0", gateMAC)
-	node.ip("addr add 10.0.0.5/24 dev eth0", "addr add fe80::5/64 dev eth0", "addr add 2001:db8::5/64 dev eth0")
-	gate.ip("addr add 10.0.0.1/24 dev eth0", "addr add fe80::1/64 dev eth0", "addr add 2001:db8::1/64 dev eth0")
+	node.ip("addr add 10.0.0.5/24 dev eth0", "addr add fe80::5/64 dev eth0 nodad", "addr add 2001:db8::5/64 dev eth0 nodad")
+	gate.ip("addr add 10.0.0.1/24 dev eth0", "addr add fe80::1/64 dev eth0 nodad", "addr add 2001:db8::1/64 dev eth0 nodad")
 	return node, gate
 }
 

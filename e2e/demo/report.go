@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -18,21 +19,24 @@ const traceShown = 12
 func report(ctx context.Context, out io.Writer, w *story.World, n *story.Node, d story.Death) error {
 	fmt.Fprintf(out, "\n%s died. Seconds from the moment the listener heard it:\n\n", n.Name)
 	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	for _, m := range []struct {
+	type milestone struct {
 		at   time.Time
 		what string
-	}{
+	}
+	milestones := []milestone{
 		{d.Panic, "the kernel is made to panic"},
 		{d.Gasp, "its last gasp arrives: " + d.Record.Spec.Reason},
 		{d.Fenced, "the node is fenced: nothing new is scheduled there"},
 		{d.Recorded, "a KernelPanic records it, authority " + d.Record.Spec.Authority},
-		{d.PodsFailed, fmt.Sprintf("its %d pods have failed, with the reason", d.Victims)},
+		{d.PodsFailed, fmt.Sprintf("its %d pods have failed, with the reason", d.Record.Status.Pods.Done)},
 		{d.Replaced, "the services run elsewhere"},
 		{d.PodsGone, "the dead pods are gone"},
 		{d.NodeGone, "the node is gone"},
 		{d.JobRetried, fmt.Sprintf("both Jobs have retried; with the policy at the price of %d of its retries, without at %d",
 			d.Policy.Failed, d.Plain.Failed)},
-	} {
+	}
+	slices.SortStableFunc(milestones, func(a, b milestone) int { return a.at.Compare(b.at) })
+	for _, m := range milestones {
 		fmt.Fprintf(tw, "%+.3f s\t  %s\n", m.at.Sub(d.Gasp).Seconds(), m.what)
 	}
 	tw.Flush()

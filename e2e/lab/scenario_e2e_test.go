@@ -52,8 +52,10 @@ func allScenarios() []scenario {
 		{name: "oops-in-irq", way: CrashOopsInIRQ, headline: "Kernel panic - not syncing: Fatal exception in interrupt", last: stopped},
 		{name: "softlockup", way: CrashSoftLockup, sysctls: map[string]string{"kernel.watchdog_thresh": "3", "kernel.softlockup_panic": "1"},
 			headline: "watchdog: BUG: soft lockup - CPU#", last: stopped},
-		{name: "rcu-stall", way: CrashIRQsOff, sysctls: map[string]string{"kernel.panic_on_rcu_stall": "1"}, append: []string{"rcupdate.rcu_cpu_stall_timeout=4"},
-			headline: "rcu: INFO: rcu_", last: stopped},
+		{name: "rcu-stall", way: CrashSoftLockup, sysctls: map[string]string{"kernel.watchdog": "0", "kernel.panic_on_rcu_stall": "1"},
+			append: []string{"rcupdate.rcu_cpu_stall_timeout=4"}, headline: "self-detected stall on CPU", last: stopped},
+		{name: "irqs-off", way: CrashIRQsOff, sysctls: map[string]string{"kernel.panic_on_rcu_stall": "1"},
+			append: []string{"rcupdate.rcu_cpu_stall_timeout=4", "nohz=off"}, headline: "detected stalls on CPUs/tasks:", last: stopped},
 		{name: "hung-task", way: CrashHungTask, sysctls: map[string]string{"kernel.hung_task_timeout_secs": "3", "kernel.hung_task_panic": "1"},
 			headline: "INFO: task lastgasp_hung:", last: stopped},
 		{name: "panic-on-warn", way: CrashWarn, sysctls: map[string]string{"kernel.panic_on_warn": "1"}, headline: "panic_on_warn set", last: stopped},
@@ -63,7 +65,9 @@ func allScenarios() []scenario {
 		{name: "null-deref-survived", way: CrashNullDeref, headline: "BUG: kernel NULL pointer dereference, address: 0000000000000000"},
 		{name: "gpf-survived", way: CrashGPF, headline: "general protection fault, probably for non-canonical address"},
 		{name: "softlockup-survived", way: CrashSoftLockup, sysctls: map[string]string{"kernel.watchdog_thresh": "3"}, headline: "watchdog: BUG: soft lockup - CPU#"},
-		{name: "rcu-stall-survived", way: CrashIRQsOff, append: []string{"rcupdate.rcu_cpu_stall_timeout=4"}, headline: "rcu: INFO: rcu_"},
+		{name: "rcu-stall-survived", way: CrashSoftLockup, sysctls: map[string]string{"kernel.watchdog": "0"},
+			append: []string{"rcupdate.rcu_cpu_stall_timeout=4"}, headline: "self-detected stall on CPU"},
+		{name: "irqs-off-survived", way: CrashIRQsOff, append: []string{"rcupdate.rcu_cpu_stall_timeout=4", "nohz=off"}, headline: "detected stalls on CPUs/tasks:"},
 		{name: "hung-task-survived", way: CrashHungTask, sysctls: map[string]string{"kernel.hung_task_timeout_secs": "3"}, headline: "INFO: task lastgasp_hung:"},
 		{name: "sched-atomic", way: CrashSchedAtomic, headline: "BUG: scheduling while atomic: "},
 		{name: "warn", way: CrashWarn, headline: "only a warning"},
@@ -151,7 +155,7 @@ func outOfMemory(t *testing.T, ctx context.Context, vm *VM) {
 	}
 }
 
-// exhaustSlab waits for the end: as long as there is no memory, netconsole has none for its datagrams either.
+// exhaustSlab waits for the end: as long as memory is short, netconsole may have none for its datagrams either.
 func exhaustSlab(t *testing.T, ctx context.Context, vm *VM) {
 	mustRun(t, ctx, vm, 0, "insmod", control.CrashModule, "way="+string(CrashSlabExhaust))
 }

@@ -151,17 +151,38 @@ func pods(seen []Sighting) map[string]*corev1.Pod {
 	return now
 }
 
-// node returns the latest state of a Node, nil if it is gone.
+// node returns the latest state of a Node, nil if it has not been seen yet or is gone.
 func node(seen []Sighting, name string) *corev1.Node {
-	for _, s := range slices.Backward(seen) {
-		if s.Node != nil && s.Node.Name == name {
-			if s.Kind == watch.Deleted {
-				return nil
-			}
-			return s.Node
-		}
+	if s, ok := lastOf(seen, name); ok && s.Kind != watch.Deleted {
+		return s.Node
 	}
 	return nil
+}
+
+// nodeGone reports whether a Node was there and is not any more.
+func nodeGone(seen []Sighting, name string) bool {
+	s, ok := lastOf(seen, name)
+	return ok && s.Kind == watch.Deleted
+}
+
+func lastOf(seen []Sighting, nodeName string) (Sighting, bool) {
+	for _, s := range slices.Backward(seen) {
+		if s.Node != nil && s.Node.Name == nodeName {
+			return s, true
+		}
+	}
+	return Sighting{}, false
+}
+
+// deleted counts those of the pods, by UID, that were deleted.
+func deleted(seen []Sighting, uids map[string]bool) int {
+	n := 0
+	for _, s := range seen {
+		if s.Pod != nil && s.Kind == watch.Deleted && uids[string(s.Pod.UID)] {
+			n++
+		}
+	}
+	return n
 }
 
 // record returns the latest state of the KernelPanic of a Node, nil if there is none.

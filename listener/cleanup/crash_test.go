@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
 )
 
 // faulty stands between an engine and the world. Every call that may be part of a cleanup passes through before and
@@ -153,7 +155,7 @@ func TestKilledAtEveryCall(t *testing.T) {
 							}
 							offer(t, w, inc, a)
 							if b != nil {
-								time.Sleep(time.Microsecond) // so that it is a's
+								pass(time.Microsecond) // so that it is a's
 								offer(t, w, inc, b)
 							}
 							select {
@@ -164,13 +166,13 @@ func TestKilledAtEveryCall(t *testing.T) {
 							if more = calls() >= n; !more {
 								return // it was through before
 							}
-							fenced := w.nodes["n1"].Fenced
+							fenced := w.node("n1").Fenced
 							if b == nil {
 								run(t, DefaultPolicy(), w, map[bool]string{true: "a", false: "b"}[second == "the same one restarted"])
 							}
 							begun := time.Now()
 							for w.pending() && time.Since(begun) < time.Minute {
-								time.Sleep(100 * time.Millisecond)
+								pass(100 * time.Millisecond)
 							}
 							took := time.Since(begun)
 							if b == nil && !fenced && len(w.records) == 0 {
@@ -179,7 +181,7 @@ func TestKilledAtEveryCall(t *testing.T) {
 							w.cleanedOnce(pods)
 							// A fence without a record lost what the gasp proved: it waits to be adopted, and for a witness.
 							limit := 10 * time.Second
-							if b == nil && fenced && len(w.only().Steps) > 0 && w.only().Authority < 3 {
+							if b == nil && fenced && len(w.only().Steps) > 0 && w.only().Authority < detect.Pinned {
 								limit = 40 * time.Second
 							}
 							if took > limit {
@@ -214,9 +216,9 @@ func TestAPIServerDownAtThePanic(t *testing.T) {
 		a, _ := run(t, DefaultPolicy(), w, "a")
 		b, _ := run(t, DefaultPolicy(), w, "b")
 		offer(t, w, inc, a, b)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		w.set(func() { w.down = false })
-		time.Sleep(20 * time.Second)
+		pass(20 * time.Second)
 		w.cleanedOnce(pods)
 		if r := w.only(); !r.Time.Equal(inc.Time) {
 			t.Errorf("record says %s, the gasp came at %s", r.Time, inc.Time)
@@ -232,11 +234,11 @@ func TestAPIServerDownDuringTheCleanup(t *testing.T) {
 		a, _ := run(t, DefaultPolicy(), w, "a")
 		b, _ := run(t, DefaultPolicy(), w, "b")
 		offer(t, w, gasp(1, boot1, gaspOf1), a, b)
-		time.Sleep(650 * time.Millisecond)
+		pass(650 * time.Millisecond)
 		w.set(func() { w.down = true })
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		w.set(func() { w.down = false })
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		w.cleanedOnce(pods)
 	})
 }
@@ -282,7 +284,7 @@ func TestFaultsAtRandom(t *testing.T) {
 				a, _ := run(t, DefaultPolicy(), faulty{w, touch, chance}, "a")
 				b, _ := run(t, DefaultPolicy(), faulty{w, touch, chance}, "b")
 				offer(t, w, gasp(1, boot1, gaspOf1), a, b)
-				time.Sleep(3 * time.Minute)
+				pass(3 * time.Minute)
 				w.cleanedOnce(pods)
 			})
 		})

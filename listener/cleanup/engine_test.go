@@ -50,7 +50,13 @@ func bubble(t *testing.T, f func(t *testing.T, w *world)) {
 	})
 }
 
-// offer panics node i and hands the gasp to the engines.
+// pass lets time pass, and everything happen that happens in it.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// offer hands a gasp to the engines.
 func offer(t *testing.T, w *world, inc detect.Incident, engines ...*Engine) {
 	t.Helper()
 	for _, e := range engines {
@@ -65,9 +71,9 @@ func TestCleanupOfOneNode(t *testing.T) {
 		w.populate("n1")
 		w.populate("n2")
 		w.set(func() { w.volumes["n1"] = 2 })
-		time.Sleep(time.Second)
+		pass(time.Second)
 		inc := gasp(1, boot1, gaspOf1)
-		time.Sleep(20 * time.Millisecond)
+		pass(20 * time.Millisecond)
 		w.addPod("n1", "n1-young", "apps/v1 ReplicaSet", nil)
 		w.set(func() { // created and started after the gasp
 			p := w.pods["default/n1-young"]
@@ -79,7 +85,7 @@ func TestCleanupOfOneNode(t *testing.T) {
 		var fenced []time.Duration
 		e.Observer.Fenced = func(d time.Duration) { fenced = append(fenced, d) }
 		offer(t, w, inc, e)
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 
 		want := []string{
 			"fence n1", "create Claimed record",
@@ -89,7 +95,7 @@ func TestCleanupOfOneNode(t *testing.T) {
 			"delete n1-bare", "delete n1-db", "delete n1-log", "delete n1-web",
 			"delete n1", // last
 		}
-		got := slices.Clone(w.calls)
+		got := w.log()
 		slices.Sort(got[2:8]) // in parallel
 		slices.Sort(got[10:14])
 		if diff := cmp.Diff(want, got); diff != "" {
@@ -140,11 +146,11 @@ func TestTraceIsCompletedAfterwards(t *testing.T) {
 		a, _ := run(t, DefaultPolicy(), w, "a")
 		b, _ := run(t, DefaultPolicy(), w, "b")
 		offer(t, w, inc, a, b)
-		time.Sleep(3 * time.Second) // the cleanup is over and the Node is gone
+		pass(3 * time.Second) // the cleanup is over and the Node is gone
 		inc.Complete, inc.Title = true, "sysrq triggered crash in write_sysrq_trigger"
 		inc.Trace = append(inc.Trace, "Call Trace:", " panic+0x1", "---[ end Kernel panic ]---")
 		offer(t, w, inc, a, b)
-		time.Sleep(3 * time.Second)
+		pass(3 * time.Second)
 		r := w.only()
 		if r.Phase != Cleaned || r.Title != inc.Title || len(r.Trace) != 5 {
 			t.Errorf("record: phase %s, title %q, %d lines", r.Phase, r.Title, len(r.Trace))
@@ -160,11 +166,11 @@ func TestTraceIsCompletedDuringCleanup(t *testing.T) {
 		w.panics(1)
 		a, _ := run(t, DefaultPolicy(), w, "a")
 		offer(t, w, inc, a)
-		time.Sleep(4 * time.Second)
+		pass(4 * time.Second)
 		inc.Complete = true
 		inc.Trace = append(inc.Trace, "Call Trace:")
 		offer(t, w, inc, a)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if r := w.only(); r.Phase != Cleaned || len(r.Trace) != 3 {
 			t.Errorf("record: phase %s, %d lines", r.Phase, len(r.Trace))
 		}
@@ -182,7 +188,7 @@ func TestTwoReplicasCleanUpOnce(t *testing.T) {
 				a, _ := run(t, DefaultPolicy(), w, "a")
 				b, _ := run(t, DefaultPolicy(), w, "b")
 				offer(t, w, inc, a, b)
-				time.Sleep(2 * time.Minute)
+				pass(2 * time.Minute)
 				w.cleanedOnce(pods)
 			})
 		})
@@ -260,7 +266,7 @@ func TestStormIsHeldByTheBreakerAndReleased(t *testing.T) {
 			w.panics(i)
 			offer(t, w, gasp(i, fmt.Sprint("boot ", i), gaspOf1), a)
 		}
-		time.Sleep(30 * time.Second)
+		pass(30 * time.Second)
 		phases := func() map[Phase]int {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -287,7 +293,7 @@ func TestStormIsHeldByTheBreakerAndReleased(t *testing.T) {
 				}
 			}
 		})
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		if diff := cmp.Diff(map[Phase]int{Cleaned: 4, Held: 4}, phases()); diff != "" {
 			t.Errorf("after the release (-want +got):\n%s", diff)
 		}
@@ -303,11 +309,11 @@ func TestStormIsHeldByTheBreakerAndReleased(t *testing.T) {
 		var i int
 		fmt.Sscanf(back, "n%d", &i)
 		w.reboots(i, boot2)
-		time.Sleep(11 * time.Minute)
+		pass(11 * time.Minute)
 		if diff := cmp.Diff(map[Phase]int{Cleaned: 7, Refused: 1}, phases()); diff != "" {
 			t.Errorf("after the window (-want +got):\n%s", diff)
 		}
-		if n := w.nodes[back]; n.Fenced || n.Mark != (Mark{}) {
+		if n := w.node(back); n.Fenced || n.Mark != (Mark{}) {
 			t.Errorf("node %s is back and still fenced: %+v", back, n)
 		}
 	})
@@ -320,27 +326,27 @@ func TestFalseAlarm(t *testing.T) {
 		a, _ := run(t, DefaultPolicy(), w, "a")
 		b, _ := run(t, DefaultPolicy(), w, "b")
 		offer(t, w, gasp(1, boot1, "guessed"), a, b)
-		time.Sleep(time.Second)
-		if !w.nodes["n1"].Fenced {
+		pass(time.Second)
+		if !w.node("n1").Fenced {
 			t.Fatal("not fenced while a second witness is waited for")
 		}
-		time.Sleep(15 * time.Second)
+		pass(15 * time.Second)
 		if r := w.only(); r.Phase != Refused || !strings.Contains(r.Decision, "renewed its Lease") {
 			t.Fatalf("record: %s, %s", r.Phase, r.Decision)
 		}
-		if n := w.nodes["n1"]; n.Fenced || n.Mark != (Mark{}) {
+		if n := w.node("n1"); n.Fenced || n.Mark != (Mark{}) {
 			t.Fatalf("still fenced: %+v", n)
 		}
 
 		// Again and again, under other boots too: nothing is fenced any more, by no replica.
-		before := len(w.calls)
+		before := len(w.log())
 		for i := range 5 {
 			offer(t, w, gasp(1, fmt.Sprint("invented ", i), ""), a, b)
-			time.Sleep(20 * time.Second)
+			pass(20 * time.Second)
 			offer(t, w, gasp(1, boot1, "guessed"), a, b)
-			time.Sleep(20 * time.Second)
+			pass(20 * time.Second)
 		}
-		if diff := cmp.Diff([]string{}, slices.Clone(w.calls[before:])); diff != "" {
+		if diff := cmp.Diff([]string{}, w.log()[before:]); diff != "" {
 			t.Errorf("the forger was listened to (-want +got):\n%s", diff)
 		}
 
@@ -348,7 +354,7 @@ func TestFalseAlarm(t *testing.T) {
 		w.set(func() { n := w.nodes["n1"]; n.Pin = Pin{boot1, gaspOf1.Sum()}; w.nodes["n1"] = n })
 		w.panics(1)
 		offer(t, w, gasp(1, boot1, gaspOf1), a, b)
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		if r := w.only(); r.Phase != Cleaned || r.Authority != detect.Pinned {
 			t.Errorf("record: %+v", r)
 		}
@@ -363,11 +369,11 @@ func TestWeakGaspIsCorroborated(t *testing.T) {
 		w.panics(1)
 		e, _ := run(t, DefaultPolicy(), w, "a")
 		offer(t, w, inc, e)
-		time.Sleep(14 * time.Second)
-		if len(w.failures) != 0 || !w.nodes["n1"].Fenced {
+		pass(14 * time.Second)
+		if w.failed() != 0 || !w.node("n1").Fenced {
 			t.Fatal("acted on before there was a second witness, or not fenced")
 		}
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		w.cleanedOnce(pods)
 		if r := w.only(); r.Boot != boot1 || r.Authority != detect.Kernel {
 			t.Errorf("boot %q, authority %v; want the Node's boot, kernel", r.Boot, r.Authority)
@@ -437,18 +443,18 @@ func TestWrongNodes(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				w.populate("n1")
 				w.populate("n2")
-				time.Sleep(time.Second)
+				pass(time.Second)
 				if tt.world != nil {
 					tt.world(w)
 				}
 				a, _ := run(t, DefaultPolicy(), w, "a")
 				b, _ := run(t, DefaultPolicy(), w, "b")
 				offer(t, w, tt.inc(), a, b)
-				time.Sleep(30 * time.Second)
+				pass(30 * time.Second)
 				if r := w.only(); r.Phase != Refused || !strings.Contains(r.Decision, tt.why) {
 					t.Errorf("record: %s, %s; want …%s…", r.Phase, r.Decision, tt.why)
 				}
-				for _, c := range w.calls {
+				for _, c := range w.log() {
 					if strings.HasPrefix(c, "delete") || strings.HasPrefix(c, "fail") {
 						t.Errorf("%s", c)
 					}

@@ -507,3 +507,10 @@ func (w *world) only() Record {
 	}
 	return Record{}
 }
+
+// node, log and failed are what a test reads while engines run.
+func (w *world) node(name string) Node { w.mu.Lock(); defer w.mu.Unlock(); return w.nodes[name] }
+
+func (w *world) log() []string { w.mu.Lock(); defer w.mu.Unlock(); return slices.Clone(w.calls) }
+
+func (w *world) failed() int { w.mu.Lock(); defer w.mu.Unlock(); return len(w.failures) }

@@ -92,7 +92,8 @@ func (rep *report) decided(now time.Time, r *netconsole.Record) {
 
 // rename takes the title of a further record of the incident if it tells more.
 func (rep *report) rename(rule *Rule, title string) {
-	caused := slices.Contains(strings.Fields(rule.follows), rep.rule.Code)
+	causes := strings.Fields(rule.follows)
+	caused := slices.Contains(causes, rep.rule.Code) || slices.Contains(causes, rep.code)
 	switch {
 	case rule.rank == placeholder, rule.rank == vague && caused:
 		return

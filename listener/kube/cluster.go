@@ -28,12 +28,12 @@ import (
 	"github.com/lastgasp/lastgasp/listener/kube/v1alpha1"
 )
 
-// manager names this program in managedFields, in the User-Agent and in a pod's termination-by annotation.
+// manager names this program in managedFields and in a pod's termination-by annotation.
 const manager = "lastgasp-listener"
 
 // Config says which cluster and under which name.
 type Config struct {
-	// REST reaches the API server. Rate limits, content type and user agent are set here, on a copy.
+	// REST reaches the API server. Rate limits and content type are set here, on a copy.
 	REST *rest.Config
 	// Annotations are the keys under which a pod is told how it died. Other keys than the default ones must be allowed in
 	// packaging/kubernetes/base/policy.yaml too, else the API server denies the writes.
@@ -111,7 +111,9 @@ func New(cfg Config) (*Cluster, error) {
 func clients(given *rest.Config) (*kubernetes.Clientset, *rest.RESTClient, error) {
 	cfg := rest.CopyConfig(given)
 	cfg.QPS = -1
-	cfg.UserAgent = manager
+	if cfg.UserAgent == "" {
+		cfg.UserAgent = manager
+	}
 	cfg.WarningHandler = rest.NoWarnings{}
 	cfg.ContentType = runtime.ContentTypeProtobuf
 	cfg.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON

@@ -41,13 +41,13 @@
 // nothing is escaped. A record longer than 1000 bytes is cut blindly, and the pieces behind the first carry no mark
 // (write_msg): they are joined by following a full datagram that lacks its newline, and a middle piece that is lost
 // cannot be missed. Whoever can write to /dev/kmsg can write anything here, which is why a basic record has Prefix -1
-// and no fields. A piece whose head was lost may even look like an extended record. No target should be basic: this is
-// for hearing those that are.
+// and no fields. No target should be basic: this is for hearing those that are.
 //
 // # Telling them apart
 //
 // A datagram that begins like an extended header, as far as the flag and the comma or semicolon behind it, is one, and
-// malformed if the rest is not. Everything else is basic. Only a basic target without printk.time can be mistaken.
+// malformed if the rest is not. Everything else is basic. Mistaken for extended can only be what a basic target sends
+// without printk.time, or a piece whose head was lost.
 //
 // # Canary and acknowledgement
 //

@@ -83,12 +83,26 @@ static noinline void crash_soft_lockup(void)
 	preempt_enable();
 }
 
-/* Without a performance counter NMI (an emulated CPU has none) the other CPUs notice, as an RCU stall. */
-static noinline void crash_irqs_off(void)
+static int spin_irqs_off(void *unused)
 {
 	local_irq_disable();
-	mdelay(seconds * 1000L); /* not spin(): the clock stands still when the timekeeping CPU does */
+	mdelay(seconds * 1000L);
 	local_irq_enable();
+	return 0;
+}
+
+/*
+ * An emulated CPU has no performance counter that could interrupt this: the other CPUs notice, as an RCU stall. Not on
+ * CPU 0, which with nohz=off drives the clock that they notice by.
+ */
+static noinline void crash_irqs_off(void)
+{
+	struct task_struct *thread = kthread_create(spin_irqs_off, NULL, "lastgasp_spin");
+
+	if (IS_ERR(thread))
+		return;
+	kthread_bind(thread, num_online_cpus() - 1);
+	wake_up_process(thread);
 }
 
 static noinline void crash_sched_atomic(void)
@@ -182,10 +196,13 @@ static noinline void crash_netdev_leak(void)
 	kthread_run(unregister_leaky, dev, "lastgasp_leak");
 }
 
-/* Atomic allocations neither wait nor wake the OOM killer: they fail, and say so. */
+/*
+ * Atomic allocations neither wait nor wake the OOM killer: they fail, and say so. The objects are so large that small
+ * ones are left for those who report it.
+ */
 static noinline void crash_slab_exhaust(void)
 {
-	struct kmem_cache *cache = kmem_cache_create("lastgasp_victim", 4096, 0, 0, NULL);
+	struct kmem_cache *cache = kmem_cache_create("lastgasp_victim", 1 << 20, 0, 0, NULL);
 	void *object, *next, *last = NULL;
 
 	if (!cache)

@@ -1,0 +1,215 @@
+package configurator
+
+import (
+	"container/heap"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/configurator/endpoint"
+)
+
+var (
+	oneListener = endpoint.Found{Endpoints: []endpoint.Endpoint{{Host: "10.0.2.10", Port: 6666}}}
+	refused     = endpoint.Found{Throttled: true}
+)
+
+// middle is chance without chance.
+func middle() float64 { return 0.5 }
+
+// at is someTime and so much.
+func at(d time.Duration) time.Time { return someTime.Add(d) }
+
+// idle is a schedule whose first pass has ended well at someTime.
+func idle() *schedule {
+	s := &schedule{interval: 10 * time.Minute, lookup: time.Hour, chance: middle}
+	s.start(someTime)
+	s.lookedUp(someTime, oneListener, false)
+	s.done(someTime, true)
+	return s
+}
+
+func TestScheduleDue(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		happen func(s *schedule)
+		want   time.Duration
+	}{
+		{"nothing happens", func(*schedule) {}, 10 * time.Minute},
+		{"a change is acted on when it has settled", func(s *schedule) {
+			s.change(at(time.Minute), "link")
+		}, time.Minute + quiet},
+		{"changes that go on are waited for", func(s *schedule) {
+			s.change(at(time.Minute), "link")
+			s.change(at(time.Minute+200*time.Millisecond), "address")
+		}, time.Minute + 200*time.Millisecond + quiet},
+		{"but not for ever", func(s *schedule) {
+			for d := time.Duration(0); d < 5*time.Second; d += 100 * time.Millisecond {
+				s.change(at(time.Minute+d), "flapping")
+			}
+		}, time.Minute + atLatest},
+		{"a failed pass is repeated soon", func(s *schedule) { s.done(someTime, false) }, retryMin},
+		{"and less and less often", func(s *schedule) {
+			for range 4 {
+				s.done(someTime, false)
+			}
+		}, 8 * retryMin},
+		{"up to a limit", func(s *schedule) {
+			for range 100 {
+				s.done(someTime, false)
+			}
+		}, retryMax},
+		{"success ends the repeating", func(s *schedule) {
+			s.done(someTime, false)
+			s.done(someTime, true)
+		}, 10 * time.Minute},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := idle()
+			tt.happen(s)
+			if got := s.due().Sub(someTime); got != tt.want {
+				t.Errorf("due after %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestScheduleIsBoundedWhateverHappens(t *testing.T) {
+	s := idle()
+	passes := 0
+	for d := time.Duration(0); d < 10*time.Minute; d += 100 * time.Millisecond {
+		now := at(d)
+		s.change(now, "flapping")
+		if !now.Before(s.due()) {
+			s.start(now)
+			s.done(now, true)
+			passes++
+		}
+	}
+	if passes < 10*perMinute-1 || passes > 10*perMinute+1 {
+		t.Errorf("%d passes in 10 minutes of flapping, want %d", passes, 10*perMinute)
+	}
+}
+
+func TestScheduleTellsReasonsOnce(t *testing.T) {
+	s := idle()
+	s.change(at(time.Second), "link eth0")
+	s.change(at(time.Second), "route")
+	s.change(at(time.Second), "link eth0")
+	reasons, _ := s.start(at(2 * time.Second))
+	if diff := cmp.Diff([]string{"link eth0", "route"}, reasons); diff != "" {
+		t.Errorf("reasons (-want +got):\n%s", diff)
+	}
+	if reasons, _ = s.start(at(3 * time.Second)); len(reasons) > 0 {
+		t.Errorf("told again: %v", reasons)
+	}
+}
+
+func TestScheduleLookups(t *testing.T) {
+	stale := oneListener
+	stale.Stale = true
+	for _, tt := range []struct {
+		name  string
+		found endpoint.Found
+		known bool
+		want  time.Duration // until the next look-up
+		held  time.Duration // until the next pass of any kind
+	}{
+		{"found", oneListener, false, time.Hour, 0},
+		{"found on disk only", stale, false, retryMax, 0},
+		{"failed while listeners are known", endpoint.Found{}, true, retryMax, 0},
+		{"failed with nothing known", endpoint.Found{}, false, 0, 0},
+		{"refused while listeners are known: no hurry", refused, true, throttled / 2, 0},
+		{"refused with nothing known: sooner, and nothing before", refused, false, time.Minute / 2, time.Minute / 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := &schedule{interval: 10 * time.Minute, lookup: time.Hour, chance: middle}
+			s.start(someTime)
+			s.lookedUp(someTime, tt.found, tt.known)
+			s.done(someTime, true)
+			if got := s.nextLookup.Sub(someTime); got != tt.want {
+				t.Errorf("next look-up after %s, want %s", got, tt.want)
+			}
+			s.change(someTime, "link")
+			if got := s.due().Sub(someTime); got < tt.held {
+				t.Errorf("pass after %s, though there is nothing to be had for %s", got, tt.held)
+			}
+		})
+	}
+}
+
+// ssmQuota is what GetParameters allows a whole account, requests a second.
+const ssmQuota = 40
+
+// All nodes of a large fleet ask at once, as when somebody reloads them all. Those refused must spread out by themselves
+// so far that the quota holds from then on, and all must have their answer within the ceiling.
+func TestFleetSpreadsOutUnderSSMQuota(t *testing.T) {
+	const nodes = 20_000
+	for _, tt := range []struct {
+		name  string
+		known bool // nodes know a listener already
+		// within is when the last node has its answer, settled from when on no second has more requests than the quota.
+		within, settled time.Duration
+	}{
+		{"nodes that know a listener", true, 16 * time.Minute, time.Second},
+		{"nodes that boot for the first time", false, 30 * time.Minute, 15 * time.Minute},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(1, 2))
+			queue := make(lookups, nodes)
+			for i := range queue {
+				queue[i] = &lookup{at: someTime, s: &schedule{interval: 10 * time.Minute, lookup: time.Hour, chance: random.Float64}}
+			}
+			perSecond := make(map[time.Duration]int)
+			answered := 0
+			var last time.Duration
+			for end := at(3 * time.Hour); queue[0].at.Before(end); heap.Fix(&queue, 0) {
+				n := queue[0]
+				second := n.at.Sub(someTime).Truncate(time.Second)
+				perSecond[second]++
+				n.s.start(n.at)
+				if perSecond[second] > ssmQuota {
+					n.s.lookedUp(n.at, refused, tt.known)
+				} else {
+					n.s.lookedUp(n.at, oneListener, tt.known)
+					if !n.answered {
+						n.answered = true
+						answered++
+						last = second
+					}
+				}
+				n.at = n.s.nextLookup
+			}
+			if answered != nodes || last > tt.within {
+				t.Errorf("%d of %d nodes have their answer, the last after %s; want all within %s", answered, nodes, last, tt.within)
+			}
+			most := 0
+			for second, requests := range perSecond {
+				if second >= tt.settled {
+					most = max(most, requests)
+				}
+			}
+			if most > ssmQuota {
+				t.Errorf("%d requests in one second later than %s, the quota is %d", most, tt.settled, ssmQuota)
+			}
+			t.Logf("the last of %d nodes has its answer after %s; at most %d requests a second from %s on", nodes, last, most, tt.settled)
+		})
+	}
+}
+
+// lookup is one node's next request, lookups a heap of them by time.
+type lookup struct {
+	at       time.Time
+	s        *schedule
+	answered bool
+}
+
+type lookups []*lookup
+
+func (l lookups) Len() int           { return len(l) }
+func (l lookups) Less(i, j int) bool { return l[i].at.Before(l[j].at) }
+func (l lookups) Swap(i, j int)      { l[i], l[j] = l[j], l[i] }
+func (l lookups) Push(any)           { panic("never called") }
+func (l lookups) Pop() any           { panic("never called") }

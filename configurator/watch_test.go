@@ -1,0 +1,235 @@
+package configurator
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/lastgasp/lastgasp/configurator/endpoint"
+)
+
+// watching is a Watcher at work on a world, in a bubble whose time runs as the test sleeps.
+type watching struct {
+	*world
+	changes chan string
+	reload  chan os.Signal
+	config  func() (Config, error)
+	offline bool // listeners cannot be looked up
+
+	notes []string // for systemd
+}
+
+// configured is a configuration that names a listener.
+func configured(listener string) Config {
+	c := DefaultConfig()
+	c.Endpoint.Static, _ = endpoint.ParseList(listener)
+	return c
+}
+
+// watch prepares a world, and then runs f beside a Watcher of it that has this configuration.
+func watch(t *testing.T, c Config, prepare, f func(t *testing.T, w *watching)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &watching{world: newWorld(t), changes: make(chan string), reload: make(chan os.Signal)}
+		w.config = func() (Config, error) { return c, nil }
+		if prepare != nil {
+			prepare(t, w)
+		}
+		watcher := Watcher{
+			ConfigFile: w.root.Path("etc/lastgasp/configurator.yaml"),
+			LoadConfig: func() (Config, error) {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				return w.config()
+			},
+			New: func(c Config) *Configurator {
+				node := w.node("192.0.2.1:1")
+				node.Config = c
+				node.Sources = []endpoint.Source{switchable{endpoint.Static{Endpoints: c.Endpoint.Static, Origin: "test"}, w}}
+				return node
+			},
+			Changes: func(context.Context) (<-chan string, error) { return w.changes, nil },
+			Reload:  w.reload,
+			Notify:  w.notify,
+			Log:     slog.New(slog.DiscardHandler),
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() {
+			if err := watcher.Run(ctx); err != nil {
+				t.Errorf("run: %v", err)
+			}
+		})
+		f(t, w)
+		cancel()
+		running.Wait()
+	})
+}
+
+func (w *watching) notify(state string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if state != "WATCHDOG=1" {
+		w.notes = append(w.notes, state)
+	}
+}
+
+// told reports whether systemd was told a state that begins so, since the last call.
+func (w *watching) told(prefix string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	found := slices.ContainsFunc(w.notes, func(s string) bool { return strings.HasPrefix(s, prefix) })
+	w.notes = nil
+	return found
+}
+
+// pass lets time pass until everything that it brings about is done.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// soon is within what watch promises.
+const soon = 2 * time.Second
+
+const listenerA, listenerB = "10.0.2.10:6666", "10.0.3.10:6666"
+
+// deafen makes listener a ignore canaries, or not.
+func (w *watching) deafen(listener string, deaf bool) {
+	w.change(func() { w.deaf[netip.MustParseAddrPort(listener)] = deaf })
+}
+
+func TestWatchIsReadyWhenItIsProved(t *testing.T) {
+	watch(t, configured(listenerA), nil, func(t *testing.T, w *watching) {
+		pass(soon)
+		if !w.told("READY=1") {
+			t.Error("not ready though armed and acknowledged")
+		}
+	})
+}
+
+func TestWatchIsNotReadyUntilItIsProved(t *testing.T) {
+	deaf := func(_ *testing.T, w *watching) { w.deafen(listenerA, true) }
+	watch(t, configured(listenerA), deaf, func(t *testing.T, w *watching) {
+		pass(soon)
+		if armed, _ := w.kernel.List(); w.told("READY=1") || len(armed) != 1 {
+			t.Errorf("ready, or not armed, though nobody acknowledges: %v", names(armed))
+		}
+		w.deafen(listenerA, false)
+		pass(retryMin + soon)
+		if !w.told("READY=1") {
+			t.Error("not ready after a second try")
+		}
+	})
+}
+
+func TestWatchFollowsChangesSoon(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(t *testing.T, w *watching)
+		want   []string
+	}{
+		{"a gateway's new hardware address", func(_ *testing.T, w *watching) {
+			w.change(func() { w.mac = movedMAC })
+			w.changes <- "neighbour 10.0.1.1 moved"
+		}, []string{"lastgasp-10.0.2.10-2"}},
+		{"a target that somebody disabled", func(_ *testing.T, w *watching) {
+			w.change(func() { w.kernel.targets[0].Enabled = false })
+		}, []string{"lastgasp-10.0.2.10-2"}},
+		{"a target that somebody removed", func(_ *testing.T, w *watching) {
+			w.change(func() { w.kernel.targets = nil })
+		}, []string{"lastgasp-10.0.2.10-1"}},
+		{"another configuration", func(t *testing.T, w *watching) {
+			w.change(func() { w.config = func() (Config, error) { return configured(listenerB), nil } })
+			w.write(t, "etc/lastgasp/configurator.d/50-user-data.yaml", "# the watcher sees that there is a file")
+		}, []string{"lastgasp-10.0.3.10-1"}},
+		{"a bad configuration changes nothing", func(_ *testing.T, w *watching) {
+			w.change(func() { w.config = func() (Config, error) { return Config{}, errors.New("bad") } })
+			w.reload <- os.Interrupt
+		}, []string{"lastgasp-10.0.2.10-1"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			watch(t, configured(listenerA), nil, func(t *testing.T, w *watching) {
+				pass(time.Minute)
+				tt.change(t, w)
+				pass(soon)
+				armed, _ := w.kernel.List()
+				if got := names(armed); !slices.Equal(got, tt.want) {
+					t.Errorf("armed %v, want %v", got, tt.want)
+				}
+				for _, st := range armed {
+					if !st.Enabled {
+						t.Errorf("%s is disabled", st.Name)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestWatchHoldsKernelPanicAgainstTheKubelet(t *testing.T) {
+	c := configured(listenerA)
+	c.Panic.Hold = true
+	kernel7 := func(t *testing.T, w *watching) { w.write(t, "proc/sys/kernel/osrelease", "7.2.13") }
+	watch(t, c, kernel7, func(t *testing.T, w *watching) {
+		pass(soon)
+		if got := w.root.text(panicFile); got != "0" {
+			t.Fatalf("kernel.panic is %s", got)
+		}
+		w.write(t, panicFile, "10")
+		pass(soon)
+		if got := w.root.text(panicFile); got != "0" {
+			t.Errorf("kernel.panic is %s after the kubelet's start", got)
+		}
+	})
+}
+
+func TestWatchProvesAtItsIntervalAndNotMore(t *testing.T) {
+	watch(t, configured(listenerA), nil, func(t *testing.T, w *watching) {
+		proved := func() (n int) { w.change(func() { n = w.proved }); return n }
+		pass(time.Minute)
+		before := proved()
+		pass(100 * time.Minute)
+		if n := proved() - before; n < 9 || n > 11 {
+			t.Errorf("%d proofs in 100 minutes at an interval of 10", n)
+		}
+	})
+}
+
+func TestWatchGoesOnWithKnownListeners(t *testing.T) {
+	watch(t, configured(listenerA), nil, func(t *testing.T, w *watching) {
+		pass(soon)
+		if err := os.RemoveAll(w.root.Path("var")); err != nil { // no last known good list either
+			t.Fatal(err)
+		}
+		w.change(func() { w.offline, w.mac = true, movedMAC })
+		w.reload <- os.Interrupt
+		pass(soon)
+		armed, _ := w.kernel.List()
+		if len(armed) != 1 || armed[0].RemoteMAC.String() != movedMAC.String() {
+			t.Errorf("armed %v: a failed look-up kept the gateway's new address out", names(armed))
+		}
+	})
+}
+
+// switchable is a source that can be cut off.
+type switchable struct {
+	endpoint.Source
+	w *watching
+}
+
+func (s switchable) Find(ctx context.Context) ([]endpoint.Endpoint, string, error) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	if s.w.offline {
+		return unreachable{}.Find(ctx)
+	}
+	return s.Source.Find(ctx)
+}

@@ -1,0 +1,306 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/lastgasp/lastgasp/e2e/lab"
+	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/kube"
+)
+
+// kubeWorld is a control plane with packaging/kubernetes applied.
+type kubeWorld struct {
+	lab     *lab.Cluster
+	admin   kubernetes.Interface
+	account *rest.Config          // of system:serviceaccount:lastgasp:listener
+	raw     *kubernetes.Clientset // the same, for what our own client would never send
+	cluster *kube.Cluster
+}
+
+func newKubeWorld(t *testing.T) *kubeWorld {
+	net, err := lab.NewNet(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := lab.StartCluster(t.Context(), t, lab.ClusterSpec{NS: net.Listener, Addr: lab.APIServerAddr.Addr()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &kubeWorld{lab: c, admin: c.Client()}
+	w.kubectl(t, "apply", "-k", "../packaging/kubernetes")
+	w.kubectl(t, "wait", "--for=condition=Established", "--timeout=30s", "crd/kernelpanics.lastgasp.dev")
+
+	token, err := w.admin.CoreV1().ServiceAccounts("lastgasp").CreateToken(t.Context(), "listener",
+		&authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.account = rest.AnonymousClientConfig(c.RESTConfig())
+	w.account.BearerToken = token.Status.Token
+	if w.raw, err = kubernetes.NewForConfig(w.account); err != nil {
+		t.Fatal(err)
+	}
+	w.cluster = w.connect(t, kube.Config{REST: w.account, Replica: "listener-0"})
+	w.awaitPolicies(t)
+	return w
+}
+
+// connect returns a running Cluster that has seen the nodes there are.
+func (w *kubeWorld) connect(t *testing.T, cfg kube.Config) *kube.Cluster {
+	t.Helper()
+	c, err := kube.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Synced() {
+		t.Fatal("synced before Run")
+	}
+	if _, err := c.FindNode(t.Context(), "", netip.MustParseAddr("10.0.0.1")); err == nil || errors.Is(err, cleanup.ErrNotFound) {
+		t.Fatalf("find a node before the cache is filled: %v, want an error that may pass", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	eventually(t, "the caches to fill", func() error {
+		if !c.Synced() {
+			return errors.New("not synced")
+		}
+		return nil
+	})
+	return c
+}
+
+// awaitPolicies waits until the API server enforces the policies, which it does some moments after it has them.
+func (w *kubeWorld) awaitPolicies(t *testing.T) {
+	pod := w.newPod(t, "canary", w.newNode(t, "canary", nil).Name, corev1.PodRunning, nil)
+	node := w.readNode(t, "canary")
+	eventually(t, "the policies to be in force", func() error {
+		if err := w.cluster.DeletePod(t.Context(), pod); !errors.Is(err, cleanup.ErrDenied) {
+			// It is gone now; another one will tell.
+			pod = w.newPod(t, fmt.Sprintf("canary-%d", time.Now().UnixNano()), "canary", corev1.PodRunning, nil)
+			return fmt.Errorf("delete an unmarked pod: %v", err)
+		}
+		err := w.cluster.DeleteNode(t.Context(), node)
+		if errors.Is(err, cleanup.ErrDenied) {
+			return nil
+		}
+		if err == nil {
+			w.newNode(t, "canary", nil)
+		}
+		node = w.readNode(t, "canary")
+		return fmt.Errorf("delete an unmarked node: %v", err)
+	})
+}
+
+func (w *kubeWorld) newNode(t *testing.T, name string, change func(*corev1.Node)) *corev1.Node {
+	t.Helper()
+	n := &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Status: corev1.NodeStatus{
+			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
+			NodeInfo:   corev1.NodeSystemInfo{BootID: "boot-1"},
+		},
+	}
+	if change != nil {
+		change(n)
+	}
+	out, err := w.admin.CoreV1().Nodes().Create(t.Context(), n, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		w.admin.CoreV1().Nodes().Delete(context.Background(), name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(out.UID))})
+	})
+	return out
+}
+
+func setAddresses(n *corev1.Node, addrs ...string) {
+	n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: n.Name}}
+	for _, a := range addrs {
+		n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a})
+	}
+}
+
+func (w *kubeWorld) newPod(t *testing.T, name, node string, phase corev1.PodPhase, change func(*corev1.Pod)) cleanup.Pod {
+	t.Helper()
+	p := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: corev1.PodSpec{
+			NodeName:                     node,
+			AutomountServiceAccountToken: ptr(false),
+			Containers:                   []corev1.Container{{Name: "main", Image: "none"}},
+		},
+	}
+	if change != nil {
+		change(p)
+	}
+	if _, err := w.admin.CoreV1().Pods("default").Create(t.Context(), p, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		w.admin.CoreV1().Pods("default").Delete(context.Background(), name, metav1.DeleteOptions{GracePeriodSeconds: ptr(int64(0))})
+	})
+	w.setPhase(t, name, phase)
+	return w.readPod(t, name)
+}
+
+// setPhase writes the status that a kubelet would.
+func (w *kubeWorld) setPhase(t *testing.T, name string, phase corev1.PodPhase) {
+	t.Helper()
+	status := map[string]any{"phase": phase, "conditions": []map[string]string{
+		{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}, {"type": "ContainersReady", "status": "True"},
+	}}
+	if phase == corev1.PodRunning {
+		status["containerStatuses"] = []map[string]any{{
+			"name": "main", "image": "none", "imageID": "", "ready": true, "restartCount": 0,
+			"state": map[string]any{"running": map[string]any{"startedAt": "2026-11-21T09:00:00Z"}},
+		}}
+	}
+	patch := must(json.Marshal(map[string]any{"status": status}))
+	_, err := w.admin.CoreV1().Pods("default").Patch(t.Context(), name, types.StrategicMergePatchType, patch,
+		metav1.PatchOptions{FieldManager: "kubelet"}, "status")
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// patchNode patches a node as our client, again when somebody else (the node lifecycle controller) was faster.
+func (w *kubeWorld) patchNode(t *testing.T, name string, p cleanup.NodePatch) cleanup.Node {
+	t.Helper()
+	for range 20 {
+		n, err := w.cluster.PatchNode(t.Context(), w.readNode(t, name), p)
+		if errors.Is(err, cleanup.ErrConflict) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	t.Fatalf("node %s changes all the time", name)
+	return cleanup.Node{}
+}
+
+func (w *kubeWorld) deleteNode(ctx context.Context, n cleanup.Node) error {
+	err := w.cluster.DeleteNode(ctx, n)
+	for range 20 {
+		if !errors.Is(err, cleanup.ErrConflict) {
+			break
+		}
+		if n, err = w.cluster.Node(ctx, n.Name); err == nil {
+			err = w.cluster.DeleteNode(ctx, n)
+		}
+	}
+	return err
+}
+
+func (w *kubeWorld) readNode(t *testing.T, name string) cleanup.Node {
+	t.Helper()
+	n, err := w.cluster.Node(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func (w *kubeWorld) readPod(t *testing.T, name string) cleanup.Pod {
+	t.Helper()
+	p, err := w.cluster.Pod(t.Context(), "default", name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func (w *kubeWorld) getNode(t *testing.T, name string) *corev1.Node {
+	t.Helper()
+	n, err := w.admin.CoreV1().Nodes().Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func (w *kubeWorld) getPod(t *testing.T, name string) *corev1.Pod {
+	t.Helper()
+	p, err := w.admin.CoreV1().Pods("default").Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func (w *kubeWorld) mustDeleteNode(t *testing.T, name string) {
+	t.Helper()
+	if err := w.admin.CoreV1().Nodes().Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *kubeWorld) kubectl(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := w.lab.Kubectl(t.Context(), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// eventually asks until the answer is nil, a minute at most: things in a cluster follow each other, and how fast is
+// not what these tests are about.
+func eventually(t *testing.T, what string, ask func() error) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ask()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("wait for %s: %v", what, err)
+		}
+		<-tick.C
+	}
+}
+
+// wantErr turns a look-up's answer into an error unless it is want.
+func wantErr(want error) func(cleanup.Node, error) error {
+	return func(n cleanup.Node, err error) error {
+		if !errors.Is(err, want) {
+			return fmt.Errorf("node %q, error %v; want %v", n.Name, err, want)
+		}
+		return nil
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}

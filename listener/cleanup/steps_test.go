@@ -1,0 +1,369 @@
+package cleanup
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestNodeVerbs(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		verb   NodeVerb
+		story  func(w *world) // after the fail-over
+		fenced bool           // at the end
+		exists bool
+		node   string // note of the last step
+	}{
+		{name: "delete: the node goes last", verb: NodeDelete, node: "deleted"},
+		{
+			name: "await: a node back on a new boot is unfenced", verb: NodeAwait,
+			story: func(w *world) { pass(22 * time.Second); w.reboots(1, boot2) }, exists: true,
+			node: "unfenced: the node is back on boot " + boot2,
+		},
+		{name: "await: a node that does not come back is deleted", verb: NodeAwait, node: "deleted"},
+		{
+			name: "await: a node back but not Ready stays fenced until it is", verb: NodeAwait,
+			story: func(w *world) {
+				pass(22 * time.Second)
+				w.reboots(1, boot2)
+				w.set(func() { n := w.nodes["n1"]; n.Ready = false; w.nodes["n1"] = n })
+				pass(11 * time.Minute)
+				if n := w.node("n1"); !n.Fenced {
+					w.t.Error("unfenced before it was Ready")
+				}
+				w.set(func() { n := w.nodes["n1"]; n.Ready = true; w.nodes["n1"] = n })
+			}, exists: true, node: "fenced until Ready: the node is back on boot " + boot2,
+		},
+		{
+			name: "await: somebody else deleted the node", verb: NodeAwait,
+			story: func(w *world) { pass(22 * time.Second); w.set(func() { delete(w.nodes, "n1") }) },
+			node:  "the node is gone",
+		},
+		{
+			name: "annotate: the node stays and stays fenced", verb: NodeAnnotate, exists: true, fenced: true,
+			node: "kept, fenced until it is Ready on a new boot",
+		},
+		{
+			name: "annotate: the fence goes when the node is Ready on a new boot", verb: NodeAnnotate, exists: true,
+			story: func(w *world) { pass(time.Minute); w.reboots(1, boot2) },
+			node:  "kept, fenced until it is Ready on a new boot",
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.populate("n1")
+				w.set(func() { w.volumes["n1"] = 1 })
+				w.panics(1)
+				p := DefaultPolicy()
+				p.NodeVerb = tt.verb
+				e, _ := run(t, p, w, "a")
+				offer(t, w, gasp(1, boot1, gaspOf1), e)
+				pass(5 * time.Second)
+				if w.failed() != 5 {
+					t.Fatalf("%d pods failed, want 5", w.failed())
+				}
+				if tt.story != nil {
+					tt.story(w)
+				}
+				pass(12 * time.Minute)
+				r := w.only()
+				if last := r.Steps[len(r.Steps)-1]; r.Phase != Cleaned || last.Name != StepNode || last.Note != tt.node {
+					t.Errorf("%s, %s: %q; want node: %q", r.Phase, last.Name, last.Note, tt.node)
+				}
+				n := w.node("n1")
+				if (n.Name != "") != tt.exists || n.Fenced != tt.fenced || n.OutOfService || (!tt.fenced && n.Mark != (Mark{})) {
+					t.Errorf("node: %+v; want it to exist: %v, fenced: %v", n, tt.exists, tt.fenced)
+				}
+			})
+		})
+	}
+}
+
+// A node that is back before its pods were failed keeps what it restarted.
+func TestNodeComesBackDuringTheCleanup(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		w.panics(1)
+		written := 0
+		c := faulty{world: w, before: func(_ context.Context, call string) error {
+			if call == "FailPod" {
+				w.set(func() { written++ })
+				if written == 3 { // two are failed, then the kubelet is up
+					w.reboots(1, boot2)
+				}
+			}
+			return nil
+		}}
+		e, _ := run(t, DefaultPolicy(), c, "a")
+		offer(t, w, gasp(1, boot1, gaspOf1), e)
+		pass(time.Minute)
+		r := w.only()
+		if r.Phase != Cleaned || w.failed() >= len(pods) || w.failed() == 0 {
+			t.Errorf("%s, %d of %d pods failed; want some", r.Phase, w.failed(), len(pods))
+		}
+		n := w.node("n1")
+		if n.Name == "" || n.Fenced || n.Mark != (Mark{}) {
+			t.Errorf("node: %+v; want it unfenced", n)
+		}
+		alive := 0
+		w.set(func() {
+			for _, p := range w.pods {
+				if p.Node == "n1" && p.Phase == "Running" && !p.Mirror {
+					alive++
+				}
+			}
+		})
+		if alive+w.failed() != len(pods) {
+			t.Errorf("%d alive and %d failed, of %d", alive, w.failed(), len(pods))
+		}
+	})
+}
+
+// The API server takes a while; meanwhile the node reboots in 10 s and registers again.
+func TestNodeIsBackBeforeAnythingWasDone(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.panics(1)
+		w.set(func() { w.down = true })
+		e, _ := run(t, DefaultPolicy(), w, "a")
+		offer(t, w, gasp(1, boot1, gaspOf1), e)
+		pass(10 * time.Second)
+		w.reboots(1, boot2)
+		pass(10 * time.Second)
+		w.set(func() { w.down = false })
+		pass(time.Minute)
+		if r := w.only(); r.Phase != Refused || w.failed() != 0 || w.node("n1").Fenced {
+			t.Errorf("%s (%s), %d pods failed, fenced %v", r.Phase, r.Decision, w.failed(), w.node("n1").Fenced)
+		}
+	})
+}
+
+func TestVolumesThatDoNotGo(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.set(func() { w.volumes["n1"] = 1 })
+		w.addPod("n1", "n1-wants-it", "", func(p *Pod) { p.Created = time.Now().Add(time.Hour) }) // never ours to fail
+		w.panics(1)
+		p := DefaultPolicy()
+		p.NodeVerb = NodeAnnotate
+		e, _ := run(t, p, w, "a")
+		offer(t, w, gasp(1, boot1, gaspOf1), e)
+		pass(detachFor - 5*time.Second)
+		if !w.node("n1").OutOfService {
+			t.Fatal("not out of service while volumes are attached")
+		}
+		pass(10 * time.Second)
+		if n := w.node("n1"); n.OutOfService || n.Mark.OutOfService || !n.Fenced {
+			t.Errorf("after the bound: %+v", n)
+		}
+	})
+}
+
+func TestForeignOutOfServiceTaintStays(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.set(func() { w.volumes["n1"] = 1; n := w.nodes["n1"]; n.OutOfService = true; w.nodes["n1"] = n })
+		w.panics(1)
+		p := DefaultPolicy()
+		p.NodeVerb = NodeAwait
+		e, _ := run(t, p, w, "a")
+		offer(t, w, gasp(1, boot1, gaspOf1), e)
+		pass(10 * time.Second)
+		w.reboots(1, boot2)
+		pass(10 * time.Second)
+		if n := w.node("n1"); !n.OutOfService || n.Fenced {
+			t.Errorf("out of service %v, fenced %v; want true, false", n.OutOfService, n.Fenced)
+		}
+	})
+}
+
+func TestKeptPods(t *testing.T) {
+	for _, verb := range []NodeVerb{NodeDelete, NodeAwait, NodeAnnotate} {
+		t.Run(string(verb), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.populate("n1")
+				w.panics(1)
+				p := DefaultPolicy()
+				p.NodeVerb, p.KeepPods = verb, 5*time.Minute
+				e, _ := run(t, p, w, "a")
+				offer(t, w, gasp(1, boot1, gaspOf1), e)
+				pass(4 * time.Minute)
+				left := func() (names []string) {
+					w.set(func() {
+						for _, p := range w.pods {
+							if p.Node == "n1" && w.failures[p.UID] > 0 && !p.Deleting {
+								names = append(names, p.Name)
+							}
+						}
+					})
+					slices.Sort(names)
+					return names
+				}
+				if diff := cmp.Diff([]string{"n1-bare", "n1-db", "n1-log", "n1-web"}, left()); diff != "" {
+					t.Errorf("kept (-want +got); a Job's is never kept:\n%s", diff)
+				}
+				if w.node("n1").Name == "" {
+					t.Error("the node went before its kept pods: PodGC would take them")
+				}
+				pass(20 * time.Minute)
+				if got := left(); len(got) > 0 {
+					t.Errorf("still kept: %q", got)
+				}
+				if r := w.only(); r.Phase != Cleaned {
+					t.Errorf("phase %s", r.Phase)
+				}
+			})
+		})
+	}
+}
+
+func TestDenials(t *testing.T) {
+	deny := func(calls ...string) func(context.Context, string) error {
+		return func(_ context.Context, call string) error {
+			if slices.Contains(calls, call) {
+				return fmt.Errorf("%s: %w", call, ErrDenied)
+			}
+			return nil
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		before func(context.Context, string) error
+		step   string
+		note   string
+		gone   bool // the Node
+	}{
+		{name: "a pod that may not be failed keeps its node", before: deny("FailPod"), step: StepNode, note: "kept and fenced: 5 pods could not be failed"},
+		{name: "denials are in the step's note", before: deny("FailPod"), step: StepFail, note: "1 annotated, 2 left alone, 5 denied, last: FailPod: denied"},
+		{name: "pods that may not be deleted", before: deny("DeletePod"), step: StepDelete, note: "5 denied, last: DeletePod: denied", gone: true},
+		{name: "a node that may not be deleted", before: deny("DeleteNode"), step: StepNode, note: "kept and fenced; denied: DeleteNode: denied"},
+		{name: "volumes that may not be counted", before: deny("Attachments"), step: StepDetach, note: "no volumes attached", gone: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.populate("n1")
+				w.panics(1)
+				e, _ := run(t, DefaultPolicy(), faulty{world: w, before: tt.before}, "a")
+				offer(t, w, gasp(1, boot1, gaspOf1), e)
+				pass(time.Minute)
+				r := w.only()
+				i := slices.IndexFunc(r.Steps, func(s StepStatus) bool { return s.Name == tt.step })
+				if r.Phase != Cleaned || i < 0 || !strings.HasPrefix(r.Steps[i].Note, tt.note) {
+					t.Errorf("%s, steps %+v; want %s: %s…", r.Phase, r.Steps, tt.step, tt.note)
+				}
+				if n := w.node("n1"); (n.Name == "") != tt.gone {
+					t.Errorf("node gone: %v, want %v", n.Name == "", tt.gone)
+				}
+			})
+		})
+	}
+}
+
+func TestClaimDeniedIsMended(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		w.panics(1)
+		until := time.Now().Add(time.Minute)
+		e, _ := run(t, DefaultPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
+			if call == "CreateRecord" && time.Now().Before(until) {
+				return ErrDenied
+			}
+			return nil
+		}}, "a")
+		offer(t, w, gasp(1, boot1, gaspOf1), e)
+		pass(2 * time.Minute)
+		w.cleanedOnce(pods)
+	})
+}
+
+func TestDryRun(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.set(func() { n := w.nodes["n1"]; n.Pin = Pin{}; w.nodes["n1"] = n })
+		p := DefaultPolicy()
+		p.DryRun = true
+		e, _ := run(t, p, w, "a")
+		inc := gasp(1, boot1, gaspOf1)
+		if !e.Canary(inc.Source.Addr(), inc.Identity, time.Now()) {
+			t.Fatal("canary not taken")
+		}
+		pass(time.Second)
+		w.panics(1)
+		offer(t, w, inc, e)
+		pass(time.Minute)
+		if diff := cmp.Diff([]string{"create Refused record"}, w.log()); diff != "" {
+			t.Errorf("written (-want +got):\n%s", diff)
+		}
+		r := w.only()
+		if r.Decision != "dry run: would act: pinned authority" || r.PodsTotal != 5 {
+			t.Errorf("decision %q, %d pods", r.Decision, r.PodsTotal)
+		}
+		var steps []string
+		for _, s := range r.Steps {
+			steps = append(steps, s.Name)
+			if s.Done {
+				t.Errorf("step %s done", s.Name)
+			}
+		}
+		if diff := cmp.Diff(strings.Fields("fence record list fail tell detach delete node"), steps); diff != "" {
+			t.Errorf("steps (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestHundredNodesAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		const nodes = 100
+		for i := 10; i < 10+nodes; i++ {
+			n := w.addNode(i, fmt.Sprint("boot ", i), gaspOf1)
+			for j := range 50 {
+				w.addPod(n.Name, fmt.Sprintf("%s-%d", n.Name, j), "apps/v1 ReplicaSet", nil)
+			}
+			w.panics(i)
+		}
+		w.set(func() { w.latency = 20 * time.Millisecond })
+		p := DefaultPolicy()
+		p.MaxPercent = 100
+		a, _ := run(t, p, w, "a")
+		for i := 10; i < 10+nodes; i++ {
+			offer(t, w, gasp(i, fmt.Sprint("boot ", i), gaspOf1), a)
+		}
+		pass(time.Minute)
+		calls := w.log()
+		count := func(calls []string, prefix string) (n int) {
+			for _, c := range calls {
+				if strings.HasPrefix(c, prefix) {
+					n++
+				}
+			}
+			return n
+		}
+		firstFail := slices.IndexFunc(calls, func(c string) bool { return strings.HasPrefix(c, "fail ") })
+		if n := count(calls[:firstFail], "fence "); n != nodes {
+			t.Errorf("%d of %d nodes were fenced before the first pod was written", n, nodes)
+		}
+		// Round robin: when a fifth of all pods is failed every node has had some of it.
+		some := map[string]bool{}
+		for _, c := range calls[firstFail:][:nodes*50/5] {
+			if name, ok := strings.CutPrefix(c, "fail "); ok {
+				node, _, _ := strings.Cut(name, "-")
+				some[node] = true
+			}
+		}
+		if len(some) != nodes {
+			t.Errorf("only %d of %d nodes had their turn", len(some), nodes)
+		}
+		if n := count(calls, "fail "); n != nodes*50 {
+			t.Errorf("%d pods failed, want %d", n, nodes*50)
+		}
+		if n := w.NodeCount(); n != 2 {
+			t.Errorf("%d nodes left, want the 2 living ones", n)
+		}
+	})
+}
