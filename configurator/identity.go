@@ -64,14 +64,15 @@ func (r Root) MACs() []string {
 	return macs
 }
 
-// sources returns the source addresses a datagram may leave with, and the device to prefer. In a VPC a source that is
-// not on the interface is dropped by the network, and the primary interface's address is the one Kubernetes knows. Off
-// EC2 both are empty: any will do.
+// sources returns the addresses a datagram may leave with, the best first, and the device to prefer. In a VPC a source
+// that is not on the interface is dropped by the network, and the primary interface's first address is the one that
+// Kubernetes knows the node by.
 func sources(interfaces []ec2.Interface, deviceOf func(mac string) string) (allowed []netip.Addr, prefer string) {
 	for _, i := range interfaces {
-		allowed = append(allowed, i.Addrs...)
 		if i.Primary {
-			prefer = deviceOf(i.MAC.String())
+			allowed, prefer = slices.Concat(i.Addrs, allowed), deviceOf(i.MAC.String())
+		} else {
+			allowed = append(allowed, i.Addrs...)
 		}
 	}
 	return allowed, prefer

@@ -174,7 +174,7 @@ func (s Status) WriteText(w io.Writer, now time.Time) error {
 // ago is the time since then in a unit that fits.
 func ago(now, then time.Time) string {
 	d := now.Sub(then)
-	if d < time.Minute {
+	if d < 2*time.Minute {
 		return d.Round(time.Second).String()
 	}
 	return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")

@@ -132,6 +132,7 @@ func TestConfiguratorOnRealKernels(t *testing.T) {
 						t.Errorf("%q is not in\n%s", want, r.Stdout)
 					}
 				}
+				t.Logf("status:\n%s", r.Stdout)
 				if r := g.run(t, 0, "verify"); !strings.Contains(r.Stdout, "acknowledged in") {
 					t.Errorf("verify:\n%s", r.Stdout)
 				}
@@ -150,6 +151,13 @@ func TestConfiguratorOnRealKernels(t *testing.T) {
 				b.setDeaf(true)
 				defer b.setDeaf(false)
 				if r := g.run(t, 1, "apply", "--reload", "--endpoint", b.String()); !strings.Contains(r.Stderr, b.String()+": not acknowledged") {
+					t.Errorf("stderr: %s", r.Stderr)
+				}
+				g.wantTargets(t, "lastgasp-10.77.2.10-1")
+			})
+			t.Run("a port where nothing listens is told from a silent one", func(t *testing.T) {
+				closed := netip.AddrPortFrom(lab.ListenerAddr.Addr(), 6)
+				if r := g.run(t, 1, "apply", "--endpoint", closed.String()); !strings.Contains(r.Stderr, "its machine answers that nothing listens on that port") {
 					t.Errorf("stderr: %s", r.Stderr)
 				}
 				g.wantTargets(t, "lastgasp-10.77.2.10-1")

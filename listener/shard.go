@@ -99,6 +99,7 @@ func (s *shard) canary(now time.Time, src *source, r *netconsole.Record, c netco
 		return nil
 	}
 	s.coverage.heard(now, src.addr.Addr(), c)
+	src.judge.SetFatal(c.Facts.PanicOnOops, c.Facts.Kdump)
 	if id.Gasp != "" && !s.sink.Canary(src.addr.Addr(), id, now) {
 		s.metrics.HandoverFull.Inc() // the next canary pins
 	}

@@ -135,6 +135,34 @@ func TestCanaryIsAnsweredAndPinned(t *testing.T) {
 	}
 }
 
+// A kernel that panics on an oops may get no further than the oops: netpoll queues whatever it cannot send at once, and
+// nothing is left to empty the queue.
+func TestOopsIsDeathWhereTheCanarySaidSo(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		panicOnOops bool
+		want        detect.Verdict
+	}{
+		{"panic_on_oops=1", true, detect.Dying},
+		{"panic_on_oops=0", false, detect.Oops},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := new(sink)
+			sh, _ := testShard(s)
+			canary := netconsole.Canary{
+				Nonce: strings.Repeat("ab", 16), Instance: "i-0abc", Boot: "7f3c2f6e-0000-4000-8000-000000000001",
+				Facts: netconsole.Facts{Kernel: "6.12.117+deb13-cloud-amd64", PanicOnOops: c.panicOnOops, ConsoleLevel: 7},
+			}
+			sh.receive(epoch, nodeA, fmt.Appendf(nil, "12,512,4200,-;%s%s", canary.Line(), userdata))
+			sh.receive(epoch, nodeA, fmt.Appendf(nil, "6.12.117+deb13-cloud-amd64,1,600,9000,-;%s%s",
+				"BUG: kernel NULL pointer dereference, address: 0000000000000000", userdata))
+			if len(s.incidents) == 0 || s.incidents[0].Verdict != c.want {
+				t.Errorf("incidents %+v, want one that is %s", s.incidents, c.want)
+			}
+		})
+	}
+}
+
 func TestCanaryThatContradictsItsTargetIsNotAnswered(t *testing.T) {
 	s := new(sink)
 	sh, _ := testShard(s)

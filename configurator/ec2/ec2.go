@@ -43,19 +43,25 @@ type Client struct {
 // if that is empty. Its calls are retried until their context ends, at most every second: while an instance boots
 // the service may hang, refuse, or not know the role's credentials yet (404).
 func New(url string) *Client {
+	return newClient(url, 2*time.Second, time.Second)
+}
+
+// newClient is New with the time that one attempt may take, so that a hanging service does not eat all patience, and
+// the longest pause between two.
+func newClient(url string, attempt, pause time.Duration) *Client {
 	options := imds.Options{
-		Endpoint:              url,
-		EnableFallback:        aws.FalseTernary,
-		DisableDefaultTimeout: true,
+		Endpoint:                 url,
+		EnableFallback:           aws.FalseTernary,
+		DisableDefaultTimeout:    true,
+		DisableDefaultMaxBackoff: true,
 		HTTPClient: &http.Client{
-			// Per attempt: a hanging service must not eat the whole patience.
-			Timeout: 2 * time.Second,
+			Timeout: attempt,
 			// No Proxy: the address is link-local, whatever HTTP_PROXY says.
 			Transport: &http.Transport{MaxIdleConns: 2, IdleConnTimeout: 10 * time.Second},
 		},
 		Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
 			o.MaxAttempts = 60
-			o.MaxBackoff = time.Second
+			o.MaxBackoff = pause
 			o.RateLimiter = unlimited{}
 			o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(lateOrHanging)}, o.Retryables...)
 		}),

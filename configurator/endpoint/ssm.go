@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
@@ -85,14 +86,18 @@ func (s SSM) Find(ctx context.Context) ([]Endpoint, string, error) {
 	return nil, "ssm", fmt.Errorf("%s does not exist: %w", strings.Join(names, ", "), ErrAbsent)
 }
 
-// GetParameters is SSM.Get for real. Credentials and endpoint are found as every AWS tool finds them, those of the
-// instance's role through the patient client, which is made when it is needed.
+// GetParameters is SSM.Get for real. Credentials come from the environment, else from the instance's role through the
+// patient client, which is made when it is needed; the endpoint from AWS_ENDPOINT_URL_SSM or AWS_ENDPOINT_URL, else from
+// the region. The SDK's own config package would find both in more places, and add 2 MB that a node has no use for.
 func GetParameters(metadata func() *ec2.Client) func(ctx context.Context, region string, names []string) ([]Parameter, error) {
 	return func(ctx context.Context, region string, names []string) ([]Parameter, error) {
 		client := ssm.New(ssm.Options{
 			Region:       region,
-			BaseEndpoint: baseEndpoint(),
-			Credentials:  aws.NewCredentialsCache(roleOrEnvironment(metadata)),
+			BaseEndpoint: endpointURL(),
+			Credentials:  aws.NewCredentialsCache(credentialsOf(metadata)),
+			Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
+				o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(neverThrottled)}, o.Retryables...)
+			}),
 		})
 		out, err := client.GetParameters(ctx, &ssm.GetParametersInput{Names: names})
 		if err != nil {
@@ -110,7 +115,7 @@ func GetParameters(metadata func() *ec2.Client) func(ctx context.Context, region
 	}
 }
 
-func baseEndpoint() *string {
+func endpointURL() *string {
 	for _, v := range []string{"AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL"} {
 		if url := os.Getenv(v); url != "" {
 			return &url
@@ -119,23 +124,37 @@ func baseEndpoint() *string {
 	return nil
 }
 
-func roleOrEnvironment(metadata func() *ec2.Client) aws.CredentialsProvider {
+func credentialsOf(metadata func() *ec2.Client) aws.CredentialsProvider {
 	if id := os.Getenv("AWS_ACCESS_KEY_ID"); id != "" {
 		return credentials.NewStaticCredentialsProvider(id, os.Getenv("AWS_SECRET_ACCESS_KEY"), os.Getenv("AWS_SESSION_TOKEN"))
 	}
 	return ec2rolecreds.New(func(o *ec2rolecreds.Options) { o.Client = metadata().IMDS })
 }
 
+// neverThrottled leaves what was refused as too much to whoever paces the look-ups: a fleet that repeats at once stays
+// refused.
+func neverThrottled(err error) aws.Ternary {
+	var api smithy.APIError
+	if errors.As(err, &api) && throttling(api) {
+		return aws.FalseTernary
+	}
+	return aws.UnknownTernary
+}
+
+func throttling(err smithy.APIError) bool {
+	_, ok := retry.DefaultThrottleErrorCodes[err.ErrorCode()]
+	return ok
+}
+
 // shorten keeps of the SDK's errors what an operator can use, and tells throttling from the rest.
 func shorten(err error) error {
 	var api smithy.APIError
-	if !errors.As(err, &api) {
+	switch {
+	case !errors.As(err, &api):
 		return err
-	}
-	switch api.ErrorCode() {
-	case "ThrottlingException", "TooManyUpdates", "RequestLimitExceeded":
+	case throttling(api):
 		return fmt.Errorf("%w: %s", ErrThrottled, api.ErrorMessage())
-	case "AccessDeniedException":
+	case api.ErrorCode() == "AccessDeniedException":
 		return fmt.Errorf("%s; allow ssm:GetParameters to the instance's role", api.ErrorMessage())
 	}
 	return fmt.Errorf("%s: %s", api.ErrorCode(), api.ErrorMessage())

@@ -153,7 +153,7 @@ type debPackage struct {
 func parsePackage(stanza string) debPackage {
 	var p debPackage
 	for line := range strings.Lines(stanza) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		key, value, _ := strings.Cut(strings.TrimRight(line, "\n"), ": ") // a continued line begins with a space
 		switch key {
 		case "": // the next stanza is another version
 			return p

@@ -228,7 +228,7 @@ func arm(t *testing.T, ctx context.Context, kernel string, sc scenario) *armed {
 	mustRun(t, ctx, g.vm, 0, "modprobe", "netconsole")
 	g.target(t, ctx, n, "basic", basicPort)
 	g.target(t, ctx, n, "extended", extendedPort)
-	g.settle(t, ctx, netconsoleStarted)
+	g.mark(t, ctx, "armed")
 	return g
 }
 
@@ -282,6 +282,16 @@ func (g *armed) settle(t *testing.T, ctx context.Context, text string) {
 	}
 }
 
+// mark writes a record of the lab's own into the guest's log, and waits until it has arrived.
+func (g *armed) mark(t *testing.T, ctx context.Context, word string) {
+	t.Helper()
+	text := "lastgasp lab: " + word
+	if err := g.vm.WriteFile(ctx, "/dev/kmsg", []byte("<5>"+text+"\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	g.settle(t, ctx, text)
+}
+
 // hear lets a scenario happen to a kernel and returns when its last words have arrived in both formats. It fails if the
 // headline is not among them.
 func hear(t *testing.T, kernel string, sc scenario) *armed {
@@ -302,12 +312,7 @@ func hear(t *testing.T, kernel string, sc scenario) *armed {
 			return err == nil && bytes.Contains(serial, []byte(sc.last))
 		})
 	case sc.name != "poweroff":
-		// The machine lives: a record of ours comes after all of the kernel's.
-		const end = "lastgasp lab: end of the capture"
-		if err := g.vm.WriteFile(ctx, "/dev/kmsg", []byte("<5>"+end+"\n"), 0); err != nil {
-			t.Fatal(err)
-		}
-		g.settle(t, ctx, end)
+		g.mark(t, ctx, "survived") // comes after all that the kernel had to say
 	}
 	return g
 }

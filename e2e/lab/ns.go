@@ -2,10 +2,14 @@ package lab
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -18,9 +22,10 @@ type NS struct {
 	fd   netns.NsHandle
 }
 
-// NewNS makes a namespace with lo up, removed when s ends.
+// NewNS makes a namespace with lo up, removed when s ends. Several labs may use the same name.
 func NewNS(s Scope, name string) (*NS, error) {
-	name = fmt.Sprintf("lastgasp-%d-%s", os.Getpid(), name)
+	sweepNS()
+	name = fmt.Sprintf("lastgasp-%d-%s-%s", os.Getpid(), strings.ToLower(rand.Text()[:4]), name)
 	ns := &NS{Name: name}
 	err := onOwnThread(func() error {
 		fd, err := netns.NewNamed(name)
@@ -42,6 +47,22 @@ func NewNS(s Scope, name string) (*NS, error) {
 		netns.DeleteNamed(name)
 	})
 	return ns, nil
+}
+
+// sweepNS removes the namespaces of processes that are gone without having cleaned up: killed, or ended by the time limit
+// of go test.
+func sweepNS() {
+	paths, _ := filepath.Glob("/run/netns/lastgasp-*") // the only error is a bad pattern
+	for _, path := range paths {
+		var pid int
+		name := filepath.Base(path)
+		if _, err := fmt.Sscanf(name, "lastgasp-%d-", &pid); err != nil {
+			continue
+		}
+		if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			netns.DeleteNamed(name)
+		}
+	}
 }
 
 // Do runs f on a thread inside the namespace. Sockets that f opens stay in the namespace wherever they are used later;

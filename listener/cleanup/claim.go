@@ -72,9 +72,7 @@ func (j *job) claim(ctx context.Context, d Decision) error {
 			continue
 		}
 		// Another replica's, or done before: a replay cannot repeat it.
-		if have.Authority <= d.Authority {
-			j.rec = have
-		}
+		j.belongsTo(have, d)
 		j.log.Info("already on record", "record", have.Name, "phase", string(have.Phase), "owner", have.Owner)
 		if j.ours && have.Phase == Cleaned {
 			return j.unfence(ctx)
@@ -124,7 +122,7 @@ func (j *job) turnAway(ctx context.Context, d Decision) error {
 	if errors.Is(j.found, ErrNotFound) {
 		// The Node may be gone because another replica has cleaned it up already.
 		if r, ok := j.e.onRecord(ctx, j.inc); ok {
-			j.rec = r
+			j.belongsTo(r, d)
 			return nil
 		}
 		if !j.e.roomForStranger(j.inc) {
@@ -143,6 +141,13 @@ func (j *job) turnAway(ctx context.Context, d Decision) error {
 	return err
 }
 
+// belongsTo lets the rest of this incident's trace go to r, which another job wrote, unless it is believed less than r.
+func (j *job) belongsTo(r Record, d Decision) {
+	if d.Authority >= r.Authority {
+		j.rec = r
+	}
+}
+
 // onRecord finds the record of inc where its Node does not answer any more.
 func (e *Engine) onRecord(ctx context.Context, inc detect.Incident) (Record, bool) {
 	records, err := e.cluster.Records(ctx)
@@ -150,8 +155,11 @@ func (e *Engine) onRecord(ctx context.Context, inc detect.Incident) (Record, boo
 		return Record{}, false
 	}
 	i := slices.IndexFunc(records, func(r Record) bool {
-		return r.Source.Addr() == inc.Source.Addr() && r.Phase != Refused && inc.Time.Sub(r.Time).Abs() < recentFor &&
-			(inc.Identity.Boot == "" || inc.Identity.Boot == r.Boot)
+		same := inc.Identity.Boot == r.Boot
+		if inc.Identity.Boot == "" {
+			same = r.Source.Addr() == inc.Source.Addr() && inc.Time.Sub(r.Time).Abs() < recentFor
+		}
+		return same && r.Phase != Refused
 	})
 	if i < 0 {
 		return Record{}, false

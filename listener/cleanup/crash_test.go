@@ -290,3 +290,124 @@ func TestFaultsAtRandom(t *testing.T) {
 		})
 	}
 }
+
+// The owner is cut off for a while, not dead. It must notice that the record is another's by now, and stop.
+func TestOwnerThatWasCutOff(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		w.set(func() { w.volumes["n1"] = 1; w.latency = 50 * time.Millisecond })
+		w.panics(1)
+		p := DefaultPolicy()
+		p.KeepPods = time.Minute // so that there is something left to do when it is back
+		cut := false
+		a, _ := run(t, p, faulty{world: w, before: func(context.Context, string) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if cut {
+				return errors.New("no route to host")
+			}
+			return nil
+		}}, "a")
+		run(t, p, w, "b")
+		offer(t, w, gasp(1, boot1, gaspOf1), a)
+		pass(350 * time.Millisecond)
+		w.set(func() { cut = true })
+		pass(20 * time.Second)
+		if r := w.only(); r.Owner != "b" {
+			t.Fatalf("owner %s, want b", r.Owner)
+		}
+		w.set(func() { cut = false })
+		pass(10 * time.Second)
+		if r := w.only(); r.Owner != "b" {
+			t.Errorf("owner %s, want b still", r.Owner)
+		}
+		pass(2 * time.Minute)
+		w.cleanedOnce(pods)
+	})
+}
+
+func TestAwaitedNodeIsUnfencedAfterARestart(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.panics(1)
+		p := DefaultPolicy()
+		p.NodeVerb = NodeAwait
+		a, stop := run(t, p, w, "a")
+		offer(t, w, gasp(1, boot1, gaspOf1), a)
+		pass(5 * time.Second)
+		stop()
+		w.reboots(1, boot2)
+		pass(time.Minute)
+		if !w.node("n1").Fenced {
+			t.Fatal("unfenced while nobody was there")
+		}
+		run(t, p, w, "a")
+		pass(10 * time.Second)
+		if n := w.node("n1"); n.Fenced || n.Mark != (Mark{}) || w.only().Phase != Cleaned {
+			t.Errorf("node %+v, phase %s", n, w.only().Phase)
+		}
+	})
+}
+
+// A listener dies between fence and record, and the gasp was a lie.
+func TestOrphanedFenceOfALivingNode(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.set(func() {
+			n := w.nodes["n1"]
+			n.Fenced, n.Mark = true, Mark{Record: RecordName("n1", boot1), Boot: boot1, Reason: "a lie"}
+			w.nodes["n1"] = n
+		})
+		run(t, DefaultPolicy(), w, "a")
+		pass(time.Minute)
+		if n := w.node("n1"); n.Fenced || n.Mark != (Mark{}) || w.failed() > 0 {
+			t.Errorf("node %+v, %d pods failed", n, w.failed())
+		}
+		if r := w.only(); r.Phase != Refused || r.Title != "a lie" {
+			t.Errorf("record: %+v", r)
+		}
+	})
+}
+
+// Whoever deletes the record of a death that is being worked on has it judged anew, from the fence on.
+func TestRecordDeletedByAHuman(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		w.panics(1)
+		p := DefaultPolicy()
+		p.NodeVerb = NodeAwait
+		a, _ := run(t, p, w, "a")
+		offer(t, w, gasp(1, boot1, gaspOf1), a)
+		pass(5 * time.Second)
+		w.set(func() { clear(w.records) })
+		pass(time.Minute)
+		if r := w.only(); r.Phase != Claimed {
+			t.Errorf("phase %s, want Claimed: awaited", r.Phase)
+		}
+		pass(15 * time.Minute)
+		if r := w.only(); r.Phase != Cleaned || w.failed() != len(pods) || w.node("n1").Name != "" {
+			t.Errorf("phase %s, %d pods failed, node %+v", r.Phase, w.failed(), w.node("n1"))
+		}
+	})
+}
+
+func TestOldRecordsGo(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		p := DefaultPolicy()
+		p.KeepRecords = 2
+		w.set(func() {
+			for i := range 5 {
+				r := Record{Name: fmt.Sprint("r", i), UID: fmt.Sprint("u", i), Phase: Cleaned, Created: time.Now().Add(-time.Duration(i) * time.Hour)}
+				w.records[r.Name] = r
+			}
+		})
+		run(t, p, w, "a")
+		run(t, p, w, "b")
+		pass(10 * time.Second)
+		w.set(func() {
+			if _, r0 := w.records["r0"]; len(w.records) != 2 || !r0 {
+				t.Errorf("left: %v, want the newest two", w.records)
+			}
+		})
+	})
+}

@@ -17,6 +17,7 @@ type Distrust struct {
 	For time.Duration
 
 	sources map[netip.Addr]grudge
+	pruned  time.Time
 }
 
 type grudge struct {
@@ -32,7 +33,8 @@ func (d *Distrust) Add(at time.Time, src netip.Addr, a detect.Authority) {
 	if d.sources == nil {
 		d.sources = map[netip.Addr]grudge{}
 	}
-	if len(d.sources) >= distrustSources {
+	if len(d.sources) >= distrustSources && at.Sub(d.pruned) >= d.For/16 { // seldom: a flood must not cost much
+		d.pruned = at
 		maps.DeleteFunc(d.sources, func(_ netip.Addr, g grudge) bool { return !at.Before(g.until) })
 	}
 	g, known := d.sources[src]

@@ -24,6 +24,7 @@ import (
 func TestCorpus(t *testing.T) {
 	expect := readExpectations(t)
 	scores := make(map[string]*score)
+	prints := make(fingerprints)
 	names := func(pattern string) []string {
 		paths, err := filepath.Glob(filepath.Join("testdata", pattern))
 		if err != nil || len(paths) == 0 {
@@ -33,18 +34,14 @@ func TestCorpus(t *testing.T) {
 	}
 	paths := slices.Concat(names("captures/*.jsonl"), names("logs/*.log"), names("written/*/*.log"))
 	for _, path := range paths {
-		name, err := filepath.Rel("testdata", path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Run(name, func(t *testing.T) {
-			group, keys := keysOf(name)
-			want, ok := find(expect, keys)
+		f := newFixture(path)
+		t.Run(path, func(t *testing.T) {
+			want, ok := find(expect, f.keys)
 			if !ok {
-				t.Fatalf("expect.json has none of %q", keys)
+				t.Fatalf("expect.json has none of %q", f.keys)
 			}
 			var emitted []Incident
-			if strings.HasSuffix(name, ".jsonl") {
+			if filepath.Ext(path) == ".jsonl" {
 				emitted = replayCapture(t, path)
 			} else {
 				emitted = replayLog(t, path)
@@ -53,14 +50,17 @@ func TestCorpus(t *testing.T) {
 
 			var got []string
 			for _, inc := range emitted {
+				if inc.Complete && inc.Verdict == Dying {
+					prints.note(f, inc)
+				}
 				if inc.Complete {
 					got = append(got, fmt.Sprintf("%s %s: %s", inc.Verdict, inc.Code, inc.Title))
 				}
 			}
-			if scores[group] == nil {
-				scores[group] = new(score)
+			if scores[f.group] == nil {
+				scores[f.group] = new(score)
 			}
-			missed, wrong := scores[group].count(want, got)
+			missed, wrong := scores[f.group].count(want, got)
 			if len(missed) > 0 || len(wrong) > 0 {
 				t.Errorf("missed %q, false %q", missed, wrong)
 			}
@@ -82,6 +82,49 @@ func TestCorpus(t *testing.T) {
 	total.print(w, "total")
 	w.Flush()
 	t.Logf("\n%s", b.String())
+	prints.check(t)
+}
+
+// fingerprints are those of deaths, by scenario, kernel and file.
+type fingerprints map[string]map[string]map[string]string
+
+func (p fingerprints) note(f fixture, inc Incident) {
+	if f.scenario == "" {
+		return
+	}
+	if p[f.scenario] == nil {
+		p[f.scenario] = make(map[string]map[string]string)
+	}
+	if p[f.scenario][f.kernel] == nil {
+		p[f.scenario][f.kernel] = make(map[string]string)
+	}
+	p[f.scenario][f.kernel][f.path] = inc.Fingerprint
+}
+
+// check fails if one crash, told in both formats and on the serial console, has several fingerprints, and tells how many
+// crashes have the same one on all kernels.
+func (p fingerprints) check(t *testing.T) {
+	t.Helper()
+	same, scenarios := 0, 0
+	for _, scenario := range slices.Sorted(maps.Keys(p)) {
+		all := make(map[string]bool)
+		for kernel, files := range p[scenario] {
+			distinct := slices.Compact(slices.Sorted(maps.Values(files)))
+			if len(distinct) > 1 {
+				t.Errorf("%s on %s has several fingerprints: %v", scenario, kernel, files)
+			}
+			all[distinct[0]] = true
+		}
+		if len(p[scenario]) > 1 {
+			scenarios++
+			if len(all) == 1 {
+				same++
+			} else {
+				t.Logf("%s has a fingerprint for each kernel: %v", scenario, p[scenario])
+			}
+		}
+	}
+	t.Logf("%d of %d crashes have one fingerprint on all kernels", same, scenarios)
 }
 
 // A score counts final incidents.
@@ -91,7 +134,7 @@ func (s *score) count(want, got []string) (missed, wrong []string) {
 	s.files++
 	for _, inc := range want {
 		inc, optional := strings.CutPrefix(inc, "maybe ")
-		i := slices.Index(got, inc)
+		i := slices.IndexFunc(got, func(s string) bool { return slices.Contains(alternatives(inc), s) })
 		switch {
 		case i >= 0:
 			s.want++
@@ -104,6 +147,20 @@ func (s *score) count(want, got []string) (missed, wrong []string) {
 	s.missed += len(missed)
 	s.wrong += len(got)
 	return missed, got
+}
+
+// alternatives spells out the first {a,b} in s.
+func alternatives(s string) []string {
+	before, rest, open := strings.Cut(s, "{")
+	among, after, shut := strings.Cut(rest, "}")
+	if !open || !shut {
+		return []string{s}
+	}
+	all := strings.Split(among, ",")
+	for i := range all {
+		all[i] = before + all[i] + after
+	}
+	return all
 }
 
 func (s *score) print(w io.Writer, name string) {
@@ -147,22 +204,34 @@ func checkEmissions(t *testing.T, emitted []Incident) {
 	}
 }
 
-// keysOf are the names under which expect.json may list a file, the most specific one first, and the group to count it
-// with.
-func keysOf(name string) (group string, keys []string) {
-	stem := strings.TrimSuffix(strings.TrimSuffix(name, ".jsonl"), ".log")
-	if key, ok := strings.CutPrefix(stem, "written/"); ok {
-		verdict, _, _ := strings.Cut(key, "/")
-		return "written/" + verdict, []string{key}
+// A fixture is one file of the corpus.
+type fixture struct {
+	path, group string
+	// kernel and scenario are empty for a written log.
+	kernel, scenario string
+	// keys are the names under which expect.json may list it, the most specific one first.
+	keys []string
+}
+
+// newFixture reads what the name of a file tells.
+func newFixture(path string) fixture {
+	f := fixture{path: path}
+	dir, base := filepath.Split(strings.TrimPrefix(path, "testdata/"))
+	stem := strings.TrimSuffix(base, filepath.Ext(base))
+	if verdict, ok := strings.CutPrefix(dir, "written/"); ok {
+		f.group, f.keys = filepath.Clean(dir), []string{verdict + stem}
+		return f
 	}
-	folder, stem := filepath.Split(stem)
-	scenario := strings.TrimSuffix(strings.TrimSuffix(stem, ".basic"), ".ext")
-	format := stem[len(scenario):]
-	if format == "" {
+	format := filepath.Ext(stem)
+	if format != ".basic" && format != ".ext" {
 		format = ".log"
 	}
-	kernel, short, _ := strings.Cut(scenario, "-")
-	return folder + kernel + format, []string{scenario + format, short + format, scenario, short}
+	f.kernel, f.scenario, _ = strings.Cut(strings.TrimSuffix(stem, format), "-")
+	f.group = dir + f.kernel + format
+	for _, name := range []string{f.kernel + "-" + f.scenario, f.scenario} {
+		f.keys = append(f.keys, name+format, name)
+	}
+	return f
 }
 
 func readExpectations(t *testing.T) map[string][]string {
@@ -187,10 +256,22 @@ func find(expect map[string][]string, keys []string) ([]string, bool) {
 	return nil, false
 }
 
+// A datagram is a line of a capture.
+type datagram struct {
+	T       float64        `json:"t"`
+	Src     netip.AddrPort `json:"src"`
+	Payload []byte         `json:"payload_b64"`
+}
+
 // A sender is one source of a capture.
 type sender struct {
 	stream netconsole.Stream
 	source *Source
+}
+
+// pusher takes records from the stream to the source.
+func (s *sender) pusher(now *time.Time, emit func(Incident)) func(*netconsole.Record) {
+	return func(r *netconsole.Record) { s.source.Push(*now, r, emit) }
 }
 
 // replayCapture feeds a file of datagrams in the format of `lastgasp-listener replay --format=datagrams`.
@@ -202,11 +283,7 @@ func replayCapture(t *testing.T, path string) []Incident {
 	var secrets []string
 	var now time.Time
 	for line := range linesOf(t, path) {
-		var d struct {
-			T       float64        `json:"t"`
-			Src     netip.AddrPort `json:"src"`
-			Payload []byte         `json:"payload_b64"`
-		}
+		var d datagram
 		if err := json.Unmarshal(line, &d); err != nil {
 			t.Fatal(err)
 		}

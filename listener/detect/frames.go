@@ -52,22 +52,20 @@ func readTrace(lines []line, rule *Rule) trace {
 			continue
 		}
 		msg := lines[i].message()
-		if m := whereLine.FindStringSubmatch(msg); m != nil {
-			if !located && (len(stack) == 0 || rule.Verdict == Oops || rule.stalls) {
+		switch {
+		case strings.HasPrefix(msg, "RIP: ") || strings.HasPrefix(msg, "pc : "):
+			m := whereLine.FindStringSubmatch(msg)
+			if m != nil && !located && (len(stack) == 0 || rule.Verdict == Oops || rule.stalls) {
 				located = true
 				where, t.jumped = function(m[1]), m[1] == ""
 			}
-			continue
-		}
-		if done {
-			continue
-		}
-		if len(stack) > 0 && endsStack(msg) {
+		case done:
+		case len(stack) > 0 && endsStack(msg):
 			done = true
-			continue
-		}
-		if m := frameLine.FindStringSubmatch(msg); m != nil && m[1] == "" {
-			stack = append(stack, function(m[2]))
+		case strings.HasPrefix(msg, " "):
+			if m := frameLine.FindStringSubmatch(msg); m != nil && m[1] == "" {
+				stack = append(stack, function(m[2]))
+			}
 		}
 	}
 	if where != "" {

@@ -1,7 +1,7 @@
 package detect
 
 import (
-	"hash/maphash"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,7 +12,7 @@ const (
 	// repeatAfter is how long the same sick report of a source is not told again. unregister_netdevice comes every ten
 	// seconds for as long as the machine is up.
 	repeatAfter = 10 * time.Minute
-	// maxTold bounds how many reports that is remembered of.
+	// maxTold bounds how many reports a source may make in that time.
 	maxTold = 16
 	// resurrection is how long after its death a kernel that cannot prove who it is may still say something, before it
 	// is taken for another one, or the death for a lie.
@@ -26,7 +26,9 @@ type life struct {
 	source   *Source
 	extended bool
 	id       netconsole.Identity
+	begun    bool // all there is of it is the beginning of a record, without what it says of its identity
 	clock    clock
+	kept     uint64 // 1 + the sequence number of the record kept last (extended format)
 	ring     ring
 	report   *report   // the incident being collected, if any
 	wound    *Incident // an oops that was survived so far, without its trace
@@ -45,23 +47,21 @@ type death struct {
 	presumed bool
 }
 
-// A telling is a sick report that was told, by the hash of its code and title.
+// A telling is a sick report that was told.
 type telling struct {
-	what uint64
-	at   time.Time
+	code, title string
+	at          time.Time
 }
-
-// seed makes the hashes of tellings; they never leave the process.
-var seed = maphash.MakeSeed()
 
 // push takes one record of this life.
 func (l *life) push(now time.Time, r *netconsole.Record, emit func(Incident)) {
 	l.follow(now, r, emit)
-	if isCanary(r) {
-		return
+	if isCanary(r) || l.extended && l.kept == r.Seq+1 {
+		return // proof of the channel, or once more what a second target or the network repeats
 	}
 	judged := l.judges(r)
 	if !r.Partial {
+		l.begun, l.kept = false, r.Seq+1
 		l.keep(now, r, judged, emit)
 	}
 	if judged {
@@ -136,6 +136,7 @@ func (l *life) keep(now time.Time, r *netconsole.Record, judged bool, emit func(
 	text, rest, more := strings.Cut(r.Text, "\n")
 	for first := true; ; first = false {
 		kernel := judged && first
+		text = clean(text)
 		l.ring.add(l.source.cfg.lines(), l.source.cfg.bytes(), stamp, text, kernel)
 		if l.report != nil {
 			l.report.add(stamp, text, kernel)
@@ -192,8 +193,7 @@ func (l *life) found(now time.Time, r *netconsole.Record, rule *Rule, at []int, 
 		if rule.ends {
 			rep.end(now)
 		}
-	case rep.rule.heads && rep.sinceHeadline() <= maxHeading && (verdict == Oops || rule.Code == kernelWarning):
-		// The same finding: its name came first.
+	case rep.heads(rule):
 		if verdict > rep.verdict {
 			rep.verdict, rep.code, rep.quiet = Oops, rule.Code, false
 			rep.decided(now, r)
@@ -201,9 +201,10 @@ func (l *life) found(now time.Time, r *netconsole.Record, rule *Rule, at []int, 
 		}
 	case rep.verdict == Oops:
 		rep.rename(rule, title)
-	case verdict == Sick && rep.code == rule.Code:
+	case verdict == Sick && l.wasTold(now, rule, title):
+		// Known, and no reason to end what is being told.
+	case verdict == Sick && rep.code == rule.Code && !rep.quiet:
 		rep.rename(rule, title)
-	case verdict == Sick && !rep.quiet && l.wasTold(now, rule, title):
 	default:
 		l.complete(emit)
 		l.open(now, r, rule, verdict, title, emit)
@@ -236,7 +237,9 @@ func (l *life) open(now time.Time, r *netconsole.Record, rule *Rule, verdict Ver
 	l.report = rep
 	if verdict < Dying {
 		rep.quiet = l.wasTold(now, rule, title)
-		l.tell(now, rule, title)
+		if !rep.quiet {
+			l.tell(now, rule, title)
+		}
 	}
 	if verdict > Sick && !rep.quiet {
 		emit(l.incident(false))
@@ -317,33 +320,23 @@ func texts(lines []line) []string {
 	return t
 }
 
-// wasTold reports whether the finding was told a short while ago.
+// wasTold reports whether the finding was told a short while ago, or so many others that it has to wait.
 func (l *life) wasTold(now time.Time, rule *Rule, title string) bool {
-	what := maphash.String(seed, rule.Code+"\x00"+title)
-	for _, t := range l.told {
-		if t.what == what {
-			return now.Sub(t.at) < repeatAfter
-		}
+	if len(l.told) == maxTold && now.Sub(l.told[0].at) < repeatAfter {
+		return true
 	}
-	return false
+	return slices.ContainsFunc(l.told, func(t telling) bool {
+		return t.code == rule.Code && t.title == title && now.Sub(t.at) < repeatAfter
+	})
 }
 
-// tell remembers that the finding is being told, unless that was a short while ago.
+// tell remembers that the finding is being told.
 func (l *life) tell(now time.Time, rule *Rule, title string) {
-	if l.wasTold(now, rule, title) {
-		return
-	}
-	what := maphash.String(seed, rule.Code+"\x00"+title)
-	for i := range l.told {
-		if l.told[i].what == what {
-			l.told[i].at = now
-			return
-		}
-	}
+	l.told = slices.DeleteFunc(l.told, func(t telling) bool { return t.code == rule.Code && t.title == title })
 	if len(l.told) == maxTold {
-		l.told = append(l.told[:0], l.told[1:]...)
+		l.told = slices.Delete(l.told, 0, 1)
 	}
-	l.told = append(l.told, telling{what, now})
+	l.told = append(l.told, telling{rule.Code, title, now})
 }
 
 // stronger reports whether a proves more about its sender than b.

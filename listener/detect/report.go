@@ -45,13 +45,13 @@ type report struct {
 	quiet bool // it was told a short while ago
 }
 
-// add appends a line while there is room.
+// add appends a line, which went through clean, while there is room.
 func (rep *report) add(stamp []byte, text string, kernel bool) {
 	if rep.full || rep.added == maxTail || rep.tail+len(stamp)+len(text) > maxTailBytes {
 		rep.full = true
 		return
 	}
-	text = string(stamp) + printable(text)
+	text = string(stamp) + text
 	rep.lines = append(rep.lines, line{text: text, at: len(stamp), kernel: kernel})
 	rep.added++
 	rep.tail += len(text)
@@ -95,7 +95,7 @@ func (rep *report) rename(rule *Rule, title string) {
 	causes := strings.Fields(rule.follows)
 	caused := slices.Contains(causes, rep.rule.Code) || slices.Contains(causes, rep.code)
 	switch {
-	case rule.rank == placeholder, rule.rank == vague && caused:
+	case rule.rank == placeholder, rule.rank == vague && caused, rep.heads(rule):
 		return
 	case rep.verdict == rule.Verdict && rule.rank >= rep.rule.rank:
 		return
@@ -106,5 +106,7 @@ func (rep *report) rename(rule *Rule, title string) {
 	rep.head = max(0, len(rep.lines)-1)
 }
 
-// sinceHeadline is how many lines came behind the headline.
-func (rep *report) sinceHeadline() int { return len(rep.lines) - 1 - rep.head }
+// heads reports whether the incident's headline names what rule has found: the WARNING or BUG right behind it.
+func (rep *report) heads(rule *Rule) bool {
+	return rep.rule.heads && len(rep.lines)-1-rep.head <= maxHeading && (rule.Verdict == Oops || rule.Code == kernelWarning)
+}

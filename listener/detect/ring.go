@@ -37,12 +37,8 @@ const (
 	firstRing = 512
 )
 
-// add appends a line and evicts the oldest ones as needed.
+// add appends a line, which went through clean, and evicts the oldest ones as needed.
 func (g *ring) add(maxLines, maxBytes int, stamp []byte, text string, kernel bool) {
-	text = printable(text)
-	if len(text) > maxLine {
-		text = text[:maxLine]
-	}
 	size := header + len(stamp) + len(text)
 	if size > maxBytes {
 		return
@@ -142,6 +138,19 @@ func appendPadded(b []byte, n int64, width int, pad byte) []byte {
 		b = append(b, pad)
 	}
 	return append(b, d...)
+}
+
+// clean makes a line of a message fit to be kept: printable and no longer than maxLine.
+func clean(s string) string {
+	s = printable(s)
+	if len(s) <= maxLine {
+		return s
+	}
+	n := maxLine
+	for !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
 }
 
 // printable replaces what must not reach a terminal or is not UTF-8 by `\xHH`, as dmesg does. Kernel messages carry

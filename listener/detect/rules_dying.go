@@ -221,15 +221,20 @@ func dyingRules() []Rule {
 			Counterexamples: []string{"EDAC MC0: SError Interrupt on CPU1, code 0x00000000bf000002 -- SError"},
 		},
 		{
-			// arch/arm64/kernel/entry-common.c __panic_unhandled(): (2); traps.c bad_mode() before 5.14.
+			// arch/arm64/kernel/entry-common.c __panic_unhandled(): (2).
 			Code: kernelPanic, Verdict: Dying,
-			Match: `(?:Unhandled \S.* exception on CPU\d+, ESR 0x|Bad mode in .+ handler detected on CPU\d+, code 0x)`,
-			Title: "unhandled exception{in}",
-			Examples: []string{
-				"Unhandled 64-bit el1h sync exception on CPU1, ESR 0x0000000096000021 -- DABT (current EL)",
-				"Bad mode in Error handler detected on CPU2, code 0xbf000002 -- SError",
-			},
+			Match:           `Unhandled \S.* exception on CPU\d+, ESR 0x`,
+			Title:           "unhandled exception{in}",
+			Examples:        []string{"Unhandled 64-bit el1h sync exception on CPU1, ESR 0x0000000096000021 -- DABT (current EL)"},
 			Counterexamples: []string{"Unhandled exception on CPU1: IRQ 7, ignored"},
+		},
+		{
+			// arch/arm64/kernel/traps.c bad_mode() before 5.14: (2).
+			Code: kernelPanic, Verdict: Dying,
+			Match:           `Bad mode in .+ handler detected on CPU\d+, code 0x`,
+			Title:           "unhandled exception{in}",
+			Examples:        []string{"Bad mode in Error handler detected on CPU2, code 0xbf000002 -- SError"},
+			Counterexamples: []string{"Bad mode in /etc/fstab handler"},
 		},
 	}
 }

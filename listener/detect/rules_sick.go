@@ -255,15 +255,20 @@ func sickRules() []Rule {
 			Counterexamples: []string{"EDAC MC0: 1 CE memory read error on CPU_SrcID#0_MC#0_Chan#0_DIMM#0 (channel:0 slot:0)", "EDAC MC: Ver: 3.0.0"},
 		},
 		{
-			// mm/memory-failure.c: (3), pr_fmt "Memory failure: "; arch/x86/kernel/cpu/mce/core.c kill_me_maybe(): (3).
+			// mm/memory-failure.c: (3), pr_fmt "Memory failure: ".
 			Code: "HardwareError", Verdict: Sick,
-			Match: `(?:Memory failure: 0x[0-9a-f]+: |mce: Uncorrected hardware memory error in user-access at )`,
-			Title: "memory failure",
-			Examples: []string{
-				"Memory failure: 0x12345: recovery action for dirty LRU page: Recovered",
-				"mce: Uncorrected hardware memory error in user-access at 1234567000",
-			},
+			Match:           `Memory failure: 0x[0-9a-f]+: `,
+			Title:           "memory failure",
+			Examples:        []string{"Memory failure: 0x12345: recovery action for dirty LRU page: Recovered"},
 			Counterexamples: []string{"Injecting memory failure for pfn 0x12345 at process virtual address 0x7f00"},
+		},
+		{
+			// arch/x86/kernel/cpu/mce/core.c kill_me_maybe(): (3), pr_fmt "mce: ".
+			Code: "HardwareError", Verdict: Sick,
+			Match:           `mce: Uncorrected hardware memory error in user-access at `,
+			Title:           "memory failure",
+			Examples:        []string{"mce: Uncorrected hardware memory error in user-access at 1234567000"},
+			Counterexamples: []string{"mce: CPU supports 10 MCE banks"},
 		},
 
 		// File systems and disks.
@@ -311,14 +316,19 @@ func sickRules() []Rule {
 			Counterexamples: []string{"BTRFS info (device vda1): using free space tree"},
 		},
 		{
-			// fs/buffer.c buffer_io_error(), fs/ext4/page-io.c, block/blk-mq.c blk_print_req_error(): (3). Not fd0 and sr0: a
-			// machine without a medium in its drive is well.
+			// fs/buffer.c buffer_io_error(), fs/ext4/page-io.c: (3). Not sr0 and fd0: a drive without a medium is well.
 			Code: "IOError", Verdict: Sick,
-			Match: `(?:Buffer I/O error on dev(?:ice)? |(?:blk_update_request: |print_req_error: )?(?:I/O|critical medium) error, dev )` +
-				`(?:nvme|xvd|sd|vd|md|dm-)`,
+			Match:           `Buffer I/O error on dev(?:ice)? (?:nvme|xvd|sd|vd|md|dm-)`,
+			Title:           "buffer I/O error",
+			Examples:        []string{"Buffer I/O error on dev nvme1n1, logical block 0, async page read"},
+			Counterexamples: []string{"Buffer I/O error on dev sr0, logical block 0, async page read"},
+		},
+		{
+			// block/blk-mq.c blk_print_req_error(): (3), without the prefix since 5.16.
+			Code: "IOError", Verdict: Sick,
+			Match: `(?:blk_update_request: |print_req_error: )?(?:I/O|critical medium) error, dev (?:nvme|xvd|sd|vd|md|dm-)`,
 			Title: "block I/O error",
 			Examples: []string{
-				"Buffer I/O error on dev nvme1n1, logical block 0, async page read",
 				"I/O error, dev nvme1n1, sector 2048 op 0x0:(READ) flags 0x80700 phys_seg 1 prio class 2",
 				"blk_update_request: I/O error, dev sda, sector 2048 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 0",
 				"print_req_error: I/O error, dev xvdf, sector 2048",
@@ -355,8 +365,7 @@ func sickRules() []Rule {
 		{
 			// net/sched/sch_generic.c dev_watchdog(): (2) netdev_crit since 6.5 and in later stable kernels; a WARNING before.
 			Code: "NetdevWatchdog", Verdict: Sick,
-			Match: `(?:(?:\S+ \S+ )?\S+(?: \(\w+\))?: NETDEV WATCHDOG: CPU: \d+: transmit queue \d+ timed out|` +
-				`NETDEV WATCHDOG: \S+ \(\S*\): transmit queue \d+ timed out)`,
+			Match: `(?:(?:\S+ \S+ )?\S+(?: \(\w+\))?: )?NETDEV WATCHDOG: (?:CPU: \d+|\S+ \(\S*\)): transmit queue \d+ timed out`,
 			Title: "NETDEV WATCHDOG: transmit queue timed out", heads: true,
 			Examples: []string{
 				"ena 0000:00:05.0 eth0: NETDEV WATCHDOG: CPU: 1: transmit queue 3 timed out 5120 ms",

@@ -17,7 +17,8 @@ const maxLives = 4
 // Deadline says when Flush wants to be called. It is not safe for concurrent use.
 //
 // Records that claim different boots, or prove it with different secrets, are kept apart, so that nobody who shares an
-// address can speak in another's name, end its incident or hide it.
+// address can speak in another's name, end its incident or hide it. With the default Config a Source takes a few hundred
+// bytes to begin with, and never as much as a MiB.
 type Source struct {
 	cfg   *Config
 	table *table
@@ -49,7 +50,7 @@ func (s *Source) SetFatal(panicOnOops, kdump bool) {
 // A record that kills is emitted at once, as an Incident that is not Complete; when the source has fallen silent it is
 // emitted once more, with the whole trace and its final names. In between it is emitted again if a record proves more
 // about who died. An oops is emitted the same way, and as dying if it escalates. Sick reports are emitted when they are
-// over, Complete, and no more than once in ten minutes each.
+// over, Complete, no more than once in ten minutes each, and no more than 16 of them in that time.
 func (s *Source) Push(now time.Time, r *netconsole.Record, emit func(Incident)) {
 	s.Flush(now, emit)
 	s.life(r, emit).push(now, r, emit)
@@ -112,13 +113,21 @@ func (s *Source) life(r *netconsole.Record, emit func(Incident)) *life {
 		}
 	}
 
+	for i, l := range s.lives {
+		if l.extended && l.begun && l.clock.seq == r.Seq && l.clock.uptime == r.Uptime {
+			// The rest of the record that this life began with.
+			l.id, l.begun = id, false
+			return s.heard(i)
+		}
+	}
+
 	if len(s.lives) == maxLives {
 		if s.lives[0].report != nil {
 			s.lives[0].complete(emit)
 		}
 		s.lives = slices.Delete(s.lives, 0, 1)
 	}
-	l := &life{source: s, extended: r.Extended, id: id}
+	l := &life{source: s, extended: r.Extended, id: id, begun: r.Partial}
 	s.lives = append(s.lives, l)
 	return l
 }

@@ -1,0 +1,134 @@
+package ec2
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestInstance(t *testing.T) {
+	_, client := startIMDS(t, twoENIs())
+	got, err := client.Instance(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Instance{
+		ID: "i-0123456789abcdef0", Region: "eu-west-1", ZoneName: "eu-west-1b", ZoneID: "euw1-az1",
+		Interfaces: []Interface{
+			{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 5}, Primary: true,
+				Addrs: []netip.Addr{netip.MustParseAddr("10.0.1.5"), netip.MustParseAddr("10.0.1.6")}},
+			{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 9},
+				Addrs: []netip.Addr{netip.MustParseAddr("2001:db8::77"), netip.MustParseAddr("10.0.1.77")}},
+		},
+	}
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		t.Errorf("instance (-want +got):\n%s", diff)
+	}
+}
+
+func TestOneTokenServesAllRequests(t *testing.T) {
+	m, client := startIMDS(t, twoENIs())
+	for range 2 {
+		if _, err := client.Instance(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := m.count("PUT /latest/api/token"); n != 1 {
+		t.Errorf("%d tokens were minted", n)
+	}
+}
+
+func TestInstanceIsPatient(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		times int32 // the fault happens
+		path  string
+		fault func(w http.ResponseWriter, r *http.Request)
+	}{
+		{"what is not known yet", 2, "/latest/meta-data/placement/availability-zone-id", http.NotFound},
+		{"a service that fails", 2, "/latest/meta-data/instance-id", func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "not yet", http.StatusServiceUnavailable)
+		}},
+		{"a connection that breaks", 1, "/latest/meta-data/mac", func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err == nil {
+				conn.Close()
+			}
+		}},
+		{"a request that hangs", 1, "/latest/meta-data/instance-id", func(_ http.ResponseWriter, r *http.Request) {
+			<-r.Context().Done()
+		}},
+		{"a token request that hangs", 1, "/latest/api/token", func(_ http.ResponseWriter, r *http.Request) {
+			<-r.Context().Done()
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			m, client := startIMDS(t, twoENIs())
+			var faults atomic.Int32
+			m.fault = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.URL.Path != tt.path || faults.Add(1) > tt.times {
+					return false
+				}
+				tt.fault(w, r)
+				return true
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			if i, err := client.Instance(ctx); err != nil || i.ID == "" {
+				t.Errorf("%+v, %v", i, err)
+			}
+			if faults.Load() <= tt.times {
+				t.Error("the fault did not happen")
+			}
+		})
+	}
+}
+
+func TestAnExpiredTokenIsReplaced(t *testing.T) {
+	m, client := startIMDS(t, twoENIs())
+	if _, err := client.Instance(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.forget()
+	if _, err := client.Instance(t.Context()); err != nil {
+		t.Errorf("after the tokens were forgotten: %v", err)
+	}
+}
+
+func TestVersion1IsNeverUsed(t *testing.T) {
+	m, client := startIMDS(t, twoENIs())
+	m.fault = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/latest/api/token" {
+			http.Error(w, "forbidden", http.StatusForbidden)
+			return true
+		}
+		return false
+	}
+	if _, err := client.Instance(t.Context()); err == nil {
+		t.Error("no error though no token was to be had")
+	}
+	for _, r := range m.requests {
+		if strings.HasPrefix(r, "GET ") {
+			t.Errorf("%s without a token", r)
+		}
+	}
+}
+
+func TestInstanceEndsWithItsContext(t *testing.T) {
+	m, client := startIMDS(t, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	m.fault = func(http.ResponseWriter, *http.Request) bool {
+		cancel() // somebody loses patience while the service does not know anything
+		return false
+	}
+	if _, err := client.Instance(ctx); err == nil {
+		t.Error("no error")
+	}
+}

@@ -1,0 +1,172 @@
+package endpoint
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/configurator/ec2"
+)
+
+func TestSSMCandidates(t *testing.T) {
+	candidates := []string{"/lastgasp/{cluster}/endpoint", "/lastgasp/{region}/{az-id}/endpoint", "/lastgasp/{region}/endpoint"}
+	zoned := Place{Region: "eu-west-1", ZoneID: "euw1-az1"}
+	for _, tt := range []struct {
+		name   string
+		place  Place
+		there  []Parameter
+		err    error // of the service
+		asked  []string
+		where  string
+		host   string
+		fails  error  // as errors.Is
+		failed string // contains
+	}{
+		{name: "the first that exists wins", place: zoned,
+			there: []Parameter{{Name: "/lastgasp/eu-west-1/endpoint", Value: "10.0.9.9:6666", Version: 1}, {Name: "/lastgasp/eu-west-1/euw1-az1/endpoint", Value: "10.0.2.10:6666", Version: 3}},
+			asked: []string{"/lastgasp/eu-west-1/euw1-az1/endpoint", "/lastgasp/eu-west-1/endpoint"},
+			where: "ssm /lastgasp/eu-west-1/euw1-az1/endpoint version 3", host: "10.0.2.10"},
+		{name: "a later one if the first does not exist", place: zoned,
+			there: []Parameter{{Name: "/lastgasp/eu-west-1/endpoint", Value: "10.0.9.9:6666", Version: 1}},
+			asked: []string{"/lastgasp/eu-west-1/euw1-az1/endpoint", "/lastgasp/eu-west-1/endpoint"},
+			where: "ssm /lastgasp/eu-west-1/endpoint version 1", host: "10.0.9.9"},
+		{name: "what cannot be filled in is not asked for", place: Place{Region: "eu-west-1"},
+			asked: []string{"/lastgasp/eu-west-1/endpoint"}, where: "ssm", fails: ErrAbsent, failed: "/lastgasp/eu-west-1/endpoint does not exist"},
+		{name: "nothing can be filled in", where: "ssm", fails: ErrAbsent, failed: "can be filled in here"},
+		{name: "a bad value names its parameter", place: Place{Region: "eu-west-1"},
+			there: []Parameter{{Name: "/lastgasp/eu-west-1/endpoint", Value: "10.0.2.300:6666", Version: 7}},
+			asked: []string{"/lastgasp/eu-west-1/endpoint"}, where: "ssm /lastgasp/eu-west-1/endpoint version 7", failed: `"10.0.2.300" is neither`},
+		{name: "the service refuses", place: Place{Region: "eu-west-1"}, err: ErrThrottled,
+			asked: []string{"/lastgasp/eu-west-1/endpoint"}, where: "ssm", fails: ErrThrottled},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var asked []string
+			s := SSM{
+				Names: candidates,
+				Place: func(context.Context) (Place, error) { return tt.place, nil },
+				Get: func(_ context.Context, _ string, names []string) ([]Parameter, error) {
+					if asked != nil {
+						t.Error("asked twice")
+					}
+					asked = names
+					return tt.there, tt.err
+				},
+			}
+			got, where, err := s.Find(t.Context())
+			if diff := cmp.Diff(tt.asked, asked); diff != "" {
+				t.Errorf("asked for (-want +got):\n%s", diff)
+			}
+			if where != tt.where {
+				t.Errorf("where %q, want %q", where, tt.where)
+			}
+			if tt.host != "" {
+				if err != nil || len(got) != 1 || got[0].Host != tt.host {
+					t.Errorf("%v, %v; want %s", got, err, tt.host)
+				}
+				return
+			}
+			if err == nil || tt.fails != nil && !errors.Is(err, tt.fails) || !strings.Contains(err.Error(), tt.failed) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+// parameterStore speaks the service's protocol, AWS JSON 1.1, as far as GetParameters goes.
+func parameterStore(t *testing.T, values map[string]string, fault func(w http.ResponseWriter) bool) {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var in struct{ Names []string }
+		if err := json.NewDecoder(r.Body).Decode(&in); err != nil || r.Header.Get("X-Amz-Target") != "AmazonSSM.GetParameters" ||
+			!strings.Contains(r.Header.Get("Authorization"), "/eu-west-1/ssm/aws4_request") {
+			t.Errorf("request for %q, signed %q: %v", r.Header.Get("X-Amz-Target"), r.Header.Get("Authorization"), err)
+		}
+		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+		if fault != nil && fault(w) {
+			return
+		}
+		type parameter struct {
+			Name, Type, Value, Selector string `json:",omitempty"`
+			Version                     int64
+		}
+		var out struct {
+			Parameters        []parameter
+			InvalidParameters []string
+		}
+		slices.Sort(in.Names) // as the service orders its answers
+		for _, full := range in.Names {
+			name, label, labelled := strings.Cut(full, ":")
+			value, ok := values[name]
+			if !ok {
+				out.InvalidParameters = append(out.InvalidParameters, full)
+				continue
+			}
+			p := parameter{Name: name, Type: "String", Value: value, Version: 3}
+			if labelled {
+				p.Selector = ":" + label
+			}
+			out.Parameters = append(out.Parameters, p)
+		}
+		json.NewEncoder(w).Encode(out)
+	}))
+	t.Cleanup(server.Close)
+	t.Setenv("AWS_ENDPOINT_URL_SSM", server.URL)
+	t.Setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "example")
+}
+
+// noMetadata is for credentials from the environment.
+func noMetadata() *ec2.Client {
+	panic("the metadata service was asked for credentials that are in the environment")
+}
+
+func TestGetParameters(t *testing.T) {
+	parameterStore(t, map[string]string{"/lastgasp/a": "10.0.2.10:6666", "/lastgasp/b": "10.0.3.10:6666"}, nil)
+	got, err := GetParameters(noMetadata)(t.Context(), "eu-west-1", []string{"/lastgasp/b:live", "/lastgasp/missing", "/lastgasp/a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Parameter{
+		{Name: "/lastgasp/a", Value: "10.0.2.10:6666", Version: 3},
+		{Name: "/lastgasp/b:live", Value: "10.0.3.10:6666", Version: 3},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("parameters (-want +got):\n%s", diff)
+	}
+}
+
+func TestGetParametersErrors(t *testing.T) {
+	for _, tt := range []struct {
+		name, code, message string
+		throttled           bool
+		want                string
+	}{
+		{name: "throttled", code: "ThrottlingException", message: "Rate exceeded", throttled: true, want: "throttled: Rate exceeded"},
+		{name: "denied", code: "AccessDeniedException", message: "no identity-based policy allows it", want: "allow ssm:GetParameters to the instance's role"},
+		{name: "anything else", code: "ValidationException", message: "bad name", want: "ValidationException: bad name"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			requests := 0
+			parameterStore(t, nil, func(w http.ResponseWriter) bool {
+				requests++
+				w.WriteHeader(http.StatusBadRequest)
+				json.NewEncoder(w).Encode(map[string]string{"__type": tt.code, "message": tt.message})
+				return true
+			})
+			_, err := GetParameters(noMetadata)(t.Context(), "eu-west-1", []string{"/lastgasp/a"})
+			if err == nil || errors.Is(err, ErrThrottled) != tt.throttled || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v", err)
+			}
+			if requests != 1 {
+				t.Errorf("%d requests: a fleet that repeats what was refused stays refused", requests)
+			}
+		})
+	}
+}

@@ -1,0 +1,103 @@
+package configurator
+
+import (
+	"encoding/json"
+	"flag"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/configurator/target"
+)
+
+var update = flag.Bool("update", false, "write testdata/status-*.txt anew")
+
+// statusCase is a node and how it stands.
+type statusCase struct {
+	name     string // of testdata/status-NAME.txt
+	facts    Facts
+	present  []target.State
+	settings []Setting
+	last     *State
+	verdict  Verdict
+}
+
+func statusCases() []statusCase {
+	one := armed(specTo(listenerA, gatewayMAC), "lastgasp-10.0.2.10-1", 6665)
+	two := armed(specTo(listenerB, gatewayMAC), "lastgasp-10.0.3.10-1", 6665)
+	acked := func(st target.State, d time.Duration) TargetState {
+		return TargetState{Name: st.Name, Listener: netip.AddrPortFrom(st.RemoteIP, st.RemotePort), LastAck: at(-d), RTT: 9_140 * time.Microsecond}
+	}
+	last := func(targets ...TargetState) *State {
+		return &State{Time: at(-90 * time.Second), Version: "v0", Identity: someone,
+			Where: "ssm /lastgasp/eu-west-1/euw1-az1/endpoint version 3", Targets: targets}
+	}
+	nbcon := goodFacts
+	nbcon.Kernel = "7.2.13+deb14-cloud-amd64"
+	held := nbcon
+	held.Panic = 0
+	bare := one
+	bare.Userdata = nil
+	silent := acked(two, 0)
+	silent.LastAck, silent.RTT, silent.Why = time.Time{}, 0, "no acknowledgement of 3 canaries within 9s"
+	onLink := acked(one, time.Minute)
+	onLink.OnLink = true
+	failed := last(acked(one, time.Minute))
+	failed.Failed = "listener 10.0.3.10:6666: reach 10.0.3.10: no route"
+	failed.Passed = []string{"ssm: throttled: Rate exceeded"}
+	failed.Where = "last known good since 2026-11-21T20:00:00Z, from ssm /lastgasp/endpoint version 2"
+	return []statusCase{
+		{"covered", goodFacts, []target.State{one, two}, nil, last(acked(one, 90*time.Second), acked(two, 90*time.Second)), Covered},
+		{"mute-kernel", nbcon, []target.State{one}, nil, last(acked(one, 90*time.Second)), Mute},
+		{"held", held, []target.State{one}, []Setting{{File: panicFile, Was: "10", Set: "0"}}, last(acked(one, 90*time.Second)), Covered},
+		{"one-silent", goodFacts, []target.State{one, two}, nil, last(acked(one, 90*time.Second), silent), Covered},
+		{"all-silent", goodFacts, []target.State{two}, nil, last(silent), Unproven},
+		{"nothing-armed", goodFacts, nil, nil, nil, Mute},
+		{"no-watch", goodFacts, []target.State{one}, nil, last(acked(one, 50*time.Hour)), Covered},
+		{"on-link", goodFacts, []target.State{one}, nil, last(onLink), Covered},
+		{"old-kernel", goodFacts, []target.State{bare}, nil, last(acked(one, time.Minute)), Covered},
+		{"last-pass-failed", goodFacts, []target.State{one}, nil, failed, Covered},
+	}
+}
+
+func TestStatus(t *testing.T) {
+	for _, tt := range statusCases() {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newStatus(someTime, DefaultConfig(), tt.facts, tt.present, tt.settings, tt.last)
+			if s.Verdict != tt.verdict {
+				t.Errorf("verdict %s, want %s", s.Verdict, tt.verdict)
+			}
+			var b strings.Builder
+			if err := s.WriteText(&b, someTime); err != nil {
+				t.Fatal(err)
+			}
+			file := "testdata/status-" + tt.name + ".txt"
+			if *update {
+				if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), b.String()); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", file, diff)
+			}
+			if lines := strings.Count(b.String(), "\n"); lines > 24 {
+				t.Errorf("%d lines are no screen", lines)
+			}
+			shown, err := json.Marshal(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if secret := "c2VjcmV0"; strings.Contains(b.String()+string(shown), secret) {
+				t.Error("it shows the secret of this boot")
+			}
+		})
+	}
+}

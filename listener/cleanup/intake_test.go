@@ -1,0 +1,302 @@
+package cleanup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+func TestOfferNeverBlocks(t *testing.T) {
+	e := NewEngine(DefaultPolicy(), newWorld(t), "a", nil) // nobody runs it
+	inc := detect.Incident{Verdict: detect.Dying}
+	taken := 0
+	for range 10 * intakeSize {
+		if !e.Offer(inc) {
+			break
+		}
+		taken++
+	}
+	if taken != intakeSize {
+		t.Errorf("%d incidents taken before it was full, want %d", taken, intakeSize)
+	}
+	if !e.Offer(detect.Incident{Verdict: detect.Sick}) {
+		t.Error("no room for a report though only the intake of the dying is full")
+	}
+	id := netconsole.Identity{Boot: boot1, Gasp: gaspOf1}
+	for range intakeSize {
+		e.Canary(address(1), id, time.Time{})
+	}
+	if e.Canary(address(1), id, time.Time{}) {
+		t.Error("a canary taken though there is no room")
+	}
+	if !e.Canary(address(1), netconsole.Identity{}, time.Time{}) {
+		t.Error("a canary without identity offered again and again")
+	}
+}
+
+func TestPins(t *testing.T) {
+	id := func(i int, boot string, g netconsole.Gasp) netconsole.Identity {
+		return netconsole.Identity{Instance: fmt.Sprintf("i-%d", i), Boot: boot, Gasp: g}
+	}
+	for _, tt := range []struct {
+		name  string
+		story func(w *world, canary func(i int, id netconsole.Identity))
+		want  Pin // of n1
+		tally string
+	}{
+		{
+			name: "the first canary of a boot pins it, later ones do not",
+			story: func(w *world, canary func(int, netconsole.Identity)) {
+				canary(1, id(1, boot1, "first"))
+				canary(1, id(1, boot1, "second"))
+				canary(1, id(1, boot1, "first"))
+			},
+			want: Pin{boot1, netconsole.Gasp("first").Sum()}, tally: "pinned refused",
+		},
+		{
+			name: "the next boot is pinned anew, once the kubelet reports it",
+			story: func(w *world, canary func(int, netconsole.Identity)) {
+				canary(1, id(1, boot1, "first"))
+				canary(1, id(1, boot2, "of the next boot"))
+				pass(30 * time.Second)
+				if w.node("n1").Pin.Boot != boot1 {
+					w.t.Error("a boot that nobody reported is pinned")
+				}
+				w.reboots(1, boot2)
+			},
+			want: Pin{boot2, netconsole.Gasp("of the next boot").Sum()}, tally: "pinned waiting pinned",
+		},
+		{
+			name: "a canary waits for its Node to be registered",
+			story: func(w *world, canary func(int, netconsole.Identity)) {
+				n := w.node("n1")
+				w.set(func() { delete(w.nodes, "n1") })
+				canary(1, id(1, boot1, "first"))
+				canary(1, id(1, boot1, "second")) // comes second, also when both wait
+				pass(5 * time.Minute)
+				w.set(func() { w.nodes["n1"] = n })
+			},
+			want: Pin{boot1, netconsole.Gasp("first").Sum()}, tally: "waiting pinned",
+		},
+		{
+			name: "a canary waits for the API server",
+			story: func(w *world, canary func(int, netconsole.Identity)) {
+				w.set(func() { w.down = true })
+				canary(1, id(1, boot1, "first"))
+				pass(time.Minute)
+				w.set(func() { w.down = false })
+			},
+			want: Pin{boot1, netconsole.Gasp("first").Sum()}, tally: "waiting pinned",
+		},
+		{
+			name: "a canary from another address than the node's own",
+			story: func(w *world, canary func(int, netconsole.Identity)) {
+				canary(2, id(1, boot1, "first"))
+				pass(pinDeadline)
+			},
+			tally: "waiting given up",
+		},
+		{
+			name:  "a kernel without userdata",
+			story: func(w *world, canary func(int, netconsole.Identity)) { canary(1, netconsole.Identity{}) },
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.set(func() { n := w.nodes["n1"]; n.Pin = Pin{}; w.nodes["n1"] = n })
+				var results []string
+				e := NewEngine(DefaultPolicy(), w, "a", nil)
+				e.Observer.Pinned = func(r string) { results = append(results, r) }
+				ctx, cancel := context.WithCancel(t.Context())
+				defer func() { cancel(); synctest.Wait() }()
+				go e.Run(ctx)
+				tt.story(w, func(i int, id netconsole.Identity) {
+					if !e.Canary(address(i), id, time.Now()) {
+						t.Fatal("canary not taken")
+					}
+					pass(time.Millisecond)
+				})
+				pass(time.Minute)
+				if got := w.node("n1").Pin; got != tt.want {
+					t.Errorf("pin %+v, want %+v", got, tt.want)
+				}
+				if got := strings.Join(results, " "); got != tt.tally {
+					t.Errorf("results %q, want %q", got, tt.tally)
+				}
+			})
+		})
+	}
+}
+
+func TestCanariesOfManyNodes(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		const nodes = 1000
+		for i := 10; i < 10+nodes; i++ {
+			w.addNode(i, fmt.Sprint("boot ", i), "")
+		}
+		w.set(func() { w.latency = 10 * time.Millisecond })
+		finds := 0
+		e, _ := run(t, DefaultPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
+			if call == "FindNode" {
+				w.set(func() { finds++ })
+			}
+			return nil
+		}}, "a")
+		for range 3 { // rounds
+			for i := 10; i < 10+nodes; i++ {
+				id := netconsole.Identity{Instance: fmt.Sprintf("i-%d", i), Boot: fmt.Sprint("boot ", i), Gasp: "secret"}
+				for !e.Canary(address(i), id, time.Now()) {
+					pass(10 * time.Millisecond)
+				}
+			}
+			pass(10 * time.Minute)
+		}
+		pinned := 0
+		for _, c := range w.log() {
+			if strings.HasPrefix(c, "pin ") {
+				pinned++
+			}
+		}
+		if pinned != nodes || finds != nodes {
+			t.Errorf("%d nodes pinned with %d look-ups, want %d each: what is known is not asked for again", pinned, finds, nodes)
+		}
+	})
+}
+
+func TestReports(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		e, _ := run(t, DefaultPolicy(), w, "a")
+		oops := gasp(1, boot1, gaspOf1)
+		oops.Verdict, oops.Code, oops.Title, oops.Remedy = detect.Oops, "KernelOops", "null dereference in foo", "update to 6.12.9"
+		sick := oops
+		sick.Verdict, sick.Code = detect.Sick, "TaskHung"
+		text := sick
+		text.Authority, text.Code = detect.Text, "SoftLockup"
+		for range 30 { // five minutes of it
+			offer(t, w, oops, e)
+			offer(t, w, sick, e)
+			offer(t, w, text, e)
+			pass(10 * time.Second)
+		}
+		pass(5 * time.Minute)
+		offer(t, w, oops, e)
+		pass(time.Second)
+		var got []string
+		w.set(func() {
+			for _, ev := range w.events {
+				got = append(got, fmt.Sprintf("%s %s %s: %s", ev.Node.Name, ev.Reason, ev.Action, ev.Note))
+			}
+		})
+		if diff := cmp.Diff([]string{
+			"n1 KernelOops Report: null dereference in foo; update to 6.12.9",
+			"n1 TaskHung Report: null dereference in foo; update to 6.12.9",
+			"n1 KernelOops Report: null dereference in foo; update to 6.12.9",
+		}, got); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
+		}
+		if len(w.log()) != 0 {
+			t.Errorf("written: %q", w.log())
+		}
+	})
+}
+
+func TestQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { q.run(ctx); close(done) }()
+		inFlight, most := 0, 0
+		var order []string
+		gate := make(chan struct{}, 1) // a mutex that synctest can wait for
+		call := func(name string) func(context.Context, int) {
+			return func(context.Context, int) {
+				gate <- struct{}{}
+				order = append(order, name)
+				inFlight++
+				most = max(most, inFlight)
+				<-gate
+				time.Sleep(time.Second)
+				gate <- struct{}{}
+				inFlight--
+				<-gate
+			}
+		}
+		blocker := q.submit(ctx, tidying, callsInFlight, call("first"))
+		synctest.Wait()
+		late := []<-chan struct{}{
+			q.submit(ctx, tidying, 1, call("tidy")),
+			q.submit(ctx, failing, 40, call("fail a")),
+			q.submit(ctx, failing, 40, call("fail b")),
+			q.submit(ctx, fencing, 1, call("fence")),
+		}
+		<-blocker
+		for _, d := range late {
+			<-d
+		}
+		if most != callsInFlight {
+			t.Errorf("%d calls in flight at most, want %d", most, callsInFlight)
+		}
+		rest := order[callsInFlight:]
+		last := len(rest) % callsInFlight // calls that begin at one instant do so in any order
+		if !slices.Contains(rest[:callsInFlight], "fence") || !slices.Contains(rest[len(rest)-last:], "tidy") {
+			t.Errorf("want fence at first and tidy at last: %q", rest)
+		}
+		round := rest[:callsInFlight]
+		a := len(slices.DeleteFunc(slices.Clone(round), func(s string) bool { return s != "fail a" }))
+		if a < callsInFlight/2-1 || a > callsInFlight/2 {
+			t.Errorf("%d of %d calls for a, want half", a, len(round))
+		}
+
+		// What belongs to an ended context is dropped, and nobody waits for it for ever.
+		own, stop := context.WithCancel(ctx)
+		ran := 0
+		dropped := q.submit(own, tidying, 1000, func(ctx context.Context, _ int) {
+			gate <- struct{}{}
+			ran++
+			<-gate
+			<-ctx.Done()
+		})
+		synctest.Wait()
+		stop()
+		<-dropped
+		if ran != callsInFlight {
+			t.Errorf("%d calls ran, want those %d that were under way", ran, callsInFlight)
+		}
+		hung := errors.New("still running")
+		<-q.submit(ctx, tidying, 1, func(ctx context.Context, _ int) { <-ctx.Done(); hung = ctx.Err() })
+		if !errors.Is(hung, context.DeadlineExceeded) {
+			t.Errorf("a call that hangs: %v, want a deadline", hung)
+		}
+		cancel()
+		<-done
+		<-q.submit(ctx, tidying, 1, func(context.Context, int) { t.Error("a call ran after the end") })
+	})
+}
+
+func TestDualStackNodeIsOneIncident(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		v6 := netip.MustParseAddr("fd00::1")
+		w.set(func() { n := w.nodes["n1"]; n.Addresses = append(n.Addresses, v6); w.nodes["n1"] = n })
+		w.panics(1)
+		e, _ := run(t, DefaultPolicy(), w, "a")
+		inc := gasp(1, boot1, gaspOf1)
+		offer(t, w, inc, e)
+		inc.Source = netip.AddrPortFrom(v6, 6665)
+		offer(t, w, inc, e)
+		pass(time.Minute)
+		w.cleanedOnce(pods)
+	})
+}

@@ -1,0 +1,118 @@
+package detect
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// FuzzSource feeds a script of records, one a line: a byte that says how the record arrives, one for the time that
+// passes, one for its clock, and the text.
+func FuzzSource(f *testing.F) {
+	for i := range builtin() {
+		r := &builtin()[i]
+		var script bytes.Buffer
+		for _, s := range append(r.Examples, r.Counterexamples...) {
+			script.WriteString("@A0" + strings.ReplaceAll(s, "\n", "\r") + "\n")
+		}
+		f.Add(script.Bytes())
+	}
+	f.Add([]byte("@@0" + oopsLine + "\n@@0" + oopsRIP + "\nA@0" + panicLine + "\n@@0" + fatalLine + "\n@@0 foo+0x1/0x2\n@~0" + panicEnd + "\nB~0" + panicLine))
+	f.Add([]byte("@@9" + panicLine + "\n@z0Linux version 6.1\nP@0" + lockup + "\nX@0" + panicLine + "\n@@0" + strings.Repeat("x", 5000)))
+	f.Add([]byte("CA0Kernel panic - not syncing: x\x1b[2J\xff\nCA0[    1.000000] x"))
+
+	f.Fuzz(func(t *testing.T, script []byte) {
+		g := newRig(&Config{Bytes: 4 << 10, Lines: 50})
+		deaths := make(map[netconsole.Gasp]int)
+		emit := func(inc Incident) {
+			checkIncident(t, inc)
+			if inc.Verdict == Dying && inc.Complete && inc.Identity.Gasp != "" {
+				deaths[inc.Identity.Gasp]++
+			}
+		}
+		for n, op := range bytes.Split(script, []byte("\n")) {
+			if len(op) < 3 || n == 3000 {
+				break
+			}
+			g.now = g.now.Add(time.Duration(op[1]-'@') * 50 * time.Millisecond)
+			r := g.record(strings.ReplaceAll(string(op[3:]), "\r", "\n"))
+			r.Uptime += time.Duration(int(op[2])-'0') * time.Second
+			r.Seq += uint64(op[2])
+			switch op[0] & 3 {
+			case 1:
+				r.Fields = identity("boot-2", "secret-2")
+			case 2:
+				r.Fields = nil
+			case 3:
+				r = netconsole.Record{Prefix: -1, Uptime: r.Uptime, Text: r.Text}
+			}
+			if op[0]&4 != 0 && r.Extended {
+				r.Prefix = 12
+			}
+			r.Cont = op[0]&8 != 0
+			if op[0]&16 != 0 {
+				r.Partial, r.Missing = true, 1
+			}
+			if op[0]&32 != 0 {
+				r.Uptime = -1
+			}
+			g.source.Push(g.now, &r, emit)
+			checkBounds(t, g.source)
+		}
+
+		g.source.Flush(g.now.Add(time.Hour), emit)
+		if due := g.source.Deadline(); !due.IsZero() {
+			t.Errorf("still something to wait for, until %v", due)
+		}
+		for gasp, n := range deaths {
+			if n > 1 {
+				t.Errorf("the boot of %q died %d times", string(gasp), n)
+			}
+		}
+	})
+}
+
+func checkIncident(t *testing.T, inc Incident) {
+	t.Helper()
+	if inc.Title == "" || len(inc.Title) > maxTitle+len("…") || !utf8.ValidString(inc.Title) {
+		t.Errorf("title %q", inc.Title)
+	}
+	if inc.Verdict == Sick && !inc.Complete {
+		t.Errorf("a sick report that is not complete: %q", inc.Title)
+	}
+	if inc.Complete && len(inc.Fingerprint) != 12 {
+		t.Errorf("fingerprint %q", inc.Fingerprint)
+	}
+	for _, l := range inc.Trace {
+		if i := strings.IndexFunc(l, func(r rune) bool { return r < ' ' && r != '\t' || 0x7f <= r && r < 0xa0 }); i >= 0 || !utf8.ValidString(l) {
+			t.Errorf("line %q", l)
+		}
+	}
+}
+
+// checkBounds holds whatever is sent.
+func checkBounds(t *testing.T, s *Source) {
+	t.Helper()
+	if len(s.lives) > maxLives {
+		t.Fatalf("%d lives", len(s.lives))
+	}
+	for _, l := range s.lives {
+		if len(l.ring.buf) > 4<<10 || l.ring.lines > 50 || len(l.told) > maxTold {
+			t.Fatalf("a ring of %d bytes and %d lines, %d tellings", len(l.ring.buf), l.ring.lines, len(l.told))
+		}
+		if l.report == nil {
+			continue
+		}
+		size := 0
+		for _, ln := range l.report.lines {
+			size += len(ln.text)
+		}
+		if size > 4<<10+maxTailBytes || len(l.report.lines) > 50+maxTail {
+			t.Fatalf("a report of %d bytes and %d lines", size, len(l.report.lines))
+		}
+	}
+}
