@@ -38,12 +38,14 @@ func BootParam(specs []target.Spec) (string, error) {
 	return strings.Join(parts, ";"), nil
 }
 
-// Specs are the wanted targets of a draft, whether they are armed already or not.
-func (d Draft) Specs(localPort uint16) []target.Spec {
+// BootSpecs are the wanted targets of a draft as they are for early boot, whether they are armed already or not. They
+// send from a port of their own, the next below localPort and its alternates: netconsole keeps them for as long as the
+// machine runs, and an acknowledgement must not be taken for that of one of ours.
+func (d Draft) BootSpecs(localPort uint16) []target.Spec {
 	var list []target.Spec
 	for _, w := range d.wanted {
 		s := w.spec
-		s.LocalPort = localPort
+		s.LocalPort = localPort - sourcePorts
 		list = append(list, s)
 	}
 	return list

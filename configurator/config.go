@@ -21,7 +21,7 @@ type Config struct {
 	Endpoint EndpointConfig
 	Targets  int // how many listeners to gasp to at once
 	// LocalPort is the UDP source port of the targets. The two ports below it serve replacements, so that nobody can
-	// take the predecessor's acknowledgement for theirs.
+	// take the predecessor's acknowledgement for theirs, and the one below these is for early boot.
 	LocalPort uint16
 	Canary    CanaryConfig
 	Panic     PanicConfig

@@ -211,7 +211,7 @@ func FuzzConfig(f *testing.F) {
 			}
 			return
 		}
-		if c.Targets < 1 || c.Canary.Timeout <= 0 || c.LocalPort < sourcePorts {
+		if c.Targets < 1 || c.Canary.Timeout <= 0 || c.LocalPort <= sourcePorts {
 			t.Errorf("accepted %+v", c)
 		}
 	})

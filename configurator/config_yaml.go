@@ -218,7 +218,7 @@ func setInt(to *int, n *yaml.Node, low, high int) error {
 
 func setPort(to *uint16, n *yaml.Node) error {
 	var i int
-	if err := setInt(&i, n, 3, 65535); err != nil { // the two below it are used as well
+	if err := setInt(&i, n, sourcePorts+1, 65535); err != nil { // those below it are used as well
 		return err
 	}
 	*to = uint16(i)

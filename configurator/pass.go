@@ -201,7 +201,7 @@ func (c *Configurator) carryOut(ctx context.Context, d Draft, before *State, com
 			continue
 		}
 		c.Log.Info("armed", "target", st.Name, "device", st.Device, "source", netip.AddrPortFrom(st.LocalIP, st.LocalPort),
-			"listener", netip.AddrPortFrom(st.RemoteIP, st.RemotePort), "mac", st.RemoteMAC)
+			"listener", netip.AddrPortFrom(st.RemoteIP, st.RemotePort), "mac", st.RemoteMAC.String())
 		armed = append(armed, st)
 		done.Arm = append(done.Arm, spec)
 	}
@@ -252,7 +252,7 @@ func routes(armed []target.State) []Route {
 
 // states are the targets that are left with what their proofs said, or what was known of them before.
 func (d Draft) states(left []target.State, proofs []Proof, before *State) []TargetState {
-	var list []TargetState
+	list := []TargetState{}
 	for _, st := range left {
 		t := TargetState{
 			Name:     st.Name,

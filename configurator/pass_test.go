@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/lastgasp/lastgasp/configurator/ec2"
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
 	"github.com/lastgasp/lastgasp/configurator/target"
@@ -319,5 +321,62 @@ func TestVerifyNamesWhoIsSilent(t *testing.T) {
 	status, err := node.Status(someTime)
 	if err != nil || status.Verdict != Covered {
 		t.Errorf("one of two listeners hears the node: %s, %v", status.Verdict, err)
+	}
+}
+
+// On EC2 the network drops packets from an address that is not on the interface: the metadata service decides.
+func TestOnEC2TheMetadataServiceIsHeeded(t *testing.T) {
+	instance := ec2.Instance{
+		ID: "i-0123456789abcdef0", Region: "eu-west-1", ZoneName: "eu-west-1b", ZoneID: "euw1-az1",
+		Interfaces: []ec2.Interface{{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 5}, Primary: true, Addrs: []netip.Addr{netip.MustParseAddr("10.0.1.5")}}},
+	}
+	for _, tt := range []struct {
+		name   string
+		answer ec2.Instance
+		err    error
+		query  nexthop.Query
+		first  string // listener
+	}{
+		{name: "it answers", answer: instance, first: "10.0.3.10",
+			query: nexthop.Query{Sources: []netip.Addr{netip.MustParseAddr("10.0.1.5")}, Prefer: "ens5"}},
+		{name: "it does not: the node is armed all the same", err: errCable},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.write(t, "sys/class/dmi/id/sys_vendor", "Amazon EC2")
+			node := w.node("10.0.2.10:6666")
+			list, err := endpoint.ParseList("[{address: 10.0.2.10:6666, zone: euw1-az2}, {address: 10.0.3.10:6666, zone: euw1-az1}]")
+			if err != nil {
+				t.Fatal(err)
+			}
+			node.Sources = []endpoint.Source{endpoint.Static{Endpoints: list, Origin: "test"}}
+			asked := 0
+			node.Instance = func(context.Context) (ec2.Instance, error) { asked++; return tt.answer, tt.err }
+			var queries []nexthop.Query
+			node.Resolve = func(ctx context.Context, q nexthop.Query) (nexthop.Hop, error) {
+				queries = append(queries, q)
+				return w.resolve(ctx, q)
+			}
+			s, err := node.Apply(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if asked != 1 {
+				t.Errorf("asked %d times in one pass", asked)
+			}
+			for _, q := range queries {
+				want := tt.query
+				want.Destination = q.Destination
+				if diff := cmp.Diff(want, q, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+					t.Errorf("query (-want +got):\n%s", diff)
+				}
+			}
+			if tt.first != "" && (queries[0].Destination.String() != tt.first || s.Identity.Instance != tt.answer.ID) {
+				t.Errorf("first %s for %s, want the listener of the own zone", queries[0].Destination, s.Identity.Instance)
+			}
+			if len(w.kernel.targets) != 2 {
+				t.Errorf("%d targets", len(w.kernel.targets))
+			}
+		})
 	}
 }

@@ -44,8 +44,8 @@ func (s *schedule) change(now time.Time, reason string) {
 	}
 }
 
-// relook makes the next pass look the listeners up.
-func (s *schedule) relook() { s.nextLookup = time.Time{} }
+// relook makes the next pass look the listeners up, whenever that was to be.
+func (s *schedule) relook() { s.nextLookup, s.notBefore = time.Time{}, time.Time{} }
 
 // due is when the next pass has to start. The zero time means now.
 func (s *schedule) due() time.Time {

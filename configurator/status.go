@@ -3,6 +3,7 @@ package configurator
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -58,7 +59,7 @@ func (c *Configurator) Status(now time.Time) (Status, error) {
 
 // newStatus is the pure part of Status.
 func newStatus(now time.Time, cfg Config, f Facts, present []target.State, settings []Setting, last *State) Status {
-	s := Status{Verdict: Covered, Facts: f, Settings: settings, LastPass: last}
+	s := Status{Verdict: Covered, Facts: f, Settings: settings, LastPass: last, Targets: []TargetStatus{}}
 	var armed []Armed
 	proved := false
 	for _, st := range present {
@@ -74,7 +75,7 @@ func newStatus(now time.Time, cfg Config, f Facts, present []target.State, setti
 		s.Targets = append(s.Targets, t)
 		armed = append(armed, Armed{Name: st.Name, Enabled: st.Enabled, RemoteMAC: st.RemoteMAC, Userdata: len(st.Userdata) > 0})
 	}
-	s.Findings = append(Findings(f, armed), provenFindings(now, cfg, s.Targets, last)...)
+	s.Findings = slices.Concat([]Finding{}, Findings(f, armed), provenFindings(now, cfg, s.Targets, last))
 	if !proved {
 		s.Verdict = Unproven
 	}

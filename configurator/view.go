@@ -45,6 +45,7 @@ func View(s target.Spec) TargetView {
 // DraftView is what --dry-run prints.
 type DraftView struct {
 	Identity Identity     `json:"identity"`
+	Loaded   bool         `json:"netconsoleLoaded"` // otherwise release and userdata of the kernel are unknown
 	Where    string       `json:"endpointSource"`
 	Passed   []string     `json:"passedOver,omitempty"`
 	Keep     []TargetView `json:"keep"`
@@ -55,7 +56,10 @@ type DraftView struct {
 
 // View is d without its secrets; want are the kernel settings that go with it.
 func (d Draft) View(want []Setting) DraftView {
-	v := DraftView{Identity: d.Identity, Where: d.Found.Where, Passed: d.Found.Passed, Settings: want}
+	v := DraftView{
+		Identity: d.Identity, Loaded: d.Support.Netconsole, Where: d.Found.Where, Passed: d.Found.Passed, Settings: want,
+		Keep: []TargetView{}, Arm: []TargetView{}, Drop: []TargetView{}, // empty lists, not null, for programs
+	}
 	for _, st := range d.Plan.Keep {
 		v.Keep = append(v.Keep, View(st.Spec))
 	}
@@ -87,6 +91,9 @@ func (v DraftView) WriteText(w io.Writer) error {
 		for _, s := range group.list {
 			fmt.Fprintf(t, "%s\t%s\n", group.verb, s)
 		}
+	}
+	if !v.Loaded {
+		fmt.Fprintf(t, "netconsole\tnot loaded yet: whether this kernel takes release and userdata is unknown\n")
 	}
 	for _, s := range v.Settings {
 		fmt.Fprintf(t, "set\t/%s=%s\n", s.File, s.Set)
@@ -123,16 +130,17 @@ func (s State) WriteText(w io.Writer) error {
 
 // WriteProofs prints what canaries said.
 func WriteProofs(w io.Writer, proofs []Proof) error {
+	var b strings.Builder
 	for _, p := range proofs {
-		var err error
 		if p.Acked {
-			_, err = fmt.Fprintf(w, "%s to %s: acknowledged in %s\n", p.Target, p.Listener, p.RTT.Round(100*time.Microsecond))
-		} else {
-			_, err = fmt.Fprintf(w, "%s to %s: %s\n  likely, the first most: %s\n", p.Target, p.Listener, p.Why, strings.Join(p.Reasons, "; "))
+			fmt.Fprintf(&b, "%s to %s: acknowledged in %s\n", p.Target, p.Listener, p.RTT.Round(100*time.Microsecond))
+			continue
 		}
-		if err != nil {
-			return err
+		fmt.Fprintf(&b, "%s to %s: %s; likely reasons, the likeliest first:\n", p.Target, p.Listener, p.Why)
+		for i, reason := range p.Reasons {
+			fmt.Fprintf(&b, "  %d. %s\n", i+1, reason)
 		}
 	}
-	return nil
+	_, err := io.WriteString(w, b.String())
+	return err
 }

@@ -57,10 +57,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 			return nil
 		case reason, ok := <-changes:
 			if !ok {
-				if changes, err = w.Changes(ctx); err != nil {
-					return err
-				}
-				reason = "watching the network anew"
+				changes = nil // until the next poll
+				break
 			}
 			s.change(time.Now(), reason)
 		case <-w.Reload:
@@ -68,6 +66,14 @@ func (w *Watcher) Run(ctx context.Context) error {
 			s.relook()
 		case <-poll.C:
 			w.Notify("WATCHDOG=1")
+			if changes == nil {
+				if changes, err = w.Changes(ctx); err != nil {
+					w.Log.Error("changes of the network go unnoticed until the next proof", "err", err)
+					changes = nil
+				} else {
+					s.change(time.Now(), "watching the network anew")
+				}
+			}
 			if now := w.fingerprint(node); now != seen {
 				seen = now
 				s.change(time.Now(), "targets or settings changed")
@@ -78,6 +84,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 			} else if !reflect.DeepEqual(next, cfg) {
 				cfg, node, found = next, w.New(next), nil
 				s.interval, s.lookup = cfg.Canary.Interval, lookupEvery(cfg)
+				s.relook()
 			}
 			found = w.pass(ctx, node, &s, found)
 			seen = w.fingerprint(node)

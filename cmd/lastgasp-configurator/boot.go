@@ -28,7 +28,7 @@ its gateway: do not bake it into an image.`,
 			if err != nil {
 				return err
 			}
-			param, err := configurator.BootParam(draft.Specs(node.Config.LocalPort))
+			param, err := configurator.BootParam(draft.BootSpecs(node.Config.LocalPort))
 			if param == "" {
 				return err
 			}

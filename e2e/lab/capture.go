@@ -112,9 +112,18 @@ func (c *Capture) Await(ctx context.Context, text string) (Datagram, error) {
 		select {
 		case <-arrived:
 		case <-ctx.Done():
-			return Datagram{}, fmt.Errorf("wait for %q at %s, %d datagrams so far: %w", text, c.conn.LocalAddr(), seen, ctx.Err())
+			return Datagram{}, fmt.Errorf("wait for %q at %s: %w after %s", text, c.conn.LocalAddr(), ctx.Err(), c.lastWords())
 		}
 	}
+}
+
+// lastWords describes the end of what has arrived.
+func (c *Capture) lastWords() string {
+	all := c.Datagrams()
+	if len(all) == 0 {
+		return "no datagram at all"
+	}
+	return fmt.Sprintf("%d datagrams, the last: %.200q", len(all), all[len(all)-1].Payload)
 }
 
 // Answer sends a datagram from the captured address.

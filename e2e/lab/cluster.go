@@ -195,14 +195,13 @@ func (c *Cluster) startControllers(context.Context) error {
 	if !c.spec.SlowController {
 		args = append(args, "--kube-api-qps=1000", "--kube-api-burst=2000")
 	}
-	if _, err := c.start("kube-controller-manager", args...); err != nil {
+	if err := c.startKept("kube-controller-manager", args...); err != nil {
 		return err
 	}
 	if args, err = common("system:kube-scheduler", schedulerPort); err != nil {
 		return err
 	}
-	_, err = c.start("kube-scheduler", args...)
-	return err
+	return c.startKept("kube-scheduler", args...)
 }
 
 // awaitControllers waits for a thing that only a controller at work makes, and without which no pod is admitted.
@@ -219,6 +218,45 @@ func (c *Cluster) awaitControllers(ctx context.Context) error {
 // start runs one of the control plane's programs in the namespace until stop, or until the cluster ends.
 func (c *Cluster) start(program string, args ...string) (*process, error) {
 	return c.startIn(c.spec.NS, program, c.binaries.ControlPlane, append([]string{program}, args...)...)
+}
+
+// startKept is start for a program that is started again when it ends by itself, as the kubelet of a control plane does.
+// The scheduler does end itself when it finds its cache at odds with the API, which an API server's outage can bring
+// about (kubernetes pkg/scheduler/backend/cache).
+func (c *Cluster) startKept(program string, args ...string) error {
+	p, err := c.start(program, args...)
+	if err != nil {
+		return err
+	}
+	go func() {
+		for range maxRevivals {
+			<-p.done
+			if p = c.revive(p, program, args); p == nil {
+				return
+			}
+		}
+	}()
+	return nil
+}
+
+// maxRevivals bounds how often a program is started again: one that always fails is found dead in the end.
+const maxRevivals = 5
+
+// revive starts a program again unless it was we who ended it. It returns nil where there is nothing more to do.
+func (c *Cluster) revive(was *process, program string, args []string) *process {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.Index(c.running, was)
+	if i < 0 {
+		return nil
+	}
+	p, err := startProcess(program, was.log, c.spec.NS.Command(context.Background(), c.binaries.ControlPlane,
+		append([]string{program}, args...)...))
+	if err != nil {
+		return nil
+	}
+	c.running[i] = p
+	return p
 }
 
 func (c *Cluster) startIn(ns *NS, name, binary string, args ...string) (*process, error) {
@@ -290,11 +328,12 @@ func (c *Cluster) remove() {
 		c.scope.Logf("%v", err)
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, p := range slices.Backward(c.running) {
+	running := c.running
+	c.running = nil // so that nothing is revived
+	c.mu.Unlock()
+	for _, p := range slices.Backward(running) {
 		p.kill()
 	}
-	c.running = nil
 	if !c.scope.Failed() {
 		os.RemoveAll(c.dir)
 		return

@@ -95,7 +95,7 @@ func (w *World) Kill(ctx context.Context, n *Node, crash lab.Crash, victims []co
 		{"the Node to be gone", &d.NodeGone, func(seen []Sighting) bool { return nodeGone(seen, n.Name) }},
 		{"its record to be complete", new(time.Time), func(seen []Sighting) bool {
 			r := record(seen, n.Name)
-			if r == nil || r.Status.Phase != "Cleaned" || len(r.Spec.Trace) < fullTrace {
+			if !complete(r) {
 				return false
 			}
 			d.Record = *r
@@ -116,6 +116,29 @@ func (w *World) Kill(ctx context.Context, n *Node, crash lab.Crash, victims []co
 		*status = job.Status
 	}
 	return d, nil
+}
+
+// AwaitCleaned waits until the node's KernelPanic is Cleaned and whole, the Node gone and its services run elsewhere.
+func (w *World) AwaitCleaned(ctx context.Context, n *Node) (v1alpha1.KernelPanic, error) {
+	watcher, err := Watch(ctx, w.Cluster.RESTConfig(), n.Namespace)
+	if err != nil {
+		return v1alpha1.KernelPanic{}, err
+	}
+	var done v1alpha1.KernelPanic
+	_, err = watcher.Await(ctx, n.Name+" to be cleaned up", func(seen []Sighting) bool {
+		r := record(seen, n.Name)
+		if !complete(r) || node(seen, n.Name) != nil || elsewhere(seen, n.Name, "web") != 3 {
+			return false
+		}
+		done = *r
+		return true
+	})
+	return done, err
+}
+
+// complete reports whether cleanup is over and the whole trace is kept.
+func complete(r *v1alpha1.KernelPanic) bool {
+	return r != nil && r.Status.Phase == "Cleaned" && len(r.Spec.Trace) >= fullTrace
 }
 
 // elsewhere counts the running pods of an app that are not on the dead node.

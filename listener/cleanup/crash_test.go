@@ -341,10 +341,14 @@ func TestAwaitedNodeIsUnfencedAfterARestart(t *testing.T) {
 		if !w.node("n1").Fenced {
 			t.Fatal("unfenced while nobody was there")
 		}
+		told := len(w.events)
 		run(t, p, w, "a")
 		pass(10 * time.Second)
 		if n := w.node("n1"); n.Fenced || n.Mark != (Mark{}) || w.only().Phase != Cleaned {
 			t.Errorf("node %+v, phase %s", n, w.only().Phase)
+		}
+		if len(w.events) != told {
+			t.Errorf("%d events more: people were told already", len(w.events)-told)
 		}
 	})
 }
@@ -409,5 +413,116 @@ func TestOldRecordsGo(t *testing.T) {
 				t.Errorf("left: %v, want the newest two", w.records)
 			}
 		})
+	})
+}
+
+// The owner waits, for a minute and more; meanwhile somebody else changes the record, and nobody may take the owner for
+// dead.
+func TestOwnerThatWaitsShowsThatItLives(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		story func(w *world, p *Policy, inc *detect.Incident)
+	}{
+		{"for the node", func(_ *world, p *Policy, _ *detect.Incident) { p.NodeVerb = NodeAwait }},
+		{"for kept pods", func(_ *world, p *Policy, _ *detect.Incident) { p.KeepPods = time.Hour }},
+		{"for a second witness", func(_ *world, p *Policy, inc *detect.Incident) {
+			p.Corroborate = 2 * time.Minute
+			inc.Identity.Gasp = ""
+		}},
+		{"for volumes", func(w *world, _ *Policy, _ *detect.Incident) {
+			w.addPod("n1", "n1-wants-it", "", func(p *Pod) { p.Created = time.Now().Add(time.Hour) })
+			w.set(func() { w.volumes["n1"] = 1 })
+		}},
+		{"for slow calls", func(w *world, _ *Policy, _ *detect.Incident) { w.set(func() { w.latency = 2 * time.Second }) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.populate("n1")
+				w.panics(1)
+				p, inc := DefaultPolicy(), gasp(1, boot1, gaspOf1)
+				tt.story(w, &p, &inc)
+				a, _ := run(t, p, w, "a")
+				run(t, p, w, "b")
+				offer(t, w, inc, a)
+				for range 5 {
+					pass(15 * time.Second)
+					r := w.only()
+					if r.Owner != "a" || (r.unfinished() && time.Since(r.OwnerSeen) > patience) {
+						t.Fatalf("owner %s, last seen %s ago", r.Owner, time.Since(r.OwnerSeen))
+					}
+					r.Version = w.next()
+					w.set(func() { w.records[r.Name] = r })
+				}
+			})
+		})
+	}
+}
+
+// stale answers Records from a cache that has stopped.
+type stale struct {
+	*world
+	records []Record
+}
+
+func (s stale) Records(context.Context) ([]Record, error) { return s.records, nil }
+
+func TestStaleCacheTakesNothingOver(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.panics(1)
+		p := DefaultPolicy()
+		p.NodeVerb = NodeAwait
+		a, _ := run(t, p, w, "a")
+		offer(t, w, gasp(1, boot1, gaspOf1), a)
+		pass(5 * time.Second)
+		run(t, p, stale{w, []Record{w.only()}}, "b")
+		pass(time.Minute)
+		if r := w.only(); r.Owner != "a" {
+			t.Errorf("owner %s, want a: it lives", r.Owner)
+		}
+	})
+}
+
+// The owner dies after it has failed and deleted the pods; then the node comes back. That ends the cleanup, it does not
+// make a false alarm of it.
+func TestNodeComesBackWhileNobodyIsThere(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.set(func() { delete(w.pods, "default/n1-db") }) // it would stay, for its finalizer, and tell
+		w.panics(1)
+		c := faulty{world: w, before: func(ctx context.Context, call string) error {
+			if call == "DeleteNode" {
+				<-ctx.Done()
+			}
+			return ctx.Err()
+		}}
+		a, stop := run(t, DefaultPolicy(), c, "a")
+		offer(t, w, gasp(1, boot1, gaspOf1), a)
+		pass(time.Second)
+		stop()
+		w.reboots(1, boot2)
+		run(t, DefaultPolicy(), w, "b")
+		pass(20 * time.Second)
+		if r := w.only(); r.Phase != Cleaned || r.PodsDone != 4 || w.node("n1").Fenced {
+			t.Errorf("phase %s (%s), %d pods, fenced %v", r.Phase, r.Decision, r.PodsDone, w.node("n1").Fenced)
+		}
+	})
+}
+
+// What a gasp proved is not more after a restart than before.
+func TestAuthorityDoesNotGrowByATakeover(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		p := DefaultPolicy()
+		p.ActAt = detect.Boot
+		a, stop := run(t, p, w, "a")
+		offer(t, w, gasp(1, boot1, "guessed"), a) // kernel authority: the boot is pinned to another secret
+		pass(time.Second)
+		stop()
+		run(t, p, w, "b")
+		pass(time.Minute)
+		if r := w.only(); r.Phase != Refused || r.Authority != detect.Kernel || w.failed() > 0 {
+			t.Errorf("phase %s, authority %v, %d pods failed", r.Phase, r.Authority, w.failed())
+		}
 	})
 }

@@ -338,6 +338,16 @@ func TestFalseAlarm(t *testing.T) {
 			t.Fatalf("still fenced: %+v", n)
 		}
 
+		// At once, and later by a replica that did not refuse it itself and knows of it from the record.
+		for _, e := range []*Engine{a, b} {
+			before := len(w.log())
+			offer(t, w, gasp(1, boot1, "guessed"), e)
+			pass(20 * time.Second)
+			if diff := cmp.Diff([]string{}, w.log()[before:]); diff != "" {
+				t.Errorf("the forger was listened to (-want +got):\n%s", diff)
+			}
+		}
+
 		// Again and again, under other boots too: nothing is fenced any more, by no replica.
 		before := len(w.log())
 		for i := range 5 {
@@ -467,4 +477,56 @@ func TestWrongNodes(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestForgerIsDistrustedAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		a, _ := run(t, DefaultPolicy(), w, "a")
+		offer(t, w, gasp(1, boot2, ""), a)
+		pass(time.Millisecond)
+		offer(t, w, gasp(1, boot1, ""), a) // before any record was read again
+		pass(time.Minute)
+		if diff := cmp.Diff([]string{"create Refused record"}, w.log()); diff != "" {
+			t.Errorf("calls (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestFalseAlarmTakesNoRoomOnTheBreaker(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		p := DefaultPolicy()
+		p.MaxNodes, p.MaxPercent = 1, 0
+		a, _ := run(t, p, w, "a")
+		b, _ := run(t, p, w, "b")
+		offer(t, w, gasp(2, "boot of node 2", "guessed"), a, b)
+		pass(20 * time.Second)
+		w.set(func() { clear(w.records); w.created = 0 })
+		w.panics(1)
+		offer(t, w, gasp(1, boot1, gaspOf1), a, b)
+		pass(20 * time.Second)
+		w.cleanedOnce(pods)
+	})
+}
+
+// A Node that came back with the boot that was cleaned up must have been alive all the time. A replay changes nothing.
+func TestReplayOfWhatWasCleanedUp(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		w.panics(1)
+		a, _ := run(t, DefaultPolicy(), w, "a")
+		inc := gasp(1, boot1, gaspOf1)
+		offer(t, w, inc, a)
+		pass(time.Minute)
+		w.cleanedOnce(pods)
+		n := w.addNode(1, boot1, gaspOf1)
+		w.set(func() { n.UID = "uid-n1-again"; w.nodes["n1"] = n; w.dead["n1"] = false })
+		w.populate("n1")
+		before := w.failed()
+		offer(t, w, gasp(1, boot1, gaspOf1), a)
+		pass(time.Minute)
+		if n := w.node("n1"); n.Fenced || n.Mark != (Mark{}) || w.failed() != before || w.only().Phase != Cleaned {
+			t.Errorf("node %+v, %d pods failed, phase %s", n, w.failed()-before, w.only().Phase)
+		}
+	})
 }

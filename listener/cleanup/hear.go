@@ -46,7 +46,6 @@ func (j *job) secure(ctx context.Context) (Decision, error) {
 		if d.Answer == Refuse {
 			return d, nil
 		}
-		j.inc.Authority = d.Authority // established; what happens to the pin from here on does not matter
 		if j.name == "" {
 			if !j.e.begin(j.recordName()) {
 				return d, errElsewhere

@@ -46,6 +46,7 @@ type job struct {
 	writing bool // rec is being written
 	pods    []Pod
 	back    string // why the node is not dead any more: a sentence, empty while it is
+	tick    *time.Ticker
 	cancel  context.CancelCauseFunc
 }
 
@@ -57,6 +58,8 @@ func (e *Engine) newJob(inc detect.Incident) *job {
 func (j *job) run(ctx context.Context) {
 	ctx, j.cancel = context.WithCancelCause(ctx)
 	defer j.cancel(nil)
+	j.tick = time.NewTicker(heartbeat) // one for all waits: most are shorter
+	defer j.tick.Stop()
 	defer func() {
 		if j.name != "" {
 			j.e.end(j.name)
@@ -88,8 +91,6 @@ func (j *job) unheard() (detect.Incident, bool) {
 
 // attend waits for done and meanwhile does what cannot wait.
 func (j *job) attend(ctx context.Context, done <-chan struct{}) error {
-	tick := time.NewTicker(heartbeat)
-	defer tick.Stop()
 	for {
 		select {
 		case <-done:
@@ -97,7 +98,7 @@ func (j *job) attend(ctx context.Context, done <-chan struct{}) error {
 		case inc := <-j.more:
 			j.inc = longer(j.inc, inc)
 			j.dirty = j.dirty || inc.Complete
-		case <-tick.C:
+		case <-j.tick.C:
 			j.beat(ctx)
 		}
 	}
@@ -111,10 +112,9 @@ func longer(first, later detect.Incident) detect.Incident {
 
 // sleep attends for d, or until ctx ends.
 func (j *job) sleep(ctx context.Context, d time.Duration) error {
-	ctx2, cancel := context.WithTimeout(ctx, d)
+	over, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
-	_ = j.attend(ctx2, ctx2.Done())
-	return context.Cause(ctx)
+	return j.attend(ctx, over.Done()) // what is attended to may take longer than the sleep
 }
 
 // once makes one API call.

@@ -48,35 +48,37 @@ func (j *job) save(ctx context.Context) error {
 	}
 }
 
-// beat shows that the owner lives, if no other job of this replica did so lately. It tries once: the next one will.
+// beat shows that the owner lives, if no other job of this replica did so lately. It makes no more than one attempt, and
+// one more if the record changed: the next beat comes soon.
 func (j *job) beat(ctx context.Context) {
 	if !j.claimed || j.writing || j.e.policy.DryRun || !(j.dirty || j.e.mustBeat()) {
 		return
 	}
 	j.writing = true
 	defer func() { j.writing = false }()
-	r, out := j.outgoing(), Record{}
-	err := j.once(ctx, keeping, func(ctx context.Context) (err error) {
-		out, err = j.e.cluster.UpdateRecord(ctx, r)
+	var out Record
+	update := func(ctx context.Context) (err error) {
+		out, err = j.e.cluster.UpdateRecord(ctx, j.outgoing())
 		return err
-	})
+	}
+	read := func(ctx context.Context) (err error) {
+		out, err = j.e.cluster.Record(ctx, j.rec.Name)
+		return err
+	}
+	err := j.once(ctx, keeping, update)
 	if errors.Is(err, ErrConflict) {
-		err = j.once(ctx, keeping, func(ctx context.Context) (err error) {
-			out, err = j.e.cluster.Record(ctx, r.Name)
-			return err
-		})
+		if err = j.once(ctx, keeping, read); err == nil {
+			err = j.keep(out)
+		}
 		if err == nil {
-			if err := j.keep(out); err != nil {
-				j.cancel(err)
-			}
-			return
+			err = j.once(ctx, keeping, update)
 		}
 	}
 	switch {
 	case err == nil:
 		j.dirty = false
 		j.written(out)
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, ErrNotFound), errors.Is(err, errLost):
 		j.cancel(errLost)
 	default:
 		j.e.hasBeaten(false)

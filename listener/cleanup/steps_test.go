@@ -144,6 +144,25 @@ func TestNodeIsBackBeforeAnythingWasDone(t *testing.T) {
 	})
 }
 
+// The kubelet is back at the very moment the Node is to be deleted.
+func TestNodeComesBackAtItsDeletion(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.panics(1)
+		e, _ := run(t, DefaultPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
+			if call == "DeleteNode" {
+				w.reboots(1, boot2)
+			}
+			return nil
+		}}, "a")
+		offer(t, w, gasp(1, boot1, gaspOf1), e)
+		pass(time.Minute)
+		if n := w.node("n1"); n.Name == "" || n.Fenced || w.only().Phase != Cleaned {
+			t.Errorf("node %+v, phase %s; want it kept and unfenced", n, w.only().Phase)
+		}
+	})
+}
+
 func TestVolumesThatDoNotGo(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")

@@ -43,6 +43,9 @@ func (t *trace) function() string {
 // summary of an oops.
 func readTrace(lines []line, rule *Rule) trace {
 	var t trace
+	if rule.anywhere {
+		return t
+	}
 	var where string
 	var stack []string
 	located := false

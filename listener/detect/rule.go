@@ -39,6 +39,8 @@ type Rule struct {
 	asks bool
 	// stalls says that the interrupted code is to be named, too: the report is printed by an interrupt.
 	stalls bool
+	// anywhere says that the place where it happened has no part in it.
+	anywhere bool
 	// ends says that the kernel prints nothing, or nothing of interest, after this message.
 	ends bool
 

@@ -95,6 +95,17 @@ func dyingRules() []Rule {
 			Counterexamples: []string{"kernel.panic_on_warn = 1", "Kernel command line: quiet panic_on_warn=1"},
 		},
 		{
+			// mm/oom_kill.c check_panic_on_oom(), out_of_memory(). Whoever happened to ask for memory is not the cause.
+			Code: kernelPanic, Verdict: Dying,
+			Match: `Kernel panic - not syncing: (Out of memory: .* panic_on_oom is enabled|System is deadlocked on memory)`,
+			Title: "$1", anywhere: true,
+			Examples: []string{
+				"Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled",
+				"Kernel panic - not syncing: System is deadlocked on memory",
+			},
+			Counterexamples: []string{"vm.panic_on_oom = 1", "Out of memory: Killed process 1 (x) panic_on_oom is enabled"},
+		},
+		{
 			// All other panics: the argument is the name. It may begin with a newline (drivers/edac/altera_edac.c), have
 			// several lines (arch/arm64/kvm/handle_exit.c), or carry a KERN_CRIT in its middle (fs/btrfs/messages.c).
 			Code: kernelPanic, Verdict: Dying,

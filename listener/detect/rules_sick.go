@@ -74,7 +74,7 @@ func sickRules() []Rule {
 			// container at its own limit says "Memory cgroup out of memory", which is nobody's illness.
 			Code: "OOMKilling", Verdict: Sick,
 			Match: `Out of memory(?: \(oom_kill_allocating_task\))?: Kill(?:ed)? process \d+ \((.*?)\)`,
-			Title: "out of memory, killed $1",
+			Title: "out of memory, killed $1", anywhere: true,
 			Examples: []string{
 				"Out of memory: Killed process 4242 (java) total-vm:8388608kB, anon-rss:4194304kB, file-rss:0kB, shmem-rss:0kB, UID:1000 pgtables:8264kB oom_score_adj:985",
 				"Out of memory: Kill process 4242 (java) score 912 or sacrifice child",

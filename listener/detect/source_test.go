@@ -285,6 +285,23 @@ func TestWhatIsToldWhen(t *testing.T) {
 			[]string{"+1ms sick soft lockup", "+2.001s sick RCU stall"},
 		},
 		{
+			"what is known already does not end a report",
+			Config{},
+			func(g *rig) {
+				g.say(lockup)
+				g.wait(time.Minute)
+				g.say("rcu: INFO: rcu_sched self-detected stall on CPU", lockup, oopsRIP)
+				g.wait(time.Minute)
+			},
+			[]string{"+2s sick soft lockup", "+1m2.003s sick RCU stall in store"},
+		},
+		{
+			"an older trace does not name a later report",
+			Config{},
+			func(g *rig) { g.say(oopsRIP, " older+0x1/0x2"); g.say(lockup); g.wait(time.Minute) },
+			[]string{"+2.002s sick soft lockup"},
+		},
+		{
 			"a warning is called by the message that heads it",
 			Config{},
 			func(g *rig) {
@@ -409,6 +426,72 @@ func TestWhatIsToldWhen(t *testing.T) {
 			[]string{
 				"+0s dying sysrq triggered crash …", "+2s dying sysrq triggered crash",
 				"+20s dying sysrq triggered crash …", "+22s dying sysrq triggered crash",
+			},
+		},
+		{
+			"even if it died and spoke again at about the same age",
+			Config{},
+			func(g *rig) {
+				for _, uptime := range []time.Duration{4 * time.Second, 3500 * time.Millisecond} {
+					r := g.record(panicLine)
+					r.Fields, r.Uptime = nil, uptime
+					r.Seq = uint64(uptime)
+					g.push(r)
+					g.wait(10 * time.Second)
+				}
+			},
+			[]string{
+				"+0s dying sysrq triggered crash …", "+2s dying sysrq triggered crash",
+				"+10s dying sysrq triggered crash …", "+12s dying sysrq triggered crash",
+			},
+		},
+		{
+			"a log whose clock starts again is of the next boot, though no time has passed",
+			Config{},
+			func(g *rig) {
+				g.basic(100*time.Second, panicLine)
+				g.basic(3*time.Second, panicLine)
+				g.wait(time.Minute)
+			},
+			[]string{
+				"+0s dying sysrq triggered crash …", "+0s dying sysrq triggered crash",
+				"+0s dying sysrq triggered crash …", "+2s dying sysrq triggered crash",
+			},
+		},
+		{
+			"a log without uptimes goes on with the next boot",
+			Config{},
+			func(g *rig) {
+				for range 2 {
+					g.basic(-1, "Linux version 6.12.1 (x) #1")
+					g.basic(-1, panicLine)
+				}
+				g.wait(time.Minute)
+			},
+			[]string{
+				"+0s dying sysrq triggered crash …", "+0s dying sysrq triggered crash",
+				"+0s dying sysrq triggered crash …", "+2s dying sysrq triggered crash",
+			},
+		},
+		{
+			"only a death that proves more is told after a death",
+			Config{},
+			func(g *rig) {
+				g.say("eth0: link becomes ready")
+				r := g.record(panicLine)
+				r.Fields, r.Missing = nil, 7
+				g.push(r)
+				g.wait(10 * time.Second)
+				g.say(lockup)
+				g.wait(10 * time.Second)
+				g.say(panicLine)
+				g.wait(10 * time.Second)
+				g.say(panicLine)
+				g.wait(10 * time.Second)
+			},
+			[]string{
+				"+1ms dying sysrq triggered crash …", "+2.001s dying sysrq triggered crash",
+				"+20.002s dying sysrq triggered crash …", "+22.002s dying sysrq triggered crash",
 			},
 		},
 		{
@@ -638,6 +721,40 @@ func TestTheTraceIsWhatDmesgWouldPrint(t *testing.T) {
 		if diff := cmp.Diff(want, inc.Trace); diff != "" {
 			t.Errorf("trace (-want +got):\n%s", diff)
 		}
+	}
+}
+
+func TestLateAndDamagedRecordsBelongToTheirBoot(t *testing.T) {
+	tests := []struct {
+		name string
+		bend func(*netconsole.Record)
+	}{
+		{"late, of a kernel without userdata", func(r *netconsole.Record) { r.Fields = nil }},
+		{"damaged, without the part that tells the boot", func(r *netconsole.Record) { r.Missing, r.Fields = 10, []netconsole.Field{{Value: netconsole.Gap}} }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			g := newRig(&Config{})
+			old := g.record("old")
+			anonymous := tt.name == tests[0].name
+			say := func(text string) {
+				g.wait(500 * time.Millisecond)
+				r := g.record(text)
+				if anonymous {
+					r.Fields = nil
+				}
+				g.push(r)
+			}
+			say("before")
+			tt.bend(&old)
+			g.push(old)
+			say(panicLine)
+			g.wait(time.Minute)
+			want := []string{"[  100.500000] before", "[  100.000000] old", "[  101.000000] " + panicLine}
+			if diff := cmp.Diff(want, g.incidents[len(g.incidents)-1].Trace); diff != "" {
+				t.Errorf("trace (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"cmp"
 	"regexp"
 	"strings"
 )
@@ -21,28 +22,22 @@ const inFunction = "{in}"
 
 // titleOf fills the groups of a match into the rule's title. {in} stays.
 func titleOf(r *Rule, text string, at []int) string {
-	title := r.Title
-	if title == "" {
-		title = tidy(text[at[0]:at[1]])
-	}
-	if !strings.Contains(title, "$") {
-		return title
-	}
 	var b strings.Builder
-	for i := 0; i < len(title); i++ {
-		if title[i] != '$' || i+1 == len(title) || title[i+1] < '1' || title[i+1] > '9' {
-			b.WriteByte(title[i])
+	for i := 0; i < len(r.Title); i++ {
+		if r.Title[i] != '$' || i+1 == len(r.Title) || r.Title[i+1] < '1' || r.Title[i+1] > '9' {
+			b.WriteByte(r.Title[i])
 			continue
 		}
 		i++
-		if g := 2 * int(title[i]-'0'); g+1 < len(at) && at[g] >= 0 {
+		if g := 2 * int(r.Title[i]-'0'); g+1 < len(at) && at[g] >= 0 {
 			b.WriteString(tidy(text[at[g]:at[g+1]]))
 		}
 	}
-	if b.Len() == 0 {
-		return tidy(text[at[0]:at[1]]) // a panic without an argument
+	title := b.String()
+	if strings.TrimSpace(title) == "" || title == inFunction {
+		title = tidy(text[at[0]:at[1]]) // no title, or a panic without an argument
 	}
-	return b.String()
+	return cmp.Or(title, r.Code)
 }
 
 // tidy makes text from a message fit for a title: one line, without what differs from boot to boot.

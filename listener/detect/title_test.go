@@ -123,6 +123,7 @@ func TestTitles(t *testing.T) {
 		{"a log level in the middle goes", "Kernel panic - not syncing: \x012BTRFS panic (device vda1)", "", "BTRFS panic (device vda1)"},
 		{"control characters are shown", "Kernel panic - not syncing: \x1b[31mred", "", `\x1b[31mred`},
 		{"a panic without a word", "Kernel panic - not syncing: ", "", "Kernel panic - not syncing"},
+		{"an oops without a word", "Internal error:  : 0 [#1]", "", "Internal error: : 0 [#1]"},
 		{"a place marker in the message is no place marker", "Kernel panic - not syncing: x{in}y", "RIP: 0010:foo+0x1/0x2\n", "xy"},
 		{"the line of a BUG goes, its file stays", "kernel BUG at mm/slub.c:123!", "RIP: 0010:kfree+0x1/0x2\n", "kernel BUG at mm/slub.c in kfree"},
 		{"the directory of the build goes", "kernel BUG at /build/linux-6.1/mm/slub.c:123!", "", "kernel BUG at slub.c"},
@@ -184,6 +185,9 @@ func TestEqualBugsHaveEqualFingerprints(t *testing.T) {
 		if got := print(log); got == bug {
 			t.Errorf("%s: the same fingerprint %s", name, got)
 		}
+	}
+	if a, b := fingerprint("ACode", "title", &trace{}), fingerprint("BCode", "title", &trace{}); a == b {
+		t.Errorf("findings of different codes have the same fingerprint %s", a)
 	}
 	if a, b := print("Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000009\n"), print("Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b\n"); a != b {
 		t.Errorf("fingerprints %s and %s differ by a number", a, b)

@@ -21,6 +21,7 @@
 #include <linux/platform_device.h>
 #include <linux/poison.h>
 #include <linux/preempt.h>
+#include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/timer.h>
@@ -103,6 +104,8 @@ static noinline void crash_irqs_off(void)
 		return;
 	kthread_bind(thread, num_online_cpus() - 1);
 	wake_up_process(thread);
+	msleep(100);
+	synchronize_rcu(); /* no stall without a grace period to wait for */
 }
 
 static noinline void crash_sched_atomic(void)
