@@ -86,7 +86,7 @@ func TestProveTellsListenersApartThatShareASourcePort(t *testing.T) {
 		a.WriteToUDP([]byte(netconsole.Ack{Nonce: strings.Repeat("0", 32), Seq: 2}.Line()), to) // not our canary
 		a.WriteToUDP([]byte(netconsole.Ack{Nonce: c.Nonce, Seq: 42}.Line()), to)
 	})
-	p := Prover{Root: root, Timeout: 50 * time.Millisecond}
+	p := Prover{Root: root, Timeout: 200 * time.Millisecond}
 	got, err := p.Prove(t.Context(), someone, goodFacts, []Route{
 		{Target: "a", Local: local, Remote: addrA},
 		{Target: "b", Local: local, Remote: addrB},

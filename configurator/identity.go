@@ -2,7 +2,6 @@ package configurator
 
 import (
 	"errors"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -62,20 +61,6 @@ func (r Root) MACs() []string {
 		}
 	}
 	return macs
-}
-
-// sources returns the addresses a datagram may leave with, the best first, and the device to prefer. In a VPC a source
-// that is not on the interface is dropped by the network, and the primary interface's first address is the one that
-// Kubernetes knows the node by.
-func sources(interfaces []ec2.Interface, deviceOf func(mac string) string) (allowed []netip.Addr, prefer string) {
-	for _, i := range interfaces {
-		if i.Primary {
-			allowed, prefer = slices.Concat(i.Addrs, allowed), deviceOf(i.MAC.String())
-		} else {
-			allowed = append(allowed, i.Addrs...)
-		}
-	}
-	return allowed, prefer
 }
 
 // deviceOf is the name of the interface with a hardware address, empty if there is none.

@@ -2,10 +2,8 @@ package configurator
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -50,30 +48,4 @@ func New(cfg Config, version string, log *slog.Logger) *Configurator {
 		c.Sources = append(c.Sources, endpoint.SRV{Name: e.DNS, LookupSRV: net.DefaultResolver.LookupSRV})
 	}
 	return c
-}
-
-// place is what the templates in parameter names stand for here. Off EC2 the usual variable names the region.
-func (c *Configurator) place(ctx context.Context) (endpoint.Place, error) {
-	p := endpoint.Place{Region: os.Getenv("AWS_REGION"), Cluster: c.Config.Endpoint.Cluster}
-	if !c.Root.OnEC2() {
-		if p.Region == "" {
-			return p, errors.New("the region is unknown, this is not an EC2 instance; set AWS_REGION")
-		}
-		return p, nil
-	}
-	i, err := c.Instance(ctx)
-	if err != nil {
-		return p, err
-	}
-	p.Region, p.ZoneID = i.Region, i.ZoneID
-	return p, nil
-}
-
-// zoneOf is this node's availability zone by name and by id.
-func (c *Configurator) zoneOf(ctx context.Context) (name, id string, err error) {
-	if !c.Root.OnEC2() {
-		return "", "", errors.New("this is not an EC2 instance")
-	}
-	i, err := c.instanceOnce(ctx)()
-	return i.ZoneName, i.ZoneID, err
 }

@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/lastgasp/lastgasp/configurator/ec2"
@@ -157,7 +154,7 @@ func (c *Configurator) apply(ctx context.Context, known *endpoint.Found) (endpoi
 	errs := []error{c.settle()}
 	d, draftErr := c.draft(ctx, known, c.Root.makeGasp)
 	errs = append(errs, draftErr)
-	s := State{Identity: d.Identity, Where: d.Found.Where, Passed: d.Found.Passed}
+	s := State{Identity: d.Identity, Where: d.Found.Where, Passed: d.Found.Passed, Targets: []TargetState{}}
 	if len(d.wanted) > 0 {
 		s.Targets, err = c.carryOut(ctx, d, before, draftErr == nil)
 		errs = append(errs, err)
@@ -229,27 +226,6 @@ func (c *Configurator) carryOut(ctx context.Context, d Draft, before *State, com
 	return d.states(left, proofs, before), errors.Join(errs...)
 }
 
-// prove has every armed target acknowledged, and says what a panic of this node could cost.
-func (c *Configurator) prove(ctx context.Context, id Identity, armed []target.State) ([]Proof, error) {
-	if len(armed) == 0 {
-		return nil, nil
-	}
-	return c.Prove(ctx, id, c.Root.Facts(c.Version), routes(armed))
-}
-
-// routes are what a Prover needs to know of targets.
-func routes(armed []target.State) []Route {
-	var list []Route
-	for _, st := range armed {
-		list = append(list, Route{
-			Target: st.Name,
-			Local:  netip.AddrPortFrom(st.LocalIP, st.LocalPort),
-			Remote: netip.AddrPortFrom(st.RemoteIP, st.RemotePort),
-		})
-	}
-	return list
-}
-
 // states are the targets that are left with what their proofs said, or what was known of them before.
 func (d Draft) states(left []target.State, proofs []Proof, before *State) []TargetState {
 	list := []TargetState{}
@@ -268,99 +244,6 @@ func (d Draft) states(left []target.State, proofs []Proof, before *State) []Targ
 	return list
 }
 
-// note takes over what a proof said at now.
-func (t *TargetState) note(p Proof, now time.Time) {
-	t.RTT, t.Why = p.RTT, p.Why
-	if p.Acked {
-		t.LastAck = now
-	}
-}
-
-// Verify has every armed target proved as it stands and notes the outcome for `status`. It resolves nothing and changes
-// no target.
-func (c *Configurator) Verify(ctx context.Context) ([]Proof, error) {
-	unlock, err := c.Root.lock(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	present, err := c.Netconsole.List()
-	if err != nil {
-		return nil, err
-	}
-	armed := slices.DeleteFunc(present, func(st target.State) bool { return !st.Enabled })
-	if len(armed) == 0 {
-		return nil, fmt.Errorf("%w: no target is armed; run lastgasp-configurator apply", ErrUnproved)
-	}
-	id, err := c.Root.Identity(c.instanceOnce(ctx))
-	if err != nil {
-		return nil, err
-	}
-	proofs, err := c.prove(ctx, id, armed)
-	if err != nil {
-		return nil, err
-	}
-	if s, _ := c.Root.State(); s != nil {
-		for i := range s.Targets {
-			for _, p := range proofs {
-				if p.Target == s.Targets[i].Name {
-					s.Targets[i].note(p, time.Now())
-				}
-			}
-		}
-		if err := c.Root.keepState(*s); err != nil {
-			return proofs, err
-		}
-	}
-	for _, p := range proofs {
-		if !p.Acked {
-			return proofs, fmt.Errorf("%s to %s: %w", p.Target, p.Listener, ErrUnproved)
-		}
-	}
-	return proofs, nil
-}
-
-// Disarm takes away what is ours: all targets, every changed kernel setting, the state of the last pass. The secret of
-// this boot stays: a listener has pinned it, and another one would not be believed until the next boot.
-func (c *Configurator) Disarm(ctx context.Context) error {
-	unlock, err := c.Root.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	present, err := c.Netconsole.List()
-	errs := []error{err}
-	for _, st := range present {
-		c.Log.Info("removing", "target", st.Name, "listener", netip.AddrPortFrom(st.RemoteIP, st.RemotePort))
-		errs = append(errs, c.Netconsole.Disarm(st.Name))
-	}
-	restored, err := c.Root.settle(nil)
-	for _, s := range restored {
-		c.Log.Info("restored kernel setting", "setting", s)
-	}
-	errs = append(errs, err)
-	for _, f := range []string{stateFile, settingsFile} {
-		if err := os.Remove(c.Root.Path(runDir, f)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// WantedSettings are the kernel settings the configuration asks for on this kernel.
-func (c *Configurator) WantedSettings() []Setting {
-	return wantedSettings(c.Config.Panic, c.Root.Facts(c.Version))
-}
-
-// settle makes the kernel settings those of the configuration.
-func (c *Configurator) settle() error {
-	changed, err := c.Root.settle(c.WantedSettings())
-	for _, s := range changed {
-		c.Log.Info("changed kernel setting", "setting", s)
-	}
-	return err
-}
-
 // finish keeps s with what went wrong, for `status`.
 func (c *Configurator) finish(s State, err error) (State, error) {
 	s.Time, s.Version = time.Now(), c.Version
@@ -368,41 +251,4 @@ func (c *Configurator) finish(s State, err error) (State, error) {
 		s.Failed = strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
 	return s, errors.Join(err, c.Root.keepState(s))
-}
-
-// instanceOnce asks the metadata service at most once, when it is needed, and for no longer than what a pass can do
-// without is worth.
-func (c *Configurator) instanceOnce(ctx context.Context) func() (ec2.Instance, error) {
-	return sync.OnceValues(func() (ec2.Instance, error) {
-		ctx, cancel := context.WithTimeout(ctx, enough)
-		defer cancel()
-		return c.Instance(ctx)
-	})
-}
-
-// zone is this node's availability zone id, asked for only if the list has zones to compare it with.
-func (c *Configurator) zone(list []endpoint.Endpoint, instance func() (ec2.Instance, error)) string {
-	if !c.Root.OnEC2() || !slices.ContainsFunc(list, func(e endpoint.Endpoint) bool { return e.Zone != "" }) {
-		return ""
-	}
-	i, err := instance()
-	if err != nil {
-		c.Log.Warn("zone unknown, choosing listeners regardless of it", "err", err)
-	}
-	return i.ZoneID
-}
-
-// query is what every hop of a pass has in common. On EC2 the network drops packets whose source is not on the
-// interface, so only addresses that the metadata service lists are allowed; if it does not answer, any will have to do.
-func (c *Configurator) query(instance func() (ec2.Instance, error)) nexthop.Query {
-	if !c.Root.OnEC2() {
-		return nexthop.Query{}
-	}
-	i, err := instance()
-	if err != nil {
-		c.Log.Warn("interfaces unknown, sending from whatever address the route has", "err", err)
-		return nexthop.Query{}
-	}
-	allowed, prefer := sources(i.Interfaces, c.Root.deviceOf)
-	return nexthop.Query{Sources: allowed, Prefer: prefer}
 }

@@ -44,6 +44,20 @@ func wantedSettings(p PanicConfig, f Facts) []Setting {
 	return want
 }
 
+// WantedSettings are the kernel settings the configuration asks for on this kernel.
+func (c *Configurator) WantedSettings() []Setting {
+	return wantedSettings(c.Config.Panic, c.Root.Facts(c.Version))
+}
+
+// settle makes the kernel settings those of the configuration.
+func (c *Configurator) settle() error {
+	changed, err := c.Root.settle(c.WantedSettings())
+	for _, s := range changed {
+		c.Log.Info("changed kernel setting", "setting", s)
+	}
+	return err
+}
+
 // Settings lists what we changed since boot.
 func (r Root) Settings() ([]Setting, error) {
 	data, err := os.ReadFile(r.Path(runDir, settingsFile))

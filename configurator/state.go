@@ -34,6 +34,14 @@ type TargetState struct {
 	Why     string        `json:"why,omitempty"` // the latest canary was not acknowledged
 }
 
+// note takes over what a proof said at now.
+func (t *TargetState) note(p Proof, now time.Time) {
+	t.RTT, t.Why = p.RTT, p.Why
+	if p.Acked {
+		t.LastAck = now
+	}
+}
+
 // State reads what the last pass wrote, nil if there was none since boot.
 func (r Root) State() (*State, error) {
 	data, err := os.ReadFile(r.Path(runDir, stateFile))

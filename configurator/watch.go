@@ -2,13 +2,13 @@ package configurator
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,7 +45,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	node := w.New(cfg)
 	s := schedule{interval: cfg.Canary.Interval, lookup: lookupEvery(cfg), chance: rand.Float64}
 	var found *endpoint.Found
-	var seen string
+	files, seen := w.files(), sight{}
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
 	defer w.Notify("STOPPING=1")
@@ -74,11 +74,16 @@ func (w *Watcher) Run(ctx context.Context) error {
 					s.change(time.Now(), "watching the network anew")
 				}
 			}
-			if now := w.fingerprint(node); now != seen {
+			if now := w.files(); now != files {
+				files = now
+				s.change(time.Now(), "configuration changed")
+			}
+			if now := node.look(); now != seen {
 				seen = now
 				s.change(time.Now(), "targets or settings changed")
 			}
 		case <-due.C:
+			files = w.files() // before they are read: what is written from now on is seen by the next poll
 			if next, err := w.LoadConfig(); err != nil {
 				w.Log.Error("configuration is bad, going on with the former one", "err", err)
 			} else if !reflect.DeepEqual(next, cfg) {
@@ -86,8 +91,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 				s.interval, s.lookup = cfg.Canary.Interval, lookupEvery(cfg)
 				s.relook()
 			}
-			found = w.pass(ctx, node, &s, found)
-			seen = w.fingerprint(node)
+			found, seen = w.pass(ctx, node, &s, found)
 		}
 		due.Stop()
 	}
@@ -102,8 +106,9 @@ func lookupEvery(cfg Config) time.Duration {
 	return min(cfg.Canary.Interval, 5*time.Minute)
 }
 
-// pass runs one pass. It returns the listeners the next one may use without asking again.
-func (w *Watcher) pass(ctx context.Context, node *Configurator, s *schedule, known *endpoint.Found) *endpoint.Found {
+// pass runs one pass. It returns the listeners the next one may use without asking again, and what the next poll has to
+// see if nothing happened since.
+func (w *Watcher) pass(ctx context.Context, node *Configurator, s *schedule, known *endpoint.Found) (*endpoint.Found, sight) {
 	reasons, lookup := s.start(time.Now())
 	if len(reasons) > 0 {
 		w.Log.Info("looking again", "because", strings.Join(reasons, ", "))
@@ -121,14 +126,20 @@ func (w *Watcher) pass(ctx context.Context, node *Configurator, s *schedule, kno
 		}
 	}
 	if ctx.Err() != nil {
-		return former
+		return former, sight{}
 	}
 	if len(found.Endpoints) > 0 {
 		known = &found
 	}
 	s.done(time.Now(), err == nil)
 	w.report(node, state, err)
-	return known
+	after := node.look()
+	if err == nil {
+		// Whatever is not so by now was changed by somebody else during the pass.
+		after.unsettled = false
+		after.armed = state.names()
+	}
+	return known, after
 }
 
 // report tells systemd and the log how things stand, in one honest line.
@@ -163,22 +174,48 @@ func (s State) line(err error) string {
 	return fmt.Sprintf("armed and acknowledged: %s (%s)", strings.Join(listeners, ", "), s.Where)
 }
 
-// fingerprint changes when something did that sends no event.
-func (w *Watcher) fingerprint(node *Configurator) string {
-	var b strings.Builder
-	present, err := node.Netconsole.List()
-	fmt.Fprint(&b, err)
-	for _, st := range present {
-		fmt.Fprint(&b, View(st.Spec), st.Enabled)
+// names are those of the targets that a pass has left, sorted as a listing is.
+func (s State) names() string {
+	var list []string
+	for _, t := range s.Targets {
+		list = append(list, t.Name)
 	}
-	fmt.Fprint(&b, node.Root.text(panicFile), node.Root.text("sys/kernel/kexec_crash_loaded"))
-	files, _ := filepath.Glob(dropins(w.ConfigFile))
-	for _, f := range append(files, w.ConfigFile) {
-		info, err := os.Stat(f)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		} else if err == nil {
-			fmt.Fprint(&b, f, info.ModTime(), info.Size())
+	slices.Sort(list)
+	return strings.Join(list, " ")
+}
+
+// sight is what is looked at because it sends no event.
+type sight struct {
+	armed     string // names of our targets that are enabled
+	targets   string // all that is known of ours
+	unsettled bool   // a kernel setting is not as configured
+}
+
+// look takes a sight of the kernel. What cannot be read is a sight as well.
+func (c *Configurator) look() sight {
+	var s sight
+	present, err := c.Netconsole.List()
+	var enabled []string
+	for _, st := range present {
+		if st.Enabled {
+			enabled = append(enabled, st.Name)
+		}
+	}
+	s.armed = strings.Join(enabled, " ")
+	s.targets = fmt.Sprint(present, err)
+	for _, want := range c.WantedSettings() {
+		s.unsettled = s.unsettled || c.Root.text(want.File) != want.Set
+	}
+	return s
+}
+
+// files changes when a configuration file did.
+func (w *Watcher) files() string {
+	var b strings.Builder
+	list, _ := filepath.Glob(dropins(w.ConfigFile))
+	for _, f := range append(list, w.ConfigFile) {
+		if info, err := os.Stat(f); err == nil {
+			fmt.Fprintln(&b, f, info.ModTime(), info.Size())
 		}
 	}
 	return b.String()

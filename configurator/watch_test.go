@@ -174,6 +174,35 @@ func TestWatchFollowsChangesSoon(t *testing.T) {
 	}
 }
 
+func TestWatchLosesNoChangeThatHappensDuringAPass(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		during func(t *testing.T, w *watching)
+		want   string
+	}{
+		{"of the configuration", func(t *testing.T, w *watching) {
+			w.config = func() (Config, error) { return configured(listenerB), nil }
+			w.write(t, "etc/lastgasp/configurator.d/50-user-data.yaml", "# the watcher sees that there is a file")
+		}, "lastgasp-10.0.3.10-1"},
+		{"of a target", func(_ *testing.T, w *watching) {
+			w.kernel.mu.Lock()
+			defer w.kernel.mu.Unlock()
+			w.kernel.targets[0].Enabled = false
+		}, "lastgasp-10.0.2.10-2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			prepare := func(t *testing.T, w *watching) { w.during = func() { tt.during(t, w) } }
+			watch(t, configured(listenerA), prepare, func(t *testing.T, w *watching) {
+				pass(2 * soon)
+				armed, _ := w.kernel.List()
+				if len(armed) != 1 || armed[0].Name != tt.want || !armed[0].Enabled {
+					t.Errorf("armed %v, want %s", names(armed), tt.want)
+				}
+			})
+		})
+	}
+}
+
 func TestWatchHoldsKernelPanicAgainstTheKubelet(t *testing.T) {
 	c := configured(listenerA)
 	c.Panic.Hold = true

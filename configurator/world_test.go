@@ -30,6 +30,7 @@ type world struct {
 	mac    net.HardwareAddr        // of the gateway
 	routes map[string]error        // by destination: why there is none
 	deaf   map[netip.AddrPort]bool // listeners that acknowledge nothing
+	during func()                  // happens once, beside the next proof
 	proved int                     // how often canaries were written
 }
 
@@ -140,6 +141,10 @@ func (w *world) prove(_ context.Context, _ Identity, _ Facts, routes []Route) ([
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.proved++
+	if w.during != nil {
+		w.during()
+		w.during = nil
+	}
 	var proofs []Proof
 	for _, r := range routes {
 		p := Proof{Target: r.Target, Listener: r.Remote, Acked: !w.deaf[r.Remote], RTT: time.Millisecond}

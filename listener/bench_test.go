@@ -49,10 +49,11 @@ func BenchmarkReceive(b *testing.B) {
 		}},
 	} {
 		b.Run(way.name, func(b *testing.B) {
-			conn, _, err := listen(context.Background(), "127.0.0.1:0")
+			s, err := listen(context.Background(), "127.0.0.1:0")
 			if err != nil {
 				b.Fatal(err)
 			}
+			conn := s.conn
 			defer conn.Close()
 			conn.SetReadDeadline(time.Now().Add(time.Minute))
 			read := way.open(b, conn)
@@ -96,4 +97,3 @@ func cpuTime(b *testing.B) time.Duration {
 	}
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
-

@@ -2,6 +2,7 @@ package listener
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -30,12 +31,16 @@ const silentAfter = 30 * time.Minute
 // Coverage is the book of canaries. It is written once a canary and read when somebody asks.
 type Coverage struct {
 	mu     sync.Mutex
-	byAddr map[netip.Addr]lastCanary
+	byAddr map[netip.Addr]heard
+	swept  time.Time
 }
 
-type lastCanary struct {
+// heard is the last canary of an address.
+type heard struct {
 	at     time.Time
 	canary netconsole.Canary
+	seq    uint64 // of its record
+	proof  bool   // it came with a gasp
 }
 
 // NodeCover is one row of `lastgasp-listener nodes`.
@@ -55,50 +60,41 @@ type RosterNode struct {
 	Addresses []netip.Addr
 }
 
-func (c *Coverage) heard(now time.Time, from netip.Addr, canary netconsole.Canary) {
+// heard books a canary that arrived at now. It is false if it proves nothing new: a second target of the node sends the
+// same record, and so does whoever replays it; and a canary without a gasp is no word from a node whose canaries have one.
+func (c *Coverage) heard(now time.Time, from netip.Addr, h heard) (fresh bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.byAddr == nil {
-		c.byAddr = make(map[netip.Addr]lastCanary)
+		c.byAddr = make(map[netip.Addr]heard)
 	}
-	if _, known := c.byAddr[from]; !known && len(c.byAddr) >= maxSources {
-		for addr, l := range c.byAddr {
-			if now.Sub(l.at) > silentAfter {
-				delete(c.byAddr, addr)
-			}
-		}
-		if len(c.byAddr) >= maxSources {
-			return
-		}
+	old, known := c.byAddr[from]
+	switch {
+	case known && old.proof && !h.proof && now.Sub(old.at) <= silentAfter:
+		return false
+	case known && old.proof && h.proof && h.canary.Boot == old.canary.Boot && h.seq <= old.seq:
+		return false
+	case !known && len(c.byAddr) >= maxSources && !c.sweep(now):
+		return false
 	}
-	c.byAddr[from] = lastCanary{at: now, canary: canary}
+	h.at = now
+	c.byAddr[from] = h
+	return true
+}
+
+// sweep makes room by forgetting who is long silent, and reports whether there is any. It looks no more than once a
+// minute: it has to look at everybody.
+func (c *Coverage) sweep(now time.Time) bool {
+	if now.Sub(c.swept) >= time.Minute {
+		c.swept = now
+		maps.DeleteFunc(c.byAddr, func(_ netip.Addr, old heard) bool { return now.Sub(old.at) > silentAfter })
+	}
+	return len(c.byAddr) < maxSources
 }
 
 // Report joins the canaries with the Nodes that exist, worst first, then by name and address.
 func (c *Coverage) Report(now time.Time, roster []RosterNode) []NodeCover {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var rows []NodeCover
-	named := make(map[netip.Addr]bool)
-	for _, n := range roster {
-		row := NodeCover{Node: n.Name, Cover: Unproven, Why: "no canary ever arrived from it"}
-		if len(n.Addresses) > 0 {
-			row.Address = n.Addresses[0]
-		}
-		for _, addr := range n.Addresses {
-			if l, ok := c.byAddr[addr]; ok {
-				named[addr] = true
-				row = l.row(now, addr)
-				row.Node = n.Name
-			}
-		}
-		rows = append(rows, row)
-	}
-	for addr, l := range c.byAddr {
-		if !named[addr] {
-			rows = append(rows, l.row(now, addr))
-		}
-	}
+	rows := c.rows(now, roster)
 	order := []Cover{Mute, Silent, Unproven, Covered}
 	slices.SortFunc(rows, func(a, b NodeCover) int {
 		return cmp.Or(
@@ -108,7 +104,45 @@ func (c *Coverage) Report(now time.Time, roster []RosterNode) []NodeCover {
 	return rows
 }
 
-func (l lastCanary) row(now time.Time, addr netip.Addr) NodeCover {
+// Count tells how many nodes there are of each Cover.
+func (c *Coverage) Count(now time.Time, roster []RosterNode) map[Cover]int {
+	counts := make(map[Cover]int)
+	for _, row := range c.rows(now, roster) {
+		counts[row.Cover]++
+	}
+	return counts
+}
+
+// rows are the rows of Report. The reading goroutines wait for the lock, so that it is held for a copy only.
+func (c *Coverage) rows(now time.Time, roster []RosterNode) []NodeCover {
+	c.mu.Lock()
+	byAddr := maps.Clone(c.byAddr)
+	c.mu.Unlock()
+	var rows []NodeCover
+	named := make(map[netip.Addr]bool)
+	for _, n := range roster {
+		row := NodeCover{Node: n.Name, Cover: Unproven, Why: "no canary ever arrived from it"}
+		if len(n.Addresses) > 0 {
+			row.Address = n.Addresses[0]
+		}
+		for _, addr := range n.Addresses {
+			if l, ok := byAddr[addr]; ok {
+				named[addr] = true
+				row = l.row(now, addr)
+				row.Node = n.Name
+			}
+		}
+		rows = append(rows, row)
+	}
+	for addr, l := range byAddr {
+		if !named[addr] {
+			rows = append(rows, l.row(now, addr))
+		}
+	}
+	return rows
+}
+
+func (l heard) row(now time.Time, addr netip.Addr) NodeCover {
 	row := NodeCover{
 		Address: addr, Instance: l.canary.Instance, Kernel: l.canary.Facts.Kernel,
 		Cover: Covered, Canary: l.at,

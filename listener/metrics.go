@@ -6,19 +6,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
-	"github.com/lastgasp/lastgasp/listener/detect"
 )
 
 // Metrics are the listener's counters. No label ever names a node: a fleet's worth of label values would outlive it.
 type Metrics struct {
-	Datagrams, Malformed, Refused, ReadErrors, KernelDrops prometheus.Counter
-	Records                                                prometheus.Counter
-	Canaries, Acks, AcksLimited                            prometheus.Counter
-	Incidents                                              *prometheus.CounterVec
-	HandoverFull, IncidentsDropped                         prometheus.Counter
-	Sources                                                prometheus.Gauge
-	Evicted                                                prometheus.Counter
-	Verdict                                                prometheus.Histogram
+	Datagrams, Malformed, Refused, OverQuota, ReadErrors, KernelDrops prometheus.Counter
+	Records, Shipped, ShipDropped                                     prometheus.Counter
+	Canaries, CanariesRepeated, Acks, AcksLimited                     prometheus.Counter
+	Incidents                                                         *prometheus.CounterVec
+	HandoverFull, IncidentsDropped                                    prometheus.Counter
+	Sources, Waiting, Buffer                                          prometheus.Gauge
+	Evicted                                                           prometheus.Counter
+	Verdict                                                           prometheus.Histogram
 }
 
 // NewMetrics makes the counters and registers them with r.
@@ -28,13 +27,22 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		r.MustRegister(c)
 		return c
 	}
+	gauge := func(name, help string) prometheus.Gauge {
+		g := prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "lastgasp", Name: name, Help: help})
+		r.MustRegister(g)
+		return g
+	}
 	m := &Metrics{
 		Datagrams:        counter("datagrams_total", "Datagrams received."),
 		Malformed:        counter("datagrams_malformed_total", "Datagrams or canaries that are not what netconsole sends; dropped."),
 		Refused:          counter("datagrams_refused_total", "Datagrams from sources beyond the table's bounds; dropped."),
+		OverQuota:        counter("datagrams_over_quota_total", "Datagrams dropped because their source sent too many."),
 		ReadErrors:       counter("read_errors_total", "Errors while reading a socket."),
 		KernelDrops:      counter("datagrams_dropped_total", "Datagrams the kernel dropped because the receive buffer was full."),
 		Records:          counter("records_total", "Kernel log records joined from datagrams."),
+		Shipped:          counter("records_shipped_total", "Records written to where they are shipped to."),
+		ShipDropped:      counter("records_ship_dropped_total", "Records not shipped because whoever reads them is slow or gone."),
+		CanariesRepeated: counter("canaries_repeated_total", "Canaries that proved nothing new: of a second target, replayed or without identity."),
 		Canaries:         counter("canaries_total", "Canaries received."),
 		Acks:             counter("acks_total", "Canaries answered."),
 		AcksLimited:      counter("acks_limited_total", "Canaries not answered because their source sent too many."),
@@ -44,21 +52,16 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		Incidents: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "lastgasp", Name: "incidents_total", Help: "Incidents by verdict and code.",
 		}, []string{"verdict", "code"}),
-		Sources: prometheus.NewGauge(prometheus.GaugeOpts{
-			Namespace: "lastgasp", Name: "sources", Help: "Sources in the table.",
-		}),
+		Sources: gauge("sources", "Sources in the table."),
+		Waiting: gauge("incidents_waiting", "Incidents that wait because cleanup is busy."),
+		Buffer:  gauge("receive_buffer_bytes", "Receive buffer the kernel granted, all sockets together."),
 		Verdict: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "lastgasp", Name: "verdict_seconds", Help: "From reading a datagram to handing its incident over.",
 			Buckets: prometheus.ExponentialBuckets(10e-6, 4, 10),
 		}),
 	}
-	r.MustRegister(m.Incidents, m.Sources, m.Verdict)
+	r.MustRegister(m.Incidents, m.Verdict)
 	return m
-}
-
-func (m *Metrics) incident(inc detect.Incident, now time.Time) {
-	m.Incidents.WithLabelValues(inc.Verdict.String(), inc.Code).Inc()
-	m.Verdict.Observe(time.Since(now).Seconds())
 }
 
 // Observe makes the metrics of cleanup, registers them with r and returns the functions that feed them. What they do not

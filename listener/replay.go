@@ -2,11 +2,13 @@ package listener
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener/detect"
@@ -38,95 +40,123 @@ type Replayed struct {
 // maxLine bounds a line of a capture or log: a 64 KiB datagram in base64, with room.
 const maxLine = 256 << 10
 
-// ReplayDatagrams judges a capture of datagrams and writes one JSON object per incident, in the order of the incidents'
-// last records. Memory does not grow with the capture.
+// LineError says which line of a capture or log is wrong, counted from 1.
+type LineError struct {
+	Line int
+	Err  error
+}
+
+func (e *LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e.Err) }
+func (e *LineError) Unwrap() error { return e.Err }
+
+// ReplayDatagrams judges a capture of datagrams and writes one JSON object per incident, in the order in which they
+// were complete. Memory does not grow with the capture, and the same capture always gives the same. What is wrong with
+// the capture is a *LineError.
 func ReplayDatagrams(r io.Reader, w io.Writer, judge *detect.Config) error {
-	out := newReplay(w)
-	sh := newShard(judge, out, &Coverage{}, NewMetrics(nopRegisterer{}))
-	var now time.Time
-	err := eachLine(r, func(n int, line []byte) error {
+	p := newReplay(w, judge)
+	return p.eachLine(r, func(line []byte) error {
 		var d Datagram
 		if err := json.Unmarshal(line, &d); err != nil {
-			return fmt.Errorf("line %d: %w", n, err)
+			return plainJSON(err)
 		}
-		now = out.epoch.Add(time.Duration(d.T * float64(time.Second)))
-		for next := sh.tick(now); !next.IsZero() && !next.After(now); {
-			next = sh.tick(now)
+		const years = 100 * 365 * 24 * 3600.0
+		switch {
+		case !d.Src.IsValid():
+			return errors.New(`"src" is missing; want "ip:port"`)
+		case d.Payload == nil:
+			return errors.New(`"payload_b64" is missing; want the datagram in base64`)
+		case d.T < -years || d.T > years:
+			return fmt.Errorf("t is %g, want seconds", d.T)
 		}
-		sh.receive(now, d.Src, d.Payload)
-		return out.err
+		p.advance(p.epoch.Add(time.Duration(math.Round(d.T * 1e9))))
+		p.shard.receive(p.now, d.Src, d.Payload)
+		return nil
 	})
-	if err != nil {
-		return err
-	}
-	drain(sh, now)
-	return out.err
 }
 
 // ReplayLog judges plain kernel log text, as dmesg or a serial console prints it. Such text has no sender and no
 // facility, so its authority is never above text.
 func ReplayLog(r io.Reader, w io.Writer, judge *detect.Config) error {
-	out := newReplay(w)
-	sh := newShard(judge, out, &Coverage{}, NewMetrics(nopRegisterer{}))
-	src := sh.source(out.epoch, netip.AddrPort{})
-	now := out.epoch
-	err := eachLine(r, func(_ int, line []byte) error {
+	p := newReplay(w, judge)
+	src := p.shard.source(p.epoch, netip.AddrPort{})
+	return p.eachLine(r, func(line []byte) error {
 		rec, ok := detect.ParseLogLine(string(line))
 		if !ok {
 			return nil
 		}
 		// The log's own clock is the only one there is. It starts again at a reboot, time does not.
-		if at := out.epoch.Add(rec.Uptime); rec.Uptime >= 0 && at.After(now) {
-			now = at
+		if rec.Uptime >= 0 {
+			p.advance(p.epoch.Add(rec.Uptime))
 		}
-		sh.tick(now)
-		sh.record(now, src, &rec)
-		sh.schedule(now, src)
-		return out.err
+		p.shard.now, p.shard.src = p.now, src
+		p.shard.record(&rec)
+		p.shard.schedule()
+		return nil
 	})
-	if err != nil {
-		return err
-	}
-	drain(sh, now)
-	return out.err
 }
 
-// drain lets every deadline pass, so that the last incidents complete.
-func drain(sh *shard, now time.Time) {
-	for next := sh.tick(now); !next.IsZero(); next = sh.tick(next) {
+// replay is a shard that lives in the time of a capture, and a Sink that prints what it is offered, once per incident:
+// when it is complete.
+type replay struct {
+	shard *shard
+	epoch time.Time // t=0
+	now   time.Time
+	out   *json.Encoder
+	err   error // of writing
+}
+
+func newReplay(w io.Writer, judge *detect.Config) *replay {
+	p := &replay{epoch: time.Unix(0, 0).UTC(), out: json.NewEncoder(w)}
+	p.out.SetEscapeHTML(false)
+	p.shard = newShard(judge, p, &Coverage{}, NewMetrics(nopRegisterer{}))
+	return p
+}
+
+// advance lets every deadline pass until to. Time never goes back, whatever the capture says.
+func (p *replay) advance(to time.Time) {
+	for next := p.shard.next(); !next.IsZero() && !next.After(to); next = p.shard.next() {
+		p.shard.tick(next)
+	}
+	if p.now.IsZero() || to.After(p.now) {
+		p.now = to
 	}
 }
 
-func eachLine(r io.Reader, f func(n int, line []byte) error) error {
+// eachLine calls f for every line that is not blank, and lets the last incidents complete.
+func (p *replay) eachLine(r io.Reader, f func(line []byte) error) error {
 	sc := bufio.NewScanner(r)
 	sc.Buffer(make([]byte, 0, 4096), maxLine)
 	n := 0
 	for sc.Scan() {
 		n++
-		if len(strings.TrimSpace(string(sc.Bytes()))) == 0 {
+		if len(bytes.TrimSpace(sc.Bytes())) == 0 {
 			continue
 		}
-		if err := f(n, sc.Bytes()); err != nil {
-			return err
+		if err := f(sc.Bytes()); err != nil {
+			return &LineError{n, err}
+		}
+		if p.err != nil {
+			return p.err
 		}
 	}
-	if err := sc.Err(); err != nil {
-		return fmt.Errorf("line %d: %w", n+1, err)
+	switch err := sc.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		return &LineError{n + 1, fmt.Errorf("longer than %d bytes", maxLine)}
+	case err != nil:
+		return err
 	}
-	return nil
+	for next := p.shard.next(); !next.IsZero(); next = p.shard.next() {
+		p.shard.tick(next)
+	}
+	return p.err
 }
 
-// replay is a Sink that prints what it is offered, once per incident: when it is complete.
-type replay struct {
-	enc   *json.Encoder
-	epoch time.Time
-	err   error
-}
-
-func newReplay(w io.Writer) *replay {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	return &replay{enc: enc, epoch: time.Unix(0, 0).UTC()}
+// plainJSON says what is wrong with a line without speaking of Go.
+func plainJSON(err error) error {
+	if wrong := new(json.UnmarshalTypeError); errors.As(err, &wrong) {
+		return fmt.Errorf("%q is a %s", wrong.Field, wrong.Value)
+	}
+	return fmt.Errorf("not a JSON object: %w", err)
 }
 
 func (p *replay) Canary(netip.Addr, netconsole.Identity, time.Time) bool { return true }
@@ -139,7 +169,7 @@ func (p *replay) Offer(inc detect.Incident) bool {
 	if inc.Source.IsValid() {
 		src = inc.Source.String()
 	}
-	p.err = p.enc.Encode(Replayed{
+	p.err = p.out.Encode(Replayed{
 		T: inc.Time.Sub(p.epoch).Seconds(), Src: src, Instance: inc.Identity.Instance, Boot: inc.Identity.Boot,
 		Code: inc.Code, Title: inc.Title, Fingerprint: inc.Fingerprint, Fatal: inc.Verdict == detect.Dying,
 		Authority: inc.Authority, Release: inc.Release, Lines: len(inc.Trace),

@@ -8,187 +8,164 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-const (
-	// maxSources bounds one shard's table: a fleet of 20,000 nodes with room for noise.
-	maxSources = 65536
-	// maxPerAddress bounds the sources of one address. A node needs one per target; more means that something there
-	// makes up source ports.
-	maxPerAddress = 8
-	// idleAfter is when a silent source may be forgotten: well beyond a canary interval.
-	idleAfter = 30 * time.Minute
-	// offerAgain is how soon an incident is offered again to a full hand-over.
-	offerAgain = 100 * time.Millisecond
-	// maxPending bounds the incidents that wait with one source. Two are usual: the alarm and the whole record.
-	maxPending = 8
-)
-
 // shard owns the sources of one socket. It has no socket, no clock and no lock: one goroutine feeds it.
 type shard struct {
 	judge    *detect.Config
 	sink     Sink
 	coverage *Coverage
 	metrics  *Metrics
+	ship     *Shipper // nil: nothing is shipped
 
-	sources    map[netip.AddrPort]*source
-	perAddress map[netip.Addr]int
-	due        deadlines
+	table    *table
+	due      deadlines
+	handover handover
+	dying    int // sources whose alarm was given and whose complete incident is still to come
+	alarms   int // incidents given so far that were not complete
+
+	// What the two callbacks work on while receive or tick runs. Closures would cost an allocation per datagram.
+	now        time.Time
+	src        *source
+	ack        []byte
+	onRecord   func(*netconsole.Record)
+	onIncident func(detect.Incident)
 }
 
 func newShard(judge *detect.Config, sink Sink, coverage *Coverage, metrics *Metrics) *shard {
-	return &shard{
+	s := &shard{
 		judge: judge, sink: sink, coverage: coverage, metrics: metrics,
-		sources:    make(map[netip.AddrPort]*source),
-		perAddress: make(map[netip.Addr]int),
+		table:    newTable(maxSources, judge),
+		handover: handover{sink: sink, metrics: metrics},
 	}
-}
-
-// source is one sender: a kernel's netconsole target, or whoever else sends datagrams.
-type source struct {
-	addr    netip.AddrPort
-	stream  netconsole.Stream
-	judge   *detect.Source
-	seen    time.Time
-	acks    bucket
-	pending []detect.Incident
-
-	due   time.Time // zero: not in the heap
-	index int       // in the heap
+	s.onRecord, s.onIncident = s.record, s.incident
+	return s
 }
 
 // receive takes one datagram and returns the ack to send back, nil if there is none.
 func (s *shard) receive(now time.Time, from netip.AddrPort, payload []byte) (ack []byte) {
-	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 	s.metrics.Datagrams.Inc()
 	src := s.source(now, from)
-	if src == nil {
+	switch {
+	case src == nil:
 		s.metrics.Refused.Inc()
 		return nil
+	case !src.quota.take(now, quotaBurst, quotaPerSecond):
+		s.metrics.OverQuota.Inc()
+		return nil
 	}
-	err := src.stream.Push(now, payload, func(r *netconsole.Record) {
-		if a := s.record(now, src, r); a != nil {
-			ack = a
-		}
-	})
-	if err != nil {
+	s.now, s.src, s.ack = now, src, nil
+	if err := src.stream.Push(now, payload, s.onRecord); err != nil {
 		s.metrics.Malformed.Inc()
 	}
-	s.schedule(now, src)
-	return ack
-}
-
-// record judges one record and answers a canary.
-func (s *shard) record(now time.Time, src *source, r *netconsole.Record) (ack []byte) {
-	s.metrics.Records.Inc()
-	if c, ok := netconsole.ParseCanary(r.Text); ok && !r.Partial && r.Missing == 0 {
-		ack = s.canary(now, src, r, c)
-	}
-	src.judge.Push(now, r, func(inc detect.Incident) { s.offer(now, src, inc) })
-	return ack
-}
-
-// canary books a node that could be heard just now, hands its identity on and builds the answer.
-func (s *shard) canary(now time.Time, src *source, r *netconsole.Record, c netconsole.Canary) []byte {
-	s.metrics.Canaries.Inc()
-	id := r.Identity()
-	if id.Boot != "" && id.Boot != c.Boot || id.Instance != "" && id.Instance != c.Instance {
-		s.metrics.Malformed.Inc() // the text and the target it came through disagree: not the configurator's writing
-		return nil
-	}
-	if !src.acks.take(now) {
-		s.metrics.AcksLimited.Inc()
-		return nil
-	}
-	s.coverage.heard(now, src.addr.Addr(), c)
-	src.judge.SetFatal(c.Facts.PanicOnOops, c.Facts.Kdump)
-	if id.Gasp != "" && !s.sink.Canary(src.addr.Addr(), id, now) {
-		s.metrics.HandoverFull.Inc() // the next canary pins
-	}
-	s.metrics.Acks.Inc()
-	return []byte(netconsole.Ack{Nonce: c.Nonce, Seq: r.Seq}.Line())
-}
-
-// offer hands an incident over, behind those that already wait with the source.
-func (s *shard) offer(now time.Time, src *source, inc detect.Incident) {
-	if !inc.Complete {
-		s.metrics.incident(inc, now)
-	}
-	if len(src.pending) == 0 && s.sink.Offer(inc) {
-		return
-	}
-	s.metrics.HandoverFull.Inc()
-	if len(src.pending) == maxPending {
-		// The oldest ones are the alarms; what is least missed is the finding that came before the newest.
-		s.metrics.IncidentsDropped.Inc()
-		src.pending[maxPending-1] = inc
-		return
-	}
-	src.pending = append(src.pending, inc)
-}
-
-// tick does what is due at now and returns when it wants to be called again, zero for never.
-func (s *shard) tick(now time.Time) time.Time {
-	for {
-		src := s.due.first()
-		if src == nil {
-			return time.Time{}
-		}
-		if src.due.After(now) {
-			return src.due
-		}
-		src.stream.Flush(now, func(r *netconsole.Record) { s.record(now, src, r) })
-		src.judge.Flush(now, func(inc detect.Incident) { s.offer(now, src, inc) })
-		for len(src.pending) > 0 && s.sink.Offer(src.pending[0]) {
-			src.pending = src.pending[1:]
-		}
-		s.schedule(now, src)
-	}
-}
-
-// schedule notes when the source wants attention next. A deadline that is already over is put just ahead of now, so
-// that no mistake elsewhere can make tick spin.
-func (s *shard) schedule(now time.Time, src *source) {
-	at := earliest(src.stream.Deadline(), src.judge.Deadline())
-	if len(src.pending) > 0 {
-		at = earliest(at, now.Add(offerAgain))
-	}
-	if !at.IsZero() && !at.After(now) {
-		at = now.Add(time.Millisecond)
-	}
-	s.due.set(src, at)
+	s.schedule()
+	return s.ack
 }
 
 // source finds or makes the state of a sender; nil means that the table has no room for it.
 func (s *shard) source(now time.Time, from netip.AddrPort) *source {
-	if src, ok := s.sources[from]; ok {
-		src.seen = now
+	if src := s.table.find(now, from); src != nil {
 		return src
 	}
-	if s.perAddress[from.Addr()] >= maxPerAddress || len(s.sources) >= maxSources {
-		s.evict(now)
+	src, forgotten := s.table.add(now, from)
+	s.metrics.Evicted.Add(float64(forgotten))
+	s.metrics.Sources.Sub(float64(forgotten))
+	if src != nil {
+		s.metrics.Sources.Inc()
 	}
-	if s.perAddress[from.Addr()] >= maxPerAddress || len(s.sources) >= maxSources {
-		return nil
-	}
-	src := &source{addr: from, judge: detect.NewSource(s.judge, from), seen: now}
-	s.sources[from] = src
-	s.perAddress[from.Addr()]++
-	s.metrics.Sources.Inc()
 	return src
 }
 
-// evict forgets every idle source. A source with an incident in hand is never idle.
-func (s *shard) evict(now time.Time) {
-	for from, src := range s.sources {
-		if now.Sub(src.seen) < idleAfter || len(src.pending) > 0 || !src.due.IsZero() {
-			continue
-		}
-		delete(s.sources, from)
-		if s.perAddress[from.Addr()]--; s.perAddress[from.Addr()] == 0 {
-			delete(s.perAddress, from.Addr())
-		}
-		s.metrics.Sources.Dec()
-		s.metrics.Evicted.Inc()
+// record judges one record of s.src and answers a canary.
+func (s *shard) record(r *netconsole.Record) {
+	s.metrics.Records.Inc()
+	if s.ship != nil {
+		s.ship.record(s.now, s.src.addr, r)
 	}
+	if c, ok := netconsole.ParseCanary(r.Text); ok && !r.Partial && r.Missing == 0 {
+		s.canary(r, c)
+	}
+	if len(s.src.claims) > 0 {
+		s.src.judge.SetFatal(s.src.fatal(r, s.judge.PanicOnOops))
+	}
+	s.src.judge.Push(s.now, r, s.onIncident)
+}
+
+// canary books a node that could be heard just now, hands its identity on and builds the answer.
+func (s *shard) canary(r *netconsole.Record, c netconsole.Canary) {
+	s.metrics.Canaries.Inc()
+	id, addr := r.Identity(), s.src.addr.Addr()
+	if id.Boot != "" && id.Boot != c.Boot || id.Instance != "" && id.Instance != c.Instance {
+		s.metrics.Malformed.Inc() // the text and the target it came through disagree: not the configurator's writing
+		return
+	}
+	if !s.src.host.acks.take(s.now, 5, 1) {
+		s.metrics.AcksLimited.Inc()
+		return
+	}
+	s.table.prove(s.src)
+	s.src.claim(claim{id.Boot, id.Gasp, r.Seq, c.Facts.PanicOnOops, c.Facts.Kdump})
+	if !s.coverage.heard(s.now, addr, heard{canary: c, seq: r.Seq, proof: id.Gasp != ""}) {
+		s.metrics.CanariesRepeated.Inc()
+	}
+	if id.Gasp != "" && !s.sink.Canary(addr, id, s.now) {
+		s.metrics.HandoverFull.Inc() // the next canary pins
+	}
+	s.metrics.Acks.Inc()
+	s.ack = []byte(netconsole.Ack{Nonce: c.Nonce, Seq: r.Seq}.Line())
+}
+
+// incident hands over what s.src was found to have.
+func (s *shard) incident(inc detect.Incident) {
+	if !inc.Complete || inc.Verdict == detect.Sick {
+		s.metrics.Incidents.WithLabelValues(inc.Verdict.String(), inc.Code).Inc()
+		s.alarms++
+	}
+	if dying := inc.Verdict == detect.Dying && !inc.Complete; dying != s.src.dying && inc.Verdict == detect.Dying {
+		s.src.dying = dying
+		if dying {
+			s.dying++
+		} else {
+			s.dying--
+		}
+	}
+	s.handover.offer(s.now, s.src, inc)
+}
+
+// tick does what is due at now and returns when it wants to be called again, zero for never.
+func (s *shard) tick(now time.Time) time.Time {
+	if retry := s.handover.retry; !retry.IsZero() && !retry.After(now) {
+		s.handover.flush(now)
+	}
+	for {
+		src := s.due.first()
+		if src == nil || src.due.After(now) {
+			return s.next()
+		}
+		s.now, s.src = now, src
+		src.stream.Flush(now, s.onRecord)
+		src.judge.Flush(now, s.onIncident)
+		s.schedule()
+	}
+}
+
+// next is when tick wants to be called, zero for never.
+func (s *shard) next() time.Time {
+	if src := s.due.first(); src != nil {
+		return earliest(src.due, s.handover.retry)
+	}
+	return s.handover.retry
+}
+
+// unfinished reports whether a death is still being told or an incident waits to be taken.
+func (s *shard) unfinished() bool { return s.dying > 0 || s.handover.size() > 0 }
+
+// schedule notes when s.src wants attention next. A deadline that is already over is put just ahead of now, so that no
+// mistake elsewhere can make tick spin.
+func (s *shard) schedule() {
+	at := earliest(s.src.stream.Deadline(), s.src.judge.Deadline())
+	if !at.IsZero() && !at.After(s.now) {
+		at = s.now.Add(time.Millisecond)
+	}
+	s.due.set(s.src, at)
 }
 
 // earliest returns the earlier of two times of which zero means never.
@@ -197,21 +174,4 @@ func earliest(a, b time.Time) time.Time {
 		return b
 	}
 	return a
-}
-
-// bucket limits acks: five at once, one a second after that. The zero value is full.
-type bucket struct {
-	used float64
-	at   time.Time
-}
-
-func (b *bucket) take(now time.Time) bool {
-	const burst, perSecond = 5, 1
-	b.used = max(0, b.used-now.Sub(b.at).Seconds()*perSecond)
-	b.at = now
-	if b.used+1 > burst {
-		return false
-	}
-	b.used++
-	return true
 }

@@ -96,8 +96,8 @@ func TestIncidentWaitsWhileTheHandOverIsFull(t *testing.T) {
 	if len(s.incidents) != 2 || s.incidents[0].Complete || !s.incidents[1].Complete {
 		t.Fatalf("handed over %+v, want the alarm and then the complete incident", s.incidents)
 	}
-	if len(sh.sources) != 1 {
-		t.Errorf("%d sources, want 1", len(sh.sources))
+	if len(sh.table.source) != 1 {
+		t.Errorf("%d sources, want 1", len(sh.table.source))
 	}
 }
 
@@ -206,7 +206,7 @@ func TestSourcesAreBoundedPerAddress(t *testing.T) {
 	for port := range uint16(1000) {
 		sh.receive(epoch, netip.AddrPortFrom(nodeA.Addr(), 10000+port), kernelRecord(1, "noise"))
 	}
-	if n := len(sh.sources); n != maxPerAddress {
+	if n := len(sh.table.source); n != maxPerAddress {
 		t.Errorf("%d sources for one address, want %d", n, maxPerAddress)
 	}
 	sh.receive(epoch, nodeA, kernelRecord(400, "Kernel panic - not syncing: Fatal exception"))
@@ -218,23 +218,23 @@ func TestSourcesAreBoundedPerAddress(t *testing.T) {
 		later = now
 	}
 	sh.receive(later.Add(idleAfter), netip.MustParseAddrPort("10.77.1.5:9"), kernelRecord(1, "new port"))
-	if n := len(sh.sources); n != 1 {
+	if n := len(sh.table.source); n != 1 {
 		t.Errorf("%d sources left after they all fell silent, want the new one", n)
 	}
 }
 
 func TestCoverageReport(t *testing.T) {
 	c := new(Coverage)
-	heard := func(at time.Time, addr, kernel string, panicSeconds int) {
-		c.heard(at, netip.MustParseAddr(addr), netconsole.Canary{
+	book := func(at time.Time, addr, kernel string, panicSeconds int) {
+		c.heard(at, netip.MustParseAddr(addr), heard{canary: netconsole.Canary{
 			Instance: "i-" + addr, Facts: netconsole.Facts{Kernel: kernel, Panic: panicSeconds, PanicOnOops: true, ConsoleLevel: 7},
-		})
+		}})
 	}
 	now := epoch.Add(time.Hour)
-	heard(now.Add(-time.Minute), "10.0.0.1", "6.12.1", 10)
-	heard(now.Add(-time.Minute), "10.0.0.2", "7.2.13+deb14-cloud-amd64", 10)
-	heard(now.Add(-45*time.Minute), "10.0.0.3", "6.12.1", 10)
-	heard(now, "10.0.0.9", "6.1.0", 0)
+	book(now.Add(-time.Minute), "10.0.0.1", "6.12.1", 10)
+	book(now.Add(-time.Minute), "10.0.0.2", "7.2.13+deb14-cloud-amd64", 10)
+	book(now.Add(-45*time.Minute), "10.0.0.3", "6.12.1", 10)
+	book(now, "10.0.0.9", "6.1.0", 0)
 	var got []string
 	for _, r := range c.Report(now, []RosterNode{
 		{"a", []netip.Addr{netip.MustParseAddr("10.0.0.1")}},

@@ -8,43 +8,82 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// receiveBuffer is asked of the kernel for each socket: a thousand panics at once are about 100,000 datagrams.
-const receiveBuffer = 32 << 20
+const (
+	// receiveBuffer is asked of the kernel for each socket: a thousand panics at once are about 100,000 datagrams.
+	receiveBuffer = 32 << 20
+	// idleTick bounds how long a socket waits without looking at the clock.
+	idleTick = time.Second
+	// drainFor bounds how long the reading goes on after the end was asked for, for the sake of the deaths just heard.
+	drainFor = 5 * time.Second
+	// lastLook is how long a socket must be empty then.
+	lastLook = 10 * time.Millisecond
+)
 
-// idleTick bounds how long a socket waits without looking at the clock.
-const idleTick = time.Second
+// socket is one UDP socket and the sources it hears. The counts are for those who ask; one goroutine writes them.
+type socket struct {
+	conn    *net.UDPConn
+	granted int // bytes of receive buffer, as the kernel counts them: twice what was asked for
 
-// listen opens one UDP socket that may share its port with others. The second result is the receive buffer the kernel
-// granted, in bytes as the kernel counts them (twice the payload asked for).
-func listen(ctx context.Context, address string) (*net.UDPConn, int, error) {
+	overflow                  uint32 // what the kernel said last
+	sources, waiting, dropped atomic.Int64
+}
+
+// listen opens one UDP socket that may share its port with others.
+func listen(ctx context.Context, address string) (*socket, error) {
 	granted := 0
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
-		ctlErr := raw.Control(func(fd uintptr) { granted, err = setUp(int(fd)) })
+		ctlErr := raw.Control(func(fd uintptr) {
+			if err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+				err = os.NewSyscallError("setsockopt SO_REUSEPORT", err)
+				return
+			}
+			granted, err = setUp(int(fd))
+		})
 		return errors.Join(ctlErr, err)
 	}}
 	pc, err := lc.ListenPacket(ctx, "udp", address)
 	if err != nil {
-		return nil, 0, fmt.Errorf("listen on %s: %w", address, err)
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
-	return pc.(*net.UDPConn), granted, nil
+	return &socket{conn: pc.(*net.UDPConn), granted: granted}, nil
+}
+
+// adopt takes a socket that systemd opened.
+func adopt(pc net.PacketConn) (*socket, error) {
+	conn, ok := pc.(*net.UDPConn)
+	if !ok {
+		return nil, errors.New("take socket from systemd: it is no UDP socket; write ListenDatagram= with a port")
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("take socket from systemd: %w", err)
+	}
+	s := &socket{conn: conn}
+	ctlErr := raw.Control(func(fd uintptr) { s.granted, err = setUp(int(fd)) })
+	if err := errors.Join(ctlErr, err); err != nil {
+		return nil, fmt.Errorf("set up socket from systemd: %w", err)
+	}
+	return s, nil
 }
 
 // setUp gives a socket its buffer and makes the kernel tell what it drops.
 func setUp(fd int) (granted int, err error) {
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-		return 0, os.NewSyscallError("setsockopt SO_REUSEPORT", err)
-	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1); err != nil {
 		return 0, os.NewSyscallError("setsockopt SO_RXQ_OVFL", err)
 	}
-	// FORCE goes beyond net.core.rmem_max but needs CAP_NET_ADMIN; without it the kernel grants what it may.
+	// FORCE goes beyond net.core.rmem_max but needs CAP_NET_ADMIN; without it the kernel grants what it may. Neither takes
+	// anything away: systemd may have asked for more.
+	if had, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF); err == nil && had >= receiveBuffer {
+		return had, nil
+	}
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer); err != nil {
 			return 0, os.NewSyscallError("setsockopt SO_RCVBUF", err)
@@ -54,47 +93,82 @@ func setUp(fd int) (granted int, err error) {
 	return granted, os.NewSyscallError("getsockopt SO_RCVBUF", err)
 }
 
-// serve reads datagrams from conn into sh until ctx ends. It is the only goroutine that touches sh.
-func serve(ctx context.Context, conn *net.UDPConn, sh *shard) error {
-	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	payload := make([]byte, 64<<10)
-	control := make([]byte, 64)
-	var dropped uint32
-	var waitUntil time.Time
+// serve reads datagrams into sh until ctx ends, and then goes on until the socket is empty and what was heard is handed
+// over, or drainFor is over. It is the only goroutine that touches sh.
+func (s *socket) serve(ctx context.Context, sh *shard) error {
+	in, err := newBatch(s.conn)
+	if err != nil {
+		return fmt.Errorf("read socket: %w", err)
+	}
+	wake := context.AfterFunc(ctx, func() { s.conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer wake()
+	var wakeAt, stopAt time.Time
+	empty := false
 	for {
 		now := time.Now()
-		if next := earliest(sh.tick(now), now.Add(idleTick)); !next.Equal(waitUntil) {
-			waitUntil = next
-			conn.SetReadDeadline(next)
-		}
+		next := earliest(sh.tick(now), now.Add(idleTick))
+		s.sources.Store(int64(len(sh.table.source)))
+		s.waiting.Store(int64(sh.handover.size()))
 		if ctx.Err() != nil {
-			return nil
+			if stopAt.IsZero() {
+				stopAt, empty = now.Add(drainFor), false
+			}
+			if empty && !sh.unfinished() || !now.Before(stopAt) {
+				return nil
+			}
+			next = now.Add(lastLook)
 		}
-		n, nc, _, from, err := conn.ReadMsgUDPAddrPort(payload, control)
-		switch {
+		// To wake up early does no harm, so that under load the deadline stays as it is.
+		if next.Before(wakeAt) || !wakeAt.After(now) {
+			wakeAt = next
+			s.conn.SetReadDeadline(wakeAt)
+			if ctx.Err() != nil && stopAt.IsZero() {
+				continue // it ended in between, and the wake-up may just have been overwritten
+			}
+		}
+		switch err := in.read(); {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			continue
+			wakeAt, empty = time.Time{}, true
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		case err != nil:
 			// An ICMP error for an ack, or memory pressure: neither may end the reading.
 			sh.metrics.ReadErrors.Inc()
-			continue
 		}
-		if total, ok := overflow(control[:nc]); ok && total != dropped {
-			sh.metrics.KernelDrops.Add(float64(total - dropped))
-			dropped = total
-		}
-		if ack := sh.receive(time.Now(), from, payload[:n]); ack != nil {
-			reply(conn, ack, from)
+		now = time.Now()
+		for i := range in.n {
+			s.take(now, sh, in, i)
 		}
 	}
 }
 
-// reply sends an ack and forgets it: the configurator asks again if it is lost.
-func reply(conn *net.UDPConn, ack []byte, to netip.AddrPort) {
-	_, _ = conn.WriteToUDPAddrPort(ack, to)
+// take gives datagram i to the shard and answers it.
+func (s *socket) take(now time.Time, sh *shard, in *batch, i int) {
+	if total, ok := overflow(in.control(i)); ok && total != s.overflow {
+		sh.metrics.KernelDrops.Add(float64(total - s.overflow))
+		s.overflow = total
+		s.dropped.Store(int64(total))
+	}
+	payload, whole := in.payload(i)
+	if !whole {
+		sh.metrics.Datagrams.Inc()
+		sh.metrics.Malformed.Inc()
+		return
+	}
+	alarms, from := sh.alarms, in.source(i)
+	if ack := sh.receive(now, from, payload); ack != nil {
+		s.reply(ack, from)
+	}
+	if sh.alarms != alarms {
+		sh.metrics.Verdict.Observe(time.Since(now).Seconds())
+	}
+}
+
+// reply sends an ack and forgets it: the configurator asks again if it is lost. A full send buffer, for want of a
+// neighbour's MAC perhaps, must not keep us from reading.
+func (s *socket) reply(ack []byte, to netip.AddrPort) {
+	s.conn.SetWriteDeadline(time.Now().Add(time.Millisecond))
+	_, _ = s.conn.WriteToUDPAddrPort(ack, to)
 }
 
 // overflow finds the count of datagrams that the kernel dropped since the socket was opened (SO_RXQ_OVFL, socket(7)).

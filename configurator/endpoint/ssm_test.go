@@ -8,7 +8,9 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -168,5 +170,40 @@ func TestGetParametersErrors(t *testing.T) {
 				t.Errorf("%d requests: a fleet that repeats what was refused stays refused", requests)
 			}
 		})
+	}
+}
+
+// On an instance the role's credentials come from its metadata service, which may not have them yet while it boots.
+func TestGetParametersWithTheRoleOfAnInstance(t *testing.T) {
+	parameterStore(t, map[string]string{"/lastgasp/a": "10.0.2.10:6666"}, nil)
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	var late atomic.Bool
+	metadata := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/latest/api/token":
+			w.Header().Set("X-aws-ec2-metadata-token-ttl-seconds", "21600")
+			w.Write([]byte("token"))
+		case "/latest/meta-data/iam/security-credentials/":
+			if !late.Swap(true) {
+				http.NotFound(w, r)
+				return
+			}
+			w.Write([]byte("node"))
+		case "/latest/meta-data/iam/security-credentials/node":
+			json.NewEncoder(w).Encode(map[string]string{
+				"Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": "ASIAEXAMPLE", "SecretAccessKey": "example", "Token": "session",
+				"Expiration": time.Now().Add(time.Hour).UTC().Format(time.RFC3339),
+			})
+		default:
+			t.Errorf("request for %s", r.URL.Path)
+		}
+	}))
+	t.Cleanup(metadata.Close)
+	got, err := GetParameters(func() *ec2.Client { return ec2.New(metadata.URL) })(t.Context(), "eu-west-1", []string{"/lastgasp/a"})
+	if err != nil || len(got) != 1 {
+		t.Errorf("%v, %v", got, err)
+	}
+	if !late.Load() {
+		t.Error("nobody asked for the role")
 	}
 }

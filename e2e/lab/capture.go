@@ -126,14 +126,6 @@ func (c *Capture) lastWords() string {
 	return fmt.Sprintf("%d datagrams, the last: %.200q", len(all), all[len(all)-1].Payload)
 }
 
-// Answer sends a datagram from the captured address.
-func (c *Capture) Answer(to netip.AddrPort, payload []byte) error {
-	if _, err := c.conn.WriteTo(payload, net.UDPAddrFromAddrPort(to)); err != nil {
-		return fmt.Errorf("answer %s: %w", to, err)
-	}
-	return nil
-}
-
 // WriteCapture writes datagrams in the format that `lastgasp-listener replay --format=datagrams` reads.
 func WriteCapture(path string, datagrams []Datagram) error {
 	var out bytes.Buffer

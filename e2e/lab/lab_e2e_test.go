@@ -111,6 +111,7 @@ func TestGuestControl(t *testing.T) {
 	vm := boot(t, ctx, VMSpec{
 		Kernel: fetch(t, ctx, "6.1"),
 		Files:  map[string]GuestFile{"/opt/there/data": {Data: []byte("carried"), Mode: 0o600}},
+		SMBIOS: []string{"type=1,serial=lab-serial"},
 	})
 
 	t.Run("files written are read back whole", func(t *testing.T) {
@@ -129,6 +130,26 @@ func TestGuestControl(t *testing.T) {
 	t.Run("files of the spec are there", func(t *testing.T) {
 		got, err := vm.ReadFile(ctx, "/opt/there/data")
 		if err != nil || string(got) != "carried" {
+			t.Errorf("read %q, %v", got, err)
+		}
+	})
+	t.Run("directories come and go", func(t *testing.T) {
+		if err := vm.Mkdir(ctx, "/tmp/dir"); err != nil {
+			t.Fatal(err)
+		}
+		if err := vm.Mkdir(ctx, "/tmp/dir"); err == nil {
+			t.Error("no error for a directory that is there already")
+		}
+		if err := vm.Remove(ctx, "/tmp/dir"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := vm.ReadFile(ctx, "/tmp/dir"); err == nil || !strings.Contains(err.Error(), "no such file") {
+			t.Errorf("after removal: %v", err)
+		}
+	})
+	t.Run("the firmware says what the spec says", func(t *testing.T) {
+		got, err := vm.ReadFile(ctx, "/sys/class/dmi/id/product_serial")
+		if err != nil || string(got) != "lab-serial\n" {
 			t.Errorf("read %q, %v", got, err)
 		}
 	})

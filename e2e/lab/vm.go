@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lastgasp/lastgasp/e2e/guest/control"
 )
 
@@ -114,10 +116,9 @@ func BootVM(ctx context.Context, s Scope, spec VMSpec) (*VM, error) {
 	if err := spec.Net.Tap(s, vm.tap()); err != nil {
 		return nil, err
 	}
-	if err := vm.start(); err != nil {
+	if err := vm.start(s); err != nil {
 		return nil, err
 	}
-	s.Cleanup(vm.Kill)
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	if err := vm.WaitReady(ctx); err != nil {
@@ -126,17 +127,14 @@ func BootVM(ctx context.Context, s Scope, spec VMSpec) (*VM, error) {
 	return vm, nil
 }
 
-// start runs QEMU in the node's namespace. QEMU's end of the control channel is its file descriptor 3.
-func (vm *VM) start() error {
+// start runs QEMU in the node's namespace until s ends. QEMU's end of the control channel is its file descriptor 3.
+func (vm *VM) start(s Scope) error {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return err
 	}
 	defer theirs.Close()
-	// netpoll gives a transmission one jiffy, and in a panic drops everything after the first that took longer: QEMU must
-	// not queue for a CPU behind the compilers that a lab often runs beside.
-	nice := append([]string{"-n", "-10", "qemu-system-x86_64"}, vm.arguments()...)
-	cmd := vm.spec.Net.Node.Command(context.Background(), "nice", nice...)
+	cmd := vm.spec.Net.Node.Command(context.Background(), "qemu-system-x86_64", vm.arguments()...)
 	cmd.ExtraFiles = []*os.File{theirs}
 	vm.qemu, err = startProcess("qemu", filepath.Join(vm.dir, "qemu.log"), cmd)
 	if err != nil {
@@ -144,6 +142,25 @@ func (vm *VM) start() error {
 		return err
 	}
 	vm.link = newControlLink(ours)
+	s.Cleanup(vm.Kill)
+	if err := preferMainLoop(vm.qemu.cmd.Process.Pid); err != nil {
+		s.Logf("%v: a panic may arrive cut short", err)
+	}
+	return nil
+}
+
+// preferMainLoop gives QEMU's main thread, which moves frames and mostly sleeps, a real-time priority; the threads that
+// emulate CPUs do not inherit it. netpoll waits one jiffy for a transmission, and in a panic drops everything after the
+// first that took longer: on a host whose CPUs are all busy, most of a trace would be missing.
+func preferMainLoop(pid int) error {
+	err := unix.SchedSetAttr(pid, &unix.SchedAttr{
+		Policy:   unix.SCHED_RR,
+		Priority: 1,
+		Flags:    unix.SCHED_FLAG_RESET_ON_FORK,
+	}, 0)
+	if err != nil {
+		return fmt.Errorf("give qemu's main thread a real-time priority: %w", err)
+	}
 	return nil
 }
 
@@ -179,9 +196,6 @@ func (vm *VM) tap() string       { return "tap-" + vm.spec.Name }
 
 // Serial is the path of the log of the guest's serial console.
 func (vm *VM) Serial() string { return filepath.Join(vm.dir, "serial.log") }
-
-// MAC is that of the guest's eth0.
-func (vm *VM) MAC() net.HardwareAddr { return vm.spec.MAC }
 
 // Wait waits until QEMU has ended: the guest has powered off or, without Reboot, reset itself.
 func (vm *VM) Wait(ctx context.Context) error {

@@ -57,7 +57,7 @@ func (j *job) claim(ctx context.Context, d Decision) error {
 			continue
 		case err != nil:
 			return err
-		case created || (have.Owner == j.e.replica && have.Phase == Claimed):
+		case created:
 			j.rec, j.claimed = have, true
 			d, err := j.weigh(ctx)
 			if err != nil {

@@ -530,3 +530,68 @@ func TestReplayOfWhatWasCleanedUp(t *testing.T) {
 		}
 	})
 }
+
+// A weaker gasp of a death that is on record may not put its own text there.
+func TestForgedTraceIsNotRecorded(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.panics(1)
+		p := DefaultPolicy()
+		p.NodeVerb = NodeAnnotate
+		a, _ := run(t, p, w, "a")
+		b, _ := run(t, p, w, "b")
+		offer(t, w, gasp(1, boot1, gaspOf1), a)
+		pass(time.Second)
+		forged := gasp(1, boot1, "guessed")
+		offer(t, w, forged, b)
+		pass(time.Second)
+		forged.Complete, forged.Trace = true, make([]string, 100)
+		offer(t, w, forged, b)
+		pass(time.Second)
+		if r := w.only(); len(r.Trace) != 2 || r.Phase != Cleaned {
+			t.Errorf("%d lines, phase %s", len(r.Trace), r.Phase)
+		}
+	})
+}
+
+// The node comes back, panics again before it is Ready, comes back again: two deaths, and the fence is the second's.
+func TestCrashLoop(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		p := DefaultPolicy()
+		p.NodeVerb = NodeAwait
+		a, _ := run(t, p, w, "a")
+		b, _ := run(t, p, w, "b")
+		die := func(boot string) {
+			w.set(func() {
+				n := w.nodes["n1"]
+				n.BootID, n.Ready, n.Pin, n.ResourceVersion = boot, false, Pin{boot, gaspOf1.Sum()}, w.next()
+				w.nodes["n1"] = n
+			})
+			w.panics(1)
+			offer(t, w, gasp(1, boot, gaspOf1), a, b)
+		}
+		die(boot1)
+		pass(10 * time.Second)
+		die(boot2)
+		pass(30 * time.Second)
+		if n := w.node("n1"); !n.Fenced || n.Mark.Boot != boot2 {
+			t.Fatalf("node %+v, want it fenced for its second boot", n)
+		}
+		w.reboots(1, "the third boot")
+		pass(20 * time.Second)
+		if n := w.node("n1"); n.Fenced || n.Mark != (Mark{}) {
+			t.Errorf("node %+v, want it unfenced", n)
+		}
+		w.set(func() {
+			if len(w.records) != 2 {
+				t.Errorf("%d records, want 2", len(w.records))
+			}
+			for _, r := range w.records {
+				if r.Phase != Cleaned {
+					t.Errorf("record of boot %s: %s", r.Boot, r.Phase)
+				}
+			}
+		})
+	})
+}

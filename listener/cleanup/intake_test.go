@@ -86,6 +86,7 @@ func TestPins(t *testing.T) {
 				canary(1, id(1, boot1, "second")) // comes second, also when both wait
 				pass(5 * time.Minute)
 				w.set(func() { w.nodes["n1"] = n })
+				canary(1, id(1, boot1, "second")) // and now that the Node is there
 			},
 			want: Pin{boot1, netconsole.Gasp("first").Sum()}, tally: "waiting pinned",
 		},

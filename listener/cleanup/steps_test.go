@@ -92,11 +92,14 @@ func TestNodeComesBackDuringTheCleanup(t *testing.T) {
 		w.panics(1)
 		written := 0
 		c := faulty{world: w, before: func(_ context.Context, call string) error {
-			if call == "FailPod" {
-				w.set(func() { written++ })
-				if written == 3 { // two are failed, then the kubelet is up
-					w.reboots(1, boot2)
-				}
+			if call != "FailPod" {
+				return nil
+			}
+			var nth int
+			w.set(func() { written++; nth = written })
+			time.Sleep(time.Duration(nth) * time.Second) // one after the other
+			if nth == 3 {                                // two are failed, then the kubelet is up
+				w.reboots(1, boot2)
 			}
 			return nil
 		}}
@@ -104,8 +107,8 @@ func TestNodeComesBackDuringTheCleanup(t *testing.T) {
 		offer(t, w, gasp(1, boot1, gaspOf1), e)
 		pass(time.Minute)
 		r := w.only()
-		if r.Phase != Cleaned || w.failed() >= len(pods) || w.failed() == 0 {
-			t.Errorf("%s, %d of %d pods failed; want some", r.Phase, w.failed(), len(pods))
+		if r.Phase != Cleaned || w.failed() != 2 {
+			t.Errorf("%s, %d of %d pods failed; want 2", r.Phase, w.failed(), len(pods))
 		}
 		n := w.node("n1")
 		if n.Name == "" || n.Fenced || n.Mark != (Mark{}) {
@@ -140,6 +143,33 @@ func TestNodeIsBackBeforeAnythingWasDone(t *testing.T) {
 		pass(time.Minute)
 		if r := w.only(); r.Phase != Refused || w.failed() != 0 || w.node("n1").Fenced {
 			t.Errorf("%s (%s), %d pods failed, fenced %v", r.Phase, r.Decision, w.failed(), w.node("n1").Fenced)
+		}
+	})
+}
+
+// A pod ends by itself between being listed and being failed: its end stands.
+func TestPodFinishesUnderTheHand(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.panics(1)
+		once := false
+		e, _ := run(t, DefaultPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
+			w.set(func() {
+				if p := w.pods["default/n1-sum"]; call == "FailPod" && !once {
+					p.Phase, p.ResourceVersion, once = "Succeeded", w.next(), true
+					w.pods["default/n1-sum"] = p
+				}
+			})
+			return nil
+		}}, "a")
+		offer(t, w, gasp(1, boot1, gaspOf1), e)
+		pass(time.Minute)
+		r := w.only()
+		if p := w.pods["default/n1-sum"]; p.Phase != "Succeeded" || p.Marked {
+			t.Errorf("pod: %+v", p)
+		}
+		if r.PodsDone != 4 || r.PodsTotal != 4 || r.Phase != Cleaned || w.node("n1").Name != "" {
+			t.Errorf("%d/%d pods, phase %s, node %q", r.PodsDone, r.PodsTotal, r.Phase, w.node("n1").Name)
 		}
 	})
 }

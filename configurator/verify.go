@@ -1,0 +1,82 @@
+package configurator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/lastgasp/lastgasp/configurator/target"
+)
+
+// Verify has every armed target proved as it stands and notes the outcome for `status`. It resolves nothing and changes
+// no target.
+func (c *Configurator) Verify(ctx context.Context) ([]Proof, error) {
+	unlock, err := c.Root.lock(ctx)
+	if err != nil {
+		return []Proof{}, err
+	}
+	defer unlock()
+	present, err := c.Netconsole.List()
+	if err != nil {
+		return []Proof{}, err
+	}
+	armed := slices.DeleteFunc(present, func(st target.State) bool { return !st.Enabled })
+	if len(armed) == 0 {
+		return []Proof{}, fmt.Errorf("%w: no target is armed; run lastgasp-configurator apply", ErrUnproved)
+	}
+	id, err := c.Root.Identity(c.instanceOnce(ctx))
+	if err != nil {
+		return []Proof{}, err
+	}
+	proofs, err := c.prove(ctx, id, armed)
+	if err != nil {
+		return []Proof{}, err
+	}
+	errs := []error{c.noteProofs(proofs, time.Now())}
+	for _, p := range proofs {
+		if !p.Acked {
+			errs = append(errs, fmt.Errorf("%s to %s: %w", p.Target, p.Listener, ErrUnproved))
+		}
+	}
+	return proofs, errors.Join(errs...)
+}
+
+// noteProofs keeps for `status` what canaries said at now.
+func (c *Configurator) noteProofs(proofs []Proof, now time.Time) error {
+	s, err := c.Root.State()
+	if err != nil || s == nil {
+		return err
+	}
+	for i := range s.Targets {
+		for _, p := range proofs {
+			if p.Target == s.Targets[i].Name {
+				s.Targets[i].note(p, now)
+			}
+		}
+	}
+	return c.Root.keepState(*s)
+}
+
+// prove has canaries tell which of the armed targets are heard.
+func (c *Configurator) prove(ctx context.Context, id Identity, armed []target.State) ([]Proof, error) {
+	if len(armed) == 0 {
+		return nil, nil
+	}
+	return c.Prove(ctx, id, c.Root.Facts(c.Version), routes(armed))
+}
+
+// routes are what a Prover needs to know of targets.
+func routes(armed []target.State) []Route {
+	var list []Route
+	for _, st := range armed {
+		list = append(list, Route{
+			Target: st.Name,
+			Local:  netip.AddrPortFrom(st.LocalIP, st.LocalPort),
+			Remote: netip.AddrPortFrom(st.RemoteIP, st.RemotePort),
+		})
+	}
+	return list
+}
