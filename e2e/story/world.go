@@ -181,7 +181,7 @@ func (w *World) BootNode(ctx context.Context, s lab.Scope, spec NodeSpec) (*Node
 	if applied.Exit != 0 {
 		return nil, fmt.Errorf("lastgasp-configurator apply on %s: exit %d: %s", spec.Name, applied.Exit, applied.Stderr)
 	}
-	n.Verified = applied.Stdout + applied.Stderr
+	n.Verified = applied.Stdout
 	if err := n.VM.Start(ctx, "/usr/bin/kubelet", "--kubeconfig=/etc/kubernetes/kubelet.conf", "--name="+spec.Name,
 		"--node-ip="+ip.String(), "--pod-manifest-path=/etc/kubernetes/manifests", "--root-dir=/var/lib/kubelet"); err != nil {
 		return nil, err
