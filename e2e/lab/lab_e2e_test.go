@@ -245,7 +245,7 @@ func arm(t *testing.T, ctx context.Context, kernel string, sc scenario) *armed {
 			t.Fatal(err)
 		}
 	}
-	g.vm = boot(t, ctx, VMSpec{Kernel: k, Net: n, CrashModule: ko, Sysctls: sc.sysctls, Append: sc.append, Modules: sc.modules})
+	g.vm = boot(t, ctx, VMSpec{Kernel: k, Net: n, CrashModule: ko, CPUs: sc.cpus, Sysctls: sc.sysctls, Append: sc.append, Modules: sc.modules})
 	mustRun(t, ctx, g.vm, 0, "modprobe", "netconsole")
 	g.target(t, ctx, n, "basic", basicPort)
 	g.target(t, ctx, n, "extended", extendedPort)

@@ -19,6 +19,7 @@ type scenario struct {
 	sysctls map[string]string
 	append  []string
 	modules []string
+	cpus    int      // 0: one
 	kernels []string // empty: all
 
 	headline string // a part of a line that every such crash sends
@@ -54,8 +55,10 @@ func allScenarios() []scenario {
 			headline: "watchdog: BUG: soft lockup - CPU#", last: stopped},
 		{name: "rcu-stall", way: CrashSoftLockup, sysctls: map[string]string{"kernel.watchdog": "0", "kernel.panic_on_rcu_stall": "1"},
 			append: []string{"rcupdate.rcu_cpu_stall_timeout=4"}, headline: "self-detected stall on CPU", last: stopped},
+		// The other kernels' clocks stand still as long as the emulated CPU spins: they notice nothing.
 		{name: "irqs-off", way: CrashIRQsOff, sysctls: map[string]string{"kernel.watchdog": "0", "kernel.panic_on_rcu_stall": "1"},
-			append: []string{"rcupdate.rcu_cpu_stall_timeout=4", "nohz=off"}, headline: "detected stalls on CPUs/tasks:", last: stopped},
+			append: []string{"rcupdate.rcu_cpu_stall_timeout=4", "nohz=off"}, cpus: 2, kernels: []string{"6.12"},
+			headline: "detected stalls on CPUs/tasks:", last: stopped},
 		{name: "hung-task", way: CrashHungTask, sysctls: map[string]string{"kernel.hung_task_timeout_secs": "3", "kernel.hung_task_panic": "1"},
 			headline: "INFO: task lastgasp_hung:", last: stopped},
 		{name: "panic-on-warn", way: CrashWarn, sysctls: map[string]string{"kernel.panic_on_warn": "1"}, headline: "panic_on_warn set", last: stopped},

@@ -36,8 +36,11 @@ type VMSpec struct {
 	// SMBIOS are arguments of QEMU's -smbios, such as "type=1,uuid=…".
 	SMBIOS []string
 
-	// MemoryMiB and CPUs default to 512 and 2.
-	MemoryMiB, CPUs int
+	// MemoryMiB defaults to 512.
+	MemoryMiB int
+	// CPUs defaults to 1. With more, a panic may arrive cut short: emulated CPUs take turns, and netpoll gives up soon on a
+	// transmit queue whose lock is held by a CPU that waits for its turn.
+	CPUs int
 
 	// Files are added to the initramfs, by their path in the guest.
 	Files map[string]GuestFile
@@ -74,7 +77,7 @@ func (spec VMSpec) withDefaults() VMSpec {
 		spec.MemoryMiB = 512
 	}
 	if spec.CPUs == 0 {
-		spec.CPUs = 2
+		spec.CPUs = 1
 	}
 	return spec
 }

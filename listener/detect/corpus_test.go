@@ -149,16 +149,18 @@ func (s *score) count(want, got []string) (missed, wrong []string) {
 	return missed, got
 }
 
-// alternatives spells out the first {a,b} in s.
+// alternatives spells out the {a,b} in s.
 func alternatives(s string) []string {
 	before, rest, open := strings.Cut(s, "{")
 	among, after, shut := strings.Cut(rest, "}")
 	if !open || !shut {
 		return []string{s}
 	}
-	all := strings.Split(among, ",")
-	for i := range all {
-		all[i] = before + all[i] + after
+	var all []string
+	for choice := range strings.SplitSeq(among, ",") {
+		for _, tail := range alternatives(after) {
+			all = append(all, before+choice+tail)
+		}
 	}
 	return all
 }

@@ -305,14 +305,19 @@ func sickRules() []Rule {
 			Counterexamples: []string{"XFS (nvme1n1): Unmounting Filesystem 2b1c", "XFS (nvme1n1): Ending clean mount"},
 		},
 		{
-			// fs/btrfs/messages.c __btrfs_handle_fs_error(), btrfs_handle_fs_error's "forced readonly": (2), (6).
+			// fs/btrfs/messages.c __btrfs_handle_fs_error(): (2).
 			Code: "FilesystemError", Verdict: Sick,
-			Match: `BTRFS(?:: error \(device [^)]+\) in \S+:\d+: errno=| info \(device [^)]+\): forced readonly)`,
-			Title: "BTRFS error",
-			Examples: []string{
-				"BTRFS: error (device vda1: state A) in btrfs_run_delayed_refs:2149: errno=-5 IO failure",
-				"BTRFS info (device vda1: state EA): forced readonly",
-			},
+			Match:           `BTRFS: error \(device [^)]+\) in \S+:\d+: errno=`,
+			Title:           "BTRFS error",
+			Examples:        []string{"BTRFS: error (device vda1: state A) in btrfs_run_delayed_refs:2149: errno=-5 IO failure"},
+			Counterexamples: []string{"BTRFS error (device vda1): open_ctree failed: -22"},
+		},
+		{
+			// fs/btrfs/messages.c btrfs_handle_error(), super.c before 6.2: (6).
+			Code: "FilesystemError", Verdict: Sick,
+			Match: `BTRFS info \(device [^)]+\): forced readonly`,
+			Title: "BTRFS error", rank: vague,
+			Examples:        []string{"BTRFS info (device vda1: state EA): forced readonly"},
 			Counterexamples: []string{"BTRFS info (device vda1): using free space tree"},
 		},
 		{
