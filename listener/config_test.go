@@ -15,11 +15,7 @@ import (
 
 // Each invalid-*.yaml starts with a comment that is the exact error an operator sees, after "FILE:".
 func TestInvalidConfigs(t *testing.T) {
-	files, err := filepath.Glob("testdata/invalid-*.yaml")
-	if err != nil || len(files) < 5 {
-		t.Fatalf("found %d files, %v", len(files), err)
-	}
-	for _, name := range files {
+	for _, name := range invalidConfigs(t) {
 		t.Run(filepath.Base(name), func(t *testing.T) {
 			b, err := os.ReadFile(name)
 			if err != nil {
@@ -36,6 +32,15 @@ func TestInvalidConfigs(t *testing.T) {
 			}
 		})
 	}
+}
+
+func invalidConfigs(t testing.TB) []string {
+	t.Helper()
+	files, err := filepath.Glob("testdata/invalid-*.yaml")
+	if err != nil || len(files) < 20 {
+		t.Fatalf("found %d files, %v", len(files), err)
+	}
+	return files
 }
 
 func TestEmptyConfigIsTheDefault(t *testing.T) {
@@ -76,6 +81,13 @@ limits: {nodes: 3, percent: 0, window: 1h}
 node: await
 pods: {keep: 5m}
 annotations: {reason: pod.titus.netflix.com/pod-termination-reason}
+ship: {to: stdout}
+rules:
+  - code: NVMeDead
+    verdict: sick
+    match: 'nvme (nvme\d+): I/O \d+ QID \d+ timeout, disable controller'
+    title: "$1 does not answer"
+    examples: ["nvme nvme0: I/O 5 QID 3 timeout, disable controller"]
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +96,43 @@ annotations: {reason: pod.titus.netflix.com/pod-termination-reason}
 	if !c.Kubernetes || p.ActAt != detect.Boot || p.Corroborate != 20*time.Second || p.Distrust != time.Minute ||
 		p.MaxNodes != 3 || p.MaxPercent != 0 || p.Window != time.Hour || p.NodeVerb != cleanup.NodeAwait ||
 		p.KeepPods != 5*time.Minute || c.Annotations.Reason != "pod.titus.netflix.com/pod-termination-reason" ||
-		len(c.Listen) != 2 {
+		len(c.Listen) != 2 || c.Ship != Stdout {
 		t.Errorf("config %+v", c)
+	}
+	var out strings.Builder
+	log := "[    9.000000] nvme nvme1: I/O 7 QID 1 timeout, disable controller\n"
+	if err := ReplayLog(strings.NewReader(log), &out, &c.Judge); err != nil || !strings.Contains(out.String(), `"title":"nvme1 does not answer"`) {
+		t.Errorf("the user's rule found %q, %v", out.String(), err)
+	}
+}
+
+func TestConfigFiles(t *testing.T) {
+	if _, err := LoadConfig(filepath.Join(t.TempDir(), "gone.yaml")); err == nil || !strings.Contains(err.Error(), "gone.yaml") {
+		t.Errorf("a file that is named and not there: %v", err)
+	}
+	shown, err := LoadConfig("../cmd/lastgasp-listener/listener.yaml")
+	if err != nil {
+		t.Fatalf("the config that run --help shows: %v", err)
+	}
+	empty, err := ParseConfig("c.yaml", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiled := cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".table" }, cmp.Ignore())
+	if diff := cmp.Diff(empty, shown, compiled); diff != "" {
+		t.Errorf("run --help shows other defaults (-default +shown):\n%s", diff)
+	}
+}
+
+// TestShownRule takes what is commented out in the shown config for what an operator makes of it.
+func TestShownRule(t *testing.T) {
+	b := read(t, "../cmd/lastgasp-listener/listener.yaml")
+	_, rules, ok := strings.Cut(string(b), "# rules:")
+	if !ok {
+		t.Fatal("no rules are shown")
+	}
+	c, err := ParseConfig("c.yaml", []byte("rules:"+strings.ReplaceAll(rules, "\n# ", "\n")))
+	if err != nil || len(c.Judge.Rules) != 1 {
+		t.Errorf("%d rules, %v", len(c.Judge.Rules), err)
 	}
 }

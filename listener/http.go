@@ -3,22 +3,32 @@ package listener
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
+	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Admin is the HTTP side: metrics, health, who is covered, profiles. It binds to loopback unless told otherwise.
+// Admin is the HTTP side: metrics, health, who is covered, profiles. It binds to loopback unless told otherwise, and
+// /debug/ answers to nobody else even then: a profile costs processor time, and a trace tells what is in memory.
 type Admin struct {
 	Gatherer prometheus.Gatherer
 	Coverage *Coverage
-	// Ready says why the listener cannot do its work yet, nil when it can.
+	// Ready says why the listener cannot do its work, nil when it can.
 	Ready func() error
 	// Roster lists the Nodes of the cluster; nil without a cluster.
 	Roster func() []RosterNode
+	// Sockets tells of the sockets.
+	Sockets func() []SocketState
+	// Version is the program's.
+	Version string
+	// Started is when it began.
+	Started time.Time
 }
 
 // Handler serves the admin endpoints.
@@ -26,23 +36,70 @@ func (a *Admin) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.Gatherer, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := a.Ready(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	mux.HandleFunc("GET /readyz", a.ready)
+	mux.HandleFunc("GET /nodes", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, a.Coverage.Report(time.Now(), a.roster()))
+	})
+	debug := http.NewServeMux()
+	debug.HandleFunc("GET /debug/state", a.state)
+	debug.HandleFunc("GET /debug/pprof/", pprof.Index)
+	debug.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	debug.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.Handle("/debug/", fromLoopback(debug))
+	return mux
+}
+
+func (a *Admin) roster() []RosterNode {
+	if a.Roster == nil {
+		return nil
+	}
+	return a.Roster()
+}
+
+func (a *Admin) ready(w http.ResponseWriter, _ *http.Request) {
+	if err := a.Ready(); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+// state is what somebody wants to see first who has to find out what is going on.
+func (a *Admin) state(w http.ResponseWriter, _ *http.Request) {
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	ready := "yes"
+	if err := a.Ready(); err != nil {
+		ready = err.Error()
+	}
+	writeJSON(w, struct {
+		Version    string        `json:"version"`
+		Up         string        `json:"up"`
+		Ready      string        `json:"ready"`
+		Sockets    []SocketState `json:"sockets"`
+		Nodes      map[Cover]int `json:"nodes"`
+		Goroutines int           `json:"goroutines"`
+		HeapBytes  uint64        `json:"heapBytes"`
+	}{
+		a.Version, time.Since(a.Started).Round(time.Second).String(), ready, a.Sockets(),
+		a.Coverage.Count(time.Now(), a.roster()), runtime.NumGoroutine(), mem.HeapAlloc,
+	})
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // whoever asked is gone
+}
+
+// fromLoopback refuses everybody who is not on this machine.
+func fromLoopback(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.RemoteAddr)
+		addr, parseErr := netip.ParseAddr(host)
+		if err != nil || parseErr != nil || !addr.Unmap().IsLoopback() {
+			http.Error(w, "only from this machine: kubectl port-forward, or curl to 127.0.0.1", http.StatusForbidden)
 			return
 		}
-		fmt.Fprintln(w, "ok")
+		h.ServeHTTP(w, r)
 	})
-	mux.HandleFunc("GET /nodes", func(w http.ResponseWriter, _ *http.Request) {
-		var roster []RosterNode
-		if a.Roster != nil {
-			roster = a.Roster()
-		}
-		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(a.Coverage.Report(time.Now(), roster))
-	})
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	return mux
 }

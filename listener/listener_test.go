@@ -18,7 +18,7 @@ func TestRoundTripOverLoopback(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	heard := make(chan detect.Incident, 1)
 	l := &Listener{
-		Addresses: []string{"127.0.0.1:0"}, Judge: &detect.Config{}, Sink: channelSink{sink: new(sink), c: heard},
+		Addresses: []string{"127.0.0.1:0"}, Judge: &detect.Config{Silence: 50 * time.Millisecond}, Sink: channelSink{sink: new(sink), c: heard},
 		Coverage: new(Coverage), Metrics: NewMetrics(nopRegisterer{}), Log: slog.New(slog.DiscardHandler),
 	}
 	if err := l.Listen(ctx); err != nil {

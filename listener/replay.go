@@ -78,6 +78,7 @@ func ReplayDatagrams(r io.Reader, w io.Writer, judge *detect.Config) error {
 // facility, so its authority is never above text.
 func ReplayLog(r io.Reader, w io.Writer, judge *detect.Config) error {
 	p := newReplay(w, judge)
+	p.now = p.epoch
 	src := p.shard.source(p.epoch, netip.AddrPort{})
 	return p.eachLine(r, func(line []byte) error {
 		rec, ok := detect.ParseLogLine(string(line))

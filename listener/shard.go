@@ -20,7 +20,7 @@ type shard struct {
 	due      deadlines
 	handover handover
 	dying    int // sources whose alarm was given and whose complete incident is still to come
-	alarms   int // incidents given so far that were not complete
+	alarms   int // incidents given so far, each counted once
 
 	// What the two callbacks work on while receive or tick runs. Closures would cost an allocation per datagram.
 	now        time.Time
@@ -97,7 +97,7 @@ func (s *shard) canary(r *netconsole.Record, c netconsole.Canary) {
 		s.metrics.Malformed.Inc() // the text and the target it came through disagree: not the configurator's writing
 		return
 	}
-	if !s.src.host.acks.take(s.now, 5, 1) {
+	if !s.src.acks.take(s.now, acksBurst, acksPerSecond) {
 		s.metrics.AcksLimited.Inc()
 		return
 	}
@@ -115,17 +115,19 @@ func (s *shard) canary(r *netconsole.Record, c netconsole.Canary) {
 
 // incident hands over what s.src was found to have.
 func (s *shard) incident(inc detect.Incident) {
-	if !inc.Complete || inc.Verdict == detect.Sick {
+	alarm := inc.Verdict == detect.Dying && !inc.Complete
+	if !inc.Complete && !(alarm && s.src.dying) || inc.Verdict == detect.Sick {
 		s.metrics.Incidents.WithLabelValues(inc.Verdict.String(), inc.Code).Inc()
 		s.alarms++
 	}
-	if dying := inc.Verdict == detect.Dying && !inc.Complete; dying != s.src.dying && inc.Verdict == detect.Dying {
-		s.src.dying = dying
-		if dying {
-			s.dying++
-		} else {
-			s.dying--
-		}
+	switch {
+	case alarm && !s.src.dying:
+		s.dying++
+	case inc.Verdict == detect.Dying && inc.Complete && s.src.dying:
+		s.dying--
+	}
+	if inc.Verdict == detect.Dying {
+		s.src.dying = alarm
 	}
 	s.handover.offer(s.now, s.src, inc)
 }

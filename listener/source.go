@@ -10,10 +10,13 @@ import (
 )
 
 const (
-	// quotaBurst datagrams of one source are taken at once, and quotaPerSecond from then on. A panic is some 140, with the
-	// backtraces of all CPUs thousands, and comes within milliseconds.
-	quotaBurst     = 8192
+	// quotaBurst datagrams of one source are taken at once, and quotaPerSecond from then on. A panic is some 140 within
+	// milliseconds, but a lockup may have all of 400 CPUs print a backtrace before the line that says panic.
+	quotaBurst     = 32768
 	quotaPerSecond = 1024
+	// acksBurst canaries of one source are answered at once, and acksPerSecond from then on.
+	acksBurst     = 5
+	acksPerSecond = 1
 	// maxClaims bounds the boots of one source whose canaries are remembered: two, and whoever forges some.
 	maxClaims = 4
 )
@@ -21,11 +24,11 @@ const (
 // source is one sender: a kernel's netconsole target, or whoever else sends datagrams.
 type source struct {
 	addr   netip.AddrPort
-	host   *host
 	stream netconsole.Stream
 	judge  *detect.Source
 	seen   time.Time
 	quota  bucket
+	acks   bucket
 	proven bool    // sent a canary that was answered
 	dying  bool    // the alarm was given, the complete incident is still to come
 	claims []claim // newest last

@@ -23,25 +23,19 @@ const (
 // table is the sources of one shard. Finding, making and forgetting one take constant time, whatever a flood does.
 //
 // A full table forgets whom it has not heard for the longest time, strangers before sources whose canary was answered,
-// and nobody whose incident is in hand.
+// and nobody whose incident is in hand. Within one address who was there first stays: no port made up there pushes the
+// kernel's own out.
 type table struct {
 	size   int
 	judge  *detect.Config
 	source map[netip.AddrPort]*source
-	host   map[netip.Addr]*host
+	host   map[netip.Addr][]*source // at most maxPerAddress each
 
 	strangers, proven queue // the one heard last is last
 }
 
-// host is one address.
-type host struct {
-	sources []*source // at most maxPerAddress
-	births  bucket    // bounds the work that made-up ports cause
-	acks    bucket    // bounds what is sent to the address
-}
-
 func newTable(size int, judge *detect.Config) *table {
-	return &table{size: size, judge: judge, source: make(map[netip.AddrPort]*source), host: make(map[netip.Addr]*host)}
+	return &table{size: size, judge: judge, source: make(map[netip.AddrPort]*source), host: make(map[netip.Addr][]*source)}
 }
 
 // find is the state of a sender, nil if it has none.
@@ -57,25 +51,18 @@ func (t *table) find(now time.Time, from netip.AddrPort) *source {
 // add makes room for a sender that find did not find, and makes its state; nil if there is no room. It tells how many
 // others it forgot.
 func (t *table) add(now time.Time, from netip.AddrPort) (src *source, forgotten int) {
-	h := t.host[from.Addr()]
-	if h != nil && !h.births.take(now, 2*maxPerAddress, 1) {
-		return nil, 0
-	}
 	for _, q := range [...]*queue{&t.strangers, &t.proven} { // two out for one in: the idle go, though there be room
-		if old := q.first; old != nil && !old.busy() && now.Sub(old.seen) >= idleAfter {
+		if old := q.first; old != nil && old.idle(now) {
 			t.forget(old)
 			forgotten++
 		}
 	}
-	if h = t.host[from.Addr()]; h == nil {
-		h = new(host)
-	}
-	if len(h.sources) >= maxPerAddress {
-		old := h.oldest(now)
-		if old == nil {
+	if same := t.host[from.Addr()]; len(same) >= maxPerAddress {
+		i := slices.IndexFunc(same, func(old *source) bool { return old.idle(now) })
+		if i < 0 {
 			return nil, forgotten
 		}
-		t.forget(old)
+		t.forget(same[i])
 		forgotten++
 	}
 	if len(t.source) >= t.size {
@@ -86,9 +73,8 @@ func (t *table) add(now time.Time, from netip.AddrPort) (src *source, forgotten 
 		t.forget(old)
 		forgotten++
 	}
-	src = &source{addr: from, host: h, judge: detect.NewSource(t.judge, from), seen: now}
-	h.sources = append(h.sources, src)
-	t.host[from.Addr()] = h
+	src = &source{addr: from, judge: detect.NewSource(t.judge, from), seen: now}
+	t.host[from.Addr()] = append(t.host[from.Addr()], src)
 	t.source[from] = src
 	t.strangers.push(src)
 	return src, forgotten
@@ -113,48 +99,36 @@ func (t *table) of(src *source) *queue {
 func (t *table) forget(src *source) {
 	t.of(src).remove(src)
 	delete(t.source, src.addr)
-	h := src.host
-	h.sources = slices.DeleteFunc(h.sources, func(other *source) bool { return other == src })
-	if len(h.sources) == 0 {
-		delete(t.host, src.addr.Addr())
+	addr := src.addr.Addr()
+	t.host[addr] = slices.DeleteFunc(t.host[addr], func(other *source) bool { return other == src })
+	if len(t.host[addr]) == 0 {
+		delete(t.host, addr)
 	}
 }
 
 // oldest is whom to forget first, nil if nobody can be. The busy ones it meets go to the back.
 func (t *table) oldest(now time.Time) *source {
 	for range lookBack {
-		switch src := t.strangers.first; {
-		case src == nil:
-		case src.busy():
-			t.strangers.touch(src)
-		default:
+		src := t.strangers.first
+		if src == nil {
+			break
+		}
+		if !src.busy() {
 			return src
 		}
+		t.strangers.touch(src)
 	}
-	if src := t.proven.first; src != nil && src.forgettable(now) {
+	if src := t.proven.first; src != nil && src.idle(now) {
 		return src
 	}
 	return nil
 }
 
-// oldest is the address's source to forget first, nil if none can be.
-func (h *host) oldest(now time.Time) *source {
-	var oldest *source
-	for _, src := range h.sources {
-		if src.forgettable(now) && (oldest == nil || src.seen.Before(oldest.seen)) {
-			oldest = src
-		}
-	}
-	return oldest
-}
-
 // busy reports whether the source has something in hand.
 func (src *source) busy() bool { return !src.due.IsZero() }
 
-// forgettable reports whether somebody new may have the source's place.
-func (src *source) forgettable(now time.Time) bool {
-	return !src.busy() && (!src.proven || now.Sub(src.seen) >= idleAfter)
-}
+// idle reports whether the source has been silent for long and has nothing in hand.
+func (src *source) idle(now time.Time) bool { return !src.busy() && now.Sub(src.seen) >= idleAfter }
 
 // queue is a linked list of sources, threaded through them.
 type queue struct{ first, last *source }

@@ -8,10 +8,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -21,58 +23,137 @@ import (
 	"github.com/lastgasp/lastgasp/listener/kube"
 )
 
-// serve builds the parts and runs them until ctx ends. The sockets are bound first and read at once: whatever else is
-// not ready yet, an incident is kept.
+// finishFor bounds, together with what Serve itself takes, the time from SIGTERM to the end: ten seconds.
+const finishFor = 5 * time.Second
+
+// serve builds the parts and runs them until ctx ends. The sockets are bound first and read last: whatever else is not
+// ready yet, or no longer, an incident is kept.
 func serve(ctx context.Context, cfg listener.Config) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
 	registry := prometheus.NewRegistry()
-	coverage := new(listener.Coverage)
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	l := &listener.Listener{
-		Addresses: cfg.Listen, Judge: &cfg.Judge, Coverage: coverage,
+		Addresses: cfg.Listen, Judge: &cfg.Judge, Coverage: new(listener.Coverage),
 		Metrics: listener.NewMetrics(registry), Log: log,
-	}
-	admin := &listener.Admin{Gatherer: registry, Coverage: coverage, Ready: func() error { return nil }}
-
-	g, ctx := errgroup.WithContext(ctx)
-	if cfg.Kubernetes {
-		replica, err := replicaName()
-		if err != nil {
-			return err
-		}
-		cluster, err := connect(cfg, replica, log)
-		if err != nil {
-			return err
-		}
-		engine := cleanup.NewEngine(cfg.Policy, cluster, replica, log)
-		engine.Observer = l.Metrics.Observe(registry, engine.Observer)
-		l.Sink = engine
-		admin.Roster = func() []listener.RosterNode { return roster(cluster) }
-		admin.Ready = func() error {
-			if !cluster.Synced() {
-				return errors.New("the Nodes have not been listed yet")
-			}
-			return nil
-		}
-		g.Go(func() error { return cluster.Run(ctx) })
-		g.Go(func() error { return engine.Run(ctx) })
-	} else {
-		directory := cleanup.NewDirectory(cfg.Records, log)
-		l.Sink = directory
-		g.Go(func() error { return directory.Run(ctx) })
 	}
 	if err := l.Listen(ctx); err != nil {
 		return err
 	}
-	g.Go(func() error { return l.Serve(ctx) })
+	defer l.Close()
+
+	// reading ends with the signal or with the first part that fails, working when the reading is over.
+	g, reading := errgroup.WithContext(ctx)
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	p, err := newParts(cfg, l, registry, log)
+	if err != nil {
+		return err
+	}
+	admin := &listener.Admin{
+		Gatherer: registry, Coverage: l.Coverage, Roster: p.roster, Sockets: l.State, Version: version, Started: time.Now(),
+		Ready: func() error {
+			if reading.Err() != nil {
+				return errors.New("about to end")
+			}
+			return p.ready()
+		},
+	}
+	registry.MustRegister(listener.CoverMetric{Coverage: l.Coverage, Roster: p.roster})
 	if cfg.Admin != "" {
-		if err := serveAdmin(ctx, g, cfg.Admin, admin.Handler(), log); err != nil {
+		if err := serveAdmin(working, g, cfg.Admin, admin.Handler(), log); err != nil {
 			return err
 		}
 	}
+	for _, run := range p.run {
+		g.Go(func() error { return run(working) })
+	}
+	g.Go(func() error {
+		defer stop()
+		err := l.Serve(reading)
+		p.finish()
+		return err
+	})
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		log.Warn("tell systemd that we are ready", "err", err)
 	}
+	context.AfterFunc(reading, func() {
+		log.Info("ending", "cause", context.Cause(reading))
+		_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	})
 	return g.Wait()
+}
+
+// parts are what works on incidents, by the config with a cluster or without.
+type parts struct {
+	run    []func(context.Context) error
+	ready  func() error
+	roster func() []listener.RosterNode // nil without a cluster
+	busy   func() bool                  // work is in hand that had better be finished
+}
+
+func newParts(cfg listener.Config, l *listener.Listener, r prometheus.Registerer, log *slog.Logger) (*parts, error) {
+	p := &parts{ready: func() error { return nil }, busy: func() bool { return false }}
+	if cfg.Kubernetes {
+		if err := p.cluster(cfg, l, r, log); err != nil {
+			return nil, err
+		}
+	} else {
+		directory := cleanup.NewDirectory(cfg.Records, log)
+		l.Sink = directory
+		p.run = append(p.run, directory.Run)
+	}
+	if cfg.Ship != "" {
+		out := os.Stdout
+		if cfg.Ship != listener.Stdout {
+			var err error
+			if out, err = os.OpenFile(cfg.Ship, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640); err != nil {
+				return nil, fmt.Errorf("ship records: %w", err)
+			}
+		}
+		l.Ship = listener.NewShipper(out, l.Metrics, log)
+		p.run = append(p.run, l.Ship.Run)
+	}
+	return p, nil
+}
+
+func (p *parts) cluster(cfg listener.Config, l *listener.Listener, r prometheus.Registerer, log *slog.Logger) error {
+	replica, err := replicaName()
+	if err != nil {
+		return err
+	}
+	cluster, err := connect(cfg, replica, log)
+	if err != nil {
+		return err
+	}
+	engine := cleanup.NewEngine(cfg.Policy, cluster, replica, log)
+	var atWork atomic.Int64
+	engine.Observer = l.Metrics.Observe(r, engine.Observer)
+	observe := engine.Observer.AtWork
+	engine.Observer.AtWork = func(n int) { atWork.Store(int64(n)); observe(n) }
+	l.Sink = engine
+	p.run = append(p.run, cluster.Run, engine.Run)
+	p.busy = func() bool { return atWork.Load() > 0 }
+	p.roster = func() []listener.RosterNode { return roster(cluster) }
+	p.ready = func() error {
+		if !cluster.Synced() {
+			return errors.New("the Nodes have not been listed yet")
+		}
+		return nil
+	}
+	return nil
+}
+
+// finish waits for the incidents in hand. What takes longer than finishFor stands in its record. The first look comes
+// late enough for what was handed over last to have become work.
+func (p *parts) finish() {
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	for end := time.Now().Add(finishFor); time.Now().Before(end); {
+		<-look.C
+		if !p.busy() {
+			return
+		}
+	}
 }
 
 // replicaName is this process's name among the listeners of the cluster: no two may share one.

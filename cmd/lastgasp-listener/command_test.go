@@ -1,0 +1,137 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/listener"
+)
+
+// do runs the command line and returns what it prints.
+func do(t *testing.T, stdin string, args ...string) (string, error) {
+	t.Helper()
+	c := command()
+	var out bytes.Buffer
+	c.SetIn(strings.NewReader(stdin))
+	c.SetOut(&out)
+	c.SetArgs(args)
+	err := c.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+func TestMistakes(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	config, empty := file("bad.yaml", "node: remove\n"), file("empty.yaml", "")
+	capture := file("bad.jsonl", "{\n")
+	for _, tt := range []struct {
+		name  string
+		args  []string
+		usage bool // exit code 2, else 1
+		want  string
+	}{
+		{"an unknown command", []string{"frobnicate"}, true, `unknown command "frobnicate"; write run, replay or nodes`},
+		{"an unknown flag", []string{"run", "--fast"}, true, "unknown flag: --fast"},
+		{"too many arguments", []string{"run", "now"}, true, `unexpected argument "now"`},
+		{"a wrong config", []string{"run", "--config", config}, true, config + `:1: "remove" is not what to do with the node; write delete, await or annotate`},
+		{"a wrong config for replay", []string{"replay", "--config", config, "-"}, true, config + `:1: "remove" is not what to do with the node; write delete, await or annotate`},
+		{"no file", []string{"replay"}, true, "replay wants a FILE, or - for standard input"},
+		{"an unknown format", []string{"replay", "--format=pcap", "-"}, true, `unknown --format "pcap"; write datagrams or log`},
+		{"a capture that is none", []string{"replay", "--config", empty, capture}, false, capture + ":1: not a JSON object: unexpected end of JSON input"},
+		{"standard input that is none", []string{"replay", "--config", empty, "-"}, false, "-:2: not a JSON object: invalid character 'h' looking for beginning of value"},
+		{"a file that is not there", []string{"replay", "--config", empty, dir + "/gone"}, false, "open " + dir + "/gone: no such file or directory"},
+		{"an unknown output", []string{"nodes", "-o", "xml"}, true, `unknown --output "xml"; write table or json`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			out, err := do(t, "\nhello\n", tt.args...)
+			if err == nil || err.Error() != tt.want || errors.As(err, new(usageError)) != tt.usage || out != "" {
+				t.Errorf("error %v, printed %q; want %s", err, out, tt.want)
+			}
+		})
+	}
+}
+
+func TestHelpShowsEveryKey(t *testing.T) {
+	out, err := do(t, "", "run", "--help")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"listen:", "admin:", "cluster:", "kubeconfig:", "records:", "act:", "limits:", "node:", "pods:",
+		"controlPlane:", "annotations:", "ship:", "rules:"} {
+		if !strings.Contains(out, key) {
+			t.Errorf("the help of run does not show %s", key)
+		}
+	}
+}
+
+func TestReplayWithRules(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "rules.yaml")
+	rules := "rules: [{code: Teapot, verdict: dying, match: \"I'm a teapot\", examples: [\"I'm a teapot\"]}]\n"
+	if err := os.WriteFile(config, []byte(rules), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := do(t, "[    1.000000] I'm a teapot\n", "replay", "--format=log", "--config", config, "-")
+	if err != nil || !strings.Contains(out, `"code":"Teapot"`) {
+		t.Errorf("printed %s, %v", out, err)
+	}
+}
+
+func TestNodesTable(t *testing.T) {
+	now := time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
+	addr := netip.MustParseAddr("10.0.1.5")
+	var out strings.Builder
+	err := printNodes(&out, []listener.NodeCover{
+		{Node: "ip-10-0-1-5", Address: addr, Cover: listener.Mute, Kernel: "7.1.0", Canary: now.Add(-time.Minute), Why: "it reboots first"},
+		{Address: addr.Next(), Instance: "i-0abc", Cover: listener.Covered, Kernel: "6.12.1", Canary: now.Add(-90 * time.Second)},
+		{Node: "ip-10-0-1-7", Address: addr.Next().Next(), Cover: listener.Unproven, Why: "no canary ever arrived from it"},
+	}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `
+NODE          ADDRESS    COVER      CANARY      KERNEL   WHY
+ip-10-0-1-5   10.0.1.5   mute       1m0s ago    7.1.0    it reboots first
+(i-0abc)      10.0.1.6   covered    1m30s ago   6.12.1   
+ip-10-0-1-7   10.0.1.7   unproven   -           -        no canary ever arrived from it
+
+1 covered, 1 mute, 0 silent, 1 unproven
+`
+	if diff := cmp.Diff(want[1:], out.String()); diff != "" {
+		t.Errorf("table (-want +got):\n%s", diff)
+	}
+}
+
+func TestNodesAsksTheListener(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/nodes" {
+			http.NotFound(w, r)
+		}
+		w.Write([]byte("[]"))
+	}))
+	defer srv.Close()
+	admin := strings.TrimPrefix(srv.URL, "http://")
+	out, err := do(t, "", "nodes", "--admin", admin)
+	if err != nil || out != "no canary has arrived yet, and no Nodes are known\n" {
+		t.Errorf("printed %q, %v", out, err)
+	}
+	srv.Close()
+	if _, err := do(t, "", "nodes", "--admin", admin); err == nil || !strings.HasPrefix(err.Error(), "ask the listener at "+admin) {
+		t.Errorf("nobody there: %v", err)
+	}
+}

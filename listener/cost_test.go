@@ -1,0 +1,90 @@
+package listener
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+)
+
+// dull is a datagram of which nothing follows, as sources send all day.
+func dull() []byte {
+	return kernelRecord(400, "IPv6: ADDRCONF(NETDEV_CHANGE): veth3f2a1b: link becomes ready")
+}
+
+// BenchmarkShard is the whole way of one datagram behind the socket: source, quota, frame, record, judgement.
+func BenchmarkShard(b *testing.B) {
+	sh, _ := testShard(new(sink))
+	sh.receive(epoch, nodeA, canaryDatagram(7, canaryA(true), userdata))
+	datagrams := make([][]byte, 256)
+	for i := range datagrams {
+		datagrams[i] = kernelRecord(1000+i, "IPv6: ADDRCONF(NETDEV_CHANGE): veth3f2a1b: link becomes ready")
+	}
+	b.SetBytes(int64(len(datagrams[0])))
+	b.ReportAllocs()
+	now := epoch
+	for i := 0; b.Loop(); i++ {
+		now = now.Add(time.Millisecond)
+		sh.receive(now, nodeA, datagrams[i%len(datagrams)])
+	}
+}
+
+// BenchmarkRefused is what a datagram beyond the quota costs.
+func BenchmarkRefused(b *testing.B) {
+	sh, _ := testShard(new(sink))
+	datagram := dull()
+	b.ReportAllocs()
+	for b.Loop() {
+		sh.receive(epoch, nodeA, datagram)
+	}
+}
+
+func TestADatagramAllocatesItsTextOnly(t *testing.T) {
+	sh, _ := testShard(new(sink))
+	sh.receive(epoch, nodeA, canaryDatagram(7, canaryA(true), userdata))
+	datagrams := make([][]byte, 1000)
+	for i := range datagrams {
+		datagrams[i] = kernelRecord(1000+i, "IPv6: ADDRCONF(NETDEV_CHANGE): veth3f2a1b: link becomes ready")
+	}
+	now, i := epoch, 0
+	push := func() {
+		now = now.Add(time.Millisecond)
+		sh.receive(now, nodeA, datagrams[i%len(datagrams)])
+		i++
+	}
+	for range datagrams {
+		push() // until the ring of lines is full
+	}
+	if n := testing.AllocsPerRun(1000, push); n != 1 {
+		t.Errorf("%v allocations a datagram, want 1", n)
+	}
+	over := func() { sh.receive(now, node(1), datagrams[0]) }
+	for range quotaBurst {
+		over()
+	}
+	if n := testing.AllocsPerRun(1000, over); n != 0 {
+		t.Errorf("%v allocations for a datagram over quota, want none", n)
+	}
+}
+
+// TestIdleSourcesAreSmall fills a table with a fleet of which every node sent a canary and one line.
+func TestIdleSourcesAreSmall(t *testing.T) {
+	sh, _ := testShard(new(sink))
+	before := heapInUse()
+	for n := range maxSources {
+		c := canaryA(true)
+		c.Instance, c.Boot = fmt.Sprintf("i-%017x", n), fmt.Sprintf("%08x-0000-4000-8000-000000000001", n)
+		who := fmt.Sprintf("\n instance=%s\n boot=%s\n gasp=%022d\n", c.Instance, c.Boot, n)
+		sh.receive(epoch, node(n), canaryDatagram(7, c, who))
+		sh.receive(epoch, node(n), fmt.Appendf(nil, "6.12.117+deb13-cloud-amd64,6,400,400000,-;link becomes ready%s", who))
+	}
+	each := (heapInUse() - before) / maxSources
+	runtime.KeepAlive(sh)
+	t.Logf("%d bytes each", each)
+	if len(sh.table.source) != maxSources {
+		t.Fatalf("%d sources, want %d", len(sh.table.source), maxSources)
+	}
+	if each > 4<<10 {
+		t.Errorf("an idle source takes %d bytes, want 4096 at most", each)
+	}
+}

@@ -1,0 +1,54 @@
+package listener
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+func TestCoverageReport(t *testing.T) {
+	c := new(Coverage)
+	book := func(at time.Time, addr, kernel string, panicSeconds int) {
+		c.heard(at, netip.MustParseAddr(addr), heard{canary: netconsole.Canary{
+			Instance: "i-" + addr, Facts: netconsole.Facts{Kernel: kernel, Panic: panicSeconds, PanicOnOops: true, ConsoleLevel: 7},
+		}})
+	}
+	now := epoch.Add(time.Hour)
+	book(now.Add(-time.Minute), "10.0.0.1", "6.12.1", 10)
+	book(now.Add(-time.Minute), "10.0.0.2", "7.2.13+deb14-cloud-amd64", 10)
+	book(now.Add(-45*time.Minute), "10.0.0.3", "6.12.1", 10)
+	book(now, "10.0.0.9", "6.1.0", 0)
+	var got []string
+	for _, r := range c.Report(now, []RosterNode{
+		{"a", []netip.Addr{netip.MustParseAddr("10.0.0.1")}},
+		{"b", []netip.Addr{netip.MustParseAddr("10.0.0.2")}},
+		{"c", []netip.Addr{netip.MustParseAddr("10.0.0.3")}},
+		{"d", []netip.Addr{netip.MustParseAddr("10.0.0.4")}},
+	}) {
+		got = append(got, r.Node+" "+r.Address.String()+" "+string(r.Cover))
+	}
+	want := []string{"b 10.0.0.2 mute", "c 10.0.0.3 silent", "d 10.0.0.4 unproven", " 10.0.0.9 covered", "a 10.0.0.1 covered"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("rows (-want +got):\n%s", diff)
+	}
+}
+
+func TestCoverageIsBounded(t *testing.T) {
+	c := new(Coverage)
+	for i := range maxSources + 1000 {
+		c.heard(epoch, node(i).Addr(), heard{})
+	}
+	if n := len(c.byAddr); n != maxSources {
+		t.Errorf("%d addresses kept, want %d", n, maxSources)
+	}
+	if c.heard(epoch.Add(time.Second), nodeA.Addr(), heard{}) {
+		t.Error("booked although there is no room")
+	}
+	if !c.heard(epoch.Add(time.Hour), nodeA.Addr(), heard{}) || len(c.byAddr) != 1 {
+		t.Errorf("%d addresses an hour later, want the new one alone", len(c.byAddr))
+	}
+}

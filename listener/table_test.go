@@ -1,0 +1,145 @@
+package listener
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+)
+
+// node is the nth node of a fleet.
+func node(n int) netip.AddrPort {
+	var a [4]byte
+	binary.BigEndian.PutUint32(a[:], 10<<24|uint32(n))
+	return netip.AddrPortFrom(netip.AddrFrom4(a), 6665)
+}
+
+func TestFullTableForgets(t *testing.T) {
+	const size = 4
+	fill := func(tbl *table) (sources []*source) {
+		for i := range size {
+			src, _ := tbl.add(epoch.Add(time.Duration(i)*time.Second), node(i))
+			sources = append(sources, src)
+		}
+		return sources
+	}
+	now := epoch.Add(time.Minute)
+	for _, tt := range []struct {
+		name string
+		do   func(tbl *table, s []*source)
+		at   time.Time
+		gone int // -1: the newcomer is refused
+	}{
+		{"whom it has not heard for the longest time", func(*table, []*source) {}, now, 0},
+		{"nobody who was heard since", func(tbl *table, s []*source) { tbl.find(now, s[0].addr) }, now, 1},
+		{"strangers before who sent a canary", func(tbl *table, s []*source) { tbl.prove(s[0]); tbl.prove(s[1]) }, now, 2},
+		{"nobody with an incident in hand", func(_ *table, s []*source) { s[0].due = now }, now, 1},
+		{"no proven source that is not idle", func(tbl *table, s []*source) {
+			for _, src := range s {
+				tbl.prove(src)
+			}
+		}, now, -1},
+		{"proven sources that are idle", func(tbl *table, s []*source) {
+			for _, src := range s {
+				tbl.prove(src)
+			}
+		}, epoch.Add(idleAfter), 0},
+		{"nobody if all are busy", func(_ *table, s []*source) {
+			for _, src := range s {
+				src.due = now
+			}
+		}, now, -1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tbl := newTable(size, &detect.Config{})
+			sources := fill(tbl)
+			tt.do(tbl, sources)
+			newcomer, forgotten := tbl.add(tt.at, node(99))
+			if (newcomer != nil) != (tt.gone >= 0) {
+				t.Fatalf("newcomer %v, want one: %t", newcomer, tt.gone >= 0)
+			}
+			if tt.gone >= 0 && forgotten != 1 {
+				t.Errorf("%d forgotten, want 1", forgotten)
+			}
+			for i, src := range sources {
+				if here := tbl.source[src.addr] != nil; here != (i != tt.gone) {
+					t.Errorf("source %d is there: %t, want %d gone", i, here, tt.gone)
+				}
+			}
+		})
+	}
+}
+
+func TestIdleSourcesMakeWayBeforeTheTableIsFull(t *testing.T) {
+	tbl := newTable(1000, &detect.Config{})
+	for i := range 100 {
+		tbl.add(epoch, node(i))
+	}
+	for i := range 60 {
+		tbl.add(epoch.Add(2*idleAfter), node(1000+i))
+	}
+	if n := len(tbl.source); n != 100 {
+		t.Errorf("%d sources, want 60 new ones to have replaced 60 idle ones", n)
+	}
+	if len(tbl.host) != len(tbl.source) {
+		t.Errorf("%d addresses for %d sources that have one each", len(tbl.host), len(tbl.source))
+	}
+}
+
+// A flood from made-up addresses forgets strangers, never a node that is known, and a panic gets through it.
+func TestFloodOfAddresses(t *testing.T) {
+	s := new(sink)
+	sh, _ := testShard(s)
+	sh.table.size = 64
+	sh.receive(epoch, nodeA, canaryDatagram(7, canaryA(false), userdata))
+	for i := range 10_000 {
+		sh.receive(epoch.Add(time.Duration(i)*time.Millisecond), node(i), []byte("noise"))
+	}
+	if sh.table.source[nodeA] == nil {
+		t.Error("the flood pushed a proven source out")
+	}
+	if n := len(sh.table.source); n > 64 {
+		t.Errorf("%d sources, want 64 at most", n)
+	}
+	sh.receive(epoch.Add(time.Minute), node(1<<20), kernelRecord(8, "Kernel panic - not syncing: Fatal exception"))
+	if len(s.incidents) != 1 {
+		t.Error("the panic of a node that was never heard before is lost")
+	}
+}
+
+func TestQuota(t *testing.T) {
+	s := new(sink)
+	sh, _ := testShard(s)
+	for i := range 10 * quotaBurst {
+		sh.receive(epoch, nodeA, kernelRecord(i, "flood"))
+	}
+	if got := counter(t, sh.metrics.Records); got != quotaBurst {
+		t.Errorf("%v records of a flood judged at once, want %d", got, quotaBurst)
+	}
+	if got := counter(t, sh.metrics.OverQuota); got != 9*quotaBurst {
+		t.Errorf("%v datagrams counted as over quota, want %d", got, 9*quotaBurst)
+	}
+	sh.receive(epoch, node(1), kernelRecord(400, "Kernel panic - not syncing: Fatal exception"))
+	if len(s.incidents) != 1 {
+		t.Error("another source pays for the flood")
+	}
+	sh.receive(epoch.Add(time.Second), nodeA, kernelRecord(400, "Kernel panic - not syncing: Fatal exception"))
+	if len(s.incidents) != 2 {
+		t.Error("the source is not heard again a second later")
+	}
+}
+
+func TestBucket(t *testing.T) {
+	var b bucket
+	take := func(at time.Duration) bool { return b.take(epoch.Add(at), 2, 1) }
+	for i, step := range []struct {
+		at   time.Duration
+		want bool
+	}{{0, true}, {0, true}, {0, false}, {time.Second, true}, {time.Second, false}, {0, false}, {time.Hour, true}, {time.Hour, true}, {time.Hour, false}} {
+		if got := take(step.at); got != step.want {
+			t.Errorf("take %d at %s is %t, want %t", i, step.at, got, step.want)
+		}
+	}
+}
