@@ -22,11 +22,9 @@ func run() int {
 	defer stop()
 	s := newStage(os.Stdout)
 	verdict, err := play(ctx, s)
+	s.failed = err != nil
 	if ctx.Err() != nil {
-		err = errors.New("interrupted")
-	}
-	if err != nil {
-		s.failed = true
+		err, s.failed = errors.New("interrupted"), false // nothing has failed: no evidence is kept
 	}
 	s.takeDown() // before the last line: PASS also says that nothing is left behind
 	if err != nil {
