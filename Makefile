@@ -8,7 +8,9 @@ LDFLAGS    := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 GO         := go
 export CGO_ENABLED ?= 0
 
-.PHONY: build check format vet staticcheck pure live e2e test demo clean
+FUZZTIME   ?= 5s
+
+.PHONY: build check format vet staticcheck pure fuzz live e2e test demo clean
 
 build: ## both binaries into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -28,6 +30,13 @@ staticcheck:
 pure: ## tests that touch nothing but memory
 	$(GO) test ./...
 
+fuzz: ## every fuzz target for FUZZTIME, on its kept corpus and on
+	@grep -rl --include='*_test.go' '^func Fuzz' cmd configurator listener | xargs -n1 dirname | sort -u | while read -r dir; do \
+		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z]+)\(.*/\1/p' $$dir/*_test.go); do \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "./$$dir" </dev/null; \
+		done; \
+	done
+
 # configurator/target has live tests too: they run inside the lab's guests, because they want kernels that have netconsole.
 live: ## tests against this machine's kernel, in network namespaces of their own (root)
 	.ci/no-skips $(GO) test -count=1 -tags live -run '^TestLive' -v ./configurator/nexthop
@@ -35,10 +44,12 @@ live: ## tests against this machine's kernel, in network namespaces of their own
 e2e: ## tests in the lab: microVMs that crash, a real control plane (root)
 	.ci/no-skips $(GO) test -count=1 -tags e2e -timeout 40m -p 1 -v ./e2e/...
 
-test: check live e2e ## every test there is
+test: check fuzz live e2e ## every test there is
 
 demo: ## a real kernel panics, and Kubernetes knows why
 	@$(GO) run ./e2e/demo
 
 clean:
 	rm -rf bin dist
+
+include packaging/package.mk

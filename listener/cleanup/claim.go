@@ -46,8 +46,11 @@ func (j *job) claim(ctx context.Context, d Decision) error {
 	for {
 		have, created, err := j.create(ctx, j.record(Claimed, d))
 		switch {
-		case errors.Is(err, ErrNotFound):
-			continue // it was there a moment ago
+		case errors.Is(err, ErrNotFound): // it was there a moment ago
+			if err := j.sleep(ctx, firstPause); err != nil {
+				return err
+			}
+			continue
 		case errors.Is(err, ErrDenied):
 			// Without a claim nobody may act. It is the one denial that is worth waiting for: people mend rights.
 			j.log.Error("cannot claim", "node", j.node.Name, "err", err)
@@ -64,7 +67,7 @@ func (j *job) claim(ctx context.Context, d Decision) error {
 				return err
 			}
 			return j.follow(ctx, d)
-		case have.Phase == Refused && have.Time.Before(j.inc.Time):
+		case have.Phase == Refused && j.inc.Time.Sub(have.Time) > time.Second: // stored times are rounded
 			// A false alarm has the name of this boot. It gives way to a gasp that was not refused at once.
 			if err := j.discard(ctx, have); err != nil {
 				return err
@@ -72,7 +75,7 @@ func (j *job) claim(ctx context.Context, d Decision) error {
 			continue
 		}
 		// Another replica's, or done before: a replay cannot repeat it.
-		j.belongsTo(have, d)
+		j.rec.Name = have.Name
 		j.log.Info("already on record", "record", have.Name, "phase", string(have.Phase), "owner", have.Owner)
 		if j.ours && have.Phase == Cleaned {
 			return j.unfence(ctx)
@@ -119,15 +122,8 @@ func (j *job) turnAway(ctx context.Context, d Decision) error {
 	if d.Repeated {
 		return nil
 	}
-	if errors.Is(j.found, ErrNotFound) {
-		// The Node may be gone because another replica has cleaned it up already.
-		if r, ok := j.e.onRecord(ctx, j.inc); ok {
-			j.belongsTo(r, d)
-			return nil
-		}
-		if !j.e.roomForStranger(j.inc) {
-			return nil
-		}
+	if errors.Is(j.found, ErrNotFound) && !j.e.roomForStranger(j.inc) {
+		return nil
 	}
 	j.distrust(d)
 	have, created, err := j.create(ctx, j.record(Refused, d))
@@ -141,32 +137,31 @@ func (j *job) turnAway(ctx context.Context, d Decision) error {
 	return err
 }
 
-// belongsTo lets the rest of this incident's trace go to r, which another job wrote, unless it is believed less than r.
-func (j *job) belongsTo(r Record, d Decision) {
-	if d.Authority >= r.Authority {
-		j.rec = r
-	}
-}
-
-// onRecord finds the record of inc where its Node does not answer any more.
-func (e *Engine) onRecord(ctx context.Context, inc detect.Incident) (Record, bool) {
-	records, err := e.cluster.Records(ctx)
+// onRecord looks for the record of a death whose Node does not answer any more.
+func (j *job) onRecord(ctx context.Context) (bool, error) {
+	var records []Record
+	err := j.try(ctx, keeping, "read records", func(ctx context.Context) (err error) {
+		records, err = j.e.cluster.Records(ctx)
+		return err
+	})
 	if err != nil {
-		return Record{}, false
+		return false, err
 	}
 	i := slices.IndexFunc(records, func(r Record) bool {
-		same := inc.Identity.Boot == r.Boot
-		if inc.Identity.Boot == "" {
-			same = r.Source.Addr() == inc.Source.Addr() && inc.Time.Sub(r.Time).Abs() < recentFor
+		same := j.inc.Identity.Boot == r.Boot
+		if j.inc.Identity.Boot == "" {
+			same = r.Source.Addr() == j.inc.Source.Addr() && j.inc.Time.Sub(r.Time).Abs() < recentFor
 		}
 		return same && r.Phase != Refused
 	})
 	if i < 0 {
-		return Record{}, false
+		return false, nil
 	}
-	return records[i], true
+	j.rec.Name = records[i].Name
+	return true, nil
 }
 
+// roomForStranger bounds the records of gasps that no Node answers to: UDP sources cost nothing.
 func (e *Engine) roomForStranger(inc detect.Incident) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -195,6 +195,52 @@ func TestKilledAtEveryCall(t *testing.T) {
 	}
 }
 
+// The same where the node is awaited: it comes back while it is not yet known who takes over, or after.
+func TestKilledAtEveryCallOfAnAwaitedNode(t *testing.T) {
+	for n, more := 1, true; more; n++ {
+		t.Run(fmt.Sprintf("call %d", n), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.populate("n1")
+				w.set(func() { w.volumes["n1"] = 1; w.latency = time.Millisecond })
+				w.panics(1)
+				p := DefaultPolicy()
+				p.NodeVerb = NodeAwait
+				c, dead, calls := dying(w, n, n%2 == 0)
+				a, kill := run(t, p, c, "a")
+				b, _ := run(t, p, w, "b")
+				offer(t, w, gasp(1, boot1, gaspOf1), a)
+				time.Sleep(time.Microsecond)
+				offer(t, w, gasp(1, boot1, gaspOf1), b)
+				select {
+				case <-dead:
+				case <-time.After(5 * time.Second):
+				}
+				kill()
+				more = calls() >= n
+				pass(time.Duration(n%3) * 5 * time.Second)
+				w.reboots(1, boot2)
+				pass(20 * time.Second)
+				r, node := w.only(), w.node("n1")
+				if r.Phase != Cleaned && r.Phase != Refused || node.Name == "" || node.Fenced || node.OutOfService || node.Mark != (Mark{}) {
+					t.Errorf("phase %s (%s), node %+v; want it back in service", r.Phase, r.Decision, node)
+				}
+				w.set(func() {
+					for uid, n := range w.failures {
+						if n != 1 {
+							t.Errorf("pod %s failed %d times", uid, n)
+						}
+					}
+					for name, p := range w.pods {
+						if w.failures[p.UID] > 0 && !p.Deleting {
+							t.Errorf("pod %s was failed and not deleted", name)
+						}
+					}
+				})
+			})
+		})
+	}
+}
+
 // pending reports whether there is an unfinished record or a fence without one.
 func (w *world) pending() bool {
 	w.mu.Lock()
@@ -460,13 +506,15 @@ func TestOwnerThatWaitsShowsThatItLives(t *testing.T) {
 	}
 }
 
-// stale answers Records from a cache that has stopped.
+// stale answers from caches that have stopped.
 type stale struct {
 	*world
 	records []Record
+	marked  []Node
 }
 
-func (s stale) Records(context.Context) ([]Record, error) { return s.records, nil }
+func (s stale) Records(context.Context) ([]Record, error)   { return s.records, nil }
+func (s stale) MarkedNodes(context.Context) ([]Node, error) { return s.marked, nil }
 
 func TestStaleCacheTakesNothingOver(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
@@ -477,10 +525,25 @@ func TestStaleCacheTakesNothingOver(t *testing.T) {
 		a, _ := run(t, p, w, "a")
 		offer(t, w, gasp(1, boot1, gaspOf1), a)
 		pass(5 * time.Second)
-		run(t, p, stale{w, []Record{w.only()}}, "b")
+		run(t, p, stale{world: w, records: []Record{w.only()}}, "b")
 		pass(time.Minute)
 		if r := w.only(); r.Owner != "a" {
 			t.Errorf("owner %s, want a: it lives", r.Owner)
+		}
+	})
+}
+
+func TestStaleCacheLiftsNoOtherFence(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		n := w.node("n1")
+		n.Fenced, n.Mark = true, Mark{Record: "refused", Boot: "an earlier boot"}
+		before := n
+		n.Mark = Mark{Record: "newer", Boot: boot1}
+		w.set(func() { w.nodes["n1"] = n })
+		run(t, DefaultPolicy(), stale{w, []Record{{Name: "refused", Phase: Refused, Node: "n1"}}, []Node{before}}, "a")
+		pass(time.Minute)
+		if !w.node("n1").Fenced {
+			t.Error("the fence of a newer death was lifted")
 		}
 	})
 }

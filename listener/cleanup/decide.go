@@ -73,6 +73,8 @@ func (p Policy) Decide(inc detect.Incident, v View) Decision {
 		return d
 	case errors.Is(v.Found, ErrAmbiguous):
 		return contradicted("more than one Node answers to %s", claimant(inc))
+	case errors.Is(v.Found, ErrNotFound) && v.First.Name != "":
+		return say(Refuse, "node %s is gone", v.First.Name)
 	case errors.Is(v.Found, ErrNotFound):
 		return contradicted("no Node answers to %s", claimant(inc))
 	case v.Found != nil:

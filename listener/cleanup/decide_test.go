@@ -82,6 +82,10 @@ func TestDecide(t *testing.T) {
 			want: Refuse, why: "no Node answers to instance i-1 with address 10.0.0.1", distrust: true,
 		},
 		{
+			name: "a Node that was deleted meanwhile is not the sender's fault", story: func(s *story) { s.v.Found = ErrNotFound },
+			want: Refuse, why: "node n1 is gone",
+		},
+		{
 			name: "two Nodes with one address",
 			story: func(s *story) {
 				old(s)

@@ -54,7 +54,7 @@ func (d *Directory) Run(ctx context.Context) error {
 	if err := os.MkdirAll(d.path, 0o750); err != nil {
 		return fmt.Errorf("create records directory: %w", err)
 	}
-	files := map[key]past{} // of incidents that may come again, complete
+	files := map[finding]file{} // of incidents that may come again, complete
 	for {
 		var inc detect.Incident
 		select {
@@ -66,20 +66,42 @@ func (d *Directory) Run(ctx context.Context) error {
 				return nil
 			}
 		}
-		k := key{inc.Source.Addr(), inc.Identity.Boot + "/" + inc.Code}
-		file := files[k]
-		if file.record == "" || inc.Time.Sub(file.at) > recentFor {
-			file = past{fileName(inc), inc.Time}
+		is := findingOf(inc)
+		f, ok := files[is]
+		if !ok || !speaksOf(inc, f.heard) {
+			f = file{fileName(inc), inc.Time}
 		}
-		files = remember(files, k, file)
-		d.write(ctx, file.record, inc)
+		if len(files) >= recentSize {
+			clear(files)
+		}
+		files[is] = f
+		d.write(ctx, f.name, inc)
 	}
 }
 
-// fileName sorts by time and tells machines apart.
+// finding is what makes two emissions, not far apart in time, one file. A kernel has several troubles at once, but an
+// oops may end in a panic and is then the same story.
+type finding struct {
+	key
+	code string
+}
+
+type file struct {
+	name  string
+	heard time.Time
+}
+
+func findingOf(inc detect.Incident) finding {
+	if inc.Verdict == detect.Sick {
+		return finding{keyOf(inc), inc.Code}
+	}
+	return finding{keyOf(inc), ""}
+}
+
+// fileName sorts by time and tells machines and troubles apart.
 func fileName(inc detect.Incident) string {
 	who := cmp.Or(inc.Identity.Instance, inc.Source.Addr().String())
-	return inc.Time.UTC().Format("20060102T150405.000Z") + "-" + RecordName(who, inc.Identity.Boot) + ".json"
+	return inc.Time.UTC().Format("20060102T150405.000Z") + "-" + RecordName(who, inc.Identity.Boot+"/"+inc.Code) + ".json"
 }
 
 // entry is what a file holds.

@@ -57,22 +57,28 @@ func TestDirectory(t *testing.T) {
 	old := inc // another panic of a kernel without userdata, of another node
 	old.Identity.Instance, old.Identity.Boot = "", ""
 	old.Source = gasp(2, "", "").Source
-	again := old // and its next one
-	again.Time = noon.Add(time.Hour)
+	again := old // and its next one, a minute later
+	again.Time = noon.Add(time.Minute)
+	sick := inc // another trouble of the first, at the same time
+	sick.Verdict, sick.Code, sick.Complete = detect.Sick, "TaskHung", true
+	oops := old // a third machine's oops, which becomes a panic
+	oops.Source, oops.Verdict, oops.Code = gasp(3, "", "").Source, detect.Oops, "KernelOops"
+	panics := oops
+	panics.Verdict, panics.Code, panics.Complete, panics.Time = detect.Dying, "KernelPanic", true, noon.Add(time.Second)
 
 	path := filepath.Join(t.TempDir(), "not/there/yet")
-	files := stored(t, path, inc, old, whole, again)
+	files := stored(t, path, inc, old, sick, oops, whole, again, panics)
 	want := map[string]any{
 		"time": "2026-03-01T12:00:00Z", "source": "10.0.0.1:6665", "instance": "i-1", "boot": boot1, "verdict": "dying",
 		"authority": "kernel", "code": "KernelPanic", "title": "sysrq triggered crash in foo", "fingerprint": "0123456789ab",
 		"release": "6.12.0", "complete": true, "trace": []any{"before", whole.Trace[1], whole.Trace[2]},
 	}
-	name := "20260301T120000.000Z-" + RecordName("i-1", boot1) + ".json"
+	name := "20260301T120000.000Z-" + RecordName("i-1", boot1+"/KernelPanic") + ".json"
 	if diff := cmp.Diff(want, files[name]); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", name, diff)
 	}
-	if len(files) != 3 {
-		t.Errorf("%d files, want 3: one for each incident", len(files))
+	if len(files) != 5 {
+		t.Errorf("%d files, want 5: one for each incident", len(files))
 	}
 	data, _ := os.ReadFile(filepath.Join(path, name))
 	if strings.Contains(string(data), string(gaspOf1)) {

@@ -4,10 +4,14 @@
 // Reading order: Policy.Decide (decide.go) is the judgement, one pure function. Plan (plan.go) is what follows from it,
 // a plain value. The Engine carries plans out against a Cluster (cluster.go), which listener/kube implements:
 //
-//	engine.go   incidents and canaries come in, one job for each death
-//	hear.go     a job's first half: find the Node, fence it, claim the incident, weigh the witnesses
-//	steps.go    a job's second half: the steps of the plan
-//	watch.go    what has no job: takeovers, held records, fences to lift, old records
+//	engine.go     incidents and canaries come in, one job for each death
+//	job.go        how a job makes its API calls, through queue.go, and shows meanwhile that it lives
+//	hear.go       first half of a job: find the Node, fence it (fence.go), claim the incident (claim.go), weigh witnesses
+//	steps.go      second half: the steps of the plan, pods in failover.go, volumes and Node in node.go
+//	save.go       the record as write-ahead log and sign of life
+//	watch.go      what has no job: takeovers, held records, fences to lift, old records; decided in roster.go
+//	pin.go        canaries
+//	directory.go  what there is instead of all this without a cluster
 //
 // Any number of listeners may work on one cluster, all hearing every node. The KernelPanic record is claim and
 // write-ahead log: whoever creates it owns the incident, and who falls silent loses it. Every step is idempotent, reads

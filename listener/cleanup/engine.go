@@ -18,6 +18,9 @@ const (
 	// recentSize and recentFor bound the memory of finished jobs. It leads the rest of a trace to its record.
 	recentSize = 4096
 	recentFor  = 15 * time.Minute
+	// deathsApart is how far apart two emissions from one source may be and still speak of one death. A machine has to
+	// boot before it can die again.
+	deathsApart = 30 * time.Second
 )
 
 // Engine works on incidents until they are cleaned up, held or refused.
@@ -43,7 +46,7 @@ type Engine struct {
 	breaker   Breaker
 	strangers Breaker // bounds records of gasps that no Node answers to
 	distrust  Distrust
-	busy      map[string]bool    // records and fences that a job of this replica works on
+	busy      map[string]*job    // by the record or fence they work on
 	lastBeat  time.Time          // when this replica last wrote a record
 	rehearsed map[netip.Addr]Pin // pins a dry run did not write
 }
@@ -70,7 +73,7 @@ func NewEngine(p Policy, c Cluster, replica string, log *slog.Logger) *Engine {
 		breaker:   Breaker{Nodes: p.MaxNodes, Percent: p.MaxPercent, Window: p.Window},
 		strangers: Breaker{Nodes: maxStrangers, Window: p.Window},
 		distrust:  Distrust{For: p.Distrust},
-		busy:      map[string]bool{},
+		busy:      map[string]*job{},
 		rehearsed: map[netip.Addr]Pin{},
 	}
 }
@@ -115,21 +118,33 @@ func (e *Engine) Run(ctx context.Context) error {
 	return nil
 }
 
-// key is what makes two emissions one incident.
+// key is what makes two emissions, not far apart in time, one incident. The gasp is part of it: whoever sends from the
+// node's address without knowing the secret speaks of something else.
 type key struct {
 	src  netip.Addr
 	boot string
+	gasp netconsole.Gasp
+}
+
+func keyOf(inc detect.Incident) key {
+	return key{inc.Source.Addr(), inc.Identity.Boot, inc.Identity.Gasp}
 }
 
 // past is what is left of a finished job.
 type past struct {
-	record string
-	at     time.Time
+	record    string           // empty if there is none
+	authority detect.Authority // that of the job's incident
+	heard     time.Time        // Incident.Time
+}
+
+// speaksOf reports whether inc may be a later emission of the incident heard at the time given.
+func speaksOf(inc detect.Incident, heard time.Time) bool {
+	return inc.Time.Sub(heard).Abs() < deathsApart
 }
 
 // dispatch gives every incident its job, and later emissions of the incident to the same one. It owns that table.
 func (e *Engine) dispatch(ctx context.Context) {
-	heard, recent := map[key]*job{}, map[key]past{}
+	hearing, recent := map[key]*job{}, map[key]past{}
 	var jobs sync.WaitGroup
 	defer jobs.Wait()
 	working := 0
@@ -155,27 +170,30 @@ func (e *Engine) dispatch(ctx context.Context) {
 		case j := <-orders:
 			start(j)
 		case inc := <-intake:
-			k := key{inc.Source.Addr(), inc.Identity.Boot}
-			if j := heard[k]; j != nil {
+			k := keyOf(inc)
+			j, p := hearing[k], recent[k]
+			switch {
+			case j != nil && speaksOf(inc, j.heard):
 				j.hearMore(inc)
-			} else if p, ok := recent[k]; ok && inc.Complete {
+			case inc.Complete && speaksOf(inc, p.heard):
 				if p.record != "" {
-					start(e.amendment(p.record, inc))
+					start(e.amendment(p, inc))
 				}
-			} else {
-				heard[k] = e.hearing(k, inc)
-				start(heard[k])
+			default:
+				hearing[k] = e.hearing(inc)
+				start(hearing[k])
 			}
 		case j := <-e.ended:
 			working--
 			e.Observer.AtWork(working)
-			if heard[j.key] != j {
+			if hearing[j.key] != j {
 				continue
 			}
-			delete(heard, j.key)
-			recent = remember(recent, j.key, past{j.rec.Name, e.Now()})
-			if inc, ok := j.unheard(); ok && j.rec.Name != "" {
-				start(e.amendment(j.rec.Name, inc))
+			delete(hearing, j.key)
+			p := past{j.rec.Name, Authority(j.inc, j.first), j.heard}
+			recent = remember(recent, j.key, p)
+			if j.unheard() && p.record != "" {
+				start(e.amendment(p, j.inc))
 			}
 		}
 	}
@@ -184,7 +202,7 @@ func (e *Engine) dispatch(ctx context.Context) {
 // remember adds to a bounded memory.
 func remember(recent map[key]past, k key, p past) map[key]past {
 	if len(recent) >= recentSize {
-		maps.DeleteFunc(recent, func(_ key, old past) bool { return p.at.Sub(old.at) > recentFor })
+		maps.DeleteFunc(recent, func(_ key, old past) bool { return p.heard.Sub(old.heard) > recentFor })
 	}
 	if len(recent) >= recentSize {
 		recent = map[key]past{}
@@ -193,15 +211,14 @@ func remember(recent map[key]past, k key, p past) map[key]past {
 	return recent
 }
 
-// begin reserves a name for a job of this replica; end releases it.
-func (e *Engine) begin(name string) bool {
+// begin reserves a name for j, unless another job of this replica has it. end releases it.
+func (e *Engine) begin(name string, j *job) (other *job) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.busy[name] {
-		return false
+	if other = e.busy[name]; other == nil {
+		e.busy[name] = j
 	}
-	e.busy[name] = true
-	return true
+	return other
 }
 
 func (e *Engine) end(name string) {

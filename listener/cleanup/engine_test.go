@@ -245,6 +245,12 @@ func (w *world) cleanedOnce(pods []string) {
 		if p.Node == "n1" && p.Phase == "Running" && !p.Mirror {
 			w.t.Errorf("pod %s still runs on the dead node", name)
 		}
+		if w.failures[p.UID] > 0 && !p.Deleting {
+			w.t.Errorf("pod %s was failed and not deleted", name)
+		}
+	}
+	if r.PodsDone != len(pods) || r.PodsTotal != len(pods) {
+		w.t.Errorf("%d/%d pods on record, want %d", r.PodsDone, r.PodsTotal, len(pods))
 	}
 }
 
@@ -531,25 +537,45 @@ func TestReplayOfWhatWasCleanedUp(t *testing.T) {
 	})
 }
 
-// A weaker gasp of a death that is on record may not put its own text there.
+// A weaker gasp of a death that is on record may not put its own text there, whether its owner still works on it or not.
 func TestForgedTraceIsNotRecorded(t *testing.T) {
+	for _, verb := range []NodeVerb{NodeAnnotate, NodeAwait} {
+		t.Run(string(verb), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.populate("n1")
+				w.panics(1)
+				p := DefaultPolicy()
+				p.NodeVerb = verb
+				a, _ := run(t, p, w, "a")
+				b, _ := run(t, p, w, "b")
+				offer(t, w, gasp(1, boot1, gaspOf1), a)
+				pass(time.Second)
+				forged := gasp(1, boot1, "guessed")
+				offer(t, w, forged, a, b)
+				pass(time.Second)
+				forged.Complete, forged.Trace = true, make([]string, 100)
+				offer(t, w, forged, a, b)
+				forged.Identity.Gasp = "another guess" // heard complete at first
+				offer(t, w, forged, a, b)
+				pass(5 * time.Second)
+				if r := w.only(); len(r.Trace) != 2 {
+					t.Errorf("%d lines on record, want the true two", len(r.Trace))
+				}
+			})
+		})
+	}
+}
+
+// Sources cost nothing. What no Node answers to is recorded, but not without end.
+func TestStrangersAreBounded(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		w.populate("n1")
-		w.panics(1)
-		p := DefaultPolicy()
-		p.NodeVerb = NodeAnnotate
-		a, _ := run(t, p, w, "a")
-		b, _ := run(t, p, w, "b")
-		offer(t, w, gasp(1, boot1, gaspOf1), a)
-		pass(time.Second)
-		forged := gasp(1, boot1, "guessed")
-		offer(t, w, forged, b)
-		pass(time.Second)
-		forged.Complete, forged.Trace = true, make([]string, 100)
-		offer(t, w, forged, b)
-		pass(time.Second)
-		if r := w.only(); len(r.Trace) != 2 || r.Phase != Cleaned {
-			t.Errorf("%d lines, phase %s", len(r.Trace), r.Phase)
+		e, _ := run(t, DefaultPolicy(), w, "a")
+		for i := 100; i < 200; i++ {
+			offer(t, w, gasp(i, boot1, gaspOf1), e)
+		}
+		pass(time.Minute)
+		if w.created != maxStrangers {
+			t.Errorf("%d records, want %d", w.created, maxStrangers)
 		}
 	})
 }
@@ -591,6 +617,61 @@ func TestCrashLoop(t *testing.T) {
 				if r.Phase != Cleaned {
 					t.Errorf("record of boot %s: %s", r.Boot, r.Phase)
 				}
+			}
+		})
+	})
+}
+
+// The first record lost what tells whose it is; the next one of the same death has it.
+func TestLaterRecordProvesMore(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		w.panics(1)
+		a, _ := run(t, DefaultPolicy(), w, "a")
+		bare := gasp(1, "", "")
+		bare.Identity = netconsole.Identity{}
+		offer(t, w, bare, a)
+		pass(time.Second)
+		if w.failed() > 0 || !w.node("n1").Fenced {
+			t.Fatal("acted on an address alone, or not fenced")
+		}
+		whole := gasp(1, boot1, gaspOf1)
+		offer(t, w, whole, a)
+		pass(3 * time.Second)
+		w.cleanedOnce(pods)
+		whole.Complete, whole.Trace = true, append(whole.Trace, "Call Trace:")
+		offer(t, w, whole, a)
+		pass(3 * time.Second)
+		if r := w.only(); r.Authority != detect.Pinned || len(r.Trace) != 3 {
+			t.Errorf("authority %v, %d lines", r.Authority, len(r.Trace))
+		}
+	})
+}
+
+// A kernel without userdata dies, and again after its reboot, while the first death is still being waited about.
+func TestSecondDeathWithoutUserdata(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		p := DefaultPolicy()
+		p.NodeVerb = NodeAwait
+		a, _ := run(t, p, w, "a")
+		bare := gasp(1, "", "")
+		bare.Identity = netconsole.Identity{}
+		w.panics(1)
+		offer(t, w, bare, a)
+		pass(50 * time.Second)
+		w.reboots(1, boot2)
+		w.set(func() { n := w.nodes["n1"]; n.Ready = false; w.nodes["n1"] = n })
+		w.panics(1)
+		bare.Time = time.Now()
+		offer(t, w, bare, a)
+		pass(30 * time.Second)
+		w.set(func() {
+			boots := map[string]bool{}
+			for _, r := range w.records {
+				boots[r.Boot] = true
+			}
+			if !boots[boot1] || !boots[boot2] {
+				t.Errorf("deaths on record: %v, want both boots", boots)
 			}
 		})
 	})

@@ -17,9 +17,9 @@ const (
 )
 
 // hearing is the job for an incident that was just heard.
-func (e *Engine) hearing(k key, inc detect.Incident) *job {
+func (e *Engine) hearing(inc detect.Incident) *job {
 	j := e.newJob(inc)
-	j.key, j.do = k, j.hear
+	j.do = j.hear
 	j.log = e.log.With("source", inc.Source.String(), "boot", inc.Identity.Boot)
 	return j
 }
@@ -28,6 +28,12 @@ func (e *Engine) hearing(k key, inc detect.Incident) *job {
 func (j *job) hear(ctx context.Context) error {
 	if err := j.find(ctx); err != nil {
 		return err
+	}
+	if errors.Is(j.found, ErrNotFound) {
+		// The Node may be gone because another replica has cleaned it up already.
+		if done, err := j.onRecord(ctx); done || err != nil {
+			return err
+		}
 	}
 	d, err := j.secure(ctx)
 	switch {
@@ -47,10 +53,13 @@ func (j *job) secure(ctx context.Context) (Decision, error) {
 			return d, nil
 		}
 		if j.name == "" {
-			if !j.e.begin(j.recordName()) {
+			name := j.recordName()
+			if other := j.e.begin(name, j); other != nil {
+				j.rec.Name = name // where the rest of the trace goes
+				other.hearMore(j.inc)
 				return d, errElsewhere
 			}
-			j.name = j.recordName()
+			j.name = name
 		}
 		again, err := j.fence(ctx)
 		if err != nil || !again {
@@ -118,48 +127,6 @@ func (j *job) judge() Decision {
 		e.distrust.Add(v.Now, j.inc.Source.Addr(), d.Authority)
 	}
 	return d
-}
-
-// fence taints the Node as it was judged. Again tells that it changed meanwhile and was read anew.
-func (j *job) fence(ctx context.Context) (again bool, err error) {
-	if j.e.policy.DryRun || (j.node.Fenced && j.node.Mark.Record == j.name) {
-		return false, nil
-	}
-	yes := true
-	// An out-of-service taint of an earlier death is still ours to remove.
-	err = j.patchNode(ctx, fencing, NodePatch{Fence: &yes, Mark: j.mark(j.node.Mark.OutOfService)})
-	switch {
-	case err == nil:
-		j.ours = true
-		j.e.Observer.Fenced(j.e.Now().Sub(j.inc.Time))
-		j.step(StepFence, true, "node %s fenced", j.node.Name)
-	case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound):
-		return true, j.readNode(ctx, fencing)
-	case answered(err):
-		j.step(StepFence, false, "denied: %v", err)
-	default:
-		return false, err
-	}
-	return false, nil
-}
-
-// mark is what the Node is to carry beside the taints.
-func (j *job) mark(outOfService bool) *Mark {
-	reason := cmp.Or(firstLine(j.inc.Title), j.inc.Code)
-	return &Mark{Record: j.name, Boot: j.boot(), Reason: reason, OutOfService: outOfService}
-}
-
-// patchNode patches the Node as it was read.
-func (j *job) patchNode(ctx context.Context, u urgency, p NodePatch) error {
-	was, is := j.node, Node{}
-	err := j.try(ctx, u, "patch node", func(ctx context.Context) (err error) {
-		is, err = j.e.cluster.PatchNode(ctx, was, p)
-		return err
-	})
-	if err == nil {
-		j.node = is
-	}
-	return err
 }
 
 // weigh looks at the witnesses until the decision is final.

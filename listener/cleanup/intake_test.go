@@ -142,7 +142,7 @@ func TestPins(t *testing.T) {
 
 func TestCanariesOfManyNodes(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		const nodes = 1000
+		const nodes = 200
 		for i := 10; i < 10+nodes; i++ {
 			w.addNode(i, fmt.Sprint("boot ", i), "")
 		}

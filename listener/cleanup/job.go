@@ -27,12 +27,13 @@ var errElsewhere = errors.New("another job is at it")
 // job is the work on one incident. All its fields belong to its goroutine, which waits for API calls but makes none: it
 // stays free to show that it lives and to take in the rest of the trace.
 type job struct {
-	e    *Engine
-	log  *slog.Logger
-	do   func(ctx context.Context) error
-	key  key
-	name string               // what the job reserved with Engine.begin, if anything
-	more chan detect.Incident // the latest emission not taken in yet
+	e     *Engine
+	log   *slog.Logger
+	do    func(ctx context.Context) error
+	key   key                  // under which dispatch knows it
+	heard time.Time            // Incident.Time
+	name  string               // what the job reserved with Engine.begin, if anything
+	more  chan detect.Incident // the latest emission not taken in yet
 
 	inc     detect.Incident
 	found   error // what the last look-up of the Node answered
@@ -51,7 +52,7 @@ type job struct {
 }
 
 func (e *Engine) newJob(inc detect.Incident) *job {
-	return &job{e: e, log: e.log, inc: inc, more: make(chan detect.Incident, 1)}
+	return &job{e: e, log: e.log, key: keyOf(inc), heard: inc.Time, inc: inc, more: make(chan detect.Incident, 1)}
 }
 
 // run does the job and logs how it ended, unless it is only interrupted.
@@ -70,23 +71,44 @@ func (j *job) run(ctx context.Context) {
 	}
 }
 
-// hearMore gives the job a later emission of its incident. It has one caller and never blocks.
+// hearMore gives the job a later emission of its incident. It never blocks; the latest wins.
 func (j *job) hearMore(inc detect.Incident) {
-	select {
-	case <-j.more:
-	default:
+	for range 2 {
+		select {
+		case j.more <- inc:
+			return
+		default:
+		}
+		select {
+		case <-j.more:
+		default:
+		}
 	}
-	j.more <- inc
 }
 
-// unheard returns what hearMore brought too late, or what could not be written yet.
-func (j *job) unheard() (detect.Incident, bool) {
+// takeIn goes on with what a later emission knows better. One that is believed less is somebody else's words; one that
+// is believed more, because its record came through whole, proves more about who died.
+func (j *job) takeIn(later detect.Incident) {
+	was, is := Authority(j.inc, j.first), Authority(later, j.first)
+	if is < was {
+		return
+	}
+	if is == was {
+		later.Identity, later.Authority = j.inc.Identity, j.inc.Authority
+	}
+	later.Time = j.inc.Time
+	j.inc = later
+	j.dirty = j.dirty || later.Complete
+}
+
+// unheard takes in what came too late and reports whether any of it is not on record. The job must have ended.
+func (j *job) unheard() bool {
 	select {
 	case inc := <-j.more:
-		return inc, inc.Complete
+		j.takeIn(inc)
 	default:
-		return j.inc, j.dirty
 	}
+	return j.dirty
 }
 
 // attend waits for done and meanwhile does what cannot wait.
@@ -96,18 +118,11 @@ func (j *job) attend(ctx context.Context, done <-chan struct{}) error {
 		case <-done:
 			return context.Cause(ctx)
 		case inc := <-j.more:
-			j.inc = longer(j.inc, inc)
-			j.dirty = j.dirty || inc.Complete
+			j.takeIn(inc)
 		case <-j.tick.C:
 			j.beat(ctx)
 		}
 	}
-}
-
-// longer is the incident as first heard, with what a later emission knows better.
-func longer(first, later detect.Incident) detect.Incident {
-	later.Time, later.Identity, later.Authority = first.Time, first.Identity, first.Authority
-	return later
 }
 
 // sleep attends for d, or until ctx ends.

@@ -137,29 +137,6 @@ func (j *job) deleteNode(ctx context.Context) (string, error) {
 	}
 }
 
-// inService takes our out-of-service taint away. Nobody else ever would, and a node that comes back with it loses the
-// volumes of its new pods.
-func (j *job) inService(ctx context.Context) error {
-	no := false
-	for j.found == nil && j.node.Mark.Record == j.name && j.node.Mark.OutOfService {
-		err := j.patchNode(ctx, tidying, NodePatch{OutOfService: &no, Mark: j.mark(false)})
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound):
-			if err := j.readNode(ctx, keeping); err != nil {
-				return err
-			}
-		case answered(err):
-			j.log.Error("node left out of service", "node", j.node.Name, "err", err)
-			return nil
-		default:
-			return err
-		}
-	}
-	return nil
-}
-
 func (j *job) attachments(ctx context.Context) (n int, err error) {
 	err = j.try(ctx, tidying, "count attachments", func(ctx context.Context) (err error) {
 		n, err = j.e.cluster.Attachments(ctx, j.node.Name)

@@ -75,7 +75,7 @@ func (e *Engine) pinAll(ctx context.Context) {
 			results[i] = e.pin(ctx, batch[i])
 		})
 		for i, c := range batch {
-			k, result := key{c.src, c.id.Boot}, results[i]
+			k, result := key{src: c.src, boot: c.id.Boot}, results[i]
 			_, waits := waiting[k]
 			switch {
 			case result == "": // ctx ended
@@ -105,7 +105,7 @@ func (e *Engine) pinAll(ctx context.Context) {
 func (e *Engine) gather(c canary, waiting map[key]canary, known map[netip.Addr]Pin) (batch []canary) {
 	taken := map[key]bool{}
 	for {
-		k := key{c.src, c.id.Boot}
+		k := key{src: c.src, boot: c.id.Boot}
 		if _, waits := waiting[k]; !waits && !taken[k] && known[c.src] != (Pin{c.id.Boot, c.id.Gasp.Sum()}) {
 			taken[k] = true
 			batch = append(batch, c)

@@ -36,11 +36,11 @@ type Policy struct {
 
 	// NodeVerb is what becomes of the Node (node).
 	NodeVerb NodeVerb
-	// AwaitTimeout is how long after the gasp NodeAwait waits before it deletes (node.timeout).
+	// AwaitTimeout is how long after the gasp NodeAwait waits before it deletes.
 	AwaitTimeout time.Duration
 	// KeepPods is how long after the gasp Failed pods are kept for people to read. A Job's are never kept (pods.keep).
 	KeepPods time.Duration
-	// ControlPlane allows acting on control-plane nodes (control-plane).
+	// ControlPlane allows acting on control-plane nodes (controlPlane).
 	ControlPlane bool
 
 	// KeepRecords and KeepRecordsFor bound what is kept of finished records, by count and by age.
@@ -86,7 +86,7 @@ func (p Policy) Validate() error {
 	case p.NodeVerb != NodeDelete && p.NodeVerb != NodeAwait && p.NodeVerb != NodeAnnotate:
 		return fmt.Errorf("node: %q is none of delete, await, annotate", p.NodeVerb)
 	case p.NodeVerb == NodeAwait && p.AwaitTimeout <= 0:
-		return fmt.Errorf("node.timeout: %s is no time to come back in", p.AwaitTimeout)
+		return fmt.Errorf("await for %s: no node comes back in that time", p.AwaitTimeout)
 	case p.KeepPods < 0:
 		return fmt.Errorf("pods.keep: %s is negative", p.KeepPods)
 	case p.KeepRecords < 1:

@@ -34,7 +34,7 @@ func TestPolicyValidate(t *testing.T) {
 		{"more than all", func(p *Policy) { p.MaxPercent = 101 }, "limits.percent: 101 is not between 0 and 100"},
 		{"no window", func(p *Policy) { p.Window = 0 }, "limits.window: 0s is no time"},
 		{"an unknown verb", func(p *Policy) { p.NodeVerb = "reboot" }, `node: "reboot" is none of delete, await, annotate`},
-		{"await without patience", func(p *Policy) { p.NodeVerb, p.AwaitTimeout = NodeAwait, 0 }, "node.timeout: 0s is no time to come back in"},
+		{"await without patience", func(p *Policy) { p.NodeVerb, p.AwaitTimeout = NodeAwait, 0 }, "await for 0s: no node comes back in that time"},
 		{"negative keeping", func(p *Policy) { p.KeepPods = -time.Second }, "pods.keep: -1s is negative"},
 		{"no records", func(p *Policy) { p.KeepRecords = 0 }, "records kept: 0; at least 1 is needed"},
 		{

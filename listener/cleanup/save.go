@@ -124,13 +124,13 @@ func lengthen(r *Record, inc detect.Incident) bool {
 }
 
 // amendment is the job that adds the whole trace to a record after its own job has ended. Every replica that heard it
-// does so; the second finds nothing to add.
-func (e *Engine) amendment(record string, inc detect.Incident) *job {
+// does so; the second finds nothing to add. Who is believed less than the record may not add to it.
+func (e *Engine) amendment(p past, inc detect.Incident) *job {
 	j := e.newJob(inc)
 	j.do = func(ctx context.Context) error {
 		for {
-			r, err := j.readRecord(ctx, record)
-			if err != nil || !lengthen(&r, inc) {
+			r, err := j.readRecord(ctx, p.record)
+			if err != nil || p.authority < r.Authority || !lengthen(&r, inc) {
 				return err
 			}
 			err = j.try(ctx, keeping, "amend record", func(ctx context.Context) error {

@@ -2,7 +2,6 @@ package cleanup
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -17,7 +16,7 @@ const (
 func (j *job) carryOut(ctx context.Context, p Plan) error {
 	j.log.Info("plan", "record", p.Record, "node", p.Node, "steps", p)
 	for _, s := range p.Steps {
-		if done, _ := j.rec.stepDone(s.Name); done {
+		if done, _ := j.rec.stepDone(s.Name); done && s.Name != StepList {
 			continue
 		}
 		note, err := j.carryOutStep(ctx, p, s.Name)
@@ -62,23 +61,31 @@ func (j *job) carryOutStep(ctx context.Context, p Plan, name string) (note strin
 	return "", nil // fence and record: done before there was a plan, or denied for good
 }
 
-// list reads the node's pods.
+// list reads the node's pods. Without it nothing that follows would be right, so it does not take a denial for an answer.
 func (j *job) list(ctx context.Context, p Plan) (string, error) {
-	err := j.try(ctx, failing, "list pods", func(ctx context.Context) (err error) {
-		j.pods, err = j.e.cluster.Pods(ctx, p.Node)
-		return err
-	})
-	if err != nil && !errors.Is(err, ErrDenied) {
-		return "", err
-	}
-	if err != nil {
-		return fmt.Sprintf("denied: %v", err), nil
+	for {
+		err := j.try(ctx, failing, "list pods", func(ctx context.Context) (err error) {
+			j.pods, err = j.e.cluster.Pods(ctx, p.Node)
+			return err
+		})
+		if err == nil {
+			break
+		}
+		if !answered(err) {
+			return "", err
+		}
+		j.log.Error("cannot list pods", "node", p.Node, "err", err)
+		if err := j.sleep(ctx, longestPause); err != nil {
+			return "", err
+		}
 	}
 	count := [...]int{leave: 0, annotate: 0, fail: 0, failed: 0}
 	for _, pod := range j.pods {
 		count[careFor(pod, p.Record, p.Death.Time)]++
 	}
-	j.rec.PodsDone, j.rec.PodsTotal = count[failed], count[failed]+count[fail]
+	if done, _ := j.rec.stepDone(StepFail); !done { // else some may be deleted by now
+		j.rec.PodsDone, j.rec.PodsTotal = count[failed], count[failed]+count[fail]
+	}
 	return fmt.Sprintf("%d pods: %d to fail, %d failed before, %d to annotate, %d to leave alone",
 		len(j.pods), count[fail], count[failed], count[annotate], count[leave]), nil
 }
@@ -103,13 +110,22 @@ func (j *job) tell(p Plan) string {
 	return fmt.Sprintf("node and %d owners", len(told))
 }
 
-// expire deletes the kept pods when their time is over.
+// expire deletes the kept pods when their time is over. A node that comes back meanwhile is not kept waiting.
 func (j *job) expire(ctx context.Context, p Plan) (string, error) {
-	for now := j.e.Now(); now.Before(p.KeepTill) && j.back == ""; now = j.e.Now() {
+	for now := j.e.Now(); now.Before(p.KeepTill); now = j.e.Now() {
 		if err := j.sleep(ctx, min(p.KeepTill.Sub(now), returnEvery)); err != nil {
 			return "", err
 		}
 		if err := j.lookForReturn(ctx); err != nil {
+			return "", err
+		}
+		if j.back == "" {
+			continue
+		}
+		if j.found != nil {
+			break // PodGC takes every pod of a Node that is gone
+		}
+		if _, err := j.welcome(ctx); err != nil {
 			return "", err
 		}
 	}
@@ -164,33 +180,4 @@ func (j *job) rehearse(ctx context.Context) error {
 		return nil
 	}
 	return err
-}
-
-// unfence takes our taints and our mark off the Node, if the mark is still this job's.
-func (j *job) unfence(ctx context.Context) error {
-	no := false
-	for {
-		if err := j.readNode(ctx, keeping); err != nil {
-			return err
-		}
-		if j.found != nil || j.node.Mark.Record != j.name {
-			return nil
-		}
-		patch := NodePatch{Fence: &no, Mark: &Mark{}}
-		if j.node.Mark.OutOfService {
-			patch.OutOfService = &no
-		}
-		err := j.patchNode(ctx, keeping, patch)
-		switch {
-		case err == nil:
-			j.log.Info("unfenced", "record", j.name, "node", j.node.Name)
-			return nil
-		case errors.Is(err, ErrConflict):
-		case answered(err):
-			j.log.Error("node not unfenced", "node", j.node.Name, "err", err)
-			return nil
-		default:
-			return err
-		}
-	}
 }

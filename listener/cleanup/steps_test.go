@@ -100,6 +100,12 @@ func TestNodeComesBackDuringTheCleanup(t *testing.T) {
 			time.Sleep(time.Duration(nth) * time.Second) // one after the other
 			if nth == 3 {                                // two are failed, then the kubelet is up
 				w.reboots(1, boot2)
+				w.set(func() { // it has read its pods, and restarted none of them yet
+					for k, p := range w.pods {
+						p.Started = p.Created
+						w.pods[k] = p
+					}
+				})
 			}
 			return nil
 		}}
@@ -233,8 +239,9 @@ func TestForeignOutOfServiceTaintStays(t *testing.T) {
 }
 
 func TestKeptPods(t *testing.T) {
-	for _, verb := range []NodeVerb{NodeDelete, NodeAwait, NodeAnnotate} {
-		t.Run(string(verb), func(t *testing.T) {
+	for i, verb := range []NodeVerb{NodeDelete, NodeAwait, NodeAnnotate, NodeDelete, NodeAwait, NodeAnnotate} {
+		comesBack := i >= 3
+		t.Run(fmt.Sprintf("%s, node comes back %v", verb, comesBack), func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				w.populate("n1")
 				w.panics(1)
@@ -242,7 +249,15 @@ func TestKeptPods(t *testing.T) {
 				p.NodeVerb, p.KeepPods = verb, 5*time.Minute
 				e, _ := run(t, p, w, "a")
 				offer(t, w, gasp(1, boot1, gaspOf1), e)
-				pass(4 * time.Minute)
+				pass(2 * time.Minute)
+				if comesBack {
+					w.reboots(1, boot2)
+					pass(10 * time.Second)
+					if n := w.node("n1"); n.Fenced {
+						t.Error("the node is back and kept waiting for the pods' sake")
+					}
+				}
+				pass(2 * time.Minute)
 				left := func() (names []string) {
 					w.set(func() {
 						for _, p := range w.pods {
@@ -314,21 +329,30 @@ func TestDenials(t *testing.T) {
 	}
 }
 
-func TestClaimDeniedIsMended(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
-		pods := w.populate("n1")
-		w.panics(1)
-		until := time.Now().Add(time.Minute)
-		e, _ := run(t, DefaultPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
-			if call == "CreateRecord" && time.Now().Before(until) {
-				return ErrDenied
-			}
-			return nil
-		}}, "a")
-		offer(t, w, gasp(1, boot1, gaspOf1), e)
-		pass(2 * time.Minute)
-		w.cleanedOnce(pods)
-	})
+// Without claim and list nothing is right; people mend rights.
+func TestDenialsThatAreWaitedOut(t *testing.T) {
+	for _, denied := range []string{"CreateRecord", "Pods"} {
+		t.Run(denied, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				pods := w.populate("n1")
+				w.panics(1)
+				until := time.Now().Add(time.Minute)
+				e, _ := run(t, DefaultPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
+					if call == denied && time.Now().Before(until) {
+						return ErrDenied
+					}
+					return nil
+				}}, "a")
+				offer(t, w, gasp(1, boot1, gaspOf1), e)
+				pass(50 * time.Second)
+				if w.failed() > 0 || w.node("n1").Name == "" {
+					t.Error("acted without")
+				}
+				pass(time.Minute)
+				w.cleanedOnce(pods)
+			})
+		})
+	}
 }
 
 func TestDryRun(t *testing.T) {

@@ -77,7 +77,7 @@ func (e *Engine) scan(ctx context.Context, r *roster) {
 
 // order gives dispatch a job, unless one of that name is at work.
 func (e *Engine) order(ctx context.Context, name string, j *job) {
-	if !e.begin(name) {
+	if e.begin(name, j) != nil {
 		return
 	}
 	j.name = name
