@@ -58,8 +58,9 @@ type file struct {
 	Pods struct {
 		Keep duration `yaml:"keep"`
 	} `yaml:"pods"`
-	ControlPlane bool   `yaml:"controlPlane"`
-	Rules        []rule `yaml:"rules"`
+	NodeTimeout  duration `yaml:"nodeTimeout"`
+	ControlPlane bool     `yaml:"controlPlane"`
+	Rules        []rule   `yaml:"rules"`
 	Ship         struct {
 		To shipTo `yaml:"to"`
 	} `yaml:"ship"`
@@ -130,7 +131,7 @@ func ParseConfig(path string, b []byte) (Config, error) {
 		from duration
 	}{
 		{&p.Corroborate, f.Act.Corroborate}, {&p.Distrust, f.Act.Distrust},
-		{&p.Window, f.Limits.Window}, {&p.KeepPods, f.Pods.Keep},
+		{&p.Window, f.Limits.Window}, {&p.KeepPods, f.Pods.Keep}, {&p.AwaitTimeout, f.NodeTimeout},
 	} {
 		if d.from.set {
 			*d.to = d.from.Duration

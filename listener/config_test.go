@@ -79,6 +79,7 @@ cluster: kubernetes
 act: {at: boot, corroborate: 20s, distrust: 1m}
 limits: {nodes: 3, percent: 0, window: 1h}
 node: await
+nodeTimeout: 20m
 pods: {keep: 5m}
 annotations: {reason: pod.titus.netflix.com/pod-termination-reason}
 ship: {to: stdout}
@@ -95,7 +96,7 @@ rules:
 	p := c.Policy
 	if !c.Kubernetes || p.ActAt != detect.Boot || p.Corroborate != 20*time.Second || p.Distrust != time.Minute ||
 		p.MaxNodes != 3 || p.MaxPercent != 0 || p.Window != time.Hour || p.NodeVerb != cleanup.NodeAwait ||
-		p.KeepPods != 5*time.Minute || c.Annotations.Reason != "pod.titus.netflix.com/pod-termination-reason" ||
+		p.KeepPods != 5*time.Minute || p.AwaitTimeout != 20*time.Minute || c.Annotations.Reason != "pod.titus.netflix.com/pod-termination-reason" ||
 		len(c.Listen) != 2 || c.Ship != Stdout {
 		t.Errorf("config %+v", c)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,8 +15,9 @@ import (
 	"github.com/lastgasp/lastgasp/configurator"
 )
 
-// version is set by the linker: -X main.version=v1.2.3.
-var version = "dev"
+// Set by the linker: -X main.version=v1.2.3 -X main.commit=0123456789ab. Without it the build information tells the
+// commit.
+var version, commit = "devel", ""
 
 // command is one invocation.
 type command struct {
@@ -75,15 +77,15 @@ func (c *command) root() *cobra.Command {
 
 // versionLine says what this binary was built from.
 func versionLine() string {
-	commit := "unknown"
-	if info, ok := debug.ReadBuildInfo(); ok {
+	commit := commit
+	if info, ok := debug.ReadBuildInfo(); ok && commit == "" {
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {
 				commit = s.Value
 			}
 		}
 	}
-	return fmt.Sprintf("%s (commit %s, %s)", version, commit, runtime.Version())
+	return fmt.Sprintf("%s (commit %s, %s)", version, cmp.Or(commit, "unknown"), runtime.Version())
 }
 
 // load reads the configuration.

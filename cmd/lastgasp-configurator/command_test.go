@@ -78,7 +78,7 @@ func TestUsage(t *testing.T) {
 		stderr       string // contains
 	}{
 		{name: "help says what exit codes mean", args: []string{"--help"}, stdout: "3  listener endpoint or next hop cannot be resolved"},
-		{name: "the version says what it was built from", args: []string{"--version"}, stdout: "lastgasp-configurator version dev (commit "},
+		{name: "the version says what it was built from", args: []string{"--version"}, stdout: "lastgasp-configurator version devel (commit "},
 		{name: "an unknown command", args: []string{"aply"}, code: 2, stderr: `unknown command "aply"`},
 		{name: "an unknown flag", args: []string{"apply", "--force"}, code: 2, stderr: "unknown flag: --force"},
 		{name: "an argument too many", args: []string{"status", "now"}, code: 2, stderr: "lastgasp-configurator: run it with --help for usage"},

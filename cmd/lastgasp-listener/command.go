@@ -32,7 +32,7 @@ Exit codes: 0 done; 1 failed; 2 usage or config.`,
 		Example: `  lastgasp-listener run               # listen on UDP port 6666
   lastgasp-listener nodes             # whom could it hear dying?
   dmesg | lastgasp-listener replay --format=log -`,
-		Version:       fmt.Sprintf("%s commit %s %s", version, commit, runtime.Version()),
+		Version:       fmt.Sprintf("%s (commit %s, %s)", version, commit, runtime.Version()),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -43,7 +43,7 @@ Exit codes: 0 done; 1 failed; 2 usage or config.`,
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetVersionTemplate("lastgasp-listener {{.Version}}\n")
+	root.SetVersionTemplate("lastgasp-listener version {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVar(&configFile, "config", listener.DefaultConfigFile, "config file")
 	root.AddCommand(runCommand(&configFile), replayCommand(&configFile), nodesCommand(&configFile))
