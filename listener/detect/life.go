@@ -26,7 +26,6 @@ type life struct {
 	source   *Source
 	extended bool
 	id       netconsole.Identity
-	begun    bool // all there is of it is the beginning of a record, without what it says of its identity
 	clock    clock
 	kept     uint64 // 1 + the sequence number of the record kept last (extended format)
 	ring     ring
@@ -61,7 +60,7 @@ func (l *life) push(now time.Time, r *netconsole.Record, emit func(Incident)) {
 	}
 	judged := l.judges(r)
 	if !r.Partial {
-		l.begun, l.kept = false, r.Seq+1
+		l.kept = r.Seq + 1
 		l.keep(now, r, judged, emit)
 	}
 	if judged {
@@ -160,7 +159,7 @@ func (l *life) found(now time.Time, r *netconsole.Record, rule *Rule, at []int, 
 	if verdict == Oops && l.source.panicOnOops {
 		verdict = Dying
 	}
-	if r.Partial && verdict == Sick {
+	if r.Partial && verdict < Dying {
 		return // it comes again, whole
 	}
 	if l.death != nil {

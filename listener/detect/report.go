@@ -28,8 +28,9 @@ type report struct {
 	verdict Verdict
 	code    string
 
-	id      netconsole.Identity // of the deciding record, like at, uptime and release
+	id      netconsole.Identity // of the deciding record, like at, seq, uptime and release
 	at      time.Time
+	seq     uint64
 	uptime  time.Duration
 	release string
 
@@ -79,7 +80,7 @@ func (rep *report) end(now time.Time) {
 
 // decided notes the record that decides about the incident.
 func (rep *report) decided(now time.Time, r *netconsole.Record) {
-	rep.id, rep.at, rep.uptime, rep.release = r.Identity(), now, r.Uptime, r.Release
+	rep.id, rep.at, rep.seq, rep.uptime, rep.release = r.Identity(), now, r.Seq, r.Uptime, r.Release
 	if rep.release != "" {
 		return
 	}

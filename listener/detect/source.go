@@ -24,6 +24,7 @@ type Source struct {
 	table *table
 	addr  netip.AddrPort
 	lives []*life // the one heard last is last
+	begun *life   // the death told of by the beginning of a record, until the record is whole; nil if none
 
 	panicOnOops, kdump bool
 }
@@ -49,11 +50,21 @@ func (s *Source) SetFatal(panicOnOops, kdump bool) {
 //
 // A record that kills is emitted at once, as an Incident that is not Complete; when the source has fallen silent it is
 // emitted once more, with the whole trace and its final names. In between it is emitted again if a record proves more
-// about who died. An oops is emitted the same way, and as dying if it escalates. Sick reports are emitted when they are
-// over, Complete, no more than once in ten minutes each, and no more than 16 of them in that time.
+// about who died, or was Partial and is whole now. An oops is emitted the same way, but not for a Partial record, and as
+// dying if it escalates. Sick reports are emitted when they are over, Complete, no more than once in ten minutes each,
+// and no more than 16 of them in that time.
 func (s *Source) Push(now time.Time, r *netconsole.Record, emit func(Incident)) {
 	s.Flush(now, emit)
-	s.life(r, emit).push(now, r, emit)
+	if r.Partial && r.Identity().Gasp == "" {
+		s.alarm(now, r, emit)
+		return
+	}
+	l := s.life(r, emit)
+	l.push(now, r, emit)
+	if b := s.begun; b != nil && b.extended == r.Extended && b.report.seq == r.Seq && b.report.uptime == r.Uptime &&
+		l.report != nil && l.report.verdict == Dying {
+		s.begun = nil // and is told as what it is
+	}
 }
 
 // Flush completes the incidents that are due.
@@ -62,6 +73,10 @@ func (s *Source) Flush(now time.Time, emit func(Incident)) {
 		if l.report != nil && !l.report.due.After(now) {
 			l.complete(emit)
 		}
+	}
+	if s.begun != nil && !s.begun.report.due.After(now) {
+		s.begun.complete(emit)
+		s.begun = nil
 	}
 }
 
@@ -72,6 +87,9 @@ func (s *Source) Deadline() time.Time {
 		if l.report != nil && (t.IsZero() || l.report.due.Before(t)) {
 			t = l.report.due
 		}
+	}
+	if s.begun != nil && (t.IsZero() || s.begun.report.due.Before(t)) {
+		t = s.begun.report.due
 	}
 	return t
 }
@@ -113,23 +131,55 @@ func (s *Source) life(r *netconsole.Record, emit func(Incident)) *life {
 		}
 	}
 
-	for i, l := range s.lives {
-		if l.extended && l.begun && l.clock.seq == r.Seq && l.clock.uptime == r.Uptime {
-			// The rest of the record that this life began with.
-			l.id, l.begun = id, false
-			return s.heard(i)
-		}
-	}
-
 	if len(s.lives) == maxLives {
 		if s.lives[0].report != nil {
 			s.lives[0].complete(emit)
 		}
 		s.lives = slices.Delete(s.lives, 0, 1)
 	}
-	l := &life{source: s, extended: r.Extended, id: id, begun: r.Partial}
+	l := &life{source: s, extended: r.Extended, id: id}
 	s.lives = append(s.lives, l)
 	return l
+}
+
+// alarm tells of a death that the beginning of a record speaks of. Whose it is only the whole record proves, so that the
+// beginning is judged by a copy of the life it seems to belong to, claims no more than it does itself, and leaves the
+// life as it was. The whole record follows within netconsole.Patience and is judged as if nothing had come before.
+func (s *Source) alarm(now time.Time, r *netconsole.Record, emit func(Incident)) {
+	if s.begun != nil && !stronger(r.Identity(), s.begun.report.id) {
+		return
+	}
+	l := s.seems(r)
+	told := false
+	l.push(now, r, func(inc Incident) {
+		if !inc.Complete { // what is complete is the life's own to tell
+			told = true
+			emit(inc)
+		}
+	})
+	if told {
+		l.ring = ring{} // the life goes on writing to it
+		l.report.due = now.Add(2 * netconsole.Patience)
+		s.begun = l
+	}
+}
+
+// seems copies the life heard last that the beginning of a record does not contradict, or makes a new one.
+func (s *Source) seems(r *netconsole.Record) *life {
+	id := r.Identity()
+	for _, l := range slices.Backward(s.lives) {
+		if l.extended != r.Extended || id.Boot != "" && id.Boot != l.id.Boot {
+			continue
+		}
+		c := *l
+		c.told = slices.Clone(l.told)
+		if l.report != nil {
+			rep := *l.report
+			c.report = &rep
+		}
+		return &c
+	}
+	return &life{source: s, extended: r.Extended, id: id}
 }
 
 // heard makes the life at i the one heard last.
