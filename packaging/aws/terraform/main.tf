@@ -1,0 +1,222 @@
+# lastgasp on AWS: where nodes find their listeners, the reload of every node when that moves, and the security groups.
+# The same as ../cloudformation.yaml.
+
+terraform {
+  required_version = ">= 1.5"
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 5.0"
+    }
+  }
+}
+
+data "aws_caller_identity" "this" {}
+data "aws_partition" "this" {}
+data "aws_region" "this" {}
+
+locals {
+  region = data.aws_region.this.id
+  here   = "${local.region}:${data.aws_caller_identity.this.account_id}"
+  ssm    = "arn:${data.aws_partition.this.partition}:ssm:${local.here}"
+}
+
+# An address is no secret: a String, so that booting does not depend on KMS. The node checks it again.
+resource "aws_ssm_parameter" "endpoint" {
+  name            = "/lastgasp/${local.region}/endpoint"
+  description     = "Where this Region's nodes find lastgasp-listener."
+  type            = "String"
+  value           = var.listener_endpoint
+  allowed_pattern = "^[A-Za-z0-9.:\\[\\]-]+:[0-9]+(,[A-Za-z0-9.:\\[\\]-]+:[0-9]+)*$"
+}
+
+# For the nodes' role.
+resource "aws_iam_policy" "node" {
+  name_prefix = "lastgasp-node-"
+  description = "lastgasp-configurator reads where its listeners are."
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect   = "Allow"
+      Action   = "ssm:GetParameters"
+      Resource = "${local.ssm}:parameter/lastgasp/*"
+    }]
+  })
+}
+
+# The one command there is: whoever may send this document may reload, and nothing else.
+resource "aws_ssm_document" "reload" {
+  name            = "lastgasp-reload"
+  document_type   = "Command"
+  document_format = "YAML"
+  target_type     = "/AWS::EC2::Instance"
+  content = yamlencode({
+    schemaVersion = "2.2"
+    description   = "Looks the listeners up anew, arms them, and fails if one does not acknowledge."
+    mainSteps = [{
+      name   = "reload"
+      action = "aws:runShellScript"
+      inputs = {
+        timeoutSeconds = "120"
+        runCommand     = ["systemctl reload lastgasp-configurator.service"]
+      }
+    }]
+  })
+}
+
+# Between the rule and the command, since a rule cannot say MaxErrors, whose default is 0: the first node whose reload
+# fails would keep all others from theirs.
+resource "aws_ssm_document" "fleet" {
+  name            = "lastgasp-reload-fleet"
+  document_type   = "Automation"
+  document_format = "YAML"
+  content = yamlencode({
+    schemaVersion = "0.3"
+    description   = "Reloads lastgasp-configurator on every node with the tag lastgasp=node, 50 at a time (SSM answers 40 look-ups a second)."
+    assumeRole    = aws_iam_role.fleet.arn
+    mainSteps = [{
+      name   = "reload"
+      action = "aws:runCommand"
+      inputs = {
+        DocumentName   = aws_ssm_document.reload.name
+        Targets        = [{ Key = "tag:lastgasp", Values = ["node"] }]
+        MaxConcurrency = "50"
+        MaxErrors      = "100%"
+        TimeoutSeconds = 600
+      }
+    }]
+  })
+}
+
+resource "aws_iam_role" "fleet" {
+  name_prefix = "lastgasp-fleet-"
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Principal = { Service = "ssm.amazonaws.com" }
+      Action    = "sts:AssumeRole"
+      Condition = { StringEquals = { "aws:SourceAccount" = data.aws_caller_identity.this.account_id } }
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "fleet" {
+  name = "reload"
+  role = aws_iam_role.fleet.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Effect   = "Allow"
+        Action   = "ssm:SendCommand"
+        Resource = "${local.ssm}:document/${aws_ssm_document.reload.name}"
+      },
+      {
+        Effect    = "Allow"
+        Action    = "ssm:SendCommand"
+        Resource  = "arn:${data.aws_partition.this.partition}:ec2:${local.here}:instance/*"
+        Condition = { StringEquals = { "ssm:resourceTag/lastgasp" = "node" } }
+      },
+      {
+        Effect   = "Allow" # these know no resources
+        Action   = ["ssm:DescribeInstanceInformation", "ssm:ListCommands", "ssm:ListCommandInvocations"]
+        Resource = "*"
+      },
+    ]
+  })
+}
+
+# "Best effort", AWS says: an event may be lost, so lastgasp-configurator-watch also looks once an hour.
+resource "aws_cloudwatch_event_rule" "endpoint_changed" {
+  name_prefix = "lastgasp-endpoint-changed-"
+  description = "A parameter below /lastgasp/ names other listeners."
+  event_pattern = jsonencode({
+    source      = ["aws.ssm"]
+    detail-type = ["Parameter Store Change"]
+    detail = {
+      name      = [{ prefix = "/lastgasp/" }]
+      operation = ["Create", "Update", "LabelParameterVersion"]
+    }
+  })
+}
+
+resource "aws_cloudwatch_event_target" "reload" {
+  rule     = aws_cloudwatch_event_rule.endpoint_changed.name
+  arn      = "${local.ssm}:automation-definition/${aws_ssm_document.fleet.name}:$DEFAULT"
+  role_arn = aws_iam_role.rule.arn
+  retry_policy {
+    maximum_event_age_in_seconds = 3600
+    maximum_retry_attempts       = 20
+  }
+}
+
+resource "aws_iam_role" "rule" {
+  name_prefix = "lastgasp-rule-"
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Principal = { Service = "events.amazonaws.com" }
+      Action    = "sts:AssumeRole"
+      Condition = { StringEquals = { "aws:SourceAccount" = data.aws_caller_identity.this.account_id } }
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "rule" {
+  name = "start"
+  role = aws_iam_role.rule.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Effect   = "Allow"
+        Action   = "ssm:StartAutomationExecution"
+        Resource = "${local.ssm}:automation-definition/${aws_ssm_document.fleet.name}:*"
+      },
+      {
+        Effect    = "Allow"
+        Action    = "iam:PassRole"
+        Resource  = aws_iam_role.fleet.arn
+        Condition = { StringEquals = { "iam:PassedToService" = "ssm.amazonaws.com" } }
+      },
+    ]
+  })
+}
+
+resource "aws_security_group" "listener" {
+  name_prefix = "lastgasp-listener-"
+  description = "lastgasp-listener"
+  vpc_id      = var.vpc_id
+  ingress {
+    description     = "netconsole, canaries"
+    protocol        = "udp"
+    from_port       = 6666
+    to_port         = 6666
+    security_groups = [var.node_security_group_id]
+  }
+  ingress {
+    description = "probes and metrics"
+    protocol    = "tcp"
+    from_port   = 9666
+    to_port     = 9666
+    cidr_blocks = [var.health_check_cidr]
+  }
+  # Terraform takes AWS's rule for everything outbound away; a listener beside the cluster needs the API server.
+  egress {
+    protocol    = "-1"
+    from_port   = 0
+    to_port     = 0
+    cidr_blocks = ["0.0.0.0/0"]
+  }
+}
+
+output "node_policy_arn" {
+  description = "Attach it to the nodes' role."
+  value       = aws_iam_policy.node.arn
+}
+
+output "listener_security_group_id" {
+  value = aws_security_group.listener.id
+}

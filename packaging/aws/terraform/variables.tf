@@ -1,0 +1,22 @@
+variable "listener_endpoint" {
+  type        = string
+  description = "Listeners as host:port, separated by commas."
+  validation {
+    condition     = can(regex("^[A-Za-z0-9.:\\[\\]-]+:[0-9]+(,[A-Za-z0-9.:\\[\\]-]+:[0-9]+)*$", var.listener_endpoint))
+    error_message = "listener_endpoint is not host:port; write it like 10.0.2.10:6666 or [fd00::10]:6666."
+  }
+}
+
+variable "vpc_id" {
+  type = string
+}
+
+variable "node_security_group_id" {
+  type        = string
+  description = "The nodes' security group, in the same Region (references do not cross Regions)."
+}
+
+variable "health_check_cidr" {
+  type        = string
+  description = "From where the load balancer and who scrapes metrics reach TCP 9666."
+}
