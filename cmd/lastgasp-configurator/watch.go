@@ -21,7 +21,7 @@ func (c *command) watch() *cobra.Command {
 pass within two seconds; every canary.interval everything is proved anew. SIGHUP asks for a pass that looks the listeners
 up again. When it ends the targets stay armed.
 
-Under systemd (Type=notify) it is ready after the first pass that was proved, and its status is one honest line.`,
+To systemd it says READY after the first pass that was proved, and its status is one honest line.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			reload := make(chan os.Signal, 1)
