@@ -8,7 +8,7 @@ LDFLAGS    := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 GO         := go
 export CGO_ENABLED ?= 0
 
-FUZZTIME   ?= 5s
+FUZZTIME   ?= 20000x
 
 .PHONY: build check format vet staticcheck pure fuzz live e2e test demo clean
 
@@ -32,7 +32,7 @@ pure: ## tests that touch nothing but memory
 
 fuzz: ## every fuzz target for FUZZTIME, on its kept corpus and on
 	@grep -rl --include='*_test.go' '^func Fuzz' cmd configurator listener | xargs -n1 dirname | sort -u | while read -r dir; do \
-		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z]+)\(.*/\1/p' $$dir/*_test.go); do \
+		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/p' $$dir/*_test.go); do \
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "./$$dir" </dev/null; \
 		done; \
 	done

@@ -40,7 +40,7 @@ type heard struct {
 	at     time.Time
 	canary netconsole.Canary
 	seq    uint64 // of its record
-	proof  bool   // it came with a gasp
+	gasp   string // SHA-256 of the secret it came with, empty if none
 }
 
 // NodeCover is one row of `lastgasp-listener nodes`.
@@ -70,9 +70,9 @@ func (c *Coverage) heard(now time.Time, from netip.Addr, h heard) (fresh bool) {
 	}
 	old, known := c.byAddr[from]
 	switch {
-	case known && old.proof && !h.proof && now.Sub(old.at) <= silentAfter:
+	case known && old.gasp != "" && h.gasp == "" && now.Sub(old.at) <= silentAfter:
 		return false
-	case known && old.proof && h.proof && h.canary.Boot == old.canary.Boot && h.seq <= old.seq:
+	case known && h.gasp != "" && h.gasp == old.gasp && h.canary.Boot == old.canary.Boot && h.seq <= old.seq:
 		return false
 	case !known && len(c.byAddr) >= maxSources && !c.sweep(now):
 		return false

@@ -52,3 +52,17 @@ func TestCoverageIsBounded(t *testing.T) {
 		t.Errorf("%d addresses an hour later, want the new one alone", len(c.byAddr))
 	}
 }
+
+// A made-up secret with a sequence number from the far future must not make the node's own canaries look old.
+func TestForgedCanaryDoesNotSilenceTheNode(t *testing.T) {
+	c := new(Coverage)
+	c.heard(epoch, nodeA.Addr(), heard{canary: canaryA(true), gasp: "own", seq: 100})
+	c.heard(epoch, nodeA.Addr(), heard{canary: canaryA(true), gasp: "made up", seq: 1 << 63})
+	later := epoch.Add(time.Hour)
+	if !c.heard(later, nodeA.Addr(), heard{canary: canaryA(true), gasp: "own", seq: 200}) {
+		t.Error("the node's own canary proves nothing any more")
+	}
+	if row := c.Report(later, nil)[0]; row.Cover != Covered {
+		t.Errorf("the node is %s: %s", row.Cover, row.Why)
+	}
+}

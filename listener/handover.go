@@ -54,7 +54,7 @@ func (h *handover) offer(now time.Time, src *source, inc detect.Incident) {
 	switch last := src.newest; {
 	case last != nil && supersedes(inc, last.inc):
 		h.put(last, inc)
-	case src.waiting >= maxPerSource:
+	case src.waiting >= maxPerSource && (inc.Verdict != detect.Dying || last.inc.Verdict == detect.Dying):
 		// The oldest ones are the alarms; what is least missed is the finding before the newest.
 		h.metrics.IncidentsDropped.Inc()
 		if inc.Verdict >= last.inc.Verdict {

@@ -2,6 +2,7 @@ package listener
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -56,6 +57,9 @@ func (l *Listener) Listen(ctx context.Context) error {
 				break // every further socket would get a port of its own
 			}
 		}
+	}
+	if len(l.sockets) == 0 {
+		return errors.New("listen: no address")
 	}
 	return nil
 }

@@ -103,7 +103,7 @@ func (s *shard) canary(r *netconsole.Record, c netconsole.Canary) {
 	}
 	s.table.prove(s.src)
 	s.src.claim(claim{id.Boot, id.Gasp, r.Seq, c.Facts.PanicOnOops, c.Facts.Kdump})
-	if !s.coverage.heard(s.now, addr, heard{canary: c, seq: r.Seq, proof: id.Gasp != ""}) {
+	if !s.coverage.heard(s.now, addr, heard{canary: c, seq: r.Seq, gasp: id.Gasp.Sum()}) {
 		s.metrics.CanariesRepeated.Inc()
 	}
 	if id.Gasp != "" && !s.sink.Canary(addr, id, s.now) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -163,15 +164,24 @@ func tainted(n *corev1.Node) bool {
 
 func mirror(p *corev1.Pod) bool { return p.Annotations[corev1.MirrorPodAnnotationKey] != "" }
 
+// steps of a cleanup, in order.
+var steps = []string{"fence", "record", "list", "fail", "tell", "detach", "delete", "node"}
+
 // Check says what of the promise was not kept, nil if all was.
 func (d Death) Check() error {
+	var done []string
+	for _, step := range d.Record.Status.Steps {
+		if step.Done {
+			done = append(done, step.Name)
+		}
+	}
 	for _, promise := range []struct {
 		kept bool
 		what string
 	}{
-		{!d.Fenced.After(d.PodsFailed), "the node was fenced after its pods had failed"},
+		// The record tells the order; what separate watches show may overtake each other.
+		{slices.Equal(done, steps), fmt.Sprintf("its steps were %v, want %v", done, steps)},
 		{!d.PodsFailed.After(d.PodsGone), "pods were deleted before all had failed"},
-		{!d.PodsFailed.After(d.NodeGone), "the Node was deleted before its pods had failed"},
 		{d.Told.Status.Phase == corev1.PodFailed && d.Told.Status.Reason == "KernelPanic", "the pod's status does not say KernelPanic"},
 		{d.Policy.Failed == 0, "the Job with a podFailurePolicy paid for the death"},
 		{d.Plain.Failed == 1, "the Job without a podFailurePolicy did not count the death once"},

@@ -1,8 +1,10 @@
 package story
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -41,13 +43,31 @@ func (w *World) Explain(s lab.Scope) {
 	}
 }
 
-// Records lists the KernelPanics by name.
-func (w *World) Records(ctx context.Context) ([]string, error) {
-	out, err := w.Cluster.Kubectl(ctx, "get", "kernelpanics", "--output=name")
+// Heard is how many datagrams the listener has received so far.
+func (w *World) Heard(ctx context.Context) (n int, err error) {
+	const metric = "lastgasp_datagrams_total "
+	err = w.Net.Listener.Do(func() error {
+		conn, err := net.Dial("tcp", "127.0.0.1:9666")
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if deadline, ok := ctx.Deadline(); ok {
+			conn.SetDeadline(deadline)
+		}
+		fmt.Fprint(conn, "GET /metrics HTTP/1.0\r\n\r\n")
+		for lines := bufio.NewScanner(conn); lines.Scan(); {
+			if value, ok := strings.CutPrefix(lines.Text(), metric); ok {
+				_, err := fmt.Sscan(value, &n)
+				return err
+			}
+		}
+		return fmt.Errorf("there is no %s", metric)
+	})
 	if err != nil {
-		return nil, fmt.Errorf("list KernelPanics: %w", err)
+		return 0, fmt.Errorf("ask the listener for its metrics: %w", err)
 	}
-	return strings.Fields(out), nil
+	return n, nil
 }
 
 // AwaitLease waits until the node's kubelet has renewed its Lease once, ten seconds into its life: what cannot be pinned

@@ -3,6 +3,7 @@ package cleanup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -17,8 +18,11 @@ var (
 	ErrExists = errors.New("already exists")
 	// ErrConflict: the object changed since it was read (409, or 422 for another UID); read again and decide again.
 	ErrConflict = errors.New("changed since it was read")
-	// ErrDenied: the API server refuses on principle (403, or an admission policy); repeating does not help.
+	// ErrDenied: the API server refuses on principle; repeating does not help.
 	ErrDenied = errors.New("denied")
+	// ErrForbidden is an ErrDenied for want of a right (403). An API server that has just started says so of everything
+	// until it has read its RBAC rules, so it is believed only when it has said so for a while.
+	ErrForbidden = fmt.Errorf("%w: no right to", ErrDenied)
 )
 
 // Cluster is all that cleanup needs of Kubernetes, at cleanup's own verbs. Reads are live and consistent unless their

@@ -14,6 +14,8 @@ import (
 const (
 	firstPause   = 100 * time.Millisecond // before a fault is tried again, doubled up to
 	longestPause = 5 * time.Second
+	// forbiddenFor is how long an API server must go on forbidding a call to be believed.
+	forbiddenFor = 30 * time.Second
 	// heartbeat is how often an owner shows that it lives. One record speaks for all records of a replica.
 	heartbeat = 2 * time.Second
 )
@@ -149,6 +151,7 @@ func (j *job) each(ctx context.Context, u urgency, what string, n int, do func(c
 	for i := range todo {
 		todo[i] = i
 	}
+	began := j.e.Now()
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		done := j.e.calls.submit(ctx, u, len(todo), func(ctx context.Context, i int) {
 			answers[todo[i]] = do(ctx, todo[i])
@@ -156,7 +159,10 @@ func (j *job) each(ctx context.Context, u urgency, what string, n int, do func(c
 		if err := j.attend(ctx, done); err != nil {
 			return nil, err
 		}
-		todo = slices.DeleteFunc(todo, func(i int) bool { return answered(answers[i]) })
+		todo = slices.DeleteFunc(todo, func(i int) bool {
+			early := errors.Is(answers[i], ErrForbidden) && j.e.Now().Sub(began) < forbiddenFor
+			return answered(answers[i]) && !early
+		})
 		if len(todo) == 0 {
 			return answers, nil
 		}

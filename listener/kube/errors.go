@@ -40,8 +40,9 @@ func sentinel(err error) error {
 		return cleanup.ErrExists
 	case apierrors.IsConflict(err), otherUID(err):
 		return cleanup.ErrConflict
-	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err),
-		apierrors.IsRequestEntityTooLargeError(err):
+	case apierrors.IsForbidden(err):
+		return cleanup.ErrForbidden
+	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
 		return cleanup.ErrDenied
 	}
 	return nil
