@@ -22,7 +22,8 @@ var ErrUnproved = errors.New("not acknowledged")
 
 // Netconsole is the kernel's side of a pass. target.Dir is the real one.
 type Netconsole interface {
-	Support() (target.Support, error)
+	Seen() (s target.Support, sure bool, err error) // changes nothing
+	Support() (target.Support, error)               // under the lock only
 	List() ([]target.State, error)
 	Arm(target.Spec) (target.State, error)
 	Disarm(name string) error
@@ -68,11 +69,26 @@ type Draft struct {
 // Draft finds and resolves everything and compares it with what the kernel has. It changes nothing. The error names
 // each listener that cannot be reached; the draft holds the others.
 func (c *Configurator) Draft(ctx context.Context) (Draft, error) {
-	return c.draft(ctx, nil, c.Root.gasp)
+	return c.draft(ctx, nil, c.Root.gasp, func() (target.Support, error) { return c.support(ctx) })
 }
 
-// draft is Draft with the listeners known already, unless that is nil, and with the secret from somewhere.
-func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, gaspOf func(boot string) (netconsole.Gasp, error)) (Draft, error) {
+// support tells what the kernel can do. If that takes a target made for a moment, no pass may run meanwhile.
+func (c *Configurator) support(ctx context.Context) (target.Support, error) {
+	if s, sure, err := c.Netconsole.Seen(); sure || err != nil {
+		return s, err
+	}
+	unlock, err := c.Root.lock(ctx)
+	if err != nil {
+		return target.Support{}, err
+	}
+	defer unlock()
+	return c.Netconsole.Support()
+}
+
+// draft is Draft with the listeners known already, unless that is nil, and with the secret and what the kernel can do
+// from somewhere.
+func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, gaspOf func(boot string) (netconsole.Gasp, error),
+	support func() (target.Support, error)) (Draft, error) {
 	var d Draft
 	var err error
 	instance := c.instanceOnce(ctx)
@@ -98,7 +114,7 @@ func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, gaspOf 
 		d.wanted = append(d.wanted, wanted{listener: listener, hop: hop})
 		d.mac = hop.DeviceMAC.String()
 	}
-	if d.Support, err = c.Netconsole.Support(); err != nil {
+	if d.Support, err = support(); err != nil {
 		return d, errors.Join(append(errs, err)...)
 	}
 	gasp, err := gaspOf(d.Identity.Boot)
@@ -152,7 +168,7 @@ func (c *Configurator) apply(ctx context.Context, known *endpoint.Found) (endpoi
 		return endpoint.Found{}, s, err
 	}
 	errs := []error{c.settle()}
-	d, draftErr := c.draft(ctx, known, c.Root.makeGasp)
+	d, draftErr := c.draft(ctx, known, c.Root.makeGasp, c.Netconsole.Support)
 	errs = append(errs, draftErr)
 	s := State{Identity: d.Identity, Where: d.Found.Where, Passed: d.Found.Passed, Targets: []TargetState{}}
 	if len(d.wanted) > 0 {
@@ -211,6 +227,9 @@ func (c *Configurator) carryOut(ctx context.Context, d Draft, before *State, com
 			errs, complete = append(errs, fmt.Errorf("%s to %s: %w: %s", p.Target, p.Listener, ErrUnproved, p.Why)), false
 		}
 	}
+	if err != nil {
+		proofs = unproved(armed, err)
+	}
 	drop := d.Plan.Drop
 	if !complete {
 		drop = retreat(done, proofs, before)
@@ -223,19 +242,19 @@ func (c *Configurator) carryOut(ctx context.Context, d Draft, before *State, com
 		errs = append(errs, c.Netconsole.Disarm(st.Name))
 		left = slices.DeleteFunc(left, func(l target.State) bool { return l.Name == st.Name })
 	}
-	return d.states(left, proofs, before), errors.Join(errs...)
+	return states(left, done.Arm, d.wanted, proofs, before), errors.Join(errs...)
 }
 
-// states are the targets that are left with what their proofs said, or what was known of them before.
-func (d Draft) states(left []target.State, proofs []Proof, before *State) []TargetState {
+// states are the targets that are left with what their proofs said, or what was known of them before. The fresh ones
+// have no before: their names may have been used by others.
+func states(left []target.State, fresh []target.Spec, all []wanted, proofs []Proof, before *State) []TargetState {
 	list := []TargetState{}
 	for _, st := range left {
-		t := TargetState{
-			Name:     st.Name,
-			Listener: netip.AddrPortFrom(st.RemoteIP, st.RemotePort),
-			LastAck:  before.lastAck(st.Name),
+		t := TargetState{Name: st.Name, Listener: netip.AddrPortFrom(st.RemoteIP, st.RemotePort)}
+		if known, ok := before.target(st.Name); ok && !slices.ContainsFunc(fresh, func(s target.Spec) bool { return s.Name == st.Name }) {
+			t.LastAck, t.Why = known.LastAck, known.Why
 		}
-		t.OnLink = slices.ContainsFunc(d.wanted, func(w wanted) bool { return w.listener == t.Listener && w.hop.OnLink })
+		t.OnLink = slices.ContainsFunc(all, func(w wanted) bool { return w.listener == t.Listener && w.hop.OnLink })
 		if i := slices.IndexFunc(proofs, func(p Proof) bool { return p.Target == st.Name }); i >= 0 {
 			t.note(proofs[i], time.Now())
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -318,9 +319,117 @@ func TestVerifyNamesWhoIsSilent(t *testing.T) {
 	if !errors.Is(err, ErrUnproved) || !strings.Contains(err.Error(), "10.0.3.10:6666") || len(proofs) != 2 {
 		t.Errorf("with one silent: %+v, %v", proofs, err)
 	}
-	status, err := node.Status(someTime)
+	status, err := node.Status(time.Now())
 	if err != nil || status.Verdict != Covered {
 		t.Errorf("one of two listeners hears the node: %s, %v", status.Verdict, err)
+	}
+}
+
+// What cannot be tried is not proved, whatever was said before, and a target inherits nothing from one of its name.
+func TestNothingIsProvedByAProofThatFails(t *testing.T) {
+	failing := func(context.Context, Identity, Facts, []Route) ([]Proof, error) { return nil, errCable }
+	apply := func(t *testing.T, c *Configurator) error { _, err := c.Apply(t.Context()); return err }
+	verify := func(t *testing.T, c *Configurator) error { _, err := c.Verify(t.Context()); return err }
+	for _, tt := range []struct {
+		name string
+		gone bool // somebody took the target away
+		do   func(*testing.T, *Configurator) error
+		ack  bool // the former one still counts as the last
+	}{
+		{name: "a pass", do: apply, ack: true},
+		{name: "a pass that arms anew under the name of one that was acknowledged", gone: true, do: apply},
+		{name: "verify", do: verify, ack: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			node := w.node(listenerA)
+			if _, err := node.Apply(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			was := names(w.kernel.targets)
+			if tt.gone {
+				w.kernel.targets = nil
+			}
+			node.Prove = failing
+			if err := tt.do(t, node); !errors.Is(err, errCable) {
+				t.Errorf("error %v, want %v", err, errCable)
+			}
+			if diff := cmp.Diff(was, names(w.kernel.targets)); diff != "" {
+				t.Fatalf("armed (-want +got):\n%s", diff)
+			}
+			status, err := node.Status(time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if status.Verdict != Unproven {
+				t.Errorf("verdict %s, want %s", status.Verdict, Unproven)
+			}
+			got := status.Targets[0]
+			if got.Why != errCable.Error() || got.RTT != 0 || got.LastAck.IsZero() == tt.ack {
+				t.Errorf("why %q, last ack %s in %s", got.Why, got.LastAck, got.RTT)
+			}
+		})
+	}
+}
+
+// An old target that stays because its successor is silent was not asked: what it failed to do before still holds.
+func TestATargetThatWasNotAskedKeepsWhatIsKnown(t *testing.T) {
+	w := newWorld(t)
+	if _, err := w.node(listenerA).Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.deaf[netip.MustParseAddrPort(listenerA)] = true
+	w.deaf[netip.MustParseAddrPort(listenerB)] = true
+	for _, listener := range []string{listenerA, listenerB} {
+		node := w.node(listener)
+		if _, err := node.Apply(t.Context()); !errors.Is(err, ErrUnproved) {
+			t.Fatalf("error %v, want %v", err, ErrUnproved)
+		}
+		status, err := node.Status(time.Now())
+		if err != nil || status.Verdict != Unproven {
+			t.Errorf("after a pass for %s: %s, %v", listener, status.Verdict, err)
+		}
+	}
+}
+
+// A dry run may have to make a target for a moment to see what the kernel can do: not beside a pass, and not if
+// anything else tells.
+func TestDraftProbesAloneOrNotAtAll(t *testing.T) {
+	present := []target.State{armed(specTo(listenerA, gatewayMAC), "lastgasp-10.0.2.10-1", 6665)}
+	for _, tt := range []struct {
+		name    string
+		support target.Support
+		present []target.State
+		probes  int
+	}{
+		{"nothing is armed", kernel612, nil, 1},
+		{"a target tells", kernel612, present, 0},
+		{"there is no netconsole", target.Support{}, nil, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.kernel.support, w.kernel.targets = tt.support, tt.present
+			ended, end := context.WithCancel(t.Context())
+			end()
+			probes := 0
+			w.kernel.probing = func() {
+				probes++
+				if unlock, err := w.root.lock(ended); err == nil {
+					unlock()
+					t.Error("it probes while a pass could begin")
+				}
+			}
+			d, err := w.node(listenerA).Draft(t.Context())
+			if err != nil || d.Support != tt.support {
+				t.Errorf("support %+v, %v", d.Support, err)
+			}
+			if probes != tt.probes {
+				t.Errorf("%d probes, want %d", probes, tt.probes)
+			}
+			if _, err := os.Stat(w.root.Path(runDir)); (err == nil) != (tt.probes > 0) {
+				t.Errorf("%s is made though there is nothing to wait for: %v", runDir, err)
+			}
+		})
 	}
 }
 

@@ -68,15 +68,21 @@ func (r Root) keepState(s State) error {
 	return nil
 }
 
-// lastAck is when a target of this name was last acknowledged according to s, which may be nil.
-func (s *State) lastAck(name string) time.Time {
+// target is what s, which may be nil, knows of the target of this name.
+func (s *State) target(name string) (TargetState, bool) {
 	if s == nil {
-		return time.Time{}
+		return TargetState{}, false
 	}
 	for _, t := range s.Targets {
 		if t.Name == name {
-			return t.LastAck
+			return t, true
 		}
 	}
-	return time.Time{}
+	return TargetState{}, false
+}
+
+// lastAck is when the target of this name was last acknowledged according to s, which may be nil.
+func (s *State) lastAck(name string) time.Time {
+	t, _ := s.target(name)
+	return t.LastAck
 }

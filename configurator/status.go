@@ -16,8 +16,8 @@ type Verdict string
 
 // Verdicts.
 const (
-	Covered  Verdict = "covered"  // armed, and a listener acknowledged it
-	Unproven Verdict = "unproven" // armed, but no listener acknowledged it
+	Covered  Verdict = "covered"  // armed, and a listener acknowledged it within the last three canary intervals
+	Unproven Verdict = "unproven" // armed, but no listener acknowledged it, or none lately
 	Mute     Verdict = "mute"     // a panic of this node would not be heard
 )
 
@@ -63,15 +63,9 @@ func newStatus(now time.Time, cfg Config, f Facts, present []target.State, setti
 	var armed []Armed
 	proved := false
 	for _, st := range present {
-		t := TargetStatus{TargetView: View(st.Spec), Enabled: st.Enabled, LastAck: last.lastAck(st.Name)}
-		if last != nil {
-			for _, known := range last.Targets {
-				if known.Name == st.Name {
-					t.RTT, t.Why = known.RTT, known.Why
-				}
-			}
-		}
-		proved = proved || t.Enabled && t.Why == "" && !t.LastAck.IsZero()
+		known, _ := last.target(st.Name)
+		t := TargetStatus{TargetView: View(st.Spec), Enabled: st.Enabled, LastAck: known.LastAck, RTT: known.RTT, Why: known.Why}
+		proved = proved || t.Enabled && t.Why == "" && !stale(now, cfg, t.LastAck)
 		s.Targets = append(s.Targets, t)
 		armed = append(armed, Armed{Name: st.Name, Enabled: st.Enabled, RemoteMAC: st.RemoteMAC, Userdata: len(st.Userdata) > 0})
 	}
@@ -87,6 +81,12 @@ func newStatus(now time.Time, cfg Config, f Facts, present []target.State, setti
 	return s
 }
 
+// stale reports whether an acknowledgement proves nothing at now any more: the watch would have had two chances since.
+// None at all, the zero time, is stale.
+func stale(now time.Time, cfg Config, ack time.Time) bool {
+	return now.Sub(ack) > 3*cfg.Canary.Interval
+}
+
 // provenFindings judges what canaries said.
 func provenFindings(now time.Time, cfg Config, targets []TargetStatus, last *State) []Finding {
 	var found []Finding
@@ -97,7 +97,7 @@ func provenFindings(now time.Time, cfg Config, targets []TargetStatus, last *Sta
 		case t.Why != "" || t.LastAck.IsZero():
 			found = append(found, Finding{What: "listener " + listener + " does not acknowledge canaries",
 				Cost: "it may not hear this node", Mend: "run lastgasp-configurator verify for the likely reasons"})
-		case now.Sub(t.LastAck) > 3*cfg.Canary.Interval:
+		case stale(now, cfg, t.LastAck):
 			found = append(found, Finding{What: fmt.Sprintf("listener %s was last heard of %s ago", listener, ago(now, t.LastAck)),
 				Cost: "a changed gateway or listener goes unnoticed", Mend: "enable lastgasp-configurator-watch.service"})
 		}

@@ -33,7 +33,7 @@ func (c *Configurator) Verify(ctx context.Context) ([]Proof, error) {
 	}
 	proofs, err := c.prove(ctx, id, armed)
 	if err != nil {
-		return []Proof{}, err
+		return []Proof{}, errors.Join(err, c.noteProofs(unproved(armed, err), time.Now()))
 	}
 	errs := []error{c.noteProofs(proofs, time.Now())}
 	for _, p := range proofs {
@@ -66,6 +66,15 @@ func (c *Configurator) prove(ctx context.Context, id Identity, armed []target.St
 		return nil, nil
 	}
 	return c.Prove(ctx, id, c.Root.Facts(c.Version), routes(armed))
+}
+
+// unproved is what is noted of the armed targets if proving them could not be tried because of err.
+func unproved(armed []target.State, err error) []Proof {
+	var proofs []Proof
+	for _, r := range routes(armed) {
+		proofs = append(proofs, Proof{Target: r.Target, Listener: r.Remote, Why: err.Error()})
+	}
+	return proofs
 }
 
 // routes are what a Prover needs to know of targets.

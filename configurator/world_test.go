@@ -41,9 +41,21 @@ type kernel struct {
 	targets []target.State
 	refuse  error // of Arm
 	log     []string
+	probing func() // happens when a target is made to find out what is supported
 }
 
-func (k *kernel) Support() (target.Support, error) { return k.support, nil }
+func (k *kernel) Seen() (target.Support, bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.support, len(k.targets) > 0 || !k.support.Netconsole, nil
+}
+
+func (k *kernel) Support() (target.Support, error) {
+	if _, sure, _ := k.Seen(); !sure && k.probing != nil {
+		k.probing()
+	}
+	return k.support, nil
+}
 
 func (k *kernel) List() ([]target.State, error) {
 	k.mu.Lock()

@@ -83,7 +83,7 @@ func (c *command) status() *cobra.Command {
 		Long: `Shows the armed targets with their whole tuple, which source named the listeners, when each last acknowledged a
 canary, kernel settings that were changed, and whatever would keep a panic from being heard, with what mends it.
 
-Exits 0 only if the node is covered: armed, acknowledged, and not mute.`,
+Exits 0 only if the node is covered: armed, acknowledged within the last three canary.intervals, and not mute.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			node, err := c.node()

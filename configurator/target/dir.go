@@ -30,23 +30,35 @@ type Support struct {
 	Userdata   bool // 6.9: records end with our key=value lines
 }
 
-// Support finds out what the kernel can do, from the attributes of a target of ours, or of one made for the purpose and
-// removed at once.
-func (d Dir) Support() (Support, error) {
+// Seen tells what the kernel can do if that can be told without a change, from the attributes of a target of ours, or
+// because there is no netconsole. Otherwise sure is false, and only Support can tell.
+func (d Dir) Seen() (s Support, sure bool, err error) {
 	names, err := d.names()
 	if errors.Is(err, fs.ErrNotExist) {
-		return Support{}, nil
+		return Support{}, true, nil
 	}
 	if err != nil {
-		return Support{}, err
+		return Support{}, false, err
 	}
 	for _, name := range names {
 		if s := d.inspect(name); s.Netconsole {
-			return s, nil
+			return s, true, nil
 		}
 	}
-	probe := Prefix + "probe-" + strconv.Itoa(os.Getpid())
-	if err := os.Mkdir(d.path(probe), 0o755); err != nil {
+	return Support{}, false, nil
+}
+
+// probe is a target that Support makes and removes at once. It is never enabled, and no target to anybody else.
+const probe = Prefix + "probe"
+
+// Support is Seen, but makes a target for the purpose where nothing else tells. Like every change that is for one
+// process at a time.
+func (d Dir) Support() (Support, error) {
+	if s, sure, err := d.Seen(); sure || err != nil {
+		return s, err
+	}
+	// One that is there already was left behind by a process that was killed.
+	if err := os.Mkdir(d.path(probe), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return Support{}, fmt.Errorf("find out what netconsole can do: make a target: %w", bare(err))
 	}
 	s := d.inspect(probe)
@@ -91,7 +103,7 @@ func (d Dir) List() ([]State, error) {
 	return states, errors.Join(errs...)
 }
 
-// names are those of our targets.
+// names are those of our targets, without the one that a process beside us may be probing with.
 func (d Dir) names() ([]string, error) {
 	entries, err := os.ReadDir(string(d))
 	if err != nil {
@@ -99,7 +111,7 @@ func (d Dir) names() ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), Prefix) {
+		if strings.HasPrefix(e.Name(), Prefix) && e.Name() != probe {
 			names = append(names, e.Name())
 		}
 	}

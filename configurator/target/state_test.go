@@ -74,6 +74,7 @@ func TestList(t *testing.T) {
 		{name: "a target of 7.3", files: files73("lastgasp-1"), want: []State{full}},
 		{name: "a target of 6.1", files: files61("lastgasp-1"), want: []State{old}},
 		{name: "others' targets are none of ours", files: files61("cmdline0")},
+		{name: "a probe of what the kernel can do is no target", files: files61(probe, "enabled", "0\n")},
 		{
 			name: "a fresh target",
 			files: files61("lastgasp-1", "enabled", "0\n", "extended", "0\n", "local_ip", "0.0.0.0\n", "remote_ip", "0.0.0.0\n",
@@ -132,15 +133,24 @@ func TestSupportOfWhatIsThere(t *testing.T) {
 		name string
 		dir  Dir
 		want Support
+		sure bool // without a probe
 	}{
-		{"6.1", tree(t, files61("lastgasp-1")), Support{Netconsole: true, Extended: true}},
-		{"7.3", tree(t, files73("lastgasp-1")), Support{Netconsole: true, Extended: true, Release: true, Userdata: true}},
-		{"no netconsole", Dir(filepath.Join(t.TempDir(), "absent")), Support{}},
+		{"6.1", tree(t, files61("lastgasp-1")), Support{Netconsole: true, Extended: true}, true},
+		{"7.3", tree(t, files73("lastgasp-1")), Support{Netconsole: true, Extended: true, Release: true, Userdata: true}, true},
+		{"no netconsole", Dir(filepath.Join(t.TempDir(), "absent")), Support{}, true},
+		{"others' targets only", tree(t, files73("cmdline0")), Support{}, false},
+		{"somebody's probe, gone in a moment", tree(t, files73(probe)), Support{}, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := tt.dir.Support()
-			if got != tt.want || err != nil {
+			got, sure, err := tt.dir.Seen()
+			if got != tt.want || sure != tt.sure || err != nil {
+				t.Errorf("Seen = %+v, %t, %v, want %+v, %t", got, sure, err, tt.want, tt.sure)
+			}
+			if !tt.sure {
+				return
+			}
+			if got, err := tt.dir.Support(); got != tt.want || err != nil {
 				t.Errorf("Support = %+v, %v, want %+v", got, err, tt.want)
 			}
 		})

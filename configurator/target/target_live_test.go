@@ -185,6 +185,15 @@ func TestLiveSupport(t *testing.T) {
 		t.Errorf("Support = %+v, want %+v", got, want)
 	}
 	nothingLeft(t, d)
+	if err := os.Mkdir(d.path(probe), 0o755); err != nil { // as a process that was killed leaves it
+		t.Fatalf("a probe is left behind: %v", err)
+	}
+	if got, err := d.Support(); got != want || err != nil {
+		t.Errorf("Support with a probe left behind = %+v, %v, want %+v", got, err, want)
+	}
+	if _, err := os.Stat(d.path(probe)); err == nil {
+		t.Error("a probe is left behind")
+	}
 }
 
 func TestLiveArm(t *testing.T) {
