@@ -182,18 +182,19 @@ func (w *kubeWorld) checkPin(t *testing.T) {
 
 func (w *kubeWorld) checkLease(t *testing.T) {
 	want := time.Now().Add(-5 * time.Second).Truncate(time.Microsecond)
+	seconds := int32(120)
 	lease := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Name: "leased"},
-		Spec:       coordinationv1.LeaseSpec{RenewTime: &metav1.MicroTime{Time: want}},
+		Spec:       coordinationv1.LeaseSpec{RenewTime: &metav1.MicroTime{Time: want}, LeaseDurationSeconds: &seconds},
 	}
 	if _, err := w.admin.CoordinationV1().Leases("kube-node-lease").Create(t.Context(), lease, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	got, err := w.cluster.LeaseRenewed(t.Context(), "leased")
-	if err != nil || !got.Equal(want) {
-		t.Errorf("lease renewed: %v, %v; want %v", got, err, want)
+	got, duration, err := w.cluster.LeaseRenewed(t.Context(), "leased")
+	if err != nil || !got.Equal(want) || duration != 2*time.Minute {
+		t.Errorf("lease of %v renewed: %v, %v; want 2m0s, %v", duration, got, err, want)
 	}
-	if _, err := w.cluster.LeaseRenewed(t.Context(), "unleased"); !errors.Is(err, cleanup.ErrNotFound) {
+	if _, _, err := w.cluster.LeaseRenewed(t.Context(), "unleased"); !errors.Is(err, cleanup.ErrNotFound) {
 		t.Errorf("lease of a node without: %v, want ErrNotFound", err)
 	}
 }

@@ -52,10 +52,21 @@ func (j *job) claim(ctx context.Context, d Decision) error {
 			}
 			continue
 		case errors.Is(err, ErrDenied):
-			// Without a claim nobody may act. It is the one denial that is worth waiting for: people mend rights.
+			// Without a claim nobody may act. It is the one denial that is worth waiting for: people mend rights. But a
+			// node that turns out to live does not wait, fenced, with us.
 			j.log.Error("cannot claim", "node", j.node.Name, "err", err)
 			if err := j.sleep(ctx, longestPause); err != nil {
 				return err
+			}
+			if err := j.readNode(ctx, keeping); err != nil {
+				return err
+			}
+			d, err := j.look(ctx)
+			if err != nil {
+				return err
+			}
+			if d.Answer == Refuse {
+				return j.retract(ctx, d)
 			}
 			continue
 		case err != nil:
@@ -116,13 +127,18 @@ func (j *job) discard(ctx context.Context, r Record) error {
 	return err
 }
 
+// retract lifts the fence of an incident that is refused and was never claimed.
+func (j *job) retract(ctx context.Context, d Decision) error {
+	if err := j.unfence(ctx); err != nil {
+		return err
+	}
+	return j.turnAway(ctx, d)
+}
+
 // turnAway records a gasp that was refused before anything was done. It is no claim, so whoever comes first writes it.
 func (j *job) turnAway(ctx context.Context, d Decision) error {
 	j.decided(d)
-	if d.Repeated {
-		return nil
-	}
-	if errors.Is(j.found, ErrNotFound) && !j.e.roomForStranger(j.inc) {
+	if d.Repeated || !j.e.roomForRefusal(j.inc) {
 		return nil
 	}
 	j.distrust(d)
@@ -161,11 +177,12 @@ func (j *job) onRecord(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// roomForStranger bounds the records of gasps that no Node answers to: UDP sources cost nothing.
-func (e *Engine) roomForStranger(inc detect.Incident) bool {
+// roomForRefusal bounds the records of gasps that are refused at once: UDP sources and boot ids cost nothing.
+func (e *Engine) roomForRefusal(inc detect.Incident) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.strangers.Admit(e.Now(), fmt.Sprint(inc.Source.Addr(), inc.Identity.Boot), 0)
+	room, _ := e.refusals.Admit(e.Now(), fmt.Sprint(inc.Source.Addr(), inc.Identity.Boot), "", 0)
+	return room
 }
 
 // step notes in the record how far a step is, and says so in the audit log.

@@ -36,8 +36,9 @@ type Cluster interface {
 	Node(ctx context.Context, name string) (Node, error)
 	// NodeCount is how many Nodes there are, from the cache, for the breaker.
 	NodeCount() int
-	// LeaseRenewed is when the Node's kubelet last renewed its Lease. ErrNotFound if there is none.
-	LeaseRenewed(ctx context.Context, node string) (time.Time, error)
+	// LeaseRenewed is when the Node's kubelet last renewed its Lease and how long it holds the Lease for, zero if it does
+	// not say. ErrNotFound if there is none.
+	LeaseRenewed(ctx context.Context, node string) (renewed time.Time, duration time.Duration, err error)
 	// MarkedNodes lists the Nodes that carry our mark or our taint, from the cache.
 	MarkedNodes(ctx context.Context) ([]Node, error)
 	// PatchNode applies p to the Node as it was read and returns it as it is now.
@@ -84,6 +85,7 @@ type Node struct {
 	Addresses       []netip.Addr
 	BootID          string // status.nodeInfo.bootID: the boot whose kubelet reported last
 	Ready           bool   // condition Ready is True
+	Silent          bool   // condition Ready is Unknown: the control plane has not heard from the kubelet
 	Created         time.Time
 	ControlPlane    bool
 	Pin             Pin  // annotation lastgasp.dev/pin

@@ -45,8 +45,12 @@ func (f faulty) Node(ctx context.Context, name string) (Node, error) {
 	return through(ctx, f, "Node", func() (Node, error) { return f.world.Node(ctx, name) })
 }
 
-func (f faulty) LeaseRenewed(ctx context.Context, node string) (time.Time, error) {
-	return through(ctx, f, "LeaseRenewed", func() (time.Time, error) { return f.world.LeaseRenewed(ctx, node) })
+func (f faulty) LeaseRenewed(ctx context.Context, node string) (renewed time.Time, duration time.Duration, err error) {
+	renewed, err = through(ctx, f, "LeaseRenewed", func() (at time.Time, err error) {
+		at, duration, err = f.world.LeaseRenewed(ctx, node)
+		return at, err
+	})
+	return renewed, duration, err
 }
 
 func (f faulty) PatchNode(ctx context.Context, n Node, p NodePatch) (Node, error) {
@@ -609,6 +613,60 @@ func TestOutageIsNoSilence(t *testing.T) {
 		pass(time.Minute)
 		if r := w.only(); r.Owner != "a" {
 			t.Errorf("owner %s, want a", r.Owner)
+		}
+	})
+}
+
+// Without the right to claim nobody acts. A false alarm may not keep its node fenced for that.
+func TestDeniedClaimOfANodeThatLives(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		denied := faulty{world: w, before: func(_ context.Context, call string) error {
+			if call == "CreateRecord" {
+				return fmt.Errorf("too long: %w", ErrDenied)
+			}
+			return nil
+		}}
+		a, _ := run(t, DefaultPolicy(), denied, "a")
+		b, _ := run(t, DefaultPolicy(), denied, "b")
+		offer(t, w, gasp(1, boot1, "guessed"), a, b)
+		pass(time.Second)
+		if !w.node("n1").Fenced {
+			t.Fatal("not fenced while a second witness is waited for")
+		}
+		pass(time.Minute)
+		if n := w.node("n1"); n.Fenced || n.Mark != (Mark{}) {
+			t.Errorf("still fenced: %+v", n)
+		}
+	})
+}
+
+// The pods cannot be listed until the node is back on another boot, whose kubelet has not started them again yet.
+func TestBackBeforeThePodsWereListed(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.panics(1)
+		down := time.Now().Add(time.Minute)
+		a, _ := run(t, DefaultPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
+			if call == "Pods" && time.Now().Before(down) {
+				return errors.New("429 too many requests")
+			}
+			return nil
+		}}, "a")
+		offer(t, w, gasp(1, boot1, gaspOf1), a)
+		pass(50 * time.Second)
+		w.set(func() {
+			n := w.nodes["n1"]
+			n.BootID, n.ResourceVersion = boot2, w.next()
+			w.nodes["n1"] = n
+			w.dead["n1"] = false
+		})
+		pass(time.Minute)
+		if r := w.only(); w.failed() > 0 || r.Phase != Cleaned || r.PodsDone != 0 || r.PodsTotal != 5 {
+			t.Errorf("%d pods failed, record %s with %d/%d pods; want none of 5", w.failed(), r.Phase, r.PodsDone, r.PodsTotal)
+		}
+		if n := w.node("n1"); n.Name == "" || n.Fenced {
+			t.Errorf("node %+v, want it in service", n)
 		}
 	})
 }

@@ -96,8 +96,8 @@ func (p Policy) Decide(inc detect.Incident, v View) Decision {
 	switch {
 	case authority >= p.ActAt && !v.Lease.Doubtful(inc.Time):
 		return p.pass(v, say(Act, "%v authority", authority))
-	case v.First.Ready && !v.Node.Ready:
-		return p.pass(v, say(Act, "%v authority, and node %s is not Ready any more", authority, v.Node.Name))
+	case v.First.Ready && v.Node.Silent: // Ready that is False is the word of a kubelet that lives
+		return p.pass(v, say(Act, "%v authority, and the control plane does not hear from node %s any more", authority, v.Node.Name))
 	case v.Lease.Silent(v.Now, p.Corroborate):
 		return p.pass(v, say(Act, "%v authority, and the Lease of node %s was not renewed for %s",
 			authority, v.Node.Name, v.Now.Sub(v.Lease.Since).Round(time.Second)))

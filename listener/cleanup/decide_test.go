@@ -16,14 +16,15 @@ func TestDecide(t *testing.T) {
 	heard := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	type story struct {
 		Policy
-		inc detect.Incident
-		v   View
+		inc   detect.Incident
+		v     View
+		lease time.Duration // spec.leaseDurationSeconds
 	}
 	// watched lets d pass since the gasp, while the Lease was looked at every second and said what renewed says.
 	watched := func(s *story, d time.Duration, renewed func(at time.Time) (time.Time, error)) {
 		for at := heard; !at.After(heard.Add(d)); at = at.Add(time.Second) {
 			r, err := renewed(at)
-			s.v.Lease.Look(at, heard, r, err)
+			s.v.Lease.Look(at, heard, r, s.lease, err)
 			s.v.Now = at
 		}
 	}
@@ -176,12 +177,29 @@ func TestDecide(t *testing.T) {
 			want: Refuse, why: "no second witness within 15s", distrust: true,
 		},
 		{
-			name: "Ready gone is a witness", story: func(s *story) { unpinned(s); s.v.Node.Ready = false },
-			want: Act, why: "not Ready any more",
+			name:  "a kubelet that the control plane has lost is a witness",
+			story: func(s *story) { unpinned(s); s.v.Node.Ready, s.v.Node.Silent = false, true },
+			want:  Act, why: "does not hear from node n1 any more",
 		},
 		{
-			name: "Ready gone before the gasp is none", story: func(s *story) { unpinned(s); s.v.Node.Ready, s.v.First.Ready = false, false },
-			want: Wait,
+			name:  "one lost before the gasp is none",
+			story: func(s *story) { unpinned(s); s.v.Node.Ready, s.v.Node.Silent = false, true; s.v.First = s.v.Node },
+			want:  Wait,
+		},
+		{
+			name:  "a kubelet that reports not to be Ready lives",
+			story: func(s *story) { unpinned(s); s.v.Node.Ready = false },
+			want:  Wait,
+		},
+		{
+			name:  "a Lease of 120 s is renewed every 30 s, less often proves nothing",
+			story: func(s *story) { unpinned(s); s.lease = 2 * time.Minute; watched(s, 33*time.Second, silent) },
+			want:  Wait,
+		},
+		{
+			name:  "a Lease of 120 s not renewed for longer is a witness",
+			story: func(s *story) { unpinned(s); s.lease = 2 * time.Minute; watched(s, 34*time.Second, silent) },
+			want:  Act, why: "Lease of node n1 was not renewed for 32s",
 		},
 
 		// Stale gasps and clocks.
@@ -189,7 +207,7 @@ func TestDecide(t *testing.T) {
 			name: "a pinned gasp handled late, of a node whose Lease went on",
 			story: func(s *story) {
 				s.v.Now = heard.Add(time.Minute)
-				s.v.Lease.Look(s.v.Now, heard, heard.Add(55*time.Second), nil)
+				s.v.Lease.Look(s.v.Now, heard, heard.Add(55*time.Second), 40*time.Second, nil)
 			},
 			want: Wait,
 		},
@@ -197,7 +215,7 @@ func TestDecide(t *testing.T) {
 			name: "a pinned gasp handled late, of a node whose Lease did not",
 			story: func(s *story) {
 				s.v.Now = heard.Add(time.Minute)
-				s.v.Lease.Look(s.v.Now, heard, before, nil)
+				s.v.Lease.Look(s.v.Now, heard, before, 40*time.Second, nil)
 			},
 			want: Act, why: "pinned",
 		},
@@ -240,7 +258,8 @@ func TestDecide(t *testing.T) {
 					Identity: netconsole.Identity{Instance: "i-1", Boot: boot1, Gasp: gaspOf1},
 					Time:     heard, Verdict: detect.Dying, Authority: detect.Kernel,
 				},
-				v: View{Now: heard, Node: n, First: n, Room: true},
+				v:     View{Now: heard, Node: n, First: n, Room: true},
+				lease: 40 * time.Second,
 			}
 			if tt.story != nil {
 				tt.story(&s)

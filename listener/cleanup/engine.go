@@ -44,7 +44,7 @@ type Engine struct {
 
 	mu        sync.Mutex
 	breaker   Breaker
-	strangers Breaker // bounds records of gasps that no Node answers to
+	refusals  Breaker // bounds records of gasps that are refused at once
 	distrust  Distrust
 	busy      map[string]*job    // by the record or fence they work on
 	lastBeat  time.Time          // when this replica last wrote a record
@@ -71,7 +71,7 @@ func NewEngine(p Policy, c Cluster, replica string, log *slog.Logger) *Engine {
 		orders:    make(chan *job),
 		ended:     make(chan *job),
 		breaker:   Breaker{Nodes: p.MaxNodes, Percent: p.MaxPercent, Window: p.Window},
-		strangers: Breaker{Nodes: maxStrangers, Window: p.Window},
+		refusals:  Breaker{Nodes: maxRefusals, Window: p.Window},
 		distrust:  Distrust{For: p.Distrust},
 		busy:      map[string]*job{},
 		rehearsed: map[netip.Addr]Pin{},

@@ -574,8 +574,8 @@ func TestStrangersAreBounded(t *testing.T) {
 			offer(t, w, gasp(i, boot1, gaspOf1), e)
 		}
 		pass(time.Minute)
-		if w.created != maxStrangers {
-			t.Errorf("%d records, want %d", w.created, maxStrangers)
+		if w.created != maxRefusals {
+			t.Errorf("%d records, want %d", w.created, maxRefusals)
 		}
 	})
 }
@@ -674,5 +674,73 @@ func TestSecondDeathWithoutUserdata(t *testing.T) {
 				t.Errorf("deaths on record: %v, want both boots", boots)
 			}
 		})
+	})
+}
+
+// Refused gasps from the address of a node that did die, which anybody may send, make no room for the next one.
+func TestForgerDoesNotDrainTheBreaker(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		p := DefaultPolicy()
+		p.MaxNodes, p.MaxPercent, p.NodeVerb = 1, 0, NodeAnnotate
+		a, _ := run(t, p, w, "a")
+		w.panics(1)
+		offer(t, w, gasp(1, boot1, gaspOf1), a)
+		pass(5 * time.Second)
+		offer(t, w, gasp(1, "invented", ""), a)
+		pass(time.Millisecond)
+		w.panics(2)
+		offer(t, w, gasp(2, "boot of node 2", "secret of node 2"), a)
+		pass(5 * time.Second)
+		w.set(func() {
+			for _, r := range w.records {
+				if want := map[string]Phase{"n1": Cleaned, "n2": Held}[r.Node]; r.Boot != "invented" && r.Phase != want {
+					t.Errorf("record of node %s: %s (%s), want %s", r.Node, r.Phase, r.Decision, want)
+				}
+			}
+		})
+	})
+}
+
+// Boot ids cost nothing either. Refusals that teach no distrust are recorded, but not without end.
+func TestRefusalsAreBounded(t *testing.T) {
+	for name, tune := range map[string]func(w *world, p *Policy){
+		"of a control-plane node": func(w *world, p *Policy) {
+			w.set(func() { n := w.nodes["n1"]; n.ControlPlane = true; w.nodes["n1"] = n })
+		},
+		"without distrust": func(w *world, p *Policy) { p.Distrust = 0 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				p := DefaultPolicy()
+				tune(w, &p)
+				e, _ := run(t, p, w, "a")
+				for i := range 5 * maxRefusals {
+					offer(t, w, gasp(1, fmt.Sprint("invented ", i), ""), e)
+				}
+				pass(time.Minute)
+				if w.created != maxRefusals {
+					t.Errorf("%d records, want %d", w.created, maxRefusals)
+				}
+			})
+		})
+	}
+}
+
+// A kubelet that was told to hold its Lease for 120 s is silent for 30 s at a time.
+func TestLongLease(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		w.set(func() { w.lease = 2 * time.Minute })
+		w.panics(1)
+		e, _ := run(t, DefaultPolicy(), w, "a")
+		bare := gasp(1, "", "")
+		bare.Identity = netconsole.Identity{}
+		offer(t, w, bare, e)
+		pass(32 * time.Second)
+		if w.failed() != 0 {
+			t.Fatal("acted on a silence in which a living kubelet need not have said anything")
+		}
+		pass(10 * time.Second)
+		w.cleanedOnce(pods)
 	})
 }

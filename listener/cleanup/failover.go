@@ -21,6 +21,13 @@ func (j *job) failPods(ctx context.Context, p Plan) (string, error) {
 	}
 	todo := j.triage(p, &t, all)
 	t.revived = 0 // came to life after the gasp: never ours to fail
+	// The list may have taken minutes, or the decision may be another replica's.
+	if err := j.lookForReturn(ctx); err != nil {
+		return "", err
+	}
+	if j.back != "" && j.found == nil {
+		t.revived, todo = j.toFail(todo), nil
+	}
 	for len(todo) > 0 {
 		answers, err := j.each(ctx, failing, "fail pods", len(todo), func(ctx context.Context, i int) error {
 			return j.failPod(ctx, p, &j.pods[todo[i]])
@@ -36,7 +43,7 @@ func (j *job) failPods(ctx context.Context, p Plan) (string, error) {
 			return "", err
 		}
 		if j.back != "" && j.found == nil {
-			t.revived += len(changed)
+			t.revived += j.toFail(changed)
 			break
 		}
 		if err := j.readPods(ctx, changed); err != nil {
@@ -73,6 +80,16 @@ func (j *job) triage(p Plan, t *tally, which []int) (todo []int) {
 		}
 	}
 	return todo
+}
+
+// toFail counts those of the pods that are to fail and not only to be annotated.
+func (j *job) toFail(which []int) (n int) {
+	for _, i := range which {
+		if !j.pods[i].Mirror {
+			n++
+		}
+	}
+	return n
 }
 
 // failPod fails or, where the phase is the kubelet's, annotates one pod. It runs in the queue and owns *pod meanwhile.

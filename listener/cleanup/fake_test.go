@@ -34,13 +34,14 @@ type world struct {
 	failures map[string]int // pod UID → times it was failed
 	created  int            // records
 	latency  time.Duration
+	lease    time.Duration // spec.leaseDurationSeconds of every Lease
 	down     bool
 }
 
 func newWorld(t *testing.T) *world {
 	return &world{
 		t: t, nodes: map[string]Node{}, renewed: map[string]time.Time{}, dead: map[string]bool{}, pods: map[string]Pod{},
-		volumes: map[string]int{}, records: map[string]Record{}, failures: map[string]int{},
+		volumes: map[string]int{}, records: map[string]Record{}, failures: map[string]int{}, lease: 40 * time.Second,
 	}
 }
 
@@ -211,16 +212,16 @@ func (w *world) Node(ctx context.Context, name string) (Node, error) {
 
 func (w *world) NodeCount() int { w.mu.Lock(); defer w.mu.Unlock(); return len(w.nodes) }
 
-func (w *world) LeaseRenewed(ctx context.Context, node string) (time.Time, error) {
+func (w *world) LeaseRenewed(ctx context.Context, node string) (time.Time, time.Duration, error) {
 	if err := w.enter(ctx); err != nil {
-		return time.Time{}, err
+		return time.Time{}, 0, err
 	}
 	defer w.mu.Unlock()
 	at, ok := w.renewed[node]
 	if !ok {
-		return time.Time{}, ErrNotFound
+		return time.Time{}, 0, ErrNotFound
 	}
-	return at, nil
+	return at, w.lease, nil
 }
 
 func (w *world) MarkedNodes(ctx context.Context) ([]Node, error) {

@@ -12,8 +12,8 @@ import (
 const (
 	// lookEvery is how often the witnesses are looked at while a second one is wanted.
 	lookEvery = time.Second
-	// maxStrangers bounds the records of gasps that no Node answers to, per replica and Policy.Window.
-	maxStrangers = 20
+	// maxRefusals bounds the records of gasps that were refused at once, per replica and Policy.Window.
+	maxRefusals = 20
 )
 
 // hearing is the job for an incident that was just heard.
@@ -115,13 +115,18 @@ func (j *job) judge() Decision {
 		Released: j.rec.Released,
 	}
 	v.Distrusted = !j.claimed && e.distrust.Has(v.Now, j.inc.Source.Addr(), Authority(j.inc, j.first))
-	v.Room = j.found == nil && e.breaker.Admit(v.Now, j.node.Name, e.cluster.NodeCount())
+	if j.found == nil {
+		var counted bool
+		v.Room, counted = e.breaker.Admit(v.Now, j.node.Name, j.recordName(), e.cluster.NodeCount())
+		j.counted = j.counted || counted
+	}
 	d := e.policy.Decide(j.inc, v)
 	switch {
-	case d.Answer == Refuse && j.found == nil:
-		e.breaker.Forget(j.node.Name)
+	case d.Answer == Refuse && j.found == nil && j.counted: // what another gasp of the node counted stays
+		e.breaker.Forget(j.node.Name, j.recordName())
+		j.counted = false
 	case d.Answer == Act && v.Released:
-		e.breaker.Count(v.Now, j.node.Name)
+		e.breaker.Count(v.Now, j.node.Name, j.recordName())
 	}
 	if d.Distrust {
 		e.distrust.Add(v.Now, j.inc.Source.Addr(), d.Authority)
@@ -140,25 +145,31 @@ func (j *job) weigh(ctx context.Context) (Decision, error) {
 				return Decision{}, err
 			}
 		}
-		if j.found == nil {
-			var renewed time.Time
-			err := j.once(ctx, keeping, func(ctx context.Context) (err error) {
-				renewed, err = j.e.cluster.LeaseRenewed(ctx, j.node.Name)
-				return err
-			})
-			if ctx.Err() != nil {
-				return Decision{}, context.Cause(ctx)
-			}
-			j.lease.Look(j.e.Now(), j.inc.Time, renewed, err)
-		}
-		d := j.judge()
-		if d.Answer != Wait {
-			return d, nil
+		d, err := j.look(ctx)
+		if err != nil || d.Answer != Wait {
+			return d, err
 		}
 		if looks == 0 {
 			j.log.Info("decided", "node", j.node.Name, "answer", d.Answer.String(), "authority", d.Authority, "why", d.Why)
 		}
 	}
+}
+
+// look takes a look at the Lease of the Node as it was read last, and judges.
+func (j *job) look(ctx context.Context) (Decision, error) {
+	if j.found == nil {
+		var renewed time.Time
+		var duration time.Duration
+		err := j.once(ctx, keeping, func(ctx context.Context) (err error) {
+			renewed, duration, err = j.e.cluster.LeaseRenewed(ctx, j.node.Name)
+			return err
+		})
+		if ctx.Err() != nil {
+			return Decision{}, context.Cause(ctx)
+		}
+		j.lease.Look(j.e.Now(), j.inc.Time, renewed, duration, err)
+	}
+	return j.judge(), nil
 }
 
 // follow does what a final decision on a claimed incident asks for.

@@ -43,6 +43,7 @@ type job struct {
 	first   Node  // as read when the gasp was judged first
 	lease   Lease
 	ours    bool // this job put the fence
+	counted bool // this job counted the node on the breaker
 	rec     Record
 	claimed bool // rec exists and is ours
 	dirty   bool // rec has a longer trace than the API server's

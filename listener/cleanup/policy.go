@@ -72,9 +72,9 @@ func (p Policy) Validate() error {
 	switch {
 	case p.ActAt < detect.Kernel || p.ActAt > detect.Pinned:
 		return fmt.Errorf("act.at: %v proves nothing; use kernel, boot or pinned", p.ActAt)
-	case p.Corroborate < settle+renewal:
+	case p.Corroborate < settle+renewal(defaultLease):
 		return fmt.Errorf("act.corroborate: %s is too short: kubelets renew their Lease every 10s, so silence proves something after %s only",
-			p.Corroborate, settle+renewal)
+			p.Corroborate, settle+renewal(defaultLease))
 	case p.Distrust < 0:
 		return fmt.Errorf("act.distrust: %s is negative", p.Distrust)
 	case p.MaxNodes < 0:

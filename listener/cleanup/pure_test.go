@@ -87,25 +87,31 @@ func TestBreaker(t *testing.T) {
 		node  string
 		total int
 		want  bool
+		again bool // admitted without being counted
 	}{
-		{"the first of few nodes", 0, "a", 10, true},
-		{"a second", time.Minute, "b", 10, true},
-		{"a third is too much", 2 * time.Minute, "c", 10, false},
-		{"the first asked again", 2 * time.Minute, "a", 10, true},
-		{"a third of many nodes", 2 * time.Minute, "c", 30, true},
-		{"percent are rounded down", 2 * time.Minute, "d", 39, false},
-		{"when the window has passed the first there is room", 10 * time.Minute, "d", 30, true},
-		{"and no more", 10 * time.Minute, "e", 30, false},
+		{"the first of few nodes", 0, "a", 10, true, false},
+		{"a second", time.Minute, "b", 10, true, false},
+		{"a third is too much", 2 * time.Minute, "c", 10, false, false},
+		{"the first asked again", 2 * time.Minute, "a", 10, true, true},
+		{"a third of many nodes", 2 * time.Minute, "c", 30, true, false},
+		{"percent are rounded down", 2 * time.Minute, "d", 39, false, false},
+		{"when the window has passed the first there is room", 10 * time.Minute, "d", 30, true, false},
+		{"and no more", 10 * time.Minute, "e", 30, false, false},
 	} {
-		if got := b.Admit(noon.Add(tt.at), tt.node, tt.total); got != tt.want {
-			t.Errorf("%s: admitted %v, want %v", tt.name, got, tt.want)
+		got, counted := b.Admit(noon.Add(tt.at), tt.node, "record of "+tt.node, tt.total)
+		if got != tt.want || counted != (tt.want && !tt.again) {
+			t.Errorf("%s: admitted %v, counted %v; want %v, %v", tt.name, got, counted, tt.want, tt.want && !tt.again)
 		}
 	}
-	b.Forget("d")
+	b.Forget("d", "record of another gasp")
+	if b.Room(noon.Add(10*time.Minute), 30) {
+		t.Error("room after a gasp was taken back that was not what counted")
+	}
+	b.Forget("d", "record of d")
 	if !b.Room(noon.Add(10*time.Minute), 30) {
 		t.Error("no room after one was taken back")
 	}
-	b.Count(noon.Add(10*time.Minute), "from another replica")
+	b.Count(noon.Add(10*time.Minute), "from another replica", "its record")
 	if b.Room(noon.Add(10*time.Minute), 30) {
 		t.Error("room although another replica took it")
 	}

@@ -96,15 +96,16 @@ func (e *Engine) learn(now time.Time, records []Record) {
 	for _, r := range records {
 		if r.Node != "" && (r.Phase == Claimed || r.Phase == Cleaned) && now.Sub(r.Time) < e.policy.Window {
 			dead[r.Node] = true
-			e.breaker.Count(r.Time, r.Node)
+			e.breaker.Count(r.Time, r.Node, r.Name)
 		}
 	}
 	for _, r := range records {
 		if r.Phase != Refused {
 			continue
 		}
-		if !dead[r.Node] && now.Sub(r.Time) < e.policy.Window {
-			e.breaker.Forget(r.Node)
+		// What is at work here may be a better gasp of the same boot: it is counted until that one is refused, too.
+		if !dead[r.Node] && e.busy[r.Name] == nil && now.Sub(r.Time) < e.policy.Window {
+			e.breaker.Forget(r.Node, r.Name)
 		}
 		if done, at := r.stepDone(StepDistrust); done && now.Sub(at) < e.policy.Distrust {
 			e.distrust.Add(at, r.Source.Addr(), r.Authority)
@@ -228,7 +229,7 @@ func (e *Engine) adoption(n Node) *job {
 			return err
 		}
 		if d.Answer == Refuse {
-			return j.turnAway(ctx, d)
+			return j.retract(ctx, d)
 		}
 		return j.claim(ctx, d)
 	}

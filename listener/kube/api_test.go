@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -146,6 +147,26 @@ func TestRequests(t *testing.T) {
 				t.Errorf("requests (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestLeaseRenewed(t *testing.T) {
+	at := time.Date(2026, 11, 21, 10, 0, 0, 123456000, time.UTC)
+	for _, tt := range []struct {
+		name, spec string
+		renewed    time.Time
+		duration   time.Duration
+		err        error
+	}{
+		{"as kubelets write it", `{"leaseDurationSeconds":120,"renewTime":"2026-11-21T10:00:00.123456Z"}`, at, 2 * time.Minute, nil},
+		{"without a duration", `{"renewTime":"2026-11-21T10:00:00.123456Z"}`, at, 0, nil},
+		{"never renewed", `{"leaseDurationSeconds":40}`, time.Time{}, 0, cleanup.ErrNotFound},
+	} {
+		_, c := newAPI(t, http.StatusOK, `{"kind":"Lease","apiVersion":"coordination.k8s.io/v1","spec":`+tt.spec+`}`)
+		renewed, duration, err := c.LeaseRenewed(t.Context(), "n")
+		if !renewed.Equal(tt.renewed) || duration != tt.duration || !errors.Is(err, tt.err) {
+			t.Errorf("%s: %v, %v, %v; want %v, %v, %v", tt.name, renewed, duration, err, tt.renewed, tt.duration, tt.err)
+		}
 	}
 }
 

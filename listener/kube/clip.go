@@ -19,3 +19,14 @@ func clip(s string, size int) string {
 	}
 	return s[:cut] + ellipsis
 }
+
+// letters leaves of s what a code may consist of, at most size bytes.
+func letters(s string, size int) string {
+	s = strings.Map(func(r rune) rune {
+		if (r >= 'a' && r <= 'z') || (r >= 'A' && r <= 'Z') {
+			return r
+		}
+		return -1
+	}, s)
+	return s[:min(len(s), size)]
+}

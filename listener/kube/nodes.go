@@ -244,6 +244,7 @@ func nodeFrom(n *corev1.Node) cleanup.Node {
 	for _, cond := range n.Status.Conditions {
 		if cond.Type == corev1.NodeReady {
 			node.Ready = cond.Status == corev1.ConditionTrue
+			node.Silent = cond.Status == corev1.ConditionUnknown
 		}
 	}
 	for _, t := range n.Spec.Taints {

@@ -65,12 +65,18 @@ func TestNodeFrom(t *testing.T) {
 	n.Status.Addresses = append(n.Status.Addresses,
 		corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "::ffff:10.77.2.10"},
 		corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: "2001:db8:0:0::1"})
-	want.ControlPlane, want.Fenced, want.OutOfService, want.Ready = true, true, true, false
+	want.ControlPlane, want.Fenced, want.OutOfService, want.Ready, want.Silent = true, true, true, false, true
 	want.Pin = cleanup.Pin{Boot: "boot", Sum: "sum"}
 	want.Mark = cleanup.Mark{Record: "r", Boot: "b", Reason: "x", OutOfService: true}
 	want.Addresses = append(want.Addresses, netip.MustParseAddr("2001:db8::1"))
 	if diff := cmp.Diff(want, nodeFrom(n), compareAddrs); diff != "" {
 		t.Errorf("fenced node (-want +got):\n%s", diff)
+	}
+
+	reports := n.DeepCopy()
+	reports.Status.Conditions[3].Status = corev1.ConditionFalse
+	if got := nodeFrom(reports); got.Ready || got.Silent {
+		t.Errorf("Ready is False: Ready %v, Silent %v; want neither, its kubelet said so", got.Ready, got.Silent)
 	}
 
 	trimmed, err := trim(n)

@@ -22,9 +22,13 @@ const (
 	traceSize     = 128 << 10 // bytes, all lines together
 	traceLineSize = 4 << 10   // bytes
 	traceLines    = 2048
-	// Bounds of single fields, in bytes.
-	titleSize = 1024
-	noteSize  = 2048
+	// Bounds of single fields, in bytes. The schema counts characters, of which there are never more.
+	titleSize    = 1024
+	noteSize     = 2048
+	nodeSize     = 253
+	instanceSize = 256
+	releaseSize  = 128
+	wordSize     = 64 // ids, addresses, fingerprints, codes
 )
 
 // CreateRecord implements cleanup.Cluster. The claim is the POST: whatever becomes of the status, which the API server
@@ -141,23 +145,25 @@ func amend(have *v1alpha1.KernelPanicSpec, add v1alpha1.KernelPanicSpec) bool {
 	return changed
 }
 
+// specFrom makes everything fit the schema. A record that it denied would be no claim: a forged gasp with one field too
+// long would keep its node fenced.
 func specFrom(r cleanup.Record) v1alpha1.KernelPanicSpec {
 	spec := v1alpha1.KernelPanicSpec{
-		Node:        r.Node,
-		NodeUID:     r.NodeUID,
-		Instance:    r.Instance,
-		Boot:        r.Boot,
+		Node:        clip(r.Node, nodeSize),
+		NodeUID:     clip(r.NodeUID, wordSize),
+		Instance:    clip(r.Instance, instanceSize),
+		Boot:        clip(r.Boot, wordSize),
 		Time:        metav1.NewMicroTime(r.Time),
-		Code:        r.Code,
+		Code:        letters(r.Code, wordSize),
 		Reason:      clip(r.Title, titleSize),
-		Fingerprint: r.Fingerprint,
+		Fingerprint: clip(r.Fingerprint, wordSize),
 		Remedy:      clip(r.Remedy, noteSize),
-		Release:     r.Release,
+		Release:     clip(r.Release, releaseSize),
 		Authority:   r.Authority.String(),
 		Trace:       boundTrace(r.Trace),
 	}
 	if r.Source.IsValid() {
-		spec.Source = r.Source.String()
+		spec.Source = clip(r.Source.String(), wordSize)
 	}
 	return spec
 }

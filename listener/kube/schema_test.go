@@ -1,0 +1,76 @@
+package kube
+
+import (
+	"encoding/json"
+	"net/netip"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/lastgasp/lastgasp/listener/cleanup"
+)
+
+// TestSpecFitsTheSchema feeds fields that are too long, as a forged gasp may have them. A record that the schema denies
+// would leave the node fenced and the incident unclaimed.
+func TestSpecFitsTheSchema(t *testing.T) {
+	text, err := os.ReadFile("../../packaging/kubernetes/base/crd.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type property struct {
+		MaxLength  int                 `json:"maxLength"`
+		Pattern    string              `json:"pattern"`
+		Properties map[string]property `json:"properties"`
+	}
+	var crd struct {
+		Spec struct {
+			Versions []struct {
+				Schema struct {
+					Root property `json:"openAPIV3Schema"`
+				} `json:"schema"`
+			} `json:"versions"`
+		} `json:"spec"`
+	}
+	if err := yaml.Unmarshal(text, &crd); err != nil {
+		t.Fatal(err)
+	}
+
+	for name, long := range map[string]string{
+		"ascii": strings.Repeat("x", 5000), "unicode": strings.Repeat("é", 5000), "bytes": strings.Repeat("\xff", 5000),
+	} {
+		spec, err := json.Marshal(specFrom(cleanup.Record{
+			Node: long, NodeUID: long, Instance: long, Boot: long, Time: time.Now(), Code: "Kernel" + long, Title: long,
+			Fingerprint: long, Remedy: long, Release: long,
+			Source: netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone(long), 6665),
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var fields map[string]any
+		if err := json.Unmarshal(spec, &fields); err != nil {
+			t.Fatal(err)
+		}
+		bounded := 0
+		for field, p := range crd.Spec.Versions[0].Schema.Root.Properties["spec"].Properties {
+			if p.MaxLength == 0 {
+				continue
+			}
+			bounded++
+			value, _ := fields[field].(string)
+			if n := utf8.RuneCountInString(value); n == 0 || n > p.MaxLength {
+				t.Errorf("%s %s: %d characters, want 1 to %d", name, field, n, p.MaxLength)
+			}
+			if !regexp.MustCompile(p.Pattern).MatchString(value) {
+				t.Errorf("%s %s: %q does not match %s", name, field, value, p.Pattern)
+			}
+		}
+		if bounded != 10 {
+			t.Errorf("the schema bounds %d fields, the test knows of 10", bounded)
+		}
+	}
+}
