@@ -11,12 +11,14 @@ import (
 // A Rule says what one kernel message means. The rules of this package are written in the same terms as those a user
 // adds in the configuration.
 type Rule struct {
-	// Code is the stable word for the finding, like KernelPanic. Users of node-problem-detector know most of them.
+	// Code is the stable word for the finding, like KernelPanic: letters only, no more than 64. Users of
+	// node-problem-detector know most of them.
 	Code string `yaml:"code"`
 	// Verdict is what the message says about the kernel that sent it.
 	Verdict Verdict `yaml:"verdict"`
 	// Match is a regular expression (Go's, RE2) that has to match from the first byte of the message on. It need not
-	// reach the message's end. Start it with `.*` to look anywhere, at the price of believing quotations.
+	// reach the message's end. Start it with `.*` to look anywhere, at the price of believing quotations. A message that
+	// begins with the name of a process, as in "bench[12]: segfault", is never more than Sick.
 	Match string `yaml:"match"`
 	// Title names the finding. $1, $2 … stand for the groups of Match, and {in} for " in <function>" when the trace
 	// behind the message tells the function. An empty Title is the matched text.
@@ -71,6 +73,8 @@ func (r *Rule) Compile() error {
 
 func (r *Rule) compile() error {
 	switch {
+	case strings.ContainsAny(r.Code, "0123456789"):
+		return fmt.Errorf("code %q has digits, and a code is letters only", r.Code)
 	case !isWord(r.Code):
 		return fmt.Errorf("code %q is not a word like KernelPanic", r.Code)
 	case r.Verdict < Sick || r.Verdict > Dying:
@@ -105,7 +109,10 @@ func (r *Rule) compile() error {
 	r.needs = literal(tree)
 
 	for _, s := range r.Examples {
-		if r.match(s) == nil {
+		switch {
+		case r.Verdict >= Oops && isProcessLine(s):
+			return fmt.Errorf("example %q begins with a process's name, which is the process's to choose", s)
+		case r.match(s) == nil:
 			return fmt.Errorf("does not match its example %q", s)
 		}
 	}
@@ -123,10 +130,31 @@ func (r *Rule) match(text string) []int {
 		return nil
 	}
 	at := r.re.FindStringSubmatchIndex(text)
-	if at != nil && isPacketLog(text) {
+	if at != nil && (isPacketLog(text) || r.Verdict >= Oops && isProcessLine(text)) {
 		return nil
 	}
 	return at
+}
+
+// maxComm is the length of a process's name (TASK_COMM_LEN, include/linux/sched.h), without its NUL.
+const maxComm = 15
+
+// isProcessLine reports whether the message begins as what the kernel says of a process of userspace that it sends a
+// signal: "%s[%d]: " (show_signal_msg, arch/x86/mm/fault.c; arm64_show_signal, arch/arm64/kernel/traps.c), "%s[%d] "
+// (signal_fault, arch/x86/kernel/signal.c), "traps: " in front of either (arch/x86/kernel/traps.c). They are printed at
+// facility 0 and go on to name a file, so that both ends are whatever an unprivileged user likes them to be.
+func isProcessLine(text string) bool {
+	text = strings.TrimPrefix(text, "traps: ")
+	for i := range min(maxComm+1, len(text)) {
+		if text[i] != '[' { // the name may have brackets of its own
+			continue
+		}
+		pid, after, found := strings.Cut(text[i+1:], "]")
+		if found && isDigits(pid) && after != "" && (after[0] == ':' || after[0] == ' ') {
+			return true
+		}
+	}
+	return false
 }
 
 // isPacketLog reports whether the message is the netfilter LOG target's (nf_log_ip_packet, net/netfilter/
@@ -137,12 +165,12 @@ func isPacketLog(text string) bool {
 	return found && strings.Contains(after, " OUT=")
 }
 
-// isWord reports whether s is a word in camel case.
+// isWord reports whether s is a word in camel case: letters only, as the code of a Gasp (the custom resource).
 func isWord(s string) bool {
 	for i := range len(s) {
 		c := s[i]
-		upper, lower, digit := 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z', '0' <= c && c <= '9'
-		if !upper && (i == 0 || !lower && !digit) {
+		upper, lower := 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z'
+		if !upper && (i == 0 || !lower) {
 			return false
 		}
 	}

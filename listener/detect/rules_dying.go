@@ -207,13 +207,16 @@ func dyingRules() []Rule {
 			// arch/x86/kernel/traps.c handle_stack_overflow(), arch/x86/mm/fault.c before 5.17: (0); die() and panic()
 			// follow.
 			Code: kernelPanic, Verdict: Dying,
-			Match: `BUG: (?:\S+ )?stack guard page was hit at `,
+			Match: `BUG: (?:[#A-Z_0-9]+ )?stack guard page was hit at `,
 			Title: "kernel stack overflow{in}",
 			Examples: []string{
 				"BUG: TASK stack guard page was hit at 00000000c2e9b2b1 (stack is 000000006a3b07c4..00000000d4c0b0b5)",
 				"BUG: stack guard page was hit at 00000000c2e9b2b1 (stack is 000000006a3b07c4..00000000d4c0b0b5)",
 			},
-			Counterexamples: []string{"show_signal: 12 callbacks suppressed: BUG: TASK stack guard page was hit at 0"},
+			Counterexamples: []string{
+				"show_signal: 12 callbacks suppressed: BUG: TASK stack guard page was hit at 0",
+				"BUG: x[1234]: stack guard page was hit at 0",
+			},
 		},
 		{
 			// arch/arm64/kernel/traps.c panic_bad_stack(): (0).
@@ -232,20 +235,36 @@ func dyingRules() []Rule {
 			Counterexamples: []string{"EDAC MC0: SError Interrupt on CPU1, code 0x00000000bf000002 -- SError"},
 		},
 		{
-			// arch/arm64/kernel/entry-common.c __panic_unhandled(): (2).
+			// arch/arm64/kernel/entry-common.c __panic_unhandled(): (2). The names are those of UNHANDLED() there, spelled out:
+			// a process may be called "Unhandled x", and its file "y exception on CPU1, ESR 0x0".
 			Code: kernelPanic, Verdict: Dying,
-			Match:           `Unhandled \S.* exception on CPU\d+, ESR 0x`,
-			Title:           "unhandled exception{in}",
-			Examples:        []string{"Unhandled 64-bit el1h sync exception on CPU1, ESR 0x0000000096000021 -- DABT (current EL)"},
-			Counterexamples: []string{"Unhandled exception on CPU1: IRQ 7, ignored"},
+			Match: `Unhandled (?:64|32)-bit (?:el1[ht]|el0t) (?:sync|irq|fiq|error) exception on CPU\d+, ESR 0x[0-9a-f]{8,16} -- `,
+			Title: "unhandled exception{in}",
+			Examples: []string{
+				"Unhandled 64-bit el1h sync exception on CPU1, ESR 0x0000000096000021 -- DABT (current EL)",
+				"Unhandled 32-bit el0t error exception on CPU0, ESR 0xbf000002 -- SError",
+			},
+			Counterexamples: []string{
+				"Unhandled exception on CPU1: IRQ 7, ignored",
+				"Unhandled x[1234]: segfault at 0 ip 0000000000401000 sp 00007ffc0 error 4 in y exception on CPU1, ESR 0x0[400000+1000]",
+				"Unhandled x invoked oom-killer: y exception on CPU1, ESR 0x0000000096000021 -- DABT (current EL)",
+			},
 		},
 		{
-			// arch/arm64/kernel/traps.c bad_mode() before 5.14: (2).
+			// arch/arm64/kernel/traps.c bad_mode() before 5.14: (2). The names are those of handler[] there, for the same
+			// reason.
 			Code: kernelPanic, Verdict: Dying,
-			Match:           `Bad mode in .+ handler detected on CPU\d+, code 0x`,
-			Title:           "unhandled exception{in}",
-			Examples:        []string{"Bad mode in Error handler detected on CPU2, code 0xbf000002 -- SError"},
-			Counterexamples: []string{"Bad mode in /etc/fstab handler"},
+			Match: `Bad mode in (?:Synchronous Abort|IRQ|FIQ|Error) handler detected on CPU\d+, code 0x[0-9a-f]{8,16} -- `,
+			Title: "unhandled exception{in}",
+			Examples: []string{
+				"Bad mode in Error handler detected on CPU2, code 0xbf000002 -- SError",
+				"Bad mode in Synchronous Abort handler detected on CPU0, code 0x86000006 -- IABT (current EL)",
+			},
+			Counterexamples: []string{
+				"Bad mode in /etc/fstab handler",
+				"Bad mode in x[1234]: segfault at 0 ip 0000000000401000 sp 00007ffc0 error 4 in y handler detected on CPU1, code 0x0[400000+1000]",
+				"Bad mode in x invoked oom-killer: y handler detected on CPU2, code 0xbf000002 -- SError",
+			},
 		},
 	}
 }

@@ -1,5 +1,9 @@
 package detect
 
+// dieTail is what __die_header (x86) and __die (arm64) put behind the count of oopses: words such as " PREEMPT SMP NOPTI",
+// up to the end. "Oops: 0002 [#1]" alone is a name that any process can take, and the kernel then goes on otherwise.
+const dieTail = `(?: +[A-Z][A-Z0-9_]*(?:\([a-z]+\))?)* *$`
+
 // oopsRules are the messages of a kernel that has caught itself in an error it cannot carry on from in that task. With
 // kernel.panic_on_oops=1, which every kubelet sets, they are death notices; see Source.SetFatal.
 func oopsRules() []Rule {
@@ -43,16 +47,16 @@ func oopsRules() []Rule {
 		{
 			// lib/bug.c __report_bug(): (2), pr_fmt empty. Line numbers and build directories differ between builds.
 			Code: kernelOops, Verdict: Oops,
-			Match:           `kernel BUG at (?:/\S*/)?(\S+?):\d+!`,
+			Match:           `kernel BUG at (?:/\S*/)?(\S+?):\d+!$`,
 			Title:           "kernel BUG at $1{in}",
 			Examples:        []string{"kernel BUG at mm/slub.c:379!", "kernel BUG at /build/linux/fs/ext4/inode.c:2721!"},
-			Counterexamples: []string{"virtio_blk: kernel BUG at mm/slub.c:379!", "kernel BUG at your service"},
+			Counterexamples: []string{"virtio_blk: kernel BUG at mm/slub.c:379!", "kernel BUG at your service", "kernel BUG at x:1![400000+1000]"},
 		},
 		{
 			// arch/x86/kernel/dumpstack.c __die_header(): (4) "%s: %04lx [#%d]", with "Oops: " in front since 6.10. A fault
 			// of userspace reads "traps: foo[12] general protection fault ip:…".
 			Code: kernelOops, Verdict: Oops,
-			Match: `(?:Oops: )?general protection fault[^\n]*: [0-9a-f]{4} \[#\d+\]`,
+			Match: `(?:Oops: )?general protection fault[^\n]*: [0-9a-f]{4} \[#\d+\]` + dieTail,
 			Title: "general protection fault{in}",
 			Examples: []string{
 				"general protection fault: 0000 [#1] SMP PTI",
@@ -61,29 +65,45 @@ func oopsRules() []Rule {
 			},
 			Counterexamples: []string{
 				"traps: bench[1234] general protection fault ip:7f00 sp:7ffc error:0 in libc.so.6[7f00+1000]",
+				"Oops: general protection fault: 0000 [#1] in x",
 			},
 		},
 		{
 			// The same header behind a page fault, whose own line says more.
 			Code: kernelOops, Verdict: Oops,
-			Match: `(?:Oops: )?Oops: [0-9a-f]{4} \[#\d+\]`,
+			Match: `(?:Oops: )?Oops: [0-9a-f]{4} \[#\d+\]` + dieTail,
 			Title: "oops{in}", rank: vague,
-			Examples:        []string{"Oops: 0002 [#1] PREEMPT SMP NOPTI", "Oops: Oops: 0002 [#1] SMP NOPTI"},
-			Counterexamples: []string{"audit: Oops: 0002 [#1] SMP", "Oops: I did it again: 0002 #1"},
+			Examples: []string{
+				"Oops: 0002 [#1] PREEMPT SMP NOPTI",
+				"Oops: Oops: 0002 [#1] SMP NOPTI",
+				"Oops: Oops: 0000 [#2] PREEMPT(voluntary) SMP KASAN NOPTI",
+				"Oops: 0002 [#1] SMP ",
+			},
+			Counterexamples: []string{
+				"audit: Oops: 0002 [#1] SMP",
+				"Oops: I did it again: 0002 #1",
+				// A process with that name.
+				"Oops: 0002 [#1][1234]: segfault at 0 ip 0000000000401000 sp 00007ffc0 error 4 in y[400000+1000]",
+				"Oops: 0002 [#1] invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
+				"Oops: 0002 [#1]: page allocation failure: order:4, mode:0xcc0(GFP_KERNEL), nodemask=(null),cpuset=x,mems_allowed=0",
+			},
 		},
 		{
 			// The same header behind BUG() and everything that is built on it.
 			Code: kernelOops, Verdict: Oops,
-			Match: `(?:Oops: )?invalid opcode: [0-9a-f]{4} \[#\d+\]`,
+			Match: `(?:Oops: )?invalid opcode: [0-9a-f]{4} \[#\d+\]` + dieTail,
 			Title: "invalid opcode{in}", rank: vague,
-			Examples:        []string{"invalid opcode: 0000 [#1] PREEMPT SMP NOPTI", "Oops: invalid opcode: 0000 [#1] SMP NOPTI"},
-			Counterexamples: []string{"traps: bench[1234] trap invalid opcode ip:401000 sp:7ffc error:0 in bench[400000+1000]"},
+			Examples: []string{"invalid opcode: 0000 [#1] PREEMPT SMP NOPTI", "Oops: invalid opcode: 0000 [#1] SMP NOPTI"},
+			Counterexamples: []string{
+				"traps: bench[1234] trap invalid opcode ip:401000 sp:7ffc error:0 in bench[400000+1000]",
+				"invalid opcode: 0000 [#1] of x",
+			},
 		},
 		{
 			// The same header for the other traps of arch/x86/kernel/traps.c: divide error, stack segment, int3, bounds,
 			// alignment check, double fault, Bad pagetable, unexpected #NM exception, …
 			Code: kernelOops, Verdict: Oops,
-			Match: `(?:Oops: )?([A-Za-z][^:\[\n]{2,60}?)(?:, [^:\n]*)?: [0-9a-f]{4} \[#\d+\](?: [A-Z_]+)*$`,
+			Match: `(?:Oops: )?([A-Za-z][^:\[\n]{2,60}?)(?:, [^:\n]*)?: [0-9a-f]{4} \[#\d+\]` + dieTail,
 			Title: "$1{in}",
 			Examples: []string{
 				"divide error: 0000 [#1] SMP PTI",
@@ -94,6 +114,7 @@ func oopsRules() []Rule {
 			Counterexamples: []string{
 				"usb 1-1: divide error: 0000 [#1] SMP PTI",
 				"bench: run 0042 [#1] of 12",
+				"abc: 0000 [#1][1234]: segfault at 0 ip 0000000000401000 sp 00007ffc0 error 4 in y[400000+1000]",
 			},
 		},
 		{
@@ -132,26 +153,29 @@ func oopsRules() []Rule {
 			// arch/arm64/kernel/traps.c __die(): (0) "Internal error: %s: %016lx [#%d]", "%x" before 5.17. The reason is "Oops"
 			// behind a fault, which has a line of its own.
 			Code: kernelOops, Verdict: Oops,
-			Match: `Internal error: (?:Oops|Oops - BUG|Oops - BRK): [0-9a-f]{1,16} \[#\d+\]`,
+			Match: `Internal error: (?:Oops|Oops - BUG|Oops - BRK): [0-9a-f]{1,16} \[#\d+\]` + dieTail,
 			Title: "oops{in}", rank: vague,
 			Examples: []string{
 				"Internal error: Oops: 0000000096000044 [#1] SMP",
 				"Internal error: Oops: 96000004 [#1] PREEMPT SMP",
 				"Internal error: Oops - BUG: 00000000f2000800 [#1] SMP",
 			},
-			Counterexamples: []string{"Internal error: Oops occurred"},
+			Counterexamples: []string{"Internal error: Oops occurred", "Internal error: Oops: 0 [#1][400000+1000]"},
 		},
 		{
 			// The same for the reasons that stand for themselves: Undefined instruction, BTI, FPAC, CFI, synchronous external
 			// abort, …
 			Code: kernelOops, Verdict: Oops,
-			Match: `Internal error: (?:Oops - )?([^:\n]+): [0-9a-f]{1,16} \[#\d+\]`,
+			Match: `Internal error: (?:Oops - )?([^:\n]+): [0-9a-f]{1,16} \[#\d+\]` + dieTail,
 			Title: "$1{in}",
 			Examples: []string{
 				"Internal error: Oops - Undefined instruction: 0000000002000000 [#1] SMP",
 				"Internal error: synchronous external abort: 0000000096000410 [#1] SMP",
 			},
-			Counterexamples: []string{"nvme nvme0: Internal error: synchronous external abort: 0000000096000410 [#1] SMP"},
+			Counterexamples: []string{
+				"nvme nvme0: Internal error: synchronous external abort: 0000000096000410 [#1] SMP",
+				"Internal error: page allocation failure: 0 [#1],mems_allowed=0",
+			},
 		},
 		{
 			// kernel/exit.c make_task_dead(): (1). The task stays, with whatever locks it holds.
