@@ -39,7 +39,7 @@ func TestPanicWhileTheAPIServerIsDown(t *testing.T) {
 	if err := w.Cluster.StartAPIServer(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	record, err := w.AwaitCleaned(ctx, n)
 	if err != nil {
