@@ -29,7 +29,7 @@ func configfs(t *testing.T) Dir {
 	t.Helper()
 	if err := Load(t.Context()); err != nil {
 		if os.Getenv(guestVariable) == "" {
-			t.Skipf("this machine's kernel cannot run the test, e2e/target_test.go boots some that can: %v", err)
+			t.Skipf("cannot: this machine's kernel has no netconsole; e2e/target_test.go boots some that can: %v", err)
 		}
 		t.Fatal(err)
 	}
@@ -161,7 +161,7 @@ func TestLiveLoad(t *testing.T) {
 func TestLiveLoadCompressed(t *testing.T) {
 	path := os.Getenv(compressedVariable)
 	if path == "" {
-		t.Skipf("%s names no compressed module", compressedVariable)
+		t.Skipf("cannot: this kernel's modules are not compressed, %s names none", compressedVariable)
 	}
 	configfs(t) // for what netconsole needs
 	if err := unix.DeleteModule("netconsole", unix.O_NONBLOCK); err != nil {
