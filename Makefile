@@ -47,6 +47,7 @@ e2e: ## tests in the lab: microVMs that crash, a real control plane (root)
 test: check fuzz live e2e ## every test there is
 
 demo: ## a real kernel panics, and Kubernetes knows why
+	@echo "compiling the lab, a minute the first time"
 	@$(GO) run ./e2e/demo
 
 clean:

@@ -59,6 +59,9 @@ type Cluster struct {
 // StartCluster builds the control plane if need be and starts it. It returns when the controllers are at work, and
 // the cluster ends with s; ctx is for the start only.
 func StartCluster(ctx context.Context, s Scope, spec ClusterSpec) (*Cluster, error) {
+	if err := InstallPackages(ctx, s, "iproute2"); err != nil { // NS.Command is ip netns exec
+		return nil, err
+	}
 	binaries, err := BuildControlPlane(ctx, s)
 	if err != nil {
 		return nil, err
