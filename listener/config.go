@@ -106,10 +106,10 @@ func ParseConfig(path string, b []byte) (Config, error) {
 			Reason: string(f.Annotations.Reason), Code: string(f.Annotations.Code), By: string(f.Annotations.By),
 		},
 	}
-	if f.Listen != nil && len(f.Listen) == 0 {
-		return Config{}, fmt.Errorf("%s: listen: the list is empty; name an address, or leave the key out for :6666", path)
-	}
 	if f.Listen != nil {
+		if len(f.Listen) == 0 {
+			return Config{}, fmt.Errorf("%s: listen: the list is empty; name an address, or leave the key out for :6666", path)
+		}
 		c.Listen = nil
 		for _, a := range f.Listen {
 			c.Listen = append(c.Listen, string(a))

@@ -31,7 +31,7 @@ const kubernetesVersion = "v1.36.3"
 // BuildControlPlane compiles the nested module e2e/controlplane, unless CacheDir has the programs of just these
 // sources already. The first build on a machine takes minutes and says so on s; two builds at a time take turns.
 func BuildControlPlane(ctx context.Context, s Scope) (Binaries, error) {
-	root, err := checkoutRoot()
+	root, err := CheckoutRoot()
 	if err != nil {
 		return Binaries{}, err
 	}
@@ -52,8 +52,8 @@ func BuildControlPlane(ctx context.Context, s Scope) (Binaries, error) {
 	}, nil
 }
 
-// checkoutRoot finds the folder of our go.mod above the working directory: the lab is always run from a checkout.
-func checkoutRoot() (string, error) {
+// CheckoutRoot finds the folder of our go.mod above the working directory: the lab is always run from a checkout.
+func CheckoutRoot() (string, error) {
 	start, err := os.Getwd()
 	if err != nil {
 		return "", fmt.Errorf("find checkout: %w", err)

@@ -58,7 +58,7 @@ func keyOf(t *testing.T, files map[string]string) string {
 }
 
 func TestStampedVersionIsTheOneRequired(t *testing.T) {
-	root, err := checkoutRoot()
+	root, err := CheckoutRoot()
 	if err != nil {
 		t.Fatal(err)
 	}

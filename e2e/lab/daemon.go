@@ -2,9 +2,6 @@ package lab
 
 import "os/exec"
 
-// CheckoutRoot is the folder of our go.mod: the lab is always run from a checkout.
-func CheckoutRoot() (string, error) { return checkoutRoot() }
-
 // Daemon is a program of ours under test that runs on this machine.
 type Daemon struct{ p *process }
 
