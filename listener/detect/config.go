@@ -13,8 +13,8 @@ type Config struct {
 	Lines int `yaml:"lines"`
 	// Bytes bounds the memory for these lines. 32 KiB if zero.
 	Bytes int `yaml:"bytes"`
-	// Silence is how long a dying source must be silent for its incident to be complete. 2 s if zero; no shorter than
-	// netconsole.Patience, for which fragments are waited for.
+	// Silence is how long a dying source must be silent for its incident to be complete, thrice as long where CPUs stall.
+	// 2 s if zero; no shorter than netconsole.Patience, for which fragments are waited for.
 	Silence time.Duration `yaml:"silence"`
 	// PanicOnOops takes an oops for a death notice when the source has not said what its kernel does. Every kubelet sets
 	// kernel.panic_on_oops=1.

@@ -26,7 +26,7 @@ func dull() []netconsole.Record {
 	records := make([]netconsole.Record, len(texts))
 	for i, text := range texts {
 		records[i] = netconsole.Record{
-			Extended: true, Prefix: 6, Seq: uint64(i), Uptime: time.Duration(i) * time.Second, Text: text,
+			Extended: true, Prefix: 6, Seq: uint64(i), Uptime: time.Duration(i) * time.Second, Text: []byte(text),
 			Fields: identity("8cb8ddd1-6587-41f6-b567-0e9c46b29ec2", "bGFzdGdhc3AtbGFiLWdhc3A"),
 		}
 	}
@@ -69,7 +69,7 @@ func TestAnIdleSourceIsSmall(t *testing.T) {
 	const n = 2000
 	records := dull()
 	canary := records[0]
-	canary.Prefix, canary.Text = 14, "lastgasp: canary v1 nonce=0123456789abcdef0123456789abcdef instance=i-1 boot=b"
+	canary.Prefix, canary.Text = 14, []byte("lastgasp: canary v1 nonce=0123456789abcdef0123456789abcdef instance=i-1 boot=b")
 	cfg := &Config{}
 	emit := func(Incident) { t.Error("an incident") }
 	sources := make([]*Source, n)

@@ -14,8 +14,8 @@ var number = regexp.MustCompile(`\b0x[0-9a-f]+\b|[0-9]+`)
 // what went wrong first, its title without numbers, and the innermost reliable frames by name. Whatever else a trace
 // tells (addresses, offsets, CPUs, tasks, modules) does not enter.
 //
-// One backtrace may be cut short by the loss of its last lines, and then counts as another bug if fewer than three
-// frames are left.
+// One backtrace may be cut short by the loss of its last lines, and then counts as another bug if fewer than maxFrames are
+// left.
 func fingerprint(code, title string, t *trace) string {
 	h := sha256.New()
 	field := func(s string) {

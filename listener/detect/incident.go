@@ -15,7 +15,7 @@ type Verdict int
 const (
 	// Sick kernels still run; the finding is reported and nothing is done.
 	Sick Verdict = iota
-	// Oops kernels killed a task and may run on; they are dying if panic_on_oops, kdump or silence says so.
+	// Oops kernels killed a task and may run on; they are dying if panic_on_oops or kdump says so.
 	Oops
 	// Dying kernels will not run userspace again.
 	Dying

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"time"
@@ -29,9 +30,8 @@ type life struct {
 	clock    clock
 	kept     uint64 // 1 + the sequence number of the record kept last (extended format)
 	ring     ring
-	report   *report   // the incident being collected, if any
-	wound    *Incident // an oops that was survived so far, without its trace
-	death    *death    // set once the incident of its death is complete
+	report   *report // the incident being collected, if any
+	death    *death  // set once the incident of its death is complete
 	told     []telling
 	release  string // from the boot banner
 	bare     int    // lines without a time stamp since the last one with
@@ -55,12 +55,11 @@ type telling struct {
 // push takes one record of this life.
 func (l *life) push(now time.Time, r *netconsole.Record, emit func(Incident)) {
 	l.follow(now, r, emit)
-	if isCanary(r) || l.extended && l.kept == r.Seq+1 {
-		return // proof of the channel, or once more what a second target or the network repeats
+	if isCanary(r) || l.repeated(r) {
+		return // proof of the channel, or nothing new
 	}
 	judged := l.judges(r)
 	if !r.Partial {
-		l.kept = r.Seq + 1
 		l.keep(now, r, judged, emit)
 	}
 	if judged {
@@ -72,7 +71,7 @@ func (l *life) push(now time.Time, r *netconsole.Record, emit func(Incident)) {
 
 // follow notices when another kernel begins to speak.
 func (l *life) follow(now time.Time, r *netconsole.Record, emit func(Incident)) {
-	banner := strings.HasPrefix(r.Text, bootBanner) && r.Facility() <= 0
+	banner := bytes.HasPrefix(r.Text, []byte(bootBanner)) && r.Facility() <= 0
 	switch {
 	case l.id.Boot != "":
 		// A boot id says it all.
@@ -87,10 +86,10 @@ func (l *life) follow(now time.Time, r *netconsole.Record, emit func(Incident)) 
 		l.reborn(emit)
 	}
 	if d := l.death; d != nil && l.id.Gasp == "" && now.Sub(d.at) > resurrection {
-		l.death, l.wound = nil, nil
+		l.death = nil
 	}
 	if banner {
-		l.release, _, _ = strings.Cut(r.Text[len(bootBanner):], " ")
+		l.release, _, _ = strings.Cut(string(r.Text[len(bootBanner):]), " ")
 	}
 	l.clock.set(now, r)
 }
@@ -128,11 +127,18 @@ func (l *life) judges(r *netconsole.Record) bool {
 	return true
 }
 
+// newline separates the lines of a record.
+var newline = []byte{'\n'}
+
+// repeated reports whether the record is the last one once more, as a second target or the network repeats it.
+func (l *life) repeated(r *netconsole.Record) bool { return l.extended && l.kept == r.Seq+1 }
+
 // keep stores the lines of a record.
 func (l *life) keep(now time.Time, r *netconsole.Record, judged bool, emit func(Incident)) {
+	l.kept = r.Seq + 1
 	var buf [32]byte
 	stamp := appendStamp(buf[:0], r.Uptime)
-	text, rest, more := strings.Cut(r.Text, "\n")
+	text, rest, more := bytes.Cut(r.Text, newline)
 	for first := true; ; first = false {
 		kernel := judged && first
 		text = clean(text)
@@ -143,7 +149,7 @@ func (l *life) keep(now time.Time, r *netconsole.Record, judged bool, emit func(
 		if !more {
 			break
 		}
-		text, rest, more = strings.Cut(rest, "\n")
+		text, rest, more = bytes.Cut(rest, newline)
 	}
 	if rep := l.report; rep != nil {
 		rep.heard(now, l.source.cfg.silence())
@@ -224,9 +230,12 @@ func (l *life) open(now time.Time, r *netconsole.Record, rule *Rule, verdict Ver
 		rep.limit = now.Add(maxFatal)
 	}
 	if !r.Partial {
-		rep.head = max(0, len(rep.lines)-1-strings.Count(r.Text, "\n"))
+		rep.head = max(0, len(rep.lines)-1-bytes.Count(r.Text, newline))
 	} else {
 		rep.head = len(rep.lines)
+	}
+	for i := range rep.lines {
+		rep.size += rep.lines[i].size()
 	}
 	rep.decided(now, r)
 	rep.heard(now, l.source.cfg.silence())
@@ -260,13 +269,8 @@ func (l *life) complete(emit func(Incident)) {
 	inc := l.incident(true)
 	rep := l.report
 	l.report = nil
-	switch rep.verdict {
-	case Dying:
-		l.death, l.wound = &death{id: rep.id, at: rep.last, presumed: rep.code == kernelOops}, nil
-	case Oops:
-		wound := inc
-		wound.Trace = nil // the ring has it
-		l.wound = &wound
+	if rep.verdict == Dying {
+		l.death = &death{id: rep.id, at: rep.last, presumed: rep.code == kernelOops}
 	}
 	if !rep.quiet {
 		emit(inc)
@@ -310,6 +314,15 @@ func (l *life) incident(complete bool) Incident {
 	return inc
 }
 
+// size is how many bytes of log are kept.
+func (l *life) size() int {
+	n := len(l.ring.buf)
+	if l.report != nil {
+		n += l.report.size
+	}
+	return n
+}
+
 // texts are the lines as they are printed.
 func texts(lines []line) []string {
 	t := make([]string, len(lines))
@@ -345,7 +358,8 @@ func stronger(a, b netconsole.Identity) bool {
 
 // dumpsCore reports whether the line of an oops tells of a context in which kexec_should_crash (kernel/kexec_core.c)
 // has the crash kernel started whatever panic_on_oops says: the idle task, init, or an interrupt.
-func dumpsCore(text string) bool {
+func dumpsCore(line []byte) bool {
+	text := string(line)
 	return text == " <IRQ>" || strings.HasPrefix(text, "CPU: ") &&
 		(strings.Contains(text, " PID: 0 ") || strings.Contains(text, " PID: 1 "))
 }

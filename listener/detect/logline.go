@@ -40,7 +40,7 @@ func ParseLogLine(line string) (netconsole.Record, bool) {
 			line = rest
 		}
 	}
-	r.Text = line
+	r.Text = []byte(line)
 	return r, line != ""
 }
 

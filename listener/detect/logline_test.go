@@ -42,7 +42,7 @@ func TestParseLogLine(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			r, ok := ParseLogLine(tt.line)
-			if !ok || r.Text != tt.text || r.Uptime != tt.uptime || r.Prefix != tt.prefix || r.Extended {
+			if !ok || string(r.Text) != tt.text || r.Uptime != tt.uptime || r.Prefix != tt.prefix || r.Extended {
 				t.Errorf("%+v, %t; want text %q, uptime %v, prefix %d", r, ok, tt.text, tt.uptime, tt.prefix)
 			}
 		})

@@ -2,6 +2,7 @@ package detect
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ func (g *rig) begin(whole netconsole.Record, n int, fields ...netconsole.Field) 
 	r := whole
 	r.Partial, r.Missing = true, 100
 	if n < len(r.Text) {
-		r.Text = r.Text[:n] + netconsole.Gap
+		r.Text = append(slices.Clip(r.Text[:n]), netconsole.Gap...)
 	}
 	r.Fields = append(fields[:len(fields):len(fields)], netconsole.Field{Value: netconsole.Gap})
 	g.push(r)

@@ -35,6 +35,7 @@ type report struct {
 	release string
 
 	lines []line
+	size  int // bytes that they take
 	tail  int // bytes of lines that were added
 	added int
 	full  bool
@@ -47,22 +48,26 @@ type report struct {
 }
 
 // add appends a line, which went through clean, while there is room.
-func (rep *report) add(stamp []byte, text string, kernel bool) {
+func (rep *report) add(stamp, text []byte, kernel bool) {
 	if rep.full || rep.added == maxTail || rep.tail+len(stamp)+len(text) > maxTailBytes {
 		rep.full = true
 		return
 	}
-	text = string(stamp) + text
-	rep.lines = append(rep.lines, line{text: text, at: len(stamp), kernel: kernel})
+	rep.lines = append(rep.lines, line{text: string(stamp) + string(text), at: len(stamp), kernel: kernel})
+	rep.size += rep.lines[len(rep.lines)-1].size()
 	rep.added++
-	rep.tail += len(text)
+	rep.tail += len(stamp) + len(text)
 }
 
-// heard puts off the end.
+// heard puts off the end. A stall is told in bursts that are seconds apart: other CPUs are asked for their backtraces, and
+// given time to answer (nmi_trigger_cpumask_backtrace, lib/nmi_backtrace.c).
 func (rep *report) heard(now time.Time, silence time.Duration) {
 	rep.last = now
 	if rep.ended {
 		return
+	}
+	if rep.rule.stalls {
+		silence *= 3
 	}
 	rep.due = now.Add(silence)
 	if rep.due.After(rep.limit) {

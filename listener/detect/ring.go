@@ -2,7 +2,6 @@ package detect
 
 import (
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -13,6 +12,12 @@ type line struct {
 	at     int  // where the message begins in text
 	kernel bool // the kernel itself printed it, as the beginning of a message
 }
+
+// lineSize is what a line takes beside its text, in bytes.
+const lineSize = 32
+
+// size is how many bytes it takes.
+func (l *line) size() int { return len(l.text) + lineSize }
 
 // message is the line without its time stamp.
 func (l *line) message() string { return l.text[l.at:] }
@@ -34,11 +39,11 @@ const (
 	// maxLine bounds a line in bytes. The kernel's longest record has 1024 (PRINTKRB_RECORD_MAX).
 	maxLine = 4 << 10
 	// firstRing is the first size of a ring in bytes.
-	firstRing = 512
+	firstRing = 256
 )
 
 // add appends a line, which went through clean, and evicts the oldest ones as needed.
-func (g *ring) add(maxLines, maxBytes int, stamp []byte, text string, kernel bool) {
+func (g *ring) add(maxLines, maxBytes int, stamp, text []byte, kernel bool) {
 	size := header + len(stamp) + len(text)
 	if size > maxBytes {
 		return
@@ -57,7 +62,7 @@ func (g *ring) add(maxLines, maxBytes int, stamp []byte, text string, kernel boo
 	n := len(stamp) + len(text)
 	g.write([]byte{byte(n), byte(n >> 8), flags})
 	g.write(stamp)
-	g.writeString(text)
+	g.write(text)
 	g.lines++
 }
 
@@ -82,20 +87,23 @@ func (g *ring) grow(size int) {
 	g.buf, g.start = buf, 0
 }
 
+// shrink forgets all but the newest lines that fit into so many bytes.
+func (g *ring) shrink(size int) {
+	if len(g.buf) <= size {
+		return
+	}
+	for g.used > size {
+		g.drop()
+	}
+	g.grow(size)
+}
+
 // write appends raw bytes, for which there is room.
 func (g *ring) write(b []byte) {
 	end := (g.start + g.used) % len(g.buf)
 	n := copy(g.buf[end:], b)
 	copy(g.buf, b[n:])
 	g.used += len(b)
-}
-
-// writeString is write for a string.
-func (g *ring) writeString(s string) {
-	end := (g.start + g.used) % len(g.buf)
-	n := copy(g.buf[end:], s)
-	copy(g.buf, s[n:])
-	g.used += len(s)
 }
 
 // all copies the lines out, oldest first.
@@ -141,53 +149,42 @@ func appendPadded(b []byte, n int64, width int, pad byte) []byte {
 }
 
 // clean makes a line of a message fit to be kept: printable and no longer than maxLine.
-func clean(s string) string {
-	s = printable(s)
-	if len(s) <= maxLine {
-		return s
+func clean(b []byte) []byte {
+	b = printable(b)
+	if len(b) <= maxLine {
+		return b
 	}
 	n := maxLine
-	for !utf8.RuneStart(s[n]) {
+	for !utf8.RuneStart(b[n]) {
 		n--
 	}
-	return s[:n]
+	return b[:n]
 }
 
 // printable replaces what must not reach a terminal or is not UTF-8 by `\xHH`, as dmesg does. Kernel messages carry
 // strings of others, escape sequences included.
-func printable(s string) string {
+func printable(b []byte) []byte {
 	i := 0
-	for i < len(s) && (s[i] >= ' ' && s[i] < 0x7f || s[i] == '\t') {
+	for i < len(b) && (b[i] >= ' ' && b[i] < 0x7f || b[i] == '\t') {
 		i++
 	}
-	if i == len(s) {
-		return s
+	if i == len(b) {
+		return b
 	}
 
 	const hex = "0123456789abcdef"
-	var b strings.Builder
-	b.Grow(len(s) + 16)
-	b.WriteString(s[:i])
-	for _, r := range s[i:] {
-		size := utf8.RuneLen(r)
-		if r == utf8.RuneError && !strings.HasPrefix(s[i:], string(utf8.RuneError)) {
-			size = 1 // a byte that is no rune
-		}
-		switch {
-		case size == 1 && (s[i] < ' ' && s[i] != '\t' || s[i] >= 0x7f):
-			b.WriteString(`\x`)
-			b.WriteByte(hex[s[i]>>4])
-			b.WriteByte(hex[s[i]&0xf])
-		case 0x80 <= r && r < 0xa0: // C1, which terminals obey
-			for _, c := range []byte(s[i : i+size]) {
-				b.WriteString(`\x`)
-				b.WriteByte(hex[c>>4])
-				b.WriteByte(hex[c&0xf])
+	out := append(make([]byte, 0, len(b)+16), b[:i]...)
+	for i < len(b) {
+		r, size := utf8.DecodeRune(b[i:])
+		c1 := 0x80 <= r && r < 0xa0 // which terminals obey
+		if ascii := b[i] >= ' ' && b[i] < 0x7f || b[i] == '\t'; ascii || size > 1 && !c1 {
+			out = append(out, b[i:i+size]...)
+		} else {
+			for _, c := range b[i : i+size] {
+				out = append(out, '\\', 'x', hex[c>>4], hex[c&0xf])
 			}
-		default:
-			b.WriteString(s[i : i+size])
 		}
 		i += size
 	}
-	return b.String()
+	return out
 }

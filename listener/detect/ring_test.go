@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // The ring against a slice that does the same by moving everything.
@@ -24,12 +25,21 @@ func TestTheRingKeepsTheNewestLines(t *testing.T) {
 		stamp := appendStamp(nil, uptime)
 		kernel := random.IntN(2) == 0
 
-		g.add(maxLines, maxBytes, stamp, text, kernel)
+		g.add(maxLines, maxBytes, stamp, []byte(text), kernel)
 		model = append(model, line{text: string(stamp) + text, at: len(stamp), kernel: kernel})
 		for size(model) > maxBytes || len(model) > maxLines {
 			model = model[1:]
 		}
-		if diff := cmp.Diff(model, g.all(), cmp.AllowUnexported(line{})); diff != "" {
+		if random.IntN(50) == 0 {
+			g.shrink(300)
+			for size(model) > 300 {
+				model = model[1:]
+			}
+			if len(g.buf) > 300 {
+				t.Fatalf("buffer of %d bytes, shrunk to 300", len(g.buf))
+			}
+		}
+		if diff := cmp.Diff(model, g.all(), cmp.AllowUnexported(line{}), cmpopts.EquateEmpty()); diff != "" {
 			t.Fatalf("after %d lines (-want +got):\n%s", i+1, diff)
 		}
 		if len(g.buf) > maxBytes {

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"regexp"
@@ -46,9 +47,8 @@ type Rule struct {
 	// ends says that the kernel prints nothing, or nothing of interest, after this message.
 	ends bool
 
-	re    *regexp.Regexp
-	leads [256]bool // bytes a matching message can begin with
-	needs string    // text every matching message contains, may be empty
+	re     *regexp.Regexp
+	filter filter
 }
 
 // A rank orders titles, best first.
@@ -104,20 +104,18 @@ func (r *Rule) compile() error {
 	if n := highestGroup(r.Title); n > r.re.NumSubexp() {
 		return fmt.Errorf("title uses $%d, but match has %d groups", n, r.re.NumSubexp())
 	}
-	r.leads = [256]bool{}
-	leads(prog, uint32(prog.Start), make(map[uint32]bool), &r.leads)
-	r.needs = literal(tree)
+	r.filter = newFilter(tree, prog)
 
 	for _, s := range r.Examples {
 		switch {
-		case r.Verdict >= Oops && isProcessLine(s):
+		case r.Verdict >= Oops && isProcessLine([]byte(s)):
 			return fmt.Errorf("example %q begins with a process's name, which is the process's to choose", s)
-		case r.match(s) == nil:
+		case r.match([]byte(s)) == nil:
 			return fmt.Errorf("does not match its example %q", s)
 		}
 	}
 	for _, s := range r.Counterexamples {
-		if r.match(s) != nil {
+		if r.match([]byte(s)) != nil {
 			return fmt.Errorf("matches its counterexample %q", s)
 		}
 	}
@@ -125,11 +123,11 @@ func (r *Rule) compile() error {
 }
 
 // match is the location of the match and its groups in text, nil if there is none.
-func (r *Rule) match(text string) []int {
-	if text == "" || !r.leads[text[0]] || !strings.Contains(text, r.needs) {
+func (r *Rule) match(text []byte) []int {
+	if !r.filter.passes(text) {
 		return nil
 	}
-	at := r.re.FindStringSubmatchIndex(text)
+	at := r.re.FindSubmatchIndex(text)
 	if at != nil && (isPacketLog(text) || r.Verdict >= Oops && isProcessLine(text)) {
 		return nil
 	}
@@ -143,14 +141,14 @@ const maxComm = 15
 // signal: "%s[%d]: " (show_signal_msg, arch/x86/mm/fault.c; arm64_show_signal, arch/arm64/kernel/traps.c), "%s[%d] "
 // (signal_fault, arch/x86/kernel/signal.c), "traps: " in front of either (arch/x86/kernel/traps.c). They are printed at
 // facility 0 and go on to name a file, so that both ends are whatever an unprivileged user likes them to be.
-func isProcessLine(text string) bool {
-	text = strings.TrimPrefix(text, "traps: ")
+func isProcessLine(text []byte) bool {
+	text = bytes.TrimPrefix(text, []byte("traps: "))
 	for i := range min(maxComm+1, len(text)) {
 		if text[i] != '[' { // the name may have brackets of its own
 			continue
 		}
-		pid, after, found := strings.Cut(text[i+1:], "]")
-		if found && isDigits(pid) && after != "" && (after[0] == ':' || after[0] == ' ') {
+		pid, after, found := bytes.Cut(text[i+1:], []byte("]"))
+		if found && isDigits(string(pid)) && len(after) > 0 && (after[0] == ':' || after[0] == ' ') {
 			return true
 		}
 	}
@@ -160,9 +158,9 @@ func isProcessLine(text string) bool {
 // isPacketLog reports whether the message is the netfilter LOG target's (nf_log_ip_packet, net/netfilter/
 // nf_log_syslog.c). It prints at facility 0 and begins with a prefix of up to 128 bytes that the firewall's author
 // chose, so that no anchor tells it from the kernel's own words.
-func isPacketLog(text string) bool {
-	_, after, found := strings.Cut(text, "IN=")
-	return found && strings.Contains(after, " OUT=")
+func isPacketLog(text []byte) bool {
+	_, after, found := bytes.Cut(text, []byte("IN="))
+	return found && bytes.Contains(after, []byte(" OUT="))
 }
 
 // isWord reports whether s is a word in camel case: letters only, as the code of a Gasp (the custom resource).
@@ -188,55 +186,13 @@ func highestGroup(title string) int {
 	return highest
 }
 
-// leads marks the bytes that a text matching from pc on can begin with.
-func leads(prog *syntax.Prog, pc uint32, seen map[uint32]bool, set *[256]bool) {
-	if seen[pc] {
-		return
-	}
-	seen[pc] = true
-	in := &prog.Inst[pc]
-	switch in.Op {
-	case syntax.InstAlt, syntax.InstAltMatch:
-		leads(prog, in.Out, seen, set)
-		leads(prog, in.Arg, seen, set)
-	case syntax.InstCapture, syntax.InstEmptyWidth, syntax.InstNop:
-		leads(prog, in.Out, seen, set)
-	case syntax.InstRune, syntax.InstRune1, syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
-		for b := range rune(0x80) {
-			set[b] = set[b] || in.MatchRune(b)
-		}
-		for b := 0x80; b < len(set); b++ {
-			set[b] = true // not worth telling apart
-		}
-	}
-}
-
-// literal is the longest text that everything re matches contains.
-func literal(re *syntax.Regexp) string {
-	switch {
-	case re.Op == syntax.OpLiteral && re.Flags&syntax.FoldCase == 0:
-		return string(re.Rune)
-	case re.Op == syntax.OpCapture, re.Op == syntax.OpPlus:
-		return literal(re.Sub[0])
-	case re.Op == syntax.OpConcat:
-		longest := ""
-		for _, sub := range re.Sub {
-			if s := literal(sub); len(s) > len(longest) {
-				longest = s
-			}
-		}
-		return longest
-	}
-	return ""
-}
-
 // A table finds the rule for a message.
 type table [256][]*Rule // by the first byte of the message
 
 // add appends rules behind those already there.
 func (t *table) add(rules []Rule) {
 	for i := range rules {
-		for b, can := range rules[i].leads {
+		for b, can := range rules[i].filter.leads {
 			if can {
 				t[b] = append(t[b], &rules[i])
 			}
@@ -245,8 +201,8 @@ func (t *table) add(rules []Rule) {
 }
 
 // find is the first rule that matches the message, and where; nil if none does.
-func (t *table) find(text string) (*Rule, []int) {
-	if text == "" {
+func (t *table) find(text []byte) (*Rule, []int) {
+	if len(text) == 0 {
 		return nil, nil
 	}
 	for _, r := range t[text[0]] {

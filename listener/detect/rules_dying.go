@@ -82,13 +82,16 @@ func dyingRules() []Rule {
 			Counterexamples: []string{"BUG: workqueue lockup - pool cpus=1 node=0 flags=0x0 nice=0 stuck for 31s!"},
 		},
 		{
-			// kernel/panic.c check_panic_on_warn(), mm/kasan/report.c end_report(), mm/kmsan/report.c.
+			// kernel/panic.c check_panic_on_warn() with who asks, before 6.2 __warn() and others without; mm/kasan/report.c
+			// end_report(), mm/kmsan/report.c.
 			Code: kernelPanic, Verdict: Dying,
-			Match: `Kernel panic - not syncing: (\S+: panic_on_warn set|\S+: system warned too often|kasan\.fault=\S+ set|` +
-				`kmsan\.panic set|panic_on_taint set)`,
+			Match: `Kernel panic - not syncing: ((?:\S+: )?panic_on_warn set|\S+: system warned too often|kasan\.fault=\S+ set|` +
+				`kmsan\.panic set|panic_on_kmsan set|panic_on_taint set|scheduling while atomic)`,
 			Title: "$1", rank: vague, follows: "KernelWarning MemoryCorruption KernelBug",
 			Examples: []string{
 				"Kernel panic - not syncing: kernel: panic_on_warn set ...",
+				"Kernel panic - not syncing: panic_on_warn set ...\n",
+				"Kernel panic - not syncing: scheduling while atomic\n",
 				"Kernel panic - not syncing: kasan.fault=panic set ...",
 				"Kernel panic - not syncing: kernel: system warned too often (kernel.warn_limit is 100)",
 			},

@@ -45,11 +45,12 @@ func oopsRules() []Rule {
 			Counterexamples: []string{"x86/mm: kernel tried to execute NX-protected page - exploit attempt? (uid: 0)"},
 		},
 		{
-			// lib/bug.c __report_bug(): (2), pr_fmt empty. Line numbers and build directories differ between builds.
+			// lib/bug.c __report_bug(): (2), pr_fmt empty. Line numbers and build directories differ between builds. The
+			// condition stands in front with CONFIG_DEBUG_BUGVERBOSE_DETAILED (6.18).
 			Code: kernelOops, Verdict: Oops,
-			Match:           `kernel BUG at (?:/\S*/)?(\S+?):\d+!$`,
+			Match:           `kernel BUG at (?:\[[^\n]*\] )?(?:/\S*/)?(\S+?):\d+!$`,
 			Title:           "kernel BUG at $1{in}",
-			Examples:        []string{"kernel BUG at mm/slub.c:379!", "kernel BUG at /build/linux/fs/ext4/inode.c:2721!"},
+			Examples:        []string{"kernel BUG at mm/slub.c:379!", "kernel BUG at /build/linux/fs/ext4/inode.c:2721!", "kernel BUG at [PageTail(page)] mm/filemap.c:1498!"},
 			Counterexamples: []string{"virtio_blk: kernel BUG at mm/slub.c:379!", "kernel BUG at your service", "kernel BUG at x:1![400000+1000]"},
 		},
 		{

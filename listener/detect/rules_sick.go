@@ -48,7 +48,7 @@ func sickRules() []Rule {
 		{
 			// kernel/hung_task.c check_hung_task(): (3), no pr_fmt. A comm may contain anything.
 			Code: "TaskHung", Verdict: Sick,
-			Match: `INFO: task .{1,24}:\d+ blocked(?: in I/O wait)? for more than \d+ seconds\.`,
+			Match: `INFO: task (?s:.{1,24}):\d+ blocked(?: in I/O wait)? for more than \d+ seconds\.`,
 			Title: "task hung{in}", asks: true,
 			Examples: []string{
 				"INFO: task jbd2/vda1-8:231 blocked for more than 120 seconds.",
@@ -148,18 +148,19 @@ func sickRules() []Rule {
 		{
 			// mm/page_alloc.c bad_page(), mm/memory.c print_bad_pte(), kernel/fork.c check_mm(): (1).
 			Code: "MemoryCorruption", Verdict: Sick,
-			Match: `BUG: Bad (page state|page map|page cache|rss-counter state) (?:in process |mm:)`,
-			Title: "bad $1",
+			Match: `BUG: (?:Bad (page state|page map|page cache|rss-counter state) (?:in process |mm:)|non-zero (pgtables_bytes) on freeing mm: )`,
+			Title: "bad $1$2",
 			Examples: []string{
 				"BUG: Bad page state in process kswapd0  pfn:12345",
 				"BUG: Bad rss-counter state mm:00000000a1b2c3d4 type:MM_ANONPAGES val:3",
+				"BUG: non-zero pgtables_bytes on freeing mm: -4096",
 			},
 			Counterexamples: []string{"BUG: Bad page state: 12 messages suppressed"},
 		},
 		{
 			// mm/slub.c slab_bug(): (3) "BUG %s (%s): %pV".
 			Code: "MemoryCorruption", Verdict: Sick,
-			Match: `BUG (\S+) \((?:Not tainted|Tainted: [A-Z ]+)\): (.+)`,
+			Match: `BUG (\S+) \((?:Not tainted|Tainted: [A-Z -]+)\): (.+)`,
 			Title: "slab $1: $2",
 			Examples: []string{
 				"BUG kmalloc-64 (Tainted: G           OE     ): Right Redzone overwritten",
@@ -182,13 +183,14 @@ func sickRules() []Rule {
 		},
 		{
 			Code: kernelWarning, Verdict: Sick,
-			Match: `WARNING: (?:\S+:\d+ )?at (\S+?)\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\S+\])?, CPU#\d+: `,
+			Match: `WARNING: (?:\[.*\] )?(?:\S+:\d+ )?at (\S+?)(?:\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\S+\])?)?, CPU#\d+: `,
 			Title: "WARNING in $1",
 			Examples: []string{
 				"WARNING: kernel/workqueue.c:4278 at __flush_work+0x1d2/0x250, CPU#1: kworker/1:1/44",
 				"WARNING: boom.c:77 at boom_init+0x12/0x40 [boom], CPU#0: insmod/170",
+				"WARNING: [time_after(jiffies, timeout)] io_uring/io_uring.c:3026 at io_ring_exit_work+0x44c/0xbc0, CPU#0: kworker/u8:0/10040",
 			},
-			Counterexamples: []string{"WARNING: possible circular locking dependency detected"},
+			Counterexamples: []string{"WARNING: x.c:1 at the end of the day, CPU#0"},
 		},
 		{
 			// kernel/sched/core.c __schedule_bug(), __might_resched(): (3).
@@ -213,15 +215,67 @@ func sickRules() []Rule {
 			Counterexamples: []string{"BUG: MAX_LOCKDEP_ENTRIES too low!"},
 		},
 		{
-			// lib/ubsan.c ubsan_prologue(): (3).
+			// lib/ubsan.c ubsan_prologue(): (3). Before 5.7 it did not say what was wrong.
 			Code: "KernelBug", Verdict: Sick,
-			Match: `UBSAN: (\S+) in (\S+?):\d+:\d+$`,
+			Match: `UBSAN: (\S+|Undefined behaviour) in (?:/\S*/)?(\S+?):\d+:\d+$`,
 			Title: "UBSAN: $1 in $2", heads: true,
-			Examples:        []string{"UBSAN: array-index-out-of-bounds in drivers/net/foo.c:12:34"},
+			Examples:        []string{"UBSAN: array-index-out-of-bounds in drivers/net/foo.c:12:34", "UBSAN: Undefined behaviour in ./arch/x86/include/asm/atomic.h:156:2"},
 			Counterexamples: []string{"UBSAN: enabled"},
 		},
 
+		{
+			// kernel/locking/lockdep.c, kernel/rcu/update.c, lib/smp_processor_id.c: debugging kernels. The backtraces behind it
+			// are those of everybody who took the locks.
+			Code: "KernelBug", Verdict: Sick,
+			Match: `(?:WARNING|INFO|BUG): (possible (?:circular locking dependency|recursive locking|irq lock inversion dependency) detected|` +
+				`inconsistent lock state|bad unlock balance detected|suspicious RCU usage|held lock freed|Invalid wait context|` +
+				`lock held when returning to user space|trying to register non-static key|using \w+\(\) in preemptible)`,
+			Title: "$1", anywhere: true,
+			Examples: []string{
+				"WARNING: possible circular locking dependency detected",
+				"WARNING: suspicious RCU usage",
+				"INFO: trying to register non-static key.",
+				"BUG: using smp_processor_id() in preemptible [00000000] code: java/1234",
+			},
+			Counterexamples: []string{"Lock dependency validator: Copyright (c) 2006 Red Hat, Inc., Ingo Molnar", "test: WARNING: suspicious RCU usage"},
+		},
+		{
+			// kernel/kcsan/report.c print_report(): (3).
+			Code: "KernelBug", Verdict: Sick,
+			Match: `BUG: (KCSAN: (?:data-race|assert: race) in \S.*)`,
+			Title: "$1", anywhere: true,
+			Examples:        []string{"BUG: KCSAN: data-race in e1000_clean_rx_irq+0x551/0xb10 / __napi_schedule"},
+			Counterexamples: []string{"kcsan: enabled early", "kcsan: BUG: KCSAN: data-race in x"},
+		},
+		{
+			// kernel/cfi.c report_cfi_failure(): (3), then BUG or WARNING. On arm64 the oops says so, too.
+			Code: "KernelBug", Verdict: Sick,
+			Match: `CFI failure at (\S+?)\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\S+\])? \((?:target: |no target information)`,
+			Title: "CFI failure in $1", heads: true,
+			Examples:        []string{"CFI failure at foo_call+0x2d/0x60 [foo] (target: bar_cb+0x0/0x20; expected type: 0xa3bd2a8c)"},
+			Counterexamples: []string{"CFI: Using standard kCFI", "test: CFI failure at x+0x1/0x2 (target: y"},
+		},
+		{
+			// fs/dcache.c umount_check(): in a WARNING, behind it before 6.7.
+			Code: "KernelBug", Verdict: Sick,
+			Match: `BUG: Dentry \S+\{i=[0-9a-f]+,n=.*\} +still in use \(`,
+			Title: "dentry still in use", heads: true,
+			Examples:        []string{"BUG: Dentry 00000000c5d8b0a2{i=5fe1,n=file0}  still in use (1) [unmount of ext4 sda1]"},
+			Counterexamples: []string{"BUG: Dentry of the day"},
+		},
+
 		// Hardware.
+		{
+			// drivers/pci/pcie/aer.c aer_print_port_info(): (6), (4) if fatal; "Uncorrectable" since 6.10.
+			Code: "HardwareError", Verdict: Sick,
+			Match: `pcieport \S+: AER: (?:Multiple )?Uncorrect(?:ed|able) \((?:Non-)?Fatal\) error (?:message )?received`,
+			Title: "uncorrectable PCIe error",
+			Examples: []string{
+				"pcieport 0000:00:1c.0: AER: Uncorrected (Fatal) error received: 0000:01:00.0",
+				"pcieport 0000:00:1c.0: AER: Multiple Uncorrectable (Non-Fatal) error message received from 0000:01:00.0",
+			},
+			Counterexamples: []string{"pcieport 0000:00:1c.0: AER: Corrected error received: 0000:01:00.0", "pcieport 0000:00:1c.0: AER: enabled with IRQ 24"},
+		},
 		{
 			// arch/x86/kernel/cpu/mce/core.c __print_mce(), mce_panic(): (0), pr_fmt "mce: ". Without "Exception" it was found
 			// by polling, and as a rule corrected.
@@ -295,12 +349,14 @@ func sickRules() []Rule {
 			// fs/xfs/xfs_fsops.c xfs_do_force_shutdown(), xfs_error.c xfs_corruption_error(), xfs_log.c: (1).
 			Code: "FilesystemError", Verdict: Sick,
 			Match: `XFS \([^\s)]+\): (?:Corruption detected\. Unmount and run xfs_repair|.*Shutting down filesystem|` +
-				`Filesystem has been shut down due to log error)`,
+				`Filesystem has been shut down due to log error|Internal error .* at line \d+ of file |Metadata (?:corruption|CRC error) detected at )`,
 			Title: "XFS corruption or shutdown",
 			Examples: []string{
 				"XFS (nvme1n1): Corruption detected. Unmount and run xfs_repair",
 				"XFS (nvme1n1): Log I/O Error (0x2) detected at xlog_ioend_work+0x6e/0x70 [xfs] (fs/xfs/xfs_log.c:1378).  Shutting down filesystem.",
 				"XFS (dm-0): Corruption of in-memory data detected.  Shutting down filesystem",
+				"XFS (dm-0): Internal error i != 1 at line 2111 of file fs/xfs/libxfs/xfs_alloc.c.  Caller xfs_free_ag_extent+0x3f1/0x900 [xfs]",
+				"XFS (dm-0): Metadata CRC error detected at xfs_agf_read_verify+0x9f/0xe0 [xfs], xfs_agf block 0x1 ",
 			},
 			Counterexamples: []string{"XFS (nvme1n1): Unmounting Filesystem 2b1c", "XFS (nvme1n1): Ending clean mount"},
 		},
@@ -311,6 +367,25 @@ func sickRules() []Rule {
 			Title:           "BTRFS error",
 			Examples:        []string{"BTRFS: error (device vda1: state A) in btrfs_run_delayed_refs:2149: errno=-5 IO failure"},
 			Counterexamples: []string{"BTRFS error (device vda1): open_ctree failed: -22"},
+		},
+		{
+			// fs/btrfs/tree-checker.c (2); fs/btrfs/transaction.h btrfs_abort_transaction(), in a WARNING.
+			Code: "FilesystemError", Verdict: Sick,
+			Match: `BTRFS(?: critical \(device [^)]+\): (corrupt (?:leaf|node)): |: (Transaction aborted) \(error )`,
+			Title: "BTRFS: $1$2{in}", heads: true,
+			Examples: []string{
+				"BTRFS critical (device vda1): corrupt leaf: root=5 block=30408704 slot=3, bad key order, prev (256 96 4) current (256 96 3)",
+				"BTRFS: Transaction aborted (error -28)",
+			},
+			Counterexamples: []string{"BTRFS critical (device vda1): use --init-extent-tree", "BTRFS: device fsid 1 devid 1 transid 9 /dev/vda1"},
+		},
+		{
+			// fs/jbd2/journal.c __jbd2_journal_abort_hard(), jbd2_journal_abort(): (3).
+			Code: "FilesystemError", Verdict: Sick,
+			Match: `Aborting journal on device \S+\.$`,
+			Title: "journal aborted", rank: vague,
+			Examples:        []string{"Aborting journal on device nvme1n1-8."},
+			Counterexamples: []string{"Aborting journal on device nvme1n1 and so on"},
 		},
 		{
 			// fs/btrfs/messages.c btrfs_handle_error(), super.c before 6.2: (6).
@@ -351,6 +426,18 @@ func sickRules() []Rule {
 				"nvme nvme1: controller is down; will reset: CSTS=0x3, PCI_STATUS=0x10",
 			},
 			Counterexamples: []string{"nvme nvme0: I/O 12 QID 3 timeout, completion polled"},
+		},
+		{
+			// drivers/nvme/host/pci.c nvme_remove_dead_ctrl() before 6.4, nvme_reset_work(): (4), dev_warn.
+			Code: "StorageLost", Verdict: Sick,
+			Match: `nvme nvme\d+: (?:Removing after probe failure|Disabling device after reset failure|Device not ready; aborting (?:reset|initialisation))`,
+			Title: "nvme lost",
+			Examples: []string{
+				"nvme nvme1: Removing after probe failure status: -19",
+				"nvme nvme1: Disabling device after reset failure: -19",
+				"nvme nvme1: Device not ready; aborting reset, CSTS=0x1",
+			},
+			Counterexamples: []string{"nvme nvme1: Shutdown timeout set to 10 seconds"},
 		},
 
 		// Network.

@@ -1,9 +1,9 @@
 package detect
 
 import (
+	"bytes"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener/netconsole"
@@ -59,6 +59,9 @@ func (s *Source) Push(now time.Time, r *netconsole.Record, emit func(Incident)) 
 		s.alarm(now, r, emit)
 		return
 	}
+	if owner := s.owner(r); owner != nil && !owner.repeated(r) {
+		owner.keep(now, r, false, emit)
+	}
 	l := s.life(r, emit)
 	l.push(now, r, emit)
 	if b := s.begun; b != nil && b.extended == r.Extended && b.report.seq == r.Seq && b.report.uptime == r.Uptime &&
@@ -94,24 +97,39 @@ func (s *Source) Deadline() time.Time {
 	return t
 }
 
-// Silent is for the caller who misses the source's canaries: its kernel, if it had an oops and was running on, is
-// emitted as dying. It reports whether there was one.
-func (s *Source) Silent(now time.Time, emit func(Incident)) bool {
-	s.Flush(now, emit)
-	if len(s.lives) == 0 {
-		return false
+// Size is how many bytes of log the Source keeps.
+func (s *Source) Size() int {
+	n := 0
+	for _, l := range s.lives {
+		n += l.size()
 	}
-	l := s.lives[len(s.lives)-1]
-	if l.wound == nil || l.death != nil {
-		return false
+	if s.begun != nil {
+		n += s.begun.size()
 	}
-	inc := *l.wound
-	inc.Verdict, inc.Time = Dying, now
-	inc.Trace = texts(l.ring.all())
-	l.wound = nil
-	l.death = &death{id: inc.Identity, at: now, presumed: true}
-	emit(inc)
-	return true
+	return n
+}
+
+// Trim has the Source forget all but the newest lines of kernels of which it has no incident to tell.
+func (s *Source) Trim() {
+	for _, l := range s.lives {
+		if l.report == nil {
+			l.ring.shrink(firstRing)
+		}
+	}
+}
+
+// Cramp is Trim where memory is short, and adds nothing more to the traces of incidents.
+func (s *Source) Cramp() {
+	s.Trim()
+	for _, l := range s.lives {
+		if l.report != nil {
+			l.ring = ring{} // the report has its lines
+			l.report.full = true
+		}
+	}
+	if s.begun != nil {
+		s.begun.report.full = true
+	}
 }
 
 // life finds whose record it is.
@@ -122,15 +140,6 @@ func (s *Source) life(r *netconsole.Record, emit func(Incident)) *life {
 			return s.heard(i)
 		}
 	}
-	if r.Missing > 0 && id.Boot == "" && id.Gasp == "" {
-		// What tells whose it is may be among what is missing. An incident claims no more than its record does.
-		for i := len(s.lives) - 1; i >= 0; i-- {
-			if s.lives[i].extended == r.Extended {
-				return s.heard(i)
-			}
-		}
-	}
-
 	if len(s.lives) == maxLives {
 		if s.lives[0].report != nil {
 			s.lives[0].complete(emit)
@@ -142,12 +151,30 @@ func (s *Source) life(r *netconsole.Record, emit func(Incident)) *life {
 	return l
 }
 
+// owner is the kernel whose log a damaged record may be from that has lost what tells whose it is: the one heard last that
+// has a name, nil if there is none. The record is a line of its log, and says nothing about it: it is judged as what it is,
+// a record of nobody. Otherwise whoever sends a damaged one could name another's crash.
+func (s *Source) owner(r *netconsole.Record) *life {
+	if id := r.Identity(); r.Missing == 0 || id.Boot != "" || id.Gasp != "" {
+		return nil
+	}
+	for _, l := range slices.Backward(s.lives) {
+		if l.extended == r.Extended && (l.id.Boot != "" || l.id.Gasp != "") {
+			return l
+		}
+	}
+	return nil
+}
+
 // alarm tells of a death that the beginning of a record speaks of. Whose it is only the whole record proves, so that the
 // beginning is judged by a copy of the life it seems to belong to, claims no more than it does itself, and leaves the
 // life as it was. The whole record follows within netconsole.Patience and is judged as if nothing had come before.
 func (s *Source) alarm(now time.Time, r *netconsole.Record, emit func(Incident)) {
 	if s.begun != nil && !stronger(r.Identity(), s.begun.report.id) {
 		return
+	}
+	if rule, _ := s.table.find(r.Text); rule == nil || rule.Verdict < Oops {
+		return // no copy is made for what can be no death
 	}
 	l := s.seems(r)
 	told := false
@@ -193,5 +220,5 @@ func (s *Source) heard(i int) *life {
 
 // isCanary reports whether the record is a canary of the sender's configurator: proof of the channel, not a log line.
 func isCanary(r *netconsole.Record) bool {
-	return !r.FromKernel() && strings.HasPrefix(r.Text, "lastgasp: canary ")
+	return !r.FromKernel() && bytes.HasPrefix(r.Text, []byte("lastgasp: canary "))
 }

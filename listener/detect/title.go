@@ -21,7 +21,7 @@ var (
 const inFunction = "{in}"
 
 // titleOf fills the groups of a match into the rule's title. {in} stays.
-func titleOf(r *Rule, text string, at []int) string {
+func titleOf(r *Rule, text []byte, at []int) string {
 	var b strings.Builder
 	for i := 0; i < len(r.Title); i++ {
 		if r.Title[i] != '$' || i+1 == len(r.Title) || r.Title[i+1] < '1' || r.Title[i+1] > '9' {
@@ -30,12 +30,12 @@ func titleOf(r *Rule, text string, at []int) string {
 		}
 		i++
 		if g := 2 * int(r.Title[i]-'0'); g+1 < len(at) && at[g] >= 0 {
-			b.WriteString(tidy(text[at[g]:at[g+1]]))
+			b.WriteString(tidy(string(text[at[g]:at[g+1]])))
 		}
 	}
 	title := b.String()
 	if strings.TrimSpace(title) == "" || title == inFunction {
-		title = tidy(text[at[0]:at[1]]) // no title, or a panic without an argument
+		title = tidy(string(text[at[0]:at[1]])) // no title, or a panic without an argument
 	}
 	return cmp.Or(title, r.Code)
 }
@@ -43,12 +43,13 @@ func titleOf(r *Rule, text string, at []int) string {
 // tidy makes text from a message fit for a title: one line, without what differs from boot to boot.
 func tidy(s string) string {
 	s, _, _ = strings.Cut(strings.TrimLeft(s, "\n"), "\n")
+	s = s[:min(len(s), 2*maxTitle)]
 	s = strayLevel.ReplaceAllLiteralString(s, "")
 	s = offset.ReplaceAllLiteralString(s, "")
 	s = pointer.ReplaceAllLiteralString(s, "…")
 	s = spaces.ReplaceAllLiteralString(s, " ")
 	s = strings.TrimRight(s, " .:,!")
-	return printable(strings.ReplaceAll(s, inFunction, ""))
+	return string(printable([]byte(strings.ReplaceAll(s, inFunction, ""))))
 }
 
 // name puts the function into the title.

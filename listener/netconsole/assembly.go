@@ -16,7 +16,18 @@ type assembly struct {
 	spans  []span // in order of offset, disjoint
 	data   []byte // in order of arrival
 	due    time.Time
-	told   bool // emitted once already, as Partial
+	told   bool    // emitted once already, as Partial
+	few    [3]span // room for spans as a rule
+}
+
+// firstData is the room for data as a rule, in bytes: a line of the kernel's longest text, and userdata.
+const firstData = 2 << 10
+
+// newAssembly begins a record of which the fragment is one.
+func newAssembly(f *Frame, head Record, due time.Time) *assembly {
+	a := &assembly{header: string(f.Header), total: f.Total, record: head, due: due}
+	a.spans, a.data = a.few[:0], make([]byte, 0, min(f.Total, firstData))
+	return a
 }
 
 // A span says that the body's bytes from off to end are in data from at on.
@@ -57,16 +68,24 @@ func (a *assembly) add(f *Frame) bool {
 	return true
 }
 
-// runs joins what has arrived.
-func (a *assembly) runs() []run {
-	var runs []run
+// runs joins what has arrived, appending to runs. What arrived in order, as it usually does, is lent and not copied.
+func (a *assembly) runs(runs []run) []run {
+	lent := 0 // where the last run ends in data, -1 if it is a copy
 	for _, s := range a.spans {
-		piece := a.data[s.at : s.at+s.end-s.off]
-		if n := len(runs); n > 0 && runs[n-1].end() == s.off {
-			runs[n-1].data = append(runs[n-1].data, piece...)
-			continue
+		n := s.end - s.off
+		last := len(runs) - 1
+		switch {
+		case last < 0 || runs[last].end() != s.off:
+			runs = append(runs, run{s.off, slices.Clip(a.data[s.at : s.at+n])})
+			lent = s.at + n
+		case lent == s.at:
+			from := s.at - len(runs[last].data)
+			runs[last].data = slices.Clip(a.data[from : s.at+n])
+			lent += n
+		default:
+			runs[last].data = append(runs[last].data, a.data[s.at:s.at+n]...) // which is clipped
+			lent = -1
 		}
-		runs = append(runs, run{s.off, slices.Clone(piece)})
 	}
 	return runs
 }

@@ -2,7 +2,6 @@ package netconsole
 
 import (
 	"bytes"
-	"strings"
 	"time"
 )
 
@@ -85,7 +84,7 @@ func cutDropped(b []byte) (notice, rest []byte) {
 
 // cutBasic takes the first record off a basic payload. record_print_text repeats the prefix on every line of a record,
 // so that a record goes on until a line has another time. Text has neither the prefixes nor the last newline.
-func cutBasic(b []byte) (text string, uptime time.Duration, rest []byte) {
+func (d *decoder) cutBasic(b []byte) (text []byte, uptime time.Duration, rest []byte) {
 	n, uptime := linePrefix(b)
 	prefix := b[:n]
 
@@ -108,18 +107,17 @@ func cutBasic(b []byte) (text string, uptime time.Duration, rest []byte) {
 	rest = b[end:]
 	b = bytes.TrimSuffix(b[n:end], []byte{'\n'})
 	if lines == 1 || n == 0 {
-		return string(b), uptime, rest
+		return b, uptime, rest
 	}
 
-	var s strings.Builder
-	s.Grow(len(b))
+	d.text = d.text[:0]
 	for {
 		line, more, found := bytes.Cut(b, []byte{'\n'})
-		s.Write(line)
+		d.text = append(d.text, line...)
 		if !found {
-			return s.String(), uptime, rest
+			return d.text, uptime, rest
 		}
-		s.WriteByte('\n')
+		d.text = append(d.text, '\n')
 		b = bytes.TrimPrefix(more, prefix)
 	}
 }
@@ -128,10 +126,10 @@ func cutBasic(b []byte) (text string, uptime time.Duration, rest []byte) {
 func (s *Stream) pushBasic(now time.Time, f *Frame, emit func(*Record)) {
 	notice, body := cutDropped(f.Body)
 	if notice != nil {
-		s.emitBasic(string(notice), -1, emit)
+		s.emitBasic(notice, -1, emit)
 	}
 	for len(body) > 0 {
-		text, uptime, rest := cutBasic(body)
+		text, uptime, rest := s.decoder.cutBasic(body)
 		if f.Cut && len(rest) == 0 {
 			// Without a prefix the next record would look like more of this one, so that only what has one waits.
 			n, _ := linePrefix(body)
@@ -140,7 +138,7 @@ func (s *Stream) pushBasic(now time.Time, f *Frame, emit func(*Record)) {
 			}
 			s.record.Partial = n > 0
 			s.record.Missing = 1
-			text += Gap
+			text = s.decoder.cut(text)
 		}
 		s.emitBasic(text, uptime, emit)
 		body = rest
@@ -175,10 +173,10 @@ func (s *Stream) finishCut(missing bool, emit func(*Record)) {
 	body := s.cut
 	s.cut = nil
 	for len(body) > 0 {
-		text, uptime, rest := cutBasic(body)
+		text, uptime, rest := s.decoder.cutBasic(body)
 		if missing && len(rest) == 0 {
 			s.record.Missing = 1
-			text += Gap
+			text = s.decoder.cut(text)
 		}
 		s.emitBasic(text, uptime, emit)
 		body = rest
@@ -186,7 +184,7 @@ func (s *Stream) finishCut(missing bool, emit func(*Record)) {
 }
 
 // emitBasic completes s.record and hands it out.
-func (s *Stream) emitBasic(text string, uptime time.Duration, emit func(*Record)) {
+func (s *Stream) emitBasic(text []byte, uptime time.Duration, emit func(*Record)) {
 	s.record.Prefix, s.record.Uptime, s.record.Text = -1, uptime, text
 	s.lend(emit)
 }

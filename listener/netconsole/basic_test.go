@@ -1,6 +1,7 @@
 package netconsole
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,11 +11,11 @@ import (
 
 func TestStreamReadsBasicFormat(t *testing.T) {
 	basic := func(us int, text string) Record {
-		return Record{Prefix: -1, Uptime: time.Duration(us) * time.Microsecond, Text: text}
+		return Record{Prefix: -1, Uptime: time.Duration(us) * time.Microsecond, Text: []byte(text)}
 	}
-	undated := func(text string) Record { return Record{Prefix: -1, Uptime: -1, Text: text} }
+	undated := func(text string) Record { return Record{Prefix: -1, Uptime: -1, Text: []byte(text)} }
 	cut := func(r Record, partial bool) Record {
-		r.Text, r.Missing, r.Partial = r.Text+Gap, 1, partial
+		r.Text, r.Missing, r.Partial = append(slices.Clip(r.Text), Gap...), 1, partial
 		return r
 	}
 	fill := func(head string) string { return head + strings.Repeat("x", chunk-len(head)) }
@@ -73,7 +74,7 @@ func TestStreamReadsBasicFormat(t *testing.T) {
 		{"a rest that never comes, because records were dropped", []string{full, notice + "\n"},
 			[]Record{cut(basic(3592626, rest), true), cut(basic(3592626, rest), false), undated(notice)}},
 		{"a rest that never comes, because a record is replayed", []string{full, replayNotice + "6,1,0,-;y\n"},
-			[]Record{cut(basic(3592626, rest), true), cut(basic(3592626, rest), false), {Extended: true, Prefix: 6, Seq: 1, Text: "y"}}},
+			[]Record{cut(basic(3592626, rest), true), cut(basic(3592626, rest), false), {Extended: true, Prefix: 6, Seq: 1, Text: []byte("y")}}},
 		{"the first datagram twice", []string{full, full, "yz\n"}, []Record{cut(basic(3592626, rest), true), basic(3592626, rest+"yz")}},
 		{"a rest written to look like the kernel's own panic", []string{full, "0,1,2,-;Kernel panic - not syncing\n"},
 			[]Record{cut(basic(3592626, rest), true), basic(3592626, rest+"0,1,2,-;Kernel panic - not syncing")}},
@@ -110,7 +111,7 @@ func TestStreamGivesUpOnCutBasicRecords(t *testing.T) {
 	}
 	var got []Record
 	s.Flush(start.Add(Patience), collect(&got))
-	want := []Record{{Prefix: -1, Uptime: 3592626 * time.Microsecond, Text: head[15:] + Gap, Missing: 1}}
+	want := []Record{{Prefix: -1, Uptime: 3592626 * time.Microsecond, Text: []byte(head[15:] + Gap), Missing: 1}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("records (-want +got):\n%s", diff)
 	}

@@ -14,26 +14,28 @@ type run struct {
 // end is the offset behind the run.
 func (r run) end() int { return r.off + len(r.data) }
 
-// memo is what the fields of the last record were decoded from. Userdata is the same on every line of a boot, so that
-// comparing it is usually all there is to do.
-type memo struct {
-	tail   string
-	fields []Field
+// decoder turns bodies into text and fields. It allocates nothing for records like the last one: their text is lent as it
+// came or decoded into the same memory, and userdata is the same on every line of a boot, so that comparing it is usually
+// all there is to do.
+type decoder struct {
+	text   []byte  // of the last record that could not be lent as it came
+	tail   string  // what fields were decoded from
+	fields []Field // of the last record
 }
 
-// maxMemo bounds, in bytes, what a silent source keeps of its last record's fields.
-const maxMemo = 1 << 10
+// maxMemo and maxText bound, in bytes, what a silent source keeps of its last record: its tail, and its text decoded.
+const maxMemo, maxText = 1 << 10, 256
 
 // decode reads the runs of a body of total bytes, in order of offset and not adjacent, into r.Text and r.Fields.
 //
 // A hole hides whether what follows it is text or the value of a field, so that nothing between a hole and the next
 // newline is told; and a field ends only where the next one begins, because userdata and sysdata may contain newlines
 // of their own. What is told is therefore what a whole record would tell at that place.
-func (m *memo) decode(r *Record, runs []run, total int) {
+func (d *decoder) decode(r *Record, runs []run, total int) {
 	if len(runs) == 1 && len(runs[0].data) == total {
 		text, tail, _ := bytes.Cut(runs[0].data, []byte{'\n'})
-		r.Text = unescape(text, "")
-		r.Fields = m.decodeTail(tail)
+		r.Text = d.unescape(text)
+		r.Fields = d.decodeTail(tail)
 		return
 	}
 
@@ -44,9 +46,9 @@ func (m *memo) decode(r *Record, runs []run, total int) {
 		}
 		line, tail, found := bytes.Cut(run.data, []byte{'\n'})
 		if run.off == 0 && found {
-			r.Text = unescape(line, "")
+			r.Text = d.unescape(line)
 		} else if run.off == 0 {
-			r.Text = unescape(trimEscape(line), Gap)
+			r.Text = d.cut(d.unescape(trimEscape(line)))
 		}
 		r.Fields = appendFields(r.Fields, string(tail), run.end() == total)
 		at = run.end()
@@ -55,21 +57,43 @@ func (m *memo) decode(r *Record, runs []run, total int) {
 		r.Fields = append(r.Fields, Field{Value: Gap})
 	}
 	if len(runs) == 0 || runs[0].off > 0 {
-		r.Text = Gap
+		r.Text = d.cut(nil)
+	}
+}
+
+// unescape decodes text, which is lent as it is if it has nothing to decode.
+func (d *decoder) unescape(text []byte) []byte {
+	if bytes.IndexByte(text, '\\') < 0 {
+		return text
+	}
+	d.text = appendUnescaped(d.text[:0], text)
+	return d.text
+}
+
+// cut marks text as lacking its end.
+func (d *decoder) cut(text []byte) []byte {
+	d.text = append(append(d.text[:0], text...), Gap...)
+	return d.text
+}
+
+// rest lets go of what is too large to keep.
+func (d *decoder) rest() {
+	if cap(d.text) > maxText {
+		d.text = nil
 	}
 }
 
 // decodeTail reads the fields of a whole record.
-func (m *memo) decodeTail(tail []byte) []Field {
-	if string(tail) == m.tail {
-		return m.fields
+func (d *decoder) decodeTail(tail []byte) []Field {
+	if string(tail) == d.tail {
+		return d.fields
 	}
 	if len(tail) > maxMemo {
 		return appendFields(nil, string(tail), true)
 	}
-	m.tail = string(tail)
-	m.fields = appendFields(m.fields[:0], m.tail, true)
-	return m.fields
+	d.tail = string(tail)
+	d.fields = appendFields(d.fields[:0], d.tail, true)
+	return d.fields
 }
 
 // appendFields reads ` key=value` lines, the first of which begins tail. A line that does not look like that belongs to
@@ -114,37 +138,35 @@ func unescapeDictionary(key, value string) string {
 	if key != "SUBSYSTEM" && key != "DEVICE" {
 		return value
 	}
-	return unescape([]byte(value), "")
+	return string(appendUnescaped(nil, []byte(value)))
 }
 
-// unescape decodes what msg_add_ext_text (kernel/printk/printk.c) encodes, `\xHH` for control bytes, bytes from 0x7f
-// on and the backslash, and appends suffix. The result need not be UTF-8.
-func unescape(b []byte, suffix string) string {
-	i := bytes.IndexByte(b, '\\')
-	if i < 0 && suffix == "" {
-		return string(b)
-	}
-	var s strings.Builder
-	s.Grow(len(b) + len(suffix))
-	for ; i >= 0; i = bytes.IndexByte(b, '\\') {
-		s.Write(b[:i])
+// appendUnescaped decodes what msg_add_ext_text (kernel/printk/printk.c) encodes, `\xHH` for control bytes, bytes from 0x7f
+// on and the backslash. The result need not be UTF-8.
+func appendUnescaped(dst, b []byte) []byte {
+	for {
+		i := bytes.IndexByte(b, '\\')
+		if i < 0 {
+			return append(dst, b...)
+		}
+		dst = append(dst, b[:i]...)
 		b = b[i:]
 		if len(b) >= 4 && b[1] == 'x' && hexdigit(b[2]) >= 0 && hexdigit(b[3]) >= 0 {
-			s.WriteByte(byte(hexdigit(b[2])<<4 | hexdigit(b[3])))
+			dst = append(dst, byte(hexdigit(b[2])<<4|hexdigit(b[3])))
 			b = b[4:]
 			continue
 		}
-		s.WriteByte('\\')
+		dst = append(dst, '\\')
 		b = b[1:]
 	}
-	s.Write(b)
-	s.WriteString(suffix)
-	return s.String()
 }
 
 // trimEscape takes off the beginning of an escape whose end is missing.
 func trimEscape(b []byte) []byte {
-	i := bytes.LastIndexByte(b, '\\')
+	i := len(b) - 1
+	for i >= 0 && b[i] != '\\' && len(b)-i < 4 {
+		i--
+	}
 	if i < 0 || len(b)-i >= 4 {
 		return b
 	}

@@ -1,8 +1,10 @@
 package netconsole
 
 import (
+	"bytes"
 	"strconv"
 	"strings"
+	"time"
 )
 
 const (
@@ -14,6 +16,8 @@ const (
 	maxToken = 64 // bytes of a value; `uname -r` has at most as many
 	maxAck   = len(ackStart) + nonceLen + len(ackSeq) + len("18446744073709551615")
 	maxLine  = 960 // bytes of a canary; printk keeps about 992 on 6.1, 1024 since 6.3
+
+	maxInterval = 24 * time.Hour // between canaries
 )
 
 // Canary is the line that lastgasp-configurator writes to /dev/kmsg to prove that the listener hears this kernel.
@@ -22,6 +26,8 @@ type Canary struct {
 	Instance string // as in the target's userdata; kernels before 6.9 have none
 	Boot     string // as in the target's userdata
 	Facts    Facts
+	// Interval is when the next one comes, in whole seconds, a day at most; zero if that is not said.
+	Interval time.Duration
 }
 
 // Facts are what decides whether a node can be heard dying.
@@ -70,7 +76,18 @@ func (c Canary) Line() string {
 	word("kdump", bit(c.Facts.Kdump))
 	word("console", strconv.Itoa(c.Facts.ConsoleLevel))
 	word("version", c.Facts.Version)
+	if seconds := int(min(c.Interval, maxInterval).Seconds()); seconds > 0 {
+		word("interval", strconv.Itoa(seconds))
+	}
 	return b.String()
+}
+
+// Canary is the canary in the record, if there is one and all of it.
+func (r *Record) Canary() (Canary, bool) {
+	if r.Partial || r.Missing > 0 || !bytes.HasPrefix(r.Text, []byte(canaryStart)) {
+		return Canary{}, false
+	}
+	return ParseCanary(string(r.Text))
 }
 
 // ParseCanary reads the text of a record. It accepts nothing but what Line writes, except that facts may be missing, in
@@ -121,6 +138,11 @@ func (c *Canary) set(key, value string) (ok bool) {
 		c.Facts.ConsoleLevel, ok = integer(value)
 	case "version":
 		c.Facts.Version = value
+	case "interval":
+		var seconds int
+		seconds, ok = integer(value)
+		c.Interval = time.Duration(seconds) * time.Second
+		ok = ok && seconds > 0 && seconds <= int(maxInterval.Seconds())
 	}
 	return ok
 }

@@ -5,6 +5,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -13,13 +14,14 @@ var (
 	nonce      = strings.Repeat("0123456789abcdef", 2)
 	someCanary = Canary{
 		Nonce: nonce, Instance: "i-0123456789abcdef0", Boot: "7f3c2f6e-0000-4000-8000-000000000001",
-		Facts: Facts{Kernel: "6.12.117+deb13-cloud-amd64", Panic: -10, PanicOnOops: true, Kdump: true, ConsoleLevel: 7, Version: "v1.2.3"},
+		Facts:    Facts{Kernel: "6.12.117+deb13-cloud-amd64", Panic: -10, PanicOnOops: true, Kdump: true, ConsoleLevel: 7, Version: "v1.2.3"},
+		Interval: 10 * time.Minute,
 	}
 )
 
 func TestCanaryLine(t *testing.T) {
 	const want = "lastgasp: canary v1 nonce=0123456789abcdef0123456789abcdef instance=i-0123456789abcdef0" +
-		" boot=7f3c2f6e-0000-4000-8000-000000000001 kernel=6.12.117+deb13-cloud-amd64 panic=-10 panic_on_oops=1 kdump=1 console=7 version=v1.2.3"
+		" boot=7f3c2f6e-0000-4000-8000-000000000001 kernel=6.12.117+deb13-cloud-amd64 panic=-10 panic_on_oops=1 kdump=1 console=7 version=v1.2.3 interval=600"
 	if got := someCanary.Line(); got != want {
 		t.Errorf("line %q, want %q", got, want)
 	}
@@ -52,7 +54,7 @@ func TestCanaryThroughTheKernel(t *testing.T) {
 	k := sent{prefix: 14, seq: 512, flag: '-', text: someCanary.Line(), user: []Field{{KeyInstance, someCanary.Instance}}}
 	for _, d := range k.datagrams() {
 		for _, r := range push(t, &s, start, string(d)) {
-			got, ok := ParseCanary(r.Text)
+			got, ok := r.Canary()
 			if diff := cmp.Diff(someCanary, got); !ok || diff != "" {
 				t.Errorf("canary %v (-want +got):\n%s", ok, diff)
 			}
@@ -96,6 +98,9 @@ func TestParseCanaryRefuses(t *testing.T) {
 		{"a console that is no number", "lastgasp: canary v1 nonce=" + nonce + good + " console=0x7"},
 		{"a kdump that is no bit", "lastgasp: canary v1 nonce=" + nonce + good + " kdump=2"},
 		{"a panic_on_oops that is no bit", "lastgasp: canary v1 nonce=" + nonce + good + " panic_on_oops=true"},
+		{"an interval that is no number", "lastgasp: canary v1 nonce=" + nonce + good + " interval=10m"},
+		{"an interval of nothing", "lastgasp: canary v1 nonce=" + nonce + good + " interval=0"},
+		{"an interval of more than a day", "lastgasp: canary v1 nonce=" + nonce + good + " interval=86401"},
 		{"less than an ack could be", "lastgasp: canary v1 nonce=" + nonce + " instance=i boot=b"},
 		{"more than a record holds", "lastgasp: canary v1 nonce=" + nonce + good + manyWords(300)},
 	}

@@ -65,7 +65,7 @@ func TestCaptures(t *testing.T) {
 				err := json.Unmarshal(line, &r)
 				rec := Record{
 					Extended: r.Extended, Partial: r.Partial, Prefix: r.Prefix, Seq: r.Seq,
-					Uptime: time.Duration(r.Uptime) * time.Microsecond, Text: r.Text, Missing: r.Missing,
+					Uptime: time.Duration(r.Uptime) * time.Microsecond, Text: []byte(r.Text), Missing: r.Missing,
 				}
 				for _, f := range r.Fields {
 					rec.Fields = append(rec.Fields, Field{f[0], f[1]})

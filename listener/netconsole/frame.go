@@ -151,32 +151,26 @@ func parseHeader(p []byte) (f Frame, body []byte, err error) {
 func parseOrigin(p []byte) (f Frame, rest []byte, err error) {
 	basic := Frame{Prefix: -1, Uptime: -1}
 
-	first, rest, ok := token(p)
-	if ok && !digits(first) {
-		if len(first) == 0 || len(first) > 64 || bytes.ContainsAny(first, " \t\n\f\r;") {
-			return basic, nil, nil
-		}
-		f.Release = first
-		first, rest, ok = token(rest)
+	prefix, rest, _, ok := cutNumber(p)
+	if !ok {
+		f.Release, p = cutRelease(p)
+		prefix, rest, _, ok = cutNumber(p)
 	}
-	if !ok || !digits(first) || len(first) > 4 {
+	if !ok || len(p)-len(rest) > len("2047,") {
 		return basic, nil, nil
 	}
-	second, rest, ok := token(rest)
-	if !ok || !digits(second) {
+	seq, rest, seqOK, ok := cutNumber(rest)
+	if !ok {
 		return basic, nil, nil
 	}
-	third, rest, ok := token(rest)
-	if !ok || !digits(third) {
+	usec, rest, usecOK, ok := cutNumber(rest)
+	if !ok {
 		return basic, nil, nil
 	}
 	if len(rest) < 2 || rest[0] != '-' && rest[0] != 'c' && rest[0] != '+' || rest[1] != ',' && rest[1] != ';' {
 		return basic, nil, nil
 	}
 
-	prefix, _ := number(first)
-	seq, seqOK := number(second)
-	usec, usecOK := number(third)
 	if prefix > maxPrefix || !seqOK || !usecOK || usec > math.MaxInt64/1000 {
 		return Frame{}, nil, ErrHeader
 	}
@@ -203,13 +197,40 @@ func parseFragment(b []byte) (offset, total int, err error) {
 	return int(o), int(t), nil
 }
 
-// token cuts b at its first comma.
-func token(b []byte) (tok, rest []byte, ok bool) {
-	i := bytes.IndexByte(b, ',')
-	if i < 0 {
-		return nil, nil, false
+// cutRelease takes off a release and its comma: one word, in the kernel of at most 64 bytes (__NEW_UTS_LEN). Without one
+// nothing is left.
+func cutRelease(b []byte) (release, rest []byte) {
+	for i, c := range b[:min(len(b), 65)] {
+		switch c {
+		case ',':
+			if i == 0 {
+				return nil, nil
+			}
+			return b[:i], b[i+1:]
+		case ' ', '\t', '\n', '\f', '\r', ';':
+			return nil, nil
+		}
 	}
-	return b[:i], b[i+1:], true
+	return nil, nil
+}
+
+// cutNumber takes off a decimal number and its comma. It may have any length; fits is false if it is not that of 64 bits.
+func cutNumber(b []byte) (n uint64, rest []byte, fits, ok bool) {
+	fits = true
+	for i, c := range b {
+		d := uint64(c - '0')
+		switch {
+		case c == ',':
+			return n, b[i+1:], fits, i > 0
+		case d > 9:
+			return 0, nil, false, false
+		case i >= len("18446744073709551615") || n > (math.MaxUint64-d)/10:
+			fits = false
+		default:
+			n = n*10 + d
+		}
+	}
+	return 0, nil, false, false
 }
 
 // digits reports whether b is a decimal number of any length.

@@ -128,7 +128,7 @@ func (k sent) check(arrived []bool, got []Record) error {
 	for prefix < len(arrived) && arrived[prefix] {
 		prefix++
 	}
-	if want := k.textOf(prefix); final.Text != want {
+	if want := k.textOf(prefix); string(final.Text) != want {
 		return fmt.Errorf("text %q, want %q", final.Text, want)
 	}
 	for _, r := range got {
@@ -164,16 +164,16 @@ func (k sent) holds(r Record) error {
 	}
 	all := k.fields()
 	if r.Missing == 0 {
-		if r.Text != k.text || fmt.Sprintf("%q", r.Fields) != fmt.Sprintf("%q", all) {
+		if string(r.Text) != k.text || fmt.Sprintf("%q", r.Fields) != fmt.Sprintf("%q", all) {
 			return fmt.Errorf("whole record %q %q, want %q %q", r.Text, r.Fields, k.text, all)
 		}
 		return nil
 	}
 
 	marked := false
-	if known, cut := strings.CutSuffix(r.Text, Gap); cut && strings.HasPrefix(k.text, known) {
+	if known, cut := strings.CutSuffix(string(r.Text), Gap); cut && strings.HasPrefix(k.text, known) {
 		marked = true
-	} else if r.Text != k.text {
+	} else if string(r.Text) != k.text {
 		return fmt.Errorf("text %q is not of %q", r.Text, k.text)
 	}
 	i := 0

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Record is one kernel log record, whole again and decoded. A Stream lends it out: the Record and its Fields are
+// Record is one kernel log record, whole again and decoded. A Stream lends it out: the Record, its Text and its Fields are
 // overwritten by the next one, the strings in them are not.
 type Record struct {
 	// Extended tells the format it came in. Only the extended format carries Release, Prefix, Seq, Cont, Caller and Fields.
@@ -29,8 +29,9 @@ type Record struct {
 	// Caller is the task or CPU that printed it, "T<pid>" or "C<cpu>", empty unless the kernel has CONFIG_PRINTK_CALLER.
 	Caller string
 	// Text is the message: unescaped, without its trailing newline, not necessarily UTF-8. A panic's message may span
-	// lines. Where its end is missing it ends in Gap.
-	Text string
+	// lines. Where its end is missing it ends in Gap. Usually it is a piece of the datagram, so that a record costs no
+	// memory of its own.
+	Text []byte
 	// Fields are the ` key=value` lines behind the text in order of arrival: kernel dictionary, userdata, sysdata. A
 	// field with no key, whose value is Gap, stands where some may be missing.
 	Fields []Field

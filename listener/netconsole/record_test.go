@@ -59,7 +59,7 @@ func TestFacility(t *testing.T) {
 // TestSecretNeverPrints tries every way in which records end up in logs.
 func TestSecretNeverPrints(t *testing.T) {
 	const secret = "c2VjcmV0c2VjcmV0c2VjcmV0"
-	r := Record{Text: "x", Fields: []Field{{KeyBoot, "7f3c"}, {KeyGasp, secret}}}
+	r := Record{Text: []byte("x"), Fields: []Field{{KeyBoot, "7f3c"}, {KeyGasp, secret}}}
 	id := r.Identity()
 	var log bytes.Buffer
 	logger := slog.New(slog.NewJSONHandler(&log, nil))

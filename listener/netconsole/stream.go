@@ -25,14 +25,14 @@ const (
 // but a few hundred bytes when it has none.
 type Stream struct {
 	record  Record // handed to emit
-	memo    memo
+	decoder decoder
 	release string // of the last record, so that it is allocated once
 	caller  string
 
-	open []*assembly // oldest first
-	held int         // bytes in open
-	done [4]finished // the records last finished, whose late fragments are nothing new
-	next int         // in done
+	open []*assembly  // oldest first
+	held int          // bytes in open
+	done *[4]finished // the fragmented records last finished, whose late fragments are nothing new; nil if there were none
+	next int          // in done
 
 	cut    []byte // a basic record that reached the end of its datagram, nil if none
 	cutDue time.Time
@@ -85,6 +85,25 @@ func (s *Stream) Flush(now time.Time, emit func(*Record)) {
 	}
 }
 
+// GiveUp emits the records that wait for the rest of them as they are, whose late fragments are then nothing new.
+func (s *Stream) GiveUp(emit func(*Record)) {
+	for len(s.open) > 0 {
+		s.finish(0, emit)
+	}
+	if s.cut != nil {
+		s.finishCut(true, emit)
+	}
+}
+
+// Size is how many bytes of records the Stream holds.
+func (s *Stream) Size() int {
+	n := cap(s.cut) + cap(s.decoder.text)
+	for _, a := range s.open {
+		n += cap(a.data)
+	}
+	return n
+}
+
 // Deadline is when Flush should be called at the latest, zero if there is nothing to wait for.
 func (s *Stream) Deadline() time.Time {
 	switch {
@@ -100,6 +119,7 @@ func (s *Stream) Deadline() time.Time {
 func (s *Stream) lend(emit func(*Record)) {
 	emit(&s.record)
 	s.record = Record{} // keeps nothing of it alive
+	s.decoder.rest()
 }
 
 // head starts a record with what an extended header says.
@@ -129,7 +149,7 @@ func (s *Stream) pushWhole(f *Frame, emit func(*Record)) {
 		s.record.Missing = 1
 	}
 	runs := [1]run{{0, f.Body}}
-	s.memo.decode(&s.record, runs[:], total)
+	s.decoder.decode(&s.record, runs[:], total)
 	s.lend(emit)
 }
 
@@ -186,12 +206,7 @@ func (s *Stream) begin(now time.Time, f *Frame, emit func(*Record)) int {
 	if len(s.open) == maxOpen {
 		s.finish(0, emit)
 	}
-	s.open = append(s.open, &assembly{
-		header: string(f.Header),
-		total:  f.Total,
-		record: s.head(f),
-		due:    now.Add(Patience),
-	})
+	s.open = append(s.open, newAssembly(f, s.head(f), now.Add(Patience)))
 	return len(s.open) - 1
 }
 
@@ -203,6 +218,9 @@ func (s *Stream) finish(i int, emit func(*Record)) {
 	s.open[len(s.open)-1] = nil
 	s.open = s.open[:len(s.open)-1]
 
+	if s.done == nil {
+		s.done = new([4]finished)
+	}
 	s.done[s.next] = finished{header: a.header, total: a.total, until: a.due.Add(Patience)}
 	s.next = (s.next + 1) % len(s.done)
 
@@ -212,6 +230,9 @@ func (s *Stream) finish(i int, emit func(*Record)) {
 
 // finished reports whether the fragment is of a record that was emitted for good a moment ago.
 func (s *Stream) finished(now time.Time, f *Frame) bool {
+	if s.done == nil {
+		return false
+	}
 	for i := range s.done {
 		d := &s.done[i]
 		if d.total == f.Total && d.header == string(f.Header) && now.Before(d.until) {
@@ -225,5 +246,6 @@ func (s *Stream) finished(now time.Time, f *Frame) bool {
 func (s *Stream) build(a *assembly) {
 	s.record = a.record
 	s.record.Missing = a.missing()
-	s.memo.decode(&s.record, a.runs(), a.total)
+	var few [4]run
+	s.decoder.decode(&s.record, a.runs(few[:0]), a.total)
 }

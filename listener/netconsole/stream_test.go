@@ -1,6 +1,7 @@
 package netconsole
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -19,7 +20,7 @@ var start = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 func collect(to *[]Record) func(*Record) {
 	return func(r *Record) {
 		kept := *r
-		kept.Fields = slices.Clone(r.Fields)
+		kept.Text, kept.Fields = bytes.Clone(r.Text), slices.Clone(r.Fields)
 		*to = append(*to, kept)
 	}
 }
@@ -47,125 +48,125 @@ func TestStreamDecodes(t *testing.T) {
 		{
 			"userdata of our own target",
 			[]string{"6.12.117,0,456,3000000,-,caller=T9;Kernel panic\n instance=i-0abc\n boot=7f3c\n gasp=c2Vj\n"},
-			[]Record{{Extended: true, Release: "6.12.117", Seq: 456, Uptime: 3 * sec, Caller: "T9", Text: "Kernel panic",
+			[]Record{{Extended: true, Release: "6.12.117", Seq: 456, Uptime: 3 * sec, Caller: "T9", Text: []byte("Kernel panic"),
 				Fields: []Field{{"instance", "i-0abc"}, {"boot", "7f3c"}, {"gasp", "c2Vj"}}}},
 		},
 		{
 			"a message of several lines, with everything escaped that can be",
 			[]string{`0,1,0,-;boom: multi\x0aline \xc3\xa9 \x5c \x7f\x00 end` + "\n"},
-			[]Record{{Extended: true, Seq: 1, Text: "boom: multi\nline é \\ \x7f\x00 end"}},
+			[]Record{{Extended: true, Seq: 1, Text: []byte("boom: multi\nline é \\ \x7f\x00 end")}},
 		},
 		{
 			"what looks like an escape and is none",
 			[]string{"0,1,0,-;" + `\x4g \xAB \x \ \x4` + "\n"},
-			[]Record{{Extended: true, Seq: 1, Text: `\x4g \xAB \x \ \x4`}},
+			[]Record{{Extended: true, Seq: 1, Text: []byte(`\x4g \xAB \x \ \x4`)}},
 		},
 		{
 			"the dictionary of a device is unescaped, userdata is not",
 			[]string{"6,1,0,-;link up\n SUBSYSTEM=net\n DEVICE=+a:\\x5cb\n note=\\x41\n"},
-			[]Record{{Extended: true, Prefix: 6, Seq: 1, Text: "link up", Fields: []Field{{"SUBSYSTEM", "net"}, {"DEVICE", `+a:\b`}, {"note", `\x41`}}}},
+			[]Record{{Extended: true, Prefix: 6, Seq: 1, Text: []byte("link up"), Fields: []Field{{"SUBSYSTEM", "net"}, {"DEVICE", `+a:\b`}, {"note", `\x41`}}}},
 		},
 		{
 			"sysdata behind userdata, with a task that calls itself =",
 			[]string{"6,1,0,-;x\n boot=7f3c\n cpu=3\n taskname=a = b\n release=6.17.0\n msgid=17\n"},
-			[]Record{{Extended: true, Prefix: 6, Seq: 1, Text: "x", Fields: []Field{
+			[]Record{{Extended: true, Prefix: 6, Seq: 1, Text: []byte("x"), Fields: []Field{
 				{"boot", "7f3c"}, {"cpu", "3"}, {"taskname", "a = b"}, {"release", "6.17.0"}, {"msgid", "17"}}}},
 		},
 		{
 			"a userdata value of several lines",
 			[]string{"6,1,0,-;x\n k=l1\nl2\n l3\n =l4\n\n boot=7f3c\n"},
-			[]Record{{Extended: true, Prefix: 6, Seq: 1, Text: "x", Fields: []Field{{"k", "l1\nl2\n l3\n =l4\n"}, {"boot", "7f3c"}}}},
+			[]Record{{Extended: true, Prefix: 6, Seq: 1, Text: []byte("x"), Fields: []Field{{"k", "l1\nl2\n l3\n =l4\n"}, {"boot", "7f3c"}}}},
 		},
 		{
 			"lines that belong to no field",
 			[]string{"6,1,0,-;x\ny\n z\n k=v\n"},
-			[]Record{{Extended: true, Prefix: 6, Seq: 1, Text: "x", Fields: []Field{{"k", "v"}}}},
+			[]Record{{Extended: true, Prefix: 6, Seq: 1, Text: []byte("x"), Fields: []Field{{"k", "v"}}}},
 		},
 		{
 			"a key twice, an empty value, an empty text",
 			[]string{"6,1,0,-;\n k=1\n k=\n"},
-			[]Record{{Extended: true, Prefix: 6, Seq: 1, Fields: []Field{{"k", "1"}, {"k", ""}}}},
+			[]Record{{Extended: true, Prefix: 6, Seq: 1, Text: []byte{}, Fields: []Field{{"k", "1"}, {"k", ""}}}},
 		},
 		{
 			"fields that come and go between records",
 			[]string{"6,1,0,-;a\n k=1\n", "6,2,0,-;b\n", "6,3,0,-;c\n k=1\n", "6,4,0,-;d\n k=2\n", "6,5,0,-;e\n k=2\n"},
 			[]Record{
-				{Extended: true, Prefix: 6, Seq: 1, Text: "a", Fields: []Field{{"k", "1"}}},
-				{Extended: true, Prefix: 6, Seq: 2, Text: "b"},
-				{Extended: true, Prefix: 6, Seq: 3, Text: "c", Fields: []Field{{"k", "1"}}},
-				{Extended: true, Prefix: 6, Seq: 4, Text: "d", Fields: []Field{{"k", "2"}}},
-				{Extended: true, Prefix: 6, Seq: 5, Text: "e", Fields: []Field{{"k", "2"}}},
+				{Extended: true, Prefix: 6, Seq: 1, Text: []byte("a"), Fields: []Field{{"k", "1"}}},
+				{Extended: true, Prefix: 6, Seq: 2, Text: []byte("b")},
+				{Extended: true, Prefix: 6, Seq: 3, Text: []byte("c"), Fields: []Field{{"k", "1"}}},
+				{Extended: true, Prefix: 6, Seq: 4, Text: []byte("d"), Fields: []Field{{"k", "2"}}},
+				{Extended: true, Prefix: 6, Seq: 5, Text: []byte("e"), Fields: []Field{{"k", "2"}}},
 			},
 		},
 		{
 			"a datagram cut off in its text",
 			[]string{"0,1,0,-;Kernel pan"},
-			[]Record{{Extended: true, Seq: 1, Text: "Kernel pan" + Gap, Missing: 1, Fields: []Field{gap}}},
+			[]Record{{Extended: true, Seq: 1, Text: []byte("Kernel pan" + Gap), Missing: 1, Fields: []Field{gap}}},
 		},
 		{
 			"a datagram cut off in an escape",
 			[]string{"0,1,0,-;a\\x5c\\xc"},
-			[]Record{{Extended: true, Seq: 1, Text: `a\` + Gap, Missing: 1, Fields: []Field{gap}}},
+			[]Record{{Extended: true, Seq: 1, Text: []byte(`a\` + Gap), Missing: 1, Fields: []Field{gap}}},
 		},
 		{
 			"a datagram cut off behind a backslash that is no escape",
 			[]string{`0,1,0,-;a\y`, `0,2,0,-;a\xy`, `0,3,0,-;a\`},
 			[]Record{
-				{Extended: true, Seq: 1, Text: `a\y` + Gap, Missing: 1, Fields: []Field{gap}},
-				{Extended: true, Seq: 2, Text: `a\xy` + Gap, Missing: 1, Fields: []Field{gap}},
-				{Extended: true, Seq: 3, Text: `a` + Gap, Missing: 1, Fields: []Field{gap}},
+				{Extended: true, Seq: 1, Text: []byte(`a\y` + Gap), Missing: 1, Fields: []Field{gap}},
+				{Extended: true, Seq: 2, Text: []byte(`a\xy` + Gap), Missing: 1, Fields: []Field{gap}},
+				{Extended: true, Seq: 3, Text: []byte(`a` + Gap), Missing: 1, Fields: []Field{gap}},
 			},
 		},
 		{
 			"a datagram cut off in its userdata",
 			[]string{"0,1,0,-;Kernel panic\n instance=i-0abc\n boot=7f3"},
-			[]Record{{Extended: true, Seq: 1, Text: "Kernel panic", Missing: 1, Fields: []Field{{"instance", "i-0abc"}, gap}}},
+			[]Record{{Extended: true, Seq: 1, Text: []byte("Kernel panic"), Missing: 1, Fields: []Field{{"instance", "i-0abc"}, gap}}},
 		},
 		{
 			"fragments out of order, twice, and overlapping",
 			[]string{"0,1,0,-,ncfrag=8/13;\n k=v", "0,1,0,-,ncfrag=8/13;\n k=v", "0,1,0,-,ncfrag=2/13;cd\\x5c\n ", "0,1,0,-,ncfrag=12/13;\n", "0,1,0,-,ncfrag=0/13;abcd"},
-			[]Record{{Extended: true, Seq: 1, Text: `abcd\`, Fields: []Field{{"k", "v"}}}},
+			[]Record{{Extended: true, Seq: 1, Text: []byte(`abcd\`), Fields: []Field{{"k", "v"}}}},
 		},
 		{
 			"the beginning of a record at once, and all of it later",
 			[]string{"0,1,0,-,ncfrag=0/24;Kernel panic\n a=1\n", "0,1,0,-,ncfrag=18/24; b=22\n"},
 			[]Record{
-				{Extended: true, Partial: true, Seq: 1, Text: "Kernel panic", Missing: 6, Fields: []Field{gap}},
-				{Extended: true, Seq: 1, Text: "Kernel panic", Fields: []Field{{"a", "1"}, {"b", "22"}}},
+				{Extended: true, Partial: true, Seq: 1, Text: []byte("Kernel panic"), Missing: 6, Fields: []Field{gap}},
+				{Extended: true, Seq: 1, Text: []byte("Kernel panic"), Fields: []Field{{"a", "1"}, {"b", "22"}}},
 			},
 		},
 		{
 			"a record in one fragment",
 			[]string{"0,1,0,-,ncfrag=0/2;a\n"},
-			[]Record{{Extended: true, Seq: 1, Text: "a"}},
+			[]Record{{Extended: true, Seq: 1, Text: []byte("a")}},
 		},
 		{
 			"records of two CPUs in turns, with a short one between",
 			[]string{"0,1,7,-,ncfrag=0/4;a1", "0,2,7,-,ncfrag=0/4;b1", "6,3,7,-;c\n", "0,2,7,-,ncfrag=2/4;2\n", "0,1,7,-,ncfrag=2/4;2\n"},
 			[]Record{
-				{Extended: true, Partial: true, Seq: 1, Uptime: 7 * time.Microsecond, Text: "a1" + Gap, Missing: 2, Fields: []Field{gap}},
-				{Extended: true, Partial: true, Seq: 2, Uptime: 7 * time.Microsecond, Text: "b1" + Gap, Missing: 2, Fields: []Field{gap}},
-				{Extended: true, Prefix: 6, Seq: 3, Uptime: 7 * time.Microsecond, Text: "c"},
-				{Extended: true, Seq: 2, Uptime: 7 * time.Microsecond, Text: "b12"},
-				{Extended: true, Seq: 1, Uptime: 7 * time.Microsecond, Text: "a12"},
+				{Extended: true, Partial: true, Seq: 1, Uptime: 7 * time.Microsecond, Text: []byte("a1" + Gap), Missing: 2, Fields: []Field{gap}},
+				{Extended: true, Partial: true, Seq: 2, Uptime: 7 * time.Microsecond, Text: []byte("b1" + Gap), Missing: 2, Fields: []Field{gap}},
+				{Extended: true, Prefix: 6, Seq: 3, Uptime: 7 * time.Microsecond, Text: []byte("c")},
+				{Extended: true, Seq: 2, Uptime: 7 * time.Microsecond, Text: []byte("b12")},
+				{Extended: true, Seq: 1, Uptime: 7 * time.Microsecond, Text: []byte("a12")},
 			},
 		},
 		{
 			"fragments that agree in all but one thing are of different records",
 			[]string{"0,1,0,-,ncfrag=0/4;ab", "0,1,0,-,ncfrag=2/5;cd", "0,1,0,c,ncfrag=2/4;c\n", "6.1.0,0,1,0,-,ncfrag=2/4;c\n", "0,1,0,-,caller=C1,ncfrag=2/4;c\n"},
-			[]Record{{Extended: true, Partial: true, Seq: 1, Text: "ab" + Gap, Missing: 2, Fields: []Field{gap}}},
+			[]Record{{Extended: true, Partial: true, Seq: 1, Text: []byte("ab" + Gap), Missing: 2, Fields: []Field{gap}}},
 		},
 		{
 			"a record of another length in place of one that was told",
 			[]string{"0,1,0,-,ncfrag=0/2;a\n", "0,1,0,-,ncfrag=0/3;ab\n"},
-			[]Record{{Extended: true, Seq: 1, Text: "a"}, {Extended: true, Seq: 1, Text: "ab"}},
+			[]Record{{Extended: true, Seq: 1, Text: []byte("a")}, {Extended: true, Seq: 1, Text: []byte("ab")}},
 		},
 		{
 			"fragments that arrive again after the record",
 			[]string{"0,1,0,-,ncfrag=0/4;ab", "0,1,0,-,ncfrag=2/4;c\n", "0,1,0,-,ncfrag=0/4;ab", "0,1,0,-,ncfrag=2/4;c\n"},
 			[]Record{
-				{Extended: true, Partial: true, Seq: 1, Text: "ab" + Gap, Missing: 2, Fields: []Field{gap}},
-				{Extended: true, Seq: 1, Text: "abc"},
+				{Extended: true, Partial: true, Seq: 1, Text: []byte("ab" + Gap), Missing: 2, Fields: []Field{gap}},
+				{Extended: true, Seq: 1, Text: []byte("abc")},
 			},
 		},
 	}
@@ -217,9 +218,9 @@ func TestStreamGivesUpInTime(t *testing.T) {
 	got = append(got, push(t, &s, start.Add(Patience+time.Millisecond), "6,3,0,-;x\n")...)
 	gap := Field{Value: Gap}
 	want := []Record{
-		{Extended: true, Seq: 1, Text: "Kernel panic", Missing: 5, Fields: []Field{{"instance", "i-0abc"}, gap}},
-		{Extended: true, Seq: 2, Text: Gap, Missing: 15, Fields: []Field{gap, {"boot", "7f3c"}, {"gasp", "c2Vj"}, gap}},
-		{Extended: true, Prefix: 6, Seq: 3, Text: "x"},
+		{Extended: true, Seq: 1, Text: []byte("Kernel panic"), Missing: 5, Fields: []Field{{"instance", "i-0abc"}, gap}},
+		{Extended: true, Seq: 2, Text: []byte(Gap), Missing: 15, Fields: []Field{gap, {"boot", "7f3c"}, {"gasp", "c2Vj"}, gap}},
+		{Extended: true, Prefix: 6, Seq: 3, Text: []byte("x")},
 	}
 	want[0].Missing = 40 - len("Kernel panic\n instance=i-0abc\n boot=")
 	want[1].Missing = 60 - len("tail\n boot=7f3c\n gasp=c2Vj\n note=")
@@ -246,6 +247,28 @@ func TestStreamGivesUpInTime(t *testing.T) {
 	}
 }
 
+// What is given up is told as it is, once, and leaves nothing behind.
+func TestStreamGivesUpWhenAsked(t *testing.T) {
+	var s Stream
+	push(t, &s, start, "0,1,0,-,ncfrag=0/20;Kernel panic\n")
+	push(t, &s, start, "0,2,0,-,ncfrag=5/20;x")
+	var got []Record
+	s.GiveUp(collect(&got))
+	if len(got) != 2 || string(got[0].Text) != "Kernel panic" || got[0].Missing != 7 || got[1].Missing != 19 || got[0].Partial || got[1].Partial {
+		t.Errorf("given up as %+v", got)
+	}
+	cut := "[    3.592626] " + strings.Repeat("x", chunk-15)
+	push(t, &s, start, cut)
+	got = nil
+	s.GiveUp(collect(&got))
+	if len(got) != 1 || got[0].Missing != 1 || got[0].Partial {
+		t.Errorf("given up as %+v", got)
+	}
+	if s.Size() != 0 || !s.Deadline().IsZero() {
+		t.Errorf("%d bytes are left, until %v", s.Size(), s.Deadline())
+	}
+}
+
 // TestDeadlineIsTheNearest: a record in pieces and a cut basic one wait side by side.
 func TestDeadlineIsTheNearest(t *testing.T) {
 	fragment, cut := "0,1,0,-,ncfrag=1/9;x", "[    3.592626] "+strings.Repeat("x", chunk-15)
@@ -268,7 +291,7 @@ func TestStreamDropsMalformedDatagrams(t *testing.T) {
 			t.Errorf("%q is accepted", payload)
 		}
 	}
-	if got := push(t, &s, start, "0,1,0,-,ncfrag=2/4;c\n"); len(got) != 1 || got[0].Text != "abc" {
+	if got := push(t, &s, start, "0,1,0,-,ncfrag=2/4;c\n"); len(got) != 1 || string(got[0].Text) != "abc" {
 		t.Errorf("got %+v, want the record that was under way", got)
 	}
 }
@@ -375,9 +398,12 @@ func (s *Stream) bounded() error {
 
 // idleBytes is roughly what a stream keeps.
 func (s *Stream) idleBytes() int {
-	n := int(unsafe.Sizeof(*s)) + cap(s.cut) + len(s.memo.tail) + cap(s.memo.fields)*32 + len(s.release) + len(s.caller) + cap(s.open)*8
-	for _, d := range s.done {
-		n += len(d.header)
+	n := int(unsafe.Sizeof(*s)) + cap(s.cut) + cap(s.decoder.text) + len(s.decoder.tail) + cap(s.decoder.fields)*32 + len(s.release) + len(s.caller) + cap(s.open)*8
+	if s.done != nil {
+		n += int(unsafe.Sizeof(*s.done))
+		for _, d := range s.done {
+			n += len(d.header)
+		}
 	}
 	for _, a := range s.open {
 		n += cap(a.data) + cap(a.spans)*24 + len(a.header)
