@@ -6,8 +6,9 @@ import (
 )
 
 // Breaker counts the nodes that were cleaned up lately and says when that is too many to be true, or too many to take
-// away at once. It owns no clock. Every replica counts what it hears itself: two that hear a storm in different orders
-// may between them let through more than the limit, but never twice as many.
+// away at once. It owns no clock. Every replica counts what it hears itself and, a scan later, what the records of the
+// others say: two that hear a storm in different orders may between them let through more than the limit, but never more
+// than twice as many.
 type Breaker struct {
 	Nodes   int // that many in Window are fine
 	Percent int // or that many percent of all nodes, if that is more

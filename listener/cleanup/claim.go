@@ -1,6 +1,7 @@
 package cleanup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,7 @@ func (j *job) record(phase Phase, d Decision) Record {
 		Name:        j.recordName(),
 		Node:        j.first.Name,
 		NodeUID:     j.first.UID,
-		Instance:    inc.Identity.Instance,
+		Instance:    cmp.Or(inc.Identity.Instance, j.first.instance()),
 		Boot:        j.boot(),
 		Source:      inc.Source,
 		Time:        inc.Time,
@@ -99,6 +100,9 @@ func (j *job) claim(ctx context.Context, d Decision) error {
 func (j *job) create(ctx context.Context, r Record) (have Record, created bool, err error) {
 	err = j.try(ctx, keeping, "create record", func(ctx context.Context) (err error) {
 		have, err = j.e.cluster.CreateRecord(ctx, r)
+		if errors.Is(err, ErrConflict) {
+			err = errors.New(err.Error()) // what is not there yet cannot have changed: the API server's own trouble, which passes
+		}
 		return err
 	})
 	if !errors.Is(err, ErrExists) {
@@ -127,8 +131,17 @@ func (j *job) discard(ctx context.Context, r Record) error {
 	return err
 }
 
-// retract lifts the fence of an incident that is refused and was never claimed.
+// retract lifts the fence of an incident that is refused and was never claimed by us. If another replica has claimed it,
+// the fence is that one's to lift.
 func (j *job) retract(ctx context.Context, d Decision) error {
+	have, err := j.readRecord(ctx, j.name)
+	switch {
+	case err == nil && have.Phase != Refused:
+		j.rec.Name = have.Name
+		return nil
+	case err != nil && !answered(err):
+		return err
+	}
 	if err := j.unfence(ctx); err != nil {
 		return err
 	}
@@ -137,8 +150,9 @@ func (j *job) retract(ctx context.Context, d Decision) error {
 
 // turnAway records a gasp that was refused before anything was done. It is no claim, so whoever comes first writes it.
 func (j *job) turnAway(ctx context.Context, d Decision) error {
+	d.Repeated = d.Repeated || !j.e.roomForRefusal(j.inc)
 	j.decided(d)
-	if d.Repeated || !j.e.roomForRefusal(j.inc) {
+	if d.Repeated {
 		return nil
 	}
 	j.distrust(d)
@@ -177,12 +191,13 @@ func (j *job) onRecord(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// roomForRefusal bounds the records of gasps that are refused at once: UDP sources and boot ids cost nothing.
+// roomForRefusal bounds the records and events of gasps that are refused at once, one for each source and boot: UDP
+// sources and boot ids cost nothing.
 func (e *Engine) roomForRefusal(inc detect.Incident) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	room, _ := e.refusals.Admit(e.Now(), fmt.Sprint(inc.Source.Addr(), inc.Identity.Boot), "", 0)
-	return room
+	_, first := e.refusals.Admit(e.Now(), fmt.Sprint(inc.Source.Addr(), inc.Identity.Boot), "", 0)
+	return first
 }
 
 // step notes in the record how far a step is, and says so in the audit log.

@@ -84,6 +84,7 @@ type Node struct {
 	ProviderID      string
 	Addresses       []netip.Addr
 	BootID          string // status.nodeInfo.bootID: the boot whose kubelet reported last
+	Kernel          string // status.nodeInfo.kernelVersion of that boot: `uname -r`
 	Ready           bool   // condition Ready is True
 	Silent          bool   // condition Ready is Unknown: the control plane has not heard from the kubelet
 	Created         time.Time

@@ -31,9 +31,10 @@ type Decision struct {
 	Answer    Answer
 	Authority detect.Authority
 	Why       string // one sentence, for log, record and event
-	// Distrust tells that the source was contradicted and is not to be believed again for a while.
+	// Distrust tells that the source was contradicted and is not to be believed again for a while. It is a Node's: who is
+	// none can have nothing fenced, and there would be no end of them to remember.
 	Distrust bool
-	// Repeated tells that the same was refused a short while ago, so that it need not be recorded again.
+	// Repeated tells that the same, or too much, was refused a short while ago: it is neither recorded nor told.
 	Repeated bool
 }
 
@@ -72,11 +73,11 @@ func (p Policy) Decide(inc detect.Incident, v View) Decision {
 		d.Repeated = true
 		return d
 	case errors.Is(v.Found, ErrAmbiguous):
-		return contradicted("more than one Node answers to %s", claimant(inc))
+		return say(Refuse, "more than one Node answers to %s", claimant(inc))
 	case errors.Is(v.Found, ErrNotFound) && v.First.Name != "":
 		return say(Refuse, "node %s is gone", v.First.Name)
 	case errors.Is(v.Found, ErrNotFound):
-		return contradicted("no Node answers to %s", claimant(inc))
+		return say(Refuse, "no Node answers to %s", claimant(inc))
 	case v.Found != nil:
 		return say(Refuse, "the Node of %s could not be looked up: %v", claimant(inc), v.Found)
 	case authority == detect.Text:
@@ -98,13 +99,28 @@ func (p Policy) Decide(inc detect.Incident, v View) Decision {
 		return p.pass(v, say(Act, "%v authority", authority))
 	case v.First.Ready && v.Node.Silent: // Ready that is False is the word of a kubelet that lives
 		return p.pass(v, say(Act, "%v authority, and the control plane does not hear from node %s any more", authority, v.Node.Name))
-	case v.Lease.Silent(v.Now, p.Corroborate):
-		return p.pass(v, say(Act, "%v authority, and the Lease of node %s was not renewed for %s",
-			authority, v.Node.Name, v.Now.Sub(v.Lease.Since).Round(time.Second)))
 	case v.Lease.Missing() && v.Now.Sub(v.Lease.First) >= p.Corroborate:
 		return contradicted("%v authority, and no second witness within %s", authority, p.Corroborate)
+	case !v.Lease.Silent(v.Now, p.Corroborate):
+		return say(Wait, "%v authority, a second witness is wanted", authority)
+	case authority < p.ActAt && v.First.Silent:
+		return contradicted("%v authority, and the silence of node %s is no witness: the control plane had lost it before",
+			authority, v.Node.Name)
+	case authority < p.ActAt && withheld(inc, v.Node) && v.First.Ready: // until the control plane does not hear from it
+		return say(Wait, "%v authority, and the Lease of node %s is no witness: this boot has a secret, which the gasp lacks",
+			authority, v.Node.Name)
+	case authority < p.ActAt && withheld(inc, v.Node):
+		return contradicted("%v authority, and no witness but the Lease of node %s: this boot has a secret, which the gasp lacks",
+			authority, v.Node.Name)
 	}
-	return say(Wait, "%v authority, a second witness is wanted", authority)
+	return p.pass(v, say(Act, "%v authority, and the Lease of node %s was not renewed for %s",
+		authority, v.Node.Name, v.Now.Sub(v.Lease.Since).Round(time.Second)))
+}
+
+// withheld reports whether inc was heard without the secret that n's kernel does have. A pod that starves its kubelet of
+// CPU, or waits until it is restarted, can bring about such a gasp and a Lease that is renewed late.
+func withheld(inc detect.Incident, n Node) bool {
+	return inc.Source.IsValid() && n.BootID != "" && n.Pin.Boot == n.BootID
 }
 
 // pass holds what the breaker does not let pass.

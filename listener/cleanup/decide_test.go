@@ -80,7 +80,7 @@ func TestDecide(t *testing.T) {
 		// Whose gasp it is.
 		{
 			name: "a gasp that no Node answers to", story: func(s *story) { s.v.Found, s.v.Node, s.v.First = ErrNotFound, Node{}, Node{} },
-			want: Refuse, why: "no Node answers to instance i-1 with address 10.0.0.1", distrust: true,
+			want: Refuse, why: "no Node answers to instance i-1 with address 10.0.0.1",
 		},
 		{
 			name: "a Node that was deleted meanwhile is not the sender's fault", story: func(s *story) { s.v.Found = ErrNotFound },
@@ -92,7 +92,7 @@ func TestDecide(t *testing.T) {
 				old(s)
 				s.v.Found, s.v.Node, s.v.First = ErrAmbiguous, Node{}, Node{}
 			},
-			want: Refuse, why: "more than one Node answers to address 10.0.0.1", distrust: true,
+			want: Refuse, why: "more than one Node answers to address 10.0.0.1",
 		},
 		{
 			name:  "a look-up that is denied is not the sender's fault",
@@ -185,6 +185,55 @@ func TestDecide(t *testing.T) {
 			name:  "one lost before the gasp is none",
 			story: func(s *story) { unpinned(s); s.v.Node.Ready, s.v.Node.Silent = false, true; s.v.First = s.v.Node },
 			want:  Wait,
+		},
+		{
+			name: "silence that had begun before the gasp is none",
+			story: func(s *story) {
+				unpinned(s)
+				s.v.Node.Ready, s.v.Node.Silent = false, true
+				s.v.First = s.v.Node
+				watched(s, time.Minute, silent)
+			},
+			want: Refuse, why: "had lost it before", distrust: true,
+		},
+		{
+			name: "nor can it take anything from a pinned gasp",
+			story: func(s *story) {
+				s.v.Node.Ready, s.v.Node.Silent = false, true
+				s.v.First = s.v.Node
+			},
+			want: Act, why: "pinned",
+		},
+		{
+			name:  "a Lease is no witness for a gasp without the secret that its boot has",
+			story: func(s *story) { s.inc.Identity.Gasp = ""; watched(s, 45*time.Second, silent) },
+			want:  Wait, why: "has a secret, which the gasp lacks",
+		},
+		{
+			name: "but a kubelet that the control plane has lost since is",
+			story: func(s *story) {
+				s.inc.Identity.Gasp = ""
+				watched(s, 45*time.Second, silent)
+				s.v.Node.Ready, s.v.Node.Silent = false, true
+			},
+			want: Act, why: "does not hear from node n1 any more",
+		},
+		{
+			name: "which a kubelet that did not say it was Ready cannot be seen to be",
+			story: func(s *story) {
+				s.inc.Identity.Gasp = ""
+				s.v.First.Ready = false
+				watched(s, 45*time.Second, silent)
+			},
+			want: Refuse, why: "no witness but the Lease", distrust: true,
+		},
+		{
+			name: "and so is a Lease where a fence is all that is left of the gasp",
+			story: func(s *story) {
+				s.inc.Identity, s.inc.Source = netconsole.Identity{}, netip.AddrPort{}
+				watched(s, 15*time.Second, silent)
+			},
+			want: Act, why: "was not renewed",
 		},
 		{
 			name:  "a kubelet that reports not to be Ready lives",

@@ -8,7 +8,8 @@ import (
 	"github.com/lastgasp/lastgasp/listener/detect"
 )
 
-// distrustSources bounds how many sources are remembered. UDP sources cost an attacker nothing.
+// distrustSources bounds how many sources are remembered. Only addresses of Nodes come here: others cost an attacker
+// nothing, and a full memory would forget to distrust.
 const distrustSources = 4096
 
 // Distrust remembers sources that were contradicted. A pod that shares its node's address can send what the node's
@@ -39,7 +40,7 @@ func (d *Distrust) Add(at time.Time, src netip.Addr, a detect.Authority) {
 	}
 	g, known := d.sources[src]
 	if !known && len(d.sources) >= distrustSources {
-		return // a flood of invented sources: the memory stays bounded, the breaker and the witnesses remain
+		return // the memory stays bounded; the breaker and the witnesses remain
 	}
 	if until := at.Add(d.For); until.After(g.until) {
 		g.until = until

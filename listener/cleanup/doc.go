@@ -7,7 +7,8 @@
 //	engine.go     incidents and canaries come in, one job for each death
 //	job.go        how a job makes its API calls, through queue.go, and shows meanwhile that it lives
 //	hear.go       first half of a job: find the Node, fence it (fence.go), claim the incident (claim.go), weigh witnesses
-//	steps.go      second half: the steps of the plan, pods in failover.go, volumes and Node in node.go
+//	steps.go      second half: the steps of the plan, pods in failover.go, volumes and Node in node.go, the machine
+//	              below it in instance.go
 //	save.go       the record as write-ahead log and sign of life
 //	watch.go      what has no job: takeovers, held records, fences to lift, old records; decided in roster.go
 //	pin.go        canaries

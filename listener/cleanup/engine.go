@@ -29,12 +29,15 @@ type Engine struct {
 	Now func() time.Time
 	// Observer is told what happens; set it before Run.
 	Observer Observer
+	// Drain is how long Run goes on with the incidents in hand when it is to end; set it before Run.
+	Drain time.Duration
 
-	policy  Policy
-	cluster Cluster
-	replica string
-	log     *slog.Logger
-	calls   *queue
+	policy    Policy
+	cluster   Cluster
+	instances Instances
+	replica   string
+	log       *slog.Logger
+	calls     *queue
 
 	intake   chan detect.Incident
 	reports  chan detect.Incident
@@ -51,9 +54,10 @@ type Engine struct {
 	rehearsed map[netip.Addr]Pin // pins a dry run did not write
 }
 
-// NewEngine returns an Engine that carries out p, which must be valid, on c. Replica is this process's name among the
-// listeners of the cluster and must be its alone. A nil log discards.
-func NewEngine(p Policy, c Cluster, replica string, log *slog.Logger) *Engine {
+// NewEngine returns an Engine that carries out p, which must be valid, on c, and on the instances below it: nil will do
+// where p leaves these alone. Replica is this process's name among the listeners of the cluster and must be its alone. A
+// nil log discards.
+func NewEngine(p Policy, c Cluster, instances Instances, replica string, log *slog.Logger) *Engine {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -62,6 +66,7 @@ func NewEngine(p Policy, c Cluster, replica string, log *slog.Logger) *Engine {
 		Observer:  discard(),
 		policy:    p,
 		cluster:   c,
+		instances: instances,
 		replica:   replica,
 		log:       log,
 		calls:     newQueue(),
@@ -106,11 +111,16 @@ func (e *Engine) Canary(src netip.Addr, id netconsole.Identity, at time.Time) bo
 	}
 }
 
-// Run works until ctx ends. Whatever is unfinished then stands in its record, for another replica or the next start.
+// Run works until ctx ends, and on for Drain at most until every incident that was offered is dealt with. What is
+// unfinished then stands in its record, for another replica or the next start. Canaries and reports in hand are dropped:
+// they come again.
 func (e *Engine) Run(ctx context.Context) error {
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	context.AfterFunc(ctx, func() { time.AfterFunc(e.Drain, stop) })
 	var parts sync.WaitGroup
-	parts.Go(func() { e.calls.run(ctx) })
-	parts.Go(func() { e.dispatch(ctx) })
+	parts.Go(func() { e.calls.run(working) })
+	parts.Go(func() { e.dispatch(ctx, working); stop() })
 	parts.Go(func() { e.pinAll(ctx) })
 	parts.Go(func() { e.reportAll(ctx) })
 	parts.Go(func() { e.watch(ctx) })
@@ -142,31 +152,34 @@ func speaksOf(inc detect.Incident, heard time.Time) bool {
 	return inc.Time.Sub(heard).Abs() < deathsApart
 }
 
-// dispatch gives every incident its job, and later emissions of the incident to the same one. It owns that table.
-func (e *Engine) dispatch(ctx context.Context) {
+// dispatch gives every incident its job, and later emissions of the incident to the same one. It owns that table. It ends
+// with working, or when ctx has ended and nothing is in hand.
+func (e *Engine) dispatch(ctx, working context.Context) {
 	hearing, recent := map[key]*job{}, map[key]past{}
 	var jobs sync.WaitGroup
 	defer jobs.Wait()
-	working := 0
+	atWork := 0
 	start := func(j *job) {
-		working++
-		e.Observer.AtWork(working)
+		atWork++
+		e.Observer.AtWork(atWork)
 		jobs.Go(func() {
-			j.run(ctx)
+			j.run(working)
 			select {
 			case e.ended <- j:
-			case <-ctx.Done():
+			case <-working.Done():
 			}
 		})
 	}
-	for {
+	for ending := ctx.Done(); ending != nil || atWork > 0 || len(e.intake) > 0; {
 		intake, orders := e.intake, e.orders
-		if working >= maxJobs {
+		if atWork >= maxJobs {
 			intake, orders = nil, nil
 		}
 		select {
-		case <-ctx.Done():
+		case <-working.Done():
 			return
+		case <-ending:
+			ending = nil
 		case j := <-orders:
 			start(j)
 		case inc := <-intake:
@@ -184,8 +197,8 @@ func (e *Engine) dispatch(ctx context.Context) {
 				start(hearing[k])
 			}
 		case j := <-e.ended:
-			working--
-			e.Observer.AtWork(working)
+			atWork--
+			e.Observer.AtWork(atWork)
 			if hearing[j.key] != j {
 				continue
 			}

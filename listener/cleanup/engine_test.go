@@ -21,10 +21,15 @@ import (
 // run starts an engine in the bubble; the function returned stops it and waits.
 func run(t *testing.T, p Policy, c Cluster, replica string) (*Engine, func()) {
 	t.Helper()
+	return runOn(t, p, c, nil, replica)
+}
+
+func runOn(t *testing.T, p Policy, c Cluster, instances Instances, replica string) (*Engine, func()) {
+	t.Helper()
 	if err := p.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	e := NewEngine(p, c, replica, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})))
+	e := NewEngine(p, c, instances, replica, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})))
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -325,6 +330,79 @@ func TestStormIsHeldByTheBreakerAndReleased(t *testing.T) {
 	})
 }
 
+// A scan that finds claims which are still being judged must not take them for deaths that were let through.
+func TestClaimsUnderWayDoNotPassTheBreaker(t *testing.T) {
+	for ahead := time.Duration(0); ahead < 2*time.Second; ahead += 200 * time.Millisecond {
+		t.Run(fmt.Sprintf("gasps %s after a scan", ahead), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				const nodes = 40
+				for i := 10; i < 10+nodes; i++ {
+					w.addNode(i, fmt.Sprint("boot ", i), gaspOf1)
+				}
+				w.set(func() { w.latency = 300 * time.Millisecond })
+				p := DefaultPolicy()
+				p.MaxNodes, p.MaxPercent = 3, 0
+				a, _ := run(t, p, w, "a")
+				pass(ahead)
+				for i := 10; i < 10+nodes; i++ {
+					w.panics(i)
+					offer(t, w, gasp(i, fmt.Sprint("boot ", i), gaspOf1), a)
+				}
+				pass(time.Minute)
+				cleaned := 0
+				w.set(func() {
+					for _, r := range w.records {
+						if r.Phase == Cleaned {
+							cleaned++
+						}
+					}
+				})
+				if cleaned != p.MaxNodes {
+					t.Errorf("%d nodes were cleaned up, want %d", cleaned, p.MaxNodes)
+				}
+			})
+		})
+	}
+}
+
+// Nor may who takes over claims that nobody had decided on let all of them through because it has seen them.
+func TestClaimsTakenOverDoNotPassTheBreaker(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		const nodes = 12
+		for i := 10; i < 10+nodes; i++ {
+			w.addNode(i, fmt.Sprint("boot ", i), gaspOf1)
+		}
+		w.set(func() { w.latency = 300 * time.Millisecond })
+		p := DefaultPolicy()
+		p.MaxNodes, p.MaxPercent = 3, 0
+		a, stop := run(t, p, w, "a")
+		run(t, p, w, "b")
+		for i := 10; i < 10+nodes; i++ {
+			w.panics(i)
+			offer(t, w, gasp(i, fmt.Sprint("boot ", i), gaspOf1), a)
+		}
+		pass(time.Second) // a finds, fences and claims; it does not get to decide
+		stop()
+		w.set(func() {
+			for _, r := range w.records {
+				if r.Phase != Claimed {
+					t.Errorf("record of %s is %s, want it claimed: the test proves nothing", r.Node, r.Phase)
+				}
+			}
+		})
+		pass(time.Minute)
+		phases := map[Phase]int{}
+		w.set(func() {
+			for _, r := range w.records {
+				phases[r.Phase]++
+			}
+		})
+		if diff := cmp.Diff(map[Phase]int{Cleaned: 3, Held: nodes - 3}, phases); diff != "" {
+			t.Errorf("phases (-want +got):\n%s", diff)
+		}
+	})
+}
+
 func TestFalseAlarm(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
@@ -381,7 +459,8 @@ func TestWeakGaspIsCorroborated(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		pods := w.populate("n1")
 		inc := gasp(1, "", "")
-		inc.Identity = netconsole.Identity{} // Linux 6.1: known by its address alone
+		inc.Identity = netconsole.Identity{} // Linux 6.1: known by its address alone, and never pinned
+		w.set(func() { n := w.nodes["n1"]; n.Pin = Pin{}; w.nodes["n1"] = n })
 		w.panics(1)
 		e, _ := run(t, DefaultPolicy(), w, "a")
 		offer(t, w, inc, e)
@@ -494,6 +573,27 @@ func TestForgerIsDistrustedAtOnce(t *testing.T) {
 		pass(time.Minute)
 		if diff := cmp.Diff([]string{"create Refused record"}, w.log()); diff != "" {
 			t.Errorf("calls (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// A replica whose cache still has a refused gasp must not lift the fence of the true one that took its place.
+func TestFenceOfABetterGaspStays(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		p := DefaultPolicy()
+		p.NodeVerb = NodeAwait
+		a, _ := run(t, p, w, "a")
+		b, _ := run(t, p, w, "b")
+		w.panics(1)
+		offer(t, w, gasp(1, boot1, gaspOf1), a)
+		pass(5 * time.Second)
+		if r := w.only(); r.Phase != Claimed {
+			t.Fatalf("phase %s, want Claimed: the node is awaited", r.Phase)
+		}
+		b.order(t.Context(), w.only().Name, b.lifting(w.node("n1")))
+		pass(5 * time.Second)
+		if !w.node("n1").Fenced {
+			t.Error("the fence was lifted from under a cleanup")
 		}
 	})
 }
@@ -730,7 +830,7 @@ func TestRefusalsAreBounded(t *testing.T) {
 func TestLongLease(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		pods := w.populate("n1")
-		w.set(func() { w.lease = 2 * time.Minute })
+		w.set(func() { n := w.nodes["n1"]; n.Pin = Pin{}; w.nodes["n1"] = n; w.lease = 2 * time.Minute })
 		w.panics(1)
 		e, _ := run(t, DefaultPolicy(), w, "a")
 		bare := gasp(1, "", "")

@@ -14,6 +14,8 @@ const jobTracking = "batch.kubernetes.io/job-tracking"
 // failPods is the fail-over: all pods of the node in parallel, those that changed meanwhile read and judged again, and
 // all of them left alone as soon as the node turns out to be back.
 func (j *job) failPods(ctx context.Context, p Plan) (string, error) {
+	j.failing = true
+	defer func() { j.failing = false }()
 	var t tally
 	all := make([]int, len(j.pods))
 	for i := range all {
@@ -25,8 +27,14 @@ func (j *job) failPods(ctx context.Context, p Plan) (string, error) {
 	if err := j.lookForReturn(ctx); err != nil {
 		return "", err
 	}
-	if j.back != "" && j.found == nil {
+	switch {
+	case j.back != "" && j.found == nil:
 		t.revived, todo = j.toFail(todo), nil
+	case j.found == nil:
+		// Whoever judged the gasp otherwise may have lifted the fence before it saw that we had claimed the record.
+		if err := j.keepFence(ctx); err != nil {
+			return "", err
+		}
 	}
 	for len(todo) > 0 {
 		answers, err := j.each(ctx, failing, "fail pods", len(todo), func(ctx context.Context, i int) error {
@@ -144,7 +152,7 @@ func (j *job) deletePods(ctx context.Context, p Plan, all bool) (string, error) 
 	var t tally
 	for _, pods := range groups {
 		answers, err := j.each(ctx, tidying, "delete pods", len(pods), func(ctx context.Context, i int) error {
-			return j.e.cluster.DeletePod(ctx, pods[i])
+			return j.deletePod(ctx, pods[i])
 		})
 		if err != nil {
 			return "", err
@@ -156,6 +164,23 @@ func (j *job) deletePods(ctx context.Context, p Plan, all bool) (string, error) 
 		notes = append(notes, fmt.Sprintf("%d kept until %s", len(others), p.KeepTill.UTC().Format("15:04:05 UTC")))
 	}
 	return strings.Join(append(notes, finalized(slices.Concat(jobs, others))...), "; "), nil
+}
+
+// deletePod deletes one pod and believes that it is another one by now only if it has seen it: a conflict may be about
+// anything. It runs in the queue.
+func (j *job) deletePod(ctx context.Context, pod Pod) error {
+	err := j.e.cluster.DeletePod(ctx, pod)
+	if !errors.Is(err, ErrConflict) {
+		return err
+	}
+	now, readErr := j.e.cluster.Pod(ctx, pod.Namespace, pod.Name)
+	switch {
+	case readErr != nil:
+		return readErr
+	case now.UID != pod.UID:
+		return err
+	}
+	return errors.New("the pod is still there") // a fault: again
 }
 
 // finalized says which pods wait for finalizers that are others' to remove. They are never stripped.

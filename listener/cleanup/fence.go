@@ -29,6 +29,17 @@ func (j *job) fence(ctx context.Context) (again bool, err error) {
 	return false, nil
 }
 
+// keepFence puts the fence up again if it is not there any more.
+func (j *job) keepFence(ctx context.Context) error {
+	for again := true; again && j.found == nil && j.node.BootID == j.rec.Boot; {
+		var err error
+		if again, err = j.fence(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // mark is what the Node is to carry beside the taints.
 func (j *job) mark(outOfService bool) *Mark {
 	reason := cmp.Or(firstLine(j.inc.Title), j.inc.Code)

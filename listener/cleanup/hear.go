@@ -180,7 +180,7 @@ func (j *job) follow(ctx context.Context, d Decision) error {
 	switch d.Answer {
 	case Refuse:
 		j.rec.Phase = Refused
-		if err := j.save(ctx); err != nil {
+		if err := j.save(ctx, keeping); err != nil {
 			return err
 		}
 		if err := j.unfence(ctx); err != nil { // if this is the last we do, watch lifts the fence
@@ -188,7 +188,7 @@ func (j *job) follow(ctx context.Context, d Decision) error {
 		}
 	case Hold:
 		j.rec.Phase = Held
-		if err := j.save(ctx); err != nil {
+		if err := j.save(ctx, keeping); err != nil {
 			return err
 		}
 	case Act:

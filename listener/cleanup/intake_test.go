@@ -18,7 +18,7 @@ import (
 )
 
 func TestOfferNeverBlocks(t *testing.T) {
-	e := NewEngine(DefaultPolicy(), newWorld(t), "a", nil) // nobody runs it
+	e := NewEngine(DefaultPolicy(), newWorld(t), nil, "a", nil) // nobody runs it
 	inc := detect.Incident{Verdict: detect.Dying}
 	taken := 0
 	for range 10 * intakeSize {
@@ -117,7 +117,7 @@ func TestPins(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				w.set(func() { n := w.nodes["n1"]; n.Pin = Pin{}; w.nodes["n1"] = n })
 				var results []string
-				e := NewEngine(DefaultPolicy(), w, "a", nil)
+				e := NewEngine(DefaultPolicy(), w, nil, "a", nil)
 				e.Observer.Pinned = func(r string) { results = append(results, r) }
 				ctx, cancel := context.WithCancel(t.Context())
 				defer func() { cancel(); synctest.Wait() }()

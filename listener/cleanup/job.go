@@ -48,6 +48,7 @@ type job struct {
 	claimed bool // rec exists and is ours
 	dirty   bool // rec has a longer trace than the API server's
 	writing bool // rec is being written
+	failing bool // pods are being failed
 	pods    []Pod
 	back    string // why the node is not dead any more: a sentence, empty while it is
 	tick    *time.Ticker

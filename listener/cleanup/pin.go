@@ -3,6 +3,7 @@ package cleanup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -39,7 +40,8 @@ const (
 )
 
 // pinFor judges the canary id of Node n. The first canary of a boot pins it, and that boot has to be the one that the
-// Node's kubelet reports: else whoever invents a boot could replace the pin of the real one.
+// Node's kubelet reports: else whoever invents a boot could replace the pin of the real one. Where a kernel can have no
+// secret, the first to claim one would always be somebody else.
 func pinFor(n Node, id netconsole.Identity) pinning {
 	switch {
 	case id.Boot == "" || id.Gasp == "":
@@ -50,8 +52,21 @@ func pinFor(n Node, id netconsole.Identity) pinning {
 		return pinRefused
 	case n.BootID != id.Boot:
 		return pinWaits
+	case !hasUserdata(n.Kernel):
+		return pinRefused
 	}
 	return pinWrite
+}
+
+// hasUserdata reports whether netconsole of that release can carry a secret, which it can since Linux 6.9
+// (Documentation/networking/netconsole.rst). A release that is not known may. Where a distribution has brought it to an
+// older kernel, gasps go on waiting for a second witness.
+func hasUserdata(release string) bool {
+	var major, minor int
+	if n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor); n < 2 {
+		return true
+	}
+	return major > 6 || major == 6 && minor >= 9
 }
 
 // pinAll pins canaries until ctx ends. Those whose Node cannot answer yet wait, a bounded number for a bounded time.
@@ -131,7 +146,8 @@ func (e *Engine) pin(ctx context.Context, c canary) pinning {
 		result := pinFor(n, c.id)
 		switch {
 		case result == pinRefused:
-			e.log.Warn("canary refused: the boot is pinned to another gasp", "node", n.Name, "source", c.src, "boot", c.id.Boot)
+			e.log.Warn("canary refused: the boot is pinned to another gasp, or its kernel can have none",
+				"node", n.Name, "source", c.src, "boot", c.id.Boot, "kernel", n.Kernel)
 			return result
 		case result != pinWrite:
 			return result

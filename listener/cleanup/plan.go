@@ -17,8 +17,10 @@ const (
 	StepTell   = "tell"
 	StepDetach = "detach"
 	StepDelete = "delete"
-	StepNode   = "node"
-	StepExpire = "expire"
+	// StepInstance is there only where Policy.AfterPanic asks for it.
+	StepInstance = "instance"
+	StepNode     = "node"
+	StepExpire   = "expire"
 	// StepDistrust is no step of a plan: it tells other replicas that the record's source was contradicted.
 	StepDistrust = "distrust"
 )
@@ -35,6 +37,8 @@ type Plan struct {
 	Node   string
 	Death  Death
 	Verb   NodeVerb
+	// AfterPanic is what is done with the machine.
+	AfterPanic AfterPanic
 	// DetachFor bounds how long the volumes are waited for, and with it the out-of-service taint.
 	DetachFor time.Duration
 	AwaitTill time.Time // NodeAwait: when a node that is not back is deleted
@@ -48,7 +52,9 @@ const detachFor = 2 * time.Minute
 
 // NewPlan says what follows from r under p.
 func NewPlan(p Policy, r Record) Plan {
-	plan := Plan{Record: r.Name, Node: r.Node, Death: death(r), Verb: p.NodeVerb, DetachFor: detachFor}
+	plan := Plan{
+		Record: r.Name, Node: r.Node, Death: death(r), Verb: p.NodeVerb, AfterPanic: p.AfterPanic, DetachFor: detachFor,
+	}
 	plan.add(StepFence, "taint node %s, so that nothing more is scheduled to it", r.Node)
 	plan.add(StepRecord, "create kernelpanic %s, the claim on everything below", r.Name)
 	plan.add(StepList, "list the pods on it")
@@ -63,6 +69,10 @@ func NewPlan(p Policy, r Record) Plan {
 		expire = func() { plan.add(StepExpire, "delete the other Failed pods %s after the gasp", p.KeepPods) }
 	} else {
 		plan.add(StepDelete, "delete the Failed pods, those of Jobs first")
+	}
+	if p.AfterPanic != LeaveInstance {
+		plan.add(StepInstance, "%s instance %s once its whole trace is on record, unless it is back by itself",
+			p.AfterPanic, cmp.Or(r.Instance, "(unknown)"))
 	}
 	switch p.NodeVerb {
 	case NodeDelete:

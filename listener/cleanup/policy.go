@@ -1,6 +1,7 @@
 package cleanup
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -38,12 +39,14 @@ type Policy struct {
 	NodeVerb NodeVerb
 	// AwaitTimeout is how long after the gasp NodeAwait waits before it deletes.
 	AwaitTimeout time.Duration
+	// AfterPanic is what is done with the machine below the Node (ec2.afterPanic).
+	AfterPanic AfterPanic
 	// KeepPods is how long after the gasp Failed pods are kept for people to read. A Job's are never kept (pods.keep).
 	KeepPods time.Duration
 	// ControlPlane allows acting on control-plane nodes (controlPlane).
 	ControlPlane bool
 
-	// KeepRecords and KeepRecordsFor bound what is kept of finished records, by count and by age.
+	// KeepRecords and KeepRecordsFor bound what is kept of finished records, by count and by age (keep.records, keep.for).
 	KeepRecords    int
 	KeepRecordsFor time.Duration
 
@@ -62,6 +65,7 @@ func DefaultPolicy() Policy {
 		Window:         10 * time.Minute,
 		NodeVerb:       NodeDelete,
 		AwaitTimeout:   10 * time.Minute,
+		AfterPanic:     LeaveInstance,
 		KeepRecords:    1000,
 		KeepRecordsFor: 30 * 24 * time.Hour,
 	}
@@ -87,12 +91,16 @@ func (p Policy) Validate() error {
 		return fmt.Errorf("node: %q is none of delete, await, annotate", p.NodeVerb)
 	case p.NodeVerb == NodeAwait && p.AwaitTimeout <= 0:
 		return fmt.Errorf("await for %s: no node comes back in that time", p.AwaitTimeout)
+	case p.AfterPanic != LeaveInstance && p.AfterPanic != RebootInstance && p.AfterPanic != TerminateInstance:
+		return fmt.Errorf("ec2.afterPanic: %q is none of none, reboot, terminate", p.AfterPanic)
+	case p.AfterPanic == TerminateInstance && p.NodeVerb == NodeAwait:
+		return errors.New("ec2.afterPanic: terminate and node: await contradict each other: what is terminated does not come back")
 	case p.KeepPods < 0:
 		return fmt.Errorf("pods.keep: %s is negative", p.KeepPods)
 	case p.KeepRecords < 1:
-		return fmt.Errorf("records kept: %d; at least 1 is needed", p.KeepRecords)
+		return fmt.Errorf("keep.records: %d is too few; keep 1 at least", p.KeepRecords)
 	case p.KeepRecordsFor < p.Window || p.KeepRecordsFor < p.Distrust:
-		return fmt.Errorf("records kept for %s: the breaker and distrust live on records, keep them longer than %s",
+		return fmt.Errorf("keep.for: %s is too short: the breaker and distrust live on records, keep them longer than %s",
 			p.KeepRecordsFor, max(p.Window, p.Distrust))
 	}
 	return nil

@@ -36,10 +36,10 @@ func TestPolicyValidate(t *testing.T) {
 		{"an unknown verb", func(p *Policy) { p.NodeVerb = "reboot" }, `node: "reboot" is none of delete, await, annotate`},
 		{"await without patience", func(p *Policy) { p.NodeVerb, p.AwaitTimeout = NodeAwait, 0 }, "await for 0s: no node comes back in that time"},
 		{"negative keeping", func(p *Policy) { p.KeepPods = -time.Second }, "pods.keep: -1s is negative"},
-		{"no records", func(p *Policy) { p.KeepRecords = 0 }, "records kept: 0; at least 1 is needed"},
+		{"no records", func(p *Policy) { p.KeepRecords = 0 }, "keep.records: 0 is too few; keep 1 at least"},
 		{
 			"records gone before they are of use", func(p *Policy) { p.KeepRecordsFor = time.Minute },
-			"records kept for 1m0s: the breaker and distrust live on records, keep them longer than 10m0s",
+			"keep.for: 1m0s is too short: the breaker and distrust live on records, keep them longer than 10m0s",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -192,6 +192,11 @@ func TestPinFor(t *testing.T) {
 		{"a second secret for a pinned boot", Node{BootID: boot1, Pin: Pin{boot1, "x"}}, id, pinRefused},
 		{"a boot the kubelet has not reported yet", Node{BootID: boot2, Pin: Pin{boot2, "x"}}, id, pinWaits},
 		{"a kernel without userdata", Node{BootID: boot1}, netconsole.Identity{}, pinRefused},
+		{"somebody else on a kernel without userdata", Node{BootID: boot1, Kernel: "6.1.0-41-cloud-amd64"}, id, pinRefused},
+		{"somebody else on one that is older still", Node{BootID: boot1, Kernel: "5.10.245-241.976.amzn2"}, id, pinRefused},
+		{"the first kernel with userdata", Node{BootID: boot1, Kernel: "6.9.0"}, id, pinWrite},
+		{"a kernel of the next major version", Node{BootID: boot1, Kernel: "7.0.1-rc2+"}, id, pinWrite},
+		{"the kernel before the one of the canary's boot", Node{BootID: boot2, Kernel: "6.1.0"}, id, pinWaits},
 	} {
 		if got := pinFor(tt.node, tt.id); got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)

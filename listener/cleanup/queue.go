@@ -14,7 +14,7 @@ const (
 	fencing urgency = iota // find and fence a Node
 	keeping                // claim and keep records, look at witnesses
 	failing                // fail pods over
-	tidying                // delete, detach, pin, report
+	tidying                // delete, detach, note how far it is, pin, report
 	urgencies
 )
 

@@ -30,7 +30,7 @@ type Record struct {
 	Created     time.Time
 	Node        string
 	NodeUID     string
-	Instance    string
+	Instance    string // as the gasp says, else as the Node does; empty if neither told
 	Boot        string // boot id that panicked; empty if neither gasp nor Node told
 	Source      netip.AddrPort
 	Time        time.Time // arrival of the first fatal record
@@ -55,7 +55,7 @@ type Record struct {
 
 // StepStatus is one line of the write-ahead log.
 type StepStatus struct {
-	Name string    // fence, record, fail, detach, delete, node, tell
+	Name string    // one of the Step names
 	Done bool      // finished; a step begun and not done is repeated
 	Time time.Time // of the last change
 	Note string    // one sentence for the reader: "12 failed, 1 mirror annotated"

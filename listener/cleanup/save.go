@@ -9,8 +9,8 @@ import (
 )
 
 // save writes the record and with it the sign of life of its owner. A record that another replica owns by now ends the
-// job.
-func (j *job) save(ctx context.Context) error {
+// job. How far a cleanup is comes behind the pods of other nodes; a decision does not.
+func (j *job) save(ctx context.Context, u urgency) error {
 	if j.e.policy.DryRun {
 		return nil
 	}
@@ -20,7 +20,7 @@ func (j *job) save(ctx context.Context) error {
 		r, out := j.outgoing(), Record{}
 		long := j.dirty
 		j.dirty = false // more of the trace may arrive meanwhile
-		err := j.try(ctx, keeping, "update record", func(ctx context.Context) (err error) {
+		err := j.try(ctx, u, "update record", func(ctx context.Context) (err error) {
 			out, err = j.e.cluster.UpdateRecord(ctx, r)
 			return err
 		})
@@ -48,10 +48,12 @@ func (j *job) save(ctx context.Context) error {
 	}
 }
 
-// beat shows that the owner lives, if no other job of this replica did so lately. It makes no more than one attempt, and
+// beat shows that the owner lives, if no other job of this replica did so lately, and writes down the rest of the trace.
+// That can wait for the pods: a hundred nodes' traces would hold up the fail-over. It makes no more than one attempt, and
 // one more if the record changed: the next beat comes soon.
 func (j *job) beat(ctx context.Context) {
-	if !j.claimed || j.writing || j.e.policy.DryRun || !(j.dirty || j.e.mustBeat()) {
+	amend := j.dirty && !j.failing
+	if !j.claimed || j.writing || j.e.policy.DryRun || !(amend || j.e.mustBeat()) {
 		return
 	}
 	j.writing = true

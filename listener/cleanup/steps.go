@@ -27,14 +27,14 @@ func (j *job) carryOut(ctx context.Context, p Plan) error {
 			j.step(s.Name, true, "%s", note)
 		}
 		// Between these nothing is lost that could not be seen again; a hundred nodes at once are spared the writes.
-		if s.Name == StepFail || s.Name == StepDelete {
-			if err := j.save(ctx); err != nil {
+		if s.Name == StepFail || s.Name == StepDelete || s.Name == StepInstance {
+			if err := j.save(ctx, tidying); err != nil {
 				return err
 			}
 		}
 	}
 	j.rec.Phase = Cleaned
-	if err := j.save(ctx); err != nil {
+	if err := j.save(ctx, tidying); err != nil {
 		return err
 	}
 	j.finished()
@@ -53,6 +53,8 @@ func (j *job) carryOutStep(ctx context.Context, p Plan, name string) (note strin
 		return j.detach(ctx)
 	case StepDelete:
 		return j.deletePods(ctx, p, p.KeepTill.IsZero())
+	case StepInstance:
+		return j.settleInstance(ctx, p)
 	case StepExpire:
 		return j.expire(ctx, p)
 	case StepNode:

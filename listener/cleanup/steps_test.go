@@ -440,3 +440,51 @@ func TestHundredNodesAtOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestTraceWaitsForTheFailOver(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		const nodes, pods = 100, 50
+		for i := 10; i < 10+nodes; i++ {
+			n := w.addNode(i, fmt.Sprint("boot ", i), gaspOf1)
+			for j := range pods {
+				w.addPod(n.Name, fmt.Sprintf("%s-%d", n.Name, j), "apps/v1 ReplicaSet", nil)
+			}
+			w.panics(i)
+		}
+		w.set(func() { w.latency = 20 * time.Millisecond })
+		p := DefaultPolicy()
+		p.MaxPercent = 100
+		a, _ := run(t, p, w, "a")
+		tell := func(whole bool) {
+			for i := 10; i < 10+nodes; i++ {
+				inc := gasp(i, fmt.Sprint("boot ", i), gaspOf1)
+				if inc.Complete = whole; whole {
+					inc.Trace = append(inc.Trace, "Call Trace:")
+				}
+				offer(t, w, inc, a)
+			}
+		}
+		traces := func() (whole int) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			for _, r := range w.records {
+				if len(r.Trace) > 2 {
+					whole++
+				}
+			}
+			return whole
+		}
+		tell(false)
+		pass(time.Second)
+		tell(true)
+		pass(2 * time.Second)
+		failed := len(slices.DeleteFunc(w.log(), func(c string) bool { return !strings.HasPrefix(c, "fail ") }))
+		if n := traces(); failed == nodes*pods || n > 5 {
+			t.Errorf("%d traces were written when %d of %d pods had failed, want them to wait", n, failed, nodes*pods)
+		}
+		pass(time.Minute)
+		if n := traces(); n != nodes {
+			t.Errorf("%d traces were written in the end, want %d", n, nodes)
+		}
+	})
+}

@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	scanEvery = 2 * time.Second
-	// patience is how long an owner may fall silent before its records are taken over. With scanEvery and the time between
-	// two signs of life it makes less than 10 s.
+	scanEvery = time.Second
+	// patience is how long an owner may fall silent before its records are taken over. It is counted from the scan that saw
+	// the last sign of life, and ends with a scan: 8 s at most, which leaves 2 of the 10 s promised for the cleanup itself.
 	patience = 6 * time.Second
 	// orphanAfter is how long a fence may name a record that is not there.
 	orphanAfter = 10 * time.Second
@@ -96,7 +96,10 @@ func (e *Engine) learn(now time.Time, records []Record) {
 	for _, r := range records {
 		if r.Node != "" && (r.Phase == Claimed || r.Phase == Cleaned) && now.Sub(r.Time) < e.policy.Window {
 			dead[r.Node] = true
-			e.breaker.Count(r.Time, r.Node, r.Name)
+			// What is claimed and at work here may yet be held: its job counts it if it is let through.
+			if r.Phase == Cleaned || e.busy[r.Name] == nil {
+				e.breaker.Count(r.Time, r.Node, r.Name)
+			}
 		}
 	}
 	for _, r := range records {
@@ -111,6 +114,13 @@ func (e *Engine) learn(now time.Time, records []Record) {
 			e.distrust.Add(at, r.Source.Addr(), r.Authority)
 		}
 	}
+}
+
+// forget takes a record's death off the breaker.
+func (e *Engine) forget(r Record) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.breaker.Forget(r.Node, r.Name)
 }
 
 func (e *Engine) hasRoom(now time.Time) bool {
@@ -175,6 +185,8 @@ func (j *job) resume(ctx context.Context, seen Record) error {
 	if begun {
 		return j.carryOut(ctx, NewPlan(j.e.policy, j.rec))
 	}
+	// Counted when it was another's claim, it would now be let through on its own account.
+	j.e.forget(j.rec)
 	d, err := j.secure(ctx)
 	if err != nil {
 		return err
@@ -204,11 +216,21 @@ func (j *job) begun(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// lifting is the job that unfences a Node whose fence has done its work.
+// lifting is the job that unfences a Node whose fence has done its work. The record is read again: a gasp that is believed
+// may have taken the place of the refused one since, and the fence with it.
 func (e *Engine) lifting(n Node) *job {
 	j := e.newJob(detect.Incident{})
 	j.node = n
-	j.do = j.unfence
+	j.do = func(ctx context.Context) error {
+		r, err := j.readRecord(ctx, n.Mark.Record)
+		if answered(err) && (err != nil || r.unfinished()) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return j.unfence(ctx)
+	}
 	return j
 }
 

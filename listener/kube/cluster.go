@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -117,6 +118,7 @@ func clients(given *rest.Config) (*kubernetes.Clientset, *rest.RESTClient, error
 	cfg.WarningHandler = rest.NoWarnings{}
 	cfg.ContentType = runtime.ContentTypeProtobuf
 	cfg.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	cfg.Wrap(func(server http.RoundTripper) http.RoundTripper { return obeying{server} })
 	conn, err := rest.HTTPClientFor(cfg)
 	if err != nil {
 		return nil, nil, err

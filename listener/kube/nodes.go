@@ -208,7 +208,9 @@ func trim(obj any) (any, error) {
 		Spec: corev1.NodeSpec{ProviderID: n.Spec.ProviderID, Taints: n.Spec.Taints},
 		Status: corev1.NodeStatus{
 			Addresses: n.Status.Addresses,
-			NodeInfo:  corev1.NodeSystemInfo{MachineID: n.Status.NodeInfo.MachineID, BootID: n.Status.NodeInfo.BootID},
+			NodeInfo: corev1.NodeSystemInfo{
+				MachineID: n.Status.NodeInfo.MachineID, BootID: n.Status.NodeInfo.BootID, KernelVersion: n.Status.NodeInfo.KernelVersion,
+			},
 		},
 	}
 	if v, ok := n.Labels[labelControlPlane]; ok {
@@ -236,6 +238,7 @@ func nodeFrom(n *corev1.Node) cleanup.Node {
 		ProviderID:      n.Spec.ProviderID,
 		Addresses:       addressesOf(n),
 		BootID:          n.Status.NodeInfo.BootID,
+		Kernel:          n.Status.NodeInfo.KernelVersion,
 		Created:         n.CreationTimestamp.Time,
 		Pin:             pinFrom(n.Annotations[annotationPin]),
 		Mark:            markFrom(n.Annotations),

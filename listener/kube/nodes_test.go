@@ -49,6 +49,7 @@ func TestNodeFrom(t *testing.T) {
 		ProviderID:      "aws:///use1-az1/i-0123456789abcdef0",
 		Addresses:       []netip.Addr{netip.MustParseAddr("10.77.2.10")},
 		BootID:          "0b6f9f5e-3a4e-4c39-8a54-6f0d9f2c7a11",
+		Kernel:          "6.12.107+deb13-cloud-amd64",
 		Ready:           true,
 		Created:         n.CreationTimestamp.Time,
 	}

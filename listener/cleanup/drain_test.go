@@ -1,0 +1,49 @@
+package cleanup
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+func TestDrain(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		latency time.Duration
+		offered bool
+		phase   Phase // empty: no record
+		takes   time.Duration
+	}{
+		{"with nothing in hand", 0, false, "", 0},
+		{"with an incident that was just offered", 0, true, Cleaned, time.Second},
+		{"with more than it has time for", time.Second, true, Claimed, 5 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.populate("n1")
+				w.set(func() { w.latency = tt.latency })
+				w.panics(1)
+				e := NewEngine(DefaultPolicy(), w, nil, "a", nil)
+				e.Drain = 5 * time.Second
+				ctx, cancel := context.WithCancel(t.Context())
+				if tt.offered {
+					offer(t, w, gasp(1, boot1, gaspOf1), e)
+				}
+				cancel() // before Run has taken anything in
+				began := time.Now()
+				if err := e.Run(ctx); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(began); took > tt.takes+tt.latency {
+					t.Errorf("it ended after %v, want %v and a call", took, tt.takes)
+				}
+				if tt.phase == "" {
+					return
+				}
+				if r := w.only(); r.Phase != tt.phase {
+					t.Errorf("phase %s, want %s", r.Phase, tt.phase)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,27 @@
+package kube
+
+import (
+	"net/http"
+	"strconv"
+)
+
+// longestRetryAfter is how many seconds a call waits at most before it comes again, whatever the API server asks for.
+// Priority and fairness asks for more with every request it rejects, up to 32 s (k8s.io/apiserver
+// pkg/util/flowcontrol/dropped_requests_tracker.go). That is longer than cleanup gives a call, and one waiting call holds
+// up its node, while the API server would take some others. So few calls are in flight that once a second is no flood.
+const longestRetryAfter = 1
+
+// obeying is what client-go, which obeys Retry-After, gets to see of the API server.
+type obeying struct{ server http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (o obeying) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := o.server.RoundTrip(req)
+	if err != nil {
+		return resp, err
+	}
+	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && seconds > longestRetryAfter {
+		resp.Header.Set("Retry-After", strconv.Itoa(longestRetryAfter))
+	}
+	return resp, nil
+}
