@@ -20,7 +20,7 @@ const module = "github.com/lastgasp/lastgasp"
 var architecture = map[string][]string{
 	"cmd":                       {},
 	"cmd/lastgasp-configurator": {"configurator", "configurator/ec2", "configurator/endpoint", "configurator/nexthop", "configurator/target", "listener/netconsole"},
-	"cmd/lastgasp-listener":     {"listener", "listener/cleanup", "listener/detect", "listener/kube", "listener/netconsole"},
+	"cmd/lastgasp-listener":     {"listener", "listener/aws", "listener/cleanup", "listener/detect", "listener/kube", "listener/netconsole"},
 
 	"configurator":          {"configurator/ec2", "configurator/endpoint", "configurator/nexthop", "configurator/target", "listener/netconsole"},
 	"configurator/ec2":      {},
@@ -31,15 +31,21 @@ var architecture = map[string][]string{
 	"listener":               {"listener/cleanup", "listener/detect", "listener/netconsole"},
 	"listener/netconsole":    {},
 	"listener/detect":        {"listener/netconsole"},
+	"listener/aws":           {"listener/cleanup"},
 	"listener/cleanup":       {"listener/detect", "listener/netconsole"},
 	"listener/kube":          {"listener/cleanup", "listener/detect", "listener/kube/v1alpha1"},
 	"listener/kube/v1alpha1": {},
 
+	"e2e/bench":         {"e2e/cloud", "e2e/crowd", "e2e/guest/control", "e2e/lab", "e2e/load", "e2e/story", "listener/netconsole"},
+	"e2e/cloud":         {"e2e/cloud/imds", "e2e/lab"},
+	"e2e/cloud/imds":    {},
+	"e2e/crowd":         {"e2e/lab", "e2e/load", "e2e/story"},
 	"e2e/demo":          {"e2e/lab", "e2e/story"},
 	"e2e/guest":         {"e2e/guest/control"},
 	"e2e/guest/control": {},
+	"e2e/load":          {"listener/netconsole"},
 	"e2e/lab":           {"e2e/guest/control"},
-	"e2e/story":         {"e2e/lab", "listener/kube/v1alpha1"},
+	"e2e/story":         {"e2e/lab", "listener/kube/v1alpha1", "listener/netconsole"},
 }
 
 // thirdParty says which packages may import what from outside. A prefix that is not listed here is free for all.
@@ -48,12 +54,12 @@ var thirdParty = map[string][]string{
 	"sigs.k8s.io/":                   {"listener/kube", "e2e"},
 	"os/exec":                        {"e2e"},
 	"net/http/pprof":                 {"listener"},
-	"github.com/aws":                 {"configurator/ec2", "configurator/endpoint"},
+	"github.com/aws":                 {"configurator/ec2", "configurator/endpoint", "listener/aws", "e2e"},
 	"github.com/vishvananda/netlink": {"configurator/nexthop", "e2e"},
 	"github.com/prometheus/":         {"listener", "cmd/lastgasp-listener"},
 	"github.com/spf13/cobra":         {"cmd"},
 	"github.com/coreos/go-systemd":   {"configurator", "listener", "cmd"},
-	"gopkg.in/yaml.v3":               {"configurator", "configurator/endpoint", "listener"},
+	"gopkg.in/yaml.v3":               {"configurator", "configurator/endpoint", "listener", "listener/aws"},
 }
 
 // standardOnly are the packages that a reader may trust to touch nothing: no third party, no sockets, no files.

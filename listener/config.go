@@ -32,6 +32,7 @@ type Config struct {
 	Judge       detect.Config
 	Ship        string // where all kernel records go as JSON lines: Stdout, a file, or empty for nowhere
 	Annotations Annotations
+	Announce    Announce
 }
 
 // Annotations are the keys under which a pod is told why it died, empty for ours.
@@ -58,6 +59,10 @@ type file struct {
 	Pods struct {
 		Keep duration `yaml:"keep"`
 	} `yaml:"pods"`
+	Keep struct {
+		Records *count   `yaml:"records"`
+		For     duration `yaml:"for"`
+	} `yaml:"keep"`
 	NodeTimeout  duration `yaml:"nodeTimeout"`
 	ControlPlane bool     `yaml:"controlPlane"`
 	Rules        []rule   `yaml:"rules"`
@@ -69,6 +74,10 @@ type file struct {
 		Code   annotationKey `yaml:"code"`
 		By     annotationKey `yaml:"by"`
 	} `yaml:"annotations"`
+	Announce announce `yaml:"announce"`
+	EC2      struct {
+		AfterPanic afterPanic `yaml:"afterPanic"`
+	} `yaml:"ec2"`
 }
 
 // LoadConfig reads a config file. A missing DefaultConfigFile is an empty one; any other missing file is an error.
@@ -129,12 +138,16 @@ func ParseConfig(path string, b []byte) (Config, error) {
 	if f.Node != "" {
 		p.NodeVerb = cleanup.NodeVerb(f.Node)
 	}
+	if f.EC2.AfterPanic != "" {
+		p.AfterPanic = cleanup.AfterPanic(f.EC2.AfterPanic)
+	}
 	for _, d := range []struct {
 		to   *time.Duration
 		from duration
 	}{
 		{&p.Corroborate, f.Act.Corroborate}, {&p.Distrust, f.Act.Distrust},
 		{&p.Window, f.Limits.Window}, {&p.KeepPods, f.Pods.Keep}, {&p.AwaitTimeout, f.NodeTimeout},
+		{&p.KeepRecordsFor, f.Keep.For},
 	} {
 		if d.from.set {
 			*d.to = d.from.Duration
@@ -143,18 +156,19 @@ func ParseConfig(path string, b []byte) (Config, error) {
 	for _, n := range []struct {
 		to   *int
 		from *count
-	}{{&p.MaxNodes, f.Limits.Nodes}, {&p.MaxPercent, f.Limits.Percent}} {
+	}{{&p.MaxNodes, f.Limits.Nodes}, {&p.MaxPercent, f.Limits.Percent}, {&p.KeepRecords, f.Keep.Records}} {
 		if n.from != nil {
 			*n.to = int(*n.from)
 		}
 	}
 	if err := p.Validate(); err != nil {
-		key, _, _ := strings.Cut(err.Error(), ":")
-		if line, ok := lineOf(b, key); ok {
-			path = fmt.Sprintf("%s:%d", path, line)
-		}
-		return Config{}, fmt.Errorf("%s: %w", path, err)
+		return Config{}, at(path, b, err)
 	}
+	announce, err := f.Announce.config(c.Listen)
+	if err != nil {
+		return Config{}, at(path, b, err)
+	}
+	c.Announce = announce
 	for _, r := range f.Rules {
 		c.Judge.Rules = append(c.Judge.Rules, detect.Rule(r))
 	}
@@ -162,4 +176,13 @@ func ParseConfig(path string, b []byte) (Config, error) {
 		return Config{}, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil
+}
+
+// at puts before err, which begins with a key, where that stands.
+func at(path string, b []byte, err error) error {
+	key, _, _ := strings.Cut(err.Error(), ":")
+	if line, ok := lineOf(b, key); ok {
+		path = fmt.Sprintf("%s:%d", path, line)
+	}
+	return fmt.Errorf("%s: %w", path, err)
 }

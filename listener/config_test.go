@@ -81,6 +81,7 @@ limits: {nodes: 3, percent: 0, window: 1h}
 node: await
 nodeTimeout: 20m
 pods: {keep: 5m}
+keep: {records: 50, for: 48h}
 annotations: {reason: pod.titus.netflix.com/pod-termination-reason}
 ship: {to: stdout}
 rules:
@@ -97,7 +98,7 @@ rules:
 	if !c.Kubernetes || p.ActAt != detect.Boot || p.Corroborate != 20*time.Second || p.Distrust != time.Minute ||
 		p.MaxNodes != 3 || p.MaxPercent != 0 || p.Window != time.Hour || p.NodeVerb != cleanup.NodeAwait ||
 		p.KeepPods != 5*time.Minute || p.AwaitTimeout != 20*time.Minute || c.Annotations.Reason != "pod.titus.netflix.com/pod-termination-reason" ||
-		len(c.Listen) != 2 || c.Ship != Stdout {
+		p.KeepRecords != 50 || p.KeepRecordsFor != 48*time.Hour || len(c.Listen) != 2 || c.Ship != Stdout {
 		t.Errorf("config %+v", c)
 	}
 	var out strings.Builder

@@ -39,26 +39,49 @@ func BenchmarkRefused(b *testing.B) {
 	}
 }
 
-func TestADatagramAllocatesItsTextOnly(t *testing.T) {
+// From the frame to the judgement nothing is allocated, once the ring of lines has its size.
+func TestADatagramAllocatesNothing(t *testing.T) {
+	const text = "IPv6: ADDRCONF(NETDEV_CHANGE): veth3f2a1b: link becomes ready"
+	for _, tt := range []struct {
+		name     string
+		datagram func(i int) []byte
+	}{
+		{"extended, with userdata", func(i int) []byte { return kernelRecord(1000+i, text) }},
+		{"extended, with an escape", func(i int) []byte { return kernelRecord(1000+i, `a tab\x09`+text) }},
+		{"extended, of userspace", func(i int) []byte { return fmt.Appendf(nil, "12,%d,%d,-;%s%s", 1000+i, i, text, userdata) }},
+		{"basic", func(i int) []byte { return fmt.Appendf(nil, "[%5d.%06d] %s\n", i, i, text) }},
+		{"basic, of two lines", func(i int) []byte { return fmt.Appendf(nil, "[%5d.%06d] %[3]s\n[%[1]5d.%06[2]d] %[3]s\n", i, i, text) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			sh, _ := testShard(new(sink))
+			sh.receive(epoch, nodeA, canaryDatagram(7, canaryA(true), userdata))
+			datagrams := make([][]byte, 1000)
+			for i := range datagrams {
+				datagrams[i] = tt.datagram(i)
+			}
+			now, i := epoch, 0
+			push := func() {
+				now = now.Add(time.Millisecond)
+				sh.receive(now, nodeA, datagrams[i%len(datagrams)])
+				i++
+			}
+			for range datagrams {
+				push() // until the ring of lines is full
+			}
+			if n := testing.AllocsPerRun(1000, push); n != 0 {
+				t.Errorf("%v allocations a datagram, want none", n)
+			}
+			if got := counter(t, sh.metrics.Malformed); got != 0 {
+				t.Errorf("%v datagrams are malformed", got)
+			}
+		})
+	}
+}
+
+func TestADatagramOverQuotaAllocatesNothing(t *testing.T) {
 	sh, _ := testShard(new(sink))
-	sh.receive(epoch, nodeA, canaryDatagram(7, canaryA(true), userdata))
-	datagrams := make([][]byte, 1000)
-	for i := range datagrams {
-		datagrams[i] = kernelRecord(1000+i, "IPv6: ADDRCONF(NETDEV_CHANGE): veth3f2a1b: link becomes ready")
-	}
-	now, i := epoch, 0
-	push := func() {
-		now = now.Add(time.Millisecond)
-		sh.receive(now, nodeA, datagrams[i%len(datagrams)])
-		i++
-	}
-	for range datagrams {
-		push() // until the ring of lines is full
-	}
-	if n := testing.AllocsPerRun(1000, push); n != 1 {
-		t.Errorf("%v allocations a datagram, want 1", n)
-	}
-	over := func() { sh.receive(now, node(1), datagrams[0]) }
+	datagram := dull()
+	over := func() { sh.receive(epoch, nodeA, datagram) }
 	for range quotaBurst {
 		over()
 	}

@@ -25,8 +25,12 @@ const (
 	Unproven Cover = "unproven"
 )
 
-// silentAfter is three canary intervals of the default configuration.
-const silentAfter = 30 * time.Minute
+const (
+	// interval is the time between canaries that do not say it: the configurator's default.
+	interval = 10 * time.Minute
+	// slack is by how much a canary may be late: it waits for an answer, tries again, and is spread over time.
+	slack = time.Minute
+)
 
 // Coverage is the book of canaries. It is written once a canary and read when somebody asks.
 type Coverage struct {
@@ -41,6 +45,11 @@ type heard struct {
 	canary netconsole.Canary
 	seq    uint64 // of its record
 	gasp   string // SHA-256 of the secret it came with, empty if none
+}
+
+// silent reports whether three canaries in a row are missing.
+func (h heard) silent(now time.Time) bool {
+	return now.Sub(h.at) > 3*cmp.Or(h.canary.Interval, interval)+slack
 }
 
 // NodeCover is one row of `lastgasp-listener nodes`.
@@ -70,7 +79,7 @@ func (c *Coverage) heard(now time.Time, from netip.Addr, h heard) (fresh bool) {
 	}
 	old, known := c.byAddr[from]
 	switch {
-	case known && old.gasp != "" && h.gasp == "" && now.Sub(old.at) <= silentAfter:
+	case known && old.gasp != "" && h.gasp == "" && !old.silent(now):
 		return false
 	case known && h.gasp != "" && h.gasp == old.gasp && h.canary.Boot == old.canary.Boot && h.seq <= old.seq:
 		return false
@@ -87,7 +96,7 @@ func (c *Coverage) heard(now time.Time, from netip.Addr, h heard) (fresh bool) {
 func (c *Coverage) sweep(now time.Time) bool {
 	if now.Sub(c.swept) >= time.Minute {
 		c.swept = now
-		maps.DeleteFunc(c.byAddr, func(_ netip.Addr, old heard) bool { return now.Sub(old.at) > silentAfter })
+		maps.DeleteFunc(c.byAddr, func(_ netip.Addr, old heard) bool { return old.silent(now) })
 	}
 	return len(c.byAddr) < maxSources
 }
@@ -150,8 +159,8 @@ func (l heard) row(now time.Time, addr netip.Addr) NodeCover {
 	if why := l.canary.Facts.Mute(); why != "" {
 		row.Cover, row.Why = Mute, why
 	}
-	if age := now.Sub(l.at); age > silentAfter {
-		row.Cover, row.Why = Silent, "its last canary came "+age.Round(time.Minute).String()+" ago"
+	if l.silent(now) {
+		row.Cover, row.Why = Silent, "its last canary came "+now.Sub(l.at).Round(time.Minute).String()+" ago"
 	}
 	return row
 }

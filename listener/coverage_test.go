@@ -37,6 +37,31 @@ func TestCoverageReport(t *testing.T) {
 	}
 }
 
+// A node is missed once three of its canaries are, however often it sends them.
+func TestSilenceIsMeasuredInIntervals(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		interval time.Duration
+		age      time.Duration
+		want     Cover
+	}{
+		{"one that does not say, in time", 0, 30 * time.Minute, Covered},
+		{"one that does not say, late", 0, 32 * time.Minute, Silent},
+		{"every ten seconds, in time", 10 * time.Second, 90 * time.Second, Covered},
+		{"every ten seconds, late", 10 * time.Second, 91 * time.Second, Silent},
+		{"every six hours, in time", 6 * time.Hour, 18 * time.Hour, Covered},
+		{"every six hours, late", 6 * time.Hour, 19 * time.Hour, Silent},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := new(Coverage)
+			c.heard(epoch, nodeA.Addr(), heard{canary: netconsole.Canary{Interval: tt.interval}})
+			if row := c.Report(epoch.Add(tt.age), nil)[0]; row.Cover != tt.want {
+				t.Errorf("%s after %s, want %s", row.Cover, tt.age, tt.want)
+			}
+		})
+	}
+}
+
 func TestCoverageIsBounded(t *testing.T) {
 	c := new(Coverage)
 	for i := range maxSources + 1000 {

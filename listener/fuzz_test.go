@@ -30,7 +30,7 @@ func FuzzShard(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) {
 		s := new(sink)
 		sh, _ := testShard(s)
-		sh.table.size = 2
+		sh.table.limits.sources = 2
 		sh.ship = NewShipper(io.Discard, sh.metrics, nil)
 		now := epoch
 		for len(in) >= 4 {

@@ -13,10 +13,7 @@ const (
 	offerAgain = 100 * time.Millisecond
 	// maxPerSource bounds the incidents of one source that wait. One is usual: its death.
 	maxPerSource = 8
-	// maxDeaths and maxReports bound those of all sources of a shard.
-	maxDeaths, maxReports = 16384, 1024
-	// maxTraces bounds, in bytes, the traces that wait with them. What comes beyond keeps only its last lines.
-	maxTraces = 32 << 20
+	// lastLines are kept of a trace that waits beyond limits.traces.
 	lastLines = 24
 )
 
@@ -25,6 +22,7 @@ const (
 type handover struct {
 	sink    Sink
 	metrics *Metrics
+	limits  limits
 
 	deaths, reports []*waiting
 	traces          int       // bytes
@@ -40,9 +38,9 @@ type waiting struct {
 
 // offer hands an incident over, behind those that wait already.
 func (h *handover) offer(now time.Time, src *source, inc detect.Incident) {
-	queue, limit := &h.reports, maxReports
+	queue, limit := &h.reports, h.limits.reports
 	if inc.Verdict == detect.Dying {
-		queue, limit = &h.deaths, maxDeaths
+		queue, limit = &h.deaths, h.limits.deaths
 	}
 	if len(*queue) == 0 && h.sink.Offer(inc) {
 		return
@@ -80,7 +78,7 @@ func supersedes(b, a detect.Incident) bool {
 // put makes inc what waits as w.
 func (h *handover) put(w *waiting, inc detect.Incident) {
 	h.traces -= w.traces
-	if h.traces+traceSize(inc) > maxTraces && len(inc.Trace) > lastLines {
+	if h.traces+traceSize(inc) > h.limits.traces && len(inc.Trace) > lastLines {
 		inc.Trace = slices.Insert(slices.Clone(inc.Trace[len(inc.Trace)-lastLines:]), 0, netconsole.Gap)
 	}
 	w.inc, w.traces = inc, traceSize(inc)

@@ -9,7 +9,7 @@ import (
 // A source that has chattered its share still gets its death into the queue of deaths.
 func TestChatterDoesNotHoldUpTheDying(t *testing.T) {
 	s := &sink{full: true}
-	h := &handover{sink: s, metrics: NewMetrics(nopRegisterer{})}
+	h := &handover{sink: s, metrics: NewMetrics(nopRegisterer{}), limits: share(1)}
 	src := &source{addr: nodeA}
 	for range 2 * maxPerSource {
 		h.offer(epoch, src, detect.Incident{Verdict: detect.Sick, Code: "SoftLockup", Complete: true})

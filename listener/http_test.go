@@ -68,7 +68,7 @@ func TestMetricsAreBounded(t *testing.T) {
 	coverage := new(Coverage)
 	m := NewMetrics(registry)
 	registry.MustRegister(CoverMetric{Coverage: coverage})
-	sh := newShard(&detect.Config{}, new(sink), coverage, m)
+	sh := newShard(1, &detect.Config{}, new(sink), coverage, m)
 	series := func() (n int) {
 		families, err := registry.Gather()
 		if err != nil {

@@ -7,12 +7,17 @@ import (
 	"log/slog"
 	"net"
 	"runtime"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/lastgasp/lastgasp/listener/detect"
 )
+
+// maxSockets bounds the sockets of one address: each takes a receive buffer, and one alone keeps up with hundreds of
+// thousands of datagrams a second.
+const maxSockets = 4
 
 // Listener hears datagrams on its addresses and hands incidents to a Sink.
 type Listener struct {
@@ -46,7 +51,7 @@ func (l *Listener) Listen(ctx context.Context) error {
 	}
 	for _, address := range l.Addresses {
 		// One socket per CPU shares the port; the kernel keeps a source on one of them.
-		for range runtime.GOMAXPROCS(0) {
+		for range min(runtime.GOMAXPROCS(0), maxSockets) {
 			s, err := listen(ctx, address)
 			if err != nil {
 				l.Close()
@@ -82,7 +87,7 @@ func (l *Listener) Serve(ctx context.Context) error {
 	defer l.Close()
 	var g errgroup.Group
 	for _, s := range l.sockets {
-		sh := newShard(l.Judge, l.Sink, l.Coverage, l.Metrics)
+		sh := newShard(len(l.sockets), l.Judge, l.Sink, l.Coverage, l.Metrics)
 		sh.ship = l.Ship
 		g.Go(func() error { return s.serve(ctx, sh) })
 	}
@@ -103,6 +108,18 @@ type SocketState struct {
 	Sources int64  `json:"sources"`
 	Waiting int64  `json:"incidentsWaiting"` // for cleanup to take them
 	Dropped int64  `json:"datagramsDropped"` // by the kernel, since the socket was opened
+}
+
+// Turned is when the sockets have last looked around, by the one that has not for longest: no more than a second ago, where
+// all is well. Before Serve it is 1970. It may be called at any time after Listen.
+func (l *Listener) Turned() time.Time {
+	oldest := time.Now()
+	for _, s := range l.sockets {
+		if at := time.Unix(0, s.turned.Load()); at.Before(oldest) {
+			oldest = at
+		}
+	}
+	return oldest
 }
 
 // State tells of every socket. It may be called at any time after Listen.

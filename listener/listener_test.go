@@ -24,7 +24,11 @@ func TestRoundTripOverLoopback(t *testing.T) {
 	if err := l.Listen(ctx); err != nil {
 		t.Fatal(err)
 	}
+	if at := l.Turned(); at.Unix() != 0 {
+		t.Errorf("the socket was looked at %s, before it is served", at)
+	}
 	done := make(chan error, 1)
+	begun := time.Now()
 	go func() { done <- l.Serve(ctx) }()
 	conn, err := net.Dial("udp", l.Addr().String())
 	if err != nil {
@@ -41,6 +45,9 @@ func TestRoundTripOverLoopback(t *testing.T) {
 	}
 	if ack, ok := netconsole.ParseAck(string(buf[:n])); !ok || ack.Nonce != canary.Nonce || ack.Seq != 7 {
 		t.Errorf("ack %q, want nonce %s and seq 7", buf[:n], canary.Nonce)
+	}
+	if at := l.Turned(); at.Before(begun.Round(0)) {
+		t.Errorf("the socket was last looked at %s, although it has answered", at)
 	}
 	conn.Write(kernelRecord(8, "Kernel panic - not syncing: Fatal exception"))
 	if inc := <-heard; inc.Source.String() != conn.LocalAddr().String() {

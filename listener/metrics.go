@@ -16,7 +16,7 @@ type Metrics struct {
 	Incidents                                                         *prometheus.CounterVec
 	HandoverFull, IncidentsDropped                                    prometheus.Counter
 	Sources, Waiting, Buffer                                          prometheus.Gauge
-	Evicted                                                           prometheus.Counter
+	Evicted, Cramped                                                  prometheus.Counter
 	Verdict                                                           prometheus.Histogram
 }
 
@@ -48,7 +48,8 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		AcksLimited:      counter("acks_limited_total", "Canaries not answered because their source sent too many."),
 		HandoverFull:     counter("handover_full_total", "Times an incident had to wait because cleanup was busy."),
 		IncidentsDropped: counter("incidents_dropped_total", "Findings given up because their source had too many waiting."),
-		Evicted:          counter("sources_evicted_total", "Idle sources forgotten."),
+		Evicted:          counter("sources_evicted_total", "Sources forgotten to make room for others."),
+		Cramped:          counter("records_cramped_total", "Times a source's lines were given up at once because all memory for them was in use."),
 		Incidents: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "lastgasp", Name: "incidents_total", Help: "Incidents by verdict and code.",
 		}, []string{"verdict", "code"}),

@@ -109,7 +109,7 @@ type replay struct {
 func newReplay(w io.Writer, judge *detect.Config) *replay {
 	p := &replay{epoch: time.Unix(0, 0).UTC(), out: json.NewEncoder(w)}
 	p.out.SetEscapeHTML(false)
-	p.shard = newShard(judge, p, &Coverage{}, NewMetrics(nopRegisterer{}))
+	p.shard = newShard(1, judge, p, &Coverage{}, NewMetrics(nopRegisterer{}))
 	return p
 }
 

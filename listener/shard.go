@@ -22,6 +22,8 @@ type shard struct {
 	dying    int // sources whose alarm was given and whose complete incident is still to come
 	alarms   int // incidents given so far, each counted once
 
+	datagrams, records int // not in metrics yet
+
 	// What the two callbacks work on while receive or tick runs. Closures would cost an allocation per datagram.
 	now        time.Time
 	src        *source
@@ -30,11 +32,13 @@ type shard struct {
 	onIncident func(detect.Incident)
 }
 
-func newShard(judge *detect.Config, sink Sink, coverage *Coverage, metrics *Metrics) *shard {
+// newShard makes one of so many shards, which share what the process may keep.
+func newShard(shards int, judge *detect.Config, sink Sink, coverage *Coverage, metrics *Metrics) *shard {
+	l := share(shards)
 	s := &shard{
 		judge: judge, sink: sink, coverage: coverage, metrics: metrics,
-		table:    newTable(maxSources, judge),
-		handover: handover{sink: sink, metrics: metrics},
+		table:    newTable(l, judge),
+		handover: handover{sink: sink, metrics: metrics, limits: l},
 	}
 	s.onRecord, s.onIncident = s.record, s.incident
 	return s
@@ -42,7 +46,7 @@ func newShard(judge *detect.Config, sink Sink, coverage *Coverage, metrics *Metr
 
 // receive takes one datagram and returns the ack to send back, nil if there is none.
 func (s *shard) receive(now time.Time, from netip.AddrPort, payload []byte) (ack []byte) {
-	s.metrics.Datagrams.Inc()
+	s.datagrams++
 	src := s.source(now, from)
 	switch {
 	case src == nil:
@@ -57,6 +61,7 @@ func (s *shard) receive(now time.Time, from netip.AddrPort, payload []byte) (ack
 		s.metrics.Malformed.Inc()
 	}
 	s.schedule()
+	s.settle()
 	return s.ack
 }
 
@@ -66,6 +71,14 @@ func (s *shard) source(now time.Time, from netip.AddrPort) *source {
 		return src
 	}
 	src, forgotten := s.table.add(now, from)
+	if src == nil {
+		if old := s.table.stalest(from.Addr()); old != nil {
+			s.hurry(now, old)
+			more := 0
+			src, more = s.table.add(now, from)
+			forgotten += more
+		}
+	}
 	s.metrics.Evicted.Add(float64(forgotten))
 	s.metrics.Sources.Sub(float64(forgotten))
 	if src != nil {
@@ -74,13 +87,21 @@ func (s *shard) source(now time.Time, from netip.AddrPort) *source {
 	return src
 }
 
+// hurry tells at once what the source has in hand, as far as it goes.
+func (s *shard) hurry(now time.Time, src *source) {
+	s.now, s.src = now, src
+	src.stream.GiveUp(s.onRecord)
+	src.judge.Flush(now.Add(time.Hour), s.onIncident) // later than any of its deadlines
+	s.schedule()
+}
+
 // record judges one record of s.src and answers a canary.
 func (s *shard) record(r *netconsole.Record) {
-	s.metrics.Records.Inc()
+	s.records++
 	if s.ship != nil {
 		s.ship.record(s.now, s.src.addr, r)
 	}
-	if c, ok := netconsole.ParseCanary(r.Text); ok && !r.Partial && r.Missing == 0 {
+	if c, ok := r.Canary(); ok {
 		s.canary(r, c)
 	}
 	if len(s.src.claims) > 0 {
@@ -97,7 +118,7 @@ func (s *shard) canary(r *netconsole.Record, c netconsole.Canary) {
 		s.metrics.Malformed.Inc() // the text and the target it came through disagree: not the configurator's writing
 		return
 	}
-	if !s.src.acks.take(s.now, acksBurst, acksPerSecond) {
+	if !s.src.ackBucket().take(s.now, acksBurst, acksPerSecond) {
 		s.metrics.AcksLimited.Inc()
 		return
 	}
@@ -132,8 +153,17 @@ func (s *shard) incident(inc detect.Incident) {
 	s.handover.offer(s.now, s.src, inc)
 }
 
+// publish takes the counts over that change with every datagram. The counters are shared: to write to one costs as much as
+// a good part of a datagram when other processors do so, too.
+func (s *shard) publish() {
+	s.metrics.Datagrams.Add(float64(s.datagrams))
+	s.metrics.Records.Add(float64(s.records))
+	s.datagrams, s.records = 0, 0
+}
+
 // tick does what is due at now and returns when it wants to be called again, zero for never.
 func (s *shard) tick(now time.Time) time.Time {
+	defer s.publish()
 	if retry := s.handover.retry; !retry.IsZero() && !retry.After(now) {
 		s.handover.flush(now)
 	}
@@ -145,7 +175,9 @@ func (s *shard) tick(now time.Time) time.Time {
 		s.now, s.src = now, src
 		src.stream.Flush(now, s.onRecord)
 		src.judge.Flush(now, s.onIncident)
+		s.table.of(src).touch(src) // what it has let go of by now is seen when its turn comes
 		s.schedule()
+		s.settle()
 	}
 }
 

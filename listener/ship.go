@@ -85,7 +85,7 @@ func newShipped(now time.Time, from netip.AddrPort, r *netconsole.Record) shippe
 	id := r.Identity()
 	s := shipped{
 		Time: now.UTC(), Source: from, Instance: id.Instance, Boot: id.Boot, Release: r.Release, Caller: r.Caller,
-		Cont: r.Cont, Text: r.Text, Missing: r.Missing,
+		Cont: r.Cont, Text: string(r.Text), Missing: r.Missing,
 	}
 	if r.Extended {
 		facility, level, seq := r.Facility(), r.Level(), r.Seq

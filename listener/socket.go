@@ -33,6 +33,7 @@ type socket struct {
 
 	overflow                  uint32 // what the kernel said last
 	sources, waiting, dropped atomic.Int64
+	turned                    atomic.Int64 // Unix time of the latest turn of its loop, nanoseconds
 }
 
 // listen opens one UDP socket that may share its port with others.
@@ -107,6 +108,7 @@ func (s *socket) serve(ctx context.Context, sh *shard) error {
 	for {
 		now := time.Now()
 		next := earliest(sh.tick(now), now.Add(idleTick))
+		s.turned.Store(now.UnixNano())
 		s.sources.Store(int64(len(sh.table.source)))
 		s.waiting.Store(int64(sh.handover.size()))
 		if ctx.Err() != nil {

@@ -14,7 +14,7 @@ const (
 	// milliseconds, but a lockup may have all of 400 CPUs print a backtrace before the line that says panic.
 	quotaBurst     = 32768
 	quotaPerSecond = 1024
-	// acksBurst canaries of one source are answered at once, and acksPerSecond from then on.
+	// acksBurst canaries of one address are answered at once, and acksPerSecond from then on.
 	acksBurst     = 5
 	acksPerSecond = 1
 	// maxClaims bounds the boots of one source whose canaries are remembered: two, and whoever forges some.
@@ -24,11 +24,13 @@ const (
 // source is one sender: a kernel's netconsole target, or whoever else sends datagrams.
 type source struct {
 	addr   netip.AddrPort
+	host   *host
 	stream netconsole.Stream
 	judge  *detect.Source
 	seen   time.Time
 	quota  bucket
-	acks   bucket
+	acks   bucket  // of a proven one; the strangers of an address share one
+	kept   int     // bytes of log, as the table has booked them
 	proven bool    // sent a canary that was answered
 	dying  bool    // the alarm was given, the complete incident is still to come
 	claims []claim // newest last
@@ -40,6 +42,14 @@ type source struct {
 
 	due   time.Time // zero: not in the heap
 	index int       // in the heap
+}
+
+// ackBucket limits the answers to this source. Strangers of an address share one: a source port is made up in no time.
+func (src *source) ackBucket() *bucket {
+	if src.proven {
+		return &src.acks
+	}
+	return &src.host.acks
 }
 
 // claim is what the canary of one boot says its kernel does after an oops. It counts for records that prove the same

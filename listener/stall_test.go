@@ -166,7 +166,7 @@ func TestTracesThatWaitAreBounded(t *testing.T) {
 		long[i] = fmt.Sprintf("[%5d.000000] %01000d", i, i)
 	}
 	s := &sink{full: true}
-	h := handover{sink: s, metrics: NewMetrics(nopRegisterer{})}
+	h := handover{sink: s, metrics: NewMetrics(nopRegisterer{}), limits: share(1)}
 	for n := range 1000 {
 		h.offer(epoch, &source{addr: node(n)}, detect.Incident{Verdict: detect.Dying, Trace: long, Source: node(n)})
 	}

@@ -9,33 +9,40 @@ import (
 )
 
 const (
-	// maxSources bounds one shard's table: a fleet of 20,000 nodes with room for noise.
-	maxSources = 65536
-	// maxPerAddress bounds the sources of one address. A node needs one per target; more means that something there
-	// makes up source ports.
-	maxPerAddress = 8
-	// idleAfter is when a silent source may be forgotten: well beyond a canary interval.
-	idleAfter = 30 * time.Minute
-	// lookBack is how many sources may be looked at to find one to forget.
+	// maxPerAddress bounds the sources of one address, and maxProven those of them whose canary was answered. A node needs
+	// one per target; more means that something there makes up source ports, and there must be room for the kernel's own.
+	maxPerAddress, maxProven = 8, 4
+	// idleAfter is when a silent stranger may be forgotten, and provenIdleAfter when a source may be whose canary was
+	// answered: canaries come once a day at the least.
+	idleAfter, provenIdleAfter = 30 * time.Minute, 25 * time.Hour
+	// lookBack is how many sources may be looked at to find one to forget, or to trim.
 	lookBack = 8
 )
 
 // table is the sources of one shard. Finding, making and forgetting one take constant time, whatever a flood does.
 //
 // A full table forgets whom it has not heard for the longest time, strangers before sources whose canary was answered,
-// and nobody whose incident is in hand. Within one address who was there first stays: no port made up there pushes the
-// kernel's own out.
+// and nobody whose incident is in hand. Within one address strangers make way in the same order: ports made up there
+// push out neither who sent a canary nor a kernel in its panic, and cannot keep a kernel out either: if they are all busy
+// the shard has one of them finish.
 type table struct {
-	size   int
+	limits limits
 	judge  *detect.Config
 	source map[netip.AddrPort]*source
-	host   map[netip.Addr][]*source // at most maxPerAddress each
+	host   map[netip.Addr]*host
+	kept   int // bytes of log that all sources keep
 
 	strangers, proven queue // the one heard last is last
 }
 
-func newTable(size int, judge *detect.Config) *table {
-	return &table{size: size, judge: judge, source: make(map[netip.AddrPort]*source), host: make(map[netip.Addr][]*source)}
+// host is what the sources of one address share.
+type host struct {
+	sources []*source // at most maxPerAddress
+	acks    bucket    // of those that are not proven
+}
+
+func newTable(l limits, judge *detect.Config) *table {
+	return &table{limits: l, judge: judge, source: make(map[netip.AddrPort]*source), host: make(map[netip.Addr]*host)}
 }
 
 // find is the state of a sender, nil if it has none.
@@ -57,24 +64,29 @@ func (t *table) add(now time.Time, from netip.AddrPort) (src *source, forgotten 
 			forgotten++
 		}
 	}
-	if same := t.host[from.Addr()]; len(same) >= maxPerAddress {
-		i := slices.IndexFunc(same, func(old *source) bool { return old.idle(now) })
-		if i < 0 {
-			return nil, forgotten
-		}
-		t.forget(same[i])
-		forgotten++
-	}
-	if len(t.source) >= t.size {
-		old := t.oldest(now)
+	h := t.host[from.Addr()]
+	if h != nil && len(h.sources) >= maxPerAddress {
+		old := h.oldest(now)
 		if old == nil {
 			return nil, forgotten
 		}
 		t.forget(old)
 		forgotten++
 	}
-	src = &source{addr: from, judge: detect.NewSource(t.judge, from), seen: now}
-	t.host[from.Addr()] = append(t.host[from.Addr()], src)
+	if len(t.source) >= t.limits.sources {
+		old := t.oldest()
+		if old == nil {
+			return nil, forgotten
+		}
+		t.forget(old)
+		forgotten++
+	}
+	if h = t.host[from.Addr()]; h == nil {
+		h = new(host)
+		t.host[from.Addr()] = h
+	}
+	src = &source{addr: from, host: h, judge: detect.NewSource(t.judge, from), seen: now}
+	h.sources = append(h.sources, src)
 	t.source[from] = src
 	t.strangers.push(src)
 	return src, forgotten
@@ -82,7 +94,7 @@ func (t *table) add(now time.Time, from netip.AddrPort) (src *source, forgotten 
 
 // prove notes that the source sent a canary that was answered.
 func (t *table) prove(src *source) {
-	if !src.proven {
+	if !src.proven && src.host.proven() < maxProven {
 		t.strangers.remove(src)
 		src.proven = true
 		t.proven.push(src)
@@ -98,28 +110,66 @@ func (t *table) of(src *source) *queue {
 
 func (t *table) forget(src *source) {
 	t.of(src).remove(src)
+	t.kept -= src.kept
 	delete(t.source, src.addr)
-	addr := src.addr.Addr()
-	t.host[addr] = slices.DeleteFunc(t.host[addr], func(other *source) bool { return other == src })
-	if len(t.host[addr]) == 0 {
-		delete(t.host, addr)
+	src.host.sources = slices.DeleteFunc(src.host.sources, func(other *source) bool { return other == src })
+	if len(src.host.sources) == 0 {
+		delete(t.host, src.addr.Addr())
 	}
 }
 
-// oldest is whom to forget first, nil if nobody can be. The busy ones it meets go to the back.
-func (t *table) oldest(now time.Time) *source {
-	for range lookBack {
-		src := t.strangers.first
-		if src == nil {
-			break
+// oldest is which source of the address to forget first, nil if none can be: a stranger that has nothing in hand, or
+// whoever is long silent.
+func (h *host) oldest(now time.Time) *source {
+	var oldest *source
+	for _, src := range h.sources {
+		if free := src.idle(now) || !src.proven && !src.busy(); free && (oldest == nil || src.seen.Before(oldest.seen)) {
+			oldest = src
 		}
-		if !src.busy() {
-			return src
-		}
-		t.strangers.touch(src)
 	}
-	if src := t.proven.first; src != nil && src.idle(now) {
-		return src
+	return oldest
+}
+
+// stalest is the stranger heard longest ago of an address that is full, nil if it has room. All its strangers may have
+// something in hand: whoever shares a node's address can keep them busy, and the next one to speak may be its kernel.
+func (t *table) stalest(addr netip.Addr) *source {
+	h := t.host[addr]
+	if h == nil || len(h.sources) < maxPerAddress {
+		return nil
+	}
+	var oldest *source
+	for _, src := range h.sources {
+		if !src.proven && (oldest == nil || src.seen.Before(oldest.seen)) {
+			oldest = src
+		}
+	}
+	return oldest
+}
+
+// proven is how many sources of the address sent a canary.
+func (h *host) proven() int {
+	n := 0
+	for _, src := range h.sources {
+		if src.proven {
+			n++
+		}
+	}
+	return n
+}
+
+// oldest is whom to forget first, nil if nobody can be. The busy ones it meets go to the back.
+func (t *table) oldest() *source {
+	for _, q := range [...]*queue{&t.strangers, &t.proven} {
+		for range lookBack {
+			src := q.first
+			if src == nil {
+				break
+			}
+			if !src.busy() {
+				return src
+			}
+			q.touch(src)
+		}
 	}
 	return nil
 }
@@ -128,12 +178,24 @@ func (t *table) oldest(now time.Time) *source {
 func (src *source) busy() bool { return !src.due.IsZero() }
 
 // idle reports whether the source has been silent for long and has nothing in hand.
-func (src *source) idle(now time.Time) bool { return !src.busy() && now.Sub(src.seen) >= idleAfter }
+func (src *source) idle(now time.Time) bool {
+	after := idleAfter
+	if src.proven {
+		after = provenIdleAfter
+	}
+	return !src.busy() && now.Sub(src.seen) >= after
+}
 
 // queue is a linked list of sources, threaded through them.
-type queue struct{ first, last *source }
+type queue struct {
+	first, last *source
+	untrimmed   *source // those in front of it have let go of what they can; nil if all have
+}
 
 func (q *queue) push(src *source) {
+	if q.untrimmed == nil {
+		q.untrimmed = src
+	}
 	src.before, src.behind = q.last, nil
 	if q.last == nil {
 		q.first = src
@@ -144,6 +206,9 @@ func (q *queue) push(src *source) {
 }
 
 func (q *queue) remove(src *source) {
+	if q.untrimmed == src {
+		q.untrimmed = src.behind
+	}
 	if src.before == nil {
 		q.first = src.behind
 	} else {
@@ -159,8 +224,11 @@ func (q *queue) remove(src *source) {
 
 // touch moves the source to the end.
 func (q *queue) touch(src *source) {
-	if q.last != src {
+	switch {
+	case q.last != src:
 		q.remove(src)
 		q.push(src)
+	case q.untrimmed == nil:
+		q.untrimmed = src
 	}
 }

@@ -36,16 +36,12 @@ func TestFullTableForgets(t *testing.T) {
 		{"nobody who was heard since", func(tbl *table, s []*source) { tbl.find(now, s[0].addr) }, now, 1},
 		{"strangers before who sent a canary", func(tbl *table, s []*source) { tbl.prove(s[0]); tbl.prove(s[1]) }, now, 2},
 		{"nobody with an incident in hand", func(_ *table, s []*source) { s[0].due = now }, now, 1},
-		{"no proven source that is not idle", func(tbl *table, s []*source) {
+		{"the proven in the same order, if there are no others", func(tbl *table, s []*source) {
 			for _, src := range s {
 				tbl.prove(src)
 			}
-		}, now, -1},
-		{"proven sources that are idle", func(tbl *table, s []*source) {
-			for _, src := range s {
-				tbl.prove(src)
-			}
-		}, epoch.Add(idleAfter), 0},
+			tbl.find(now, s[0].addr)
+		}, now, 1},
 		{"nobody if all are busy", func(_ *table, s []*source) {
 			for _, src := range s {
 				src.due = now
@@ -53,7 +49,7 @@ func TestFullTableForgets(t *testing.T) {
 		}, now, -1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tbl := newTable(size, &detect.Config{})
+			tbl := newTable(limits{sources: size}, &detect.Config{})
 			sources := fill(tbl)
 			tt.do(tbl, sources)
 			newcomer, forgotten := tbl.add(tt.at, node(99))
@@ -72,8 +68,109 @@ func TestFullTableForgets(t *testing.T) {
 	}
 }
 
+func TestFullAddressForgets(t *testing.T) {
+	port := func(n uint16) netip.AddrPort { return netip.AddrPortFrom(nodeA.Addr(), n) }
+	fill := func(tbl *table) (sources []*source) {
+		for i := range uint16(maxPerAddress) {
+			src, _ := tbl.add(epoch.Add(time.Duration(i)*time.Second), port(i))
+			sources = append(sources, src)
+		}
+		return sources
+	}
+	prove := func(n int) func(*table, []*source) {
+		return func(tbl *table, s []*source) {
+			for _, src := range s[:n] {
+				tbl.prove(src)
+			}
+		}
+	}
+	now := epoch.Add(time.Minute)
+	for _, tt := range []struct {
+		name string
+		do   func(tbl *table, s []*source)
+		gone int // -1: the newcomer is refused
+	}{
+		{"the port it has not heard for the longest time", func(*table, []*source) {}, 0},
+		{"no port that was heard since", func(tbl *table, s []*source) { tbl.find(now, s[0].addr) }, 1},
+		{"no port that sent a canary", prove(2), 2},
+		{"a port, however many sent canaries", prove(maxPerAddress), maxProven},
+		{"no port with an incident in hand", func(_ *table, s []*source) { s[0].due = now }, 1},
+		{"nobody if all strangers are busy", func(tbl *table, s []*source) {
+			prove(maxProven)(tbl, s)
+			for _, src := range s {
+				src.due = now
+			}
+		}, -1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tbl := newTable(share(1), &detect.Config{})
+			sources := fill(tbl)
+			tt.do(tbl, sources)
+			if newcomer, _ := tbl.add(now, port(6665)); (newcomer != nil) != (tt.gone >= 0) {
+				t.Fatalf("newcomer %v, want one: %t", newcomer != nil, tt.gone >= 0)
+			}
+			for i, src := range sources {
+				if here := tbl.source[src.addr] != nil; here != (i != tt.gone) {
+					t.Errorf("port %d is there: %t, want %d gone", i, here, tt.gone)
+				}
+			}
+			if n := len(tbl.host[nodeA.Addr()].sources); n != maxPerAddress {
+				t.Errorf("%d sources of the address, want %d", n, maxPerAddress)
+			}
+		})
+	}
+}
+
+// Whoever shares a node's address makes up ports in front of its kernel, which was restarted with the listener.
+func TestMadeUpPortsDoNotShutTheKernelOut(t *testing.T) {
+	s := new(sink)
+	sh, _ := testShard(s)
+	for n := range uint16(1000) {
+		from := netip.AddrPortFrom(nodeA.Addr(), 20000+n)
+		sh.receive(epoch, from, canaryDatagram(int(n), canaryA(true), another))
+		sh.receive(epoch, from, kernelRecord(int(n), "noise"))
+	}
+	sh.receive(epoch, nodeA, kernelRecord(400, "Kernel panic - not syncing: Fatal exception"))
+	if len(s.incidents) != 1 {
+		t.Fatalf("%d incidents, want the kernel's panic", len(s.incidents))
+	}
+	for n := range uint16(1000) {
+		sh.receive(epoch, netip.AddrPortFrom(nodeA.Addr(), 40000+n), kernelRecord(int(n), "noise"))
+	}
+	sh.receive(epoch, nodeA, kernelRecord(401, "CPU: 1 UID: 0 PID: 1 Comm: init"))
+	advance(sh, epoch, epoch.Add(time.Minute))
+	if last := s.incidents[len(s.incidents)-1]; !last.Complete || len(last.Trace) != 2 {
+		t.Errorf("told %+v, want the panic to its end", last)
+	}
+}
+
+// The same, but each of the made-up ports has a panic to tell, and never comes to its end.
+func TestForgedPanicsDoNotShutTheKernelOut(t *testing.T) {
+	s := new(sink)
+	sh, _ := testShard(s)
+	for n := range uint16(maxPerAddress) {
+		from := netip.AddrPortFrom(nodeA.Addr(), 20000+n)
+		sh.receive(epoch, from, canaryDatagram(int(n), canaryA(true), another))
+		sh.receive(epoch, from, []byte("0,500,500,-;Kernel panic - not syncing: forged\n"))
+		sh.receive(epoch, from, []byte("0,501,501,-,ncfrag=0/900;Call Trace:\n"))
+	}
+	before := len(s.incidents)
+	sh.receive(epoch, nodeA, kernelRecord(400, "Kernel panic - not syncing: Fatal exception"))
+	told := s.incidents[before:]
+	if len(told) != 2 || !told[0].Complete || told[0].Title != "forged" || told[1].Complete || told[1].Source != nodeA {
+		t.Fatalf("told %+v, want a forged panic to its end and then the kernel's own", told)
+	}
+	advance(sh, epoch, epoch.Add(time.Minute))
+	if sh.unfinished() {
+		t.Errorf("%d deaths are never told to their end", sh.dying)
+	}
+	if n := len(sh.table.host[nodeA.Addr()].sources); n != maxPerAddress {
+		t.Errorf("%d sources of the address, want %d", n, maxPerAddress)
+	}
+}
+
 func TestIdleSourcesMakeWayBeforeTheTableIsFull(t *testing.T) {
-	tbl := newTable(1000, &detect.Config{})
+	tbl := newTable(limits{sources: 1000}, &detect.Config{})
 	for i := range 100 {
 		tbl.add(epoch, node(i))
 	}
@@ -92,7 +189,7 @@ func TestIdleSourcesMakeWayBeforeTheTableIsFull(t *testing.T) {
 func TestFloodOfAddresses(t *testing.T) {
 	s := new(sink)
 	sh, _ := testShard(s)
-	sh.table.size = 64
+	sh.table.limits.sources = 64
 	sh.receive(epoch, nodeA, canaryDatagram(7, canaryA(false), userdata))
 	for i := range 10_000 {
 		sh.receive(epoch.Add(time.Duration(i)*time.Millisecond), node(i), []byte("noise"))
@@ -115,6 +212,7 @@ func TestQuota(t *testing.T) {
 	for i := range 10 * quotaBurst {
 		sh.receive(epoch, nodeA, kernelRecord(i, "flood"))
 	}
+	sh.publish()
 	if got := counter(t, sh.metrics.Records); got != quotaBurst {
 		t.Errorf("%v records of a flood judged at once, want %d", got, quotaBurst)
 	}

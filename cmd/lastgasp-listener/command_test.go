@@ -73,7 +73,7 @@ func TestHelpShowsEveryKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, key := range []string{"listen:", "admin:", "cluster:", "kubeconfig:", "records:", "act:", "limits:", "node:", "pods:",
-		"controlPlane:", "annotations:", "ship:", "rules:"} {
+		"controlPlane:", "ec2:", "announce:", "annotations:", "ship:", "rules:"} {
 		if !strings.Contains(out, key) {
 			t.Errorf("the help of run does not show %s", key)
 		}

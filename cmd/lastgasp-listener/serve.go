@@ -8,7 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sync/atomic"
+	"runtime/debug"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 
 	"github.com/lastgasp/lastgasp/listener"
 	"github.com/lastgasp/lastgasp/listener/cleanup"
@@ -26,10 +27,16 @@ import (
 // finishFor bounds, together with what Serve itself takes, the time from SIGTERM to the end: ten seconds.
 const finishFor = 5 * time.Second
 
+// gcPercent has the heap grow by half and not to twice its size before it is collected: a listener keeps much and
+// allocates little, so that memory is what it should save. GOMEMLIMIT bounds it besides (packaging/kubernetes).
+const gcPercent = 50
+
 // serve builds the parts and runs them until ctx ends. The sockets are bound first and read last: whatever else is not
 // ready yet, or no longer, an incident is kept.
 func serve(ctx context.Context, cfg listener.Config) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
+	klog.SetSlogLogger(log) // what client-go has to say
+	debug.SetGCPercent(gcPercent)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	l := &listener.Listener{
@@ -41,8 +48,11 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	}
 	defer l.Close()
 
-	// reading ends with the signal or with the first part that fails, working when the reading is over.
+	// reading ends with the signal or with the first part that fails, acting when the reading is over, and what acting
+	// needs when that has ended.
 	g, reading := errgroup.WithContext(ctx)
+	acting, wasRead := context.WithCancel(context.WithoutCancel(ctx))
+	defer wasRead()
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	p, err := newParts(cfg, l, registry, log)
@@ -69,12 +79,19 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	}
 	g.Go(func() error {
 		defer stop()
-		err := l.Serve(reading)
-		p.finish()
-		return err
+		return p.act(acting)
+	})
+	g.Go(func() error {
+		defer wasRead()
+		return l.Serve(reading)
 	})
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		log.Warn("tell systemd that we are ready", "err", err)
+	}
+	if interval, err := daemon.SdWatchdogEnabled(false); err != nil {
+		log.Warn("systemd's watchdog", "err", err)
+	} else if interval > 0 {
+		go watchdog(reading, interval, l.Turned, func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog) })
 	}
 	context.AfterFunc(reading, func() {
 		log.Info("ending", "cause", context.Cause(reading))
@@ -85,14 +102,14 @@ func serve(ctx context.Context, cfg listener.Config) error {
 
 // parts are what works on incidents, by the config with a cluster or without.
 type parts struct {
-	run    []func(context.Context) error
+	act    func(context.Context) error   // on incidents, and on with those in hand for a while when it is to end
+	run    []func(context.Context) error // what it needs meanwhile
 	ready  func() error
 	roster func() []listener.RosterNode // nil without a cluster
-	busy   func() bool                  // work is in hand that had better be finished
 }
 
 func newParts(cfg listener.Config, l *listener.Listener, r prometheus.Registerer, log *slog.Logger) (*parts, error) {
-	p := &parts{ready: func() error { return nil }, busy: func() bool { return false }}
+	p := &parts{ready: func() error { return nil }}
 	if cfg.Kubernetes {
 		if err := p.cluster(cfg, l, r, log); err != nil {
 			return nil, err
@@ -100,8 +117,9 @@ func newParts(cfg listener.Config, l *listener.Listener, r prometheus.Registerer
 	} else {
 		directory := cleanup.NewDirectory(cfg.Records, log)
 		l.Sink = directory
-		p.run = append(p.run, directory.Run)
+		p.act = directory.Run
 	}
+	p.announce(cfg, log)
 	if cfg.Ship != "" {
 		out := os.Stdout
 		if cfg.Ship != listener.Stdout {
@@ -125,14 +143,12 @@ func (p *parts) cluster(cfg listener.Config, l *listener.Listener, r prometheus.
 	if err != nil {
 		return err
 	}
-	engine := cleanup.NewEngine(cfg.Policy, cluster, replica, log)
-	var atWork atomic.Int64
+	engine := cleanup.NewEngine(cfg.Policy, cluster, instances(cfg.Policy), replica, log)
+	engine.Drain = finishFor
 	engine.Observer = l.Metrics.Observe(r, engine.Observer)
-	observe := engine.Observer.AtWork
-	engine.Observer.AtWork = func(n int) { atWork.Store(int64(n)); observe(n) }
 	l.Sink = engine
-	p.run = append(p.run, cluster.Run, engine.Run)
-	p.busy = func() bool { return atWork.Load() > 0 }
+	p.act = engine.Run
+	p.run = append(p.run, cluster.Run)
 	p.roster = func() []listener.RosterNode { return roster(cluster) }
 	p.ready = func() error {
 		if !cluster.Synced() {
@@ -141,19 +157,6 @@ func (p *parts) cluster(cfg listener.Config, l *listener.Listener, r prometheus.
 		return nil
 	}
 	return nil
-}
-
-// finish waits for the incidents in hand. What takes longer than finishFor stands in its record. The first look comes
-// late enough for what was handed over last to have become work.
-func (p *parts) finish() {
-	look := time.NewTicker(100 * time.Millisecond)
-	defer look.Stop()
-	for end := time.Now().Add(finishFor); time.Now().Before(end); {
-		<-look.C
-		if !p.busy() {
-			return
-		}
-	}
 }
 
 // replicaName is this process's name among the listeners of the cluster: no two may share one.
