@@ -23,6 +23,7 @@ locals {
 
 # An address is no secret: a String, so that booting does not depend on KMS. The node checks it again.
 resource "aws_ssm_parameter" "endpoint" {
+  count           = var.listener_endpoint == "" ? 0 : 1
   name            = "/lastgasp/${local.region}/endpoint"
   description     = "Where this Region's nodes find lastgasp-listener."
   type            = "String"
@@ -40,6 +41,37 @@ resource "aws_iam_policy" "node" {
       Effect   = "Allow"
       Action   = "ssm:GetParameters"
       Resource = "${local.ssm}:parameter/lastgasp/*"
+    }]
+  })
+}
+
+# For the listeners' role, if they announce themselves. They read what they are about to replace.
+resource "aws_iam_policy" "announce" {
+  count       = var.listener_endpoint == "" ? 1 : 0
+  name_prefix = "lastgasp-announce-"
+  description = "lastgasp-listener writes where it is."
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect   = "Allow"
+      Action   = ["ssm:GetParameters", "ssm:PutParameter"]
+      Resource = "${local.ssm}:parameter/lastgasp/${local.region}/*"
+    }]
+  })
+}
+
+# For the listeners' role. Only what the nodes' tag marks as theirs.
+resource "aws_iam_policy" "after_panic" {
+  count       = var.after_panic == "none" ? 0 : 1
+  name_prefix = "lastgasp-after-panic-"
+  description = "lastgasp-listener reboots or terminates nodes whose panic is on record."
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Action    = var.after_panic == "reboot" ? "ec2:RebootInstances" : "ec2:TerminateInstances"
+      Resource  = "arn:${data.aws_partition.this.partition}:ec2:${local.here}:instance/*"
+      Condition = { StringEquals = { "aws:ResourceTag/lastgasp" = "node" } }
     }]
   })
 }
@@ -215,6 +247,16 @@ resource "aws_security_group" "listener" {
 output "node_policy_arn" {
   description = "Attach it to the nodes' role."
   value       = aws_iam_policy.node.arn
+}
+
+output "announce_policy_arn" {
+  description = "Attach it to the listeners' role; null where the parameter is written here."
+  value       = one(aws_iam_policy.announce[*].arn)
+}
+
+output "after_panic_policy_arn" {
+  description = "Attach it to the listeners' role; null where after_panic is none."
+  value       = one(aws_iam_policy.after_panic[*].arn)
 }
 
 output "listener_security_group_id" {

@@ -1,8 +1,9 @@
 variable "listener_endpoint" {
   type        = string
-  description = "Listeners as host:port, separated by commas."
+  default     = ""
+  description = "Listeners as host:port, separated by commas. Left empty, the listeners write the parameter themselves (announce.ssm)."
   validation {
-    condition     = can(regex("^[A-Za-z0-9.:\\[\\]-]+:[0-9]+(,[A-Za-z0-9.:\\[\\]-]+:[0-9]+)*$", var.listener_endpoint))
+    condition     = can(regex("^([A-Za-z0-9.:\\[\\]-]+:[0-9]+(,[A-Za-z0-9.:\\[\\]-]+:[0-9]+)*)?$", var.listener_endpoint))
     error_message = "listener_endpoint is not host:port; write it like 10.0.2.10:6666 or [fd00::10]:6666."
   }
 }
@@ -19,4 +20,14 @@ variable "node_security_group_id" {
 variable "health_check_cidr" {
   type        = string
   description = "From where the load balancer and who scrapes metrics reach TCP 9666."
+}
+
+variable "after_panic" {
+  type        = string
+  default     = "none"
+  description = "What the listener may do with the instance of a node that has panicked (ec2.afterPanic): none, reboot or terminate."
+  validation {
+    condition     = contains(["none", "reboot", "terminate"], var.after_panic)
+    error_message = "after_panic is none, reboot or terminate."
+  }
 }
