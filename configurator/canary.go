@@ -43,6 +43,8 @@ type Proof struct {
 type Prover struct {
 	Root    Root
 	Timeout time.Duration // for each canary
+	// Interval is announced as the time to the next canary, so that listeners know when to miss it.
+	Interval time.Duration
 }
 
 // Prove tries all routes with the same canaries: every target sends every record. It returns one Proof for each route,
@@ -76,7 +78,7 @@ func (p Prover) Prove(ctx context.Context, id Identity, facts Facts, routes []Ro
 	tally := newTally(routes)
 	for range canaryAttempts {
 		nonce := newNonce()
-		canary := netconsole.Canary{Nonce: nonce, Instance: id.Instance, Boot: id.Boot, Facts: facts.Facts}
+		canary := netconsole.Canary{Nonce: nonce, Instance: id.Instance, Boot: id.Boot, Facts: facts.Facts, Interval: p.Interval}
 		tally.sent[nonce] = time.Now()
 		if err := p.write(fmt.Sprintf("<%d>%s\n", level, canary.Line())); err != nil {
 			return nil, err

@@ -86,7 +86,7 @@ func TestProveTellsListenersApartThatShareASourcePort(t *testing.T) {
 		a.WriteToUDP([]byte(netconsole.Ack{Nonce: strings.Repeat("0", 32), Seq: 2}.Line()), to) // not our canary
 		a.WriteToUDP([]byte(netconsole.Ack{Nonce: c.Nonce, Seq: 42}.Line()), to)
 	})
-	p := Prover{Root: root, Timeout: 200 * time.Millisecond}
+	p := Prover{Root: root, Timeout: 200 * time.Millisecond, Interval: 6 * time.Hour}
 	got, err := p.Prove(t.Context(), someone, goodFacts, []Route{
 		{Target: "a", Local: local, Remote: addrA},
 		{Target: "b", Local: local, Remote: addrB},
@@ -105,7 +105,7 @@ func TestProveTellsListenersApartThatShareASourcePort(t *testing.T) {
 		line := <-lines
 		text, ok := strings.CutPrefix(line, "<6>")
 		c, parsed := netconsole.ParseCanary(strings.TrimSuffix(text, "\n"))
-		if !ok || !parsed || c.Instance != someone.Instance || c.Boot != someone.Boot {
+		if !ok || !parsed || c.Instance != someone.Instance || c.Boot != someone.Boot || c.Interval != p.Interval {
 			t.Errorf("canary %q", line)
 		}
 		if diff := cmp.Diff(goodFacts.Facts, c.Facts); diff != "" {

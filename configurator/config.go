@@ -3,6 +3,7 @@ package configurator
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -95,7 +96,7 @@ func LoadConfig(file string, environ, flagEndpoints []string) (Config, error) {
 	}
 	slices.Sort(more)
 	for _, f := range append(files, more...) {
-		data, err := os.ReadFile(f)
+		data, err := readKept(f)
 		if errors.Is(err, fs.ErrNotExist) && f == DefaultConfigFile {
 			continue
 		} else if err != nil {
@@ -130,6 +131,19 @@ func (c Config) NeedEndpoint(file string) error {
 	}
 	return &ConfigError{Origin: file, Key: "endpoint",
 		Err: errors.New("no listener is configured; set endpoint.static, endpoint.ssm or endpoint.dns here, LASTGASP_ENDPOINT_STATIC or --endpoint")}
+}
+
+// readKept reads a file and has the disk keep it. cloud-init writes its drop-in once in an instance's life and does not
+// wait for the disk: a machine that panics half a minute later would come back with an empty one, and stay mute.
+func readKept(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(f)
+	_ = f.Sync() // what is on no disk is not kept
+	return data, err
 }
 
 // dropins is the pattern of the files that are read over file: /etc/lastgasp/configurator.d/*.yaml.

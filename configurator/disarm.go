@@ -23,7 +23,7 @@ func (c *Configurator) Disarm(ctx context.Context) error {
 		errs = append(errs, c.Netconsole.Disarm(st.Name))
 	}
 	restored, err := c.Root.settle(nil)
-	for _, s := range restored {
+	for _, s := range summary(restored) {
 		c.Log.Info("restored kernel setting", "setting", s)
 	}
 	errs = append(errs, err)

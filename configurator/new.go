@@ -34,7 +34,7 @@ func New(cfg Config, version string, log *slog.Logger) *Configurator {
 		Load:       target.Load,
 		Resolve:    nexthop.Resolve,
 		Instance:   func(ctx context.Context) (ec2.Instance, error) { return metadata().Instance(ctx) },
-		Prove:      Prover{Root: root, Timeout: cfg.Canary.Timeout}.Prove,
+		Prove:      Prover{Root: root, Timeout: cfg.Canary.Timeout, Interval: cfg.Canary.Interval}.Prove,
 	}
 	c.Lookup = endpoint.Resolver{LookupNetIP: net.DefaultResolver.LookupNetIP, Zone: c.zoneOf}.Lookup
 	e := cfg.Endpoint

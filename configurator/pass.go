@@ -218,6 +218,9 @@ func (c *Configurator) carryOut(ctx context.Context, d Draft, before *State, com
 		armed = append(armed, st)
 		done.Arm = append(done.Arm, spec)
 	}
+	if len(done.Arm) > 0 {
+		errs = append(errs, c.settle()) // a queue's limit takes effect with the next frame: the canary
+	}
 	proofs, err := c.prove(ctx, d.Identity, armed)
 	if err != nil {
 		errs, complete = append(errs, err), false
@@ -241,6 +244,9 @@ func (c *Configurator) carryOut(ctx context.Context, d Draft, before *State, com
 		c.Log.Info("removing", "target", st.Name, "listener", netip.AddrPortFrom(st.RemoteIP, st.RemotePort))
 		errs = append(errs, c.Netconsole.Disarm(st.Name))
 		left = slices.DeleteFunc(left, func(l target.State) bool { return l.Name == st.Name })
+	}
+	if len(drop) > 0 {
+		errs = append(errs, c.settle()) // nothing may send through their devices any more
 	}
 	return states(left, done.Arm, d.wanted, proofs, before), errors.Join(errs...)
 }

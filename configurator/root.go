@@ -25,6 +25,9 @@ const (
 	lastGoodFile = "var/lib/lastgasp/endpoints.json"
 )
 
+// netDir is where the kernel shows its network devices.
+const netDir = "sys/class/net"
+
 // text is the content of a small kernel file, trimmed; empty if it cannot be read.
 func (r Root) text(path string) string {
 	data, err := os.ReadFile(r.Path(path))

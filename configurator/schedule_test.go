@@ -1,8 +1,6 @@
 package configurator
 
 import (
-	"container/heap"
-	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -139,77 +137,3 @@ func TestScheduleLookups(t *testing.T) {
 		})
 	}
 }
-
-// ssmQuota is what GetParameters allows a whole account, requests a second.
-const ssmQuota = 40
-
-// All nodes of a large fleet ask at once, as when somebody reloads them all. Those refused must spread out by themselves
-// so far that the quota holds from then on, and all must have their answer within the ceiling.
-func TestFleetSpreadsOutUnderSSMQuota(t *testing.T) {
-	const nodes = 20_000
-	for _, tt := range []struct {
-		name  string
-		known bool // nodes know a listener already
-		// within is when the last node has its answer, settled from when on no second has more requests than the quota.
-		within, settled time.Duration
-	}{
-		{"nodes that know a listener", true, 16 * time.Minute, time.Second},
-		{"nodes that boot for the first time", false, 30 * time.Minute, 15 * time.Minute},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			random := rand.New(rand.NewPCG(1, 2))
-			queue := make(lookups, nodes)
-			for i := range queue {
-				queue[i] = &lookup{at: someTime, s: &schedule{interval: 10 * time.Minute, lookup: time.Hour, chance: random.Float64}}
-			}
-			perSecond := make(map[time.Duration]int)
-			answered := 0
-			var last time.Duration
-			for end := at(3 * time.Hour); queue[0].at.Before(end); heap.Fix(&queue, 0) {
-				n := queue[0]
-				second := n.at.Sub(someTime).Truncate(time.Second)
-				perSecond[second]++
-				n.s.start(n.at)
-				if perSecond[second] > ssmQuota {
-					n.s.lookedUp(n.at, refused, tt.known)
-				} else {
-					n.s.lookedUp(n.at, oneListener, tt.known)
-					if !n.answered {
-						n.answered = true
-						answered++
-						last = second
-					}
-				}
-				n.at = n.s.nextLookup
-			}
-			if answered != nodes || last > tt.within {
-				t.Errorf("%d of %d nodes have their answer, the last after %s; want all within %s", answered, nodes, last, tt.within)
-			}
-			most := 0
-			for second, requests := range perSecond {
-				if second >= tt.settled {
-					most = max(most, requests)
-				}
-			}
-			if most > ssmQuota {
-				t.Errorf("%d requests in one second later than %s, the quota is %d", most, tt.settled, ssmQuota)
-			}
-			t.Logf("the last of %d nodes has its answer after %s; at most %d requests a second from %s on", nodes, last, most, tt.settled)
-		})
-	}
-}
-
-// lookup is one node's next request, lookups a heap of them by time.
-type lookup struct {
-	at       time.Time
-	s        *schedule
-	answered bool
-}
-
-type lookups []*lookup
-
-func (l lookups) Len() int           { return len(l) }
-func (l lookups) Less(i, j int) bool { return l[i].at.Before(l[j].at) }
-func (l lookups) Swap(i, j int)      { l[i], l[j] = l[j], l[i] }
-func (l lookups) Push(any)           { panic("never called") }
-func (l lookups) Pop() any           { panic("never called") }

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
+
+	"github.com/lastgasp/lastgasp/configurator/target"
 )
 
-// Kernel settings that may be changed, all of them only when the configuration asks for it.
+// Kernel settings that may be changed when the configuration asks for it. For those of transmit queues see queueSettings.
 const (
 	panicFile          = "proc/sys/kernel/panic"
 	kdumpNotifiersFile = "sys/module/kernel/parameters/crash_kexec_post_notifiers"
@@ -21,10 +24,16 @@ type Setting struct {
 	File string `json:"file"` // below the root
 	Was  string `json:"was"`  // what disarm puts back
 	Set  string `json:"set"`
+	Link int    `json:"ifindex,omitempty"` // of the device it belongs to, which may be renamed; 0: none
 }
 
-// String is "/proc/sys/kernel/panic=0 (was 10)".
-func (s Setting) String() string { return fmt.Sprintf("/%s=%s (was %s)", s.File, s.Set, s.Was) }
+// String is "/proc/sys/kernel/panic=0 (was 10)", without the latter if that is not known yet.
+func (s Setting) String() string {
+	if s.Was == "" {
+		return fmt.Sprintf("/%s=%s", s.File, s.Set)
+	}
+	return fmt.Sprintf("/%s=%s (was %s)", s.File, s.Set, s.Was)
+}
 
 // wantedSettings says what the configuration asks for on such a kernel. It is pure.
 //
@@ -44,18 +53,55 @@ func wantedSettings(p PanicConfig, f Facts) []Setting {
 	return want
 }
 
-// WantedSettings are the kernel settings the configuration asks for on this kernel.
-func (c *Configurator) WantedSettings() []Setting {
-	return wantedSettings(c.Config.Panic, c.Root.Facts(c.Version))
+// WantedSettings are the kernel settings the configuration asks for on this kernel, and those that go with devices that
+// targets send through.
+func (c *Configurator) WantedSettings(devices []string) []Setting {
+	want := c.Root.queueSettings(devices)
+	if c.Config.Panic != (PanicConfig{}) { // or there is no need to read so many files every second
+		want = append(want, wantedSettings(c.Config.Panic, c.Root.Facts(c.Version))...)
+	}
+	return want
 }
 
-// settle makes the kernel settings those of the configuration.
+// settle makes the kernel settings those of the configuration and of the targets there are.
 func (c *Configurator) settle() error {
-	changed, err := c.Root.settle(c.WantedSettings())
-	for _, s := range changed {
+	present, _ := c.Netconsole.List() // what is wrong with it is for the draft to say
+	changed, err := c.Root.settle(c.WantedSettings(devicesOf(present)))
+	for _, s := range summary(changed) {
 		c.Log.Info("changed kernel setting", "setting", s)
 	}
 	return err
+}
+
+// devicesOf are those that targets send through. One that somebody has disabled is about to be replaced, and what goes
+// with its device need not change twice.
+func devicesOf(present []target.State) []string {
+	var devices []string
+	for _, st := range present {
+		devices = append(devices, st.Device)
+	}
+	return devices
+}
+
+// queueNumber is the part of a file in which the many transmit queues of a device differ.
+var queueNumber = regexp.MustCompile(`/tx-\d+/`)
+
+// summary is a line for each setting, but one for all queues of a device that were treated alike.
+func summary(list []Setting) []string {
+	var lines []string
+	count := make(map[string]int)
+	for _, s := range list {
+		s.File = queueNumber.ReplaceAllString(s.File, "/tx-*/")
+		if count[s.String()]++; count[s.String()] == 1 {
+			lines = append(lines, s.String())
+		}
+	}
+	for i, line := range lines {
+		if n := count[line]; n > 1 {
+			lines[i] = fmt.Sprintf("%s on %d queues", line, n)
+		}
+	}
+	return lines
 }
 
 // Settings lists what we changed since boot.
@@ -80,6 +126,7 @@ func (r Root) settle(want []Setting) (changed []Setting, err error) {
 	if err != nil {
 		return nil, err
 	}
+	r.follow(kept)
 	for _, old := range kept {
 		if slices.ContainsFunc(want, func(s Setting) bool { return s.File == old.File }) {
 			continue

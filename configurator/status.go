@@ -131,7 +131,7 @@ func (s Status) WriteText(w io.Writer, now time.Time) error {
 			fmt.Fprintf(t, "last pass\t%s\n", l.Failed)
 		}
 	}
-	for _, set := range s.Settings {
+	for _, set := range summary(s.Settings) {
 		fmt.Fprintf(t, "changed\t%s\n", set)
 	}
 	fmt.Fprintln(t)

@@ -54,6 +54,15 @@ type DraftView struct {
 	Settings []Setting    `json:"settings,omitempty"`
 }
 
+// Devices are those that the targets of the draft send through once it has been carried out.
+func (d Draft) Devices() []string {
+	devices := devicesOf(d.Plan.Keep)
+	for _, s := range d.Plan.Arm {
+		devices = append(devices, s.Device)
+	}
+	return devices
+}
+
 // View is d without its secrets; want are the kernel settings that go with it.
 func (d Draft) View(want []Setting) DraftView {
 	v := DraftView{
@@ -95,8 +104,8 @@ func (v DraftView) WriteText(w io.Writer) error {
 	if !v.Loaded {
 		fmt.Fprintf(t, "netconsole\tnot loaded yet: whether this kernel takes release and userdata is unknown\n")
 	}
-	for _, s := range v.Settings {
-		fmt.Fprintf(t, "set\t/%s=%s\n", s.File, s.Set)
+	for _, s := range summary(v.Settings) {
+		fmt.Fprintf(t, "set\t%s\n", s)
 	}
 	return t.Flush()
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -79,6 +80,9 @@ func (w *Watcher) Run(ctx context.Context) error {
 				s.change(time.Now(), "configuration changed")
 			}
 			if now := node.look(); now != seen {
+				if now.newcomer(seen) {
+					s.relook() // another pass has found other listeners, as a reload does
+				}
 				seen = now
 				s.change(time.Now(), "targets or settings changed")
 			}
@@ -139,6 +143,7 @@ func (w *Watcher) pass(ctx context.Context, node *Configurator, s *schedule, kno
 		after.unsettled = false
 		after.armed = state.names()
 	}
+	debug.FreeOSMemory() // what a pass took for a moment would stay for good on a node where nothing happens
 	return known, after
 }
 
@@ -191,6 +196,13 @@ type sight struct {
 	unsettled bool   // a kernel setting is not as configured
 }
 
+// newcomer reports whether a target is armed that was not at the former sight.
+func (s sight) newcomer(former sight) bool {
+	return slices.ContainsFunc(strings.Fields(s.armed), func(name string) bool {
+		return !slices.Contains(strings.Fields(former.armed), name)
+	})
+}
+
 // look takes a sight of the kernel. What cannot be read is a sight as well.
 func (c *Configurator) look() sight {
 	var s sight
@@ -203,7 +215,7 @@ func (c *Configurator) look() sight {
 	}
 	s.armed = strings.Join(enabled, " ")
 	s.targets = fmt.Sprint(present, err)
-	for _, want := range c.WantedSettings() {
+	for _, want := range c.WantedSettings(devicesOf(present)) {
 		s.unsettled = s.unsettled || c.Root.text(want.File) != want.Set
 	}
 	return s

@@ -22,7 +22,8 @@ type watching struct {
 	changes chan string
 	reload  chan os.Signal
 	config  func() (Config, error)
-	offline bool // listeners cannot be looked up
+	offline bool                // listeners cannot be looked up
+	moved   []endpoint.Endpoint // where listeners are found since they have moved
 
 	notes []string // for systemd
 }
@@ -49,12 +50,7 @@ func watch(t *testing.T, c Config, prepare, f func(t *testing.T, w *watching)) {
 				defer w.mu.Unlock()
 				return w.config()
 			},
-			New: func(c Config) *Configurator {
-				node := w.node("192.0.2.1:1")
-				node.Config = c
-				node.Sources = []endpoint.Source{switchable{endpoint.Static{Endpoints: c.Endpoint.Static, Origin: "test"}, w}}
-				return node
-			},
+			New:     w.configurator,
 			Changes: func(context.Context) (<-chan string, error) { return w.changes, nil },
 			Reload:  w.reload,
 			Notify:  w.notify,
@@ -71,6 +67,14 @@ func watch(t *testing.T, c Config, prepare, f func(t *testing.T, w *watching)) {
 		cancel()
 		running.Wait()
 	})
+}
+
+// configurator is one pass of this machine's, by the watcher or beside it.
+func (w *watching) configurator(c Config) *Configurator {
+	node := w.node("192.0.2.1:1")
+	node.Config = c
+	node.Sources = []endpoint.Source{switchable{endpoint.Static{Endpoints: c.Endpoint.Static, Origin: "test"}, w}}
+	return node
 }
 
 func (w *watching) notify(state string) {
@@ -248,7 +252,33 @@ func TestWatchGoesOnWithKnownListeners(t *testing.T) {
 	})
 }
 
-// switchable is a source that can be cut off.
+// TestWatchDoesNotUndoAReload has the listeners move where nobody tells the watcher, which knows them for an hour.
+func TestWatchDoesNotUndoAReload(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		after func(*watching)
+	}{
+		{"that can be asked again", func(*watching) {}},
+		{"that cannot", func(w *watching) { w.change(func() { w.offline = true }) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			watch(t, configured(listenerA), nil, func(t *testing.T, w *watching) {
+				pass(time.Minute)
+				w.change(func() { w.moved = configured(listenerB).Endpoint.Static })
+				if _, err := w.configurator(configured(listenerA)).Reload(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				tt.after(w)
+				pass(soon)
+				if armed, _ := w.kernel.List(); len(armed) != 1 || armed[0].Name != "lastgasp-10.0.3.10-1" {
+					t.Errorf("armed %v", names(armed))
+				}
+			})
+		})
+	}
+}
+
+// switchable is a source that can be cut off, and whose listeners can move.
 type switchable struct {
 	endpoint.Source
 	w *watching
@@ -259,6 +289,9 @@ func (s switchable) Find(ctx context.Context) ([]endpoint.Endpoint, string, erro
 	defer s.w.mu.Unlock()
 	if s.w.offline {
 		return unreachable{}.Find(ctx)
+	}
+	if s.w.moved != nil {
+		return s.w.moved, "test", nil
 	}
 	return s.Source.Find(ctx)
 }

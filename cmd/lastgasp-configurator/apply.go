@@ -17,7 +17,8 @@ func (c *command) apply() *cobra.Command {
 		Short: "Arm the targets, proved by a canary",
 		Long: `Makes the kernel's targets those of the configuration: finds the listeners, resolves the way to each, arms what is
 missing, and removes what is not wanted any more once everything that is wanted has been acknowledged. A target that is
-right already is left alone, so apply may be run at any time.
+right already is left alone, so apply may be run at any time. Where the network driver limits what its queues hold, the
+armed device's are given room for a whole panic (byte_queue_limits/limit_min; status lists it, disarm puts it back).
 
 If a new target is not acknowledged, the old one stays and the exit code is 1.`,
 		Example: `  lastgasp-configurator apply
@@ -31,7 +32,7 @@ If a new target is not acknowledged, the old one stays and the exit code is 1.`,
 			}
 			if dryRun {
 				draft, err := node.Draft(cmd.Context())
-				view := draft.View(node.WantedSettings())
+				view := draft.View(node.WantedSettings(draft.Devices()))
 				if printErr := c.print(view, view.WriteText); printErr != nil {
 					return printErr
 				}

@@ -69,6 +69,24 @@ func try(t *testing.T, config string, args ...string) (code int, stdout, stderr 
 	return code, out.String(), errs.String()
 }
 
+func TestServiceStatus(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"success has nothing to say", nil, "STATUS="},
+		{"so has a command that has said it all", errSaid, "STATUS="},
+		{"several errors are one line", errors.Join(errors.New("ssm: a"), errors.New("dns: b")), "STATUS=ssm: a; dns: b"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := serviceStatus(tt.err); got != tt.want {
+				t.Errorf("%q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestUsage(t *testing.T) {
 	for _, tt := range []struct {
 		name, config string

@@ -48,5 +48,14 @@ func (c *command) exit(err error) int {
 	}
 }
 
+// serviceStatus is what systemd is told at the end, for `systemctl status`: while a unit waits for its restart, that shows
+// no line of its log.
+func serviceStatus(err error) string {
+	if err == nil {
+		return "STATUS="
+	}
+	return "STATUS=" + strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+}
+
 // errSaid is the error of a command that has already printed what is wrong as its result.
 var errSaid = errors.New("")

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/coreos/go-systemd/v22/daemon"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -18,5 +20,6 @@ func run(args []string) int {
 	root := c.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	_, _ = daemon.SdNotify(false, serviceStatus(err)) // there is nobody to tell of a failure
 	return c.exit(err)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/lastgasp/lastgasp/configurator"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
@@ -24,11 +26,10 @@ up again. When it ends the targets stay armed.
 To systemd it says READY after the first pass that was proved, and its status is one honest line.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			saveMemory()
 			reload := make(chan os.Signal, 1)
 			signal.Notify(reload, syscall.SIGHUP)
 			defer signal.Stop(reload)
-			// It holds next to nothing, so the heap need not wait for 4 MB of garbage: every node pays for it.
-			debug.SetGCPercent(20)
 			log := c.log()
 			w := configurator.Watcher{
 				ConfigFile: c.configFile(),
@@ -41,5 +42,22 @@ To systemd it says READY after the first pass that was proved, and its status is
 			}
 			return w.Run(cmd.Context())
 		},
+	}
+}
+
+// saveMemory trades some CPU for memory: watch holds next to nothing, and every node pays for it for as long as it is up.
+func saveMemory() {
+	debug.SetGCPercent(20) // the heap need not wait for 4 MB of garbage
+	// Where huge pages are handed out unasked, as on Debian, each of our few pieces of memory takes up one. They can be
+	// refused only before the program starts, so it starts once more; the setting survives that (prctl(2)).
+	policy, err := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled")
+	if err != nil || !bytes.Contains(policy, []byte("[always]")) {
+		return
+	}
+	if refused, err := unix.PrctlRetInt(unix.PR_GET_THP_DISABLE, 0, 0, 0, 0); err != nil || refused != 0 {
+		return
+	}
+	if unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0) == nil {
+		unix.Exec("/proc/self/exe", os.Args, os.Environ()) // if that fails, it goes on as it is
 	}
 }

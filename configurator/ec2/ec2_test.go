@@ -10,10 +10,12 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/e2e/cloud/imds"
 )
 
 func TestInstance(t *testing.T) {
-	_, client := startIMDS(t, twoENIs())
+	client := startIMDS(t, &imds.Service{Instance: twoENIs()})
 	got, err := client.Instance(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -33,13 +35,14 @@ func TestInstance(t *testing.T) {
 }
 
 func TestOneTokenServesAllRequests(t *testing.T) {
-	m, client := startIMDS(t, twoENIs())
+	svc := &imds.Service{Instance: twoENIs()}
+	client := startIMDS(t, svc)
 	for range 2 {
 		if _, err := client.Instance(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n := m.count("PUT /latest/api/token"); n != 1 {
+	if n := count(svc, "/latest/api/token"); n != 1 {
 		t.Errorf("%d tokens were minted", n)
 	}
 }
@@ -70,15 +73,14 @@ func TestInstanceIsPatient(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			m, client := startIMDS(t, twoENIs())
 			var faults atomic.Int32
-			m.fault = func(w http.ResponseWriter, r *http.Request) bool {
+			client := startIMDS(t, &imds.Service{Instance: twoENIs(), Fault: func(w http.ResponseWriter, r *http.Request) bool {
 				if r.URL.Path != tt.path || faults.Add(1) > tt.times {
 					return false
 				}
 				tt.fault(w, r)
 				return true
-			}
+			}})
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			if i, err := client.Instance(ctx); err != nil || i.ID == "" {
@@ -92,29 +94,31 @@ func TestInstanceIsPatient(t *testing.T) {
 }
 
 func TestAnExpiredTokenIsReplaced(t *testing.T) {
-	m, client := startIMDS(t, twoENIs())
+	svc := &imds.Service{Instance: twoENIs()}
+	client := startIMDS(t, svc)
 	if _, err := client.Instance(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	m.forget()
+	svc.Forget()
 	if _, err := client.Instance(t.Context()); err != nil {
 		t.Errorf("after the tokens were forgotten: %v", err)
 	}
 }
 
 func TestVersion1IsNeverUsed(t *testing.T) {
-	m, client := startIMDS(t, twoENIs())
-	m.fault = func(w http.ResponseWriter, r *http.Request) bool {
+	// The first version would answer.
+	svc := &imds.Service{Instance: twoENIs(), Version1: true, Fault: func(w http.ResponseWriter, r *http.Request) bool {
 		if r.URL.Path == "/latest/api/token" {
 			http.Error(w, "forbidden", http.StatusForbidden)
 			return true
 		}
 		return false
-	}
+	}}
+	client := startIMDS(t, svc)
 	if _, err := client.Instance(t.Context()); err == nil {
 		t.Error("no error though no token was to be had")
 	}
-	for _, r := range m.requests {
+	for _, r := range svc.Requests() {
 		if strings.HasPrefix(r, "GET ") {
 			t.Errorf("%s without a token", r)
 		}
@@ -122,12 +126,12 @@ func TestVersion1IsNeverUsed(t *testing.T) {
 }
 
 func TestInstanceEndsWithItsContext(t *testing.T) {
-	m, client := startIMDS(t, nil)
 	ctx, cancel := context.WithCancel(t.Context())
-	m.fault = func(http.ResponseWriter, *http.Request) bool {
+	client := startIMDS(t, &imds.Service{Fault: func(w http.ResponseWriter, r *http.Request) bool {
 		cancel() // somebody loses patience while the service does not know anything
-		return false
-	}
+		http.NotFound(w, r)
+		return true
+	}})
 	if _, err := client.Instance(ctx); err == nil {
 		t.Error("no error")
 	}

@@ -88,7 +88,13 @@ func (l LastGood) write(f lastGoodFile) error {
 	if err := os.MkdirAll(filepath.Dir(l.File), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(l.File+".new", data, 0o644); err != nil {
+	fresh, err := os.OpenFile(l.File+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = fresh.Write(data)
+	// Panics are what this program is about: one that comes right now must not leave an empty file.
+	if err := errors.Join(err, fresh.Sync(), fresh.Close()); err != nil {
 		return err
 	}
 	return os.Rename(l.File+".new", l.File)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -15,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/lastgasp/lastgasp/configurator/ec2"
+	"github.com/lastgasp/lastgasp/e2e/cloud/imds"
 )
 
 func TestSSMCandidates(t *testing.T) {
@@ -177,33 +180,58 @@ func TestGetParametersErrors(t *testing.T) {
 func TestGetParametersWithTheRoleOfAnInstance(t *testing.T) {
 	parameterStore(t, map[string]string{"/lastgasp/a": "10.0.2.10:6666"}, nil)
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
-	var late atomic.Bool
-	metadata := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/latest/api/token":
-			w.Header().Set("X-aws-ec2-metadata-token-ttl-seconds", "21600")
-			w.Write([]byte("token"))
-		case "/latest/meta-data/iam/security-credentials/":
-			if !late.Swap(true) {
-				http.NotFound(w, r)
-				return
-			}
-			w.Write([]byte("node"))
-		case "/latest/meta-data/iam/security-credentials/node":
-			json.NewEncoder(w).Encode(map[string]string{
-				"Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": "ASIAEXAMPLE", "SecretAccessKey": "example", "Token": "session",
-				"Expiration": time.Now().Add(time.Hour).UTC().Format(time.RFC3339),
-			})
-		default:
-			t.Errorf("request for %s", r.URL.Path)
-		}
-	}))
+	var asked atomic.Bool
+	metadata := httptest.NewServer(&imds.Service{
+		Instance: imds.Instance{Interfaces: []imds.Interface{{IPv4: []netip.Addr{netip.MustParseAddr("10.0.1.5")}}}},
+		Credentials: func() (imds.Credentials, bool) {
+			return imds.Credentials{
+				Role: "node", AccessKeyID: "ASIAEXAMPLE", SecretKey: "example", Token: "session", Expires: time.Now().Add(time.Hour),
+			}, asked.Swap(true)
+		},
+	})
 	t.Cleanup(metadata.Close)
 	got, err := GetParameters(func() *ec2.Client { return ec2.New(metadata.URL) })(t.Context(), "eu-west-1", []string{"/lastgasp/a"})
 	if err != nil || len(got) != 1 {
 		t.Errorf("%v, %v", got, err)
 	}
-	if !late.Load() {
+	if !asked.Load() {
 		t.Error("nobody asked for the role")
+	}
+}
+
+// An instance may have no role at all: then its metadata service never knows one, and the caller's patience ends the
+// waiting. What is known from before is used.
+func TestWithoutARoleTheLastKnownGoodListenersCount(t *testing.T) {
+	parameterStore(t, nil, func(http.ResponseWriter) bool {
+		t.Error("Parameter Store was asked without credentials")
+		return false
+	})
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	ctx, cancel := context.WithCancel(t.Context())
+	metadata := httptest.NewServer(&imds.Service{
+		Instance: imds.Instance{Interfaces: []imds.Interface{{IPv4: []netip.Addr{netip.MustParseAddr("10.0.1.5")}}}},
+		Fault: func(_ http.ResponseWriter, r *http.Request) bool {
+			if strings.HasPrefix(r.URL.Path, "/latest/meta-data/iam/") {
+				cancel() // the pass has waited long enough
+			}
+			return false
+		},
+	})
+	t.Cleanup(metadata.Close)
+	last := LastGood{File: filepath.Join(t.TempDir(), "endpoints.json"), Instance: "i-1", MACs: []string{"02:00:00:00:00:01"}}
+	if err := last.Save(Found{Endpoints: list(t, "10.0.2.10:6666"), Where: "ssm /lastgasp/a version 1"}, "02:00:00:00:00:01", now); err != nil {
+		t.Fatal(err)
+	}
+	f := Finder{Last: &last, Sources: []Source{SSM{
+		Names: []string{"/lastgasp/a"},
+		Place: func(context.Context) (Place, error) { return Place{Region: "eu-west-1"}, nil },
+		Get:   GetParameters(func() *ec2.Client { return ec2.New(metadata.URL) }),
+	}}}
+	found, err := f.Find(ctx)
+	if err != nil || !found.Stale || len(found.Endpoints) != 1 || found.Throttled {
+		t.Errorf("found %+v, %v", found, err)
+	}
+	if len(found.Passed) != 1 || !strings.Contains(found.Passed[0], "ask ssm in eu-west-1 for /lastgasp/a: ") {
+		t.Errorf("passed over: %q", found.Passed)
 	}
 }

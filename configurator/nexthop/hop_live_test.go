@@ -509,6 +509,80 @@ func TestLiveNexthopGroup(t *testing.T) {
 	}
 }
 
+// TestLiveNexthopGroupWithASilentMember: the kernel's choice among the members is a hash of the flow, dead or alive.
+func TestLiveNexthopGroupWithASilentMember(t *testing.T) {
+	alive := Hop{
+		Device: "eth0", DeviceMAC: ether(t, nodeMAC), Source: ip("10.0.0.5"), NextHop: ip("10.0.0.1"), NextHopMAC: ether(t, gateMAC),
+	}
+	alive6 := alive
+	alive6.Source, alive6.NextHop = ip("2001:db8::5"), ip("2001:db8::1")
+	const twoDevices = "route add 10.9.0.0/16 nexthop via 10.0.0.1 dev eth0 nexthop via 10.0.1.66 dev eth1"
+	for _, tt := range []struct {
+		name    string
+		route   []string
+		first   string // the member that the kernel chooses
+		sources []netip.Addr
+		want    Hop
+		is      error
+	}{
+		{"the living one is chosen", []string{twoDevices}, "10.0.0.1", nil, alive, nil},
+		{"the silent one is chosen", []string{twoDevices}, "10.0.1.66", nil, alive, nil},
+		{"the silent one of a nexthop object is chosen", []string{"nexthop add id 1 via 10.0.0.1 dev eth0",
+			"nexthop add id 2 via 10.0.1.66 dev eth1", "nexthop add id 10 group 1/2", "route add 10.9.0.0/16 nhid 10"},
+			"10.0.1.66", nil, alive, nil},
+		{"both are on one device",
+			[]string{"route add 10.9.0.0/16 nexthop via 10.0.0.1 dev eth0 nexthop via 10.0.0.66 dev eth0"},
+			"10.0.0.66", nil, alive, nil},
+		{"IPv6",
+			[]string{"route add 2001:db8:9::/48 nexthop via 2001:db8::1 dev eth0 nexthop via 2001:db8:1::66 dev eth1"},
+			"2001:db8:1::66", nil, alive6, nil},
+		{"the living one's source is not allowed", []string{twoDevices}, "10.0.1.66", []netip.Addr{ip("10.0.1.5")}, Hop{}, ErrNoReply},
+		{"all are silent",
+			[]string{"route add 10.9.0.0/16 nexthop via 10.0.0.66 dev eth0 nexthop via 10.0.1.66 dev eth1"},
+			"10.0.0.66", nil, Hop{}, ErrNoReply},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			node, _ := subnet(t)
+			wire(node, "eth1", nodeMAC1, newHost(t), "eth0", gateMAC1)
+			node.ip("addr add 10.0.1.5/24 dev eth1", "addr add 2001:db8:1::5/64 dev eth1 nodad")
+			node.ip(tt.route...)
+			got, err := node.resolve(Query{Destination: node.routedBy(ip(tt.first)), Sources: tt.sources})
+			if !errors.Is(err, tt.is) {
+				t.Fatalf("error %v, want %v", err, tt.is)
+			}
+			if err != nil {
+				t.Log(err)
+			}
+			if diff := cmp.Diff(tt.want, got, addrs); diff != "" {
+				t.Errorf("hop (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// routedBy is a destination on the far side for which the kernel chooses this gateway.
+func (h host) routedBy(gateway netip.Addr) netip.Addr {
+	h.t.Helper()
+	to := ip("10.9.1.1")
+	if gateway.Is6() {
+		to = ip("2001:db8:9::1")
+	}
+	for range 250 {
+		var r route
+		var err error
+		h.do(func() { r, err = lookup(to, netip.Addr{}, 0) })
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		if r.gateway == gateway {
+			return to
+		}
+		to = to.Next()
+	}
+	h.t.Fatalf("the kernel never chooses %s", gateway)
+	return netip.Addr{}
+}
+
 // TestLiveGatewayMoves is what netconsole cannot see for itself: the same gateway address on another machine.
 func TestLiveGatewayMoves(t *testing.T) {
 	node, gate := subnet(t)

@@ -30,18 +30,18 @@ type Query struct {
 
 // Resolve looks up the route to q.Destination, checks its device, and asks the next hop for its Ethernet address on the
 // wire. It never consults the neighbour table, where a dead machine's address can stay "reachable" for good.
-// It takes up to a second if nobody answers. Errors are of ErrNoRoute, ErrNoReply or ErrUnusable where one of these is
+// It takes up to a second for each next hop that does not answer: of a group all are asked until one does. Errors are of ErrNoRoute, ErrNoReply or ErrUnusable where one of these is
 // the reason; anything else, such as missing CAP_NET_RAW, is wrapped as it came.
 func Resolve(ctx context.Context, q Query) (Hop, error) {
 	q.Destination = q.Destination.Unmap()
-	h, err := resolve(ctx, q)
+	h, err := q.resolve(ctx)
 	if err != nil {
 		return Hop{}, fmt.Errorf("reach %s: %w", q.Destination, err)
 	}
 	return h, nil
 }
 
-func resolve(ctx context.Context, q Query) (Hop, error) {
+func (q Query) resolve(ctx context.Context) (Hop, error) {
 	if why := unroutable(q.Destination); why != "" {
 		return Hop{}, fmt.Errorf("%w: it is %s", ErrNoRoute, why)
 	}
@@ -49,6 +49,11 @@ func resolve(ctx context.Context, q Query) (Hop, error) {
 	if err != nil {
 		return Hop{}, err
 	}
+	return q.anyHop(ctx, r)
+}
+
+// hop checks r's device and asks its next hop.
+func (q Query) hop(ctx context.Context, r route) (Hop, error) {
 	d, err := deviceByIndex(r.index)
 	if err != nil {
 		return Hop{}, err

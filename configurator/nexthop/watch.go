@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -86,12 +87,12 @@ func (w *watcher) follow(tell func(string)) error {
 func (w *watcher) fill() error {
 	for range 10 {
 		w.known = newKnown()
-		err := w.dump(unix.RTM_GETLINK)
+		err := w.dump(unix.RTM_GETLINK, nl.NewIfInfomsg(unix.AF_UNSPEC))
 		if err == nil {
-			err = w.dump(unix.RTM_GETADDR)
+			err = w.dump(unix.RTM_GETADDR, nl.NewIfAddrmsg(unix.AF_UNSPEC))
 		}
 		if err == nil {
-			err = w.dump(unix.RTM_GETNEIGH)
+			err = w.dump(unix.RTM_GETNEIGH, &netlink.Ndmsg{Family: unix.AF_UNSPEC})
 		}
 		if !errors.Is(err, unix.ENOBUFS) {
 			return err
@@ -100,10 +101,11 @@ func (w *watcher) fill() error {
 	return fmt.Errorf("read tables: events never stop overflowing the socket")
 }
 
-// dump asks for one table and learns it, and the events that arrive in between.
-func (w *watcher) dump(table int) error {
+// dump asks for one table and learns it, and the events that arrive in between. Each table has a header of its own: the
+// kernel would read no more than the family from any, but tells its log of bytes left over.
+func (w *watcher) dump(table int, header nl.NetlinkRequestData) error {
 	req := nl.NewNetlinkRequest(table, unix.NLM_F_DUMP)
-	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC)) // all three tables read no more than its family
+	req.AddData(header)
 	if _, err := w.socket.Write(req.Serialize()); err != nil {
 		return fmt.Errorf("ask for table: %w", err)
 	}
