@@ -1,5 +1,6 @@
 // Command guest is the whole userland of a lab guest: process 1, the control server that it keeps alive, and the few
-// programs that tests and the configurator expect to find, chosen by the name it is called by.
+// programs that tests and the configurator expect to find, chosen by the name it is called by. On a system that has a
+// userland of its own it is the control server alone, called agent.
 package main
 
 import (
@@ -21,6 +22,10 @@ func main() {
 	case "init":
 		superviseForever()
 	case "serve":
+		if err = setUp(); err == nil {
+			err = serve()
+		}
+	case "agent":
 		err = serve()
 	case "insmod":
 		if len(os.Args) < 2 {
@@ -41,6 +46,14 @@ func main() {
 		}
 	case "fault":
 		fault(os.Args[1:])
+	case "load":
+		err = load(os.Args[1:])
+	case "measure":
+		err = measure(os.Args[1:])
+	case "network":
+		err = network(os.Args[1:])
+	case "link":
+		err = link(os.Args[1:])
 	case "dmesg":
 		err = dmesg()
 	case "poweroff":

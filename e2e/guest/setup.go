@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,13 +17,9 @@ import (
 // setUp makes the initramfs a machine: file systems, modules, network, sysctls. A server started again finds most of it
 // done, and does the rest.
 func setUp() error {
-	data, err := os.ReadFile(control.ConfigPath)
+	config, err := readConfig()
 	if err != nil {
-		return fmt.Errorf("read the lab's configuration: %w", err)
-	}
-	var config control.Config
-	if err := json.Unmarshal(data, &config); err != nil {
-		return fmt.Errorf("read the lab's configuration: %w", err)
+		return err
 	}
 	if err := mountAll([]fsMount{
 		{"proc", "/proc"},
@@ -57,6 +51,18 @@ func setUp() error {
 		}
 	}
 	return nil
+}
+
+func readConfig() (control.Config, error) {
+	var config control.Config
+	data, err := os.ReadFile(control.ConfigPath)
+	if err == nil {
+		err = json.Unmarshal(data, &config)
+	}
+	if err != nil {
+		return config, fmt.Errorf("read the lab's configuration: %w", err)
+	}
+	return config, nil
 }
 
 type fsMount struct {
@@ -106,26 +112,5 @@ func configureNetwork(config control.Config) error {
 	if !config.Addr.IsValid() {
 		return nil
 	}
-	eth0, err := netlink.LinkByName("eth0")
-	if err != nil {
-		return fmt.Errorf("find eth0: %w", err)
-	}
-	addr := &netlink.Addr{IPNet: &net.IPNet{
-		IP:   config.Addr.Addr().AsSlice(),
-		Mask: net.CIDRMask(config.Addr.Bits(), config.Addr.Addr().BitLen()),
-	}}
-	if err := netlink.AddrReplace(eth0, addr); err != nil {
-		return fmt.Errorf("give eth0 the address %s: %w", config.Addr, err)
-	}
-	if err := netlink.LinkSetUp(eth0); err != nil {
-		return fmt.Errorf("set eth0 up: %w", err)
-	}
-	if config.Gateway == (netip.Addr{}) {
-		return nil
-	}
-	route := &netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: config.Gateway.AsSlice()}
-	if err := netlink.RouteReplace(route); err != nil {
-		return fmt.Errorf("route by %s: %w", config.Gateway, err)
-	}
-	return nil
+	return configureDevice("eth0", config)
 }

@@ -36,16 +36,11 @@ type Capture struct {
 
 // NewCapture binds addr in the namespace ns and collects until s ends.
 func NewCapture(s Scope, ns *NS, addr netip.AddrPort) (*Capture, error) {
-	c := &Capture{start: time.Now(), arrived: make(chan struct{})}
-	err := ns.Do(func() error {
-		config := net.ListenConfig{Control: bigReceiveBuffer}
-		conn, err := config.ListenPacket(context.Background(), "udp", addr.String())
-		c.conn = conn
-		return err
-	})
+	conn, err := Listen(ns, addr)
 	if err != nil {
-		return nil, fmt.Errorf("capture at %s: %w", addr, err)
+		return nil, err
 	}
+	c := &Capture{conn: conn, start: time.Now(), arrived: make(chan struct{})}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -56,6 +51,23 @@ func NewCapture(s Scope, ns *NS, addr netip.AddrPort) (*Capture, error) {
 		<-done
 	})
 	return c, nil
+}
+
+// Listen binds addr in the namespace ns, with room for a whole panic.
+func Listen(ns *NS, addr netip.AddrPort) (*net.UDPConn, error) {
+	var conn *net.UDPConn
+	err := ns.Do(func() error {
+		config := net.ListenConfig{Control: bigReceiveBuffer}
+		c, err := config.ListenPacket(context.Background(), "udp", addr.String())
+		if err == nil {
+			conn = c.(*net.UDPConn)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listen at %s: %w", addr, err)
+	}
+	return conn, nil
 }
 
 // bigReceiveBuffer makes room for a whole panic, which comes within milliseconds: the default of 208 KiB holds only some

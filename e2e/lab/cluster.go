@@ -3,7 +3,6 @@ package lab
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -37,6 +36,9 @@ type ClusterSpec struct {
 	// SlowController leaves the controller manager at the 20 requests a second that it has in most clusters. Otherwise
 	// it may do 1000, which starts faster and makes waiting on its work short.
 	SlowController bool
+	// NoControllers leaves out controller manager and scheduler, for clusters so large that they would take all memory
+	// there is. Pods then cannot be made through the API, which wants their service account: see Cluster.Store.
+	NoControllers bool
 }
 
 // Cluster is a running Kubernetes control plane with TLS, client certificates, RBAC and the usual admission: etcd, API
@@ -51,6 +53,7 @@ type Cluster struct {
 	client    *kubernetes.Clientset
 	admin     string // path of the admin's kubeconfig
 	apiServer *process
+	etcd      *process
 
 	mu      sync.Mutex
 	running []*process
@@ -72,13 +75,11 @@ func StartCluster(ctx context.Context, s Scope, spec ClusterSpec) (*Cluster, err
 	}
 	c := &Cluster{spec: spec, scope: s, binaries: binaries, dir: dir}
 	s.Cleanup(c.remove)
-	for _, step := range []func(context.Context) error{
-		c.makeCredentials,
-		c.startEtcd,
-		c.StartAPIServer,
-		c.startControllers,
-		c.awaitControllers,
-	} {
+	steps := []func(context.Context) error{c.makeCredentials, c.startEtcd, c.StartAPIServer}
+	if !spec.NoControllers {
+		steps = append(steps, c.startControllers, c.awaitControllers)
+	}
+	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, fmt.Errorf("start cluster: %w", err)
 		}
@@ -151,9 +152,25 @@ func (c *Cluster) StartAPIServer(ctx context.Context) error {
 	})
 }
 
+// StopEtcd kills etcd as a power cut would, below an API server that goes on.
+func (c *Cluster) StopEtcd() {
+	if c.etcd != nil {
+		c.stop(c.etcd)
+		c.etcd = nil
+	}
+}
+
+// StartEtcd starts etcd again, with the data it had. The API server finds it by itself.
+func (c *Cluster) StartEtcd(ctx context.Context) error {
+	if c.etcd != nil {
+		return nil
+	}
+	return c.startEtcd(ctx)
+}
+
 func (c *Cluster) startEtcd(context.Context) error {
 	client, peer := "https://127.0.0.1:"+etcdPort, "http://127.0.0.1:"+etcdPeerPort
-	_, err := c.start("etcd",
+	p, err := c.start("etcd",
 		"--name=lab",
 		"--data-dir="+c.path("etcd"),
 		"--listen-client-urls="+client,
@@ -169,6 +186,7 @@ func (c *Cluster) startEtcd(context.Context) error {
 		"--unsafe-no-fsync", // what a power cut would cost is thrown away anyhow
 		"--log-level=warn",
 	)
+	c.etcd = p
 	return err
 }
 
@@ -348,16 +366,6 @@ func (c *Cluster) remove() {
 		}
 	}
 	c.scope.Logf("logs of the control plane are in %s", c.path("logs"))
-}
-
-// dial connects from inside the namespace, wherever the caller is.
-func (c *Cluster) dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
-	err = c.spec.NS.Do(func() error {
-		var dialer net.Dialer
-		conn, err = dialer.DialContext(ctx, network, address)
-		return err
-	})
-	return conn, err
 }
 
 func (c *Cluster) path(elem ...string) string {

@@ -83,7 +83,7 @@ func (c *Cluster) makeCredentials(context.Context) error {
 		Host:            c.server(),
 		TLSClientConfig: rest.TLSClientConfig{CAData: ca.pem, CertData: admin.cert, KeyData: admin.key},
 		QPS:             -1,
-		Dial:            c.dial,
+		Dial:            c.spec.NS.Dial,
 	}
 	if c.client, err = kubernetes.NewForConfig(c.config); err != nil {
 		return fmt.Errorf("make client: %w", err)

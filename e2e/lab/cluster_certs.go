@@ -62,12 +62,13 @@ func (a *authority) client(user string, groups ...string) (keyPair, error) {
 	})
 }
 
-// server makes the certificate of a server reached at addrs or by names.
+// server makes the certificate of a server reached at addrs or by names. It is a client's, too: etcd's HTTP gateway shows
+// the server's certificate to the server.
 func (a *authority) server(name string, addrs []netip.Addr, names ...string) (keyPair, error) {
 	template := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: name},
 		DNSNames:    names,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	for _, addr := range addrs {
 		template.IPAddresses = append(template.IPAddresses, net.IP(addr.AsSlice()))

@@ -38,26 +38,8 @@ type HollowNode struct {
 	process *process
 }
 
-// HollowFiles are what a machine needs to become a node by itself.
-type HollowFiles struct {
-	// Binary is the path of the hollow kubelet, statically linked.
-	Binary string
-	// Kubeconfig is the content of the node's kubeconfig.
-	Kubeconfig []byte
-}
-
-// HollowFiles makes the credentials of the named node and returns them with the program, to be put into a guest.
-func (c *Cluster) HollowFiles(name string) (HollowFiles, error) {
-	path, err := c.NodeKubeconfig(name)
-	if err != nil {
-		return HollowFiles{}, err
-	}
-	kubeconfig, err := os.ReadFile(path)
-	if err != nil {
-		return HollowFiles{}, fmt.Errorf("read kubeconfig: %w", err)
-	}
-	return HollowFiles{Binary: c.binaries.Hollow, Kubeconfig: kubeconfig}, nil
-}
+// HollowProgram is the path of the hollow kubelet, statically linked, for a guest to become a node by itself.
+func (c *Cluster) HollowProgram() string { return c.binaries.Hollow }
 
 // StartHollowNode starts a node on this machine and waits until pods may come. It ends with s or by Kill. A second one
 // of the same name, after the first has ended, is that node started again: with the boot id of the first its kubelet

@@ -15,6 +15,9 @@ func StartDaemon(s Scope, name, log string, cmd *exec.Cmd) (*Daemon, error) {
 	return &Daemon{p}, nil
 }
 
+// PID is its process id.
+func (d *Daemon) PID() int { return d.p.cmd.Process.Pid } // `ip netns exec` becomes the program
+
 // Kill ends it with SIGKILL and waits until it is gone. Killing it twice is harmless.
 func (d *Daemon) Kill() { d.p.kill() }
 

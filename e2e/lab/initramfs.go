@@ -34,7 +34,7 @@ var (
 // writeInitramfs packs the guest's userland, the modules it needs, its configuration and files into dest. It is not
 // compressed: an emulated CPU would take longer to unpack it than QEMU takes to load it.
 func writeInitramfs(ctx context.Context, dest string, spec VMSpec, config control.Config) error {
-	guest, err := buildGuest(ctx)
+	guest, err := BuildGuest(ctx)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func writeInitramfs(ctx context.Context, dest string, spec VMSpec, config contro
 	}
 	c.charDevice("dev/console", 0o600, 5, 1) // what process 1 has open before devtmpfs is there
 	c.file("init", 0o755, guest)
-	for _, applet := range []string{"cat", "dmesg", "env", "fault", "hog", "insmod", "modprobe", "poweroff", "rmmod"} {
+	for _, applet := range []string{"cat", "dmesg", "env", "fault", "hog", "insmod", "link", "load", "measure", "modprobe", "network", "poweroff", "rmmod"} {
 		c.symlink("sbin/"+applet, "/init")
 	}
 	c.file(control.ConfigPath, 0o644, configured)
@@ -112,8 +112,9 @@ func (f GuestFile) read() ([]byte, fs.FileMode, error) {
 	return data, mode, nil
 }
 
-// buildGuest compiles e2e/guest. go build leaves a program alone that is up to date, hence the cache.
-func buildGuest(ctx context.Context) ([]byte, error) {
+// BuildGuest compiles e2e/guest and returns the program, statically linked. go build leaves one alone that is up to date,
+// hence the cache.
+func BuildGuest(ctx context.Context) ([]byte, error) {
 	cache, err := CacheDir()
 	if err != nil {
 		return nil, err

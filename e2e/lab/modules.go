@@ -5,9 +5,11 @@ import (
 	"debug/elf"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -64,25 +66,22 @@ func modulesOf(k *Kernel, names ...string) ([]module, error) {
 	return ordered, nil
 }
 
-// modulesDep renders modules.dep(5). The modules come each after its dependencies.
+// modulesDep renders modules.dep(5), where a line names last what has to be loaded first. The modules come each after its
+// dependencies.
 func modulesDep(modules []module) string {
 	var b strings.Builder
-	paths := map[string]string{}
-	closure := map[string][]string{} // names, what is loaded first last
-	for _, m := range modules {
-		paths[m.name] = m.path
-		seen := map[string]bool{}
-		for i := len(m.depends) - 1; i >= 0; i-- {
-			for _, name := range append([]string{m.depends[i]}, closure[m.depends[i]]...) {
-				if paths[name] != "" && !seen[name] {
-					seen[name] = true
-					closure[m.name] = append(closure[m.name], name)
-				}
-			}
+	needs := map[string]map[string]bool{} // directly or not
+	for i, m := range modules {
+		needs[m.name] = map[string]bool{}
+		for _, d := range m.depends {
+			needs[m.name][d] = true
+			maps.Copy(needs[m.name], needs[d])
 		}
 		fmt.Fprintf(&b, "%s:", m.path)
-		for _, name := range closure[m.name] {
-			fmt.Fprintf(&b, " %s", paths[name])
+		for _, earlier := range slices.Backward(modules[:i]) {
+			if needs[m.name][earlier.name] {
+				fmt.Fprintf(&b, " %s", earlier.path)
+			}
 		}
 		b.WriteByte('\n')
 	}

@@ -35,11 +35,17 @@ func TestModulesDep(t *testing.T) {
 		{name: "virtio", path: "kernel/drivers/virtio/virtio.ko"},
 		// virtio_ring is built in and therefore has no path.
 		{name: "virtio_net", path: "kernel/drivers/net/virtio_net.ko", depends: []string{"virtio_ring", "virtio", "net_failover"}},
+		{name: "llc", path: "kernel/net/llc/llc.ko"},
+		{name: "stp", path: "kernel/net/802/stp.ko", depends: []string{"llc"}},
+		{name: "bridge", path: "kernel/net/bridge/bridge.ko", depends: []string{"llc", "stp"}}, // in either order, by kernel
 	}
 	const want = `kernel/net/core/failover.ko:
 kernel/drivers/net/net_failover.ko: kernel/net/core/failover.ko
 kernel/drivers/virtio/virtio.ko:
-kernel/drivers/net/virtio_net.ko: kernel/drivers/net/net_failover.ko kernel/net/core/failover.ko kernel/drivers/virtio/virtio.ko
+kernel/drivers/net/virtio_net.ko: kernel/drivers/virtio/virtio.ko kernel/drivers/net/net_failover.ko kernel/net/core/failover.ko
+kernel/net/llc/llc.ko:
+kernel/net/802/stp.ko: kernel/net/llc/llc.ko
+kernel/net/bridge/bridge.ko: kernel/net/802/stp.ko kernel/net/llc/llc.ko
 `
 	if diff := cmp.Diff(want, modulesDep(modules)); diff != "" {
 		t.Errorf("modules.dep (-want +got):\n%s", diff)

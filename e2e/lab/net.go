@@ -67,8 +67,41 @@ func NewNet(s Scope) (*Net, error) {
 	return n, nil
 }
 
+// NodeAddress gives Net.Node one more address: every node there that is no guest needs its own.
+func (n *Net) NodeAddress(a netip.Prefix) error {
+	return n.Node.Do(func() error {
+		_, err := bringUp(bridgeName, a)
+		return err
+	})
+}
+
 // GatewayMAC is the router's MAC in the node subnet: what a node has to send to.
 func (n *Net) GatewayMAC() net.HardwareAddr { return n.gatewayMAC }
+
+// The router's ends of its two cables.
+const (
+	nodesName     = "nodes"
+	listenersName = "listeners"
+)
+
+// MoveGateway gives the router another MAC in the node subnet and announces it, as a gateway does that takes over.
+func (n *Net) MoveGateway(mac net.HardwareAddr) error {
+	err := n.Router.Do(func() error {
+		link, err := netlink.LinkByName(nodesName)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+nodesName+"/arp_notify", []byte("1"), 0); err != nil {
+			return err
+		}
+		return netlink.LinkSetHardwareAddr(link, mac)
+	})
+	if err != nil {
+		return fmt.Errorf("give the gateway the address %s: %w", mac, err)
+	}
+	n.gatewayMAC = mac
+	return nil
+}
 
 // cable makes the router's two links with their far ends in the other namespaces, and turns forwarding on.
 func (n *Net) cable() error {
@@ -77,8 +110,8 @@ func (n *Net) cable() error {
 		far        *NS
 		addr       netip.Prefix
 	}{
-		{"nodes", uplinkName, n.Node, NodeGateway},
-		{"listeners", "eth0", n.Listener, ListenerGateway},
+		{nodesName, uplinkName, n.Node, NodeGateway},
+		{listenersName, "eth0", n.Listener, ListenerGateway},
 	} {
 		veth := &netlink.Veth{
 			LinkAttrs:     netlink.LinkAttrs{Name: end.name},

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,6 +75,16 @@ func (ns *NS) Do(f func() error) error {
 		}
 		return f()
 	})
+}
+
+// Dial connects from inside the namespace, wherever the caller is. The address must not need a look-up.
+func (ns *NS) Dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	err = ns.Do(func() error {
+		var dialer net.Dialer
+		conn, err = dialer.DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
 }
 
 // Command is exec.CommandContext inside the namespace. The process gets SIGTERM when ctx ends and dies with the lab's

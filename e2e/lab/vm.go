@@ -19,10 +19,14 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/guest/control"
 )
 
-// VMSpec says what to boot. Only Kernel and Net are required.
+// VMSpec says what to boot. Only Net is required, and one of Kernel and Disk.
 type VMSpec struct {
+	Net *Net
+	// Kernel is booted with the lab's own userland.
 	Kernel *Kernel
-	Net    *Net
+	// Disk is a whole system, booted instead. It names and configures itself: MachineID, Addr, Gateway, Files,
+	// CrashModule, Modules and Sysctls are not for it.
+	Disk *Disk
 
 	// Name is the host name and, after "tap-", the tap's; at most 11 bytes. Default: guest.
 	Name string
@@ -33,6 +37,9 @@ type VMSpec struct {
 	Gateway netip.Addr
 	// MAC is eth0's. Default: made from Addr.
 	MAC net.HardwareAddr
+	// NIC are more properties of eth0's virtio-net-pci device, in QEMU's words: "tx=timer,x-txtimer=20000000" makes it take
+	// frames only every 20 ms.
+	NIC []string
 	// SMBIOS are arguments of QEMU's -smbios, such as "type=1,uuid=…".
 	SMBIOS []string
 
@@ -54,6 +61,14 @@ type VMSpec struct {
 	Append []string
 	// Reboot lets a reset boot the guest again. Otherwise it ends QEMU.
 	Reboot bool
+}
+
+// Disk is a system that has a userland of its own. The lab's control server, see BuildGuest, has to run on it as agent.
+type Disk struct {
+	// Image is the path of a raw image of the root file system, which the guest sees as /dev/vda and writes to.
+	Image string
+	// Kernel and Initramfs are paths of what boots it: no boot loader is involved.
+	Kernel, Initramfs string
 }
 
 // withDefaults fills in what is zero.
@@ -90,8 +105,9 @@ type VM struct {
 	link *controlLink
 }
 
-// readyTimeout bounds a boot: one takes 3 s on an idle machine, and labs share theirs with compilers.
-const readyTimeout = 2 * time.Minute
+// readyTimeout bounds a boot until the control server is there: 3 s on an idle machine, 15 s from a disk, and labs share
+// theirs with compilers.
+const readyTimeout = 4 * time.Minute
 
 // BootVM boots a guest in the node subnet and returns when it is ready for requests. It is gone when s ends; its serial
 // log is kept if s ends in failure.
@@ -107,14 +123,16 @@ func BootVM(ctx context.Context, s Scope, spec VMSpec) (*VM, error) {
 	vm := &VM{spec: spec, dir: dir}
 	s.Cleanup(func() { vm.tidy(s) })
 
-	if err := writeInitramfs(ctx, vm.initramfs(), spec, control.Config{
-		Hostname:  spec.Name,
-		MachineID: spec.MachineID,
-		Addr:      spec.Addr,
-		Gateway:   spec.Gateway,
-		Sysctls:   spec.Sysctls,
-	}); err != nil {
-		return nil, err
+	if spec.Disk == nil {
+		if err := writeInitramfs(ctx, vm.initramfs(), spec, control.Config{
+			Hostname:  spec.Name,
+			MachineID: spec.MachineID,
+			Addr:      spec.Addr,
+			Gateway:   spec.Gateway,
+			Sysctls:   spec.Sysctls,
+		}); err != nil {
+			return nil, err
+		}
 	}
 	if err := spec.Net.Tap(s, vm.tap()); err != nil {
 		return nil, err
@@ -125,7 +143,7 @@ func BootVM(ctx context.Context, s Scope, spec VMSpec) (*VM, error) {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	if err := vm.WaitReady(ctx); err != nil {
-		return nil, fmt.Errorf("boot kernel %s: %w", spec.Kernel.Release, err)
+		return nil, fmt.Errorf("boot %s: %w", vm.kernel(), err)
 	}
 	return vm, nil
 }
@@ -183,12 +201,15 @@ func (vm *VM) arguments() []string {
 		"-accel", "tcg,thread=single", "-cpu", "max,-cx16,-la57",
 		"-machine", "q35", "-nodefaults", "-no-user-config", "-display", "none",
 		"-smp", strconv.Itoa(spec.CPUs), "-m", strconv.Itoa(spec.MemoryMiB),
-		"-kernel", spec.Kernel.Image, "-initrd", vm.initramfs(),
+		"-kernel", vm.kernel(), "-initrd", vm.initramfs(),
 		"-append", strings.Join(cmdline, " "),
 		"-chardev", "file,id=console,path=" + vm.Serial(), "-serial", "chardev:console",
 		"-chardev", "socket,id=control,fd=3", "-serial", "chardev:control",
 		"-netdev", "tap,id=net,script=no,downscript=no,ifname=" + vm.tap(),
-		"-device", "virtio-net-pci,netdev=net,romfile=,mac=" + spec.MAC.String(),
+		"-device", strings.Join(append([]string{"virtio-net-pci,netdev=net,romfile=,mac=" + spec.MAC.String()}, spec.NIC...), ","),
+	}
+	if spec.Disk != nil {
+		args = append(args, "-drive", "if=virtio,format=raw,cache=unsafe,file="+spec.Disk.Image)
 	}
 	for _, value := range spec.SMBIOS {
 		args = append(args, "-smbios", value)
@@ -199,8 +220,22 @@ func (vm *VM) arguments() []string {
 	return args
 }
 
-func (vm *VM) initramfs() string { return filepath.Join(vm.dir, "initramfs") }
-func (vm *VM) tap() string       { return "tap-" + vm.spec.Name }
+// kernel is the path of the kernel that is booted.
+func (vm *VM) kernel() string {
+	if vm.spec.Disk != nil {
+		return vm.spec.Disk.Kernel
+	}
+	return vm.spec.Kernel.Image
+}
+
+func (vm *VM) initramfs() string {
+	if vm.spec.Disk != nil {
+		return vm.spec.Disk.Initramfs
+	}
+	return filepath.Join(vm.dir, "initramfs")
+}
+
+func (vm *VM) tap() string { return "tap-" + vm.spec.Name }
 
 // Serial is the path of the log of the guest's serial console.
 func (vm *VM) Serial() string { return filepath.Join(vm.dir, "serial.log") }
@@ -242,8 +277,8 @@ func (vm *VM) tidy(s Scope) {
 		os.RemoveAll(vm.dir)
 		return
 	}
-	os.Remove(vm.initramfs())
+	os.Remove(filepath.Join(vm.dir, "initramfs"))
 	os.Remove(filepath.Join(vm.dir, "qemu.log"))
 	s.Logf("the serial log of %s (%s) is kept as %s and ends so:\n%s",
-		vm.spec.Name, vm.spec.Kernel.Release, vm.Serial(), lastLines(string(log), 30))
+		vm.spec.Name, filepath.Base(vm.kernel()), vm.Serial(), lastLines(string(log), 30))
 }

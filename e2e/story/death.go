@@ -85,13 +85,13 @@ func (w *World) Kill(ctx context.Context, n *Node, crash lab.Crash, victims []co
 			return len(failed) == len(dead)
 		}},
 		{"its services to run elsewhere", &d.Replaced, func(seen []Sighting) bool {
-			return elsewhere(seen, n.Name, "web") == 3 && elsewhere(seen, n.Name, "db") == 1
+			return Elsewhere(seen, n.Name, "web") == 3 && Elsewhere(seen, n.Name, "db") == 1
 		}},
 		{"its pods to be gone", &d.PodsGone, func(seen []Sighting) bool {
 			return deleted(seen, dead) >= len(dead)-1 // the static pod's mirror goes with the Node
 		}},
 		{"the Job's retry to run", &d.JobRetried, func(seen []Sighting) bool {
-			return elsewhere(seen, n.Name, "batch-policy") == 1 && elsewhere(seen, n.Name, "batch-plain") == 1
+			return Elsewhere(seen, n.Name, "batch-policy") == 1 && Elsewhere(seen, n.Name, "batch-plain") == 1
 		}},
 		{"the Node to be gone", &d.NodeGone, func(seen []Sighting) bool { return nodeGone(seen, n.Name) }},
 		{"its record to be complete", new(time.Time), func(seen []Sighting) bool {
@@ -128,7 +128,7 @@ func (w *World) AwaitCleaned(ctx context.Context, n *Node) (v1alpha1.KernelPanic
 	var done v1alpha1.KernelPanic
 	_, err = watcher.Await(ctx, n.Name+" to be cleaned up", func(seen []Sighting) bool {
 		r := record(seen, n.Name)
-		if !complete(r) || node(seen, n.Name) != nil || elsewhere(seen, n.Name, "web") != 3 {
+		if !complete(r) || node(seen, n.Name) != nil || Elsewhere(seen, n.Name, "web") != 3 {
 			return false
 		}
 		done = *r
@@ -142,11 +142,22 @@ func complete(r *v1alpha1.KernelPanic) bool {
 	return r != nil && r.Status.Phase == "Cleaned" && len(r.Spec.Trace) >= fullTrace
 }
 
-// elsewhere counts the running pods of an app that are not on the dead node.
-func elsewhere(seen []Sighting, dead, app string) int {
+// Elsewhere counts the running pods of an app that are not on the dead node.
+func Elsewhere(seen []Sighting, dead, app string) int {
 	n := 0
 	for _, p := range pods(seen) {
 		if p.Labels["app"] == app && p.Spec.NodeName != dead && p.Status.Phase == corev1.PodRunning {
+			n++
+		}
+	}
+	return n
+}
+
+// Running counts the running pods on a node.
+func Running(seen []Sighting, node string) int {
+	n := 0
+	for _, p := range pods(seen) {
+		if p.Spec.NodeName == node && p.Status.Phase == corev1.PodRunning {
 			n++
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -26,6 +25,8 @@ type World struct {
 	Listener *lab.Daemon
 	// ListenerLog is the path of what the listener says.
 	ListenerLog string
+	// Records is the path of what the listener hears: a JSON object for each record.
+	Records string
 
 	bin   string // folder of our own two binaries
 	admin string // kubeconfig
@@ -36,7 +37,7 @@ type World struct {
 func NewWorld(ctx context.Context, s lab.Scope) (*World, error) {
 	w := &World{next: 20}
 	var err error
-	if w.bin, err = build(ctx, s); err != nil {
+	if w.bin, err = Build(ctx, s); err != nil {
 		return nil, err
 	}
 	if w.Net, err = lab.NewNet(s); err != nil {
@@ -56,64 +57,27 @@ func NewWorld(ctx context.Context, s lab.Scope) (*World, error) {
 	return w, w.startListener(ctx, s)
 }
 
-// build compiles our own two programs as they are in this checkout.
-func build(ctx context.Context, s lab.Scope) (string, error) {
-	dir, err := os.MkdirTemp("", "lastgasp-bin-")
-	if err != nil {
-		return "", fmt.Errorf("make a folder for the binaries: %w", err)
-	}
-	s.Cleanup(func() { os.RemoveAll(dir) })
-	s.Logf("building lastgasp-configurator and lastgasp-listener")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w -X main.version=lab", "-o", dir,
-		"github.com/lastgasp/lastgasp/cmd/...")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build lastgasp: %w\n%s", err, out)
-	}
-	return dir, nil
-}
-
-// startListener applies what we ship for Kubernetes and runs the listener under the rights it gets there. Its
-// Deployment would need a container runtime: the process stands in for its pod, nothing else is different.
-func (w *World) startListener(ctx context.Context, s lab.Scope) error {
-	root, err := lab.CheckoutRoot()
-	if err != nil {
-		return err
-	}
+// startListener installs what we ship, with the survivor kept free of it, and runs the listener.
+func (w *World) startListener(ctx context.Context, s lab.Scope) (err error) {
 	if err := w.cordon(ctx, Survivor, true); err != nil {
 		return err
 	}
-	if _, err := w.Cluster.Kubectl(ctx, "apply", "--kustomize", filepath.Join(root, "packaging/kubernetes")); err != nil {
-		return fmt.Errorf("apply packaging/kubernetes: %w", err)
-	}
-	if _, err := w.Cluster.Kubectl(ctx, "--namespace=lastgasp", "scale", "deployment", "--all", "--replicas=0"); err != nil {
-		return fmt.Errorf("make room for the listener: %w", err)
-	}
-	if _, err := w.Cluster.Kubectl(ctx, "wait", "--for=condition=Established", "crd/kernelpanics.lastgasp.dev", "--timeout=30s"); err != nil {
-		return fmt.Errorf("wait for the CRD: %w", err)
+	if err := Install(ctx, w.Cluster); err != nil {
+		return err
 	}
 	if err := w.cordon(ctx, Survivor, false); err != nil {
 		return err
 	}
-	kubeconfig, err := w.Cluster.ServiceAccountKubeconfig(ctx, "lastgasp", "listener")
+	dir, err := os.MkdirTemp("", "lastgasp-records-")
 	if err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp("", "lastgasp-listener-")
-	if err != nil {
-		return fmt.Errorf("make a folder for the listener: %w", err)
+		return fmt.Errorf("make a folder for what the listener hears: %w", err)
 	}
 	s.Cleanup(func() { os.RemoveAll(dir) })
-	config := fmt.Sprintf("listen: [%q]\ncluster: kubernetes\nkubeconfig: %s\nlimits: {nodes: 100}\n",
-		w.Endpoint(), kubeconfig)
-	file := filepath.Join(dir, "listener.yaml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return fmt.Errorf("write listener.yaml: %w", err)
-	}
-	w.ListenerLog = filepath.Join(dir, "listener.log")
-	s.Logf("starting lastgasp-listener as system:serviceaccount:lastgasp:listener")
-	w.Listener, err = lab.StartDaemon(s, "lastgasp-listener", w.ListenerLog,
-		w.Net.Listener.Command(ctx, filepath.Join(w.bin, "lastgasp-listener"), "run", "--config", file))
+	w.Records = filepath.Join(dir, "records.json")
+	w.Listener, w.ListenerLog, err = StartListener(ctx, s, ListenerSpec{
+		Binary: w.Program("lastgasp-listener"), NS: w.Net.Listener, Cluster: w.Cluster,
+		Listen: w.Endpoint(), Policy: "limits: {nodes: 100}\nship: {to: " + w.Records + "}",
+	})
 	return err
 }
 
@@ -143,12 +107,9 @@ type NodeSpec struct {
 // Node of the cluster.
 func (w *World) BootNode(ctx context.Context, s lab.Scope, spec NodeSpec) (*Node, error) {
 	n := &Node{Name: spec.Name, Namespace: spec.Name}
-	hollow, err := w.Cluster.HollowFiles(spec.Name)
+	files, err := w.Join(ctx, spec.Name)
 	if err != nil {
 		return nil, err
-	}
-	if _, err := w.Cluster.Kubectl(ctx, "create", "namespace", n.Namespace); err != nil {
-		return nil, fmt.Errorf("make namespace: %w", err)
 	}
 	subnet := lab.NodeAddr.Masked()
 	octets := subnet.Addr().As4()
@@ -160,14 +121,14 @@ func (w *World) BootNode(ctx context.Context, s lab.Scope, spec NodeSpec) (*Node
 		CrashModule: spec.CrashModule,
 		Sysctls:     map[string]string{"kernel.panic": fmt.Sprint(spec.Panic), "kernel.panic_on_oops": "1"},
 		Files: map[string]lab.GuestFile{
-			"/usr/bin/lastgasp-configurator": {Host: filepath.Join(w.bin, "lastgasp-configurator"), Mode: 0o755},
-			"/usr/bin/kubelet":               {Host: hollow.Binary, Mode: 0o755},
-			"/etc/kubernetes/kubelet.conf":   {Data: hollow.Kubeconfig, Mode: 0o600},
-			"/etc/kubernetes/manifests/static.yaml": {
-				Data: fmt.Appendf(nil, staticPod, n.Namespace), Mode: 0o644},
+			"/usr/bin/lastgasp-configurator": {Host: w.Program("lastgasp-configurator"), Mode: 0o755},
+			"/usr/bin/kubelet":               {Host: w.Cluster.HollowProgram(), Mode: 0o755},
 			"/etc/lastgasp/configurator.yaml": {
 				Data: fmt.Appendf(nil, "endpoint: {static: [%q]}\n", w.Endpoint()), Mode: 0o644},
 		},
+	}
+	for path, data := range files {
+		vm.Files[path] = lab.GuestFile{Data: data, Mode: 0o600}
 	}
 	s.Logf("booting %s: Debian's %s in a microVM", spec.Name, spec.Kernel.Release)
 	if n.VM, err = lab.BootVM(ctx, s, vm); err != nil {

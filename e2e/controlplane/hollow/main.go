@@ -101,6 +101,7 @@ func (n *node) run(ctx context.Context) error {
 
 	kubelet := kubemark.NewHollowKubelet(flags, config, client, heartbeat, &cadvisor{machine: n.machine},
 		runtime.ImageService, service, cm.NewStubContainerManager())
+	kubelet.KubeletDeps.VolumePlugins = newVolumes().instead(kubelet.KubeletDeps.VolumePlugins)
 	if kmsg, err := os.Open("/dev/kmsg"); err == nil {
 		// Without a recorder the kubelet makes a real one, so that it can tell of a reboot; a real one comes with an
 		// OOM watcher, which insists on /dev/kmsg.

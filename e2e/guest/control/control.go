@@ -31,6 +31,13 @@ type Config struct {
 	Sysctls   map[string]string // dots for slashes
 }
 
+// Cost is what the guest's program measure prints of another.
+type Cost struct {
+	Wall time.Duration // from start to end, or for how long it was watched
+	CPU  time.Duration // in that time
+	RSS  int64         // bytes, of one that stays
+}
+
 // Op names what a Request asks for.
 type Op string
 

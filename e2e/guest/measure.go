@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/lastgasp/lastgasp/e2e/guest/control"
+)
+
+// measure runs a program and prints what it cost as JSON. Given two durations before it, it leaves the program the first to
+// settle, measures over the second, and ends it.
+func measure(args []string) error {
+	if len(args) == 0 {
+		return errors.New("usage: measure [SETTLE WINDOW] PROGRAM [ARGUMENT…]")
+	}
+	var cost control.Cost
+	settle, err := time.ParseDuration(args[0])
+	if err == nil && len(args) > 2 {
+		var window time.Duration
+		if window, err = time.ParseDuration(args[1]); err != nil {
+			return err
+		}
+		cost, err = measureIdle(settle, window, exec.Command(args[2], args[3:]...))
+	} else {
+		cost, err = measureRun(exec.Command(args[0], args[1:]...))
+	}
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(cost)
+}
+
+// measureRun measures a program, with what it starts, from start to end.
+func measureRun(program *exec.Cmd) (control.Cost, error) {
+	var said bytes.Buffer
+	program.Stdout, program.Stderr = &said, &said
+	start := time.Now()
+	if err := program.Run(); err != nil {
+		return control.Cost{}, fmt.Errorf("%w: %s", err, said.String())
+	}
+	wall := time.Since(start)
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &u); err != nil {
+		return control.Cost{}, err
+	}
+	return control.Cost{Wall: wall, CPU: time.Duration(u.Utime.Nano() + u.Stime.Nano())}, nil
+}
+
+// measureIdle measures a program that stays.
+func measureIdle(settle, window time.Duration, program *exec.Cmd) (control.Cost, error) {
+	if err := program.Start(); err != nil {
+		return control.Cost{}, err
+	}
+	defer program.Wait()
+	defer program.Process.Kill()
+	time.Sleep(settle)
+	before, err := cpuOf(program.Process.Pid)
+	if err != nil {
+		return control.Cost{}, err
+	}
+	time.Sleep(window)
+	after, err := cpuOf(program.Process.Pid)
+	if err != nil {
+		return control.Cost{}, err
+	}
+	rss, err := rssOf(program.Process.Pid)
+	return control.Cost{Wall: window, CPU: after - before, RSS: rss}, err
+}
+
+// cpuOf is the CPU time a process has used, from fields 1 of its threads' schedstat, which counts nanoseconds; stat
+// counts ticks (Documentation/scheduler/sched-stats.rst).
+func cpuOf(pid int) (time.Duration, error) {
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return 0, err
+	}
+	var sum time.Duration
+	for _, t := range threads {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", pid, t.Name()))
+		if err != nil {
+			return 0, err
+		}
+		first, _, _ := strings.Cut(string(stat), " ")
+		ns, err := strconv.ParseInt(first, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += time.Duration(ns)
+	}
+	return sum, nil
+}
+
+// rssOf is how many bytes of a process are in memory.
+func rssOf(pid int) (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		var kib int64
+		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
+			return kib << 10, nil
+		}
+	}
+	return 0, errors.New("no VmRSS in its status")
+}

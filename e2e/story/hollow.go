@@ -1,0 +1,81 @@
+package story
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net/netip"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
+
+	"github.com/lastgasp/lastgasp/e2e/lab"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// Hollow is a node of a Fleet: a kubelet at an address of its own, and what its kernel would be armed with.
+type Hollow struct {
+	Name string
+	Addr netip.Addr
+	// Identity is that of its present boot.
+	Identity netconsole.Identity
+
+	fleet   *Fleet
+	kubelet *lab.HollowNode
+	voice   *Voice
+	said    int // canaries of all boots
+}
+
+// Start starts the kubelet and waits until pods may come.
+func (h *Hollow) Start(ctx context.Context) (err error) {
+	h.kubelet, err = h.fleet.Cluster.StartHollowNode(ctx, h.fleet.scope, lab.HollowSpec{
+		NS: h.fleet.Net.Node, Name: h.Name, IP: h.Addr, BootID: h.Identity.Boot, MachineID: h.Name,
+		ProviderID: "aws:///lab-1a/" + h.Identity.Instance,
+	})
+	return err
+}
+
+// Arm proves by a canary that the listener hears the node, and waits until its boot is pinned.
+func (h *Hollow) Arm(ctx context.Context) error {
+	h.said++
+	if err := h.voice.Prove(ctx, Canary(h.Identity, 100+h.said)); err != nil {
+		return err
+	}
+	return await(ctx, "the pin of "+h.Name, func(ctx context.Context) error {
+		n, err := h.fleet.Cluster.Client().CoreV1().Nodes().Get(ctx, h.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if pin := n.Annotations[pinKey]; pin != h.Pin() {
+			return fmt.Errorf("it reads %q", pin)
+		}
+		return nil
+	})
+}
+
+// Pin is the annotation by which the listener recognises the gasp of this boot.
+func (h *Hollow) Pin() string { return h.Identity.Boot + ":" + h.Identity.Gasp.Sum() }
+
+// Panic says what the kernel would say last.
+func (h *Hollow) Panic() error { return h.voice.Say(Panic(h.Identity)...) }
+
+// Say sends datagrams from where the kernel sends its own.
+func (h *Hollow) Say(datagrams ...[]byte) error { return h.voice.Say(datagrams...) }
+
+// Kill ends the kubelet as a dying kernel does: nothing is told to anybody.
+func (h *Hollow) Kill() { h.kubelet.Kill() }
+
+// Reboot starts the dead node again, as another boot with another secret. It is not armed.
+func (h *Hollow) Reboot(ctx context.Context) error {
+	h.Identity = newBoot(h.Identity.Instance)
+	return h.Start(ctx)
+}
+
+// newBoot is what the configurator of an instance that has just started arms it with.
+func newBoot(instance string) netconsole.Identity {
+	return netconsole.Identity{
+		Instance: instance,
+		Boot:     string(uuid.NewUUID()),
+		Gasp:     netconsole.Gasp(base64.RawURLEncoding.EncodeToString(random(16))),
+	}
+}

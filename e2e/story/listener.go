@@ -1,0 +1,84 @@
+package story
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/lastgasp/lastgasp/e2e/lab"
+)
+
+// Build compiles our own two programs as they are in this checkout. The folder with them goes when s ends.
+func Build(ctx context.Context, s lab.Scope) (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "lastgasp-bin-"); err != nil {
+		return "", fmt.Errorf("make a folder for the binaries: %w", err)
+	}
+	s.Cleanup(func() { os.RemoveAll(dir) })
+	s.Logf("building lastgasp-configurator and lastgasp-listener")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w -X main.version=lab", "-o", dir,
+		"github.com/lastgasp/lastgasp/cmd/...")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build lastgasp: %w\n%s", err, out)
+	}
+	return dir, nil
+}
+
+// Install applies what we ship for Kubernetes, but for the pods of its Deployment: they would need a container runtime.
+func Install(ctx context.Context, c *lab.Cluster) error {
+	root, err := lab.CheckoutRoot()
+	if err != nil {
+		return err
+	}
+	if _, err := c.Kubectl(ctx, "apply", "--kustomize", filepath.Join(root, "packaging/kubernetes")); err != nil {
+		return fmt.Errorf("apply packaging/kubernetes: %w", err)
+	}
+	if _, err := c.Kubectl(ctx, "--namespace=lastgasp", "scale", "deployment", "--all", "--replicas=0"); err != nil {
+		return fmt.Errorf("make room for the listener: %w", err)
+	}
+	if _, err := c.Kubectl(ctx, "wait", "--for=condition=Established", "crd/kernelpanics.lastgasp.dev", "--timeout=30s"); err != nil {
+		return fmt.Errorf("wait for the CRD: %w", err)
+	}
+	return nil
+}
+
+// ListenerSpec says which listener runs where.
+type ListenerSpec struct {
+	Binary  string // path of lastgasp-listener
+	NS      *lab.NS
+	Cluster *lab.Cluster // where Install was done
+	Listen  string       // host:port of its socket
+	// Kubeconfig is for another way to the API server than straight; empty means straight.
+	Kubeconfig string
+	// Policy is YAML: what of listener.yaml is not about addresses and the cluster.
+	Policy string
+	// Args are flags beside --config.
+	Args []string
+}
+
+// StartListener runs the listener under the rights that Install gave it: the process stands in for its pod, nothing else
+// is different. It is killed when s ends, and its log goes with it.
+func StartListener(ctx context.Context, s lab.Scope, spec ListenerSpec) (d *lab.Daemon, log string, err error) {
+	kubeconfig := spec.Kubeconfig
+	if kubeconfig == "" {
+		if kubeconfig, err = spec.Cluster.ServiceAccountKubeconfig(ctx, "lastgasp", "listener"); err != nil {
+			return nil, "", err
+		}
+	}
+	dir, err := os.MkdirTemp("", "lastgasp-listener-")
+	if err != nil {
+		return nil, "", fmt.Errorf("make a folder for the listener: %w", err)
+	}
+	s.Cleanup(func() { os.RemoveAll(dir) })
+	config := fmt.Sprintf("listen: [%q]\ncluster: kubernetes\nkubeconfig: %s\n%s\n", spec.Listen, kubeconfig, spec.Policy)
+	file := filepath.Join(dir, "listener.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return nil, "", fmt.Errorf("write listener.yaml: %w", err)
+	}
+	s.Logf("starting lastgasp-listener as system:serviceaccount:lastgasp:listener")
+	log = filepath.Join(dir, "listener.log")
+	d, err = lab.StartDaemon(s, "lastgasp-listener", log, spec.NS.Command(ctx, spec.Binary, append([]string{"run", "--config", file}, spec.Args...)...))
+	return d, log, err
+}

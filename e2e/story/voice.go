@@ -1,0 +1,118 @@
+package story
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/lastgasp/lastgasp/e2e/lab"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// release is the kernel that voices speak of.
+const release = "6.12.117+deb13-cloud-amd64"
+
+// Voice is a socket from which datagrams go to the listener: a kernel's netconsole, or somebody who shares its address.
+type Voice struct {
+	conn *net.UDPConn
+	to   netip.AddrPort
+}
+
+// Voice opens one at an address of a namespace. It closes when the fleet's scope ends.
+func (f *Fleet) Voice(ns *lab.NS, from netip.Addr) (*Voice, error) {
+	conn, err := lab.Listen(ns, netip.AddrPortFrom(from, 0))
+	if err != nil {
+		return nil, err
+	}
+	f.scope.Cleanup(func() { conn.Close() })
+	return &Voice{conn: conn, to: f.Endpoint()}, nil
+}
+
+// Say sends datagrams.
+func (v *Voice) Say(datagrams ...[]byte) error {
+	for _, d := range datagrams {
+		if _, err := v.conn.WriteToUDPAddrPort(d, v.to); err != nil {
+			return fmt.Errorf("send to the listener: %w", err)
+		}
+	}
+	return nil
+}
+
+// Prove sends a canary until the listener has acknowledged it.
+func (v *Voice) Prove(ctx context.Context, canary []byte) error {
+	ack := make([]byte, 1500)
+	return await(ctx, "the listener's acknowledgement", func(context.Context) error {
+		if err := v.Say(canary); err != nil {
+			return err
+		}
+		if err := v.conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+			return err
+		}
+		n, _, err := v.conn.ReadFromUDPAddrPort(ack)
+		if err != nil {
+			return err
+		}
+		if _, ok := netconsole.ParseAck(string(ack[:n])); !ok {
+			return errors.New("what came is no acknowledgement")
+		}
+		return nil
+	})
+}
+
+// Facilities and levels of what is said here, as records carry them.
+const (
+	kernelEmerg = 0
+	kernelInfo  = 6
+	userWarning = 12 // whatever is written through /dev/kmsg
+)
+
+// Panic is what a kernel says last, in netconsole's extended format, with the userdata of id; empty keys are left out.
+func Panic(id netconsole.Identity) [][]byte {
+	return [][]byte{
+		extended(kernelInfo, 600, "sysrq: Trigger a crash", id),
+		extended(kernelEmerg, 601, "Kernel panic - not syncing: sysrq triggered crash", id),
+		extended(kernelEmerg, 602, "CPU: 1 UID: 0 PID: 4711 Comm: bash Not tainted "+release+" #1", id),
+		extended(kernelEmerg, 603, "---[ end Kernel panic - not syncing: sysrq triggered crash ]---", id),
+	}
+}
+
+// BasicPanic is the same in the format that anybody can write.
+func BasicPanic() [][]byte {
+	return [][]byte{[]byte("Kernel panic - not syncing: sysrq triggered crash\n")}
+}
+
+// Canary is what the configurator of id's boot says to be heard. Seq is the record's number.
+func Canary(id netconsole.Identity, seq int) []byte {
+	line := netconsole.Canary{
+		Nonce: hex.EncodeToString(random(16)), Instance: id.Instance, Boot: id.Boot,
+		Facts: netconsole.Facts{Kernel: release, Panic: 10, PanicOnOops: true, ConsoleLevel: 7, Version: "lab"},
+	}.Line()
+	return extended(userWarning, seq, line, id)
+}
+
+func extended(prefix, seq int, text string, id netconsole.Identity) []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s,%d,%d,%d,-;%s\n", release, prefix, seq, 1000*seq, text)
+	for _, field := range []netconsole.Field{
+		{Key: netconsole.KeyInstance, Value: id.Instance},
+		{Key: netconsole.KeyBoot, Value: id.Boot},
+		{Key: netconsole.KeyGasp, Value: string(id.Gasp)},
+	} {
+		if field.Value != "" {
+			fmt.Fprintf(&b, " %s=%s\n", field.Key, field.Value)
+		}
+	}
+	return []byte(b.String())
+}
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b) // never fails
+	return b
+}
