@@ -10,7 +10,7 @@ export CGO_ENABLED ?= 0
 
 FUZZTIME   ?= 20000x
 
-.PHONY: build check format vet staticcheck pure fuzz live e2e test demo clean
+.PHONY: build check format vet staticcheck pure fuzz live e2e test demo bench clean
 
 build: ## both binaries into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -42,13 +42,16 @@ live: ## tests against this machine's kernel, in network namespaces of their own
 	.ci/no-skips $(GO) test -count=1 -tags live -run '^TestLive' -v ./configurator/nexthop
 
 e2e: ## tests in the lab: microVMs that crash, a real control plane (root)
-	.ci/no-skips $(GO) test -count=1 -tags e2e -timeout 40m -p 1 -v ./e2e/...
+	.ci/no-skips $(GO) test -count=1 -tags e2e -timeout 80m -p 1 -v ./e2e/...
 
 test: check fuzz live e2e ## every test there is
 
 demo: ## a real kernel panics, and Kubernetes knows why
 	@echo "compiling the lab, a minute the first time"
 	@$(GO) run ./e2e/demo
+
+bench: ## every figure beside its reference, also into bench.json; wants a quiet machine (root)
+	@$(GO) run ./e2e/bench
 
 clean:
 	rm -rf bin dist

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// build compiles one of our programs, by the name of its folder in cmd, as it is in this checkout and as it is shipped.
+func build(ctx context.Context, s *scope, program string) (path string, err error) {
+	dir, err := tempDir(s)
+	if err != nil {
+		return "", err
+	}
+	s.Logf("building %s", program)
+	path = filepath.Join(dir, program)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "github.com/lastgasp/lastgasp/cmd/"+program)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w\n%s", program, err, out)
+	}
+	return path, nil
+}
+
+// tempDir is a folder that is gone when s ends.
+func tempDir(s *scope) (string, error) {
+	dir, err := os.MkdirTemp("", "lastgasp-bench-")
+	if err != nil {
+		return "", fmt.Errorf("make a folder: %w", err)
+	}
+	s.Cleanup(func() { os.RemoveAll(dir) })
+	return dir, nil
+}

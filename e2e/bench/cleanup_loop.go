@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/lastgasp/lastgasp/e2e/crowd"
+)
+
+// loopName is what the loop is called in a row.
+func (d *deaths) loopName() string { return fmt.Sprintf("plain loop, %d in flight", d.inFlight) }
+
+// chooseInFlight finds out at which concurrency the loop is fastest, by patches that leave the pods of c as they are.
+func (d *deaths) chooseInFlight(ctx context.Context, c crowd.Crowd) error {
+	pods, err := d.podsOf(ctx, c)
+	if err != nil {
+		return err
+	}
+	best := time.Duration(math.MaxInt64)
+	for inFlight := 8; inFlight <= 128; inFlight *= 2 {
+		start := time.Now()
+		if err := d.write(ctx, pods, inFlight, corev1.PodRunning); err != nil {
+			return err
+		}
+		if took := time.Since(start); took < best {
+			best, d.inFlight = took, inFlight
+		}
+	}
+	return nil
+}
+
+// loop fails all pods of c by writes alone: the pods are listed before, and nobody decides anything. It is over when the
+// last of them was seen Failed.
+func (d *deaths) loop(ctx context.Context, c crowd.Crowd) (time.Duration, error) {
+	pods, err := d.podsOf(ctx, c)
+	if err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	if err := d.write(ctx, pods, d.inFlight, corev1.PodFailed); err != nil {
+		return 0, err
+	}
+	last, err := d.watch.Failed(ctx, c)
+	d.Silence(c)
+	return last.Sub(start), err
+}
+
+func (d *deaths) podsOf(ctx context.Context, c crowd.Crowd) (pods []corev1.Pod, err error) {
+	for _, node := range c.Names() {
+		list, err := d.Admin.CoreV1().Pods(metav1.NamespaceDefault).List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
+		if err != nil {
+			return nil, fmt.Errorf("list pods: %w", err)
+		}
+		pods = append(pods, list.Items...)
+	}
+	if len(pods) != c.Size() {
+		return nil, fmt.Errorf("list pods: there are %d, want %d", len(pods), c.Size())
+	}
+	return pods, nil
+}
+
+// write patches the status of every pod as the listener does, under its account, and leaves them in pods as they are then.
+func (d *deaths) write(ctx context.Context, pods []corev1.Pod, inFlight int, phase corev1.PodPhase) error {
+	g, ctx := errgroup.WithContext(ctx)
+	todo := make(chan *corev1.Pod)
+	for range inFlight {
+		g.Go(func() error {
+			for p := range todo {
+				patch, err := statusPatch(p, phase)
+				if err != nil {
+					return err
+				}
+				out, err := d.Listener.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.StrategicMergePatchType, patch,
+					metav1.PatchOptions{FieldManager: "bench"}, "status")
+				if err != nil {
+					return fmt.Errorf("patch pod: %w", err)
+				}
+				*p = *out
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		defer close(todo)
+		for i := range pods {
+			select {
+			case todo <- &pods[i]:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// statusPatch is as large as the listener's patch of a dead node's pod.
+func statusPatch(p *corev1.Pod, phase corev1.PodPhase) ([]byte, error) {
+	const reason = "Kernel panic - not syncing: sysrq triggered crash"
+	message := reason + " on node " + p.Spec.NodeName + ", kernel 6.12.117+deb13-cloud-amd64; see kernelpanic " + p.Spec.NodeName + "-0123456789ab"
+	now := metav1.Now()
+	condition := func(kind string, status corev1.ConditionStatus, message string) map[string]any {
+		c := map[string]any{"type": kind, "status": status, "reason": "KernelPanic", "lastTransitionTime": now}
+		if message != "" {
+			c["message"] = message
+		}
+		return c
+	}
+	return json.Marshal(map[string]any{
+		"metadata": map[string]any{
+			"uid": p.UID, "resourceVersion": p.ResourceVersion,
+			"annotations": map[string]string{
+				"lastgasp.dev/termination-reason": reason, "lastgasp.dev/termination-code": "KernelPanic",
+				"lastgasp.dev/termination-by": "bench", "lastgasp.dev/record": p.Spec.NodeName + "-0123456789ab",
+			},
+		},
+		"status": map[string]any{
+			"phase": phase, "reason": "KernelPanic", "message": message,
+			"conditions": []any{
+				condition("DisruptionTarget", corev1.ConditionTrue, message), condition("lastgasp.dev/KernelPanic", corev1.ConditionTrue, message),
+				condition("Ready", corev1.ConditionFalse, ""), condition("ContainersReady", corev1.ConditionFalse, ""),
+			},
+		},
+	})
+}

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/lastgasp/lastgasp/e2e/guest/control"
+	"github.com/lastgasp/lastgasp/e2e/lab"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+const (
+	configuratorPath = "/usr/bin/lastgasp-configurator"
+	debianSetup      = "Debian's netconsole-setup"
+	rounds           = 5 // of each program, in turns; the median counts
+)
+
+// configurator measures what the configurator costs a node: in one guest beside Debian's netconsole-setup, which arms a
+// target too but neither proves it nor watches it, and as a file.
+func configurator(ctx context.Context, report func(Row)) error {
+	s := new(scope)
+	defer s.close()
+	if err := configuratorSize(ctx, s, report); err != nil {
+		return err
+	}
+	n, err := bootNode(ctx, s)
+	if err != nil {
+		return err
+	}
+	if err := n.compareSetup(ctx, report); err != nil {
+		return err
+	}
+	return n.watchIdle(ctx, report)
+}
+
+// configuratorSize reports the binaries as they are packaged.
+func configuratorSize(ctx context.Context, s *scope, report func(Row)) error {
+	dir, err := tempDir(s)
+	if err != nil {
+		return err
+	}
+	for _, arch := range []string{"amd64", "arm64"} {
+		file := filepath.Join(dir, arch)
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", file, "github.com/lastgasp/lastgasp/cmd/lastgasp-configurator")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build for %s: %w\n%s", arch, err, out)
+		}
+		info, err := os.Stat(file)
+		if err != nil {
+			return err
+		}
+		mib := float64(info.Size()) / (1 << 20)
+		report(Row{Name: "binary, stripped", On: arch, Value: mib, Unit: "MiB"}.aim("≤ 12 MiB", mib <= 12))
+	}
+	return nil
+}
+
+// benchNode is a guest with both programs on it.
+type benchNode struct {
+	vm       *lab.VM
+	kernel   string
+	listener netip.AddrPort
+}
+
+func bootNode(ctx context.Context, s *scope) (*benchNode, error) {
+	binary, err := build(ctx, s, "lastgasp-configurator")
+	if err != nil {
+		return nil, err
+	}
+	files, err := debianSetupFiles(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	kernel, err := lab.FetchKernel(ctx, s, "6.12")
+	if err != nil {
+		return nil, err
+	}
+	network, err := lab.NewNet(s)
+	if err != nil {
+		return nil, err
+	}
+	n := &benchNode{kernel: kernel.Release, listener: netip.AddrPortFrom(lab.ListenerAddr.Addr(), 6666)}
+	if err := answerCanaries(s, network.Listener, n.listener); err != nil {
+		return nil, err
+	}
+	files[configuratorPath] = lab.GuestFile{Host: binary, Mode: 0o755}
+	files["/etc/lastgasp/configurator.yaml"] = lab.GuestFile{Data: fmt.Appendf(nil, "endpoint: {static: [%q]}\n", n.listener)}
+	n.vm, err = lab.BootVM(ctx, s, lab.VMSpec{Kernel: kernel, Net: network, Files: files, MemoryMiB: 1024})
+	if err != nil {
+		return nil, err
+	}
+	if r, err := n.vm.Run(ctx, "modprobe", "netconsole"); err != nil || r.Exit != 0 {
+		return nil, fmt.Errorf("load netconsole: %v%s", err, r.Stderr)
+	}
+	return n, nil
+}
+
+// answerCanaries is a listener that acknowledges canaries and does nothing else.
+func answerCanaries(s *scope, ns *lab.NS, addr netip.AddrPort) error {
+	conn, err := lab.Listen(ns, addr)
+	if err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		acknowledge(conn)
+	}()
+	s.Cleanup(func() {
+		conn.Close()
+		<-done
+	})
+	return nil
+}
+
+func acknowledge(conn *net.UDPConn) {
+	var stream netconsole.Stream
+	buf := make([]byte, 2048)
+	for {
+		size, from, err := conn.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return // closed
+		}
+		stream.Push(time.Now(), buf[:size], func(r *netconsole.Record) {
+			if canary, ok := netconsole.ParseCanary(string(r.Text)); ok {
+				conn.WriteToUDPAddrPort([]byte(netconsole.Ack{Nonce: canary.Nonce, Seq: r.Seq}.Line()), from)
+			}
+		})
+	}
+}
+
+// compareSetup arms the same target with both programs in turns, first where there is none, then where it is armed already.
+func (n *benchNode) compareSetup(ctx context.Context, report func(Row)) error {
+	programs := [2][]string{
+		{configuratorPath, "apply"},
+		{"/usr/bin/bash", "/usr/sbin/netconsole-setup", fmt.Sprintf("+%d@%s", n.listener.Port(), n.listener.Addr())},
+	}
+	for _, c := range []struct {
+		on    string
+		again bool
+	}{{"nothing armed before", false}, {"all armed before", true}} {
+		var wall, cpu [2][]float64 // ms
+		for range rounds {
+			for i, argv := range programs {
+				if err := n.disarm(ctx); err != nil {
+					return err
+				}
+				cost, err := n.measure(ctx, argv...)
+				if err == nil && c.again {
+					cost, err = n.measure(ctx, argv...)
+				}
+				if err != nil {
+					return err
+				}
+				wall[i], cpu[i] = append(wall[i], milliseconds(cost.Wall)), append(cpu[i], milliseconds(cost.CPU))
+			}
+		}
+		for _, m := range []struct {
+			name  string
+			costs [2][]float64
+		}{{"apply, wall time", wall}, {"apply, CPU time", cpu}} {
+			ours, theirs := quantile(m.costs[0], 0.5), quantile(m.costs[1], 0.5)
+			report(Row{Name: m.name, On: fmt.Sprintf("%s, %s", n.kernel, c.on), Value: ours, Unit: "ms"}.
+				against(debianSetup, theirs).aim("≤ 0.1 ×", ours <= theirs/10))
+		}
+	}
+	return n.disarm(ctx)
+}
+
+// disarm takes away what either program has armed.
+func (n *benchNode) disarm(ctx context.Context) error {
+	if r, err := n.vm.Run(ctx, configuratorPath, "disarm"); err != nil || r.Exit != 0 {
+		return fmt.Errorf("disarm: %v%s", err, r.Stderr)
+	}
+	target := "/sys/kernel/config/netconsole/" + n.listener.Addr().String()
+	if _, err := n.vm.ReadFile(ctx, target+"/enabled"); err != nil {
+		return nil // there is none
+	}
+	return n.vm.Remove(ctx, target)
+}
+
+// watchIdle reports what watch costs while nothing happens.
+func (n *benchNode) watchIdle(ctx context.Context, report func(Row)) error {
+	const window = 30 * time.Second
+	cost, err := n.measure(ctx, "10s", window.String(), configuratorPath, "watch")
+	if err != nil {
+		return err
+	}
+	mib := float64(cost.RSS) / (1 << 20)
+	report(Row{Name: "watch, resident memory", On: n.kernel, Value: mib, Unit: "MiB"}.aim("≤ 15 MiB", mib <= 15))
+	percent := 100 * cost.CPU.Seconds() / cost.Wall.Seconds()
+	// Of an emulated CPU, where what watch does, a system call after the other, takes twenty times as long or more.
+	report(Row{Name: "watch, CPU while idle", On: fmt.Sprintf("%s, emulated, %s", n.kernel, window), Value: percent, Unit: "%"}.
+		aim("none", percent < 0.1))
+	return nil
+}
+
+// measure runs the guest's program of this name.
+func (n *benchNode) measure(ctx context.Context, args ...string) (control.Cost, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	var cost control.Cost
+	r, err := n.vm.RunProgram(ctx, lab.Program{
+		Argv: append([]string{"/sbin/measure"}, args...),
+		Env:  []string{"PATH=/usr/sbin:/usr/bin"}, // Debian's programs, not the guest's own of the same names
+	})
+	if err == nil && r.Exit != 0 {
+		err = fmt.Errorf("exit code %d: %s", r.Exit, r.Stderr)
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(r.Stdout), &cost)
+	}
+	if err != nil {
+		return cost, fmt.Errorf("measure %q: %w", args, err)
+	}
+	return cost, nil
+}
