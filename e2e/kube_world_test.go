@@ -26,10 +26,14 @@ import (
 // kubeWorld is a control plane with packaging/kubernetes applied.
 type kubeWorld struct {
 	lab     *lab.Cluster
+	net     *lab.Net
+	ns      *lab.NS // of the control plane
 	admin   kubernetes.Interface
 	account *rest.Config          // of system:serviceaccount:lastgasp:listener
 	raw     *kubernetes.Clientset // the same, for what our own client would never send
 	cluster *kube.Cluster
+
+	replicas int // processes started, whose addresses must differ
 }
 
 func newKubeWorld(t *testing.T) *kubeWorld {
@@ -37,11 +41,11 @@ func newKubeWorld(t *testing.T) *kubeWorld {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := lab.StartCluster(t.Context(), t, lab.ClusterSpec{NS: net.Listener, Addr: lab.APIServerAddr.Addr()})
+	c, err := lab.StartCluster(t.Context(), t, lab.ClusterSpec{NS: net.Listener, Addr: lab.APIServerAddr.Addr(), Audit: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &kubeWorld{lab: c, admin: c.Client()}
+	w := &kubeWorld{lab: c, net: net, ns: net.Listener, admin: c.Client()}
 	w.kubectl(t, "apply", "-k", "../packaging/kubernetes")
 	w.kubectl(t, "wait", "--for=condition=Established", "--timeout=30s", "crd/kernelpanics.lastgasp.dev")
 

@@ -1,0 +1,130 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lastgasp/lastgasp/e2e/lab"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// ear is a listener as small as can be: it acknowledges canaries and remembers what it heard.
+type ear struct {
+	conn *net.UDPConn
+
+	mu     sync.Mutex
+	deaf   bool // to canaries
+	canary netconsole.Canary
+	record netconsole.Record
+	heard  []string // text of every record since the last forget
+	size   int      // of their datagrams, in bytes
+}
+
+// newEar listens in the listener subnet until t ends.
+func newEar(t *testing.T, n *lab.Net, at netip.Addr) *ear {
+	t.Helper()
+	conn, err := lab.Listen(n.Listener, netip.AddrPortFrom(at, 6666))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &ear{conn: conn}
+	var hearing sync.WaitGroup
+	hearing.Go(e.hear)
+	t.Cleanup(func() {
+		e.conn.Close()
+		hearing.Wait()
+	})
+	return e
+}
+
+func (e *ear) String() string { return e.conn.LocalAddr().String() }
+
+func (e *ear) hear() {
+	streams := make(map[netip.AddrPort]*netconsole.Stream)
+	buf := make([]byte, 2048)
+	for {
+		n, from, err := e.conn.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return
+		}
+		if streams[from] == nil {
+			streams[from] = new(netconsole.Stream)
+		}
+		e.mu.Lock()
+		e.size += n
+		streams[from].Push(time.Now(), buf[:n], func(r *netconsole.Record) { e.take(r, from) })
+		e.mu.Unlock()
+	}
+}
+
+// take remembers one record and acknowledges it if it is a canary. e.mu is held.
+func (e *ear) take(r *netconsole.Record, from netip.AddrPort) {
+	e.heard = append(e.heard, string(r.Text))
+	canary, ok := netconsole.ParseCanary(string(r.Text))
+	if !ok || e.deaf {
+		return
+	}
+	e.canary, e.record = canary, *r
+	e.record.Fields = slices.Clone(r.Fields)
+	e.conn.WriteToUDPAddrPort([]byte(netconsole.Ack{Nonce: canary.Nonce, Seq: r.Seq}.Line()), from)
+}
+
+func (e *ear) setDeaf(deaf bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.deaf = deaf
+}
+
+// forget begins a new memory.
+func (e *ear) forget() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.heard, e.size = nil, 0
+}
+
+// recall returns the text of every record since the last forget, and how many bytes they were.
+func (e *ear) recall() (records []string, size int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.heard), e.size
+}
+
+// count is how many records were heard since the last forget.
+func (e *ear) count() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.heard)
+}
+
+// settle is recall once nothing has arrived for two seconds, which is long for a machine that has nothing more to say.
+func (e *ear) settle(t *testing.T) (records []string, size int) {
+	t.Helper()
+	again := time.NewTicker(2 * time.Second)
+	defer again.Stop()
+	for range 60 {
+		<-again.C
+		before := size
+		if records, size = e.recall(); size == before {
+			return records, size
+		}
+	}
+	t.Fatal("records never stop arriving")
+	return nil, 0
+}
+
+// last is the last canary that was acknowledged.
+func (e *ear) last(t *testing.T) (netconsole.Canary, netconsole.Record) {
+	t.Helper()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.canary.Nonce == "" {
+		t.Fatal("no canary has arrived")
+	}
+	return e.canary, e.record
+}

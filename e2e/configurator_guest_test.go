@@ -1,0 +1,174 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/e2e/lab"
+)
+
+// guest is a machine with our configurator on it.
+type guest struct {
+	vm     *lab.VM
+	net    *lab.Net
+	kernel *lab.Kernel
+}
+
+// newGuest boots it; spec says what is special about it.
+func newGuest(t *testing.T, kernel string, spec lab.VMSpec) *guest {
+	t.Helper()
+	k, err := lab.FetchKernel(t.Context(), t, kernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := lab.NewNet(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := filepath.Join(t.TempDir(), "lastgasp-configurator")
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin,
+		"github.com/lastgasp/lastgasp/cmd/lastgasp-configurator")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	spec.Kernel, spec.Net = k, n
+	spec.Files = map[string]lab.GuestFile{
+		"/usr/bin/lastgasp-configurator":  {Host: bin, Mode: 0o755},
+		"/etc/lastgasp/configurator.yaml": {Data: []byte("# nothing yet\n")},
+		// What the test writes later needs a folder to be there.
+		"/etc/lastgasp/configurator.d/00-empty.yaml": {Data: []byte("# nothing\n")},
+	}
+	vm, err := lab.BootVM(t.Context(), t, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &guest{vm: vm, net: n, kernel: k}
+}
+
+// run runs the configurator, which must end with an exit code.
+func (g *guest) run(t *testing.T, exit int, args ...string) lab.Result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	r, err := g.vm.Run(ctx, append([]string{"/usr/bin/lastgasp-configurator"}, args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Exit != exit {
+		t.Fatalf("%q ended with %d instead of %d:\n%s%s", args, r.Exit, exit, r.Stdout, r.Stderr)
+	}
+	return r
+}
+
+func (g *guest) write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := g.vm.WriteFile(t.Context(), name, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (g *guest) read(t *testing.T, name string) string {
+	t.Helper()
+	data, err := g.vm.ReadFile(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// guestStatus is what tests want to know of `status -o json`.
+type guestStatus struct {
+	Verdict string
+	Targets []struct {
+		Name, Device, RemoteMAC string
+		Enabled                 bool
+	}
+	ChangedSettings []struct{ File, Was, Set string }
+}
+
+func (g *guest) status(t *testing.T) guestStatus {
+	t.Helper()
+	r, err := g.vm.Run(t.Context(), "/usr/bin/lastgasp-configurator", "status", "-o", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s guestStatus
+	if err := json.Unmarshal([]byte(r.Stdout), &s); err != nil {
+		t.Fatalf("%v in %s%s", err, r.Stdout, r.Stderr)
+	}
+	return s
+}
+
+// targets are the names of our targets that are enabled, as status tells them.
+func (g *guest) targets(t *testing.T) []string {
+	t.Helper()
+	var names []string
+	for _, ts := range g.status(t).Targets {
+		if ts.Enabled {
+			names = append(names, ts.Name)
+		}
+	}
+	return names
+}
+
+// startWatch starts `watch`. The function it returns is to be deferred: after a failure it shows what watch said.
+func (g *guest) startWatch(t *testing.T) (explain func()) {
+	t.Helper()
+	if err := g.vm.Start(t.Context(), "/usr/bin/lastgasp-configurator", "watch"); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if t.Failed() {
+			t.Logf("watch said:\n%s", g.read(t, lab.LogPath("lastgasp-configurator")))
+		}
+	}
+}
+
+func (g *guest) wantTargets(t *testing.T, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, g.targets(t)); diff != "" {
+		t.Errorf("targets (-want +got):\n%s", diff)
+	}
+}
+
+// awaitTargets waits until exactly the targets named are armed.
+func (g *guest) awaitTargets(t *testing.T, want ...string) {
+	t.Helper()
+	eventually(t, "targets", func() error {
+		if got := g.targets(t); !slices.Equal(got, want) {
+			return fmt.Errorf("targets are %v, want %v", got, want)
+		}
+		return nil
+	})
+}
+
+// hideModule takes netconsole's module away until restore is called.
+func (g *guest) hideModule(t *testing.T) (restore func()) {
+	t.Helper()
+	index := "/lib/modules/" + g.kernel.Release + "/modules.dep"
+	dep := g.read(t, index)
+	var rest []string
+	for _, line := range strings.Split(dep, "\n") {
+		if !strings.Contains(strings.SplitN(line, ":", 2)[0], "netconsole") {
+			rest = append(rest, line)
+		}
+	}
+	if len(rest) == len(strings.Split(dep, "\n")) {
+		t.Fatalf("no netconsole in %s:\n%s", index, dep)
+	}
+	g.write(t, index, strings.Join(rest, "\n")+"\n")
+	return func() { g.write(t, index, dep+"\n") }
+}

@@ -1,0 +1,369 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lastgasp/lastgasp/e2e/lab"
+	"github.com/lastgasp/lastgasp/e2e/story"
+	"github.com/lastgasp/lastgasp/listener/cleanup"
+)
+
+// TestKubeStory is what packaging/kubernetes/README.md promises to users and operators.
+func TestKubeStory(t *testing.T) {
+	w := newReplicaWorld(t)
+	bin, err := story.Build(t.Context(), t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("each kind of workload", func(t *testing.T) { w.checkWorkloads(t, bin) })
+	for i, verb := range []cleanup.NodeVerb{cleanup.NodeAwait, cleanup.NodeAnnotate} {
+		t.Run("node "+string(verb)+", and the listener is restarted", func(t *testing.T) { w.checkReturn(t, bin, verb, 10+i) })
+	}
+	t.Run("held, and released by a human", func(t *testing.T) { w.checkHeld(t, bin) })
+	t.Run("the listener is asked to end in the middle", func(t *testing.T) { w.checkDrain(t, bin) })
+	t.Run("a dry run", func(t *testing.T) { w.checkDryRun(t, bin) })
+}
+
+// kinds are workloads of every kind that takes a node's death differently.
+const kinds = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {automountServiceAccountToken: false, containers: [{name: main, image: none}]}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  serviceName: db
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec: {automountServiceAccountToken: false, containers: [{name: main, image: none}]}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent}
+spec:
+  selector: {matchLabels: {app: agent}}
+  template:
+    metadata: {labels: {app: agent}}
+    spec: {automountServiceAccountToken: false, containers: [{name: main, image: none}]}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: policy}
+spec:
+  backoffLimit: 0
+  podFailurePolicy:
+    rules:
+    - action: Ignore
+      onPodConditions: [{type: DisruptionTarget, status: "True"}]
+  template:
+    metadata: {labels: {app: policy}}
+    spec: {restartPolicy: Never, automountServiceAccountToken: false, containers: [{name: main, image: none}]}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: plain}
+spec:
+  backoffLimit: 1
+  template:
+    metadata: {labels: {app: plain}}
+    spec: {restartPolicy: Never, automountServiceAccountToken: false, containers: [{name: main, image: none}]}
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: nightly}
+spec:
+  schedule: "0 0 1 1 *"
+  jobTemplate:
+    spec:
+      backoffLimit: 1
+      template:
+        metadata: {labels: {app: nightly}}
+        spec: {restartPolicy: Never, automountServiceAccountToken: false, containers: [{name: main, image: none}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: bare, labels: {app: bare}}
+spec: {automountServiceAccountToken: false, containers: [{name: main, image: none}]}
+`
+
+// checkWorkloads lets a node die that carries one workload of each kind; a real kubelet takes what is replaced.
+func (w *kubeWorld) checkWorkloads(t *testing.T, bin string) {
+	ctx := t.Context()
+	d := newDoomed("everything", 1)
+	node := w.newNode(t, d.name, func(n *corev1.Node) {
+		d.register(n, d.boot)
+		n.Status.Capacity = corev1.ResourceList{corev1.ResourcePods: resource.MustParse("110")}
+	})
+	if _, err := w.lab.KubectlAs(ctx, must(w.lab.Kubeconfig("admin", "system:masters")), kinds, "apply", "-f", "-"); err != nil {
+		t.Fatal(err)
+	}
+	w.kubectl(t, "create", "job", "nightly-1", "--from=cronjob/nightly")
+	w.newPod(t, "static", d.name, corev1.PodRunning, func(p *corev1.Pod) {
+		p.Labels = map[string]string{"app": "static"}
+		p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}
+		p.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(node, corev1.SchemeGroupVersion.WithKind("Node"))}
+	})
+	want := map[string]int{"web": 2, "db": 1, "agent": 1, "policy": 1, "plain": 1, "nightly": 1, "bare": 1, "static": 1}
+	eventually(t, "the workloads to be on the node", func() error {
+		have := map[string]int{}
+		for _, p := range w.podsOn(t, d.name) {
+			have[p.Labels["app"]]++
+			if p.Status.Phase == corev1.PodPending {
+				w.setPhase(t, p.Name, corev1.PodRunning)
+			}
+		}
+		if fmt.Sprint(have) != fmt.Sprint(want) {
+			return fmt.Errorf("%v, want %v", have, want)
+		}
+		return nil
+	})
+	was := map[string]string{}
+	for _, p := range w.podsOn(t, d.name) {
+		was[p.Name] = string(p.UID)
+	}
+	if _, err := w.lab.StartHollowNode(ctx, t, lab.HollowSpec{NS: w.net.Node, Name: "survivor", IP: lab.NodeAddr.Addr()}); err != nil {
+		t.Fatal(err)
+	}
+	r := w.startReplica(t, bin, "", anyNumber)
+	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
+	failed := w.watchFailures(t, d)
+	began := time.Now()
+	if err := d.gasps(w, r); err != nil {
+		t.Fatal(err)
+	}
+	record := w.awaitPhase(t, d, r, cleanup.Cleaned)
+	if record.PodsDone != len(was)-1 || record.PodsTotal != record.PodsDone {
+		t.Errorf("%d of %d pods failed, want all %d but the static one", record.PodsDone, record.PodsTotal, len(was)-1)
+	}
+	for name, p := range failed() {
+		if p.Status.Reason != "KernelPanic" || p.Annotations["lastgasp.dev/record"] != record.Name || len(p.Status.ContainerStatuses) == 0 ||
+			p.Status.ContainerStatuses[0].State.Terminated != nil {
+			t.Errorf("pod %s failed for reason %q with container states %+v", name, p.Status.Reason, p.Status.ContainerStatuses)
+		}
+	}
+	for _, app := range []string{"web", "db", "agent", "policy", "plain", "nightly"} {
+		eventually(t, app+" to run elsewhere", func() error {
+			running := 0
+			for _, p := range w.podsOn(t, "survivor") {
+				if p.Labels["app"] == app && p.Status.Phase == corev1.PodRunning && was[p.Name] != string(p.UID) {
+					running++
+				}
+			}
+			if running != want[app] {
+				return fmt.Errorf("%d run, want %d", running, want[app])
+			}
+			return nil
+		})
+		t.Logf("%s runs elsewhere %v after the gasp", app, time.Since(began).Round(100*time.Millisecond))
+	}
+	for job, paid := range map[string]int32{"policy": 0, "plain": 1, "nightly-1": 1} {
+		j := must(w.admin.BatchV1().Jobs("default").Get(ctx, job, metav1.GetOptions{}))
+		if j.Status.Failed != paid || finishedJob(j) {
+			t.Errorf("job %s counts %d failures and has the conditions %+v, want %d and a Job that goes on", job, j.Status.Failed, j.Status.Conditions, paid)
+		}
+	}
+	for _, p := range w.podsOn(t, d.name) { // the garbage collector and PodGC take their time for the mirror
+		if p.Name != "static" || p.Status.Phase != corev1.PodRunning || p.Annotations["lastgasp.dev/record"] != record.Name {
+			t.Errorf("pod %s is left on the node, %s, with annotations %v", p.Name, p.Status.Phase, p.Annotations)
+		}
+	}
+}
+
+// watchFailures collects the node's pods as they looked when they had failed.
+func (w *kubeWorld) watchFailures(t *testing.T, d *doomed) (failed func() map[string]*corev1.Pod) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	pods, err := w.admin.CoreV1().Pods("default").Watch(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + d.name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := make(chan map[string]*corev1.Pod, 1)
+	go func() {
+		failed := map[string]*corev1.Pod{}
+		for ev := range pods.ResultChan() {
+			if p, ok := ev.Object.(*corev1.Pod); ok && p.Status.Phase == corev1.PodFailed {
+				failed[p.Name] = p
+			}
+		}
+		seen <- failed
+	}()
+	return func() map[string]*corev1.Pod { cancel(); return <-seen }
+}
+
+func finishedJob(j *batchv1.Job) bool {
+	for _, c := range j.Status.Conditions {
+		if (c.Type == batchv1.JobFailed || c.Type == batchv1.JobComplete) && c.Status == corev1.ConditionTrue {
+			return true
+		}
+	}
+	return false
+}
+
+// checkReturn has the node come back after the listener that fenced it is gone: another one lifts the fence.
+func (w *kubeWorld) checkReturn(t *testing.T, bin string, verb cleanup.NodeVerb, i int) {
+	d := newDoomed(string(verb), i)
+	w.join(t, d)
+	policy := anyNumber + "\nnode: " + string(verb)
+	r := w.startReplica(t, bin, "", policy)
+	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
+	if err := d.gasps(w, r); err != nil {
+		t.Fatal(err)
+	}
+	for _, pod := range d.pods {
+		eventually(t, pod+" to be gone", func() error {
+			if _, err := w.cluster.Pod(t.Context(), "default", pod); !errors.Is(err, cleanup.ErrNotFound) {
+				return fmt.Errorf("it is there, %v", err)
+			}
+			return nil
+		})
+	}
+	eventually(t, "the volumes to be in service again", func() error {
+		if n := w.readNode(t, d.name); !n.Fenced || n.OutOfService {
+			return fmt.Errorf("node %+v, want it fenced and no more", n)
+		}
+		return nil
+	})
+	r.Kill()
+	r = w.startReplica(t, bin, "", policy)
+	if err := w.comesBack(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	w.awaitPhase(t, d, r, cleanup.Cleaned)
+	eventually(t, "the node to be in service", func() error { return w.untouched(t.Context(), d) })
+}
+
+// checkHeld has the breaker open for everybody.
+func (w *kubeWorld) checkHeld(t *testing.T, bin string) {
+	d := newDoomed("held", 2)
+	w.join(t, d)
+	r := w.startReplica(t, bin, "", "limits: {nodes: 0, percent: 0}")
+	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
+	if err := d.gasps(w, r); err != nil {
+		t.Fatal(err)
+	}
+	w.awaitPhase(t, d, r, cleanup.Held)
+	if n := w.readNode(t, d.name); !n.Fenced || n.Mark.Record != d.record() {
+		t.Errorf("node %+v, want it fenced", n)
+	}
+	for _, pod := range d.pods {
+		if p := w.readPod(t, pod); p.Phase != "Running" || p.Marked {
+			t.Errorf("pod %+v, want it untouched", p)
+		}
+	}
+	w.kubectl(t, "annotate", "kernelpanic", d.record(), "lastgasp.dev/release=true")
+	w.awaitPhase(t, d, r, cleanup.Cleaned)
+	if err := d.cleanedOnce(w.audit(t)); err != nil {
+		t.Error(err)
+	}
+}
+
+// checkDrain has nobody else there to go on.
+func (w *kubeWorld) checkDrain(t *testing.T, bin string) {
+	d := newDoomed("drained", 4)
+	w.join(t, d)
+	claimed := make(chan struct{})
+	claim := sync.OnceFunc(func() { close(claimed) })
+	r := w.startReplica(t, bin, w.proxy(t, func(rw http.ResponseWriter, r *http.Request, pass http.Handler) {
+		pass.ServeHTTP(rw, r)
+		if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/kernelpanics") {
+			claim()
+		}
+	}), anyNumber)
+	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
+	if err := d.gasps(w, r); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-claimed:
+	case <-time.After(time.Minute):
+		t.Fatalf("no record was created; the listener says:\n%s", r.says())
+	}
+	if err := syscall.Kill(r.PID(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	w.awaitPhase(t, d, r, cleanup.Cleaned)
+	eventually(t, "the listener to end", func() error {
+		if r.Died() == nil {
+			return errors.New("it runs")
+		}
+		return nil
+	})
+	if err := d.cleanedOnce(w.audit(t)); err != nil {
+		t.Error(err)
+	}
+}
+
+// checkDryRun looks for the plan, and for writes to anything else.
+func (w *kubeWorld) checkDryRun(t *testing.T, bin string) {
+	d := newDoomed("rehearsed", 3)
+	w.join(t, d)
+	r := w.startReplica(t, bin, "", anyNumber, "--dry-run")
+	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
+	if err := d.gasps(w, r); err != nil {
+		t.Fatal(err)
+	}
+	record := w.awaitPhase(t, d, r, cleanup.Refused)
+	var steps []string
+	for _, s := range record.Steps {
+		steps = append(steps, s.Name)
+		if s.Done {
+			t.Errorf("step %s is done", s.Name)
+		}
+	}
+	if got, want := strings.Join(steps, " "), "fence record list fail tell detach delete node"; got != want || record.PodsTotal != len(d.pods) {
+		t.Errorf("plan %q for %d pods, want %q for %d", got, record.PodsTotal, want, len(d.pods))
+	}
+	for _, e := range w.audit(t) {
+		if strings.HasPrefix(e.name, d.name) && !strings.Contains(e.what, "kernelpanics") {
+			t.Errorf("%s %s in a dry run", e.what, e.name)
+		}
+	}
+}
+
+func (w *kubeWorld) podsOn(t *testing.T, node string) []corev1.Pod {
+	t.Helper()
+	list, err := w.admin.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list.Items
+}
+
+// awaitPhase waits until d's cleanup has come to this end.
+func (w *kubeWorld) awaitPhase(t *testing.T, d *doomed, r *replica, phase cleanup.Phase) (record cleanup.Record) {
+	t.Helper()
+	err := within(t.Context(), time.Minute, func() (err error) {
+		if record, err = w.ended(t.Context(), d); err == nil && record.Phase != phase {
+			err = errors.New("phase " + string(record.Phase))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatalf("wait for %s: %v; the listener says:\n%s", phase, err, r.says())
+	}
+	return record
+}
