@@ -26,7 +26,7 @@ const singlesAtOnce = 50
 // the fail-over is a plain loop that does nothing but write the same patches to the same API server.
 func cleanup(ctx context.Context, report func(Row)) error {
 	s := new(scope)
-	defer s.close()
+	defer s.Run()
 	binary, err := build(ctx, s, "lastgasp-listener")
 	if err != nil {
 		return err
@@ -48,7 +48,7 @@ type deaths struct {
 
 func cleanupDeaths(ctx context.Context, binary string, report func(Row)) error {
 	s := new(scope)
-	defer s.close()
+	defer s.Run()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w, err := crowd.NewWorld(ctx, s, lab.ClusterSpec{})

@@ -14,7 +14,7 @@ import (
 // them heard and pinned, and at the most, a death included. There are no controllers: they cache all pods.
 func cleanupMemory(ctx context.Context, binary string, report func(Row)) error {
 	s := new(scope)
-	defer s.close()
+	defer s.Run()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w, err := crowd.NewWorld(ctx, s, lab.ClusterSpec{NoControllers: true})

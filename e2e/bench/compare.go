@@ -20,7 +20,7 @@ const comparePatience = 13 * time.Minute
 // The nodes are real kubelets that are killed; each has a partner of its own that lives, as busy as itself.
 func compare(ctx context.Context, report func(Row)) error {
 	s := new(scope)
-	defer s.close()
+	defer s.Run()
 	f, err := story.NewFleet(ctx, s, lab.ClusterSpec{SlowController: true})
 	if err != nil {
 		return err

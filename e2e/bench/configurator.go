@@ -26,7 +26,7 @@ const (
 // target too but neither proves it nor watches it, and as a file.
 func configurator(ctx context.Context, report func(Row)) error {
 	s := new(scope)
-	defer s.close()
+	defer s.Run()
 	if err := configuratorSize(ctx, s, report); err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ func receive(ctx context.Context, report func(Row)) error {
 		return errors.New("large receive buffers want CAP_NET_ADMIN: run it as root")
 	}
 	s := new(scope)
-	defer s.close()
+	defer s.Run()
 	r, err := newReceivers(ctx, s)
 	if err != nil {
 		return err

@@ -15,7 +15,7 @@ const (
 // receiveCost is the processor time of a datagram at a rate that leaves time to sleep in between.
 func receiveCost(ctx context.Context, r *receivers, report func(Row)) error {
 	s := new(scope)
-	defer s.close()
+	defer s.Run()
 	own, limit, peers, err := r.startAll(ctx, s)
 	if err != nil {
 		return err
@@ -55,7 +55,7 @@ func receiveCost(ctx context.Context, r *receivers, report func(Row)) error {
 // receiveBacklog is the processor time of a datagram that waits in the socket: the work itself.
 func receiveBacklog(ctx context.Context, r *receivers, report func(Row)) error {
 	s := new(scope)
-	defer s.close()
+	defer s.Run()
 	own, limit, _, err := r.startAll(ctx, s)
 	if err != nil {
 		return err
@@ -80,7 +80,7 @@ func receiveBacklog(ctx context.Context, r *receivers, report func(Row)) error {
 // kept of them.
 func receiveGrowth(ctx context.Context, r *receivers, report func(Row)) error {
 	s := new(scope)
-	defer s.close()
+	defer s.Run()
 	sizes := []int{10, 100, 1000, 10_000, 65_536}
 	fleets := map[*subject]*load.Fleet{}
 	var daemons []*ours

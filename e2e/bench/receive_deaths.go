@@ -19,7 +19,7 @@ func receiveDeaths(ctx context.Context, r *receivers, report func(Row)) error {
 		return err
 	}
 	s := new(scope)
-	defer s.close()
+	defer s.Run()
 	own, err := r.startOurs(ctx, s)
 	if err != nil {
 		return err

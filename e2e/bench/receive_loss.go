@@ -12,7 +12,7 @@ import (
 // send, and asks for four fifths of it.
 func receiveLoss(ctx context.Context, r *receivers, report func(Row)) error {
 	s := new(scope)
-	defer s.close()
+	defer s.Run()
 	own, limit, peers, err := r.startAll(ctx, s)
 	if err != nil {
 		return err

@@ -23,7 +23,7 @@ func receiveMemory(ctx context.Context, r *receivers, report func(Row)) error {
 	}
 	row := Row{Name: "resident memory", On: fmt.Sprintf("%s idle sources: a canary and a line each", grouped(idle)), Unit: "MiB"}
 	s := new(scope)
-	defer s.close()
+	defer s.Run()
 	own, err := r.startOurs(ctx, s)
 	if err != nil {
 		return err

@@ -50,7 +50,7 @@ func receiveVerdict(ctx context.Context, r *receivers, report func(Row)) error {
 		return err
 	}
 	s := new(scope)
-	defer s.close()
+	defer s.Run()
 	own, err := r.startOurs(ctx, s)
 	if err != nil {
 		return err

@@ -26,7 +26,7 @@ func run() int {
 	if ctx.Err() != nil {
 		err, s.failed = errors.New("interrupted"), false // nothing has failed: no evidence is kept
 	}
-	s.takeDown() // before the last line: PASS also says that nothing is left behind
+	s.Run() // before the last line: PASS also says that nothing is left behind
 	if err != nil {
 		// One line: the details stand above it.
 		why, _, _ := strings.Cut(err.Error(), "\n")
