@@ -1,0 +1,69 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"testing"
+)
+
+// brokenWorld is a way for a boot to go wrong that must leave the machine unharmed, and be told by `systemctl status`.
+type brokenWorld struct {
+	name string
+	breaks,
+	mends func(t *testing.T, n *amiNode)
+	says []string
+}
+
+// inside is a change made by a script in the machine.
+func inside(script string) func(*testing.T, *amiNode) {
+	return func(t *testing.T, n *amiNode) { n.sh(t, script) }
+}
+
+var brokenWorlds = []brokenWorld{
+	{
+		name:   "garbage in the drop-in",
+		breaks: inside(`cd /etc/lastgasp/configurator.d; mv 50-user-data.yaml /run/; printf '\001\377{{{ garbage' >50-user-data.yaml`),
+		mends:  inside("mv /run/50-user-data.yaml /etc/lastgasp/configurator.d/"),
+		says:   []string{"/etc/lastgasp/configurator.d/50-user-data.yaml: ", "status=2"},
+	},
+	{
+		name:   "no module",
+		breaks: inside("rmmod netconsole; mv /lib/modules/$(uname -r)/kernel/drivers/net/netconsole.ko* /run/; depmod"),
+		mends:  inside("mv /run/netconsole.ko* /lib/modules/$(uname -r)/kernel/drivers/net/; depmod"),
+		says:   []string{"no netconsole: kernel ", " comes without module netconsole", "status=4"},
+	},
+	{
+		name:   "read-only configfs",
+		breaks: inside("mount -o remount,ro /sys/kernel/config"),
+		mends:  inside("mount -o remount,rw /sys/kernel/config"),
+		says:   []string{"read-only file system", "status=1"},
+	},
+	{
+		name:   "no route",
+		breaks: inside("ip route add unreachable 10.77.2.0/24"),
+		mends:  inside("ip route del unreachable 10.77.2.0/24"),
+		says:   []string{"no route", "status=3"},
+	},
+	{
+		name: "no IMDS, and nothing kept from before",
+		breaks: func(t *testing.T, n *amiNode) {
+			n.refused.Store(true)
+			n.sh(t, "rm -rf /var/lib/lastgasp/*")
+		},
+		mends: func(_ *testing.T, n *amiNode) { n.refused.Store(false) },
+		says:  []string{"ssm: ", "instance metadata", "status=3"},
+	},
+}
+
+// try stops what is armed, as it is at a boot, breaks the world, and starts it again.
+func (b brokenWorld) try(t *testing.T, n *amiNode) {
+	n.sh(t, "systemctl stop lastgasp-configurator")
+	b.breaks(t, n)
+	if exit, said := n.try(t, "systemctl start lastgasp-configurator"); exit == 0 {
+		t.Errorf("it starts: %s", said)
+	}
+	n.wantStatus(t, b.says...)
+	n.wantUnharmed(t)
+	b.mends(t, n)
+	n.sh(t, "systemctl restart lastgasp-configurator lastgasp-configurator-watch && lastgasp-configurator status")
+}

@@ -1,0 +1,190 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lastgasp/lastgasp/e2e/cloud"
+	"github.com/lastgasp/lastgasp/e2e/lab"
+	"github.com/lastgasp/lastgasp/e2e/story"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// TestAMI is what an operator does who installs the package on Monday and forgets it by Tuesday: an image with our .deb in
+// it boots as an EC2 instance, finds the listener in SSM by what user-data says, follows it when it moves, and dies heard.
+// Everything is Debian's own but AWS, which is stood in for.
+func TestAMI(t *testing.T) {
+	w, err := story.NewWorld(t.Context(), t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &amiWorld{World: w, parameters: startParameters(t, w.Net), former: startFormer(t, w), debs: buildDebs(t)}
+
+	t.Run("Debian 13", func(t *testing.T) {
+		disk := a.disk(t, "trixie")
+		t.Run("the story", func(t *testing.T) {
+			a.parameters.put(t, a.former.addr.String())
+			n := a.boot(t, bootSpec{name: "trixie", ip: netip.MustParseAddr("10.77.1.31"), disk: disk})
+			n.wantHealthy(t)
+			victims := a.populate(t, n)
+			a.move(t, n)
+			a.kill(t, n, victims, "pinned")
+		})
+		t.Run("the same disk as another instance, without SSM and with garbage for user-data", func(t *testing.T) {
+			a.parameters.stop()
+			n := a.boot(t, bootSpec{
+				name: "other", ip: netip.MustParseAddr("10.77.1.32"), disk: disk, userData: []byte("\x01\xff{{{ garbage"),
+				append: []string{"systemd.mask=kubelet.service"}, // its credentials are the former instance's
+			})
+			n.wantUnharmed(t)
+			n.wantStatus(t, "ssm: ", "last known good: /var/lib/lastgasp/endpoints.json is of another machine (i-")
+			if armed := n.sh(t, "ls "+configfs); armed != "" {
+				t.Errorf("armed without knowing where to: %s", armed)
+			}
+			a.parameters.start(t)
+			a.parameters.put(t, a.former.addr.String())
+			n.sh(t, "systemctl restart lastgasp-configurator")
+			a.former.await(t, "its canary", n.isCanary)
+		})
+	})
+	t.Run("Debian 12", func(t *testing.T) {
+		a.parameters.put(t, a.former.addr.String())
+		n := a.boot(t, bootSpec{name: "bookworm", ip: netip.MustParseAddr("10.77.1.33"), disk: a.disk(t, "bookworm")})
+		n.wantHealthy(t)
+		victims := a.populate(t, n)
+		for _, broken := range brokenWorlds {
+			t.Run(broken.name, func(t *testing.T) { broken.try(t, n) })
+		}
+		a.move(t, n)
+		a.kill(t, n, victims, "kernel") // 6.1 has no userdata: a second witness must agree
+	})
+}
+
+// amiWorld is the story's world with AWS in it, and a listener that is about to move away.
+type amiWorld struct {
+	*story.World
+	parameters *parameters
+	former     *former
+	debs       []string // paths of our packages
+}
+
+// disk is that of a machine made from an image with our packages in it.
+func (a *amiWorld) disk(t *testing.T, suite string) *lab.Disk {
+	t.Helper()
+	disk, err := cloud.BuildImage(t.Context(), t, cloud.ImageSpec{
+		Suite: suite, Debs: a.debs, Kubelet: a.Cluster.HollowProgram(),
+		Environment: "AWS_ENDPOINT_URL_SSM=" + a.parameters.moto.URL + "\n",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return disk
+}
+
+// populate makes the machine's Node, which registers itself, run every kind of workload.
+func (a *amiWorld) populate(t *testing.T, n *amiNode) []corev1.Pod {
+	t.Helper()
+	if err := a.Cluster.AwaitNode(t.Context(), n.Name, n.BootID, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	node, err := a.Cluster.Client().CoreV1().Nodes().Get(t.Context(), n.Name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "aws:///" + zone + "/" + n.instance.ID; node.Spec.ProviderID != want {
+		t.Errorf("providerID is %s, want %s", node.Spec.ProviderID, want)
+	}
+	victims, err := a.Deploy(t.Context(), n.Namespace, n.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return victims
+}
+
+// move lets the parameter name the world's own listener instead of the former one, and reloads, while the kernel has one
+// record after another to tell. None may be lost.
+func (a *amiWorld) move(t *testing.T, n *amiNode) {
+	t.Helper()
+	const numbers = "lastgasp-e2e: number "
+	if err := n.VM.Start(t.Context(), "sh", "-c", `i=0 last=
+		while [ $i -lt 5000 ] && [ -z "$last" ]; do
+			if [ -e /run/enough ]; then last=yes; fi
+			echo "<4>`+numbers+`$i" >/dev/kmsg; i=$((i+1)); sleep 0.05
+		done
+		echo $i >/run/numbers.new; mv /run/numbers.new /run/numbers`); err != nil {
+		t.Fatal(err)
+	}
+	a.former.await(t, "ten records", func(r heardRecord) bool { return r.Text == numbers+"9" })
+	a.parameters.put(t, a.Endpoint())
+	t.Logf("reload: %s", n.sh(t, "systemctl reload lastgasp-configurator && systemctl status lastgasp-configurator | tail -n5"))
+
+	// The watch service knows the former listener for an hour, and sees that somebody has touched the targets.
+	proofs := make(map[string]bool)
+	latter := heard{a.Records}
+	latter.await(t, "the second canary", func(r heardRecord) bool {
+		if canary, ok := netconsole.ParseCanary(r.Text); ok && n.isCanary(r) {
+			proofs[canary.Nonce] = true
+		}
+		return len(proofs) > 1
+	})
+	only := "lastgasp-" + lab.ListenerAddr.Addr().String() + "-1"
+	n.sh(t, `for i in $(seq 100); do [ "$(ls `+configfs+`)" = `+only+` ] && exit; sleep 0.1; done; ls `+configfs+`; exit 1`)
+
+	// One more record follows.
+	var count int
+	if _, err := fmt.Sscan(n.sh(t, "touch /run/enough; until [ -e /run/numbers ]; do sleep 0.1; done; cat /run/numbers"), &count); err != nil {
+		t.Fatal(err)
+	}
+	latter.await(t, "the last record", func(r heardRecord) bool { return r.Text == fmt.Sprint(numbers, count-1) })
+
+	told := make(map[string]int)
+	for _, record := range a.former.read(t) {
+		told[record.Text] |= 1
+	}
+	for _, record := range latter.read(t) {
+		told[record.Text] |= 2
+	}
+	var by [4]int
+	for i := range count {
+		by[told[fmt.Sprint(numbers, i)]]++
+	}
+	if by[0] > 0 || by[1] == 0 || by[2] == 0 {
+		t.Errorf("of %d records %d were lost; %d came only to the former listener, %d only to the latter", count, by[0], by[1], by[2])
+	}
+	t.Logf("%d records: %d to the former listener, %d to both, %d to the latter", count, by[1], by[3], by[2])
+}
+
+// kill panics the machine's kernel and expects the whole story.
+func (a *amiWorld) kill(t *testing.T, n *amiNode, victims []corev1.Pod, authority string) {
+	t.Helper()
+	witness := a.AwaitLease
+	if authority == "pinned" {
+		witness = a.AwaitPin
+	}
+	if err := witness(t.Context(), &n.Node); err != nil {
+		t.Fatal(err)
+	}
+	death, err := a.Kill(t.Context(), &n.Node, lab.CrashSysrq, victims, 2*time.Minute)
+	if err != nil {
+		a.Explain(t)
+		records := heard{a.Records}.read(t)
+		t.Fatalf("%v; the last of %d records heard: %+v", err, len(records), records[max(0, len(records)-5):])
+	}
+	if err := death.Check(); err != nil {
+		t.Error(err)
+	}
+	spec := death.Record.Spec
+	if spec.Authority != authority || spec.Boot != n.BootID || !strings.Contains(spec.Reason, "sysrq triggered crash") {
+		t.Errorf("recorded authority %s, boot %s, reason %q", spec.Authority, spec.Boot, spec.Reason)
+	}
+	t.Logf("fenced after %v, pods failed after %v, replaced after %v, node gone after %v",
+		death.Fenced.Sub(death.Gasp), death.PodsFailed.Sub(death.Gasp), death.Replaced.Sub(death.Gasp), death.NodeGone.Sub(death.Gasp))
+}
