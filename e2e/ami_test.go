@@ -113,7 +113,7 @@ func (a *amiWorld) populate(t *testing.T, n *amiNode) []corev1.Pod {
 // record after another to tell. None may be lost.
 func (a *amiWorld) move(t *testing.T, n *amiNode) {
 	t.Helper()
-	const numbers = "lastgasp-e2e: number "
+	numbers := "lastgasp-e2e: number of " + n.Name + " " // the listeners have heard others before
 	if err := n.VM.Start(t.Context(), "sh", "-c", `i=0 last=
 		while [ $i -lt 5000 ] && [ -z "$last" ]; do
 			if [ -e /run/enough ]; then last=yes; fi
