@@ -81,7 +81,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 			}
 			if now := node.look(); now != seen {
 				if now.newcomer(seen) {
-					s.relook() // another pass has found other listeners, as a reload does
+					s.relook()
 				}
 				seen = now
 				s.change(time.Now(), "targets or settings changed")
@@ -94,6 +94,9 @@ func (w *Watcher) Run(ctx context.Context) error {
 				cfg, node, found = next, w.New(next), nil
 				s.interval, s.lookup = cfg.Canary.Interval, lookupEvery(cfg)
 				s.relook()
+			}
+			if node.look().newcomer(seen) {
+				s.relook() // since the last poll
 			}
 			found, seen = w.pass(ctx, node, &s, found)
 		}
@@ -196,7 +199,8 @@ type sight struct {
 	unsettled bool   // a kernel setting is not as configured
 }
 
-// newcomer reports whether a target is armed that was not at the former sight.
+// newcomer reports whether a target is armed that was not at the former sight: another process has found other listeners,
+// as a reload does, and what is known here is out of date.
 func (s sight) newcomer(former sight) bool {
 	return slices.ContainsFunc(strings.Fields(s.armed), func(name string) bool {
 		return !slices.Contains(strings.Fields(former.armed), name)

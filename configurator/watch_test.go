@@ -260,6 +260,7 @@ func TestWatchDoesNotUndoAReload(t *testing.T) {
 	}{
 		{"that can be asked again", func(*watching) {}},
 		{"that cannot", func(w *watching) { w.change(func() { w.offline = true }) }},
+		{"that can, and the network changes before the next poll", func(w *watching) { w.changes <- "neighbour 10.0.1.1 moved" }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			watch(t, configured(listenerA), nil, func(t *testing.T, w *watching) {
