@@ -56,8 +56,14 @@ func (p *parameters) stop() { p.moto.Stop() }
 
 func (p *parameters) put(t *testing.T, endpoint string) {
 	t.Helper()
-	if _, err := p.moto.Parameters(region).PutParameter(t.Context(), &ssm.PutParameterInput{
-		Name: aws.String("/lastgasp/" + zoneID + "/endpoint"), Value: &endpoint, Type: types.ParameterTypeString, Overwrite: aws.Bool(true),
+	putParameter(t, p.moto, "/lastgasp/"+zoneID+"/endpoint", endpoint)
+}
+
+// putParameter makes or replaces a parameter.
+func putParameter(t *testing.T, moto *cloud.Moto, name, value string) {
+	t.Helper()
+	if _, err := moto.Parameters(region).PutParameter(t.Context(), &ssm.PutParameterInput{
+		Name: &name, Value: &value, Type: types.ParameterTypeString, Overwrite: aws.Bool(true),
 	}); err != nil {
 		t.Fatal(err)
 	}

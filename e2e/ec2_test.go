@@ -14,9 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
-	"github.com/aws/aws-sdk-go-v2/service/ssm/types"
 
 	"github.com/lastgasp/lastgasp/e2e/cloud"
 	"github.com/lastgasp/lastgasp/e2e/cloud/imds"
@@ -52,8 +50,8 @@ func TestConfiguratorOnEC2(t *testing.T) {
 		g.wantTargets(t)
 	})
 	t.Run("late credentials and an expired token are waited for, the first parameter wins, the own zone first", func(t *testing.T) {
-		g.put(t, regional, b.String())
-		g.put(t, zoned, "- {address: "+b.String()+", zone: euw1-az2}\n- {address: "+a.String()+", zone: euw1-az1}\n")
+		putParameter(t, g.moto, regional, b.String())
+		putParameter(t, g.moto, zoned, "- {address: "+b.String()+", zone: euw1-az2}\n- {address: "+a.String()+", zone: euw1-az1}\n")
 		var requests, refused atomic.Int32
 		g.setFault(func(w http.ResponseWriter, r *http.Request) bool {
 			if strings.Contains(r.URL.Path, "/security-credentials/") && refused.Add(1) <= 2 {
@@ -84,13 +82,13 @@ func TestConfiguratorOnEC2(t *testing.T) {
 		g.run(t, 0, "apply", "HTTP_PROXY=http://10.77.1.99:3128", "http_proxy=http://10.77.1.99:3128", "NO_PROXY="+lab.NodeGateway.Addr().String())
 	})
 	t.Run("a reload follows the parameter", func(t *testing.T) {
-		g.put(t, zoned, b.String())
+		putParameter(t, g.moto, zoned, b.String())
 		g.run(t, 0, "apply", "--reload")
 		g.wantSource(t, "ssm "+zoned+" version 2")
 		g.wantTargets(t, targetB)
 	})
 	t.Run("a bad value is named and changes nothing", func(t *testing.T) {
-		g.put(t, zoned, "10.77.2.300:6666")
+		putParameter(t, g.moto, zoned, "10.77.2.300:6666")
 		if r := g.run(t, 3, "apply", "--reload"); !strings.Contains(r.Stderr, `ssm `+zoned+` version 3: "10.77.2.300:6666": "10.77.2.300" is neither`) {
 			t.Errorf("stderr: %s", r.Stderr)
 		}
@@ -227,15 +225,6 @@ func (i *instance) wantSource(t *testing.T, want ...string) {
 		if !strings.Contains(state.Source, w) {
 			t.Errorf("the listeners came from %q, want %q", state.Source, w)
 		}
-	}
-}
-
-func (i *instance) put(t *testing.T, name, value string) {
-	t.Helper()
-	if _, err := i.parameters.PutParameter(t.Context(), &ssm.PutParameterInput{
-		Name: &name, Value: &value, Type: types.ParameterTypeString, Overwrite: aws.Bool(true),
-	}); err != nil {
-		t.Fatal(err)
 	}
 }
 

@@ -26,14 +26,7 @@ func TestKubeTerminatesTheInstance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	moto, err := cloud.StartMoto(t.Context(), t, w.ns, netip.MustParseAddrPort("127.0.0.1:5555"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("AWS_ENDPOINT_URL", moto.URL)
-	t.Setenv("AWS_REGION", "eu-west-1")
-	t.Setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "example")
+	moto := useMoto(t, w.ns)
 	dying, bystander := newDoomed("dying", 1), newDoomed("bystander", 2)
 	ids := runInstances(t, moto, 2)
 	dying.instance, bystander.instance = ids[0], ids[1]

@@ -115,20 +115,27 @@ func awaitAnnounced(t *testing.T, moto *cloud.Moto, version int64, want ...endpo
 	t.Fatalf("there is no version %d after half a minute", version)
 }
 
+// useMoto starts moto in ns, and has this process and those it starts take it for AWS.
+func useMoto(t *testing.T, ns *lab.NS) *cloud.Moto {
+	t.Helper()
+	moto, err := cloud.StartMoto(t.Context(), t, ns, netip.MustParseAddrPort("127.0.0.1:5555"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_ENDPOINT_URL", moto.URL)
+	t.Setenv("AWS_REGION", region)
+	t.Setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "example")
+	return moto
+}
+
 // TestInstancesAreRebootedAndTerminated calls EC2 as moto has it.
 func TestInstancesAreRebootedAndTerminated(t *testing.T) {
 	ns, err := lab.NewNS(t, "ec2")
 	if err != nil {
 		t.Fatal(err)
 	}
-	moto, err := cloud.StartMoto(t.Context(), t, ns, netip.MustParseAddrPort("127.0.0.1:5555"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("AWS_ENDPOINT_URL", moto.URL)
-	t.Setenv("AWS_REGION", "eu-west-1")
-	t.Setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "example")
+	moto := useMoto(t, ns)
 	instances := aws.Instances{Account: aws.NewAccount(moto.Client())}
 
 	ids := runInstances(t, moto, 2)
