@@ -37,7 +37,7 @@ fuzz: ## every fuzz target for FUZZTIME, on its kept corpus and on
 		done; \
 	done
 
-# configurator/target has live tests too: they run inside the lab's guests, because they want kernels that have netconsole.
+# configurator/configfs has live tests too: they run inside the lab's guests, because they want kernels that have netconsole.
 live: ## tests against this machine's kernel, in network namespaces of their own (root)
 	.ci/no-skips $(GO) test -count=1 -tags live -run '^TestLive' -v ./configurator/nexthop
 

@@ -19,19 +19,19 @@ const module = "github.com/lastgasp/lastgasp"
 // does an entry without a package: the map and the territory cannot drift apart.
 var architecture = map[string][]string{
 	"cmd":                       {},
-	"cmd/lastgasp-configurator": {"configurator", "configurator/ec2", "configurator/endpoint", "configurator/nexthop", "configurator/target", "listener/netconsole"},
-	"cmd/lastgasp-listener":     {"listener", "listener/aws", "listener/cleanup", "listener/detect", "listener/kube", "listener/netconsole"},
+	"cmd/lastgasp-configurator": {"configurator", "configurator/ec2", "configurator/endpoint", "configurator/nexthop", "configurator/configfs", "listener/netconsole"},
+	"cmd/lastgasp-listener":     {"listener", "listener/cloud", "listener/cleanup", "listener/detect", "listener/kube", "listener/netconsole"},
 
-	"configurator":          {"configurator/ec2", "configurator/endpoint", "configurator/nexthop", "configurator/target", "listener/netconsole"},
+	"configurator":          {"configurator/ec2", "configurator/endpoint", "configurator/nexthop", "configurator/configfs", "listener/netconsole"},
 	"configurator/ec2":      {},
 	"configurator/endpoint": {"configurator/ec2"},
 	"configurator/nexthop":  {},
-	"configurator/target":   {},
+	"configurator/configfs": {},
 
 	"listener":               {"listener/cleanup", "listener/detect", "listener/netconsole"},
 	"listener/netconsole":    {},
 	"listener/detect":        {"listener/netconsole"},
-	"listener/aws":           {"listener/cleanup"},
+	"listener/cloud":         {"listener/cleanup"},
 	"listener/cleanup":       {"listener/detect", "listener/netconsole"},
 	"listener/kube":          {"listener/cleanup", "listener/detect", "listener/kube/v1alpha1"},
 	"listener/kube/v1alpha1": {},
@@ -54,12 +54,12 @@ var thirdParty = map[string][]string{
 	"sigs.k8s.io/":                   {"listener/kube", "e2e"},
 	"os/exec":                        {"e2e"},
 	"net/http/pprof":                 {"listener"},
-	"github.com/aws":                 {"configurator/ec2", "configurator/endpoint", "listener/aws", "e2e"},
+	"github.com/aws":                 {"configurator/ec2", "configurator/endpoint", "listener/cloud", "e2e"},
 	"github.com/vishvananda/netlink": {"configurator/nexthop", "e2e"},
 	"github.com/prometheus/":         {"listener", "cmd/lastgasp-listener"},
 	"github.com/spf13/cobra":         {"cmd"},
 	"github.com/coreos/go-systemd":   {"configurator", "listener", "cmd"},
-	"gopkg.in/yaml.v3":               {"configurator", "configurator/endpoint", "listener", "listener/aws"},
+	"gopkg.in/yaml.v3":               {"configurator", "configurator/endpoint", "listener", "listener/cloud"},
 }
 
 // standardOnly are the packages that a reader may trust to touch nothing: no third party, no sockets, no files.

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/lastgasp/lastgasp/configurator/target"
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 )
 
 // maxParam is what the kernel takes for netconsole's parameter (MAX_PARAM_LENGTH 256 with its NUL,
@@ -16,7 +16,7 @@ const maxParam = 255
 // dport@dip/mac for each target, separated by semicolons. Such targets carry no identity and are never touched by us,
 // so each early record is known by its source address alone. The error says which specs did not fit in; the parameter
 // then holds the others.
-func BootParam(specs []target.Spec) (string, error) {
+func BootParam(specs []configfs.Spec) (string, error) {
 	var parts []string
 	length := 0
 	for i, s := range specs {
@@ -41,8 +41,8 @@ func BootParam(specs []target.Spec) (string, error) {
 // BootSpecs are the wanted targets of a draft as they are for early boot, whether they are armed already or not. They
 // send from a port of their own, the next below localPort and its alternates: netconsole keeps them for as long as the
 // machine runs, and an acknowledgement must not be taken for that of one of ours.
-func (d Draft) BootSpecs(localPort uint16) []target.Spec {
-	var list []target.Spec
+func (d Draft) BootSpecs(localPort uint16) []configfs.Spec {
+	var list []configfs.Spec
 	for _, w := range d.wanted {
 		s := w.spec
 		s.LocalPort = localPort - sourcePorts

@@ -5,11 +5,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/lastgasp/lastgasp/configurator/target"
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 )
 
 func TestBootParam(t *testing.T) {
-	var many []target.Spec
+	var many []configfs.Spec
 	for i := range 5 {
 		s := specTo(fmt.Sprintf("10.0.%d.10:6666", i), gatewayMAC)
 		s.LocalPort = 6665
@@ -20,12 +20,12 @@ func TestBootParam(t *testing.T) {
 	const one = "+r6665@10.0.1.5/ens5,6666@10.0.0.10/02:00:00:00:00:01"
 	for _, tt := range []struct {
 		name  string
-		specs []target.Spec
+		specs []configfs.Spec
 		want  string
 		err   string
 	}{
 		{"one", many[:1], one, ""},
-		{"a kernel without release", []target.Spec{old}, strings.Replace(one, "+r", "+", 1), ""},
+		{"a kernel without release", []configfs.Spec{old}, strings.Replace(one, "+r", "+", 1), ""},
 		{"two", many[:2], one + ";" + strings.Replace(one, "10.0.0.10", "10.0.1.10", 1), ""},
 		{"as many as fit", many, "", "4 of 5 targets fit into the 255 bytes"},
 		{"none", nil, "", "no target can be resolved"},

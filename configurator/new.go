@@ -7,10 +7,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/ec2"
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
-	"github.com/lastgasp/lastgasp/configurator/target"
 )
 
 // How long others are asked.
@@ -30,8 +30,8 @@ func New(cfg Config, version string, log *slog.Logger) *Configurator {
 		Root:       root,
 		Version:    version,
 		Log:        log,
-		Netconsole: target.DefaultDir,
-		Load:       target.Load,
+		Netconsole: configfs.DefaultDir,
+		Load:       configfs.Load,
 		Resolve:    nexthop.Resolve,
 		Instance:   func(ctx context.Context) (ec2.Instance, error) { return metadata().Instance(ctx) },
 		Prove:      Prover{Root: root, Timeout: cfg.Canary.Timeout, Interval: cfg.Canary.Interval}.Prove,

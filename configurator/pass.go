@@ -10,26 +10,26 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/ec2"
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
-	"github.com/lastgasp/lastgasp/configurator/target"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 // ErrUnproved means that a target is armed, or was to be armed, whose listener does not acknowledge canaries.
 var ErrUnproved = errors.New("not acknowledged")
 
-// Netconsole is the kernel's side of a pass. target.Dir is the real one.
+// Netconsole is the kernel's side of a pass. configfs.Dir is the real one.
 type Netconsole interface {
-	Seen() (s target.Support, sure bool, err error) // changes nothing
-	Support() (target.Support, error)               // under the lock only
-	List() ([]target.State, error)
-	Arm(target.Spec) (target.State, error)
+	Seen() (s configfs.Support, sure bool, err error) // changes nothing
+	Support() (configfs.Support, error)               // under the lock only
+	List() ([]configfs.State, error)
+	Arm(configfs.Spec) (configfs.State, error)
 	Disarm(name string) error
 }
 
-var _ Netconsole = target.Dir("")
+var _ Netconsole = configfs.Dir("")
 
 // Configurator carries out passes. Its fields are the verbs a pass is made of.
 type Configurator struct {
@@ -53,14 +53,14 @@ type Configurator struct {
 type wanted struct {
 	listener netip.AddrPort
 	hop      nexthop.Hop
-	spec     target.Spec
+	spec     configfs.Spec
 }
 
 // Draft is what a pass is about to do.
 type Draft struct {
 	Identity Identity
 	Found    endpoint.Found
-	Support  target.Support
+	Support  configfs.Support
 	Plan     Plan
 	wanted   []wanted
 	mac      string
@@ -69,17 +69,17 @@ type Draft struct {
 // Draft finds and resolves everything and compares it with what the kernel has. It changes nothing. The error names
 // each listener that cannot be reached; the draft holds the others.
 func (c *Configurator) Draft(ctx context.Context) (Draft, error) {
-	return c.draft(ctx, nil, c.Root.gasp, func() (target.Support, error) { return c.support(ctx) })
+	return c.draft(ctx, nil, c.Root.gasp, func() (configfs.Support, error) { return c.support(ctx) })
 }
 
 // support tells what the kernel can do. If that takes a target made for a moment, no pass may run meanwhile.
-func (c *Configurator) support(ctx context.Context) (target.Support, error) {
+func (c *Configurator) support(ctx context.Context) (configfs.Support, error) {
 	if s, sure, err := c.Netconsole.Seen(); sure || err != nil {
 		return s, err
 	}
 	unlock, err := c.Root.lock(ctx)
 	if err != nil {
-		return target.Support{}, err
+		return configfs.Support{}, err
 	}
 	defer unlock()
 	return c.Netconsole.Support()
@@ -87,8 +87,8 @@ func (c *Configurator) support(ctx context.Context) (target.Support, error) {
 
 // draft is Draft with the listeners known already, unless that is nil, and with the secret and what the kernel can do
 // from somewhere.
-func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, gaspOf func(boot string) (netconsole.Gasp, error),
-	support func() (target.Support, error)) (Draft, error) {
+func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, gaspOf func(boot string) (netconsole.Secret, error),
+	support func() (configfs.Support, error)) (Draft, error) {
 	var d Draft
 	var err error
 	instance := c.instanceOnce(ctx)
@@ -125,7 +125,7 @@ func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, gaspOf 
 	if err != nil {
 		return d, errors.Join(append(errs, err)...)
 	}
-	var specs []target.Spec
+	var specs []configfs.Spec
 	for i := range d.wanted {
 		w := &d.wanted[i]
 		w.spec = newSpec(w.hop, w.listener, d.Identity, gasp, d.Support)
@@ -243,7 +243,7 @@ func (c *Configurator) carryOut(ctx context.Context, d Draft, before *State, com
 	for _, st := range drop {
 		c.Log.Info("removing", "target", st.Name, "listener", netip.AddrPortFrom(st.RemoteIP, st.RemotePort))
 		errs = append(errs, c.Netconsole.Disarm(st.Name))
-		left = slices.DeleteFunc(left, func(l target.State) bool { return l.Name == st.Name })
+		left = slices.DeleteFunc(left, func(l configfs.State) bool { return l.Name == st.Name })
 	}
 	if len(drop) > 0 {
 		errs = append(errs, c.settle()) // nothing may send through their devices any more
@@ -253,11 +253,11 @@ func (c *Configurator) carryOut(ctx context.Context, d Draft, before *State, com
 
 // states are the targets that are left with what their proofs said, or what was known of them before. The fresh ones
 // have no before: their names may have been used by others.
-func states(left []target.State, fresh []target.Spec, all []wanted, proofs []Proof, before *State) []TargetState {
+func states(left []configfs.State, fresh []configfs.Spec, all []wanted, proofs []Proof, before *State) []TargetState {
 	list := []TargetState{}
 	for _, st := range left {
 		t := TargetState{Name: st.Name, Listener: netip.AddrPortFrom(st.RemoteIP, st.RemotePort)}
-		if known, ok := before.target(st.Name); ok && !slices.ContainsFunc(fresh, func(s target.Spec) bool { return s.Name == st.Name }) {
+		if known, ok := before.target(st.Name); ok && !slices.ContainsFunc(fresh, func(s configfs.Spec) bool { return s.Name == st.Name }) {
 			t.LastAck, t.Why = known.LastAck, known.Why
 		}
 		t.OnLink = slices.ContainsFunc(all, func(w wanted) bool { return w.listener == t.Listener && w.hop.OnLink })

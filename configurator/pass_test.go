@@ -14,10 +14,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/ec2"
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
-	"github.com/lastgasp/lastgasp/configurator/target"
 )
 
 func TestApplyArmsAndProves(t *testing.T) {
@@ -97,7 +97,7 @@ func TestSecretIsForRootAndOfOneBoot(t *testing.T) {
 
 func TestOldKernelGetsNoUserdata(t *testing.T) {
 	w := newWorld(t)
-	w.kernel.support = target.Support{Netconsole: true, Extended: true}
+	w.kernel.support = configfs.Support{Netconsole: true, Extended: true}
 	if _, err := w.node("10.0.2.10:6666").Apply(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -179,10 +179,10 @@ func TestMakeBeforeBreak(t *testing.T) {
 		{
 			name: "a device that refuses leaves what is armed",
 			change: func(w *world) *Configurator {
-				w.kernel.refuse = target.ErrDevice
+				w.kernel.refuse = configfs.ErrDevice
 				return w.node(listenerB)
 			},
-			err:  target.ErrDevice,
+			err:  configfs.ErrDevice,
 			left: []string{"lastgasp-10.0.2.10-1"},
 		},
 	} {
@@ -395,16 +395,16 @@ func TestATargetThatWasNotAskedKeepsWhatIsKnown(t *testing.T) {
 // A dry run may have to make a target for a moment to see what the kernel can do: not beside a pass, and not if
 // anything else tells.
 func TestDraftProbesAloneOrNotAtAll(t *testing.T) {
-	present := []target.State{armed(specTo(listenerA, gatewayMAC), "lastgasp-10.0.2.10-1", 6665)}
+	present := []configfs.State{armed(specTo(listenerA, gatewayMAC), "lastgasp-10.0.2.10-1", 6665)}
 	for _, tt := range []struct {
 		name    string
-		support target.Support
-		present []target.State
+		support configfs.Support
+		present []configfs.State
 		probes  int
 	}{
 		{"nothing is armed", kernel612, nil, 1},
 		{"a target tells", kernel612, present, 0},
-		{"there is no netconsole", target.Support{}, nil, 0},
+		{"there is no netconsole", configfs.Support{}, nil, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)

@@ -5,15 +5,15 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
-	"github.com/lastgasp/lastgasp/configurator/target"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 // newSpec is the target for one listener, all but its name and source port: those depend on what is there already.
 // Identity goes with every record where the kernel can carry it.
-func newSpec(hop nexthop.Hop, listener netip.AddrPort, id Identity, gasp netconsole.Gasp, support target.Support) target.Spec {
-	s := target.Spec{
+func newSpec(hop nexthop.Hop, listener netip.AddrPort, id Identity, gasp netconsole.Secret, support configfs.Support) configfs.Spec {
+	s := configfs.Spec{
 		Device:     hop.Device,
 		LocalIP:    hop.Source,
 		RemoteIP:   listener.Addr(),
@@ -23,10 +23,10 @@ func newSpec(hop nexthop.Hop, listener netip.AddrPort, id Identity, gasp netcons
 		Release:    support.Release,
 	}
 	if support.Userdata {
-		s.Userdata = []target.Datum{
+		s.Userdata = []configfs.Datum{
 			{Key: netconsole.KeyInstance, Value: id.Instance},
 			{Key: netconsole.KeyBoot, Value: id.Boot},
-			{Key: netconsole.KeyGasp, Value: string(gasp), Secret: true},
+			{Key: netconsole.KeySecret, Value: string(gasp), Secret: true},
 		}
 	}
 	return s
@@ -35,10 +35,10 @@ func newSpec(hop nexthop.Hop, listener netip.AddrPort, id Identity, gasp netcons
 // Plan is what has to be done so that the kernel's targets become the wanted ones. It is a value: printed by --dry-run,
 // carried out otherwise.
 type Plan struct {
-	Keep  []target.State // wanted and there
-	Clear []string       // ours but disabled: silent already, goes first
-	Arm   []target.Spec  // wanted and not there
-	Drop  []target.State // ours, armed and not wanted: goes last, when the wanted ones are proved
+	Keep  []configfs.State // wanted and there
+	Clear []string         // ours but disabled: silent already, goes first
+	Arm   []configfs.Spec  // wanted and not there
+	Drop  []configfs.State // ours, armed and not wanted: goes last, when the wanted ones are proved
 }
 
 // Idle reports that nothing has to be done.
@@ -47,22 +47,22 @@ func (p Plan) Idle() bool { return len(p.Clear)+len(p.Arm)+len(p.Drop) == 0 }
 // newPlan compares. Wanted specs come without name and source port; those that must be armed get both: a name that is
 // free, and of the three ports from localPort downwards the first that no target to the same listener sends from, or
 // the acknowledgement of a predecessor would pass for theirs.
-func newPlan(wanted []target.Spec, present []target.State, localPort uint16) Plan {
+func newPlan(wanted []configfs.Spec, present []configfs.State, localPort uint16) Plan {
 	var p Plan
 	taken := make(map[string]bool)
 	rest := slices.Clone(present)
 	for _, st := range present {
 		taken[st.Name] = true
 	}
-	rest = slices.DeleteFunc(rest, func(st target.State) bool {
+	rest = slices.DeleteFunc(rest, func(st configfs.State) bool {
 		if !st.Enabled {
 			p.Clear = append(p.Clear, st.Name)
 		}
 		return !st.Enabled
 	})
-	var missing []target.Spec
+	var missing []configfs.Spec
 	for _, w := range wanted {
-		i := slices.IndexFunc(rest, func(st target.State) bool { return same(w, st, localPort) })
+		i := slices.IndexFunc(rest, func(st configfs.State) bool { return same(w, st, localPort) })
 		if i < 0 {
 			missing = append(missing, w)
 			continue
@@ -74,7 +74,7 @@ func newPlan(wanted []target.Spec, present []target.State, localPort uint16) Pla
 	for _, w := range missing {
 		w.LocalPort = freePort(w, present, localPort)
 		for n := 1; w.Name == "" || taken[w.Name]; n++ {
-			w.Name = fmt.Sprintf("%s%s-%d", target.Prefix, w.RemoteIP, n)
+			w.Name = fmt.Sprintf("%s%s-%d", configfs.Prefix, w.RemoteIP, n)
 		}
 		taken[w.Name] = true
 		p.Arm = append(p.Arm, w)
@@ -87,9 +87,9 @@ func newPlan(wanted []target.Spec, present []target.State, localPort uint16) Pla
 const sourcePorts = 3
 
 // freePort is the first of our ports that no armed target to w's listener sends from.
-func freePort(w target.Spec, present []target.State, localPort uint16) uint16 {
+func freePort(w configfs.Spec, present []configfs.State, localPort uint16) uint16 {
 	for port := localPort; port > localPort-sourcePorts; port-- {
-		if !slices.ContainsFunc(present, func(st target.State) bool {
+		if !slices.ContainsFunc(present, func(st configfs.State) bool {
 			return st.Enabled && st.LocalPort == port && st.LocalIP == w.LocalIP && sameListener(st.Spec, w)
 		}) {
 			return port
@@ -99,11 +99,11 @@ func freePort(w target.Spec, present []target.State, localPort uint16) uint16 {
 }
 
 // same reports whether st is what w wants, under whatever name and from whichever of our ports.
-func same(w target.Spec, st target.State, localPort uint16) bool {
+func same(w configfs.Spec, st configfs.State, localPort uint16) bool {
 	w.LocalPort = st.LocalPort
 	return st.Enabled && len(w.Diff(st)) == 0 && st.LocalPort <= localPort && st.LocalPort > localPort-sourcePorts
 }
 
-func sameListener(a, b target.Spec) bool {
+func sameListener(a, b configfs.Spec) bool {
 	return a.RemoteIP == b.RemoteIP && a.RemotePort == b.RemotePort
 }

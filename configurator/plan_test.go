@@ -8,19 +8,19 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
-	"github.com/lastgasp/lastgasp/configurator/target"
 )
 
 var (
 	gatewayMAC = net.HardwareAddr{0x02, 0, 0, 0, 0, 1}
 	movedMAC   = net.HardwareAddr{0x02, 0, 0, 0, 0, 2}
-	kernel612  = target.Support{Netconsole: true, Extended: true, Release: true, Userdata: true}
+	kernel612  = configfs.Support{Netconsole: true, Extended: true, Release: true, Userdata: true}
 	someone    = Identity{Instance: "i-0123456789abcdef0", Boot: "5a2e4e5c-8a3e-4a3d-9d5b-0f5a5c1e7f11"}
 )
 
 // specTo is what a node wants for a listener whose gateway has a MAC.
-func specTo(listener string, mac net.HardwareAddr) target.Spec {
+func specTo(listener string, mac net.HardwareAddr) configfs.Spec {
 	hop := nexthop.Hop{
 		Device: "ens5", Source: netip.MustParseAddr("10.0.1.5"), NextHop: netip.MustParseAddr("10.0.1.1"), NextHopMAC: mac,
 		DeviceMAC: net.HardwareAddr{0x02, 0, 0, 0, 0, 5},
@@ -29,9 +29,9 @@ func specTo(listener string, mac net.HardwareAddr) target.Spec {
 }
 
 // armed is spec as the kernel has it under a name and from a port.
-func armed(spec target.Spec, name string, port uint16) target.State {
+func armed(spec configfs.Spec, name string, port uint16) configfs.State {
 	spec.Name, spec.LocalPort = name, port
-	return target.State{Spec: spec, Enabled: true, LocalMAC: net.HardwareAddr{0x02, 0, 0, 0, 0, 5}}
+	return configfs.State{Spec: spec, Enabled: true, LocalMAC: net.HardwareAddr{0x02, 0, 0, 0, 0, 5}}
 }
 
 func TestPlan(t *testing.T) {
@@ -40,7 +40,7 @@ func TestPlan(t *testing.T) {
 	disabled := armed(a, "lastgasp-10.0.2.10-1", 6665)
 	disabled.Enabled = false
 	oldBoot := specTo("10.0.2.10:6666", gatewayMAC)
-	oldBoot.Userdata = []target.Datum{{Key: "boot", Value: "another"}}
+	oldBoot.Userdata = []configfs.Datum{{Key: "boot", Value: "another"}}
 
 	type outcome struct {
 		Keep, Clear, Drop []string
@@ -48,55 +48,55 @@ func TestPlan(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name    string
-		wanted  []target.Spec
-		present []target.State
+		wanted  []configfs.Spec
+		present []configfs.State
 		want    outcome
 	}{
 		{
 			name:   "nothing is there",
-			wanted: []target.Spec{a, b},
+			wanted: []configfs.Spec{a, b},
 			want:   outcome{Arm: []string{"lastgasp-10.0.2.10-1 6665", "lastgasp-10.0.3.10-1 6665"}},
 		},
 		{
 			name:    "all is there already, from whichever of our ports",
-			wanted:  []target.Spec{a, b},
-			present: []target.State{armed(a, "lastgasp-10.0.2.10-7", 6664), armed(b, "lastgasp-10.0.3.10-1", 6665)},
+			wanted:  []configfs.Spec{a, b},
+			present: []configfs.State{armed(a, "lastgasp-10.0.2.10-7", 6664), armed(b, "lastgasp-10.0.3.10-1", 6665)},
 			want:    outcome{Keep: []string{"lastgasp-10.0.2.10-7", "lastgasp-10.0.3.10-1"}},
 		},
 		{
 			name:    "a new next hop gets a target beside the old one, from another port",
-			wanted:  []target.Spec{moved},
-			present: []target.State{armed(a, "lastgasp-10.0.2.10-1", 6665)},
+			wanted:  []configfs.Spec{moved},
+			present: []configfs.State{armed(a, "lastgasp-10.0.2.10-1", 6665)},
 			want:    outcome{Arm: []string{"lastgasp-10.0.2.10-2 6664"}, Drop: []string{"lastgasp-10.0.2.10-1"}},
 		},
 		{
 			name:    "another listener may use the same port",
-			wanted:  []target.Spec{b},
-			present: []target.State{armed(a, "lastgasp-10.0.2.10-1", 6665)},
+			wanted:  []configfs.Spec{b},
+			present: []configfs.State{armed(a, "lastgasp-10.0.2.10-1", 6665)},
 			want:    outcome{Arm: []string{"lastgasp-10.0.3.10-1 6665"}, Drop: []string{"lastgasp-10.0.2.10-1"}},
 		},
 		{
 			name:    "a target that the kernel disabled is cleared and armed anew",
-			wanted:  []target.Spec{a},
-			present: []target.State{disabled},
+			wanted:  []configfs.Spec{a},
+			present: []configfs.State{disabled},
 			want:    outcome{Clear: []string{"lastgasp-10.0.2.10-1"}, Arm: []string{"lastgasp-10.0.2.10-2 6665"}},
 		},
 		{
 			name:    "a source port that is not ours is not kept",
-			wanted:  []target.Spec{a},
-			present: []target.State{armed(a, "lastgasp-10.0.2.10-1", 5555)},
+			wanted:  []configfs.Spec{a},
+			present: []configfs.State{armed(a, "lastgasp-10.0.2.10-1", 5555)},
 			want:    outcome{Arm: []string{"lastgasp-10.0.2.10-2 6665"}, Drop: []string{"lastgasp-10.0.2.10-1"}},
 		},
 		{
 			name:    "an identity that is not of this boot is not kept",
-			wanted:  []target.Spec{a},
-			present: []target.State{armed(oldBoot, "lastgasp-10.0.2.10-1", 6665)},
+			wanted:  []configfs.Spec{a},
+			present: []configfs.State{armed(oldBoot, "lastgasp-10.0.2.10-1", 6665)},
 			want:    outcome{Arm: []string{"lastgasp-10.0.2.10-2 6664"}, Drop: []string{"lastgasp-10.0.2.10-1"}},
 		},
 		{
 			name:    "of two alike one goes",
-			wanted:  []target.Spec{a},
-			present: []target.State{armed(a, "lastgasp-10.0.2.10-1", 6665), armed(a, "lastgasp-10.0.2.10-2", 6664)},
+			wanted:  []configfs.Spec{a},
+			present: []configfs.State{armed(a, "lastgasp-10.0.2.10-1", 6665), armed(a, "lastgasp-10.0.2.10-2", 6664)},
 			want:    outcome{Keep: []string{"lastgasp-10.0.2.10-1"}, Drop: []string{"lastgasp-10.0.2.10-2"}},
 		},
 	} {
@@ -119,7 +119,7 @@ func TestPlan(t *testing.T) {
 func TestRetreat(t *testing.T) {
 	a, b := specTo("10.0.2.10:6666", gatewayMAC), specTo("10.0.3.10:6666", gatewayMAC)
 	moved := specTo("10.0.2.10:6666", movedMAC)
-	named := func(s target.Spec, name string) target.Spec { s.Name = name; return s }
+	named := func(s configfs.Spec, name string) configfs.Spec { s.Name = name; return s }
 	acked := func(names ...string) []Proof {
 		var list []Proof
 		for _, n := range names {
@@ -137,27 +137,27 @@ func TestRetreat(t *testing.T) {
 	}{
 		{
 			name: "a first target stays though it is not acknowledged",
-			plan: Plan{Arm: []target.Spec{named(a, "new")}},
+			plan: Plan{Arm: []configfs.Spec{named(a, "new")}},
 		},
 		{
 			name: "a new listener that does not answer goes, the old one stays",
-			plan: Plan{Arm: []target.Spec{named(b, "new")}, Drop: []target.State{armed(a, "old", 6665)}},
+			plan: Plan{Arm: []configfs.Spec{named(b, "new")}, Drop: []configfs.State{armed(a, "old", 6665)}},
 			want: []string{"new"},
 		},
 		{
 			name: "a new way to a silent listener stays beside the old one",
-			plan: Plan{Arm: []target.Spec{named(moved, "new")}, Drop: []target.State{armed(a, "old", 6665)}},
+			plan: Plan{Arm: []configfs.Spec{named(moved, "new")}, Drop: []configfs.State{armed(a, "old", 6665)}},
 		},
 		{
 			name: "of several old ways the one acknowledged last stays",
-			plan: Plan{Arm: []target.Spec{named(moved, "new")},
-				Drop: []target.State{armed(a, "old-dead", 6665), armed(a, "old-alive", 6664)}},
+			plan: Plan{Arm: []configfs.Spec{named(moved, "new")},
+				Drop: []configfs.State{armed(a, "old-dead", 6665), armed(a, "old-alive", 6664)}},
 			want: []string{"old-dead"},
 		},
 		{
 			name: "an acknowledged new way replaces the old one, whatever else failed",
-			plan: Plan{Arm: []target.Spec{named(moved, "new"), named(b, "silent")},
-				Drop: []target.State{armed(a, "old", 6665)}},
+			plan: Plan{Arm: []configfs.Spec{named(moved, "new"), named(b, "silent")},
+				Drop: []configfs.State{armed(a, "old", 6665)}},
 			proofs: acked("new"),
 			want:   []string{"old", "silent"},
 		},
@@ -170,7 +170,7 @@ func TestRetreat(t *testing.T) {
 	}
 }
 
-func names(states []target.State) []string {
+func names(states []configfs.State) []string {
 	var list []string
 	for _, st := range states {
 		list = append(list, st.Name)

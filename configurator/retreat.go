@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"slices"
 
-	"github.com/lastgasp/lastgasp/configurator/target"
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 )
 
 // retreat says what goes after a pass that could not prove all it wanted. It is pure.
@@ -13,25 +13,25 @@ import (
 // no coverage is worse than doubtful coverage: a new target stays if it was not to replace anything, and if it differs
 // from an old one only in the way to the same listener. Then the wire itself has just proved the new way, while the old
 // one may still work, so both stay, of the old ones only that which was acknowledged last.
-func retreat(p Plan, proofs []Proof, before *State) []target.State {
+func retreat(p Plan, proofs []Proof, before *State) []configfs.State {
 	proved := make(map[string]bool)
 	for _, proof := range proofs {
 		proved[proof.Target] = proof.Acked
 	}
 	olds := slices.Clone(p.Drop)
-	slices.SortStableFunc(olds, func(a, b target.State) int {
+	slices.SortStableFunc(olds, func(a, b configfs.State) int {
 		return cmp.Or(before.lastAck(b.Name).Compare(before.lastAck(a.Name)), cmp.Compare(a.Name, b.Name))
 	})
-	var drop []target.State
+	var drop []configfs.State
 	for _, spec := range p.Arm {
-		same := slices.DeleteFunc(slices.Clone(olds), func(st target.State) bool { return !sameListener(st.Spec, spec) })
+		same := slices.DeleteFunc(slices.Clone(olds), func(st configfs.State) bool { return !sameListener(st.Spec, spec) })
 		switch {
 		case proved[spec.Name]:
 			drop = append(drop, same...)
 		case len(same) > 0:
 			drop = append(drop, same[1:]...)
 		case len(olds) > 0:
-			drop = append(drop, target.State{Spec: spec})
+			drop = append(drop, configfs.State{Spec: spec})
 		}
 	}
 	return drop

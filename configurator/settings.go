@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/lastgasp/lastgasp/configurator/target"
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 )
 
 // Kernel settings that may be changed when the configuration asks for it. For those of transmit queues see queueSettings.
@@ -75,7 +75,7 @@ func (c *Configurator) settle() error {
 
 // devicesOf are those that targets send through. One that somebody has disabled is about to be replaced, and what goes
 // with its device need not change twice.
-func devicesOf(present []target.State) []string {
+func devicesOf(present []configfs.State) []string {
 	var devices []string
 	for _, st := range present {
 		devices = append(devices, st.Device)

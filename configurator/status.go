@@ -8,7 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/lastgasp/lastgasp/configurator/target"
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 )
 
 // Verdict is a node's coverage in one word.
@@ -58,7 +58,7 @@ func (c *Configurator) Status(now time.Time) (Status, error) {
 }
 
 // newStatus is the pure part of Status.
-func newStatus(now time.Time, cfg Config, f Facts, present []target.State, settings []Setting, last *State) Status {
+func newStatus(now time.Time, cfg Config, f Facts, present []configfs.State, settings []Setting, last *State) Status {
 	s := Status{Verdict: Covered, Facts: f, Settings: settings, LastPass: last, Targets: []TargetStatus{}}
 	var armed []Armed
 	proved := false

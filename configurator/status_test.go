@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/lastgasp/lastgasp/configurator/target"
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 )
 
 var update = flag.Bool("update", false, "write testdata/status-*.txt anew")
@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write testdata/status-*.txt anew")
 type statusCase struct {
 	name     string // of testdata/status-NAME.txt
 	facts    Facts
-	present  []target.State
+	present  []configfs.State
 	settings []Setting
 	last     *State
 	verdict  Verdict
@@ -29,7 +29,7 @@ type statusCase struct {
 func statusCases() []statusCase {
 	one := armed(specTo(listenerA, gatewayMAC), "lastgasp-10.0.2.10-1", 6665)
 	two := armed(specTo(listenerB, gatewayMAC), "lastgasp-10.0.3.10-1", 6665)
-	acked := func(st target.State, d time.Duration) TargetState {
+	acked := func(st configfs.State, d time.Duration) TargetState {
 		return TargetState{Name: st.Name, Listener: netip.AddrPortFrom(st.RemoteIP, st.RemotePort), LastAck: at(-d), RTT: 9_140 * time.Microsecond}
 	}
 	last := func(targets ...TargetState) *State {
@@ -51,17 +51,17 @@ func statusCases() []statusCase {
 	failed.Passed = []string{"ssm: throttled: Rate exceeded"}
 	failed.Where = "last known good since 2026-11-21T20:00:00Z, from ssm /lastgasp/endpoint version 2"
 	return []statusCase{
-		{"covered", goodFacts, []target.State{one, two}, nil, last(acked(one, 90*time.Second), acked(two, 90*time.Second)), Covered},
-		{"mute-kernel", nbcon, []target.State{one}, nil, last(acked(one, 90*time.Second)), Mute},
-		{"held", held, []target.State{one}, []Setting{{File: panicFile, Was: "10", Set: "0"}}, last(acked(one, 90*time.Second)), Covered},
-		{"one-silent", goodFacts, []target.State{one, two}, nil, last(acked(one, 90*time.Second), silent), Covered},
-		{"all-silent", goodFacts, []target.State{two}, nil, last(silent), Unproven},
+		{"covered", goodFacts, []configfs.State{one, two}, nil, last(acked(one, 90*time.Second), acked(two, 90*time.Second)), Covered},
+		{"mute-kernel", nbcon, []configfs.State{one}, nil, last(acked(one, 90*time.Second)), Mute},
+		{"held", held, []configfs.State{one}, []Setting{{File: panicFile, Was: "10", Set: "0"}}, last(acked(one, 90*time.Second)), Covered},
+		{"one-silent", goodFacts, []configfs.State{one, two}, nil, last(acked(one, 90*time.Second), silent), Covered},
+		{"all-silent", goodFacts, []configfs.State{two}, nil, last(silent), Unproven},
 		{"nothing-armed", goodFacts, nil, nil, nil, Mute},
-		{"no-watch", goodFacts, []target.State{one}, nil, last(acked(one, 50*time.Hour)), Unproven},
-		{"last-ack-still-counts", goodFacts, []target.State{one}, nil, last(acked(one, 3*DefaultConfig().Canary.Interval)), Covered},
-		{"on-link", goodFacts, []target.State{one}, nil, last(onLink), Covered},
-		{"old-kernel", goodFacts, []target.State{bare}, nil, last(acked(one, time.Minute)), Covered},
-		{"last-pass-failed", goodFacts, []target.State{one}, nil, failed, Covered},
+		{"no-watch", goodFacts, []configfs.State{one}, nil, last(acked(one, 50*time.Hour)), Unproven},
+		{"last-ack-still-counts", goodFacts, []configfs.State{one}, nil, last(acked(one, 3*DefaultConfig().Canary.Interval)), Covered},
+		{"on-link", goodFacts, []configfs.State{one}, nil, last(onLink), Covered},
+		{"old-kernel", goodFacts, []configfs.State{bare}, nil, last(acked(one, time.Minute)), Covered},
+		{"last-pass-failed", goodFacts, []configfs.State{one}, nil, failed, Covered},
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/lastgasp/lastgasp/configurator/target"
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 )
 
 // Verify has every armed target proved as it stands and notes the outcome for `status`. It resolves nothing and changes
@@ -23,7 +23,7 @@ func (c *Configurator) Verify(ctx context.Context) ([]Proof, error) {
 	if err != nil {
 		return []Proof{}, err
 	}
-	armed := slices.DeleteFunc(present, func(st target.State) bool { return !st.Enabled })
+	armed := slices.DeleteFunc(present, func(st configfs.State) bool { return !st.Enabled })
 	if len(armed) == 0 {
 		return []Proof{}, fmt.Errorf("%w: no target is armed; run lastgasp-configurator apply", ErrUnproved)
 	}
@@ -61,7 +61,7 @@ func (c *Configurator) noteProofs(proofs []Proof, now time.Time) error {
 }
 
 // prove has canaries tell which of the armed targets are heard.
-func (c *Configurator) prove(ctx context.Context, id Identity, armed []target.State) ([]Proof, error) {
+func (c *Configurator) prove(ctx context.Context, id Identity, armed []configfs.State) ([]Proof, error) {
 	if len(armed) == 0 {
 		return nil, nil
 	}
@@ -69,7 +69,7 @@ func (c *Configurator) prove(ctx context.Context, id Identity, armed []target.St
 }
 
 // unproved is what is noted of the armed targets if proving them could not be tried because of err.
-func unproved(armed []target.State, err error) []Proof {
+func unproved(armed []configfs.State, err error) []Proof {
 	var proofs []Proof
 	for _, r := range routes(armed) {
 		proofs = append(proofs, Proof{Target: r.Target, Listener: r.Remote, Why: err.Error()})
@@ -78,7 +78,7 @@ func unproved(armed []target.State, err error) []Proof {
 }
 
 // routes are what a Prover needs to know of targets.
-func routes(armed []target.State) []Route {
+func routes(armed []configfs.State) []Route {
 	var list []Route
 	for _, st := range armed {
 		list = append(list, Route{

@@ -7,7 +7,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/lastgasp/lastgasp/configurator/target"
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 )
 
 // TargetView is a target as people and programs may see it: its addresses as text, without secrets.
@@ -25,7 +25,7 @@ type TargetView struct {
 }
 
 // View is s without its secrets.
-func View(s target.Spec) TargetView {
+func View(s configfs.Spec) TargetView {
 	v := TargetView{
 		Name: s.Name, Device: s.Device,
 		LocalIP: s.LocalIP.String(), LocalPort: s.LocalPort,

@@ -14,10 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/ec2"
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
-	"github.com/lastgasp/lastgasp/configurator/target"
 )
 
 var someTime = time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC)
@@ -37,39 +37,39 @@ type world struct {
 // kernel is netconsole as a list of targets.
 type kernel struct {
 	mu      sync.Mutex // of targets and log
-	support target.Support
-	targets []target.State
+	support configfs.Support
+	targets []configfs.State
 	refuse  error // of Arm
 	log     []string
 	probing func() // happens when a target is made to find out what is supported
 }
 
-func (k *kernel) Seen() (target.Support, bool, error) {
+func (k *kernel) Seen() (configfs.Support, bool, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.support, len(k.targets) > 0 || !k.support.Netconsole, nil
 }
 
-func (k *kernel) Support() (target.Support, error) {
+func (k *kernel) Support() (configfs.Support, error) {
 	if _, sure, _ := k.Seen(); !sure && k.probing != nil {
 		k.probing()
 	}
 	return k.support, nil
 }
 
-func (k *kernel) List() ([]target.State, error) {
+func (k *kernel) List() ([]configfs.State, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return slices.Clone(k.targets), nil
 }
 
-func (k *kernel) Arm(s target.Spec) (target.State, error) {
+func (k *kernel) Arm(s configfs.Spec) (configfs.State, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.refuse != nil {
-		return target.State{}, k.refuse
+		return configfs.State{}, k.refuse
 	}
-	st := target.State{Spec: s, Enabled: true, LocalMAC: net.HardwareAddr{2, 0, 0, 0, 0, 5}}
+	st := configfs.State{Spec: s, Enabled: true, LocalMAC: net.HardwareAddr{2, 0, 0, 0, 0, 5}}
 	k.targets = append(k.targets, st)
 	k.log = append(k.log, "arm "+s.Name)
 	return st, nil
@@ -78,7 +78,7 @@ func (k *kernel) Arm(s target.Spec) (target.State, error) {
 func (k *kernel) Disarm(name string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.targets = slices.DeleteFunc(k.targets, func(st target.State) bool { return st.Name == name })
+	k.targets = slices.DeleteFunc(k.targets, func(st configfs.State) bool { return st.Name == name })
 	k.log = append(k.log, "disarm "+name)
 	return nil
 }

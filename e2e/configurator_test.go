@@ -82,8 +82,8 @@ func TestConfiguratorOnRealKernels(t *testing.T) {
 				}
 				id := record.Identity()
 				switch {
-				case userdata && (id.Boot != g.vm.BootID() || id.Instance != canary.Instance || len(id.Gasp) != 22):
-					t.Errorf("identity of the record: %+v, secret of %d characters", id, len(id.Gasp))
+				case userdata && (id.Boot != g.vm.BootID() || id.Instance != canary.Instance || len(id.Secret) != 22):
+					t.Errorf("identity of the record: %+v, secret of %d characters", id, len(id.Secret))
 				case userdata && record.Release != g.kernel.Release:
 					t.Errorf("release %q", record.Release)
 				case !userdata && id != netconsole.Identity{}:

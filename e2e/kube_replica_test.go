@@ -115,7 +115,7 @@ func (r *replica) says() string {
 // doomed is a node that will die. It is an API object with an address of its own that a datagram can come from.
 type doomed struct {
 	name, instance, boot string
-	gasp                 netconsole.Gasp
+	gasp                 netconsole.Secret
 	addr                 netip.Addr
 	pods                 []string
 }
@@ -124,7 +124,7 @@ type doomed struct {
 func newDoomed(name string, i int) *doomed {
 	return &doomed{
 		name: name, instance: fmt.Sprintf("i-%017x", i), boot: fmt.Sprintf("%08x-0000-4000-8000-000000000001", i),
-		gasp: netconsole.Gasp(fmt.Sprintf("%022d", i)), addr: netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}),
+		gasp: netconsole.Secret(fmt.Sprintf("%022d", i)), addr: netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}),
 	}
 }
 

@@ -25,8 +25,8 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/cloud/imds"
 	"github.com/lastgasp/lastgasp/e2e/lab"
 	"github.com/lastgasp/lastgasp/e2e/story"
-	"github.com/lastgasp/lastgasp/listener/aws"
 	"github.com/lastgasp/lastgasp/listener/cleanup"
+	listenercloud "github.com/lastgasp/lastgasp/listener/cloud"
 )
 
 // TestListenersAnnounceThemselves reads with the nodes' own parser what listeners write.
@@ -136,7 +136,7 @@ func TestInstancesAreRebootedAndTerminated(t *testing.T) {
 		t.Fatal(err)
 	}
 	moto := useMoto(t, ns)
-	instances := aws.Instances{Account: aws.NewAccount(moto.Client())}
+	instances := listenercloud.Instances{Account: listenercloud.NewAccount(moto.Client())}
 
 	ids := runInstances(t, moto, 2)
 	doomed, bystander := ids[0], ids[1]

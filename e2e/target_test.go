@@ -14,11 +14,11 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/lab"
 )
 
-// TestTargetOnEveryKernel runs the live tests of configurator/target inside machines of those kernels whose netconsole
+// TestTargetOnEveryKernel runs the live tests of configurator/configfs inside machines of those kernels whose netconsole
 // differs. They load netconsole themselves, which the lab leaves unloaded.
 func TestTargetOnEveryKernel(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "target.test")
-	build := exec.Command("go", "test", "-c", "-tags=live", "-o", program, "../configurator/target")
+	build := exec.Command("go", "test", "-c", "-tags=live", "-o", program, "../configurator/configfs")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the live tests: %v\n%s", err, out)

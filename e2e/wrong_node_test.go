@@ -222,7 +222,7 @@ func (w *hollowWorld) impossibleSecret(t *testing.T) {
 		n.Status.NodeInfo.KernelVersion = "6.1.0-41-cloud-amd64"
 	})
 	w.keepLease(t, "old-kernel")
-	id.Gasp = "bWFkZSB1cCBieSBhIHBvZA"
+	id.Secret = "bWFkZSB1cCBieSBhIHBvZA"
 	if err := voice.Prove(t.Context(), story.Canary(id, 1)); err != nil {
 		t.Fatal(err)
 	}

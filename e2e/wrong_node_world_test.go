@@ -101,7 +101,7 @@ func (v *bystander) without() netconsole.Identity {
 // madeUp is that with a secret of one's own.
 func (v *bystander) madeUp() netconsole.Identity {
 	id := v.without()
-	id.Gasp = "bWFkZSB1cCBieSBhIHBvZA"
+	id.Secret = "bWFkZSB1cCBieSBhIHBvZA"
 	return id
 }
 

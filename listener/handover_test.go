@@ -12,9 +12,9 @@ func TestChatterDoesNotHoldUpTheDying(t *testing.T) {
 	h := &handover{sink: s, metrics: NewMetrics(nopRegisterer{}), limits: share(1)}
 	src := &source{addr: nodeA}
 	for range 2 * maxPerSource {
-		h.offer(epoch, src, detect.Incident{Verdict: detect.Sick, Code: "SoftLockup", Complete: true})
+		h.offer(epoch, src, detect.Incident{Verdict: detect.Sick, Cause: "SoftLockup", Complete: true})
 	}
-	h.offer(epoch, src, detect.Incident{Verdict: detect.Dying, Code: "KernelPanic"})
+	h.offer(epoch, src, detect.Incident{Verdict: detect.Dying, Cause: "KernelPanic"})
 	s.full = false
 	h.flush(epoch.Add(offerAgain))
 	if len(s.incidents) != maxPerSource+1 || s.incidents[0].Verdict != detect.Dying {

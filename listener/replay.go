@@ -172,7 +172,7 @@ func (p *replay) Offer(inc detect.Incident) bool {
 	}
 	p.err = p.out.Encode(Replayed{
 		T: inc.Time.Sub(p.epoch).Seconds(), Src: src, Instance: inc.Identity.Instance, Boot: inc.Identity.Boot,
-		Code: inc.Code, Title: inc.Title, Fingerprint: inc.Fingerprint, Fatal: inc.Verdict == detect.Dying,
+		Code: inc.Cause, Title: inc.Title, Fingerprint: inc.Fingerprint, Fatal: inc.Verdict == detect.Dying,
 		Authority: inc.Authority, Release: inc.Release, Lines: len(inc.Trace),
 	})
 	return true

@@ -123,11 +123,11 @@ func (s *shard) canary(r *netconsole.Record, c netconsole.Canary) {
 		return
 	}
 	s.table.prove(s.src)
-	s.src.claim(claim{id.Boot, id.Gasp, r.Seq, c.Facts.PanicOnOops, c.Facts.Kdump})
-	if !s.coverage.heard(s.now, addr, heard{canary: c, seq: r.Seq, gasp: id.Gasp.Sum()}) {
+	s.src.claim(claim{id.Boot, id.Secret, r.Seq, c.Facts.PanicOnOops, c.Facts.Kdump})
+	if !s.coverage.heard(s.now, addr, heard{canary: c, seq: r.Seq, gasp: id.Secret.Sum()}) {
 		s.metrics.CanariesRepeated.Inc()
 	}
-	if id.Gasp != "" && !s.sink.Canary(addr, id, s.now) {
+	if id.Secret != "" && !s.sink.Canary(addr, id, s.now) {
 		s.metrics.HandoverFull.Inc() // the next canary pins
 	}
 	s.metrics.Acks.Inc()
@@ -138,7 +138,7 @@ func (s *shard) canary(r *netconsole.Record, c netconsole.Canary) {
 func (s *shard) incident(inc detect.Incident) {
 	alarm := inc.Verdict == detect.Dying && !inc.Complete
 	if !inc.Complete && !(alarm && s.src.dying) || inc.Verdict == detect.Sick {
-		s.metrics.Incidents.WithLabelValues(inc.Verdict.String(), inc.Code).Inc()
+		s.metrics.Incidents.WithLabelValues(inc.Verdict.String(), inc.Cause).Inc()
 		s.alarms++
 	}
 	switch {

@@ -58,10 +58,10 @@ func TestPanicIsHandedOverWithItsFirstFatalRecord(t *testing.T) {
 		t.Fatalf("%d incidents after the panic line, want 1 at once", len(s.incidents))
 	}
 	inc := s.incidents[0]
-	if inc.Verdict != detect.Dying || inc.Code != "KernelPanic" || inc.Complete || !inc.Time.Equal(epoch) || inc.Source != nodeA {
+	if inc.Verdict != detect.Dying || inc.Cause != "KernelPanic" || inc.Complete || !inc.Time.Equal(epoch) || inc.Source != nodeA {
 		t.Errorf("incident %+v, want a dying KernelPanic of %s at %s, not yet complete", inc, nodeA, epoch)
 	}
-	if inc.Identity.Boot != "7f3c2f6e-0000-4000-8000-000000000001" || inc.Identity.Gasp.Sum() == "" {
+	if inc.Identity.Boot != "7f3c2f6e-0000-4000-8000-000000000001" || inc.Identity.Secret.Sum() == "" {
 		t.Errorf("identity %+v, want the record's userdata", inc.Identity)
 	}
 	if shown := fmt.Sprintf("%+v %#v", inc, inc); strings.Contains(shown, "c2VjcmV0") {

@@ -97,7 +97,7 @@ func newShipped(now time.Time, from netip.AddrPort, r *netconsole.Record) shippe
 	}
 	for _, f := range r.Fields {
 		switch f.Key {
-		case "", netconsole.KeyGasp, netconsole.KeyInstance, netconsole.KeyBoot:
+		case "", netconsole.KeySecret, netconsole.KeyInstance, netconsole.KeyBoot:
 			continue
 		}
 		if s.Fields == nil {

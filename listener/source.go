@@ -56,7 +56,7 @@ func (src *source) ackBucket() *bucket {
 // identity: else anybody who shares the node's address could have an oops that is survived taken for a death.
 type claim struct {
 	boot               string
-	gasp               netconsole.Gasp
+	gasp               netconsole.Secret
 	seq                uint64
 	panicOnOops, kdump bool
 }
@@ -79,10 +79,10 @@ func (src *source) claim(c claim) {
 // of the kernel that was heard last and could prove who it is.
 func (src *source) fatal(r *netconsole.Record, fallback bool) (panicOnOops, kdump bool) {
 	id := r.Identity()
-	lost := r.Missing > 0 && id.Boot == "" && id.Gasp == ""
+	lost := r.Missing > 0 && id.Boot == "" && id.Secret == ""
 	for i := len(src.claims) - 1; i >= 0; i-- {
 		c := &src.claims[i]
-		if c.boot == id.Boot && c.gasp == id.Gasp || lost && c.gasp != "" {
+		if c.boot == id.Boot && c.gasp == id.Secret || lost && c.gasp != "" {
 			return c.panicOnOops, c.kdump
 		}
 	}

@@ -10,9 +10,9 @@ import (
 	"testing"
 
 	"github.com/lastgasp/lastgasp/configurator"
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
-	"github.com/lastgasp/lastgasp/configurator/target"
 )
 
 func TestExitCodes(t *testing.T) {
@@ -30,11 +30,11 @@ func TestExitCodes(t *testing.T) {
 		{"no route", wrap(nexthop.ErrNoRoute), 3},
 		{"a next hop that is silent", wrap(nexthop.ErrNoReply), 3},
 		{"a device that cannot", wrap(nexthop.ErrUnusable), 4},
-		{"a driver that refuses", wrap(target.ErrDevice), 4},
-		{"no module", wrap(target.ErrNoModule), 4},
-		{"no configfs", wrap(target.ErrNoConfigfs), 4},
+		{"a driver that refuses", wrap(configfs.ErrDevice), 4},
+		{"no module", wrap(configfs.ErrNoModule), 4},
+		{"no configfs", wrap(configfs.ErrNoConfigfs), 4},
 		{"unresolved weighs more than unproved", errors.Join(wrap(configurator.ErrUnproved), wrap(nexthop.ErrNoRoute)), 3},
-		{"a device that cannot weighs more than both", errors.Join(wrap(nexthop.ErrNoRoute), wrap(target.ErrDevice)), 4},
+		{"a device that cannot weighs more than both", errors.Join(wrap(nexthop.ErrNoRoute), wrap(configfs.ErrDevice)), 4},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var stderr bytes.Buffer

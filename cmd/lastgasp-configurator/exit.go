@@ -6,9 +6,9 @@ import (
 	"strings"
 
 	"github.com/lastgasp/lastgasp/configurator"
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
-	"github.com/lastgasp/lastgasp/configurator/target"
 )
 
 // Exit codes, documented in the help text and in DESIGN.md. They are an interface.
@@ -38,7 +38,7 @@ func (c *command) exit(err error) int {
 		return exitUsage
 	case errors.As(err, &config):
 		return exitUsage
-	case errors.Is(err, target.ErrNoModule), errors.Is(err, target.ErrNoConfigfs), errors.Is(err, target.ErrDevice),
+	case errors.Is(err, configfs.ErrNoModule), errors.Is(err, configfs.ErrNoConfigfs), errors.Is(err, configfs.ErrDevice),
 		errors.Is(err, nexthop.ErrUnusable):
 		return exitCannot
 	case errors.Is(err, endpoint.ErrNotFound), errors.Is(err, nexthop.ErrNoRoute), errors.Is(err, nexthop.ErrNoReply):

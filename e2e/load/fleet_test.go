@@ -40,7 +40,7 @@ func hear(t *testing.T, n int, next Next) []heard {
 				return // it comes again
 			}
 			id := r.Identity()
-			all = append(all, heard{from, r.Seq, id.Instance, id.Boot, id.Gasp != "", r.Missing,
+			all = append(all, heard{from, r.Seq, id.Instance, id.Boot, id.Secret != "", r.Missing,
 				strings.HasPrefix(string(r.Text), chatter[r.Seq%uint64(len(chatter))])})
 		})
 		if err != nil {

@@ -54,7 +54,7 @@ func (h *Hollow) Arm(ctx context.Context) error {
 }
 
 // Pin is the annotation by which the listener recognises the gasp of this boot.
-func (h *Hollow) Pin() string { return h.Identity.Boot + ":" + h.Identity.Gasp.Sum() }
+func (h *Hollow) Pin() string { return h.Identity.Boot + ":" + h.Identity.Secret.Sum() }
 
 // Panic says what the kernel would say last.
 func (h *Hollow) Panic() error { return h.voice.Say(Panic(h.Identity)...) }
@@ -76,6 +76,6 @@ func newBoot(instance string) netconsole.Identity {
 	return netconsole.Identity{
 		Instance: instance,
 		Boot:     string(uuid.NewUUID()),
-		Gasp:     netconsole.Gasp(base64.RawURLEncoding.EncodeToString(random(16))),
+		Secret:   netconsole.Secret(base64.RawURLEncoding.EncodeToString(random(16))),
 	}
 }

@@ -102,7 +102,7 @@ func extended(prefix, seq int, text string, id netconsole.Identity) []byte {
 	for _, field := range []netconsole.Field{
 		{Key: netconsole.KeyInstance, Value: id.Instance},
 		{Key: netconsole.KeyBoot, Value: id.Boot},
-		{Key: netconsole.KeyGasp, Value: string(id.Gasp)},
+		{Key: netconsole.KeySecret, Value: string(id.Secret)},
 	} {
 		if field.Value != "" {
 			fmt.Fprintf(&b, " %s=%s\n", field.Key, field.Value)

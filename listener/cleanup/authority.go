@@ -13,7 +13,7 @@ func Authority(inc detect.Incident, n Node) detect.Authority {
 		return detect.Kernel
 	case n.Pin.Boot != id.Boot:
 		return detect.Boot
-	case id.Gasp != "" && id.Gasp.Sum() == n.Pin.Sum:
+	case id.Secret != "" && id.Secret.Sum() == n.Pin.Sum:
 		return detect.Pinned
 	}
 	// The boot is pinned and this sender does not know its secret. The boot id, which any pod can read, then proves less

@@ -22,7 +22,7 @@ func (j *job) record(phase Phase, d Decision) Record {
 		Boot:        j.boot(),
 		Source:      inc.Source,
 		Time:        inc.Time,
-		Code:        inc.Code,
+		Code:        inc.Cause,
 		Title:       inc.Title,
 		Fingerprint: inc.Fingerprint,
 		Remedy:      inc.Remedy,

@@ -479,7 +479,7 @@ func TestOwnerThatWaitsShowsThatItLives(t *testing.T) {
 		{"for kept pods", func(_ *world, p *Policy, _ *detect.Incident) { p.KeepPods = time.Hour }},
 		{"for a second witness", func(_ *world, p *Policy, inc *detect.Incident) {
 			p.Corroborate = 2 * time.Minute
-			inc.Identity.Gasp = ""
+			inc.Identity.Secret = ""
 		}},
 		{"for volumes", func(w *world, _ *Policy, _ *detect.Incident) {
 			w.addPod("n1", "n1-wants-it", "", func(p *Pod) { p.Created = time.Now().Add(time.Hour) })

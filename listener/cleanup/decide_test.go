@@ -63,12 +63,12 @@ func TestDecide(t *testing.T) {
 		},
 		{
 			name:  "a forged gasp of a pinned boot is believed less than one of an unpinned boot",
-			story: func(s *story) { s.inc.Identity.Gasp = "guessed"; s.ActAt = detect.Boot },
+			story: func(s *story) { s.inc.Identity.Secret = "guessed"; s.ActAt = detect.Boot },
 			want:  Wait, why: "kernel authority",
 		},
 		{
 			name:  "leaving the gasp out is no way around the pin",
-			story: func(s *story) { s.inc.Identity.Gasp = ""; s.ActAt = detect.Boot },
+			story: func(s *story) { s.inc.Identity.Secret = ""; s.ActAt = detect.Boot },
 			want:  Wait, why: "kernel authority",
 		},
 		{
@@ -206,13 +206,13 @@ func TestDecide(t *testing.T) {
 		},
 		{
 			name:  "a Lease is no witness for a gasp without the secret that its boot has",
-			story: func(s *story) { s.inc.Identity.Gasp = ""; watched(s, 45*time.Second, silent) },
+			story: func(s *story) { s.inc.Identity.Secret = ""; watched(s, 45*time.Second, silent) },
 			want:  Wait, why: "has a secret, which the gasp lacks",
 		},
 		{
 			name: "but a kubelet that the control plane has lost since is",
 			story: func(s *story) {
-				s.inc.Identity.Gasp = ""
+				s.inc.Identity.Secret = ""
 				watched(s, 45*time.Second, silent)
 				s.v.Node.Ready, s.v.Node.Silent = false, true
 			},
@@ -221,7 +221,7 @@ func TestDecide(t *testing.T) {
 		{
 			name: "which a kubelet that did not say it was Ready cannot be seen to be",
 			story: func(s *story) {
-				s.inc.Identity.Gasp = ""
+				s.inc.Identity.Secret = ""
 				s.v.First.Ready = false
 				watched(s, 45*time.Second, silent)
 			},
@@ -304,7 +304,7 @@ func TestDecide(t *testing.T) {
 				Policy: DefaultPolicy(),
 				inc: detect.Incident{
 					Source:   netip.MustParseAddrPort("10.0.0.1:6665"),
-					Identity: netconsole.Identity{Instance: "i-1", Boot: boot1, Gasp: gaspOf1},
+					Identity: netconsole.Identity{Instance: "i-1", Boot: boot1, Secret: gaspOf1},
 					Time:     heard, Verdict: detect.Dying, Authority: detect.Kernel,
 				},
 				v:     View{Now: heard, Node: n, First: n, Room: true},

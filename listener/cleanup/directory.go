@@ -93,7 +93,7 @@ type file struct {
 
 func findingOf(inc detect.Incident) finding {
 	if inc.Verdict == detect.Sick {
-		return finding{keyOf(inc), inc.Code}
+		return finding{keyOf(inc), inc.Cause}
 	}
 	return finding{keyOf(inc), ""}
 }
@@ -101,7 +101,7 @@ func findingOf(inc detect.Incident) finding {
 // fileName sorts by time and tells machines and troubles apart.
 func fileName(inc detect.Incident) string {
 	who := cmp.Or(inc.Identity.Instance, inc.Source.Addr().String())
-	return inc.Time.UTC().Format("20060102T150405.000Z") + "-" + RecordName(who, inc.Identity.Boot+"/"+inc.Code) + ".json"
+	return inc.Time.UTC().Format("20060102T150405.000Z") + "-" + RecordName(who, inc.Identity.Boot+"/"+inc.Cause) + ".json"
 }
 
 // entry is what a file holds.
@@ -124,7 +124,7 @@ type entry struct {
 // write writes one incident, again and again until the disk takes it or ctx ends.
 func (d *Directory) write(ctx context.Context, name string, inc detect.Incident) {
 	data, err := json.MarshalIndent(entry{
-		inc.Time.UTC(), inc.Source, inc.Identity.Instance, inc.Identity.Boot, inc.Verdict, inc.Authority, inc.Code, inc.Title,
+		inc.Time.UTC(), inc.Source, inc.Identity.Instance, inc.Identity.Boot, inc.Verdict, inc.Authority, inc.Cause, inc.Title,
 		inc.Fingerprint, inc.Remedy, inc.Release, inc.Complete, inc.Trace,
 	}, "", "  ")
 	if err != nil {
@@ -134,7 +134,7 @@ func (d *Directory) write(ctx context.Context, name string, inc detect.Incident)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		err := d.replace(name, append(data, '\n'))
 		if err == nil {
-			d.log.Info("recorded", "file", name, "source", inc.Source.String(), "code", inc.Code, "title", firstLine(inc.Title),
+			d.log.Info("recorded", "file", name, "source", inc.Source.String(), "code", inc.Cause, "title", firstLine(inc.Title),
 				"complete", inc.Complete)
 			return
 		}

@@ -60,11 +60,11 @@ func TestDirectory(t *testing.T) {
 	again := old // and its next one, a minute later
 	again.Time = noon.Add(time.Minute)
 	sick := inc // another trouble of the first, at the same time
-	sick.Verdict, sick.Code, sick.Complete = detect.Sick, "TaskHung", true
+	sick.Verdict, sick.Cause, sick.Complete = detect.Sick, "TaskHung", true
 	oops := old // a third machine's oops, which becomes a panic
-	oops.Source, oops.Verdict, oops.Code = gasp(3, "", "").Source, detect.Oops, "KernelOops"
+	oops.Source, oops.Verdict, oops.Cause = gasp(3, "", "").Source, detect.Oops, "KernelOops"
 	panics := oops
-	panics.Verdict, panics.Code, panics.Complete, panics.Time = detect.Dying, "KernelPanic", true, noon.Add(time.Second)
+	panics.Verdict, panics.Cause, panics.Complete, panics.Time = detect.Dying, "KernelPanic", true, noon.Add(time.Second)
 
 	path := filepath.Join(t.TempDir(), "not/there/yet")
 	files := stored(t, path, inc, old, sick, oops, whole, again, panics)

@@ -100,7 +100,7 @@ func (e *Engine) Offer(inc detect.Incident) bool {
 // Canary hands over a canary that src sent at the time given; the first one of a boot pins it. It never blocks, and
 // false means that there is no room.
 func (e *Engine) Canary(src netip.Addr, id netconsole.Identity, at time.Time) bool {
-	if id.Boot == "" || id.Gasp == "" {
+	if id.Boot == "" || id.Secret == "" {
 		return true // a kernel without userdata has nothing to pin
 	}
 	select {
@@ -133,11 +133,11 @@ func (e *Engine) Run(ctx context.Context) error {
 type key struct {
 	src  netip.Addr
 	boot string
-	gasp netconsole.Gasp
+	gasp netconsole.Secret
 }
 
 func keyOf(inc detect.Incident) key {
-	return key{inc.Source.Addr(), inc.Identity.Boot, inc.Identity.Gasp}
+	return key{inc.Source.Addr(), inc.Identity.Boot, inc.Identity.Secret}
 }
 
 // past is what is left of a finished job.

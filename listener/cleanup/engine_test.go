@@ -655,7 +655,7 @@ func TestForgedTraceIsNotRecorded(t *testing.T) {
 				pass(time.Second)
 				forged.Complete, forged.Trace = true, make([]string, 100)
 				offer(t, w, forged, a, b)
-				forged.Identity.Gasp = "another guess" // heard complete at first
+				forged.Identity.Secret = "another guess" // heard complete at first
 				offer(t, w, forged, a, b)
 				pass(5 * time.Second)
 				if r := w.only(); len(r.Trace) != 2 {

@@ -46,7 +46,7 @@ func newWorld(t *testing.T) *world {
 }
 
 const (
-	gaspOf1 = netconsole.Gasp("secret of node 1")
+	gaspOf1 = netconsole.Secret("secret of node 1")
 	boot1   = "11111111-0000-4000-8000-000000000001"
 	boot2   = "11111111-0000-4000-8000-000000000002"
 )
@@ -54,7 +54,7 @@ const (
 func address(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
 
 // addNode adds Ready node ni, running boot and pinned to gasp.
-func (w *world) addNode(i int, boot string, gasp netconsole.Gasp) Node {
+func (w *world) addNode(i int, boot string, gasp netconsole.Secret) Node {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := Node{
@@ -102,11 +102,11 @@ func (w *world) populate(node string) []string {
 }
 
 // gasp is the incident that the kernel of node i sends.
-func gasp(i int, boot string, secret netconsole.Gasp) detect.Incident {
+func gasp(i int, boot string, secret netconsole.Secret) detect.Incident {
 	return detect.Incident{
 		Source:   netip.AddrPortFrom(address(i), 6665),
-		Identity: netconsole.Identity{Instance: fmt.Sprintf("i-%d", i), Boot: boot, Gasp: secret},
-		Time:     time.Now(), Verdict: detect.Dying, Authority: detect.Kernel, Code: "KernelPanic",
+		Identity: netconsole.Identity{Instance: fmt.Sprintf("i-%d", i), Boot: boot, Secret: secret},
+		Time:     time.Now(), Verdict: detect.Dying, Authority: detect.Kernel, Cause: "KernelPanic",
 		Title: "sysrq triggered crash", Fingerprint: "0123456789ab", Release: "6.12.0",
 		Trace: []string{"sysrq: Trigger a crash", "Kernel panic - not syncing: sysrq triggered crash"},
 	}

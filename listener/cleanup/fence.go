@@ -42,7 +42,7 @@ func (j *job) keepFence(ctx context.Context) error {
 
 // mark is what the Node is to carry beside the taints.
 func (j *job) mark(outOfService bool) *Mark {
-	reason := cmp.Or(firstLine(j.inc.Title), j.inc.Code)
+	reason := cmp.Or(firstLine(j.inc.Title), j.inc.Cause)
 	return &Mark{Record: j.name, Boot: j.boot(), Reason: reason, OutOfService: outOfService}
 }
 

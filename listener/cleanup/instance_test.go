@@ -136,7 +136,7 @@ func TestInstanceIsLeftAlone(t *testing.T) {
 		phase Phase
 	}{
 		{"where the kubelet contradicts", func(w *world, _ *Policy, inc *detect.Incident) {
-			w.dead["n1"], inc.Identity.Gasp = false, "guessed"
+			w.dead["n1"], inc.Identity.Secret = false, "guessed"
 		}, Refused},
 		{"in a dry run", func(_ *world, p *Policy, _ *detect.Incident) { p.DryRun = true }, Refused},
 		{"while the breaker is open", func(_ *world, p *Policy, _ *detect.Incident) { p.MaxNodes, p.MaxPercent = 0, 0 }, Held},

@@ -33,7 +33,7 @@ func TestOfferNeverBlocks(t *testing.T) {
 	if !e.Offer(detect.Incident{Verdict: detect.Sick}) {
 		t.Error("no room for a report though only the intake of the dying is full")
 	}
-	id := netconsole.Identity{Boot: boot1, Gasp: gaspOf1}
+	id := netconsole.Identity{Boot: boot1, Secret: gaspOf1}
 	for range intakeSize {
 		e.Canary(address(1), id, time.Time{})
 	}
@@ -46,8 +46,8 @@ func TestOfferNeverBlocks(t *testing.T) {
 }
 
 func TestPins(t *testing.T) {
-	id := func(i int, boot string, g netconsole.Gasp) netconsole.Identity {
-		return netconsole.Identity{Instance: fmt.Sprintf("i-%d", i), Boot: boot, Gasp: g}
+	id := func(i int, boot string, g netconsole.Secret) netconsole.Identity {
+		return netconsole.Identity{Instance: fmt.Sprintf("i-%d", i), Boot: boot, Secret: g}
 	}
 	for _, tt := range []struct {
 		name  string
@@ -62,7 +62,7 @@ func TestPins(t *testing.T) {
 				canary(1, id(1, boot1, "second"))
 				canary(1, id(1, boot1, "first"))
 			},
-			want: Pin{boot1, netconsole.Gasp("first").Sum()}, tally: "pinned refused",
+			want: Pin{boot1, netconsole.Secret("first").Sum()}, tally: "pinned refused",
 		},
 		{
 			name: "the next boot is pinned anew, once the kubelet reports it",
@@ -75,7 +75,7 @@ func TestPins(t *testing.T) {
 				}
 				w.reboots(1, boot2)
 			},
-			want: Pin{boot2, netconsole.Gasp("of the next boot").Sum()}, tally: "pinned waiting pinned",
+			want: Pin{boot2, netconsole.Secret("of the next boot").Sum()}, tally: "pinned waiting pinned",
 		},
 		{
 			name: "a canary waits for its Node to be registered",
@@ -88,7 +88,7 @@ func TestPins(t *testing.T) {
 				w.set(func() { w.nodes["n1"] = n })
 				canary(1, id(1, boot1, "second")) // and now that the Node is there
 			},
-			want: Pin{boot1, netconsole.Gasp("first").Sum()}, tally: "waiting pinned",
+			want: Pin{boot1, netconsole.Secret("first").Sum()}, tally: "waiting pinned",
 		},
 		{
 			name: "a canary waits for the API server",
@@ -98,7 +98,7 @@ func TestPins(t *testing.T) {
 				pass(time.Minute)
 				w.set(func() { w.down = false })
 			},
-			want: Pin{boot1, netconsole.Gasp("first").Sum()}, tally: "waiting pinned",
+			want: Pin{boot1, netconsole.Secret("first").Sum()}, tally: "waiting pinned",
 		},
 		{
 			name: "a canary from another address than the node's own",
@@ -156,7 +156,7 @@ func TestCanariesOfManyNodes(t *testing.T) {
 		}}, "a")
 		for range 3 { // rounds
 			for i := 10; i < 10+nodes; i++ {
-				id := netconsole.Identity{Instance: fmt.Sprintf("i-%d", i), Boot: fmt.Sprint("boot ", i), Gasp: "secret"}
+				id := netconsole.Identity{Instance: fmt.Sprintf("i-%d", i), Boot: fmt.Sprint("boot ", i), Secret: "secret"}
 				for !e.Canary(address(i), id, time.Now()) {
 					pass(10 * time.Millisecond)
 				}
@@ -179,11 +179,11 @@ func TestReports(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		e, _ := run(t, DefaultPolicy(), w, "a")
 		oops := gasp(1, boot1, gaspOf1)
-		oops.Verdict, oops.Code, oops.Title, oops.Remedy = detect.Oops, "KernelOops", "null dereference in foo", "update to 6.12.9"
+		oops.Verdict, oops.Cause, oops.Title, oops.Remedy = detect.Oops, "KernelOops", "null dereference in foo", "update to 6.12.9"
 		sick := oops
-		sick.Verdict, sick.Code = detect.Sick, "TaskHung"
+		sick.Verdict, sick.Cause = detect.Sick, "TaskHung"
 		text := sick
-		text.Authority, text.Code = detect.Text, "SoftLockup"
+		text.Authority, text.Cause = detect.Text, "SoftLockup"
 		for range 30 { // five minutes of it
 			offer(t, w, oops, e)
 			offer(t, w, sick, e)

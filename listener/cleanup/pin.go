@@ -44,9 +44,9 @@ const (
 // secret, the first to claim one would always be somebody else.
 func pinFor(n Node, id netconsole.Identity) pinning {
 	switch {
-	case id.Boot == "" || id.Gasp == "":
+	case id.Boot == "" || id.Secret == "":
 		return pinRefused
-	case n.Pin.Boot == id.Boot && n.Pin.Sum == id.Gasp.Sum():
+	case n.Pin.Boot == id.Boot && n.Pin.Sum == id.Secret.Sum():
 		return pinKnown
 	case n.Pin.Boot == id.Boot:
 		return pinRefused
@@ -109,7 +109,7 @@ func (e *Engine) pinAll(ctx context.Context) {
 				if len(known) >= pinsKnown {
 					clear(known)
 				}
-				known[c.src] = Pin{c.id.Boot, c.id.Gasp.Sum()}
+				known[c.src] = Pin{c.id.Boot, c.id.Secret.Sum()}
 			}
 			e.Observer.Pinned(string(result))
 		}
@@ -121,7 +121,7 @@ func (e *Engine) gather(c canary, waiting map[key]canary, known map[netip.Addr]P
 	taken := map[key]bool{}
 	for {
 		k := key{src: c.src, boot: c.id.Boot}
-		if _, waits := waiting[k]; !waits && !taken[k] && known[c.src] != (Pin{c.id.Boot, c.id.Gasp.Sum()}) {
+		if _, waits := waiting[k]; !waits && !taken[k] && known[c.src] != (Pin{c.id.Boot, c.id.Secret.Sum()}) {
 			taken[k] = true
 			batch = append(batch, c)
 		}
@@ -152,7 +152,7 @@ func (e *Engine) pin(ctx context.Context, c canary) pinning {
 		case result != pinWrite:
 			return result
 		}
-		pin := Pin{Boot: c.id.Boot, Sum: c.id.Gasp.Sum()}
+		pin := Pin{Boot: c.id.Boot, Sum: c.id.Secret.Sum()}
 		if e.policy.DryRun {
 			e.rehearsePin(c.src, pin)
 			return result

@@ -178,7 +178,7 @@ func TestCareFor(t *testing.T) {
 }
 
 func TestPinFor(t *testing.T) {
-	id := netconsole.Identity{Boot: boot1, Gasp: gaspOf1}
+	id := netconsole.Identity{Boot: boot1, Secret: gaspOf1}
 	ours := Pin{boot1, gaspOf1.Sum()}
 	for _, tt := range []struct {
 		name string

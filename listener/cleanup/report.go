@@ -32,7 +32,7 @@ func (e *Engine) reportAll(ctx context.Context) {
 			return
 		case inc = <-e.reports:
 		}
-		now, r := e.Now(), report{inc.Source.Addr(), inc.Code}
+		now, r := e.Now(), report{inc.Source.Addr(), inc.Cause}
 		if at, ok := told[r]; (ok && now.Sub(at) < reportEvery) || inc.Authority < detect.Kernel {
 			continue
 		}
@@ -46,14 +46,14 @@ func (e *Engine) reportAll(ctx context.Context) {
 		<-e.calls.submit(ctx, tidying, 1, func(ctx context.Context, _ int) {
 			n, err = e.cluster.FindNode(ctx, inc.Identity.Instance, inc.Source.Addr())
 		})
-		e.log.Info("report", "source", inc.Source.String(), "node", n.Name, "code", inc.Code, "title", inc.Title, "remedy", inc.Remedy)
+		e.log.Info("report", "source", inc.Source.String(), "node", n.Name, "code", inc.Cause, "title", inc.Title, "remedy", inc.Remedy)
 		if err != nil || e.policy.DryRun {
 			continue
 		}
-		note := cmp.Or(firstLine(inc.Title), inc.Code)
+		note := cmp.Or(firstLine(inc.Title), inc.Cause)
 		if inc.Remedy != "" {
 			note += "; " + inc.Remedy
 		}
-		e.cluster.Tell(Event{Node: n, Warning: true, Reason: inc.Code, Action: "Report", Note: note})
+		e.cluster.Tell(Event{Node: n, Warning: true, Reason: inc.Cause, Action: "Report", Note: note})
 	}
 }

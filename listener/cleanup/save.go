@@ -120,7 +120,7 @@ func lengthen(r *Record, inc detect.Incident) bool {
 	if len(inc.Trace) <= len(r.Trace) {
 		return false
 	}
-	r.Code, r.Title, r.Fingerprint = inc.Code, inc.Title, inc.Fingerprint
+	r.Code, r.Title, r.Fingerprint = inc.Cause, inc.Title, inc.Fingerprint
 	r.Remedy, r.Release, r.Trace = inc.Remedy, inc.Release, inc.Trace
 	return true
 }

@@ -101,7 +101,7 @@ func TestRefusalsOfOneNodeAreBounded(t *testing.T) {
 		a, _ := run(t, DefaultPolicy(), w, "a")
 		for i := range 200 {
 			inc := gasp(1, fmt.Sprintf("boot %d", i/2), "") // each boot twice
-			inc.Identity.Gasp = gaspOf1[:1+i%16]
+			inc.Identity.Secret = gaspOf1[:1+i%16]
 			offer(t, w, inc, a)
 			pass(100 * time.Millisecond)
 		}

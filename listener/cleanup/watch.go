@@ -132,7 +132,7 @@ func (e *Engine) hasRoom(now time.Time) bool {
 // resumption is the job that goes on with a record where its owner left it, if it did.
 func (e *Engine) resumption(seen Record) *job {
 	inc := detect.Incident{
-		Source: seen.Source, Time: seen.Time, Verdict: detect.Dying, Authority: seen.Authority, Code: seen.Code,
+		Source: seen.Source, Time: seen.Time, Verdict: detect.Dying, Authority: seen.Authority, Cause: seen.Code,
 		Title: seen.Title, Fingerprint: seen.Fingerprint, Remedy: seen.Remedy, Release: seen.Release,
 	}
 	inc.Identity.Instance = seen.Instance
@@ -238,7 +238,7 @@ func (e *Engine) lifting(n Node) *job {
 // the gasp proved is lost with it, so that a second witness is wanted.
 func (e *Engine) adoption(n Node) *job {
 	j := e.newJob(detect.Incident{
-		Time: e.Now(), Verdict: detect.Dying, Authority: detect.Kernel, Code: "KernelPanic", Title: n.Mark.Reason,
+		Time: e.Now(), Verdict: detect.Dying, Authority: detect.Kernel, Cause: "KernelPanic", Title: n.Mark.Reason,
 	})
 	j.node, j.first = n, n
 	j.first.BootID = n.Mark.Boot

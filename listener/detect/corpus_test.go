@@ -54,7 +54,7 @@ func TestCorpus(t *testing.T) {
 					prints.note(f, inc)
 				}
 				if inc.Complete {
-					got = append(got, fmt.Sprintf("%s %s: %s", inc.Verdict, inc.Code, inc.Title))
+					got = append(got, fmt.Sprintf("%s %s: %s", inc.Verdict, inc.Cause, inc.Title))
 				}
 			}
 			if scores[f.group] == nil {
@@ -184,7 +184,7 @@ func checkEmissions(t *testing.T, emitted []Incident) {
 	var before Verdict
 	for i, inc := range emitted {
 		switch {
-		case inc.Title == "" || strings.Contains(inc.Title, "{in}") || inc.Code == "" || inc.Time.IsZero():
+		case inc.Title == "" || strings.Contains(inc.Title, "{in}") || inc.Cause == "" || inc.Time.IsZero():
 			t.Errorf("emission %d lacks something: %+v", i, inc)
 		case inc.Verdict == Sick && !inc.Complete:
 			t.Errorf("emission %d: a sick report that is not complete: %s", i, inc.Title)
@@ -296,8 +296,8 @@ func replayCapture(t *testing.T, path string) []Incident {
 			senders[d.Src] = s
 		}
 		push := func(r *netconsole.Record) {
-			if id := r.Identity(); id.Gasp != "" {
-				secrets = append(secrets, string(id.Gasp))
+			if id := r.Identity(); id.Secret != "" {
+				secrets = append(secrets, string(id.Secret))
 			}
 			s.source.Push(now, r, emit)
 		}

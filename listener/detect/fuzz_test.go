@@ -27,11 +27,11 @@ func FuzzSource(f *testing.F) {
 
 	f.Fuzz(func(t *testing.T, script []byte) {
 		g := newRig(&Config{Bytes: 4 << 10, Lines: 50})
-		deaths := make(map[netconsole.Gasp]int)
+		deaths := make(map[netconsole.Secret]int)
 		emit := func(inc Incident) {
 			checkIncident(t, inc)
-			if inc.Verdict == Dying && inc.Complete && inc.Identity.Gasp != "" {
-				deaths[inc.Identity.Gasp]++
+			if inc.Verdict == Dying && inc.Complete && inc.Identity.Secret != "" {
+				deaths[inc.Identity.Secret]++
 			}
 		}
 		for n, op := range bytes.Split(script, []byte("\n")) {

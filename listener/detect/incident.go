@@ -48,8 +48,8 @@ type Incident struct {
 
 	Verdict   Verdict
 	Authority Authority // Text or Kernel: what the record proves by itself
-	// Code is a stable word, node-problem-detector's where it has one: KernelPanic, KernelOops, SoftLockup, …
-	Code string
+	// Cause is a stable word, node-problem-detector's where it has one: KernelPanic, KernelOops, SoftLockup, …
+	Cause string
 	// Title names the crash as a kernel engineer would: "general protection fault in foo".
 	Title string
 	// Fingerprint is equal for equal bugs: a hash of kind and reliable frames, 12 hex digits.

@@ -85,7 +85,7 @@ func (l *life) follow(now time.Time, r *netconsole.Record, emit func(Incident)) 
 	case banner && !l.extended:
 		l.reborn(emit)
 	}
-	if d := l.death; d != nil && l.id.Gasp == "" && now.Sub(d.at) > resurrection {
+	if d := l.death; d != nil && l.id.Secret == "" && now.Sub(d.at) > resurrection {
 		l.death = nil
 	}
 	if banner {
@@ -289,7 +289,7 @@ func (l *life) incident(complete bool) Incident {
 		Uptime:    rep.uptime,
 		Verdict:   rep.verdict,
 		Authority: Text,
-		Code:      rep.code,
+		Cause:     rep.code,
 		Title:     name(rep.title, &t),
 		Remedy:    rep.rule.Remedy,
 		Release:   rep.release,
@@ -353,7 +353,7 @@ func (l *life) tell(now time.Time, rule *Rule, title string) {
 
 // stronger reports whether a proves more about its sender than b.
 func stronger(a, b netconsole.Identity) bool {
-	return a.Gasp != "" && b.Gasp == "" || a.Boot != "" && b.Boot == "" && b.Gasp == ""
+	return a.Secret != "" && b.Secret == "" || a.Boot != "" && b.Boot == "" && b.Secret == ""
 }
 
 // dumpsCore reports whether the line of an oops tells of a context in which kexec_should_crash (kernel/kexec_core.c)

@@ -28,7 +28,7 @@ func (g *rig) begin(whole netconsole.Record, n int, fields ...netconsole.Field) 
 func (g *rig) claims() []string {
 	var claims []string
 	for i, inc := range g.incidents {
-		claims = append(claims, fmt.Sprintf("%s (%s %s)", g.told[i], inc.Identity.Boot, inc.Identity.Gasp))
+		claims = append(claims, fmt.Sprintf("%s (%s %s)", g.told[i], inc.Identity.Boot, inc.Identity.Secret))
 	}
 	return claims
 }
@@ -222,10 +222,10 @@ func TestAForgedBeginningSpeaksForItself(t *testing.T) {
 		var own []string
 		for i, inc := range g.incidents {
 			forged := strings.Contains(strings.Join(inc.Trace, "\n"), "forged")
-			if inc.Identity.Gasp == "" {
+			if inc.Identity.Secret == "" {
 				continue
 			}
-			if forged || inc.Identity.Gasp != "secret-1" {
+			if forged || inc.Identity.Secret != "secret-1" {
 				t.Errorf("a forged record is told in the boot's name: %s\n%s", g.told[i], strings.Join(inc.Trace, "\n"))
 			}
 			own = append(own, g.told[i]+"\n"+strings.Join(inc.Trace, "\n"))

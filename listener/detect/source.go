@@ -55,7 +55,7 @@ func (s *Source) SetFatal(panicOnOops, kdump bool) {
 // and no more than 16 of them in that time.
 func (s *Source) Push(now time.Time, r *netconsole.Record, emit func(Incident)) {
 	s.Flush(now, emit)
-	if r.Partial && r.Identity().Gasp == "" {
+	if r.Partial && r.Identity().Secret == "" {
 		s.alarm(now, r, emit)
 		return
 	}
@@ -136,7 +136,7 @@ func (s *Source) Cramp() {
 func (s *Source) life(r *netconsole.Record, emit func(Incident)) *life {
 	id := r.Identity()
 	for i := len(s.lives) - 1; i >= 0; i-- {
-		if l := s.lives[i]; l.extended == r.Extended && l.id.Boot == id.Boot && l.id.Gasp == id.Gasp {
+		if l := s.lives[i]; l.extended == r.Extended && l.id.Boot == id.Boot && l.id.Secret == id.Secret {
 			return s.heard(i)
 		}
 	}
@@ -155,11 +155,11 @@ func (s *Source) life(r *netconsole.Record, emit func(Incident)) *life {
 // has a name, nil if there is none. The record is a line of its log, and says nothing about it: it is judged as what it is,
 // a record of nobody. Otherwise whoever sends a damaged one could name another's crash.
 func (s *Source) owner(r *netconsole.Record) *life {
-	if id := r.Identity(); r.Missing == 0 || id.Boot != "" || id.Gasp != "" {
+	if id := r.Identity(); r.Missing == 0 || id.Boot != "" || id.Secret != "" {
 		return nil
 	}
 	for _, l := range slices.Backward(s.lives) {
-		if l.extended == r.Extended && (l.id.Boot != "" || l.id.Gasp != "") {
+		if l.extended == r.Extended && (l.id.Boot != "" || l.id.Secret != "") {
 			return l
 		}
 	}

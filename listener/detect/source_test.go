@@ -615,7 +615,7 @@ func TestAuthorityIsWhatTheRecordProvesByItself(t *testing.T) {
 			g := newRig(&Config{})
 			g.push(tt.record)
 			inc := g.incidents[0]
-			got := fmt.Sprintf("%s %s %s", inc.Authority, inc.Identity.Boot, inc.Identity.Gasp)
+			got := fmt.Sprintf("%s %s %s", inc.Authority, inc.Identity.Boot, inc.Identity.Secret)
 			if got != tt.want {
 				t.Errorf("%q, want %q", got, tt.want)
 			}
@@ -645,7 +645,7 @@ func TestForgedDeathsHideNothing(t *testing.T) {
 
 				var told, complete bool
 				for _, inc := range g.incidents {
-					if inc.Identity.Boot != "boot-1" || inc.Identity.Gasp != "secret-1" || inc.Verdict != Dying {
+					if inc.Identity.Boot != "boot-1" || inc.Identity.Secret != "secret-1" || inc.Verdict != Dying {
 						continue
 					}
 					told, complete = true, inc.Complete
@@ -684,7 +684,7 @@ func TestAPartialRecordIsAnAlarmAndNotALine(t *testing.T) {
 		t.Fatalf("told %q, want the alarm, the proof and the whole", g.told)
 	}
 	for _, inc := range g.incidents[1:] {
-		if inc.Identity.Gasp != "secret-1" {
+		if inc.Identity.Secret != "secret-1" {
 			t.Errorf("identity %+v, want that of the whole record", inc.Identity)
 		}
 		want := []string{"[  100.000000] Kernel panic - not syncing: sysrq triggered crash"}

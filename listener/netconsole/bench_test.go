@@ -16,7 +16,7 @@ func BenchmarkParseFrame(b *testing.B) {
 }
 
 func BenchmarkStream(b *testing.B) {
-	ours := []Field{{KeyInstance, "i-0123456789abcdef0"}, {KeyBoot, "7f3c2f6e-0000-4000-8000-000000000001"}, {KeyGasp, "c2VjcmV0c2VjcmV0c2VjcmV0"}}
+	ours := []Field{{KeyInstance, "i-0123456789abcdef0"}, {KeyBoot, "7f3c2f6e-0000-4000-8000-000000000001"}, {KeySecret, "c2VjcmV0c2VjcmV0c2VjcmV0"}}
 	record := sent{
 		release: "6.12.117+deb13-cloud-amd64", prefix: 4, seq: 412, usec: 3864084, flag: '-', user: ours,
 		text: "RDX: 0000000000000000 RSI: ffffffffc031a048 RDI: ff3d7e4d1fe3e3f0",

@@ -195,7 +195,7 @@ func (k sent) holds(r Record) error {
 	}
 	whole := Record{Fields: all}
 	told, id := r.Identity(), whole.Identity()
-	if told.Instance != "" && told.Instance != id.Instance || told.Boot != "" && told.Boot != id.Boot || told.Gasp != "" && told.Gasp != id.Gasp {
+	if told.Instance != "" && told.Instance != id.Instance || told.Boot != "" && told.Boot != id.Boot || told.Secret != "" && told.Secret != id.Secret {
 		return fmt.Errorf("identity %q, want that of %q", told, id)
 	}
 	return nil
@@ -224,7 +224,7 @@ func randomSent(rng *rand.Rand, seq uint64) sent {
 		k.dict = []Field{{"SUBSYSTEM", "net"}, {"DEVICE", pick("n2", `+usb:1-1\x`, "\n é")}}
 	}
 	if rng.IntN(4) > 0 {
-		k.user = []Field{{KeyInstance, "i-0abc"}, {KeyBoot, "7f3c2f6e-0000-4000-8000-000000000001"}, {KeyGasp, "c2VjcmV0c2VjcmV0c2VjcmV0"}}
+		k.user = []Field{{KeyInstance, "i-0abc"}, {KeyBoot, "7f3c2f6e-0000-4000-8000-000000000001"}, {KeySecret, "c2VjcmV0c2VjcmV0c2VjcmV0"}}
 	}
 	for range rng.IntN(4) {
 		// Raw, so that whatever is in it must be told as it is; a NUL cannot be: configfs and the kernel end strings there.

@@ -70,14 +70,14 @@ func (r *Record) FromKernel() bool { return r.Extended && r.Prefix >= 0 && r.Pre
 const (
 	KeyInstance = "instance"
 	KeyBoot     = "boot"
-	KeyGasp     = "gasp"
+	KeySecret   = "gasp"
 )
 
 // Identity is what a record claims about its sender: the userdata that lastgasp-configurator armed the target with.
 type Identity struct {
 	Instance string // EC2 instance id, or the machine id elsewhere
 	Boot     string // /proc/sys/kernel/random/boot_id
-	Gasp     Gasp   // proves the sender knew the secret of that boot
+	Secret   Secret // proves the sender knew the secret of that boot
 }
 
 // Identity reads the identity keys from the record's fields. When a key occurs twice the first one counts: userdata
@@ -93,8 +93,8 @@ func (r *Record) Identity() Identity {
 			id.Instance = f.Value
 		case f.Key == KeyBoot && id.Boot == "":
 			id.Boot = f.Value
-		case f.Key == KeyGasp && id.Gasp == "":
-			id.Gasp = Gasp(f.Value)
+		case f.Key == KeySecret && id.Secret == "":
+			id.Secret = Secret(f.Value)
 		}
 	}
 	return id
@@ -102,8 +102,8 @@ func (r *Record) Identity() Identity {
 
 // String is the field as it stood in the record, without a secret.
 func (f Field) String() string {
-	if f.Key == KeyGasp {
-		return f.Key + "=" + Gasp(f.Value).String()
+	if f.Key == KeySecret {
+		return f.Key + "=" + Secret(f.Value).String()
 	}
 	return f.Key + "=" + f.Value
 }
@@ -117,12 +117,12 @@ func (f Field) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
 // LogValue hides the secret from slog.
 func (f Field) LogValue() slog.Value { return slog.StringValue(f.String()) }
 
-// Gasp is the bearer secret of one boot. It prints as a placeholder wherever values are formatted or logged; only its
+// Secret is the bearer secret of one boot. It prints as a placeholder wherever values are formatted or logged; only its
 // Sum may be stored.
-type Gasp string
+type Secret string
 
 // Sum is the SHA-256 of the secret in hex, empty for an empty secret.
-func (g Gasp) Sum() string {
+func (g Secret) Sum() string {
 	if g == "" {
 		return ""
 	}
@@ -131,7 +131,7 @@ func (g Gasp) Sum() string {
 }
 
 // String hides the secret from fmt.
-func (g Gasp) String() string {
+func (g Secret) String() string {
 	if g == "" {
 		return ""
 	}
@@ -139,10 +139,10 @@ func (g Gasp) String() string {
 }
 
 // GoString hides the secret from %#v.
-func (g Gasp) GoString() string { return g.String() }
+func (g Secret) GoString() string { return g.String() }
 
 // LogValue hides the secret from slog.
-func (g Gasp) LogValue() slog.Value { return slog.StringValue(g.String()) }
+func (g Secret) LogValue() slog.Value { return slog.StringValue(g.String()) }
 
 // MarshalText hides the secret from encoders.
-func (g Gasp) MarshalText() ([]byte, error) { return []byte(g.String()), nil }
+func (g Secret) MarshalText() ([]byte, error) { return []byte(g.String()), nil }

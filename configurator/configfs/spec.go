@@ -1,11 +1,11 @@
-// Package target arms netconsole: it turns a Spec into a directory of configfs and back. The kernel checks next to
+// Package configfs arms netconsole: it turns a Spec into a directory of configfs and back. The kernel checks next to
 // nothing of what is written there and says so with bare errno values, so every value is read back and compared before
 // a target is enabled, and every errno is told in words.
 //
 // Targets are made whole and taken away whole, never changed: that would need them disabled, and a machine that dies
 // meanwhile is not heard. Whoever wants another target arms it beside the old one, and disarms the old one afterwards.
 // The package does not lock; one process at a time may change targets.
-package target
+package configfs
 
 import (
 	"net"

@@ -1,6 +1,6 @@
 //go:build live
 
-package target
+package configfs
 
 import (
 	"errors"

@@ -1,6 +1,6 @@
-// Package aws is all that the listener knows of AWS, and both of it is opt-in: it announces where the listener is in
+// Package cloud is all that the listener knows of AWS, and both of it is opt-in: it announces where the listener is in
 // Parameter Store, and reboots or terminates the instance below a node that has panicked.
-package aws
+package cloud
 
 import (
 	"cmp"
