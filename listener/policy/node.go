@@ -15,6 +15,7 @@ type Node struct {
 	Addresses       []netip.Addr
 	BootID          string    // status.nodeInfo.bootID: the boot whose kubelet reported last
 	Kernel          string    // status.nodeInfo.kernelVersion of that boot: `uname -r`
+	OSImage         string    // status.nodeInfo.osImage
 	MachineID       string    // status.nodeInfo.machineID; only ever compared with machine ids
 	Ready           bool      // condition Ready is True
 	Silent          bool      // condition Ready is Unknown: the control plane has not heard from the kubelet

@@ -1,108 +1,77 @@
 package policy
 
 import (
-	"errors"
-	"fmt"
 	"strings"
 	"time"
 )
 
-// care is what a pod on a dead node needs.
-type care int
-
-const (
-	// leave it alone: it ended before the panic, or came to life after it.
-	leave care = iota
-	// annotate it: the phase of a static pod's mirror is the kubelet's.
-	annotate
-	// fail it.
-	fail
-	// failed by us before.
-	failed
-)
-
-// careFor is what p needs when its node died at gasp and record is the node's.
-func careFor(p Pod, record string, gasp time.Time) care {
-	switch {
-	case p.Marked && p.Record == record && p.Mirror:
-		return leave
-	case p.Marked && p.Record == record && p.Phase == "Failed":
-		return failed
-	case p.Finished():
-		return leave // telling it that it died of a panic would be a lie
-	case p.Created.After(gasp), p.Started.After(gasp):
-		return leave
-	case p.Mirror:
-		return annotate
-	}
-	return fail
+// Pod is a Kubernetes Pod as it was read.
+type Pod struct {
+	Namespace       string
+	Name            string
+	UID             string
+	ResourceVersion string
+	Node            string
+	Phase           string // Pending, Running, Succeeded, Failed, Unknown
+	Mirror          bool   // static pod's mirror: the kubelet owns it
+	Deleting        bool   // has a deletionTimestamp
+	Finalizers      []string
+	Created         time.Time
+	// Started is the latest start of any of its containers, zero if none ever ran. The kubelet of a rebooted node runs
+	// the same pod objects again: a start after the panic means that this pod lives.
+	Started time.Time
+	Owner   Owner // controlling owner, zero if none
+	Images  []string
+	// Marked says that the pod carries our termination-reason annotation; Death names the NodeDeath that failed it.
+	Marked bool
+	Death  string
 }
 
-// ofJob reports whether a Job owns the pod. These go first and are never kept: a kubelet that comes back writes exit
+// Owner is the controlling owner of a pod.
+type Owner struct{ APIVersion, Kind, Name, UID string }
+
+// Finished reports whether the pod's phase is final.
+func (p Pod) Finished() bool { return p.Phase == "Succeeded" || p.Phase == "Failed" }
+
+// OfJob reports whether a Job owns the pod. These are deleted first and never kept: a kubelet that comes back writes exit
 // code 137 into Failed pods, and the Job controller judges all of a Job's Failed pods anew at each sync.
-func (p Pod) ofJob() bool {
+func (p Pod) OfJob() bool {
 	return p.Owner.Kind == "Job" && strings.HasPrefix(p.Owner.APIVersion, "batch/")
 }
 
-// tally counts what became of pods, for a step's note.
-type tally struct {
-	failed, annotated, deleted, gone, left, denied int
-	revived                                        int   // left alone though they were ours to fail: they changed
-	denial                                         error // one of the denials
-}
+// Replaced reports whether some controller makes another pod in p's place.
+func (p Pod) Replaced() bool { return p.Owner != Owner{} }
 
-// count counts the answers to the writes of pods[which[i]], and returns those that changed since they were read.
-func (t *tally) count(answers []error, pods []Pod, which []int) (changed []int) {
-	for i, err := range answers {
-		switch {
-		case err == nil && pods[which[i]].Mirror:
-			t.annotated++
-		case err == nil:
-			t.failed++
-		case errors.Is(err, ErrNotFound):
-			t.gone++
-		case errors.Is(err, ErrConflict):
-			changed = append(changed, which[i])
-		default:
-			t.denied, t.denial = t.denied+1, err
-		}
-	}
-	return changed
-}
+// Care is what a pod on a dead node needs.
+type Care int
 
-// countDeleted counts the answers to deletions. A conflict means that another pod has the name by now.
-func (t *tally) countDeleted(answers []error) {
-	for _, err := range answers {
-		switch {
-		case err == nil:
-			t.deleted++
-		case errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict):
-			t.gone++
-		default:
-			t.denied, t.denial = t.denied+1, err
-		}
-	}
-}
+const (
+	// Leave it alone: it ended before the panic, or came to life after it.
+	Leave Care = iota
+	// Annotate it: the phase of a static pod's mirror is the kubelet's.
+	Annotate
+	// Fail it.
+	Fail
+	// Failed by us before.
+	Failed
+)
 
-// String is the tally as a step's note.
-func (t tally) String() string {
-	var parts []string
-	for _, c := range []struct {
-		n    int
-		what string
-	}{
-		{t.failed, "failed"}, {t.deleted, "deleted"}, {t.gone, "gone already"}, {t.annotated, "annotated"},
-		{t.left, "left alone"}, {t.denied, "denied"},
-	} {
-		if c.n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", c.n, c.what))
-		}
+// CareFor is what p needs when its node died at the time given and death is the name of its NodeDeath.
+func CareFor(p Pod, death string, at time.Time) Care {
+	late := p.Created.After(at)
+	switch {
+	case p.Marked && p.Death == death && p.Mirror:
+		return Leave
+	case p.Marked && p.Death == death && p.Phase == "Failed":
+		return Failed
+	case p.Finished():
+		return Leave // telling it that it died of a panic would be a lie
+	case p.Started.After(at), late && p.Mirror:
+		return Leave
+	case p.Mirror:
+		return Annotate
+	case late && p.Owner.Kind == "DaemonSet":
+		return Leave // it belongs to this node only, and waits for its kubelet; a replacement would come here again
 	}
-	if len(parts) == 0 {
-		return "no pods"
-	}
-	if t.denial != nil {
-		parts = append(parts, "last: "+t.denial.Error())
-	}
-	return strings.Join(parts, ", ")
+	return Fail // also what was bound to the node after its death: nobody will ever start it there
 }
