@@ -49,7 +49,7 @@ func (e *Engine) accept(ctx context.Context, h *heard) {
 func (w *work) find(ctx context.Context) error {
 	inc, u := w.inc, fencing
 	if w.heard.lane != verified {
-		u = keeping
+		u = w.urgency()
 	}
 	who := Sender{Instance: inc.Identity.Instance, Boot: w.heard.key.boot, Sum: w.heard.key.sum, Addr: inc.Source.Addr()}
 	err := w.try(ctx, u, "find node", func(ctx context.Context) (err error) {
@@ -135,11 +135,11 @@ func (w *work) reserve(name string, a detect.Authority) error {
 	}
 }
 
-// create creates the death and, where it will be acted on at once, fences at the same time. It reports whether the death is
+// create creates the death and, where that may be, fences at the same time. It reports whether the death is
 // ours: another replica's is left alone, and one that is believed less gives way.
 func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err error) {
 	n := 1
-	if d.Answer == policy.Act || d.Answer == policy.Hold {
+	if d.Fence {
 		n = 2
 	}
 	var have policy.Death

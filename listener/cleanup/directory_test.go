@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // stored offers incidents to a Directory and returns its files after it has ended.
@@ -49,7 +50,7 @@ func stored(t *testing.T, path string, incidents ...detect.Incident) map[string]
 }
 
 func TestDirectory(t *testing.T) {
-	inc := gasp(1, boot1, gaspOf1)
+	inc := gasp(1, boot1, secret1)
 	inc.Time = noon
 	whole := inc
 	whole.Complete, whole.Title = true, "sysrq triggered crash in foo"
@@ -73,7 +74,7 @@ func TestDirectory(t *testing.T) {
 		"authority": "kernel", "code": "KernelPanic", "title": "sysrq triggered crash in foo", "fingerprint": "0123456789ab",
 		"release": "6.12.0", "complete": true, "trace": []any{"before", whole.Trace[1], whole.Trace[2]},
 	}
-	name := "20260301T120000.000Z-" + RecordName("i-1", boot1+"/KernelPanic") + ".json"
+	name := "20260301T120000.000Z-" + policy.DeathName("i-1", boot1+"/KernelPanic") + ".json"
 	if diff := cmp.Diff(want, files[name]); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", name, diff)
 	}
@@ -81,7 +82,7 @@ func TestDirectory(t *testing.T) {
 		t.Errorf("%d files, want 5: one for each incident", len(files))
 	}
 	data, _ := os.ReadFile(filepath.Join(path, name))
-	if strings.Contains(string(data), string(gaspOf1)) {
+	if strings.Contains(string(data), string(secret1)) {
 		t.Error("the gasp is in the file")
 	}
 }
@@ -95,7 +96,7 @@ func TestDirectoryIsBounded(t *testing.T) {
 		}
 	}
 	oldest := noon.Add(-directoryFiles*time.Minute).Format("20060102T150405.000Z") + "-x.json"
-	inc := gasp(1, boot1, gaspOf1)
+	inc := gasp(1, boot1, secret1)
 	inc.Time = noon
 	files := stored(t, path, inc)
 	if _, ok := files[oldest]; ok || len(files) != directoryFiles {

@@ -29,7 +29,7 @@ func (w *work) fenceOnce(ctx context.Context) error {
 func (w *work) fenceAs(ctx context.Context, d policy.Decision) error {
 	u := fencing
 	if d.Answer == policy.Wait {
-		u = keeping
+		u = w.urgency()
 	}
 	for w.lookup == policy.Found && w.node.UID == w.first.UID && w.node.BootID == w.first.BootID && !w.fenced() {
 		err := w.try(ctx, u, "fence node", w.fenceOnce)

@@ -25,7 +25,7 @@ const (
 
 // bounds of each lane: addresses that may wait, and incidents that may be in hand until they are decided.
 func bounds(l int) (waiting, inHand int) {
-	return [...]int{512, 512, 64}[l], [...]int{2048, 1024, 8}[l]
+	return [...]int{512, 512, 64}[l], [...]int{2048, 256, 8}[l]
 }
 
 // intake holds incidents until they are taken in hand. It owns no clock and no goroutine.

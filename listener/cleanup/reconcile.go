@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener/detect"
@@ -11,7 +12,7 @@ import (
 )
 
 // lookEvery is how often the witness is looked at while one is awaited.
-const lookEvery = time.Second
+const lookEvery = 2 * time.Second
 
 // takeOver goes on with a death where its owner left it, if it did. What this replica did not hear itself waits for the
 // witness, whatever the death says.
@@ -73,10 +74,34 @@ func (w *work) reconcileAll(ctx context.Context) error {
 		if err := sleep(ctx, again); err != nil {
 			return err
 		}
-		if err := w.readNode(ctx, keeping); err != nil {
+		if err := w.read(ctx); err != nil {
 			return err
 		}
 	}
+}
+
+// read reads death and Node again.
+func (w *work) read(ctx context.Context) error {
+	have, err := w.readDeath(ctx, w.death.Name)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return errLost
+	case err != nil && !answered(err):
+		return err
+	case err == nil:
+		if err := w.rebase(have); err != nil {
+			return err
+		}
+	}
+	return w.readNode(ctx, w.urgency())
+}
+
+// urgency is that of reads while something is awaited: strangers do not delay the fail-over of others.
+func (w *work) urgency() urgency {
+	if w.heard != nil && w.heard.lane != verified {
+		return failing
+	}
+	return keeping
 }
 
 // reconcile does what the death and the Node, as they were read last, ask for next, writes it down, and says when to look
@@ -89,8 +114,13 @@ func (w *work) reconcile(ctx context.Context) (again time.Duration, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if d.Answer == policy.Record && w.death.Step(policy.StepFail).Name != "" {
-		d.Answer = policy.Act // another boot is a witness, too: what was begun is finished, and nothing on that boot touched
+	if w.back() != "" {
+		// What was begun is finished, and nothing of a node that is back is touched.
+		if begun, err := w.begunBefore(ctx); err != nil {
+			return 0, err
+		} else if begun {
+			d.Answer = policy.Act
+		}
 	}
 	switch d.Answer {
 	case policy.Wait:
@@ -119,6 +149,15 @@ func (w *work) reconcile(ctx context.Context) (again time.Duration, err error) {
 		return 0, err
 	}
 	return 0, w.unfence(ctx, w.mark(false)) // if this is the last we do, scan lifts the fence
+}
+
+// begunBefore reports whether pods were failed for this death already.
+func (w *work) begunBefore(ctx context.Context) (bool, error) {
+	if w.death.Step(policy.StepFail).Name != "" {
+		return true, nil
+	}
+	err := w.readPodsOf(ctx, w.death.Node)
+	return slices.ContainsFunc(w.pods, func(p policy.Pod) bool { return p.Marked && p.Death == w.name }), err
 }
 
 // await fences or unfences while a witness is awaited.

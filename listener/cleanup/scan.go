@@ -3,6 +3,7 @@ package cleanup
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -30,13 +31,11 @@ func (e *Engine) scan(ctx context.Context, r *roster, start func(func(context.Co
 	reading, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	deaths, err := e.cluster.Deaths(reading)
-	if err != nil {
-		e.log.Debug("deaths not read", "err", err)
-		return
-	}
-	marked, err := e.cluster.MarkedNodes(reading)
-	if err != nil {
-		e.log.Debug("marked nodes not read", "err", err)
+	marked, markedErr := e.cluster.MarkedNodes(reading)
+	replicas, replicasErr := e.cluster.Replicas(reading)
+	if err := errors.Join(err, markedErr, replicasErr); err != nil {
+		e.log.Debug("deaths, nodes or replicas not read", "err", err)
+		r.lives = nil // who could not be seen did not fall silent
 		return
 	}
 	now := e.Now()
@@ -44,14 +43,8 @@ func (e *Engine) scan(ctx context.Context, r *roster, start func(func(context.Co
 	if e.policy.DryRun {
 		return
 	}
-	replicas, err := e.cluster.Replicas(reading)
-	if err != nil {
-		e.log.Debug("replicas not read", "err", err)
-		r.lives = nil // who could not be seen did not fall silent
-	} else {
-		for _, d := range r.due(now, e.replica, deaths, replicas) {
-			e.resume(start, d)
-		}
+	for _, d := range r.due(now, e.replica, deaths, replicas) {
+		e.resume(start, d)
 	}
 	for _, d := range deaths {
 		if d.Phase == policy.Held && (d.Released || e.hasRoom(now, d.Node)) {

@@ -111,7 +111,7 @@ func (w *work) look(ctx context.Context) (policy.Decision, error) {
 	if w.lookup == policy.Found {
 		var renewed time.Time
 		var duration time.Duration
-		err := w.once(ctx, keeping, func(ctx context.Context) (err error) {
+		err := w.once(ctx, w.urgency(), func(ctx context.Context) (err error) {
 			renewed, duration, err = w.e.cluster.LeaseRenewed(ctx, w.node.Name)
 			return err
 		})

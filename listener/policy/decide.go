@@ -73,9 +73,9 @@ type View struct {
 	Released bool
 }
 
-// maxFailedLooks is after how many looks in a row without an answer, about one a second, nobody waits for a witness any
+// maxFailedLooks is after how many looks in a row without an answer, one every two seconds, nobody waits for a witness any
 // more.
-const maxFailedLooks = 600
+const maxFailedLooks = 300
 
 // Decide is the whole judgement over an incident. It never takes a missing answer for a witness.
 func (p Policy) Decide(inc detect.Incident, v View) Decision {
