@@ -60,7 +60,7 @@ func TestListenersAnnounceThemselves(t *testing.T) {
 		t.Helper()
 		dir := t.TempDir()
 		file := filepath.Join(dir, "listener.yaml")
-		config = fmt.Sprintf("cluster: none\nrecords: %s\n%s", dir, config)
+		config = fmt.Sprintf("cluster: prod-1\nrecords: %s\n%s", dir, config)
 		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +76,7 @@ func TestListenersAnnounceThemselves(t *testing.T) {
 			}
 		})
 	}
-	const parameter = "announce: {ssm: '/lastgasp/{region}/endpoint'"
+	const parameter = "announce: {ssm: '/lastgasp/{cluster}/{region}/endpoint'"
 	first := endpoint.Endpoint{Host: "10.77.2.10", Port: 6666, Zone: "euw1-az1"}
 	second := endpoint.Endpoint{Host: "10.77.1.6", Port: 6667, Zone: "euw1-az2"}
 	successor := endpoint.Endpoint{Host: "10.77.2.20", Port: 6668, Zone: "euw1-az1"}
@@ -95,7 +95,7 @@ func awaitAnnounced(t *testing.T, moto *cloud.Moto, version int64, want ...endpo
 	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
 	for range 300 {
-		out, err := moto.Parameters("eu-west-1").GetParameters(t.Context(), &ssm.GetParametersInput{Names: []string{"/lastgasp/eu-west-1/endpoint"}})
+		out, err := moto.Parameters("eu-west-1").GetParameters(t.Context(), &ssm.GetParametersInput{Names: []string{"/lastgasp/prod-1/eu-west-1/endpoint"}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -74,8 +74,8 @@ func DefaultPolicy() Policy {
 // Validate says in one sentence what is wrong with the policy.
 func (p Policy) Validate() error {
 	switch {
-	case p.ActAt < detect.Kernel || p.ActAt > detect.Pinned:
-		return fmt.Errorf("act.at: %v proves nothing; use kernel, boot or pinned", p.ActAt)
+	case p.ActAt < detect.Kernel || p.ActAt > detect.Pinned+1:
+		return fmt.Errorf("act.at: %v proves nothing; use kernel, boot, claimed, pinned or never", p.ActAt)
 	case p.Corroborate < settle+renewal(defaultLease):
 		return fmt.Errorf("act.corroborate: %s is too short: kubelets renew their Lease every 10s, so silence proves something after %s only",
 			p.Corroborate, settle+renewal(defaultLease))

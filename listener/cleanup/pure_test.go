@@ -24,7 +24,7 @@ func TestPolicyValidate(t *testing.T) {
 	}{
 		{name: "the default is valid", change: func(*Policy) {}},
 		{name: "no nodes at all is valid: everything is held", change: func(p *Policy) { p.MaxNodes, p.MaxPercent = 0, 0 }},
-		{"text is no authority to act on", func(p *Policy) { p.ActAt = detect.Text }, "act.at: text proves nothing; use kernel, boot or pinned"},
+		{"text is no authority to act on", func(p *Policy) { p.ActAt = detect.Text }, "act.at: text proves nothing; use kernel, boot, claimed, pinned or never"},
 		{
 			"silence shorter than a renewal proves nothing", func(p *Policy) { p.Corroborate = 5 * time.Second },
 			"act.corroborate: 5s is too short: kubelets renew their Lease every 10s, so silence proves something after 12.4s only",
