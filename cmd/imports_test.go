@@ -46,7 +46,7 @@ var architecture = map[string][]string{
 	"e2e/guest/control": {},
 	"e2e/load":          {"listener/netconsole"},
 	"e2e/lab":           {"e2e/guest/control"},
-	"e2e/story":         {"e2e/lab", "listener/kube/v1alpha1", "listener/netconsole"},
+	"e2e/story":         {"e2e/lab", "e2e/load", "listener/kube/v1alpha1", "listener/netconsole"},
 }
 
 // thirdParty says which packages may import what from outside. A prefix that is not listed here is free for all.
