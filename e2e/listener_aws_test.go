@@ -17,6 +17,7 @@ import (
 	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/google/go-cmp/cmp"
 
@@ -136,7 +137,8 @@ func TestInstancesAreRebootedAndTerminated(t *testing.T) {
 		t.Fatal(err)
 	}
 	moto := useMoto(t, ns)
-	instances := listenercloud.Instances{Account: listenercloud.NewAccount(moto.Client())}
+	client := awshttp.NewBuildableClient().WithTransportOptions(func(tr *http.Transport) { tr.DialContext = ns.Dial })
+	instances := listenercloud.Instances{Account: listenercloud.NewAccount(client)}
 
 	ids := runInstances(t, moto, 2)
 	doomed, bystander := ids[0], ids[1]

@@ -39,8 +39,8 @@ type clients struct {
 	ssm    *ssm.Client
 }
 
-// NewAccount returns the account this process belongs to. Calls go through client; nil is the SDK's own client, the only one
-// that honours AWS_CA_BUNDLE.
+// NewAccount returns the account this process belongs to. Calls go through client; nil is the SDK's own. With AWS_CA_BUNDLE
+// set, another client must be an *awshttp.BuildableClient, or nothing is found.
 func NewAccount(client sdk.HTTPClient) *Account {
 	return &Account{client: client, metadata: imds.New(imds.Options{
 		EnableFallback: sdk.FalseTernary,
