@@ -63,6 +63,7 @@ func TestAMI(t *testing.T) {
 		for _, broken := range brokenWorlds {
 			t.Run(broken.name, func(t *testing.T) { broken.try(t, n) })
 		}
+		t.Run("seven restarts in a row", n.wantRestartable)
 		a.move(t, n)
 		a.kill(t, n, victims, "kernel") // 6.1 has no userdata: a second witness must agree
 	})

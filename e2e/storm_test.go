@@ -34,7 +34,7 @@ func TestStorm(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &stormWorld{World: w, binary: filepath.Join(bin, "lastgasp-listener")}
-	if s.voice, err = w.Voice(t); err != nil {
+	if s.kernels, err = w.Kernels(t); err != nil {
 		t.Fatal(err)
 	}
 	if s.watch, err = w.Watch(t.Context()); err != nil {
@@ -48,9 +48,9 @@ func TestStorm(t *testing.T) {
 
 type stormWorld struct {
 	*crowd.World
-	binary string
-	voice  *crowd.Voice
-	watch  *crowd.Watcher
+	binary  string
+	kernels *crowd.Kernels
+	watch   *crowd.Watcher
 }
 
 // listen runs a listener until t ends.
@@ -74,11 +74,11 @@ func (s *stormWorld) die(t *testing.T, c crowd.Crowd) time.Time {
 	if err := s.Make(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.voice.Arm(t.Context(), c, s.watch); err != nil {
+	if err := s.kernels.Arm(t.Context(), c, s.watch); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	if _, err := s.voice.Panic(t.Context(), c); err != nil {
+	if _, err := s.kernels.Panic(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
 	return began

@@ -63,19 +63,21 @@ func TestFullConfig(t *testing.T) {
 	c, err := ParseConfig("c.yaml", []byte(`
 listen: [":6666", "127.0.0.1:6667"]
 admin: ""
-cluster: kubernetes
+cluster: prod-1
+kubernetes: true
 act: {at: boot, corroborate: 20s, distrust: 1m}
 limits: {nodes: 3, percent: 0, window: 1h}
 node: await
 pods: {keep: 5m}
 annotations: {reason: pod.titus.netflix.com/pod-termination-reason}
 `))
-	if err == nil || !strings.HasPrefix(err.Error(), `c.yaml:3: "" is not an address`) {
+	if err == nil || !strings.HasPrefix(err.Error(), `c.yaml:3: admin: "" is not an address`) {
 		t.Fatalf("an empty admin address: %v", err)
 	}
 	c, err = ParseConfig("c.yaml", []byte(`
 listen: [":6666", "127.0.0.1:6667"]
-cluster: kubernetes
+cluster: prod-1
+kubernetes: true
 act: {at: boot, corroborate: 20s, distrust: 1m}
 limits: {nodes: 3, percent: 0, window: 1h}
 node: await
@@ -95,7 +97,7 @@ rules:
 		t.Fatal(err)
 	}
 	p := c.Policy
-	if !c.Kubernetes || p.ActAt != detect.Boot || p.Corroborate != 20*time.Second || p.Distrust != time.Minute ||
+	if c.Cluster != "prod-1" || !c.Kubernetes || p.ActAt != detect.Boot || p.Corroborate != 20*time.Second || p.Distrust != time.Minute ||
 		p.MaxNodes != 3 || p.MaxPercent != 0 || p.Window != time.Hour || p.NodeVerb != cleanup.NodeAwait ||
 		p.KeepPods != 5*time.Minute || p.AwaitTimeout != 20*time.Minute || c.Annotations.Reason != "pod.titus.netflix.com/pod-termination-reason" ||
 		p.KeepRecords != 50 || p.KeepRecordsFor != 48*time.Hour || len(c.Listen) != 2 || c.Ship != Stdout {

@@ -171,7 +171,7 @@ func replicaName() (string, error) {
 func connect(cfg listener.Config, replica string, log *slog.Logger) (*kube.Cluster, error) {
 	rc, err := clientcmd.BuildConfigFromFlags("", cfg.Kubeconfig)
 	if errors.Is(err, rest.ErrNotInCluster) {
-		return nil, usageError{errors.New("cluster: kubernetes outside a pod needs the key kubeconfig: name the file")}
+		return nil, usageError{errors.New("kubernetes: true outside a pod needs the key kubeconfig; name the file")}
 	}
 	if err != nil {
 		return nil, usageError{fmt.Errorf("read kubeconfig: %w", err)}

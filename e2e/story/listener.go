@@ -72,7 +72,7 @@ func StartListener(ctx context.Context, s lab.Scope, spec ListenerSpec) (d *lab.
 		return nil, "", fmt.Errorf("make a folder for the listener: %w", err)
 	}
 	s.Cleanup(func() { os.RemoveAll(dir) })
-	config := fmt.Sprintf("listen: [%q]\ncluster: kubernetes\nkubeconfig: %s\n%s\n", spec.Listen, kubeconfig, spec.Policy)
+	config := fmt.Sprintf("listen: [%q]\nkubernetes: true\nkubeconfig: %s\n%s\n", spec.Listen, kubeconfig, spec.Policy)
 	file := filepath.Join(dir, "listener.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, "", fmt.Errorf("write listener.yaml: %w", err)

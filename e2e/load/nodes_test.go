@@ -19,7 +19,7 @@ type heard struct {
 	Instance, Boot string
 	Gasp           bool
 	Missing        int
-	Fits           bool // the text is what the fleet says
+	Fits           bool // the text is what the nodes send
 }
 
 // hear joins n datagrams, as the listener does, one stream for each source.
@@ -59,8 +59,8 @@ func TestChatter(t *testing.T) {
 		perLine int
 	}{{Extended, 1}, {Fragmented, 2}} {
 		t.Run(tt.format.String(), func(t *testing.T) {
-			fleet := NewFleet(70000, 2, tt.format)
-			got := hear(t, 4*tt.perLine, fleet.Chatter)
+			nodes := NewNodes(70000, 2, tt.format)
+			got := hear(t, 4*tt.perLine, nodes.Chatter)
 			want := []heard{of(70000, 1000), of(70001, 1000), of(70000, 1001), of(70001, 1001)}
 			if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 				t.Errorf("heard (-want +got):\n%s", diff)
@@ -68,7 +68,7 @@ func TestChatter(t *testing.T) {
 		})
 	}
 	t.Run("basic", func(t *testing.T) {
-		for _, h := range hear(t, 4, NewFleet(0, 2, Basic).Chatter) {
+		for _, h := range hear(t, 4, NewNodes(0, 2, Basic).Chatter) {
 			if h.Instance != "" || h.Gasp {
 				t.Errorf("a basic record with an identity: %+v", h)
 			}
@@ -77,8 +77,8 @@ func TestChatter(t *testing.T) {
 }
 
 func TestCanaryIsOne(t *testing.T) {
-	fleet := NewFleet(5, 1, Extended)
-	from, payload := fleet.Canary()
+	nodes := NewNodes(5, 1, Extended)
+	from, payload := nodes.Canary()
 	var c netconsole.Canary
 	ok := false
 	var s netconsole.Stream

@@ -2,29 +2,28 @@ package main
 
 import (
 	"log/slog"
-	"net/http"
 
 	"github.com/lastgasp/lastgasp/listener"
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/cloud"
 )
 
-// instances is the cloud below the Nodes, nil where nothing is done to it.
+// instances is the cloud below the Nodes, nil if nothing is done to it.
 func instances(p cleanup.Policy) cleanup.Instances {
 	if p.AfterPanic == cleanup.LeaveInstance {
 		return nil
 	}
-	return cloud.Instances{Account: cloud.NewAccount(new(http.Client))}
+	return cloud.Instances{Account: cloud.NewAccount(nil)}
 }
 
-// announce adds what tells nodes where the listener is, if the config asks for it. A dry run tells nobody.
+// announce adds what tells nodes where the listener is, if the config asks for it. A dry run announces nothing.
 func (p *parts) announce(cfg listener.Config, log *slog.Logger) {
 	if cfg.Announce.Parameter == "" || cfg.Policy.DryRun {
 		return
 	}
 	a := &cloud.Announcer{
-		Parameter: cfg.Announce.Parameter, Address: cfg.Announce.Address, Zone: cfg.Announce.Zone,
-		Account: cloud.NewAccount(new(http.Client)), Log: log,
+		Parameter: cfg.Announce.Parameter, Cluster: cfg.Cluster, Address: cfg.Announce.Address, Zone: cfg.Announce.Zone,
+		Account: cloud.NewAccount(nil), Log: log,
 	}
 	p.run = append(p.run, a.Run)
 }

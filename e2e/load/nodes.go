@@ -9,7 +9,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// Format is how a fleet's records travel.
+// Format is how the records of Nodes travel.
 type Format int
 
 const (
@@ -23,8 +23,8 @@ const (
 
 func (f Format) String() string { return [...]string{"extended", "fragmented", "basic"}[f] }
 
-// release is what every node of a Fleet runs.
-const release = "6.12.117+deb13-cloud-amd64"
+// Release is the kernel that every node runs.
+const Release = "6.12.117+deb13-cloud-amd64"
 
 // chatter is what healthy kernels say.
 var chatter = [...]string{
@@ -38,8 +38,8 @@ var chatter = [...]string{
 	"nvme nvme2: 2/0/0 default/read/poll queues",
 }
 
-// Fleet is many healthy nodes, each with its own address, identity and record numbers.
-type Fleet struct {
+// Nodes are many healthy nodes, each with its own address, identity and record numbers.
+type Nodes struct {
 	format Format
 	nodes  []node
 	turn   int // whose record is next
@@ -62,26 +62,29 @@ func Instance(n int) string { return fmt.Sprintf("i-%017x", n+1) }
 // Boot is the boot id of node n.
 func Boot(n int) string { return fmt.Sprintf("%08x-5e1f-4c0d-8f5e-0123456789ab", n+1) }
 
+// Secret is the secret of node n.
+func Secret(n int) string { return fmt.Sprintf("%022d", n) }
+
 // Addr is the address of node n, below 16,000,000.
 func Addr(n int) netip.Addr {
 	n += 1 << 16 // leave 127.0.0.0/16 to others
 	return netip.AddrFrom4([4]byte{127, byte(n >> 16), byte(n >> 8), byte(n)})
 }
 
-// NewFleet makes n nodes, whose names begin at number first.
-func NewFleet(first, n int, format Format) *Fleet {
-	f := &Fleet{format: format, nodes: make([]node, n), seq: 1000}
+// NewNodes makes n nodes, whose names begin at number first.
+func NewNodes(first, n int, format Format) *Nodes {
+	f := &Nodes{format: format, nodes: make([]node, n), seq: 1000}
 	for i := range f.nodes {
 		f.nodes[i].number, f.nodes[i].addr = first+i, Addr(first+i)
 		if format != Basic {
-			f.nodes[i].userdata = fmt.Sprintf(" instance=%s\n boot=%s\n gasp=%022d\n", Instance(first+i), Boot(first+i), first+i)
+			f.nodes[i].userdata = fmt.Sprintf(" instance=%s\n boot=%s\n gasp=%s\n", Instance(first+i), Boot(first+i), Secret(first+i))
 		}
 	}
 	return f
 }
 
 // Chatter is the next datagram: every node in its turn, which is what caches like least. It is valid until the next call.
-func (f *Fleet) Chatter() (netip.Addr, []byte) {
+func (f *Nodes) Chatter() (netip.Addr, []byte) {
 	if rest := f.rest; len(rest) > 0 {
 		f.rest = nil
 		return f.restFrom, rest
@@ -95,24 +98,24 @@ func (f *Fleet) Chatter() (netip.Addr, []byte) {
 	case Basic:
 		f.buf = fmt.Appendf(f.buf[:0], "[%5d.%06d] %s\n", seq, seq, text)
 	default:
-		f.buf = record(f.buf[:0], 6, seq, text, n.userdata)
+		f.buf = Record(f.buf[:0], 6, seq, text, n.userdata)
 	}
 	return n.addr, f.buf
 }
 
 // Canary is the next node's canary, as the configurator has the kernel send it.
-func (f *Fleet) Canary() (netip.Addr, []byte) {
+func (f *Nodes) Canary() (netip.Addr, []byte) {
 	n, seq := f.take()
 	line := netconsole.Canary{
 		Nonce: fmt.Sprintf("%032x", n.number), Instance: Instance(n.number), Boot: Boot(n.number),
-		Facts: netconsole.Facts{Kernel: release, Panic: 10, PanicOnOops: true, ConsoleLevel: 7, Version: "bench"},
+		Facts: netconsole.Facts{Kernel: Release, Panic: 10, PanicOnOops: true, ConsoleLevel: 7, Version: "bench"},
 	}.Line()
-	f.buf = record(f.buf[:0], 12, seq, line, n.userdata)
+	f.buf = Record(f.buf[:0], 12, seq, line, n.userdata)
 	return n.addr, f.buf
 }
 
 // take is whose turn it is, and the number of its record.
-func (f *Fleet) take() (n *node, seq int) {
+func (f *Nodes) take() (n *node, seq int) {
 	n, seq = &f.nodes[f.turn], f.seq
 	if f.turn++; f.turn == len(f.nodes) {
 		f.turn, f.seq = 0, f.seq+1
@@ -120,15 +123,15 @@ func (f *Fleet) take() (n *node, seq int) {
 	return n, seq
 }
 
-// record appends an extended record.
-func record(b []byte, prefix, seq int, text, userdata string) []byte {
+// Record appends an extended record with its userdata, lines that each begin with a blank.
+func Record(b []byte, prefix, seq int, text, userdata string) []byte {
 	b = append(header(b, prefix, seq), ';')
 	return append(append(append(b, text...), '\n'), userdata...)
 }
 
 // header appends what stands in front of the semicolon.
 func header(b []byte, prefix, seq int) []byte {
-	b = append(append(b, release...), ',')
+	b = append(append(b, Release...), ',')
 	b = append(strconv.AppendInt(b, int64(prefix), 10), ',')
 	b = append(strconv.AppendInt(b, int64(seq), 10), ',')
 	return append(strconv.AppendInt(b, int64(seq)*1000, 10), ",-"...)

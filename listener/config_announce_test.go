@@ -14,14 +14,14 @@ func TestAnnounceConfig(t *testing.T) {
 		want       Announce
 	}{
 		{name: "off by default"},
-		{name: "this machine's own address", yaml: "announce: {ssm: '/lastgasp/{region}/endpoint'}",
-			want: Announce{Parameter: "/lastgasp/{region}/endpoint", Address: ":6666"}},
-		{name: "at the port of the first socket", yaml: "listen: ['127.0.0.1:6667', ':6666']\nannounce: {ssm: /lastgasp/endpoint}",
-			want: Announce{Parameter: "/lastgasp/endpoint", Address: ":6667"}},
-		{name: "at the socket's own address", yaml: "listen: ['[fd00::10]:6666']\nannounce: {ssm: /lastgasp/endpoint}",
-			want: Announce{Parameter: "/lastgasp/endpoint", Address: "[fd00::10]:6666"}},
-		{name: "as it is told", yaml: "announce: {ssm: '/org/{az-id}/endpoint', address: 'nlb.example.internal:6666', zone: euw1-az1}",
-			want: Announce{Parameter: "/org/{az-id}/endpoint", Address: "nlb.example.internal:6666", Zone: "euw1-az1"}},
+		{name: "this machine's own address", yaml: "cluster: prod-1\nannounce: {ssm: '/lastgasp/{cluster}/endpoint'}",
+			want: Announce{Parameter: "/lastgasp/{cluster}/endpoint", Address: ":6666"}},
+		{name: "at the port of the first socket", yaml: "listen: ['127.0.0.1:6667', ':6666']\ncluster: prod-1\nannounce: {ssm: '/lastgasp/{cluster}/endpoint'}",
+			want: Announce{Parameter: "/lastgasp/{cluster}/endpoint", Address: ":6667"}},
+		{name: "at the socket's own address", yaml: "listen: ['[fd00::10]:6666']\ncluster: prod-1\nannounce: {ssm: '/lastgasp/{cluster}/endpoint'}",
+			want: Announce{Parameter: "/lastgasp/{cluster}/endpoint", Address: "[fd00::10]:6666"}},
+		{name: "as configured", yaml: "cluster: prod-1\nannounce: {ssm: '/org/{cluster}/{az-id}/endpoint', address: 'nlb.example.internal:6666', zone: euw1-az1}",
+			want: Announce{Parameter: "/org/{cluster}/{az-id}/endpoint", Address: "nlb.example.internal:6666", Zone: "euw1-az1"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, err := ParseConfig("c.yaml", []byte(tt.yaml))
