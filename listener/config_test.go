@@ -85,7 +85,7 @@ keep: {records: 50, for: 48h}
 annotations: {reason: pod.titus.netflix.com/pod-termination-reason}
 ship: {to: stdout}
 rules:
-  - code: NVMeDead
+  - cause: NVMeDead
     verdict: sick
     match: 'nvme (nvme\d+): I/O \d+ QID \d+ timeout, disable controller'
     title: "$1 does not answer"

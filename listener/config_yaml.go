@@ -178,11 +178,11 @@ type rule detect.Rule
 
 func (r *rule) UnmarshalYAML(n *yaml.Node) error {
 	if n.Kind != yaml.MappingNode {
-		return fmt.Errorf("line %d: a rule is a group of keys; write code, verdict, match, title and examples", n.Line)
+		return fmt.Errorf("line %d: a rule is a group of keys; write cause, verdict, match, title and examples", n.Line)
 	}
 	for i := 0; i < len(n.Content); i += 2 { // a decoder called from here does not know that unknown keys are errors
 		switch key := n.Content[i]; key.Value {
-		case "code", "match", "title", "remedy", "examples", "counterexamples":
+		case "cause", "match", "title", "remedy", "examples", "counterexamples":
 		case "verdict":
 			if new(detect.Verdict).UnmarshalText([]byte(n.Content[i+1].Value)) != nil {
 				return wrong(n.Content[i+1], "a verdict; write dying, oops or sick")

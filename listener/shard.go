@@ -105,7 +105,7 @@ func (s *shard) record(r *netconsole.Record) {
 		s.canary(r, c)
 	}
 	if len(s.src.claims) > 0 {
-		s.src.judge.SetFatal(s.src.fatal(r, s.judge.PanicOnOops))
+		s.src.judge.SetFatal(s.src.fatal(r, false))
 	}
 	s.src.judge.Push(s.now, r, s.onIncident)
 }

@@ -82,7 +82,7 @@ func TestHelpShowsEveryKey(t *testing.T) {
 
 func TestReplayWithRules(t *testing.T) {
 	config := filepath.Join(t.TempDir(), "rules.yaml")
-	rules := "rules: [{code: Teapot, verdict: dying, match: \"I'm a teapot\", examples: [\"I'm a teapot\"]}]\n"
+	rules := "rules: [{cause: Teapot, verdict: dying, match: \"I'm a teapot\", examples: [\"I'm a teapot\"]}]\n"
 	if err := os.WriteFile(config, []byte(rules), 0o600); err != nil {
 		t.Fatal(err)
 	}

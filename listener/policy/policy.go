@@ -1,4 +1,4 @@
-package cleanup
+package policy
 
 import (
 	"errors"
@@ -12,45 +12,60 @@ import (
 type NodeVerb string
 
 const (
-	// NodeDelete deletes the Node, for nodes that are replaced.
+	// NodeDelete deletes the Node, for nodes that are replaced. A cordoned one is awaited instead: it would come back
+	// without its cordon.
 	NodeDelete NodeVerb = "delete"
-	// NodeAwait keeps the Node fenced until it is Ready on a new boot, and deletes it if it is not back in time.
+	// NodeAwait keeps the Node fenced until it is back on a new boot, and deletes it if it is not back in time.
 	NodeAwait NodeVerb = "await"
-	// NodeAnnotate leaves the Node alone, fenced until it is Ready on a new boot.
+	// NodeAnnotate leaves the Node alone, fenced until it is back on a new boot.
 	NodeAnnotate NodeVerb = "annotate"
+)
+
+// AfterPanic is what is done with the machine once its last words are on record (ec2.afterPanic): for kernels that hold
+// still after a panic, because they are mute when they reboot by themselves.
+type AfterPanic string
+
+const (
+	// LeaveInstance leaves the machine to itself.
+	LeaveInstance AfterPanic = "none"
+	// RebootInstance reboots it.
+	RebootInstance AfterPanic = "reboot"
+	// TerminateInstance terminates it, for machines that are replaced.
+	TerminateInstance AfterPanic = "terminate"
 )
 
 // Policy is what an operator decides beforehand. Start from DefaultPolicy; a zero field means zero.
 type Policy struct {
-	// ActAt is the authority from which a gasp is acted on at once (act.at).
+	// ActAt is the authority from which an incident is acted on at once; Never makes all wait for the witness (act.at).
 	ActAt detect.Authority
-	// Corroborate is how long a weaker gasp waits for a second witness (act.corroborate).
+	// Corroborate is how long a weaker incident may have its Node fenced without a witness (act.corroborate).
 	Corroborate time.Duration
-	// Distrust is how long a source that was contradicted is not believed on the same authority (act.distrust).
+	// Distrust is how long the Node of a source that was contradicted is not fenced early again (act.distrust).
 	Distrust time.Duration
 
-	// MaxNodes and MaxPercent of all Nodes, whichever is more, may be cleaned up in Window; what is beyond is held
-	// (limits.nodes, limits.percent, limits.window).
+	// MaxNodes and MaxPercent of all Nodes, whichever is more, may be cleaned up in Window; what is beyond is held. As many
+	// again may be fenced early (limits.nodes, limits.percent, limits.window).
 	MaxNodes   int
 	MaxPercent int
 	Window     time.Duration
 
 	// NodeVerb is what becomes of the Node (node).
 	NodeVerb NodeVerb
-	// AwaitTimeout is how long after the gasp NodeAwait waits before it deletes.
+	// AwaitTimeout is how long after the panic NodeAwait waits before it deletes (nodeTimeout).
 	AwaitTimeout time.Duration
 	// AfterPanic is what is done with the machine below the Node (ec2.afterPanic).
 	AfterPanic AfterPanic
-	// KeepPods is how long after the gasp Failed pods are kept for people to read. A Job's are never kept (pods.keep).
+	// KeepPods is how long after the panic Failed pods that nobody replaces are kept for people to read (pods.keep).
 	KeepPods time.Duration
 	// ControlPlane allows acting on control-plane nodes (controlPlane).
 	ControlPlane bool
 
-	// KeepRecords and KeepRecordsFor bound what is kept of finished records, by count and by age (keep.records, keep.for).
+	// KeepRecords and KeepRecordsFor bound what is kept of finished deaths, by count and by age (keep.records, keep.for).
+	// Refused ones are counted apart.
 	KeepRecords    int
 	KeepRecordsFor time.Duration
 
-	// DryRun records what would be done and writes nothing else.
+	// DryRun records what would be done, under names of its own, and writes nothing else.
 	DryRun bool
 }
 
@@ -58,7 +73,7 @@ type Policy struct {
 func DefaultPolicy() Policy {
 	return Policy{
 		ActAt:          detect.Pinned,
-		Corroborate:    15 * time.Second,
+		Corroborate:    60 * time.Second,
 		Distrust:       10 * time.Minute,
 		MaxNodes:       5,
 		MaxPercent:     10,
@@ -66,6 +81,7 @@ func DefaultPolicy() Policy {
 		NodeVerb:       NodeDelete,
 		AwaitTimeout:   10 * time.Minute,
 		AfterPanic:     LeaveInstance,
+		KeepPods:       10 * time.Minute,
 		KeepRecords:    1000,
 		KeepRecordsFor: 30 * 24 * time.Hour,
 	}
@@ -74,11 +90,10 @@ func DefaultPolicy() Policy {
 // Validate says in one sentence what is wrong with the policy.
 func (p Policy) Validate() error {
 	switch {
-	case p.ActAt < detect.Kernel || p.ActAt > detect.Pinned:
-		return fmt.Errorf("act.at: %v proves nothing; use kernel, boot or pinned", p.ActAt)
-	case p.Corroborate < settle+renewal(defaultLease):
-		return fmt.Errorf("act.corroborate: %s is too short: kubelets renew their Lease every 10s, so silence proves something after %s only",
-			p.Corroborate, settle+renewal(defaultLease))
+	case p.ActAt < detect.Kernel || p.ActAt > Never:
+		return fmt.Errorf("act.at: %v proves nothing; use kernel, boot, claimed, pinned or never", p.ActAt)
+	case p.Corroborate < 0:
+		return fmt.Errorf("act.corroborate: %s is negative", p.Corroborate)
 	case p.Distrust < 0:
 		return fmt.Errorf("act.distrust: %s is negative", p.Distrust)
 	case p.MaxNodes < 0:
@@ -100,7 +115,7 @@ func (p Policy) Validate() error {
 	case p.KeepRecords < 1:
 		return fmt.Errorf("keep.records: %d is too few; keep 1 at least", p.KeepRecords)
 	case p.KeepRecordsFor < p.Window || p.KeepRecordsFor < p.Distrust:
-		return fmt.Errorf("keep.for: %s is too short: the breaker and distrust live on records, keep them longer than %s",
+		return fmt.Errorf("keep.for: %s is too short: the breaker and distrust are read from NodeDeaths, keep them longer than %s",
 			p.KeepRecordsFor, max(p.Window, p.Distrust))
 	}
 	return nil

@@ -1,4 +1,4 @@
-package cleanup
+package policy
 
 import (
 	"crypto/sha256"
@@ -11,9 +11,9 @@ const (
 	nameNode = 50 // bytes of the node's name that stay readable
 )
 
-// RecordName is the name of the KernelPanic of one boot of one node: a DNS-1123 label of at most 63 bytes, the same in
-// every replica. Where no Node answered, node is the source address.
-func RecordName(node, boot string) string {
+// DeathName is the name of the NodeDeath of one boot of one node: a DNS-1123 label of at most 63 bytes, the same in every
+// replica. Where no Node answered, node is the source address.
+func DeathName(node, boot string) string {
 	readable := strings.Map(func(r rune) rune {
 		switch {
 		case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
