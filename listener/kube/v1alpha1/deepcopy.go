@@ -29,7 +29,6 @@ func (s *NodeDeathSpec) deepCopyInto(out *NodeDeathSpec) {
 	out.Evidence = slices.Clone(s.Evidence)
 	if c := s.Culprit; c != nil {
 		out.Culprit = clone(c)
-		out.Culprit.CPU = clone(c.CPU)
 		out.Culprit.Pod = clone(c.Pod)
 	}
 	out.NodeInfo = clone(s.NodeInfo)

@@ -74,8 +74,8 @@ type NodeDeathSpec struct {
 type Culprit struct {
 	// Comm is the name of the task, PID its id, CPU the processor it ran on.
 	Comm string `json:"comm,omitempty"`
-	PID  int    `json:"pid,omitempty"`
-	CPU  *int   `json:"cpu,omitempty"`
+	PID  int    `json:"pid"`
+	CPU  int    `json:"cpu"`
 	// Cgroup is the task's control group, Pod the pod that it belongs to.
 	Cgroup string  `json:"cgroup,omitempty"`
 	Pod    *PodRef `json:"pod,omitempty"`

@@ -118,7 +118,7 @@ func TestDeepCopySharesNothing(t *testing.T) {
 			ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{"a": "b"}},
 			Spec: NodeDeathSpec{
 				Evidence: []string{"netconsole"},
-				Culprit:  &Culprit{CPU: new(int), Pod: &PodRef{Name: "p"}},
+				Culprit:  &Culprit{Pod: &PodRef{Name: "p"}},
 				NodeInfo: &NodeInfo{Zone: "z"},
 				Images:   []string{"i"},
 				Pods:     []DeadPod{{Name: "p", Owner: &OwnerOf{Name: "o"}, Images: []int{0}}},
