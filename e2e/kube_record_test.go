@@ -117,7 +117,9 @@ func (w *kubeWorld) checkDeaths(t *testing.T) {
 			t.Errorf("amended (-want +got):\n%s", diff)
 		}
 		g := w.generation(t, want.Name)
-		if err := w.cluster.AmendDeath(ctx, want); err != nil {
+		less := want
+		less.UID = created.UID
+		if err := w.cluster.AmendDeath(ctx, less); err != nil {
 			t.Errorf("amend with less: %v", err)
 		}
 		longer.UID = "00000000-0000-0000-0000-000000000000"
