@@ -77,8 +77,8 @@ type Cluster interface {
 	// AmendDeath adds to the spec of the death with d's UID what d says more. A longer trace replaces the shorter one and,
 	// with it, cause, reason, fingerprint, remedy, release and culprit; evidence that is new is added; pods and images are
 	// set if there are none. Nothing else changes, and a death without anything to add is not written. It needs no
-	// version and so cannot conflict, but it changes the version, which the next UpdateDeath finds.
-	AmendDeath(ctx context.Context, d policy.Death) error
+	// version and so cannot conflict. It returns the death as it is now, which has another version if it was written.
+	AmendDeath(ctx context.Context, d policy.Death) (policy.Death, error)
 	// DeleteDeath removes exactly the NodeDeath that was read (UID precondition).
 	DeleteDeath(ctx context.Context, d policy.Death) error
 	// Replicas lists the listeners' Leases. The Lease of this replica is renewed, every 2 s or more often, by the Cluster.

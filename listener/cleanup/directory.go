@@ -15,6 +15,7 @@ import (
 
 	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // directoryFiles bounds what a Directory keeps; the oldest go first.
@@ -71,7 +72,7 @@ func (d *Directory) Run(ctx context.Context) error {
 		if !ok || !speaksOf(inc, f.heard) {
 			f = file{fileName(inc), inc.Time}
 		}
-		if len(files) >= recentSize {
+		if len(files) >= heardSize {
 			clear(files)
 		}
 		files[is] = f
@@ -101,7 +102,7 @@ func findingOf(inc detect.Incident) finding {
 // fileName sorts by time and tells machines and troubles apart.
 func fileName(inc detect.Incident) string {
 	who := cmp.Or(inc.Identity.Instance, inc.Source.Addr().String())
-	return inc.Time.UTC().Format("20060102T150405.000Z") + "-" + RecordName(who, inc.Identity.Boot+"/"+inc.Cause) + ".json"
+	return inc.Time.UTC().Format("20060102T150405.000Z") + "-" + policy.DeathName(who, inc.Identity.Boot+"/"+inc.Cause) + ".json"
 }
 
 // entry is what a file holds.
@@ -134,7 +135,7 @@ func (d *Directory) write(ctx context.Context, name string, inc detect.Incident)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		err := d.replace(name, append(data, '\n'))
 		if err == nil {
-			d.log.Info("recorded", "file", name, "source", inc.Source.String(), "code", inc.Cause, "title", firstLine(inc.Title),
+			d.log.Info("recorded", "file", name, "source", inc.Source.String(), "code", inc.Cause, "title", policy.FirstLine(inc.Title),
 				"complete", inc.Complete)
 			return
 		}

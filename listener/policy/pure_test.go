@@ -24,11 +24,11 @@ func TestPolicyValidate(t *testing.T) {
 	}{
 		{name: "the default is valid", change: func(*Policy) {}},
 		{name: "no nodes at all is valid: everything is held", change: func(p *Policy) { p.MaxNodes, p.MaxPercent = 0, 0 }},
-		{"text is no authority to act on", func(p *Policy) { p.ActAt = detect.Text }, "act.at: text proves nothing; use kernel, boot or pinned"},
-		{
-			"silence shorter than a renewal proves nothing", func(p *Policy) { p.Corroborate = 5 * time.Second },
-			"act.corroborate: 5s is too short: kubelets renew their Lease every 10s, so silence proves something after 12.4s only",
-		},
+		{name: "never is valid: all wait for the witness", change: func(p *Policy) { p.ActAt = Never }},
+		{name: "no early fence at all is valid", change: func(p *Policy) { p.Corroborate = 0 }},
+		{"text is no authority to act on", func(p *Policy) { p.ActAt = detect.Text }, "act.at: text proves nothing; use kernel, boot, claimed, pinned or never"},
+		{"nor is the cloud's word", func(p *Policy) { p.ActAt = detect.Cloud }, "act.at: cloud proves nothing; use kernel, boot, claimed, pinned or never"},
+		{"a negative corroborate", func(p *Policy) { p.Corroborate = -time.Second }, "act.corroborate: -1s is negative"},
 		{"a negative distrust", func(p *Policy) { p.Distrust = -1 }, "act.distrust: -1ns is negative"},
 		{"a negative limit", func(p *Policy) { p.MaxNodes = -1 }, "limits.nodes: -1 is negative"},
 		{"more than all", func(p *Policy) { p.MaxPercent = 101 }, "limits.percent: 101 is not between 0 and 100"},
@@ -39,7 +39,7 @@ func TestPolicyValidate(t *testing.T) {
 		{"no records", func(p *Policy) { p.KeepRecords = 0 }, "keep.records: 0 is too few; keep 1 at least"},
 		{
 			"records gone before they are of use", func(p *Policy) { p.KeepRecordsFor = time.Minute },
-			"keep.for: 1m0s is too short: the breaker and distrust live on records, keep them longer than 10m0s",
+			"keep.for: 1m0s is too short: the breaker and distrust are read from NodeDeaths, keep them longer than 10m0s",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -56,7 +56,7 @@ func TestPolicyValidate(t *testing.T) {
 	}
 }
 
-func TestRecordName(t *testing.T) {
+func TestDeathName(t *testing.T) {
 	label := regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
 	seen := map[string]string{}
 	for _, node := range []string{
@@ -64,9 +64,9 @@ func TestRecordName(t *testing.T) {
 		strings.Repeat("a", 49) + "-b", "ünïcode",
 	} {
 		for _, boot := range []string{boot1, boot2, ""} {
-			name := RecordName(node, boot)
+			name := DeathName(node, boot)
 			if !label.MatchString(name) || len(name) > 63 {
-				t.Errorf("RecordName(%q, %q) = %q: no DNS-1123 label of at most 63 bytes", node, boot, name)
+				t.Errorf("DeathName(%q, %q) = %q: no DNS-1123 label of at most 63 bytes", node, boot, name)
 			}
 			if was, ok := seen[name]; ok {
 				t.Errorf("%q stands for %s and %s", name, was, node+"/"+boot)
@@ -74,7 +74,7 @@ func TestRecordName(t *testing.T) {
 			seen[name] = node + "/" + boot
 		}
 	}
-	if got, want := RecordName("ip-10-0-1-5.ec2.internal", boot1), "ip-10-0-1-5-ec2-internal-b18f0cf9e9ea"; got != want {
+	if got, want := DeathName("ip-10-0-1-5.ec2.internal", boot1), "ip-10-0-1-5-ec2-internal-b18f0cf9e9ea"; got != want {
 		t.Errorf("got %q, want %q: names must stay the same over versions, replicas are updated one by one", got, want)
 	}
 }
@@ -87,33 +87,59 @@ func TestBreaker(t *testing.T) {
 		node  string
 		total int
 		want  bool
-		again bool // admitted without being counted
 	}{
-		{"the first of few nodes", 0, "a", 10, true, false},
-		{"a second", time.Minute, "b", 10, true, false},
-		{"a third is too much", 2 * time.Minute, "c", 10, false, false},
-		{"the first asked again", 2 * time.Minute, "a", 10, true, true},
-		{"a third of many nodes", 2 * time.Minute, "c", 30, true, false},
-		{"percent are rounded down", 2 * time.Minute, "d", 39, false, false},
-		{"when the window has passed the first there is room", 10 * time.Minute, "d", 30, true, false},
-		{"and no more", 10 * time.Minute, "e", 30, false, false},
+		{"the first of few nodes", 0, "a", 10, true},
+		{"a second", time.Minute, "b", 10, true},
+		{"a third is too much", 2 * time.Minute, "c", 10, false},
+		{"the first asked again", 2 * time.Minute, "a", 10, true},
+		{"a third of many nodes", 2 * time.Minute, "c", 30, true},
+		{"percent are rounded down", 2 * time.Minute, "d", 39, false},
+		{"when the window has passed the first there is room", 12 * time.Minute, "d", 30, true},
+		{"and no more", 12 * time.Minute, "e", 10, true},
+		{"than the limit", 12 * time.Minute, "f", 10, false},
 	} {
-		got, counted := b.Admit(noon.Add(tt.at), tt.node, "record of "+tt.node, tt.total)
-		if got != tt.want || counted != (tt.want && !tt.again) {
-			t.Errorf("%s: admitted %v, counted %v; want %v, %v", tt.name, got, counted, tt.want, tt.want && !tt.again)
+		got := b.Room(noon.Add(tt.at), tt.node, tt.total)
+		if got != tt.want {
+			t.Errorf("%s: room %v, want %v", tt.name, got, tt.want)
+		}
+		if got {
+			b.Count(noon.Add(tt.at), tt.node, "death of "+tt.node)
 		}
 	}
-	b.Forget("d", "record of another gasp")
-	if b.Room(noon.Add(10*time.Minute), 30) {
-		t.Error("room after a gasp was taken back that was not what counted")
+	at := noon.Add(12 * time.Minute)
+	b.Forget("d", "another death")
+	if b.Room(at, "f", 10) {
+		t.Error("room after a death was taken back that was not what counted")
 	}
-	b.Forget("d", "record of d")
-	if !b.Room(noon.Add(10*time.Minute), 30) {
+	b.Forget("d", "death of d")
+	if !b.Room(at, "f", 10) {
 		t.Error("no room after one was taken back")
 	}
-	b.Count(noon.Add(10*time.Minute), "from another replica", "its record")
-	if b.Room(noon.Add(10*time.Minute), 30) {
+	b.Count(at, "from another replica", "its death")
+	if b.Room(at, "f", 10) {
 		t.Error("room although another replica took it")
+	}
+}
+
+func TestLimiter(t *testing.T) {
+	a, b, c := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.3")
+	l := Limiter{PerAddress: 2, Total: 3, Window: time.Minute}
+	for _, tt := range []struct {
+		name string
+		at   time.Duration
+		src  netip.Addr
+		want bool
+	}{
+		{"the first", 0, a, true},
+		{"the second", 0, a, true},
+		{"a third of one address is too much", time.Second, a, false},
+		{"another address has its own", time.Second, b, true},
+		{"all together have a bound, too", time.Second, c, false},
+		{"in the next window all begin anew", time.Minute, a, true},
+	} {
+		if got := l.Allow(noon.Add(tt.at), tt.src); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
 	}
 }
 
@@ -155,50 +181,58 @@ func TestCareFor(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		pod  Pod
-		want care
+		want Care
 	}{
-		{"a running pod", Pod{Phase: "Running"}, fail},
-		{"a pod that never started", Pod{Phase: "Pending"}, fail},
-		{"a pod being deleted", Pod{Phase: "Running", Deleting: true}, fail},
-		{"a pod that succeeded", Pod{Phase: "Succeeded"}, leave},
-		{"a pod that failed by itself", Pod{Phase: "Failed"}, leave},
-		{"a pod that failed by itself and bears an old mark", Pod{Phase: "Failed", Marked: true, Record: "other"}, leave},
-		{"a pod we failed", Pod{Phase: "Failed", Marked: true, Record: "r"}, failed},
-		{"a static pod's mirror", Pod{Phase: "Running", Mirror: true}, annotate},
-		{"a mirror that is annotated already", Pod{Phase: "Running", Mirror: true, Marked: true, Record: "r"}, leave},
-		{"a mirror of a pod started after the gasp", Pod{Phase: "Running", Mirror: true, Started: noon.Add(time.Second)}, leave},
-		{"a pod created after the gasp", Pod{Phase: "Pending", Created: noon.Add(time.Second)}, leave},
-		{"a pod restarted after the gasp", Pod{Phase: "Running", Started: noon.Add(time.Second)}, leave},
-		{"a pod that bears the mark of an earlier death", Pod{Phase: "Running", Marked: true, Record: "other"}, fail},
+		{"a running pod", Pod{Phase: "Running"}, Fail},
+		{"a pod that never started", Pod{Phase: "Pending"}, Fail},
+		{"a pod being deleted", Pod{Phase: "Running", Deleting: true}, Fail},
+		{"a pod that succeeded", Pod{Phase: "Succeeded"}, Leave},
+		{"a pod that failed by itself", Pod{Phase: "Failed"}, Leave},
+		{"a pod that failed by itself and bears an old mark", Pod{Phase: "Failed", Marked: true, Death: "other"}, Leave},
+		{"a pod we failed", Pod{Phase: "Failed", Marked: true, Death: "d"}, Failed},
+		{"a static pod's mirror", Pod{Phase: "Running", Mirror: true}, Annotate},
+		{"a mirror that is annotated already", Pod{Phase: "Running", Mirror: true, Marked: true, Death: "d"}, Leave},
+		{"a mirror of a pod started after the panic", Pod{Phase: "Running", Mirror: true, Started: noon.Add(time.Second)}, Leave},
+		{"a mirror that came after the panic", Pod{Phase: "Pending", Mirror: true, Created: noon.Add(time.Second)}, Leave},
+		{"a pod bound to the node after the panic", Pod{Phase: "Pending", Created: noon.Add(time.Second)}, Fail},
+		{
+			"a DaemonSet's pod that came after the panic",
+			Pod{Phase: "Pending", Created: noon.Add(time.Second), Owner: Owner{Kind: "DaemonSet"}}, Leave,
+		},
+		{"a pod restarted after the panic", Pod{Phase: "Running", Started: noon.Add(time.Second)}, Leave},
+		{"a pod that bears the mark of an earlier death", Pod{Phase: "Running", Marked: true, Death: "other"}, Fail},
 	} {
-		if got := careFor(tt.pod, "r", noon); got != tt.want {
+		if got := CareFor(tt.pod, "d", noon); got != tt.want {
 			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
 		}
 	}
 }
 
-func TestPinFor(t *testing.T) {
-	id := netconsole.Identity{Boot: boot1, Secret: gaspOf1}
-	ours := Pin{boot1, gaspOf1.Sum()}
+func TestClaimFor(t *testing.T) {
+	id := netconsole.Identity{Boot: boot1, Secret: secret1}
+	ours := Pin{boot1, secret1.Sum()}
 	for _, tt := range []struct {
 		name string
 		node Node
 		id   netconsole.Identity
-		want pinning
+		want Claiming
 	}{
-		{"the first canary of a boot", Node{BootID: boot1}, id, pinWrite},
-		{"the next one", Node{BootID: boot1, Pin: ours}, id, pinKnown},
-		{"the first canary of the next boot", Node{BootID: boot1, Pin: Pin{boot2, "x"}}, id, pinWrite},
-		{"a second secret for a pinned boot", Node{BootID: boot1, Pin: Pin{boot1, "x"}}, id, pinRefused},
-		{"a boot the kubelet has not reported yet", Node{BootID: boot2, Pin: Pin{boot2, "x"}}, id, pinWaits},
-		{"a kernel without userdata", Node{BootID: boot1}, netconsole.Identity{}, pinRefused},
-		{"somebody else on a kernel without userdata", Node{BootID: boot1, Kernel: "6.1.0-41-cloud-amd64"}, id, pinRefused},
-		{"somebody else on one that is older still", Node{BootID: boot1, Kernel: "5.10.245-241.976.amzn2"}, id, pinRefused},
-		{"the first kernel with userdata", Node{BootID: boot1, Kernel: "6.9.0"}, id, pinWrite},
-		{"a kernel of the next major version", Node{BootID: boot1, Kernel: "7.0.1-rc2+"}, id, pinWrite},
-		{"the kernel before the one of the canary's boot", Node{BootID: boot2, Kernel: "6.1.0"}, id, pinWaits},
+		{"the first canary of a boot", Node{BootID: boot1}, id, ClaimWrite},
+		{"the next one", Node{BootID: boot1, Claim: ours}, id, ClaimKnown},
+		{"one of a boot that the node pinned itself", Node{BootID: boot1, Pin: ours}, id, ClaimKnown},
+		{"a second secret for a pinned boot", Node{BootID: boot1, Pin: Pin{boot1, "x"}}, id, ClaimRefused},
+		{"also where it was claimed before", Node{BootID: boot1, Pin: Pin{boot1, "x"}, Claim: ours}, id, ClaimRefused},
+		{"the first canary of the next boot", Node{BootID: boot1, Pin: Pin{boot2, "x"}, Claim: Pin{boot2, "x"}}, id, ClaimWrite},
+		{"a second secret for a claimed boot", Node{BootID: boot1, Claim: Pin{boot1, "x"}}, id, ClaimRefused},
+		{"a boot the kubelet has not reported yet", Node{BootID: boot2, Claim: Pin{boot2, "x"}}, id, ClaimWaits},
+		{"a kernel without userdata", Node{BootID: boot1}, netconsole.Identity{}, ClaimRefused},
+		{"somebody else on a kernel without userdata", Node{BootID: boot1, Kernel: "6.1.0-41-cloud-amd64"}, id, ClaimRefused},
+		{"somebody else on one that is older still", Node{BootID: boot1, Kernel: "5.10.245-241.976.amzn2"}, id, ClaimRefused},
+		{"the first kernel with userdata", Node{BootID: boot1, Kernel: "6.9.0"}, id, ClaimWrite},
+		{"a kernel of the next major version", Node{BootID: boot1, Kernel: "7.0.1-rc2+"}, id, ClaimWrite},
+		{"the kernel before the one of the canary's boot", Node{BootID: boot2, Kernel: "6.1.0"}, id, ClaimWaits},
 	} {
-		if got := pinFor(tt.node, tt.id); got != tt.want {
+		if got := ClaimFor(tt.node, tt.id); got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
 		}
 	}
@@ -207,135 +241,72 @@ func TestPinFor(t *testing.T) {
 func TestPlanPrints(t *testing.T) {
 	p := DefaultPolicy()
 	p.NodeVerb, p.KeepPods = NodeAwait, time.Minute
-	got := NewPlan(p, Record{
-		Name: "n1-0123", Node: "n1", Time: noon, Title: "sysrq triggered crash\nsecond line", Release: "6.12.0", Remedy: "update",
-	})
+	got := NewPlan(p, Death{
+		Name: "n1-0123", Node: "n1", Time: noon, Reason: "sysrq triggered crash\nsecond line", Release: "6.12.0", Remedy: "update",
+	}, Node{})
 	want := `node n1, sysrq triggered crash at 2026-03-01T12:00:00Z
 1. fence   taint node n1, so that nothing more is scheduled to it
-2. record  create kernelpanic n1-0123, the claim on everything below
-3. list    list the pods on it
-4. fail    mark them Failed, reason KernelPanic; leave alone what ended before or started after the gasp
-5. tell    tell by events on the node and on the pods' owners
-6. detach  if volumes are attached, taint the node out-of-service for at most 2m0s
-7. delete  delete the Failed pods of Jobs
-8. node    lift the fence when the node is Ready on a new boot, delete it if it is not back within 10m0s
-9. expire  delete the other Failed pods 1m0s after the gasp
+2. list    list the pods on it
+3. fail    mark them Failed, reason KernelPanic; leave alone what ended before or started after the panic
+4. events  emit events on the node, on the pods and on their owners
+5. detach  if volumes are attached, taint the node out-of-service for at most 2m0s
+6. delete  delete the Failed pods that are replaced, those of Jobs first
+7. node    lift the fence when the node is back on a new boot, delete it if it is not back within 10m0s
+8. expire  delete the other Failed pods 1m0s after the panic
 `
 	if diff := cmp.Diff(want, got.String()); diff != "" {
 		t.Errorf("plan (-want +got):\n%s", diff)
 	}
-	death := Death{
-		Record: "n1-0123", Code: "KernelPanic", Reason: "sysrq triggered crash", Time: noon,
-		Message: "sysrq triggered crash on node n1, kernel 6.12.0; update; see kernelpanic n1-0123",
+	notice := Notice{
+		Death: "n1-0123", Cause: "KernelPanic", Reason: "sysrq triggered crash", Time: noon,
+		Message: "sysrq triggered crash on node n1, kernel 6.12.0; update; see nodedeath n1-0123",
 	}
-	if diff := cmp.Diff(death, got.Death); diff != "" {
-		t.Errorf("death (-want +got):\n%s", diff)
+	if diff := cmp.Diff(notice, got.Notice); diff != "" {
+		t.Errorf("notice (-want +got):\n%s", diff)
 	}
-	if len(got.Steps) != len(NewPlan(DefaultPolicy(), Record{}).Steps)+1 {
-		t.Error("nothing expires where nothing is kept")
+	p.KeepPods = 0
+	if len(got.Steps) != len(NewPlan(p, Death{}, Node{}).Steps)+1 {
+		t.Error("something expires where nothing is kept")
 	}
-}
-
-func TestRoster(t *testing.T) {
-	rec := func(name, owner string, phase Phase, seen time.Duration) Record {
-		return Record{Name: name, Owner: owner, Phase: phase, OwnerSeen: noon.Add(seen)}
-	}
-	var r roster
-	for _, tt := range []struct {
-		name    string
-		at      time.Duration // by our clock, which is an hour behind the owners'
-		records []Record
-		want    string
-	}{
-		{
-			"what bears our name is ours to go on with, others' is not", 0,
-			[]Record{rec("r1", "b", Claimed, time.Hour), rec("r2", "b", Claimed, time.Hour), rec("r3", "me", Claimed, 0), rec("r4", "", "", 0)},
-			"r3",
-		},
-		{
-			"one sign of life is one for all of an owner's records", 5 * time.Second,
-			[]Record{rec("r1", "b", Claimed, time.Hour), rec("r2", "b", Claimed, time.Hour+time.Second), rec("r4", "", "", 0)},
-			"",
-		},
-		{
-			"a record without a status is nobody's", 6 * time.Second,
-			[]Record{rec("r1", "b", Claimed, time.Hour), rec("r2", "b", Claimed, time.Hour+time.Second), rec("r4", "", "", 0)},
-			"r4",
-		},
-		{
-			"an owner that fell silent loses everything unfinished", 11 * time.Second,
-			[]Record{
-				rec("r1", "b", Claimed, time.Hour), rec("r2", "b", Claimed, time.Hour+time.Second), rec("r5", "b", Cleaned, 0),
-				rec("r6", "b", Held, 0), rec("r7", "b", Refused, 0),
-			},
-			"r1 r2",
-		},
-	} {
-		var names []string
-		for _, d := range r.due(noon.Add(tt.at), "me", tt.records) {
-			names = append(names, d.Name)
-		}
-		if got := strings.Join(names, " "); got != tt.want {
-			t.Errorf("%s: due %q, want %q", tt.name, got, tt.want)
-		}
+	p.NodeVerb = NodeDelete
+	if got := NewPlan(p, Death{}, Node{Unschedulable: true}).Verb; got != NodeAwait {
+		t.Errorf("a cordoned node: %s, want await: it would come back without its cordon", got)
 	}
 }
 
-func TestFencesOfTheRoster(t *testing.T) {
-	mark := Mark{Record: "r", Boot: boot1}
-	dead := Node{BootID: boot1, Mark: mark, Fenced: true}
-	back := Node{BootID: boot2, Mark: mark, Fenced: true, Ready: true}
-	for _, tt := range []struct {
-		name  string
-		node  Node
-		phase Phase
-		want  fenceAnswer
-	}{
-		{"a job is at it", back, Claimed, keep},
-		{"a job was at it and is to be taken over", back, "", keep},
-		{"refused", dead, Refused, lift},
-		{"cleaned and still dead", dead, Cleaned, keep},
-		{"cleaned and back", back, Cleaned, lift},
-		{"held and back", back, Held, lift},
-		{"held and dead", dead, Held, keep},
-		{"back and not Ready", Node{BootID: boot2, Mark: mark, Fenced: true}, Cleaned, keep},
-		{"Ready again on the boot that died", Node{BootID: boot1, Mark: mark, Fenced: true, Ready: true}, Cleaned, keep},
-		{"a taint without our mark", Node{BootID: boot2, Fenced: true, Ready: true}, Cleaned, keep},
-	} {
-		var r roster
-		if got := r.fence(noon, tt.node, []Record{{Name: "r", Phase: tt.phase}}); got != tt.want {
-			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
-		}
+func TestNamePods(t *testing.T) {
+	var pods []Pod
+	for i := range MaxPods + 5 {
+		pods = append(pods, Pod{Namespace: "default", Name: fmt.Sprint("p", i), UID: fmt.Sprint("u", i), Images: []string{"app", fmt.Sprint("side", i%2)}})
 	}
-	var r roster
-	if got := r.fence(noon, dead, nil); got != keep {
-		t.Errorf("a fence whose record was not seen yet: %d, want %d", got, keep)
+	var d Death
+	d.NamePods(pods)
+	if len(d.Pods) != MaxPods || d.PodsOmitted != 5 {
+		t.Errorf("%d pods and %d omitted, want %d and 5", len(d.Pods), d.PodsOmitted, MaxPods)
 	}
-	if got := r.fence(noon.Add(orphanAfter-1), dead, nil); got != keep {
-		t.Errorf("a fence whose record may be on its way: %d, want %d", got, keep)
+	if diff := cmp.Diff([]string{"app", "side0", "side1"}, d.Images); diff != "" {
+		t.Errorf("images (-want +got):\n%s", diff)
 	}
-	if got := r.fence(noon.Add(orphanAfter), dead, nil); got != adopt {
-		t.Errorf("a fence without a record: %d, want %d", got, adopt)
+	if diff := cmp.Diff([]int{0, 2}, d.Pods[1].Images); diff != "" {
+		t.Errorf("images of the second (-want +got):\n%s", diff)
+	}
+	d.SetOutcome(map[string]string{"u0": PodDeleted, "u1": PodFailed, "u2": PodDeleted, "u304": PodDenied})
+	if diff := cmp.Diff([]Outcome{{PodFailed, []int{1}}, {PodDeleted, []int{0, 2}}}, d.Outcomes); diff != "" {
+		t.Errorf("outcomes (-want +got):\n%s", diff)
 	}
 }
 
-func TestExpired(t *testing.T) {
-	p := DefaultPolicy()
-	p.KeepRecords, p.KeepRecordsFor = 3, 24*time.Hour
-	var records []Record
-	for i, phase := range []Phase{Cleaned, Refused, Cleaned, Cleaned, Cleaned, Held, Claimed, Cleaned} {
-		records = append(records, Record{Name: fmt.Sprint("r", i), Phase: phase, Created: noon.Add(-time.Duration(i) * time.Hour)})
+// The time of a condition is that of the last change of its status, and a copy of a death keeps its own.
+func TestSetCondition(t *testing.T) {
+	var d Death
+	d.SetCondition(Condition{Type: Fenced, Status: True, Reason: "A", Time: noon})
+	before := d
+	d.SetCondition(Condition{Type: Fenced, Status: True, Reason: "B", Time: noon.Add(time.Hour)})
+	if c := d.Conditions[0]; c.Reason != "B" || !c.Time.Equal(noon) || before.Conditions[0].Reason != "A" {
+		t.Errorf("condition %+v, copy %+v", c, before.Conditions[0])
 	}
-	records = append(records, Record{Name: "old", Phase: Cleaned, Created: noon.Add(-25 * time.Hour)})
-	var got []string
-	for _, r := range expired(noon, p, records, []Node{{Mark: Mark{Record: "r4"}}}) {
-		got = append(got, r.Name)
-	}
-	if diff := cmp.Diff([]string{"r3", "r7", "old"}, got); diff != "" {
-		t.Errorf("expired (-want +got); what is held, at work or fenced stays:\n%s", diff)
-	}
-	p.KeepRecords = 100
-	if old := expired(noon, p, records, nil); len(old) != 1 || old[0].Name != "old" {
-		t.Errorf("expired by age: %+v, want old", old)
+	d.SetCondition(Condition{Type: Fenced, Status: False, Reason: "C", Time: noon.Add(time.Hour)})
+	if c := d.Conditions[0]; len(d.Conditions) != 1 || !c.Time.Equal(noon.Add(time.Hour)) {
+		t.Errorf("conditions %+v", d.Conditions)
 	}
 }
