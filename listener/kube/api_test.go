@@ -78,6 +78,7 @@ func newAPI(t *testing.T, code int, body string) (*apiServer, *Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.proof.note(nil)
 	return s, c
 }
 

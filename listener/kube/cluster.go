@@ -5,7 +5,7 @@
 // server's index, all pods of a large cluster are gigabytes. Decisions are not made here. Every write names the UID and
 // resourceVersion it was decided on. Nothing that a kernel or a datagram says is written as it came (printable.go).
 //
-// Whether the API server holds us to our job is proved, not assumed: see Prove.
+// Whether the API server holds us to our job is proved, not assumed: until it is, pods and Nodes are not written. See Prove.
 package kube
 
 import (
@@ -74,6 +74,7 @@ type Cluster struct {
 	deathCache    cache.SharedIndexInformer
 	departed      departed
 	attachments   attachments
+	proof         proof
 	events        chan *eventsv1.Event
 	eventsDropped atomic.Int64
 }
@@ -150,7 +151,8 @@ func clients(given *rest.Config) (*kubernetes.Clientset, *rest.RESTClient, error
 	return core, deaths, err
 }
 
-// Run watches Nodes and NodeDeaths, renews the replica's Lease and writes events until ctx ends. It must be called once.
+// Run watches Nodes and NodeDeaths, renews the replica's Lease, proves the admission policies and writes events until ctx
+// ends. It must be called once.
 func (c *Cluster) Run(ctx context.Context) error {
 	for what, inf := range map[string]cache.SharedIndexInformer{"nodes": c.nodes, "deaths": c.deathCache} {
 		err := inf.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
@@ -169,6 +171,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	wg.Go(func() { c.nodes.RunWithContext(ctx) })
 	wg.Go(func() { c.deathCache.RunWithContext(ctx) })
 	wg.Go(func() { c.renewLease(ctx) })
+	wg.Go(func() { c.keepProving(ctx) })
 	wg.Go(func() { c.writeEvents(ctx) })
 	wg.Wait()
 	return nil
@@ -176,6 +179,14 @@ func (c *Cluster) Run(ctx context.Context) error {
 
 // Synced reports whether both caches have been filled once. Before that no node is found and no death is listed.
 func (c *Cluster) Synced() bool { return c.nodes.HasSynced() && c.deathCache.HasSynced() }
+
+// Ready is nil where deaths can be acted on as far as the cluster is concerned, or where nobody knows yet that they cannot.
+func (c *Cluster) Ready() error {
+	if !c.Synced() {
+		return errors.New("the Nodes and NodeDeaths have not been listed yet")
+	}
+	return c.proof.notHeld()
+}
 
 // complete fills in the default keys and refuses what the API server would not take.
 func (k Annotations) complete() (Annotations, error) {

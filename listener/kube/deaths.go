@@ -104,27 +104,35 @@ const amendTries = 5
 
 // AmendDeath implements cleanup.Cluster. The patch names the UID and no version. That evidence and trace never shrink is
 // kept by the schema: who was overtaken by a longer trace is told so by the API server, and reads again.
-func (c *Cluster) AmendDeath(ctx context.Context, d policy.Death) error {
+func (c *Cluster) AmendDeath(ctx context.Context, d policy.Death) (policy.Death, error) {
 	var err error
 	for range amendTries {
 		var have *v1alpha1.NodeDeath
 		if have, err = c.readDeath(ctx, d.Name); err != nil {
-			return err
+			return policy.Death{}, err
 		}
 		if string(have.UID) != d.UID {
-			return fmt.Errorf("amend death %s: %w", d.Name, cleanup.ErrConflict)
+			return policy.Death{}, fmt.Errorf("amend death %s: %w", d.Name, cleanup.ErrConflict)
 		}
 		var patch []byte
-		if patch, err = amendment(have, d); err != nil || patch == nil {
-			return explain(err, "amend death %s", d.Name)
+		if patch, err = amendment(have, d); err != nil {
+			return policy.Death{}, fmt.Errorf("amend death %s: %w", d.Name, err)
 		}
+		if patch == nil {
+			return deathFrom(have), nil
+		}
+		now := &v1alpha1.NodeDeath{}
 		err = c.deaths.Patch(types.MergePatchType).Resource(v1alpha1.Resource).Name(d.Name).
-			Param("fieldManager", manager).Body(patch).Do(ctx).Error()
-		if err = explain(err, "amend death %s", d.Name); !errors.Is(err, cleanup.ErrDenied) || errors.Is(err, cleanup.ErrForbidden) {
-			return err
+			Param("fieldManager", manager).Body(patch).Do(ctx).Into(now)
+		if err == nil {
+			return deathFrom(now), nil
+		}
+		err = explain(err, "amend death %s", d.Name)
+		if !errors.Is(err, cleanup.ErrDenied) || errors.Is(err, cleanup.ErrForbidden) {
+			return policy.Death{}, err
 		}
 	}
-	return err
+	return policy.Death{}, err
 }
 
 // amendment is the merge patch that adds to have what d says more, nil if that is nothing.

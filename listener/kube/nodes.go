@@ -161,6 +161,9 @@ func (c *Cluster) MarkedNodes(context.Context) ([]policy.Node, error) {
 // PatchNode implements cleanup.Cluster. The patch carries the whole taint list, because the API server replaces it as a
 // whole; the resourceVersion in it turns a lost race into ErrConflict.
 func (c *Cluster) PatchNode(ctx context.Context, n policy.Node, p cleanup.NodePatch) (policy.Node, error) {
+	if err := c.proof.mayWrite(); err != nil {
+		return policy.Node{}, fmt.Errorf("patch node %s: %w", n.Name, err)
+	}
 	asRead, err := c.nodeAsRead(ctx, n)
 	if err != nil {
 		return policy.Node{}, err
@@ -201,6 +204,9 @@ func sameNode(node *corev1.Node, n policy.Node) bool {
 
 // DeleteNode implements cleanup.Cluster.
 func (c *Cluster) DeleteNode(ctx context.Context, n policy.Node) error {
+	if err := c.proof.mayWrite(); err != nil {
+		return fmt.Errorf("delete node %s: %w", n.Name, err)
+	}
 	uid := types.UID(n.UID)
 	err := c.core.CoreV1().Nodes().Delete(ctx, n.Name, metav1.DeleteOptions{
 		Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &n.ResourceVersion},

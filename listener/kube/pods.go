@@ -71,6 +71,9 @@ func (c *Cluster) AnnotatePod(ctx context.Context, p policy.Pod, n policy.Notice
 
 // DeletePod implements cleanup.Cluster.
 func (c *Cluster) DeletePod(ctx context.Context, p policy.Pod) error {
+	if err := c.proof.mayWrite(); err != nil {
+		return fmt.Errorf("delete pod %s/%s: %w", p.Namespace, p.Name, err)
+	}
 	grace, uid := int64(0), types.UID(p.UID)
 	err := c.core.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{
 		GracePeriodSeconds: &grace,
@@ -80,6 +83,9 @@ func (c *Cluster) DeletePod(ctx context.Context, p policy.Pod) error {
 }
 
 func (c *Cluster) patchPodStatus(ctx context.Context, verb string, p policy.Pod, patch podPatch) (policy.Pod, error) {
+	if err := c.proof.mayWrite(); err != nil {
+		return policy.Pod{}, fmt.Errorf("%s pod %s/%s: %w", verb, p.Namespace, p.Name, err)
+	}
 	data, err := json.Marshal(patch)
 	if err != nil {
 		return policy.Pod{}, fmt.Errorf("%s pod %s/%s: %w", verb, p.Namespace, p.Name, err)

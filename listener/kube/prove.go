@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -24,11 +25,88 @@ import (
 // it an error of Prove means that there was no answer.
 var ErrNotHeld = errors.New("apply packaging/kubernetes/base/policies as shipped")
 
-// proveTimeout bounds one proof of all policies.
-const proveTimeout = 30 * time.Second
+// errUnproved passes: the API server has not yet shown that it holds us to our job.
+var errUnproved = errors.New("the admission policies are not proved yet")
+
+const (
+	// proveTimeout bounds one proof of all policies.
+	proveTimeout = 30 * time.Second
+	// provedFor is how long a proof is good, proveRetry when the next is tried where there is none.
+	provedFor  = 10 * time.Minute
+	proveRetry = 10 * time.Second
+)
 
 // proofName is what objects are called that are written on trial only.
 const proofName = "policy-proof"
+
+// proof is what Prove last said. Its zero value says that nothing is proved.
+type proof struct {
+	mu     sync.Mutex
+	proved bool
+	held   error // nil unless it is ErrNotHeld
+}
+
+// note takes an answer of Prove. No answer leaves things as they were: an API server that is too busy to answer has not
+// lost its policies, and the minute in which it is so busy may be the one in which many nodes die.
+func (p *proof) note(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case err == nil:
+		p.proved, p.held = true, nil
+	case errors.Is(err, ErrNotHeld):
+		p.proved, p.held = false, err
+	}
+}
+
+// mayWrite is nil where pods and Nodes may be written. Deaths are recorded, whatever is proved.
+func (p *proof) mayWrite() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.proved:
+		return nil
+	case p.held != nil:
+		return fmt.Errorf("%w: %w", errUnproved, p.held)
+	}
+	return errUnproved
+}
+
+// notHeld is the ErrNotHeld that was last found, nil if there is none.
+func (p *proof) notHeld() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.held
+}
+
+// keepProving proves the policies at once and every ten minutes until ctx ends.
+func (c *Cluster) keepProving(ctx context.Context) {
+	said := ""
+	for {
+		err := c.Prove(ctx)
+		c.proof.note(err)
+		if text := fmt.Sprint(err); text != said && ctx.Err() == nil && !errors.Is(err, errNotSynced) {
+			said = text
+			if err == nil {
+				c.log.Info("the admission policies are in force")
+			} else {
+				c.log.Error("the admission policies are not proved: deaths are recorded, nothing else is done", "err", err)
+			}
+		}
+		wait := proveRetry
+		switch {
+		case err == nil:
+			wait = provedFor
+		case errors.Is(err, errNotSynced):
+			wait = proveRetry / 100
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
 
 // trial is one write that the API server tries without carrying it out, and what must come of it.
 type trial struct {
