@@ -20,7 +20,7 @@ const module = "github.com/lastgasp/lastgasp"
 var architecture = map[string][]string{
 	"cmd":                       {},
 	"cmd/lastgasp-configurator": {"configurator", "configurator/ec2", "configurator/endpoint", "configurator/nexthop", "configurator/configfs", "listener/netconsole"},
-	"cmd/lastgasp-listener":     {"listener", "listener/cloud", "listener/cleanup", "listener/detect", "listener/kube", "listener/netconsole"},
+	"cmd/lastgasp-listener":     {"listener", "listener/cloud", "listener/cleanup", "listener/detect", "listener/kube", "listener/netconsole", "listener/policy"},
 
 	"configurator":          {"configurator/ec2", "configurator/endpoint", "configurator/nexthop", "configurator/configfs", "listener/netconsole"},
 	"configurator/ec2":      {},
@@ -28,13 +28,14 @@ var architecture = map[string][]string{
 	"configurator/nexthop":  {},
 	"configurator/configfs": {},
 
-	"listener":               {"listener/cleanup", "listener/detect", "listener/netconsole", "listener/yamlkeys"},
+	"listener":               {"listener/cleanup", "listener/detect", "listener/netconsole", "listener/policy", "listener/yamlkeys"},
 	"listener/yamlkeys":      {},
 	"listener/netconsole":    {},
 	"listener/detect":        {"listener/netconsole"},
 	"listener/cloud":         {"listener/cleanup"},
-	"listener/cleanup":       {"listener/detect", "listener/netconsole"},
-	"listener/kube":          {"listener/cleanup", "listener/detect", "listener/kube/v1alpha1"},
+	"listener/policy":        {"listener/detect", "listener/netconsole"},
+	"listener/cleanup":       {"listener/detect", "listener/netconsole", "listener/policy"},
+	"listener/kube":          {"listener/cleanup", "listener/detect", "listener/kube/v1alpha1", "listener/netconsole", "listener/policy"},
 	"listener/kube/v1alpha1": {},
 
 	"e2e/bench":         {"e2e/cloud", "e2e/crowd", "e2e/guest/control", "e2e/lab", "e2e/load", "e2e/story", "listener/netconsole"},
@@ -67,6 +68,7 @@ var thirdParty = map[string][]string{
 var standardOnly = map[string][]string{
 	"listener/netconsole": {"net", "os", "syscall", "time/tzdata"},
 	"listener/detect":     {"net", "os", "syscall"},
+	"listener/policy":     {"net", "os", "syscall", "context", "sync"},
 }
 
 func TestImportTable(t *testing.T) {

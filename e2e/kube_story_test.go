@@ -21,6 +21,7 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/lab"
 	"github.com/lastgasp/lastgasp/e2e/story"
 	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // TestKubeStory is what packaging/kubernetes/README.md promises to users and operators.
@@ -31,7 +32,7 @@ func TestKubeStory(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("each kind of workload", func(t *testing.T) { w.checkWorkloads(t, bin) })
-	for i, verb := range []cleanup.NodeVerb{cleanup.NodeAwait, cleanup.NodeAnnotate} {
+	for i, verb := range []policy.NodeVerb{policy.NodeAwait, policy.NodeAnnotate} {
 		t.Run("node "+string(verb)+", and the listener is restarted", func(t *testing.T) { w.checkReturn(t, bin, verb, 10+i) })
 	}
 	t.Run("held, and released by a human", func(t *testing.T) { w.checkHeld(t, bin) })
@@ -224,7 +225,7 @@ func finishedJob(j *batchv1.Job) bool {
 }
 
 // checkReturn has the node come back after the listener that fenced it is gone: another one lifts the fence.
-func (w *kubeWorld) checkReturn(t *testing.T, bin string, verb cleanup.NodeVerb, i int) {
+func (w *kubeWorld) checkReturn(t *testing.T, bin string, verb policy.NodeVerb, i int) {
 	d := newDoomed(string(verb), i)
 	w.join(t, d)
 	policy := anyNumber + "\nnode: " + string(verb)

@@ -12,6 +12,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/policy"
 	"github.com/lastgasp/lastgasp/listener/yamlkeys"
 )
 
@@ -62,7 +63,7 @@ func shipTo(text string) (string, bool) { return text, text == Stdout || filepat
 // authority takes what the kernel itself has said, and "never", which no authority reaches.
 func authority(text string) (detect.Authority, bool) {
 	if text == "never" {
-		return detect.Pinned + 1, true
+		return policy.Never, true
 	}
 	var a detect.Authority
 	err := a.UnmarshalText([]byte(text))

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"time"
 
@@ -145,6 +146,7 @@ func (p *parts) cluster(cfg listener.Config, l *listener.Listener, r prometheus.
 	}
 	engine := cleanup.NewEngine(cfg.Policy, cluster, instances(cfg.Policy), replica, log)
 	engine.Drain = finishFor
+	engine.State = filepath.Join(cfg.Records, "in-hand")
 	engine.Observer = l.Metrics.Observe(r, engine.Observer)
 	l.Sink = engine
 	p.act = engine.Run
