@@ -34,6 +34,7 @@ type world struct {
 	calls    []string             // what changed something, in order
 	failures map[string]int       // pod UID → times it was failed
 	created  int                  // deaths
+	finds    int                  // look-ups of Nodes
 	replicas map[string]time.Time // Leases of listeners
 	latency  time.Duration
 	lease    time.Duration // spec.leaseDurationSeconds of every Lease
@@ -193,6 +194,7 @@ func (w *world) FindNode(ctx context.Context, who Sender) (policy.Node, error) {
 		return policy.Node{}, err
 	}
 	defer w.mu.Unlock()
+	w.finds++
 	found := w.matching(who.Instance, who.Addr)
 	switch {
 	case len(found) > 1:
