@@ -104,7 +104,8 @@ func (w *kubeWorld) checkDeaths(t *testing.T) {
 		longer.UID, longer.Version, longer.Node = created.UID, created.Version, "node-2" // stale, and another node
 		longer.Reason, longer.Fingerprint, longer.Trace = "null pointer dereference in foo", "000000000000", append(want.Trace, "Call Trace:")
 		longer.Evidence = []policy.Evidence{policy.ByPstore}
-		if err := w.cluster.AmendDeath(ctx, longer); err != nil {
+		amended, err := w.cluster.AmendDeath(ctx, longer)
+		if err != nil {
 			t.Fatal(err)
 		}
 		expect := updated
@@ -116,14 +117,17 @@ func (w *kubeWorld) checkDeaths(t *testing.T) {
 		if diff := cmp.Diff(expect, read, sameDeath, ignoreServerFields); diff != "" {
 			t.Errorf("amended (-want +got):\n%s", diff)
 		}
+		if diff := cmp.Diff(read, amended, sameDeath); diff != "" {
+			t.Errorf("as it was returned (-read +returned):\n%s", diff)
+		}
 		g := w.generation(t, want.Name)
 		less := want
 		less.UID = created.UID
-		if err := w.cluster.AmendDeath(ctx, less); err != nil {
+		if _, err := w.cluster.AmendDeath(ctx, less); err != nil {
 			t.Errorf("amend with less: %v", err)
 		}
 		longer.UID = "00000000-0000-0000-0000-000000000000"
-		if err := w.cluster.AmendDeath(ctx, longer); !errors.Is(err, cleanup.ErrConflict) {
+		if _, err := w.cluster.AmendDeath(ctx, longer); !errors.Is(err, cleanup.ErrConflict) {
 			t.Errorf("amend another uid: %v, want ErrConflict", err)
 		}
 		if now := w.generation(t, want.Name); now != g {
@@ -140,7 +144,7 @@ func (w *kubeWorld) checkDeaths(t *testing.T) {
 					d.Trace = append(slices.Clone(d.Trace), "more")
 				}
 				d.Evidence = []policy.Evidence{[]policy.Evidence{policy.ByPstore, policy.ByKdump, policy.ByConsole, policy.ByCloud}[i%4]}
-				if err := w.cluster.AmendDeath(ctx, d); err != nil {
+				if _, err := w.cluster.AmendDeath(ctx, d); err != nil {
 					t.Errorf("amend: %v", err)
 				}
 			})
@@ -222,7 +226,7 @@ func (w *kubeWorld) checkDeaths(t *testing.T) {
 	if _, err := w.cluster.UpdateDeath(ctx, read); !errors.Is(err, cleanup.ErrNotFound) {
 		t.Errorf("update a deleted death: %v, want ErrNotFound", err)
 	}
-	if err := w.cluster.AmendDeath(ctx, read); !errors.Is(err, cleanup.ErrNotFound) {
+	if _, err := w.cluster.AmendDeath(ctx, read); !errors.Is(err, cleanup.ErrNotFound) {
 		t.Errorf("amend a deleted death: %v, want ErrNotFound", err)
 	}
 }
