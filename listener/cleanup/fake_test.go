@@ -112,8 +112,8 @@ func (w *world) populate(node string) []string {
 	return []string{node + "-bare", node + "-db", node + "-log", node + "-sum", node + "-web"}
 }
 
-// gasp is the incident that the kernel of node i makes.
-func gasp(i int, boot string, secret netconsole.Secret) detect.Incident {
+// incident is what the kernel of node i makes known when it dies.
+func incident(i int, boot string, secret netconsole.Secret) detect.Incident {
 	return detect.Incident{
 		Source:   netip.AddrPortFrom(address(i), 6665),
 		Identity: netconsole.Identity{Instance: fmt.Sprintf("i-%d", i), Boot: boot, Secret: secret},

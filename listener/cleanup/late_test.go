@@ -75,7 +75,7 @@ func TestPodsThatTolerateEverything(t *testing.T) {
 				w.set(func() { tt.story(w, &p) })
 				a, _ := run(t, p, tolerant(w), "a")
 				run(t, p, w, "b")
-				offer(t, w, gasp(1, boot1, secret1), a)
+				offer(t, w, incident(1, boot1, secret1), a)
 				pass(tt.after)
 				if n := w.failed(); n < 2 || n > tt.most {
 					t.Errorf("%d pods failed, want 2 to %d", n, tt.most)
@@ -108,7 +108,7 @@ func TestLatePodsOfANodeThatIsBack(t *testing.T) {
 		p := testPolicy()
 		p.NodeVerb = policy.NodeAnnotate
 		a, _ := run(t, p, tolerant(w), "a")
-		offer(t, w, gasp(1, boot1, secret1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(5 * time.Minute)
 		w.reboots(1, boot2)
 		before := w.failed()
@@ -127,7 +127,7 @@ func TestDaemonSetsAreNotSwept(t *testing.T) {
 		p := testPolicy()
 		p.NodeVerb = policy.NodeAwait
 		a, _ := run(t, p, w, "a")
-		offer(t, w, gasp(1, boot1, secret1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(time.Second)
 		w.addPod("n1", "agent-2", "apps/v1 DaemonSet", func(p *policy.Pod) {
 			p.Phase, p.Created, p.Started = "Pending", time.Now(), time.Time{}
@@ -148,7 +148,7 @@ func TestCordonedNodeIsAwaited(t *testing.T) {
 				w.set(func() { n := w.nodes["n1"]; n.Unschedulable = true; w.nodes["n1"] = n })
 				w.panics(1)
 				a, _ := run(t, testPolicy(), w, "a")
-				offer(t, w, gasp(1, boot1, secret1), a)
+				offer(t, w, incident(1, boot1, secret1), a)
 				pass(30 * time.Second)
 				if w.node("n1").Name == "" {
 					t.Fatal("deleted")
@@ -184,7 +184,7 @@ func TestDeathNamesPods(t *testing.T) {
 		p := testPolicy()
 		p.KeepPods = 10 * time.Minute
 		a, _ := run(t, p, w, "a")
-		inc := gasp(1, boot1, secret1)
+		inc := incident(1, boot1, secret1)
 		offer(t, w, inc, a)
 		pass(time.Minute)
 		d := w.only()
