@@ -21,9 +21,6 @@ var (
 // accept is the only way from an incident to a NodeDeath: it finds the Node, creates the death and fences. Everything after
 // that is reconcile.
 func (e *Engine) accept(ctx context.Context, h *heard) {
-	e.mu.Lock()
-	e.taken(h)
-	e.mu.Unlock()
 	inc := e.incident(h)
 	w := e.newWork(inc, e.log.With("source", inc.Source.String(), "boot", inc.Identity.Boot))
 	w.heard = h
@@ -146,7 +143,8 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 	for {
 		answers, err := w.each(ctx, fencing, "create death and fence", n, func(ctx context.Context, i int) error {
 			if i == 1 {
-				return w.fenceOnce(ctx)
+				_ = w.fenceOnce(ctx) // reconcile tries again
+				return nil
 			}
 			out, err := w.e.cluster.CreateDeath(ctx, w.death)
 			switch {
@@ -206,7 +204,10 @@ func (w *work) awaitRights(ctx context.Context) (d policy.Decision, err error) {
 	if d, err = w.look(ctx); err != nil || d.Answer == policy.Refuse || d.Answer == policy.Record {
 		return d, err
 	}
-	return d, w.fenceAs(ctx, d)
+	if d.Fence {
+		_, err = w.fence(ctx, w.urgency())
+	}
+	return d, err
 }
 
 // giveWayOrLeave decides about the death that has our name already. It reports whether its place is free for ours.

@@ -50,20 +50,20 @@ func stored(t *testing.T, path string, incidents ...detect.Incident) map[string]
 }
 
 func TestDirectory(t *testing.T) {
-	inc := gasp(1, boot1, secret1)
+	inc := incident(1, boot1, secret1)
 	inc.Time = noon
 	whole := inc
 	whole.Complete, whole.Title = true, "sysrq triggered crash in foo"
 	whole.Trace = append([]string{"before"}, inc.Trace...)
 	old := inc // another panic of a kernel without userdata, of another node
 	old.Identity.Instance, old.Identity.Boot = "", ""
-	old.Source = gasp(2, "", "").Source
+	old.Source = incident(2, "", "").Source
 	again := old // and its next one, a minute later
 	again.Time = noon.Add(time.Minute)
 	sick := inc // another trouble of the first, at the same time
 	sick.Verdict, sick.Cause, sick.Complete = detect.Sick, "TaskHung", true
 	oops := old // a third machine's oops, which becomes a panic
-	oops.Source, oops.Verdict, oops.Cause = gasp(3, "", "").Source, detect.Oops, "KernelOops"
+	oops.Source, oops.Verdict, oops.Cause = incident(3, "", "").Source, detect.Oops, "KernelOops"
 	panics := oops
 	panics.Verdict, panics.Cause, panics.Complete, panics.Time = detect.Dying, "KernelPanic", true, noon.Add(time.Second)
 
@@ -83,7 +83,7 @@ func TestDirectory(t *testing.T) {
 	}
 	data, _ := os.ReadFile(filepath.Join(path, name))
 	if strings.Contains(string(data), string(secret1)) {
-		t.Error("the gasp is in the file")
+		t.Error("the secret is in the file")
 	}
 }
 
@@ -96,7 +96,7 @@ func TestDirectoryIsBounded(t *testing.T) {
 		}
 	}
 	oldest := noon.Add(-directoryFiles*time.Minute).Format("20060102T150405.000Z") + "-x.json"
-	inc := gasp(1, boot1, secret1)
+	inc := incident(1, boot1, secret1)
 	inc.Time = noon
 	files := stored(t, path, inc)
 	if _, ok := files[oldest]; ok || len(files) != directoryFiles {

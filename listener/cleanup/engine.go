@@ -145,6 +145,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	parts.Go(func() { e.claimAll(ctx) })
 	parts.Go(func() { e.reportAll(ctx) })
 	parts.Wait()
+	e.saveInHand()
 	return nil
 }
 
@@ -179,6 +180,7 @@ func (e *Engine) dispatch(ctx, working context.Context) {
 				}
 				break
 			}
+			e.taken(h)
 			start(func(ctx context.Context) { e.accept(ctx, h) })
 		}
 		if ending == nil && e.idle() && !scanning {

@@ -21,32 +21,32 @@ const (
 
 // failPods is the fail-over: all pods of the node in parallel, those that changed meanwhile read and judged again, and all
 // of them left alone as soon as the node turns out to be back.
-func (w *work) failPods(ctx context.Context, p policy.Plan) (string, error) {
+func (w *work) failPods(ctx context.Context, p policy.Plan) (note string, again time.Duration, err error) {
 	all := make([]int, len(w.pods))
 	for i := range all {
 		all[i] = i
 	}
 	// The list may have taken minutes.
 	if err := w.readNode(ctx, failing); err != nil {
-		return "", err
+		return "", 0, err
 	}
 	if w.back() == "" {
 		// Whoever judged the incident otherwise may have lifted the fence before it saw the death.
-		if err := w.fenceAs(ctx, policy.Decision{Answer: policy.Act}); err != nil {
-			return "", err
+		if ok, err := w.fence(ctx, fencing); err != nil || !ok {
+			return "", time.Second, err
 		}
 	}
 	t, err := w.failAll(ctx, p, all)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	w.death.PodsFailed = t.failed + t.gone
 	w.death.PodsTotal = w.death.PodsFailed + t.denied + t.revived
 	w.notePods(t)
 	if why := w.back(); why != "" {
-		return t.String() + "; " + why, nil
+		return t.String() + "; " + why, 0, nil
 	}
-	return t.String(), nil
+	return t.String(), 0, nil
 }
 
 // failAll fails those of the pods that are to be failed, and annotates those that are to be annotated.
@@ -205,8 +205,11 @@ func (w *work) sweep(ctx context.Context, p policy.Plan) error {
 	}
 	w.sweepAt = now.Add(min(firstSweep<<min(w.sweeps, 10), longestSweep))
 	w.sweeps++
-	_, err := w.failLate(ctx, p)
-	return err
+	late, err := w.failLate(ctx, p)
+	if err != nil || late == 0 {
+		return err
+	}
+	return w.save(ctx, tidying)
 }
 
 // failLate fails the pods that came to the dead node after its fail-over, and deletes those that somebody replaces.

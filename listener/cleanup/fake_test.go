@@ -34,6 +34,7 @@ type world struct {
 	calls    []string             // what changed something, in order
 	failures map[string]int       // pod UID → times it was failed
 	created  int                  // deaths
+	finds    int                  // look-ups of Nodes
 	replicas map[string]time.Time // Leases of listeners
 	latency  time.Duration
 	lease    time.Duration // spec.leaseDurationSeconds of every Lease
@@ -111,8 +112,8 @@ func (w *world) populate(node string) []string {
 	return []string{node + "-bare", node + "-db", node + "-log", node + "-sum", node + "-web"}
 }
 
-// gasp is the incident that the kernel of node i makes.
-func gasp(i int, boot string, secret netconsole.Secret) detect.Incident {
+// incident is what the kernel of node i makes known when it dies.
+func incident(i int, boot string, secret netconsole.Secret) detect.Incident {
 	return detect.Incident{
 		Source:   netip.AddrPortFrom(address(i), 6665),
 		Identity: netconsole.Identity{Instance: fmt.Sprintf("i-%d", i), Boot: boot, Secret: secret},
@@ -193,6 +194,7 @@ func (w *world) FindNode(ctx context.Context, who Sender) (policy.Node, error) {
 		return policy.Node{}, err
 	}
 	defer w.mu.Unlock()
+	w.finds++
 	found := w.matching(who.Instance, who.Addr)
 	switch {
 	case len(found) > 1:

@@ -25,30 +25,40 @@ func (w *work) fenceOnce(ctx context.Context) error {
 	return err
 }
 
-// fenceAs puts the fence up, unless the API server denies it, as long as the Node is the one that was judged.
-func (w *work) fenceAs(ctx context.Context, d policy.Decision) error {
-	u := fencing
-	if d.Answer == policy.Wait {
-		u = w.urgency()
-	}
+// fence puts the fence up, as long as the Node is the one that was judged. It is not ok if the API server did not answer:
+// then the Node is to be looked at again before the next attempt. A denial is noted, and ok.
+func (w *work) fence(ctx context.Context, u urgency) (ok bool, err error) {
 	for w.lookup == policy.Found && w.node.UID == w.first.UID && w.node.BootID == w.first.BootID && !w.fenced() {
-		err := w.try(ctx, u, "fence node", w.fenceOnce)
+		err := w.once(ctx, u, w.fenceOnce)
 		switch {
-		case err == nil:
+		case ctx.Err() != nil:
+			return false, context.Cause(ctx)
 		case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound): // changed or gone: look again
 			if err := w.readNode(ctx, u); err != nil {
-				return err
+				return false, err
 			}
-		case answered(err):
+		case errors.Is(err, ErrDenied) && !errors.Is(err, ErrForbidden), w.forbidden(err):
 			w.step(policy.StepFence, false, "denied: %v", err)
 			w.condition(policy.Fenced, policy.False, "Denied", err.Error())
-			return nil
-		default:
-			return err
+			return true, nil
+		case err != nil:
+			w.repeats("fence node", err, firstPause)
+			return false, nil
 		}
 	}
 	w.noteFence()
-	return nil
+	return true, nil
+}
+
+// forbidden reports whether the API server has forbidden the fence for long enough to be believed.
+func (w *work) forbidden(err error) bool {
+	if !errors.Is(err, ErrForbidden) {
+		return false
+	}
+	if w.forbiddenAt.IsZero() {
+		w.forbiddenAt = w.e.Now()
+	}
+	return w.e.Now().Sub(w.forbiddenAt) >= forbiddenFor
 }
 
 // noteFence notes the fence in the status, if it is up.

@@ -61,8 +61,10 @@ func (e *Engine) emittedAgain(inc detect.Incident, k key) bool {
 	return true
 }
 
-// taken remembers an incident that is taken in hand. Whoever calls it holds mu.
+// taken remembers an incident that is taken in hand.
 func (e *Engine) taken(h *heard) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if len(e.heard) >= heardSize {
 		maps.DeleteFunc(e.heard, func(_ key, o *heard) bool { return o.over && h.inc.Time.Sub(o.inc.Time) > heardFor })
 	}

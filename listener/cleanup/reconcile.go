@@ -28,6 +28,12 @@ func (e *Engine) takeOver(ctx context.Context, w *work, seen policy.Death) error
 	}
 	w.death = have
 	w.death.Owner = e.replica
+	if w.death.Phase == policy.Held {
+		w.death.Phase = policy.Pending
+	}
+	if now := e.Now(); w.heard == nil && w.inc.Time.After(now) {
+		w.inc.Time = now // nothing that was not heard may put off its witness
+	}
 	if err := w.saveOnce(ctx, keeping); err != nil {
 		if answered(err) {
 			return nil // somebody else was faster
@@ -107,13 +113,14 @@ func (w *work) urgency() urgency {
 // reconcile does what the death and the Node, as they were read last, ask for next, writes it down, and says when to look
 // again: 0 for never.
 func (w *work) reconcile(ctx context.Context) (again time.Duration, err error) {
-	if w.begun {
-		return w.execute(ctx)
-	}
-	d, err := w.look(ctx)
-	if err != nil {
+	if err := w.lookAtLease(ctx); err != nil {
 		return 0, err
 	}
+	// What is decided stands, but a Lease that is renewed after the panic stops what has not been done.
+	if w.begun && !(w.lease.Alive() && w.back() == "") {
+		return w.execute(ctx)
+	}
+	d := w.judge()
 	if w.back() != "" {
 		// What was begun is finished, and nothing of a node that is back is touched.
 		if begun, err := w.begunBefore(ctx); err != nil {
@@ -134,8 +141,8 @@ func (w *work) reconcile(ctx context.Context) (again time.Duration, err error) {
 	w.decided(d)
 	w.death.Phase, w.death.Decision, w.death.Authority = phaseOf(d.Answer), d.Why, d.Authority
 	if d.Answer == policy.Hold {
-		if err := w.fenceAs(ctx, d); err != nil {
-			return 0, err
+		if ok, err := w.fence(ctx, fencing); err != nil || !ok {
+			return lookEvery, err
 		}
 		if err := w.save(ctx, keeping); err != nil {
 			return 0, err
@@ -170,7 +177,8 @@ func (w *work) await(ctx context.Context, d policy.Decision) error {
 		w.death.Phase = policy.Pending
 	}
 	if d.Fence {
-		return w.fenceAs(ctx, d)
+		_, err := w.fence(ctx, w.urgency())
+		return err
 	}
 	return w.unfence(ctx, w.mark(false))
 }

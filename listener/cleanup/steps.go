@@ -73,11 +73,13 @@ func (w *work) execute(ctx context.Context) (again time.Duration, err error) {
 func (w *work) doStep(ctx context.Context, p policy.Plan, name string) (note string, again time.Duration, err error) {
 	switch name {
 	case policy.StepFence:
-		return "", 0, w.fenceAs(ctx, policy.Decision{Answer: policy.Act})
+		if ok, err := w.fence(ctx, fencing); err != nil || !ok {
+			return "", time.Second, err
+		}
 	case policy.StepList:
 		note, err = w.list(ctx, p)
 	case policy.StepFail:
-		note, err = w.failPods(ctx, p)
+		return w.failPods(ctx, p)
 	case policy.StepEvents:
 		note = w.emit(p)
 	case policy.StepDetach:

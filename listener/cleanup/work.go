@@ -19,18 +19,19 @@ type work struct {
 	heard *heard          // nil if this replica did not hear it
 	name  string          // of the death; reserved
 
-	lookup  policy.Lookup // what the last look-up of the Node came to
-	node    policy.Node   // as read last
-	first   policy.Node   // as read when the incident was first judged
-	lease   policy.Lease
-	judged  time.Time         // when it was first judged
-	death   policy.Death      // as read or written last
-	begun   bool              // the decision to act is made, by this replica
-	listed  bool              // pods were listed by this replica
-	pods    []policy.Pod      // on the node
-	became  map[string]string // what became of them, by UID
-	sweepAt time.Time         // when pods are listed again next
-	sweeps  int               // how often pods were listed again
+	lookup      policy.Lookup // what the last look-up of the Node came to
+	node        policy.Node   // as read last
+	first       policy.Node   // as read when the incident was first judged
+	lease       policy.Lease
+	judged      time.Time         // when it was first judged
+	death       policy.Death      // as read or written last
+	begun       bool              // the decision to act is made, by this replica
+	listed      bool              // pods were listed by this replica
+	pods        []policy.Pod      // on the node
+	became      map[string]string // what became of them, by UID
+	forbiddenAt time.Time         // when the fence was forbidden first
+	sweepAt     time.Time         // when pods are listed again next
+	sweeps      int               // how often pods were listed again
 
 	cancel context.CancelCauseFunc
 	over   chan struct{} // closed when the work has ended
@@ -108,19 +109,28 @@ func (w *work) readDeath(ctx context.Context, name string) (d policy.Death, err 
 
 // look looks at the Lease of the Node as it was read last, and judges.
 func (w *work) look(ctx context.Context) (policy.Decision, error) {
-	if w.lookup == policy.Found {
-		var renewed time.Time
-		var duration time.Duration
-		err := w.once(ctx, w.urgency(), func(ctx context.Context) (err error) {
-			renewed, duration, err = w.e.cluster.LeaseRenewed(ctx, w.node.Name)
-			return err
-		})
-		if ctx.Err() != nil {
-			return policy.Decision{}, context.Cause(ctx)
-		}
-		w.lease.Look(w.e.Now(), w.inc.Time, renewed, duration, err)
+	if err := w.lookAtLease(ctx); err != nil {
+		return policy.Decision{}, err
 	}
 	return w.judge(), nil
+}
+
+// lookAtLease makes one attempt: no answer is no witness, and no reason to wait for one.
+func (w *work) lookAtLease(ctx context.Context) error {
+	if w.lookup != policy.Found {
+		return nil
+	}
+	var renewed time.Time
+	var duration time.Duration
+	err := w.once(ctx, w.urgency(), func(ctx context.Context) (err error) {
+		renewed, duration, err = w.e.cluster.LeaseRenewed(ctx, w.node.Name)
+		return err
+	})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	w.lease.Look(w.e.Now(), w.inc.Time, renewed, duration, err)
+	return nil
 }
 
 // judge decides on what is known now, and applies what the decision means for breaker and distrust.
