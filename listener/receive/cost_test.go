@@ -1,4 +1,4 @@
-package listener
+package receive
 
 import (
 	"fmt"
@@ -15,7 +15,7 @@ func dull() []byte {
 // BenchmarkShard is the whole way of one datagram behind the socket: source, quota, frame, record, judgement.
 func BenchmarkShard(b *testing.B) {
 	sh, _ := testShard(new(sink))
-	sh.receive(epoch, nodeA, canaryDatagram(7, canaryA(true), userdata))
+	sh.Receive(epoch, nodeA, canaryDatagram(7, canaryA(true), userdata))
 	datagrams := make([][]byte, 256)
 	for i := range datagrams {
 		datagrams[i] = kernelRecord(1000+i, "IPv6: ADDRCONF(NETDEV_CHANGE): veth3f2a1b: link becomes ready")
@@ -25,7 +25,7 @@ func BenchmarkShard(b *testing.B) {
 	now := epoch
 	for i := 0; b.Loop(); i++ {
 		now = now.Add(time.Millisecond)
-		sh.receive(now, nodeA, datagrams[i%len(datagrams)])
+		sh.Receive(now, nodeA, datagrams[i%len(datagrams)])
 	}
 }
 
@@ -35,7 +35,7 @@ func BenchmarkRefused(b *testing.B) {
 	datagram := dull()
 	b.ReportAllocs()
 	for b.Loop() {
-		sh.receive(epoch, nodeA, datagram)
+		sh.Receive(epoch, nodeA, datagram)
 	}
 }
 
@@ -54,7 +54,7 @@ func TestADatagramAllocatesNothing(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			sh, _ := testShard(new(sink))
-			sh.receive(epoch, nodeA, canaryDatagram(7, canaryA(true), userdata))
+			sh.Receive(epoch, nodeA, canaryDatagram(7, canaryA(true), userdata))
 			datagrams := make([][]byte, 1000)
 			for i := range datagrams {
 				datagrams[i] = tt.datagram(i)
@@ -62,7 +62,7 @@ func TestADatagramAllocatesNothing(t *testing.T) {
 			now, i := epoch, 0
 			push := func() {
 				now = now.Add(time.Millisecond)
-				sh.receive(now, nodeA, datagrams[i%len(datagrams)])
+				sh.Receive(now, nodeA, datagrams[i%len(datagrams)])
 				i++
 			}
 			for range datagrams {
@@ -71,7 +71,7 @@ func TestADatagramAllocatesNothing(t *testing.T) {
 			if n := testing.AllocsPerRun(1000, push); n != 0 {
 				t.Errorf("%v allocations a datagram, want none", n)
 			}
-			if got := counter(t, sh.metrics.Malformed); got != 0 {
+			if got := sh.metrics.Malformed.Load(); got != 0 {
 				t.Errorf("%v datagrams are malformed", got)
 			}
 		})
@@ -81,7 +81,7 @@ func TestADatagramAllocatesNothing(t *testing.T) {
 func TestADatagramOverQuotaAllocatesNothing(t *testing.T) {
 	sh, _ := testShard(new(sink))
 	datagram := dull()
-	over := func() { sh.receive(epoch, nodeA, datagram) }
+	over := func() { sh.Receive(epoch, nodeA, datagram) }
 	for range quotaBurst {
 		over()
 	}
@@ -98,14 +98,14 @@ func TestIdleSourcesAreSmall(t *testing.T) {
 		c := canaryA(true)
 		c.Instance, c.Boot = fmt.Sprintf("i-%017x", n), fmt.Sprintf("%08x-0000-4000-8000-000000000001", n)
 		who := fmt.Sprintf("\n instance=%s\n boot=%s\n gasp=%022d\n", c.Instance, c.Boot, n)
-		sh.receive(epoch, node(n), canaryDatagram(7, c, who))
-		sh.receive(epoch, node(n), fmt.Appendf(nil, "6.12.117+deb13-cloud-amd64,6,400,400000,-;link becomes ready%s", who))
+		sh.Receive(epoch, nth(n), canaryDatagram(7, c, who))
+		sh.Receive(epoch, nth(n), fmt.Appendf(nil, "6.12.117+deb13-cloud-amd64,6,400,400000,-;link becomes ready%s", who))
 	}
 	each := (heapInUse() - before) / maxSources
 	runtime.KeepAlive(sh)
 	t.Logf("%d bytes each", each)
-	if len(sh.table.source) != maxSources {
-		t.Fatalf("%d sources, want %d", len(sh.table.source), maxSources)
+	if len(sh.table.sources) != maxSources {
+		t.Fatalf("%d sources, want %d", len(sh.table.sources), maxSources)
 	}
 	if each > 4<<10 {
 		t.Errorf("an idle source takes %d bytes, want 4096 at most", each)

@@ -1,4 +1,4 @@
-package listener
+package receive
 
 import (
 	"testing"
@@ -9,8 +9,8 @@ import (
 // A source that has chattered its share still gets its death into the queue of deaths.
 func TestChatterDoesNotHoldUpTheDying(t *testing.T) {
 	s := &sink{full: true}
-	h := &handover{sink: s, metrics: NewMetrics(nopRegisterer{}), limits: share(1)}
-	src := &source{addr: nodeA}
+	h := &handover{sink: s, metrics: new(Metrics), limits: share(1)}
+	src := &source{addr: nodeA, party: new(party)}
 	for range 2 * maxPerSource {
 		h.offer(epoch, src, detect.Incident{Verdict: detect.Sick, Cause: "SoftLockup", Complete: true})
 	}

@@ -1,4 +1,4 @@
-package listener
+package receive
 
 import (
 	"fmt"
@@ -7,22 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/lastgasp/lastgasp/listener/detect"
 )
-
-// counter reads a counter.
-func counter(t *testing.T, c prometheus.Collector) float64 {
-	t.Helper()
-	r := prometheus.NewRegistry()
-	r.MustRegister(c)
-	families, err := r.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return families[0].GetMetric()[0].GetCounter().GetValue()
-}
 
 // panicOf is what a node sends when it dies, 140 datagrams.
 func panicOf(n int) [][]byte {
@@ -44,8 +30,8 @@ func TestDeadCleanup(t *testing.T) {
 	at := epoch
 	send := func(from netip.AddrPort, payload []byte) {
 		at = at.Add(time.Microsecond)
-		sh.tick(at)
-		sh.receive(at, from, payload)
+		sh.Tick(at)
+		sh.Receive(at, from, payload)
 		sent++
 	}
 	heapBefore := heapInUse()
@@ -55,18 +41,18 @@ func TestDeadCleanup(t *testing.T) {
 	}
 	for i := range panics[0] { // all at once: their datagrams come mixed
 		for n := range panics {
-			send(node(n), panics[n][i])
+			send(nth(n), panics[n][i])
 		}
 	}
 	panics = nil
 	for minute := range 10 {
 		at = epoch.Add(time.Duration(minute) * time.Minute)
 		for n := range living {
-			send(node(100_000+n), kernelRecord(minute, "cni0: port 1(veth3f2a1b) entered blocking state"))
+			send(nth(100_000+n), kernelRecord(minute, "cni0: port 1(veth3f2a1b) entered blocking state"))
 		}
 		at = advance(sh, at, epoch.Add(time.Duration(minute+1)*time.Minute))
 	}
-	if got := counter(t, sh.metrics.Records); int(got) != sent {
+	if got := sh.metrics.Records.Load(); int(got) != sent {
 		t.Errorf("%v records of %d datagrams: some were dropped", got, sent)
 	}
 	if len(s.incidents) != 0 {
@@ -89,17 +75,17 @@ func TestDeadCleanup(t *testing.T) {
 	if len(told) != dying {
 		t.Errorf("%d of %d deaths handed over once cleanup is back", len(told), dying)
 	}
-	if got := counter(t, sh.metrics.IncidentsDropped); got != 0 {
+	if got := sh.metrics.IncidentsDropped.Load(); got != 0 {
 		t.Errorf("%v incidents given up", got)
 	}
-	if sh.unfinished() || sh.handover.traces != 0 {
-		t.Errorf("%d incidents and %d bytes still wait", sh.handover.size(), sh.handover.traces)
+	if sh.unfinished() || sh.handover.lanes[strangers].traces != 0 {
+		t.Errorf("%d incidents and %d bytes still wait", sh.handover.size(), sh.handover.lanes[strangers].traces)
 	}
 }
 
 // advance runs what is due until to.
-func advance(sh *shard, now, to time.Time) time.Time {
-	for next := sh.tick(now); !next.IsZero() && !next.After(to); next = sh.tick(next) {
+func advance(sh *Shard, now, to time.Time) time.Time {
+	for next := sh.Tick(now); !next.IsZero() && !next.After(to); next = sh.Tick(next) {
 		now = next
 	}
 	return to
@@ -122,11 +108,11 @@ func (s refusing) Offer(inc detect.Incident) bool {
 func TestReportsDoNotHoldUpADeath(t *testing.T) {
 	s := new(sink)
 	sh, _ := testShard(refusing{s})
-	sh.receive(epoch, nodeA, kernelRecord(100, "BUG: kernel NULL pointer dereference, address: 0000000000000000"))
+	sh.Receive(epoch, nodeA, kernelRecord(100, "BUG: kernel NULL pointer dereference, address: 0000000000000000"))
 	if sh.handover.size() != 1 {
 		t.Fatalf("%d incidents wait, want the oops", sh.handover.size())
 	}
-	sh.receive(epoch, nodeA, kernelRecord(101, "Kernel panic - not syncing: Fatal exception"))
+	sh.Receive(epoch, nodeA, kernelRecord(101, "Kernel panic - not syncing: Fatal exception"))
 	if len(s.incidents) != 1 || s.incidents[0].Verdict != detect.Dying {
 		t.Errorf("handed over %+v, want the death", s.incidents)
 	}
@@ -137,16 +123,16 @@ func TestOneSourceCannotFillTheHandOver(t *testing.T) {
 	s := &sink{full: true}
 	sh, _ := testShard(s)
 	for i := range 1000 {
-		sh.receive(epoch.Add(time.Duration(i)*time.Millisecond), nodeA,
+		sh.Receive(epoch.Add(time.Duration(i)*time.Millisecond), nodeA,
 			fmt.Appendf(nil, "0,%d,%d,-;Kernel panic - not syncing: forged\n boot=%d\n", i, i, i))
 	}
 	if n := sh.handover.size(); n > maxPerSource {
 		t.Errorf("%d incidents of one source wait, want %d at most", n, maxPerSource)
 	}
-	sh.receive(epoch.Add(time.Minute), node(1), kernelRecord(8, "Kernel panic - not syncing: Fatal exception"))
+	sh.Receive(epoch.Add(time.Minute), nth(1), kernelRecord(8, "Kernel panic - not syncing: Fatal exception"))
 	s.full = false
 	advance(sh, epoch.Add(time.Minute), epoch.Add(2*time.Minute))
-	if !contains(s.incidents, node(1)) {
+	if !contains(s.incidents, nth(1)) {
 		t.Error("another source's death is lost")
 	}
 }
@@ -166,12 +152,12 @@ func TestTracesThatWaitAreBounded(t *testing.T) {
 		long[i] = fmt.Sprintf("[%5d.000000] %01000d", i, i)
 	}
 	s := &sink{full: true}
-	h := handover{sink: s, metrics: NewMetrics(nopRegisterer{}), limits: share(1)}
+	h := handover{sink: s, metrics: new(Metrics), limits: share(1)}
 	for n := range 1000 {
-		h.offer(epoch, &source{addr: node(n)}, detect.Incident{Verdict: detect.Dying, Trace: long, Source: node(n)})
+		h.offer(epoch, &source{addr: nth(n), party: new(party)}, detect.Incident{Verdict: detect.Dying, Trace: long, Source: nth(n)})
 	}
-	if h.traces > maxTraces+1000*lastLines*1100 {
-		t.Errorf("%d bytes of trace wait", h.traces)
+	if traces := h.lanes[strangers].traces; traces > maxTraces+1000*lastLines*1100 {
+		t.Errorf("%d bytes of trace wait", traces)
 	}
 	s.full = false
 	h.flush(epoch)

@@ -1,4 +1,4 @@
-package listener
+package receive
 
 import (
 	"context"
@@ -31,9 +31,9 @@ type socket struct {
 	conn    *net.UDPConn
 	granted int // bytes of receive buffer, as the kernel counts them: twice what was asked for
 
-	overflow                  uint32 // what the kernel said last
-	sources, waiting, dropped atomic.Int64
-	turned                    atomic.Int64 // Unix time of the latest turn of its loop, nanoseconds
+	overflow                         uint32 // what the kernel said last
+	sources, nodes, waiting, dropped atomic.Int64
+	read                             atomic.Int64 // Unix time of the latest turn of its loop, nanoseconds
 }
 
 // listen opens one UDP socket that may share its port with others.
@@ -61,7 +61,7 @@ func listen(ctx context.Context, address string) (*socket, error) {
 func adopt(pc net.PacketConn) (*socket, error) {
 	conn, ok := pc.(*net.UDPConn)
 	if !ok {
-		return nil, errors.New("take socket from systemd: it is no UDP socket; write ListenDatagram= with a port")
+		return nil, errors.New("take socket from systemd: it is not a UDP socket; write ListenDatagram= with a port")
 	}
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -96,7 +96,7 @@ func setUp(fd int) (granted int, err error) {
 
 // serve reads datagrams into sh until ctx ends, and then goes on until the socket is empty and what was heard is handed
 // over, or drainFor is over. It is the only goroutine that touches sh.
-func (s *socket) serve(ctx context.Context, sh *shard) error {
+func (s *socket) serve(ctx context.Context, sh *Shard) error {
 	in, err := newBatch(s.conn)
 	if err != nil {
 		return fmt.Errorf("read socket: %w", err)
@@ -107,9 +107,10 @@ func (s *socket) serve(ctx context.Context, sh *shard) error {
 	empty := false
 	for {
 		now := time.Now()
-		next := earliest(sh.tick(now), now.Add(idleTick))
-		s.turned.Store(now.UnixNano())
-		s.sources.Store(int64(len(sh.table.source)))
+		next := earliest(sh.Tick(now), now.Add(idleTick))
+		s.read.Store(now.UnixNano())
+		s.sources.Store(int64(sh.table.size()))
+		s.nodes.Store(int64(len(sh.table.nodes)))
 		s.waiting.Store(int64(sh.handover.size()))
 		if ctx.Err() != nil {
 			if stopAt.IsZero() {
@@ -135,7 +136,7 @@ func (s *socket) serve(ctx context.Context, sh *shard) error {
 			return nil
 		case err != nil:
 			// An ICMP error for an ack, or memory pressure: neither may end the reading.
-			sh.metrics.ReadErrors.Inc()
+			sh.metrics.ReadErrors.Add(1)
 		}
 		now = time.Now()
 		for i := range in.n {
@@ -145,24 +146,25 @@ func (s *socket) serve(ctx context.Context, sh *shard) error {
 }
 
 // take gives datagram i to the shard and answers it.
-func (s *socket) take(now time.Time, sh *shard, in *batch, i int) {
+func (s *socket) take(now time.Time, sh *Shard, in *batch, i int) {
 	if total, ok := overflow(in.control(i)); ok && total != s.overflow {
-		sh.metrics.KernelDrops.Add(float64(total - s.overflow))
+		sh.metrics.KernelDrops.Add(int64(total - s.overflow))
+		sh.lost(now)
 		s.overflow = total
 		s.dropped.Store(int64(total))
 	}
 	payload, whole := in.payload(i)
 	if !whole {
-		sh.metrics.Datagrams.Inc()
-		sh.metrics.Malformed.Inc()
+		sh.metrics.Datagrams.Add(1)
+		sh.metrics.Malformed.Add(1)
 		return
 	}
 	alarms, from := sh.alarms, in.source(i)
-	if ack := sh.receive(now, from, payload); ack != nil {
+	if ack := sh.Receive(now, from, payload); ack != nil {
 		s.reply(ack, from)
 	}
-	if sh.alarms != alarms {
-		sh.metrics.Verdict.Observe(time.Since(now).Seconds())
+	if sh.alarms != alarms && sh.metrics.Judged != nil {
+		sh.metrics.Judged(time.Since(now))
 	}
 }
 

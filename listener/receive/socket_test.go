@@ -1,4 +1,4 @@
-package listener
+package receive
 
 import (
 	"context"
@@ -140,11 +140,11 @@ func TestKernelDropsAreCounted(t *testing.T) {
 	if err := s.serve(ctx, sh); err != nil {
 		t.Fatal(err)
 	}
-	got, dropped := counter(t, sh.metrics.Datagrams), counter(t, sh.metrics.KernelDrops)
+	got, dropped := sh.metrics.Datagrams.Load(), sh.metrics.KernelDrops.Load()
 	if dropped == 0 || got+dropped != sent+1 {
 		t.Errorf("%v received and %v dropped, want %d together and some dropped", got, dropped, sent+1)
 	}
-	if s.dropped.Load() != int64(dropped) {
+	if s.dropped.Load() != dropped {
 		t.Errorf("state tells of %d, metrics of %v", s.dropped.Load(), dropped)
 	}
 	s.conn.Close()
@@ -154,9 +154,9 @@ func TestKernelDropsAreCounted(t *testing.T) {
 func TestEndWaitsForADeathToBeTold(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := new(sink)
-	l := &Listener{
-		Addresses: []string{"127.0.0.1:0"}, Judge: &detect.Config{Silence: 50 * time.Millisecond}, Sink: s,
-		Coverage: new(Coverage), Metrics: NewMetrics(nopRegisterer{}), Log: slog.New(slog.DiscardHandler),
+	l := &Receiver{
+		Addresses: []string{"127.0.0.1:0"}, Log: slog.New(slog.DiscardHandler),
+		Config: Config{Judge: &detect.Config{Silence: 50 * time.Millisecond}, Sink: s, Metrics: new(Metrics)},
 	}
 	if err := l.Listen(ctx); err != nil {
 		t.Fatal(err)

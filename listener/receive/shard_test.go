@@ -1,4 +1,4 @@
-package listener
+package receive
 
 import (
 	"fmt"
@@ -41,9 +41,17 @@ func (s *sink) Canary(_ netip.Addr, id netconsole.Identity, _ time.Time) bool {
 	return true
 }
 
-func testShard(s Sink) (*shard, *Coverage) {
-	c := new(Coverage)
-	return newShard(1, &detect.Config{}, s, c, NewMetrics(nopRegisterer{})), c
+// answered keeps the canaries that were answered.
+type answered struct{ canaries []Canary }
+
+func (a *answered) Canary(c Canary) bool {
+	a.canaries = append(a.canaries, c)
+	return true
+}
+
+func testShard(s Sink) (*Shard, *answered) {
+	a := new(answered)
+	return NewShard(&Config{Judge: &detect.Config{}, Sink: s, Metrics: new(Metrics), Canaries: a}), a
 }
 
 func kernelRecord(seq int, text string) []byte {
@@ -53,7 +61,7 @@ func kernelRecord(seq int, text string) []byte {
 func TestPanicIsHandedOverWithItsFirstFatalRecord(t *testing.T) {
 	s := new(sink)
 	sh, _ := testShard(s)
-	sh.receive(epoch, nodeA, kernelRecord(400, "Kernel panic - not syncing: sysrq triggered crash"))
+	sh.Receive(epoch, nodeA, kernelRecord(400, "Kernel panic - not syncing: sysrq triggered crash"))
 	if len(s.incidents) != 1 {
 		t.Fatalf("%d incidents after the panic line, want 1 at once", len(s.incidents))
 	}
@@ -72,10 +80,10 @@ func TestPanicIsHandedOverWithItsFirstFatalRecord(t *testing.T) {
 func TestIncidentWaitsWhileTheHandOverIsFull(t *testing.T) {
 	s := &sink{full: true}
 	sh, _ := testShard(s)
-	sh.receive(epoch, nodeA, kernelRecord(400, "Kernel panic - not syncing: Fatal exception"))
+	sh.Receive(epoch, nodeA, kernelRecord(400, "Kernel panic - not syncing: Fatal exception"))
 	now := epoch
 	for range 1000 { // a cleanup that is stuck for a hundred seconds and more
-		next := sh.tick(now)
+		next := sh.Tick(now)
 		if next.IsZero() {
 			t.Fatal("nothing is due although an incident waits")
 		}
@@ -89,13 +97,13 @@ func TestIncidentWaitsWhileTheHandOverIsFull(t *testing.T) {
 	}
 	s.full = false
 	for range 10 {
-		now = sh.tick(now)
+		now = sh.Tick(now)
 	}
 	if len(s.incidents) != 1 || !s.incidents[0].Complete {
 		t.Fatalf("handed over %+v, want the complete incident in place of the alarm", s.incidents)
 	}
-	if len(sh.table.source) != 1 {
-		t.Errorf("%d sources, want 1", len(sh.table.source))
+	if len(sh.table.sources) != 1 {
+		t.Errorf("%d sources, want 1", len(sh.table.sources))
 	}
 }
 
@@ -107,8 +115,8 @@ func TestCanaryIsAnsweredAndPinned(t *testing.T) {
 		Facts: netconsole.Facts{Kernel: "6.12.117+deb13-cloud-amd64", PanicOnOops: true, Panic: 10, ConsoleLevel: 7, Version: "test"},
 	}
 	datagram := fmt.Appendf(nil, "12,512,4200,-;%s%s", canary.Line(), userdata)
-	ack := sh.receive(epoch, nodeA, datagram)
-	want := netconsole.Ack{Nonce: canary.Nonce, Seq: 512}.Line()
+	ack := sh.Receive(epoch, nodeA, datagram)
+	want := netconsole.Ack{Nonce: canary.Nonce, Seq: 512, Known: true}.Line()
 	if string(ack) != want {
 		t.Errorf("answered %q, want %q", ack, want)
 	}
@@ -118,18 +126,17 @@ func TestCanaryIsAnsweredAndPinned(t *testing.T) {
 	if len(s.pins) != 1 || s.pins[0].Boot != canary.Boot {
 		t.Errorf("handed over %+v to be pinned, want the canary's identity", s.pins)
 	}
-	row := cov.Report(epoch, nil)[0]
-	if row.Cover != Covered || row.Instance != "i-0abc" {
-		t.Errorf("coverage %+v, want covered", row)
+	if len(cov.canaries) != 1 || cov.canaries[0].Instance != "i-0abc" || cov.canaries[0].From != nodeA.Addr() || !cov.canaries[0].At.Equal(epoch) {
+		t.Errorf("told of %+v, want the canary", cov.canaries)
 	}
 	answered := 1
 	for range 100 {
-		if sh.receive(epoch, nodeA, datagram) != nil {
+		if sh.Receive(epoch, nodeA, datagram) != nil {
 			answered++
 		}
 	}
-	if answered != 1+acksBurst {
-		t.Errorf("%d of 101 canaries in one instant answered, want %d", answered, 1+acksBurst)
+	if answered != acksBurst {
+		t.Errorf("%d of 101 canaries in one instant answered, want %d", answered, acksBurst)
 	}
 }
 
@@ -151,8 +158,8 @@ func TestOopsIsDeathWhereTheCanarySaidSo(t *testing.T) {
 				Nonce: strings.Repeat("ab", 16), Instance: "i-0abc", Boot: "7f3c2f6e-0000-4000-8000-000000000001",
 				Facts: netconsole.Facts{Kernel: "6.12.117+deb13-cloud-amd64", PanicOnOops: c.panicOnOops, ConsoleLevel: 7},
 			}
-			sh.receive(epoch, nodeA, fmt.Appendf(nil, "12,512,4200,-;%s%s", canary.Line(), userdata))
-			sh.receive(epoch, nodeA, fmt.Appendf(nil, "6.12.117+deb13-cloud-amd64,1,600,9000,-;%s%s",
+			sh.Receive(epoch, nodeA, fmt.Appendf(nil, "12,512,4200,-;%s%s", canary.Line(), userdata))
+			sh.Receive(epoch, nodeA, fmt.Appendf(nil, "6.12.117+deb13-cloud-amd64,1,600,9000,-;%s%s",
 				"BUG: kernel NULL pointer dereference, address: 0000000000000000", userdata))
 			if len(s.incidents) == 0 || s.incidents[0].Verdict != c.want {
 				t.Errorf("incidents %+v, want one that is %s", s.incidents, c.want)
@@ -165,7 +172,7 @@ func TestCanaryThatContradictsItsTargetIsNotAnswered(t *testing.T) {
 	s := new(sink)
 	sh, _ := testShard(s)
 	canary := netconsole.Canary{Nonce: strings.Repeat("ab", 16), Instance: "i-0abc", Boot: "another-boot"}
-	if ack := sh.receive(epoch, nodeA, fmt.Appendf(nil, "12,512,4200,-;%s%s", canary.Line(), userdata)); ack != nil {
+	if ack := sh.Receive(epoch, nodeA, fmt.Appendf(nil, "12,512,4200,-;%s%s", canary.Line(), userdata)); ack != nil {
 		t.Errorf("answered %q", ack)
 	}
 	if len(s.pins) != 0 {
@@ -184,11 +191,11 @@ func TestGarbageIsCountedAndDropped(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := new(sink)
 			sh, _ := testShard(s)
-			if ack := sh.receive(epoch, nodeA, []byte(payload)); ack != nil {
+			if ack := sh.Receive(epoch, nodeA, []byte(payload)); ack != nil {
 				t.Errorf("answered %q", ack)
 			}
 			for now, i := epoch, 0; i < 100 && !now.IsZero(); i++ {
-				now = sh.tick(now)
+				now = sh.Tick(now)
 			}
 			if len(s.incidents) != 0 {
 				t.Errorf("became incidents %+v", s.incidents)
@@ -200,24 +207,24 @@ func TestGarbageIsCountedAndDropped(t *testing.T) {
 func TestSourcesAreBoundedPerAddress(t *testing.T) {
 	s := new(sink)
 	sh, _ := testShard(s)
-	sh.receive(epoch, nodeA, kernelRecord(1, "hello"))
+	sh.Receive(epoch, nodeA, kernelRecord(1, "hello"))
 	for port := range uint16(1000) {
-		sh.receive(epoch, netip.AddrPortFrom(nodeA.Addr(), 10000+port), kernelRecord(1, "noise"))
+		sh.Receive(epoch, netip.AddrPortFrom(nodeA.Addr(), 10000+port), kernelRecord(1, "noise"))
 	}
-	if n := len(sh.table.source); n != maxPerAddress {
+	if n := len(sh.table.sources); n != maxPerAddress {
 		t.Errorf("%d sources for one address, want %d", n, maxPerAddress)
 	}
-	sh.receive(epoch, nodeA, kernelRecord(400, "Kernel panic - not syncing: Fatal exception"))
+	sh.Receive(epoch, nodeA, kernelRecord(400, "Kernel panic - not syncing: Fatal exception"))
 	if len(s.incidents) != 1 {
 		t.Error("the node behind the noisy address is not heard any more")
 	}
 	later := epoch.Add(idleAfter)
-	for now := sh.tick(later); !now.IsZero(); now = sh.tick(now) {
+	for now := sh.Tick(later); !now.IsZero(); now = sh.Tick(now) {
 		later = now
 	}
 	newcomer := netip.MustParseAddrPort("10.77.1.5:9")
-	sh.receive(later.Add(idleAfter), newcomer, kernelRecord(1, "new port"))
-	if sh.table.source[newcomer] == nil {
+	sh.Receive(later.Add(idleAfter), newcomer, kernelRecord(1, "new port"))
+	if sh.table.sources[newcomer] == nil {
 		t.Error("no room for a new source though all others have been silent for long")
 	}
 }

@@ -1,4 +1,4 @@
-package listener
+package receive
 
 import (
 	"fmt"
@@ -12,14 +12,16 @@ import (
 
 // checkKept compares what the table has booked with what its sources keep and with its bound. What one datagram may add
 // before anybody can be asked to make room is the growth of one ring.
-func checkKept(t *testing.T, sh *shard) {
+func checkKept(t *testing.T, sh *Shard) {
 	t.Helper()
 	kept := 0
-	for _, src := range sh.table.source {
-		kept += src.stream.Size() + src.judge.Size()
+	for _, src := range sh.table.sources {
+		for ; src != nil; src = src.sibling {
+			kept += src.stream.Size() + src.judge.Size()
+		}
 	}
-	if kept != sh.table.kept {
-		t.Fatalf("%d bytes kept, %d booked", kept, sh.table.kept)
+	if booked := sh.table.lanes[verified].kept + sh.table.lanes[strangers].kept; kept != booked {
+		t.Fatalf("%d bytes kept, %d booked", kept, booked)
 	}
 	if most := sh.table.limits.kept + 32<<10; kept > most {
 		t.Fatalf("%d bytes kept, want %d at most", kept, most)
@@ -55,12 +57,12 @@ func TestLogIsBoundedOverAllSources(t *testing.T) {
 			sh.table.limits.kept = 512 << 10
 			for i := range 70 {
 				for n := range sources {
-					sh.receive(epoch, node(n), tt.send(n, i))
+					sh.Receive(epoch, nth(n), tt.send(n, i))
 				}
 				checkKept(t, sh)
 			}
-			if len(sh.table.source) != sources {
-				t.Errorf("%d sources, want all %d to be known still", len(sh.table.source), sources)
+			if len(sh.table.sources) != sources {
+				t.Errorf("%d sources, want all %d to be known still", len(sh.table.sources), sources)
 			}
 			advance(sh, epoch, epoch.Add(time.Hour))
 			checkKept(t, sh)
@@ -76,22 +78,22 @@ func TestWhoLetsGoOfLinesFirst(t *testing.T) {
 	const before = 20 // lines
 	speak := func(from netip.AddrPort, seq int) {
 		for i := range before {
-			sh.receive(epoch, from, kernelRecord(seq+i, fmt.Sprintf("line %d %s", i, strings.Repeat("x", 50))))
+			sh.Receive(epoch, from, kernelRecord(seq+i, fmt.Sprintf("line %d %s", i, strings.Repeat("x", 50))))
 		}
 	}
-	quiet, dying := node(1), node(2)
-	sh.receive(epoch, quiet, canaryDatagram(7, canaryA(true), userdata))
+	quiet, dying := nth(1), nth(2)
+	sh.Receive(epoch, quiet, canaryDatagram(7, canaryA(true), userdata))
 	speak(quiet, 100)
 	speak(dying, 100)
-	sh.receive(epoch, dying, kernelRecord(200, "Kernel panic - not syncing: Fatal exception"))
+	sh.Receive(epoch, dying, kernelRecord(200, "Kernel panic - not syncing: Fatal exception"))
 	for n := range 1000 {
-		speak(node(1000+n), 100)
+		speak(nth(1000+n), 100)
 	}
 	for i := range quotaBurst {
-		sh.receive(epoch, node(3), kernelRecord(i, strings.Repeat("flood ", 100)))
+		sh.Receive(epoch, nth(3), kernelRecord(i, strings.Repeat("flood ", 100)))
 	}
 	checkKept(t, sh)
-	sh.receive(epoch.Add(time.Second), quiet, kernelRecord(300, "Kernel panic - not syncing: Fatal exception"))
+	sh.Receive(epoch.Add(time.Second), quiet, kernelRecord(300, "Kernel panic - not syncing: Fatal exception"))
 	advance(sh, epoch.Add(time.Second), epoch.Add(time.Minute))
 	told := 0
 	for _, inc := range s.incidents {
@@ -113,14 +115,14 @@ func TestAlarmWithoutMemory(t *testing.T) {
 	s := new(sink)
 	sh, _ := testShard(s)
 	sh.table.limits.kept = 0
-	sh.receive(epoch, nodeA, kernelRecord(100, strings.Repeat("x", 600)))
-	sh.receive(epoch, nodeA, kernelRecord(101, "Kernel panic - not syncing: Fatal exception"))
-	sh.receive(epoch, nodeA, kernelRecord(102, "CPU: 1 UID: 0 PID: 1 Comm: init"))
+	sh.Receive(epoch, nodeA, kernelRecord(100, strings.Repeat("x", 600)))
+	sh.Receive(epoch, nodeA, kernelRecord(101, "Kernel panic - not syncing: Fatal exception"))
+	sh.Receive(epoch, nodeA, kernelRecord(102, "CPU: 1 UID: 0 PID: 1 Comm: init"))
 	advance(sh, epoch, epoch.Add(time.Minute))
 	if len(s.incidents) != 2 || s.incidents[0].Verdict != detect.Dying || !s.incidents[1].Complete {
 		t.Errorf("told %+v, want a death twice", s.incidents)
 	}
-	if got := counter(t, sh.metrics.Cramped); got == 0 {
+	if got := sh.metrics.Cramped.Load(); got == 0 {
 		t.Error("nothing was counted")
 	}
 }
@@ -129,10 +131,10 @@ func TestShardsShareWhatAListenerMayKeep(t *testing.T) {
 	for shards := 1; shards <= 64; shards++ {
 		l := share(shards)
 		if l.sources*shards > maxSources || l.kept*shards > maxKept || l.traces*shards > maxTraces ||
-			l.deaths*shards > maxDeaths || l.reports*shards > maxReports {
+			l.incidents[deaths]*shards > maxDeaths || l.incidents[reports]*shards > maxReports {
 			t.Errorf("%d shards of %+v are more than there is", shards, l)
 		}
-		if l.sources < 1024 || l.reports < 16 {
+		if l.sources < 1024 || l.incidents[reports] < 16 {
 			t.Errorf("%+v is too little for one of %d shards", l, shards)
 		}
 	}

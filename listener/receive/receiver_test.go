@@ -1,4 +1,4 @@
-package listener
+package receive
 
 import (
 	"context"
@@ -17,14 +17,14 @@ import (
 func TestRoundTripOverLoopback(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	heard := make(chan detect.Incident, 1)
-	l := &Listener{
-		Addresses: []string{"127.0.0.1:0"}, Judge: &detect.Config{Silence: 50 * time.Millisecond}, Sink: channelSink{sink: new(sink), c: heard},
-		Coverage: new(Coverage), Metrics: NewMetrics(nopRegisterer{}), Log: slog.New(slog.DiscardHandler),
+	l := &Receiver{
+		Addresses: []string{"127.0.0.1:0"}, Log: slog.New(slog.DiscardHandler),
+		Config: Config{Judge: &detect.Config{Silence: 50 * time.Millisecond}, Sink: channelSink{sink: new(sink), c: heard}, Metrics: new(Metrics)},
 	}
 	if err := l.Listen(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if at := l.Turned(); at.Unix() != 0 {
+	if at := l.LastRead(); at.Unix() != 0 {
 		t.Errorf("the socket was looked at %s, before it is served", at)
 	}
 	done := make(chan error, 1)
@@ -46,7 +46,7 @@ func TestRoundTripOverLoopback(t *testing.T) {
 	if ack, ok := netconsole.ParseAck(string(buf[:n])); !ok || ack.Nonce != canary.Nonce || ack.Seq != 7 {
 		t.Errorf("ack %q, want nonce %s and seq 7", buf[:n], canary.Nonce)
 	}
-	if at := l.Turned(); at.Before(begun.Round(0)) {
+	if at := l.LastRead(); at.Before(begun.Round(0)) {
 		t.Errorf("the socket was last looked at %s, although it has answered", at)
 	}
 	conn.Write(kernelRecord(8, "Kernel panic - not syncing: Fatal exception"))
