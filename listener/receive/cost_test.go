@@ -5,6 +5,9 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 // dull is a datagram of which nothing follows, as sources send all day.
@@ -12,20 +15,32 @@ func dull() []byte {
 	return kernelRecord(400, "IPv6: ADDRCONF(NETDEV_CHANGE): veth3f2a1b: link becomes ready")
 }
 
-// BenchmarkShard is the whole way of one datagram behind the socket: source, quota, frame, record, judgement.
+// BenchmarkShard is the whole way of one datagram behind the socket: source, quota, frame, record, judgement. A node that
+// is verified is in a cluster; strangers are measured without one, and with one that knows others.
 func BenchmarkShard(b *testing.B) {
-	sh, _ := testShard(new(sink))
-	sh.Receive(epoch, nodeA, canaryDatagram(7, canaryA(true), userdata))
-	datagrams := make([][]byte, 256)
-	for i := range datagrams {
-		datagrams[i] = kernelRecord(1000+i, "IPv6: ADDRCONF(NETDEV_CHANGE): veth3f2a1b: link becomes ready")
-	}
-	b.SetBytes(int64(len(datagrams[0])))
-	b.ReportAllocs()
-	now := epoch
-	for i := 0; b.Loop(); i++ {
-		now = now.Add(time.Millisecond)
-		sh.Receive(now, nodeA, datagrams[i%len(datagrams)])
+	for _, bb := range []struct {
+		name string
+		pins Pins
+	}{
+		{"stranger, no cluster", nil},
+		{"stranger", pins{}},
+		{"verified", pins{bootA: netconsole.Secret(secretA).Sum()}},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			sh := NewShard(&Config{Judge: &detect.Config{}, Sink: new(sink), Metrics: new(Metrics), Pins: bb.pins})
+			sh.Receive(epoch, nodeA, canaryDatagram(7, canaryA(true), userdata))
+			datagrams := make([][]byte, 256)
+			for i := range datagrams {
+				datagrams[i] = kernelRecord(1000+i, "IPv6: ADDRCONF(NETDEV_CHANGE): veth3f2a1b: link becomes ready")
+			}
+			b.SetBytes(int64(len(datagrams[0])))
+			b.ReportAllocs()
+			now := epoch
+			for i := 0; b.Loop(); i++ {
+				now = now.Add(time.Millisecond)
+				sh.Receive(now, nodeA, datagrams[i%len(datagrams)])
+			}
+		})
 	}
 }
 
@@ -53,7 +68,7 @@ func TestADatagramAllocatesNothing(t *testing.T) {
 		{"basic, of two lines", func(i int) []byte { return fmt.Appendf(nil, "[%5d.%06d] %[3]s\n[%[1]5d.%06[2]d] %[3]s\n", i, i, text) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			sh, _ := testShard(new(sink))
+			sh, _ := clusterShard(new(sink), 0)
 			sh.Receive(epoch, nodeA, canaryDatagram(7, canaryA(true), userdata))
 			datagrams := make([][]byte, 1000)
 			for i := range datagrams {

@@ -101,6 +101,25 @@ func (t *table) verify(now time.Time, boot, secret []byte) *party {
 	return p
 }
 
+// refusal is what a stranger claimed to know and did not, so that it need not be looked up for each of its datagrams.
+type refusal struct {
+	boot   string
+	secret []byte
+	at     time.Time
+}
+
+// stands reports whether it is too early to look up once more what was refused.
+func (r *refusal) stands(now time.Time, boot, secret []byte) bool {
+	return now.Sub(r.at) < checkAfter && r.boot == string(boot) && subtle.ConstantTimeCompare(r.secret, secret) == 1
+}
+
+// note takes over what was refused just now, unless something else was a moment ago: then it changes all the time.
+func (r *refusal) note(now time.Time, boot, secret []byte) {
+	if now.Sub(r.at) >= checkAfter {
+		*r = refusal{string(boot), append(r.secret[:0], secret...), now}
+	}
+}
+
 // current reports whether the cluster still knows the node's secret, or did so a moment ago.
 func (t *table) current(now time.Time, n *node) bool {
 	if now.Sub(n.checked) < checkAfter {

@@ -60,10 +60,14 @@ func (s *Shard) Receive(now time.Time, from netip.AddrPort, payload []byte) (ack
 	if string(payload) == netconsole.Hello {
 		return nil
 	}
-	f, err := netconsole.ParseFrame(payload)
-	src := s.verifiedSource(now, from, &f)
-	if src == nil {
+	var f netconsole.Frame
+	var err error
+	var src *source
+	if s.table.pins == nil { // the quota comes first: it costs less
 		src = s.source(now, from, nil)
+	} else {
+		f, err = netconsole.ParseFrame(payload)
+		src = s.sender(now, from, &f)
 	}
 	switch {
 	case src == nil:
@@ -72,6 +76,9 @@ func (s *Shard) Receive(now time.Time, from netip.AddrPort, payload []byte) (ack
 	case !s.withinQuota(now, src):
 		s.metrics.OverQuota.Add(1)
 		return nil
+	}
+	if s.table.pins == nil {
+		f, err = netconsole.ParseFrame(payload)
 	}
 	s.now, s.src, s.ack = now, src, nil
 	if err := src.stream.PushFrame(now, payload, &f, err, s.onRecord); err != nil {
@@ -82,21 +89,23 @@ func (s *Shard) Receive(now time.Time, from netip.AddrPort, payload []byte) (ack
 	return s.ack
 }
 
-// verifiedSource is the source of a datagram that proves which node sent it, nil for all others.
-func (s *Shard) verifiedSource(now time.Time, from netip.AddrPort, f *netconsole.Frame) *source {
-	if s.table.pins == nil {
-		return nil
-	}
+// sender is the source of a datagram: that of the node if it proves which node sent it, that of a stranger otherwise.
+func (s *Shard) sender(now time.Time, from netip.AddrPort, f *netconsole.Frame) *source {
 	boot, secret, ok := f.Credentials()
 	if !ok {
-		return nil
+		return s.source(now, from, nil)
 	}
-	p := s.table.verify(now, boot, secret)
-	if p == nil {
-		return nil
+	stranger := s.table.strangerAt(from)
+	if stranger == nil || !stranger.refusal.stands(now, boot, secret) {
+		if p := s.table.verify(now, boot, secret); p != nil {
+			s.verified++
+			return s.source(now, from, p)
+		}
+		if stranger != nil {
+			stranger.refusal.note(now, boot, secret)
+		}
 	}
-	s.verified++
-	return s.source(now, from, p)
+	return s.source(now, from, nil)
 }
 
 // withinQuota counts a datagram of the source, and reports whether it may be looked at.

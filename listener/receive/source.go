@@ -27,6 +27,7 @@ type source struct {
 	proven  bool   // verified, or a stranger that sent a canary that was answered
 	dying   bool   // the alarm was given, the complete incident is still to come
 	facts   []fact // newest last
+	refusal refusal
 
 	waiting int      // incidents in the hand-over
 	newest  *waiting // the last of them

@@ -74,6 +74,16 @@ func (t *table) find(now time.Time, from netip.AddrPort, n *party) *source {
 	return nil
 }
 
+// strangerAt is the state of strangers at an address and port, nil if they have none.
+func (t *table) strangerAt(from netip.AddrPort) *source {
+	for src := t.sources[from]; src != nil; src = src.sibling {
+		if src.party.node == nil {
+			return src
+		}
+	}
+	return nil
+}
+
 // add makes room for a sender that find did not find, and makes its state; nil if there is no room. It tells how many
 // others it forgot.
 func (t *table) add(now time.Time, from netip.AddrPort, p *party) (src *source, forgotten int) {
