@@ -8,6 +8,7 @@ import (
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/policy"
 	"github.com/lastgasp/lastgasp/listener/receive"
 )
 
@@ -94,20 +95,20 @@ func (m *Metrics) Observe(r prometheus.Registerer, o cleanup.Observer) cleanup.O
 		r.MustRegister(c)
 		return c
 	}
-	fenced := histogram("fence_seconds", "From a gasp's arrival to the fence on its Node.")
-	failed := histogram("pod_failed_seconds", "From a gasp's arrival to a pod being Failed.")
-	finished := vec("cleanups_total", "Incidents that came to an end, by phase.", "phase")
-	pinned := vec("pins_total", "Canaries offered to be pinned, by result.", "result")
+	fenced := histogram("fence_seconds", "From hearing an incident to the fence on its Node.")
+	failed := histogram("pod_failed_seconds", "From hearing an incident to a pod being Failed.")
+	finished := vec("cleanups_total", "Deaths that came to an end, by phase.", "phase")
+	claimed := vec("claims_total", "Canaries offered as claims, by result.", "result")
 	faults := prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: "lastgasp", Name: "api_faults_total", Help: "API calls that had to be repeated."})
 	atWork := prometheus.NewGauge(prometheus.GaugeOpts{
-		Namespace: "lastgasp", Name: "cleanups_at_work", Help: "Incidents being worked on."})
+		Namespace: "lastgasp", Name: "cleanups_at_work", Help: "Deaths being worked on."})
 	r.MustRegister(faults, atWork)
 
 	o.Fenced = func(after time.Duration) { fenced.Observe(after.Seconds()) }
 	o.PodFailed = func(after time.Duration) { failed.Observe(after.Seconds()) }
-	o.Finished = func(phase cleanup.Phase, _ time.Duration) { finished.WithLabelValues(string(phase)).Inc() }
-	o.Pinned = func(result string) { pinned.WithLabelValues(result).Inc() }
+	o.Finished = func(phase policy.Phase, _ time.Duration) { finished.WithLabelValues(string(phase)).Inc() }
+	o.Claimed = func(result policy.Claiming) { claimed.WithLabelValues(string(result)).Inc() }
 	o.Fault = faults.Inc
 	o.AtWork = func(n int) { atWork.Set(float64(n)) }
 	return o

@@ -49,8 +49,8 @@ func TestMistakes(t *testing.T) {
 		{"an unknown command", []string{"frobnicate"}, true, `unknown command "frobnicate"; write run, replay or nodes`},
 		{"an unknown flag", []string{"run", "--fast"}, true, "unknown flag: --fast"},
 		{"too many arguments", []string{"run", "now"}, true, `unexpected argument "now"`},
-		{"a wrong config", []string{"run", "--config", config}, true, config + `:1: "remove" is not what to do with the node; write delete, await or annotate`},
-		{"a wrong config for replay", []string{"replay", "--config", config, "-"}, true, config + `:1: "remove" is not what to do with the node; write delete, await or annotate`},
+		{"a wrong config", []string{"run", "--config", config}, true, config + `:1: node: "remove" is not what to do with the node; write delete, await or annotate`},
+		{"a wrong config for replay", []string{"replay", "--config", config, "-"}, true, config + `:1: node: "remove" is not what to do with the node; write delete, await or annotate`},
 		{"no file", []string{"replay"}, true, "replay wants a FILE, or - for standard input"},
 		{"an unknown format", []string{"replay", "--format=pcap", "-"}, true, `unknown --format "pcap"; write datagrams or log`},
 		{"a capture that is none", []string{"replay", "--config", empty, capture}, false, capture + ":1: not a JSON object: unexpected end of JSON input"},
@@ -82,7 +82,7 @@ func TestHelpShowsEveryKey(t *testing.T) {
 
 func TestReplayWithRules(t *testing.T) {
 	config := filepath.Join(t.TempDir(), "rules.yaml")
-	rules := "rules: [{code: Teapot, verdict: dying, match: \"I'm a teapot\", examples: [\"I'm a teapot\"]}]\n"
+	rules := "rules: [{cause: Teapot, verdict: dying, match: \"I'm a teapot\", examples: [\"I'm a teapot\"]}]\n"
 	if err := os.WriteFile(config, []byte(rules), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"time"
 
@@ -42,7 +43,9 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	metrics, coverage := listener.NewMetrics(registry), new(listener.Coverage)
 	r := &receive.Receiver{
 		Addresses: cfg.Listen, Log: log,
-		Config: receive.Config{Judge: &cfg.Judge, Metrics: &metrics.Receive, Canaries: coverage},
+		Config: receive.Config{
+			Judge: &cfg.Judge, Metrics: &metrics.Receive, Canaries: coverage, Cluster: cfg.Cluster, Key: cfg.Key,
+		},
 	}
 	if err := r.Listen(ctx); err != nil {
 		return err
@@ -155,8 +158,9 @@ func (p *parts) cluster(cfg listener.Config, to *receive.Config, m *listener.Met
 	}
 	engine := cleanup.NewEngine(cfg.Policy, cluster, instances(cfg.Policy), replica, log)
 	engine.Drain = finishFor
+	engine.State = filepath.Join(cfg.Records, "in-hand")
 	engine.Observer = m.Observe(r, engine.Observer)
-	to.Sink = engine
+	to.Sink, to.Pins, to.Nodes = engine, cluster, cluster
 	p.act = engine.Run
 	p.run = append(p.run, cluster.Run)
 	p.roster = func() []listener.RosterNode { return roster(cluster) }
@@ -181,7 +185,7 @@ func replicaName() (string, error) {
 func connect(cfg listener.Config, replica string, log *slog.Logger) (*kube.Cluster, error) {
 	rc, err := clientcmd.BuildConfigFromFlags("", cfg.Kubeconfig)
 	if errors.Is(err, rest.ErrNotInCluster) {
-		return nil, usageError{errors.New("cluster: kubernetes outside a pod needs the key kubeconfig: name the file")}
+		return nil, usageError{errors.New("kubernetes: true outside a pod needs the key kubeconfig; name the file")}
 	}
 	if err != nil {
 		return nil, usageError{fmt.Errorf("read kubeconfig: %w", err)}

@@ -13,6 +13,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -108,6 +109,22 @@ func (c *Cluster) Kubeconfig(user string, groups ...string) (string, error) {
 // more.
 func (c *Cluster) NodeKubeconfig(name string) (string, error) {
 	return c.Kubeconfig("system:node:"+name, "system:nodes")
+}
+
+// Enroll writes the pin of a node's boot to its Node, as the node itself does: nobody else may. Sum is the SHA-256 of the
+// boot's secret.
+func (c *Cluster) Enroll(ctx context.Context, node, boot, sum string) error {
+	config := c.RESTConfig()
+	config.Impersonate = rest.ImpersonationConfig{UserName: "system:node:" + node, Groups: []string{"system:nodes"}}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("make client of node %s: %w", node, err)
+	}
+	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{"lastgasp.dev/pin":"%s:%s"}}}`, boot, sum)
+	if _, err := client.CoreV1().Nodes().Patch(ctx, node, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		return fmt.Errorf("enrol node %s: %w", node, err)
+	}
+	return nil
 }
 
 // ServiceAccountKubeconfig writes a kubeconfig with a token of the service account, which must exist. The token lasts

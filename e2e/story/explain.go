@@ -12,10 +12,10 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/lab"
 )
 
-// pinKey is where the listener keeps what it will recognise a node's gasp by.
+// pinKey is where a node says what its secret will be recognised by.
 const pinKey = "lastgasp.dev/pin"
 
-// AwaitPin waits until the listener has pinned the node's gasp, which it heard before the Node existed.
+// AwaitPin waits until the node has pinned its secret.
 func (w *World) AwaitPin(ctx context.Context, n *Node) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, fmt.Errorf("%s was not pinned within 30 s", n.Name))
 	defer cancel()
@@ -38,7 +38,7 @@ func (w *World) Explain(s lab.Scope) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if out, err := w.Cluster.Kubectl(ctx, "get", "kernelpanics,nodes,pods", "--all-namespaces", "-o", "wide"); err == nil {
+	if out, err := w.Cluster.Kubectl(ctx, "get", "nodedeaths,nodes,pods", "--all-namespaces", "-o", "wide"); err == nil {
 		s.Logf("the cluster:\n%s", out)
 	}
 }

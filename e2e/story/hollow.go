@@ -35,9 +35,12 @@ func (h *Hollow) Start(ctx context.Context) (err error) {
 	return err
 }
 
-// Arm proves by a canary that the listener hears the node, and waits until its boot is pinned.
+// Arm has the node enrol itself and prove by a canary that the listener hears it, and waits until its boot is pinned.
 func (h *Hollow) Arm(ctx context.Context) error {
 	h.said++
+	if err := h.fleet.Cluster.Enroll(ctx, h.Name, h.Identity.Boot, h.Identity.Secret.Sum()); err != nil {
+		return err
+	}
 	if err := h.voice.Prove(ctx, Canary(h.Identity, 100+h.said)); err != nil {
 		return err
 	}
@@ -53,7 +56,7 @@ func (h *Hollow) Arm(ctx context.Context) error {
 	})
 }
 
-// Pin is the annotation by which the listener recognises the gasp of this boot.
+// Pin is the annotation by which the listener recognises the secret of this boot.
 func (h *Hollow) Pin() string { return h.Identity.Boot + ":" + h.Identity.Secret.Sum() }
 
 // Panic says what the kernel would say last.

@@ -98,7 +98,7 @@ func innermost(stack []string, pass func(f string) bool) []string {
 
 // endsStack reports whether a message comes behind a backtrace.
 func endsStack(msg string) bool {
-	return msg == " </TASK>" || strings.HasPrefix(msg, "Call ") || strings.HasPrefix(msg, "Code: ") ||
+	return msg == " </TASK>" || strings.HasPrefix(msg, "Call ") || strings.HasPrefix(msg, "Cause: ") ||
 		strings.HasPrefix(msg, "Modules linked in:") || strings.HasPrefix(msg, "---[ end ")
 }
 

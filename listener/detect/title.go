@@ -37,7 +37,7 @@ func titleOf(r *Rule, text []byte, at []int) string {
 	if strings.TrimSpace(title) == "" || title == inFunction {
 		title = tidy(string(text[at[0]:at[1]])) // no title, or a panic without an argument
 	}
-	return cmp.Or(title, r.Code)
+	return cmp.Or(title, r.Cause)
 }
 
 // tidy makes text from a message fit for a title: one line, without what differs from boot to boot.

@@ -17,10 +17,10 @@ func lines(text string) []line {
 }
 
 func TestWhereItHappened(t *testing.T) {
-	oops := &Rule{Code: kernelOops, Verdict: Oops}
-	stall := &Rule{Code: "RCUStall", asks: true, stalls: true}
-	hung := &Rule{Code: "TaskHung", asks: true}
-	direct := &Rule{Code: kernelPanic, Verdict: Dying}
+	oops := &Rule{Cause: kernelOops, Verdict: Oops}
+	stall := &Rule{Cause: "RCUStall", asks: true, stalls: true}
+	hung := &Rule{Cause: "TaskHung", asks: true}
+	direct := &Rule{Cause: kernelPanic, Verdict: Dying}
 	tests := []struct {
 		name  string
 		rule  *Rule
@@ -142,7 +142,7 @@ func TestTitles(t *testing.T) {
 		{"a place marker in the message is no place marker", "Kernel panic - not syncing: x{in}y", "RIP: 0010:foo+0x1/0x2\n", "xy"},
 		{"the line of a BUG goes, its file stays", "kernel BUG at mm/slub.c:123!", "RIP: 0010:kfree+0x1/0x2\n", "kernel BUG at mm/slub.c in kfree"},
 		{"the directory of the build goes", "kernel BUG at /build/linux-6.1/mm/slub.c:123!", "", "kernel BUG at slub.c"},
-		{"a jump to nowhere is told from the caller", "BUG: kernel NULL pointer dereference, address: 0000000000000000", "RIP: 0010:0x0\nCall Trace:\n foo+0x1/0x2\n", "kernel NULL pointer dereference on a bad jump from foo"},
+		{"a jump to nowhere is named after the caller", "BUG: kernel NULL pointer dereference, address: 0000000000000000", "RIP: 0010:0x0\nCall Trace:\n foo+0x1/0x2\n", "kernel NULL pointer dereference on a bad jump from foo"},
 		{"long ones are cut", "Kernel panic - not syncing: " + strings.Repeat("long ", 50), "", strings.Repeat("long ", 32) + "…"},
 	}
 	for _, tt := range tests {
@@ -168,7 +168,7 @@ func TestEqualBugsHaveEqualFingerprints(t *testing.T) {
 			t.Fatalf("no rule matches %q", all[0].text)
 		}
 		tr := readTrace(all[1:], rule)
-		return fingerprint(rule.Code, titleOf(rule, []byte(all[0].text), at), &tr)
+		return fingerprint(rule.Cause, titleOf(rule, []byte(all[0].text), at), &tr)
 	}
 	bug := print("BUG: unable to handle page fault for address: ffffc90000123000\n" +
 		"CPU: 1 PID: 170 Comm: insmod Not tainted 6.12.1 #1\nRIP: 0010:foo+0x25/0xff0 [mod]\n" +
@@ -201,8 +201,8 @@ func TestEqualBugsHaveEqualFingerprints(t *testing.T) {
 			t.Errorf("%s: the same fingerprint %s", name, got)
 		}
 	}
-	if a, b := fingerprint("ACode", "title", &trace{}), fingerprint("BCode", "title", &trace{}); a == b {
-		t.Errorf("findings of different codes have the same fingerprint %s", a)
+	if a, b := fingerprint("ACause", "title", &trace{}), fingerprint("BCause", "title", &trace{}); a == b {
+		t.Errorf("findings of different causes have the same fingerprint %s", a)
 	}
 	if a, b := print("Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000009\n"), print("Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b\n"); a != b {
 		t.Errorf("fingerprints %s and %s differ by a number", a, b)

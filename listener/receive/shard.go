@@ -212,7 +212,7 @@ func (s *Shard) record(r *netconsole.Record) {
 		s.canary(src, r, c)
 	}
 	if len(src.facts) > 0 {
-		src.judge.SetFatal(src.fatal(r, s.cfg.Judge.PanicOnOops))
+		src.judge.SetFatal(src.fatal(r))
 	}
 	src.judge.Push(s.now, r, s.onIncident)
 }

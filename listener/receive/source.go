@@ -63,7 +63,7 @@ func (src *source) learn(f fact) {
 
 // fatal is what an oops means in a record of that identity. A record that lost what tells its identity is taken for one
 // of the kernel that was heard last and could prove who it is.
-func (src *source) fatal(r *netconsole.Record, fallback bool) (panicOnOops, kdump bool) {
+func (src *source) fatal(r *netconsole.Record) (panicOnOops, kdump bool) {
 	id := r.Identity()
 	lost := r.Missing > 0 && id.Boot == "" && id.Secret == ""
 	for i := len(src.facts) - 1; i >= 0; i-- {
@@ -72,7 +72,7 @@ func (src *source) fatal(r *netconsole.Record, fallback bool) (panicOnOops, kdum
 			return f.panicOnOops, f.kdump
 		}
 	}
-	return fallback, false
+	return false, false
 }
 
 // busy reports whether the source has something in hand.
