@@ -13,7 +13,7 @@ const (
 	offerAgain = 100 * time.Millisecond
 	// maxPerSource and maxPerParty bound the incidents that wait. One of a source is usual: its death.
 	maxPerSource, maxPerParty = 8, 32
-	// lastLines are kept of a trace that waits beyond limits.traces.
+	// lastLines are kept of a trace that waits beyond limits.traces, and nothing beyond that and a quarter.
 	lastLines = 24
 )
 
@@ -157,6 +157,9 @@ func (h *handover) put(w *waiting, inc detect.Incident) {
 	lane.traces -= w.traces
 	if lane.traces+traceSize(inc) > h.limits.traces && len(inc.Trace) > lastLines {
 		inc.Trace = slices.Insert(slices.Clone(inc.Trace[len(inc.Trace)-lastLines:]), 0, netconsole.Gap)
+	}
+	if lane.traces+traceSize(inc) > h.limits.traces+h.limits.traces/4 {
+		inc.Trace = []string{netconsole.Gap}
 	}
 	w.inc, w.traces = inc, traceSize(inc)
 	lane.traces += w.traces

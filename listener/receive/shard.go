@@ -227,7 +227,9 @@ func (s *Shard) assembled(r *netconsole.Record) *source {
 	if p == nil {
 		return nil
 	}
+	s.table.held = s.src
 	node := s.source(s.now, s.src.addr, p)
+	s.table.held = nil
 	if node == nil || !s.withinQuota(s.now, node) {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 const (
@@ -42,6 +43,7 @@ type table struct {
 	judge  *detect.Config
 	pins   Pins // nil: nobody is verified
 
+	held      *source                    // that must not be forgotten now: a record of it is being judged
 	sources   map[netip.AddrPort]*source // the first of its siblings
 	addresses map[netip.Addr]*party      // of strangers
 	nodes     map[string][]*party        // by boot; Nodes that claim the same one are told apart by their secrets
@@ -95,7 +97,7 @@ func (t *table) add(now time.Time, from netip.AddrPort, p *party) (src *source, 
 	}
 	for l := range t.lanes { // more out than in: the idle go, though there be room
 		for _, q := range [...]*queue{&t.lanes[l].unproven, &t.lanes[l].proven} {
-			if old := q.first; old != nil && old.idle(now) {
+			if old := q.first; old != nil && old != t.held && old.idle(now) {
 				t.forget(old)
 				forgotten++
 			}
@@ -167,6 +169,7 @@ func (t *table) forget(src *source) {
 	l.kept -= src.kept
 	p.kept -= src.kept
 	src.kept = 0
+	src.stream, src.judge = netconsole.Stream{}, nil // an incident of it that waits keeps the rest
 	switch first := t.sources[src.addr]; {
 	case first != src:
 		for first.sibling != src {
@@ -239,7 +242,7 @@ func (t *table) oldest(l lane) *source {
 			if src == nil {
 				break
 			}
-			if !src.busy() {
+			if !src.busy() && src != t.held {
 				return src
 			}
 			q.touch(src)

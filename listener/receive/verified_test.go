@@ -513,12 +513,32 @@ func TestOneAddressIsHandedOverInTurn(t *testing.T) {
 	}
 }
 
-// leaks looks for secrets in records.
+// leaks looks for secrets in records, where they stand behind their key: as such anybody can send the same letters.
 type leaks struct{ found bool }
 
 func (l *leaks) Record(_ time.Time, _ netip.AddrPort, r *netconsole.Record) {
-	l.found = l.found || bytes.Contains(r.Text, []byte(secretA))
+	const leak = netconsole.KeySecret + "=" + secretA
+	l.found = l.found || bytes.Contains(r.Text, []byte(leak))
 	for _, f := range r.Fields {
-		l.found = l.found || f.Key != netconsole.KeySecret && strings.Contains(f.Key+f.Value, secretA)
+		l.found = l.found || f.Key != netconsole.KeySecret && strings.Contains(f.Key+"="+f.Value, leak)
+	}
+}
+
+// The stranger whose fragments prove a node is not the one that makes room for it.
+func TestFragmentsInAFullTable(t *testing.T) {
+	body := panicLine + strings.Repeat(" x", 400) + userdata
+	s := new(sink)
+	sh, _ := clusterShard(s, 0)
+	sh.table.limits.sources = 1
+	for i := range 3 {
+		seq := 400 + i
+		sh.Receive(epoch, nodeA, fmt.Appendf(nil, "6.12.117,0,%d,9000,-,ncfrag=0/%d;%s", seq, len(body), body[:500]))
+		sh.Receive(epoch, nodeA, fmt.Appendf(nil, "6.12.117,0,%d,9000,-,ncfrag=500/%d;%s", seq, len(body), body[500:]))
+		sh.Receive(epoch, nth(i), says(1, "noise", "\n"))
+	}
+	advance(sh, epoch, epoch.Add(time.Minute))
+	checkKept(t, sh)
+	if len(s.incidents) == 0 {
+		t.Error("the panic is not heard")
 	}
 }
