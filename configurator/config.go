@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
 // DefaultConfigFile is read unless the command line names another file. Unlike that one it may be missing.
@@ -25,7 +26,7 @@ type Config struct {
 	// take the predecessor's acknowledgement for theirs, and the one below these is for early boot.
 	LocalPort uint16
 	Canary    CanaryConfig
-	Panic     PanicConfig
+	Panic     machine.Panic
 }
 
 // EndpointConfig says where the listeners are written down. The first of the three that names one wins.
@@ -41,13 +42,6 @@ type EndpointConfig struct {
 type CanaryConfig struct {
 	Interval time.Duration // between proofs while watching
 	Timeout  time.Duration // for one acknowledgement
-}
-
-// PanicConfig says which of the kernel's settings for its own death may be changed. See Settings.
-type PanicConfig struct {
-	Hold          bool
-	Timeout       *int // seconds, nil: leave kernel.panic alone
-	KdumpNotifier bool
 }
 
 // DefaultConfig is what stands when nothing is configured. It names no listener yet.

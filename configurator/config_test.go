@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
 // The first line of each testdata/invalid-*.yaml is what an operator sees, after the file's name.
@@ -59,7 +60,7 @@ func TestValidConfigSetsEveryKey(t *testing.T) {
 		Targets:   3,
 		LocalPort: 6700,
 		Canary:    CanaryConfig{Interval: 5 * time.Minute, Timeout: 2 * time.Second},
-		Panic:     PanicConfig{Hold: true, Timeout: &timeout, KdumpNotifier: true},
+		Panic:     machine.Panic{Hold: true, Timeout: &timeout, KdumpNotifiers: true},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)

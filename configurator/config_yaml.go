@@ -37,7 +37,7 @@ func (c *Config) keys(origin string) map[string]func(n *yaml.Node) error {
 			return setDuration(&c.Canary.Timeout, n, 100*time.Millisecond, 20*time.Second)
 		},
 		"panic.hold":           func(n *yaml.Node) error { return setBool(&c.Panic.Hold, n) },
-		"panic.kdumpNotifiers": func(n *yaml.Node) error { return setBool(&c.Panic.KdumpNotifier, n) },
+		"panic.kdumpNotifiers": func(n *yaml.Node) error { return setBool(&c.Panic.KdumpNotifiers, n) },
 		"panic.timeout": func(n *yaml.Node) error {
 			// Below 0 the kernel resets at once and truncates its last words.
 			var seconds int

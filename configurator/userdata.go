@@ -61,7 +61,7 @@ func (c Config) document() map[string]any {
 	set(c.Canary.Interval != d.Canary.Interval, "canary.interval", c.Canary.Interval.String())
 	set(c.Canary.Timeout != d.Canary.Timeout, "canary.timeout", c.Canary.Timeout.String())
 	set(c.Panic.Hold, "panic.hold", true)
-	set(c.Panic.KdumpNotifier, "panic.kdumpNotifiers", true)
+	set(c.Panic.KdumpNotifiers, "panic.kdumpNotifiers", true)
 	if c.Panic.Timeout != nil {
 		set(true, "panic.timeout", *c.Panic.Timeout)
 	}

@@ -1,4 +1,4 @@
-package configurator
+package canary
 
 import (
 	"bufio"
@@ -12,12 +12,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 // kmsg is /dev/kmsg as a pipe whose other end plays kernel and listener: it answers each canary from conns as answer
 // says, and hands the lines on.
-func kmsg(t *testing.T, root Root, answer func(line string, c netconsole.Canary)) (lines chan string) {
+func kmsg(t *testing.T, root machine.Root, answer func(line string, c netconsole.Canary)) (lines chan string) {
 	t.Helper()
 	if err := os.Mkdir(root.Path("dev"), 0o755); err != nil {
 		t.Fatal(err)
@@ -29,7 +30,7 @@ func kmsg(t *testing.T, root Root, answer func(line string, c netconsole.Canary)
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines = make(chan string, canaryAttempts)
+	lines = make(chan string, attempts)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -71,10 +72,14 @@ func freePortOf(t *testing.T, addr string) netip.AddrPort {
 	return local
 }
 
-var goodFacts = Facts{Facts: netconsole.Facts{Kernel: "6.12.117", Panic: 10, ConsoleLevel: 7, Version: "v0"}, Devkmsg: "ratelimit"}
+var someone = machine.Identity{Instance: "i-0123456789abcdef0", Boot: "5a2e4e5c-8a3e-4a3d-9d5b-0f5a5c1e7f11"}
+
+var someTime = time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC)
+
+var goodFacts = machine.Facts{Facts: netconsole.Facts{Kernel: "6.12.117", Panic: 10, ConsoleLevel: 7, Version: "v0"}, Devkmsg: "ratelimit"}
 
 func TestProveTellsListenersApartThatShareASourcePort(t *testing.T) {
-	root := Root(t.TempDir())
+	root := machine.Root(t.TempDir())
 	local := freePortOf(t, "127.0.0.1")
 	a, addrA := loopback(t, "127.0.0.2")
 	_, addrB := loopback(t, "127.0.0.3")
@@ -101,7 +106,7 @@ func TestProveTellsListenersApartThatShareASourcePort(t *testing.T) {
 		t.Errorf("b never answered: %+v", got[1])
 	}
 	nonces := make(map[string]bool)
-	for range canaryAttempts {
+	for range attempts {
 		line := <-lines
 		text, ok := strings.CutPrefix(line, "<6>")
 		c, parsed := netconsole.ParseCanary(strings.TrimSuffix(text, "\n"))
@@ -113,13 +118,13 @@ func TestProveTellsListenersApartThatShareASourcePort(t *testing.T) {
 		}
 		nonces[c.Nonce] = true
 	}
-	if len(nonces) != canaryAttempts {
-		t.Errorf("%d canaries had %d nonces", canaryAttempts, len(nonces))
+	if len(nonces) != attempts {
+		t.Errorf("%d canaries had %d nonces", attempts, len(nonces))
 	}
 }
 
 func TestProveEndsWithTheFirstCanaryThatAllAcknowledge(t *testing.T) {
-	root := Root(t.TempDir())
+	root := machine.Root(t.TempDir())
 	local := freePortOf(t, "127.0.0.1")
 	a, addrA := loopback(t, "127.0.0.2")
 	lines := kmsg(t, root, func(_ string, c netconsole.Canary) {
@@ -142,7 +147,7 @@ func TestProveCannot(t *testing.T) {
 	off.Devkmsg = "off"
 	for _, tt := range []struct {
 		name  string
-		facts Facts
+		facts machine.Facts
 		want  string // begins with
 	}{
 		{"a console level that hides canaries", hidden, "write canary: console level 1 hides it; "},
@@ -150,7 +155,7 @@ func TestProveCannot(t *testing.T) {
 		{"a source port in use", goodFacts, "wait for acknowledgements: listen udp " + local.String() + ": "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := Prover{Root: Root(t.TempDir()), Timeout: time.Minute}.Prove(t.Context(), someone, tt.facts,
+			_, err := Prover{Root: machine.Root(t.TempDir()), Timeout: time.Minute}.Prove(t.Context(), someone, tt.facts,
 				[]Route{{Target: "a", Local: local, Remote: netip.MustParseAddrPort("127.0.0.2:6666")}})
 			if err == nil || !strings.HasPrefix(err.Error(), tt.want) {
 				t.Errorf("error %v, want %q…", err, tt.want)

@@ -1,4 +1,6 @@
-package configurator
+// Package canary proves that listeners hear this kernel: it writes a line to the kernel log, which every target sends, and
+// waits on the targets' own source ports for the acknowledgements. It knows nothing of configfs or netlink.
+package canary
 
 import (
 	"context"
@@ -13,12 +15,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// canaryAttempts is how many canaries are written before a target counts as unheard: UDP may lose one, and a listener
+// attempts is how many canaries are written before a target counts as unheard: UDP may lose one, and a listener
 // may be restarting.
-const canaryAttempts = 3
+const attempts = 3
 
 // Route is a target as far as proving it is concerned.
 type Route struct {
@@ -41,7 +44,7 @@ type Proof struct {
 // Prover writes canaries to the kernel log and waits, on the targets' own source ports, for the listeners to
 // acknowledge them: the only proof that takes the path a panic will take.
 type Prover struct {
-	Root    Root
+	Root    machine.Root
 	Timeout time.Duration // for each canary
 	// Interval is announced as the time to the next canary, so that listeners know when to miss it.
 	Interval time.Duration
@@ -49,7 +52,7 @@ type Prover struct {
 
 // Prove tries all routes with the same canaries: every target sends every record. It returns one Proof for each route,
 // in their order; the error is about what kept it from trying at all.
-func (p Prover) Prove(ctx context.Context, id Identity, facts Facts, routes []Route) ([]Proof, error) {
+func (p Prover) Prove(ctx context.Context, id machine.Identity, facts machine.Facts, routes []Route) ([]Proof, error) {
 	level, ok := facts.CanaryLevel()
 	if !ok {
 		return nil, fmt.Errorf("write canary: console level %d hides it; set kernel.printk=5 (sysctl)", facts.ConsoleLevel)
@@ -76,7 +79,7 @@ func (p Prover) Prove(ctx context.Context, id Identity, facts Facts, routes []Ro
 	}()
 
 	tally := newTally(routes)
-	for range canaryAttempts {
+	for range attempts {
 		nonce := newNonce()
 		canary := netconsole.Canary{Nonce: nonce, Instance: id.Instance, Boot: id.Boot, Facts: facts.Facts, Interval: p.Interval}
 		tally.sent[nonce] = time.Now()
@@ -100,7 +103,7 @@ func (p Prover) Prove(ctx context.Context, id Identity, facts Facts, routes []Ro
 			break
 		}
 	}
-	return tally.proofs(canaryAttempts * p.Timeout), nil
+	return tally.proofs(attempts * p.Timeout), nil
 }
 
 // write puts line into the kernel log with one write(2), which makes it one record. Without the newline the record
@@ -149,7 +152,7 @@ type arrival struct {
 
 // receive hands on what arrives at conn until it is closed.
 func receive(conn *net.UDPConn, local netip.AddrPort, to chan<- arrival, done <-chan struct{}) {
-	tell := func(a arrival) {
+	pass := func(a arrival) {
 		select {
 		case to <- a:
 		case <-done:
@@ -163,11 +166,11 @@ func receive(conn *net.UDPConn, local netip.AddrPort, to chan<- arrival, done <-
 			return
 		case err != nil:
 			for listener, reason := range icmpErrors(conn) {
-				tell(arrival{local: local, from: listener, icmp: reason})
+				pass(arrival{local: local, from: listener, icmp: reason})
 			}
 		default:
 			from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-			tell(arrival{local: local, from: from, payload: string(buf[:n])})
+			pass(arrival{local: local, from: from, payload: string(buf[:n])})
 		}
 	}
 }

@@ -1,15 +1,12 @@
-package configurator
+package machine
 
 import (
-	"strconv"
-	"strings"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// Facts are what decides whether this node could be heard dying. The part that the listener must know travels in every
+// Facts are what decides whether a panic of this node can be heard. The part that the listener must know is in every
 // canary.
 type Facts struct {
 	netconsole.Facts
@@ -63,12 +60,4 @@ func (f Facts) CanaryLevel() (int, bool) {
 	}
 	level := min(6, f.ConsoleLevel-1)
 	return level, level >= 1
-}
-
-// nbcon reports whether netconsole of this kernel is an nbcon console, which since 7.0 is flushed in a panic only at the
-// very end, after the branch that reboots (7eab73b18630; vpanic in kernel/panic.c).
-func (f Facts) nbcon() bool {
-	major, _, _ := strings.Cut(f.Kernel, ".")
-	n, err := strconv.Atoi(major)
-	return err == nil && n >= 7
 }
