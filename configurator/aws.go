@@ -60,7 +60,7 @@ func (c *Configurator) query(instance func() (ec2.Instance, error)) nexthop.Quer
 
 // place is what the templates in parameter names stand for here. Off EC2 the usual variable names the region.
 func (c *Configurator) place(ctx context.Context) (endpoint.Place, error) {
-	p := endpoint.Place{Region: os.Getenv("AWS_REGION"), Cluster: c.Config.Endpoint.Cluster}
+	p := endpoint.Place{Region: os.Getenv("AWS_REGION"), Cluster: c.Config.Cluster}
 	if !c.Root.OnEC2() {
 		if p.Region == "" {
 			return p, errors.New("the region is unknown, this is not an EC2 instance; set AWS_REGION")

@@ -51,13 +51,14 @@ func (r Root) kernelRelease() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-// CanaryLevel is the level at which a line in /dev/kmsg passes the console filter, 6 (info) if it can be. A message is
-// printed if its level is below the console's (suppress_message_printing, kernel/printk/printk.c). Level 0 is never
-// used: journald shows it on every terminal. False means that no other level passes.
+// CanaryLevel is the quietest level at which a line in /dev/kmsg passes the console filter. A message is printed if its
+// level is below the console's (suppress_message_printing, kernel/printk/printk.c). Level 0 is never used: journald shows
+// it on every terminal. False means that no other level passes.
 func (f Facts) CanaryLevel() (int, bool) {
+	const debug = 7
 	if f.IgnoreLoglevel {
-		return 6, true
+		return debug, true
 	}
-	level := min(6, f.ConsoleLevel-1)
+	level := min(debug, f.ConsoleLevel-1)
 	return level, level >= 1
 }

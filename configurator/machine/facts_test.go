@@ -37,11 +37,11 @@ func TestCanaryLevel(t *testing.T) {
 		passes bool
 	}{
 		{"the default", Facts{Facts: netconsole.Facts{ConsoleLevel: 7}}, 6, true},
-		{"everything is shown", Facts{Facts: netconsole.Facts{ConsoleLevel: 15}}, 6, true},
+		{"everything is shown", Facts{Facts: netconsole.Facts{ConsoleLevel: 15}}, 7, true},
 		{"quiet", Facts{Facts: netconsole.Facts{ConsoleLevel: 4}}, 3, true},
 		{"alerts and worse", Facts{Facts: netconsole.Facts{ConsoleLevel: 2}}, 1, true},
 		{"only emergencies, which would be shown on every terminal", Facts{Facts: netconsole.Facts{ConsoleLevel: 1}}, 0, false},
-		{"the level is ignored", Facts{Facts: netconsole.Facts{ConsoleLevel: 1}, IgnoreLoglevel: true}, 6, true},
+		{"the level is ignored", Facts{Facts: netconsole.Facts{ConsoleLevel: 1}, IgnoreLoglevel: true}, 7, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			level, passes := tt.facts.CanaryLevel()
@@ -90,6 +90,11 @@ func TestFindings(t *testing.T) {
 		{name: "a console that hides errors", armed: good,
 			facts: with(func(f *Facts) { f.ConsoleLevel = 3 }),
 			want:  []string{"weak the console level is 3"}},
+		{name: "a console that shows warnings only if they are called errors", armed: good,
+			facts: with(func(f *Facts) { f.ConsoleLevel = 4 }),
+			want:  []string{"weak the console level is 4"}},
+		{name: "a console that shows warnings", armed: good,
+			facts: with(func(f *Facts) { f.ConsoleLevel = 5 })},
 		{name: "a kernel that throws canaries away", armed: good,
 			facts: with(func(f *Facts) { f.Devkmsg = "off" }),
 			want:  []string{"weak kernel.printk_devkmsg is off"}},

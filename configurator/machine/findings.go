@@ -60,10 +60,12 @@ func Findings(f Facts, targets []configfs.State) []Finding {
 		weak(fmt.Sprintf("the console level is %d", f.ConsoleLevel),
 			"it hides canaries, so nothing proves that the listener hears this node, and every sign of sickness before a panic",
 			"set kernel.printk=5 (sysctl) or boot with loglevel=5")
-	} else if level < 3 {
-		weak(fmt.Sprintf("the console level is %d", f.ConsoleLevel),
-			"errors that precede a panic (level 3) are not heard",
-			"set kernel.printk=5 (sysctl) or boot with loglevel=5")
+	} else if level < 4 {
+		cost := fmt.Sprintf("a canary has to be logged at level %d, as if it were an error", level)
+		if level < 3 {
+			cost = "errors that precede a panic (level 3) are not heard, and " + cost
+		}
+		weak(fmt.Sprintf("the console level is %d", f.ConsoleLevel), cost, "set kernel.printk=5 (sysctl) or boot with loglevel=5")
 	}
 	return append(found, targetFindings(targets)...)
 }
