@@ -36,7 +36,10 @@ func New(cfg Config, version string, log *slog.Logger) *Configurator {
 		Load:       configfs.Load,
 		Resolve:    nexthop.Resolve,
 		Instance:   func(ctx context.Context) (ec2.Instance, error) { return metadata().Instance(ctx) },
-		Prove:      canary.Prover{Root: root, Timeout: cfg.Canary.Timeout, Interval: cfg.Canary.Interval}.Prove,
+		Prove: canary.Prover{
+			Root: root, Timeout: cfg.Canary.Timeout, Interval: cfg.Canary.Interval, Cluster: cfg.Cluster, Key: cfg.Endpoint.Key,
+		}.Prove,
+		Uptime: machine.Uptime,
 	}
 	c.Lookup = endpoint.Resolver{LookupNetIP: net.DefaultResolver.LookupNetIP, Zone: c.zoneOf}.Lookup
 	e := cfg.Endpoint

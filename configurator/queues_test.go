@@ -62,7 +62,7 @@ func TestQueuesFollowTheTargets(t *testing.T) {
 	for n := range 2 { // the device was re-created
 		w.write(t, limitMin("ens5", n), "0")
 	}
-	if !node.snapshot().differ {
+	if !node.snapshot(snapshot{}, true).differ {
 		t.Error("a watch would not notice")
 	}
 	apply()

@@ -16,7 +16,8 @@ type tally struct {
 	key    ed25519.PublicKey // nil: signatures are not asked for
 	origin netconsole.Origin // without its source, which is the route's
 	sent   map[string]time.Time
-	of     []outcome // by route
+	of     []outcome                // by route
+	failed map[netip.AddrPort]error // sources where nothing could be waited for
 }
 
 // outcome is what arrived for one route.
@@ -62,7 +63,12 @@ func (t *tally) originOf(r Route) netconsole.Origin {
 }
 
 func (t *tally) complete() bool {
-	return !slices.ContainsFunc(t.of, func(o outcome) bool { return !o.proof.Acked })
+	for i, r := range t.routes {
+		if !t.of[i].proof.Acked && !r.Optional && t.failed[r.Local] == nil {
+			return false
+		}
+	}
+	return true
 }
 
 // proofs says for each route how it went, after waiting so long.
@@ -77,6 +83,9 @@ func (t *tally) proofs(waited time.Duration) []Proof {
 				p.Why += ": " + known
 			}
 			p.Reasons = t.reasons(i)
+			if err := t.failed[r.Local]; err != nil {
+				p.Why, p.Reasons = err.Error(), []string{err.Error()}
+			}
 		}
 		proofs = append(proofs, p)
 	}
