@@ -72,7 +72,7 @@ func (e *ear) take(r *netconsole.Record, from netip.AddrPort) {
 	}
 	e.canary, e.record = canary, *r
 	e.record.Fields = slices.Clone(r.Fields)
-	e.conn.WriteToUDPAddrPort([]byte(netconsole.Ack{Nonce: canary.Nonce, Seq: r.Seq}.Line()), from)
+	e.conn.WriteToUDPAddrPort([]byte(netconsole.Ack{Nonce: canary.Nonce, Seq: r.Seq, Known: true}.Line()), from)
 }
 
 func (e *ear) setDeaf(deaf bool) {

@@ -171,12 +171,16 @@ func (r *reader) userdata() []Datum {
 		if !e.IsDir() {
 			continue
 		}
+		d := Datum{Key: e.Name()}
 		value := filepath.Join("userdata", e.Name(), "value")
-		text, _ := r.text(value)
-		d := Datum{Key: e.Name(), Value: text}
 		if info, err := os.Stat(filepath.Join(r.dir, value)); err == nil {
 			d.Secret = info.Mode().Perm()&0o077 == 0
 		}
+		file, err := os.ReadFile(filepath.Join(r.dir, value))
+		if err != nil && !(d.Secret && errors.Is(err, fs.ErrPermission)) { // who may not read it sees that there is a secret
+			r.fail(fmt.Errorf("%s: %w", value, bare(err)))
+		}
+		d.Value = strings.TrimSuffix(string(file), "\n")
 		data = append(data, d)
 	}
 	return data

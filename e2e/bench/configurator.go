@@ -131,7 +131,7 @@ func acknowledge(conn *net.UDPConn) {
 		}
 		stream.Push(time.Now(), buf[:size], func(r *netconsole.Record) {
 			if canary, ok := netconsole.ParseCanary(string(r.Text)); ok {
-				conn.WriteToUDPAddrPort([]byte(netconsole.Ack{Nonce: canary.Nonce, Seq: r.Seq}.Line()), from)
+				conn.WriteToUDPAddrPort([]byte(netconsole.Ack{Nonce: canary.Nonce, Seq: r.Seq, Known: true}.Line()), from)
 			}
 		})
 	}
