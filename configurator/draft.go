@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/lastgasp/lastgasp/configurator/configfs"
-	"github.com/lastgasp/lastgasp/configurator/ec2"
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
 	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
@@ -30,6 +29,7 @@ type Draft struct {
 	Found    endpoint.Found
 	Support  configfs.Support
 	Plan     Plan
+	zone     string           // this node's, if listeners have zones
 	query    nexthop.Query    // of every hop, but for the destination
 	chosen   []netip.AddrPort // listeners
 	wanted   []wanted
@@ -45,7 +45,7 @@ func (c *Configurator) Draft(ctx context.Context) (Draft, error) {
 	if err != nil {
 		c.Log.Warn("the state of the last pass is lost", "err", err)
 	}
-	return c.draft(ctx, nil, avoided(before, c.Uptime()), c.Root.Secret, func() (configfs.Support, error) { return c.support(ctx) })
+	return c.draft(ctx, nil, before, c.Root.Secret, func() (configfs.Support, error) { return c.support(ctx) })
 }
 
 // support tells what the kernel can do. If that takes a target made for a moment, no pass may run meanwhile.
@@ -61,14 +61,14 @@ func (c *Configurator) support(ctx context.Context) (configfs.Support, error) {
 	return c.Netconsole.Support()
 }
 
-// draft is Draft with the listeners known already, unless that is nil, those to avoid, and where the secret and what the
-// kernel can do come from.
-func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, avoid map[string]time.Duration,
+// draft is Draft with the listeners known already, unless that is nil, what the last pass knew, and where the secret and
+// what the kernel can do come from.
+func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, before *machine.State,
 	secretOf func(boot string) (netconsole.Secret, error), support func() (configfs.Support, error)) (Draft, error) {
 	var d Draft
 	var err error
 	instance := c.instanceOnce(ctx)
-	if d.Identity, err = c.Root.Identity(idOf(instance)); err != nil {
+	if d.Identity, err = c.Root.Identity(idOf(instance, before)); err != nil {
 		return d, err
 	}
 	if known != nil {
@@ -76,10 +76,13 @@ func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, avoid m
 	} else if d.Found, err = c.find(ctx, d.Identity); err != nil {
 		return d, err
 	}
-	var errs []error
-	if err = c.resolve(ctx, &d, avoid, instance); err != nil {
-		errs = append(errs, err)
+	present, err := c.Netconsole.List()
+	if err != nil {
+		return d, err
 	}
+	d.zone, d.query = c.zone(d.Found.Endpoints, instance, before), c.query(instance, present)
+	d.chosen = c.choose(d.Found.Endpoints, d, avoided(before, c.Uptime()))
+	errs := []error{c.resolve(ctx, &d)}
 	for _, w := range d.wanted {
 		d.mac = w.hop.DeviceMAC.String()
 	}
@@ -87,10 +90,6 @@ func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, avoid m
 		return d, errors.Join(append(errs, err)...)
 	}
 	secret, err := secretOf(d.Identity.Boot)
-	if err != nil {
-		return d, errors.Join(append(errs, err)...)
-	}
-	present, err := c.Netconsole.List()
 	if err != nil {
 		return d, errors.Join(append(errs, err)...)
 	}
@@ -106,10 +105,8 @@ func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, avoid m
 	return d, errors.Join(errs...)
 }
 
-// resolve chooses among the listeners found and asks how to reach each.
-func (c *Configurator) resolve(ctx context.Context, d *Draft, avoid map[string]time.Duration, instance func() (ec2.Instance, error)) error {
-	d.query = c.query(instance)
-	d.chosen = c.choose(d.Found.Endpoints, d.Identity, avoid, instance)
+// resolve asks how to reach each chosen listener.
+func (c *Configurator) resolve(ctx context.Context, d *Draft) error {
 	var errs []error
 	for _, listener := range d.chosen {
 		q := d.query
@@ -128,8 +125,8 @@ func (c *Configurator) resolve(ctx context.Context, d *Draft, avoid map[string]t
 }
 
 // choose picks the listeners of this node. Those to avoid come last.
-func (c *Configurator) choose(list []endpoint.Endpoint, id machine.Identity, avoid map[string]time.Duration, instance func() (ec2.Instance, error)) []netip.AddrPort {
-	ranked := endpoint.Choose(list, len(list), c.zone(list, instance), id.Instance)
+func (c *Configurator) choose(list []endpoint.Endpoint, d Draft, avoid map[string]time.Duration) []netip.AddrPort {
+	ranked := endpoint.Choose(list, len(list), d.zone, d.Identity.Instance)
 	slices.SortStableFunc(ranked, func(a, b endpoint.Endpoint) int {
 		_, avoidA := avoid[a.String()]
 		_, avoidB := avoid[b.String()]

@@ -160,9 +160,9 @@ func (c *Configurator) pass(ctx context.Context, known *endpoint.Found, quiet bo
 		return p, err
 	}
 	errs := []error{c.applySettings()}
-	d, draftErr := c.draft(ctx, known, avoided(before, c.Uptime()), c.Root.MakeSecret, c.Netconsole.Support)
+	d, draftErr := c.draft(ctx, known, before, c.Root.MakeSecret, c.Netconsole.Support)
 	errs = append(errs, draftErr)
-	s := machine.State{Identity: d.Identity, Where: d.Found.Where, Passed: d.Found.Passed}
+	s := machine.State{Identity: d.Identity, Zone: d.zone, Where: d.Found.Where, Passed: d.Found.Passed}
 	p = passed{found: d.Found, query: d.query, chosen: d.chosen, canary: true}
 	if draftErr == nil && quiet && d.Plan.Idle() && proven(before, d.Plan.Keep) {
 		s.Targets, s.Silent, p.canary = before.Targets, before.Silent, false

@@ -492,3 +492,46 @@ func TestOnEC2TheMetadataServiceIsHeeded(t *testing.T) {
 		})
 	}
 }
+
+// A metadata service that does not answer for a while changes nothing about what is armed and proved.
+func TestWithoutTheMetadataServiceWhatIsArmedStays(t *testing.T) {
+	instance := ec2.Instance{
+		ID: "i-0123456789abcdef0", Region: "eu-west-1", ZoneName: "eu-west-1b", ZoneID: "euw1-az1",
+		Interfaces: []ec2.Interface{{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 5}, Primary: true, Addrs: []netip.Addr{netip.MustParseAddr("10.0.1.5")}}},
+	}
+	w := newWorld(t)
+	w.write(t, "sys/hypervisor/uuid", "ec2e1916-9099-7caf-fd21-012345abcdef") // a Xen instance, which has to ask for its id
+	node := w.node(listenerA)
+	list, err := endpoint.ParseList("[{address: 10.0.2.10:6666, zone: euw1-az2}, {address: 10.0.3.10:6666, zone: euw1-az1}, {address: 10.0.4.10:6666, zone: euw1-az3}]")
+	if err != nil {
+		t.Fatal(err)
+	}
+	node.Config.Targets = 1
+	node.Sources = []endpoint.Source{endpoint.Static{Endpoints: list, Origin: "test"}}
+	var answers error
+	node.Instance = func(context.Context) (ec2.Instance, error) {
+		if answers != nil {
+			return ec2.Instance{}, answers
+		}
+		return instance, nil
+	}
+	// The route is by the second interface, unless the source says otherwise.
+	node.Resolve = func(ctx context.Context, q nexthop.Query) (nexthop.Hop, error) {
+		hop, err := w.resolve(ctx, q)
+		if len(q.Sources) == 0 {
+			hop.Device, hop.Source = "ens6", netip.MustParseAddr("10.0.3.5")
+		}
+		return hop, err
+	}
+	if _, err := node.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := w.kernel.targets[0]
+	answers, w.kernel.log = errCable, nil
+	if _, err := node.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.kernel.log) > 0 {
+		t.Errorf("%v: from %s to %s became %s to %s", w.kernel.log, before.LocalIP, before.RemoteIP, w.kernel.targets[0].LocalIP, w.kernel.targets[0].RemoteIP)
+	}
+}

@@ -29,7 +29,11 @@ func (c *Configurator) Verify(ctx context.Context) ([]canary.Proof, error) {
 	if len(armed) == 0 {
 		return []canary.Proof{}, fmt.Errorf("%w: no target is armed; run lastgasp-configurator apply", ErrUnproved)
 	}
-	id, err := c.Root.Identity(idOf(c.instanceOnce(ctx)))
+	before, err := c.Root.State()
+	if err != nil {
+		c.Log.Warn("the state of the last pass is lost", "err", err)
+	}
+	id, err := c.Root.Identity(idOf(c.instanceOnce(ctx), before))
 	if err != nil {
 		return []canary.Proof{}, err
 	}

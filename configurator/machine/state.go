@@ -19,6 +19,8 @@ type State struct {
 	Identity Identity      `json:"identity"`
 	// Interval is how often every target is proved.
 	Interval time.Duration `json:"canaryIntervalNanoseconds"`
+	// Zone is this node's availability zone, if listeners were chosen by it.
+	Zone string `json:"zone,omitempty"`
 	// Where says which source named the listeners; Passed why sources of higher rank did not.
 	Where   string        `json:"endpointSource"`
 	Passed  []string      `json:"passedOver,omitempty"`
