@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/enroll"
 )
 
 // DefaultConfigFile is read unless the command line names another file. Unlike that one it may be missing.
@@ -26,6 +27,7 @@ type Config struct {
 	LocalPort uint16
 	Canary    CanaryConfig
 	Panic     PanicConfig
+	Enroll    EnrollConfig
 }
 
 // EndpointConfig says where the listeners are written down. The first of the three that names one wins.
@@ -48,6 +50,19 @@ type PanicConfig struct {
 	Hold          bool
 	Timeout       *int // seconds, nil: leave kernel.panic alone
 	KdumpNotifier bool
+}
+
+// EnrollConfig says with whose credentials the own Node is pinned.
+type EnrollConfig struct {
+	Kubeconfig string // the kubelet's, empty: where kubelets usually have it
+}
+
+// Kubeconfigs are the files to try, in this order.
+func (c EnrollConfig) Kubeconfigs() []string {
+	if c.Kubeconfig != "" {
+		return []string{c.Kubeconfig}
+	}
+	return enroll.Kubeconfigs()
 }
 
 // DefaultConfig is what stands when nothing is configured. It names no listener yet.

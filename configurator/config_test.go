@@ -60,6 +60,7 @@ func TestValidConfigSetsEveryKey(t *testing.T) {
 		LocalPort: 6700,
 		Canary:    CanaryConfig{Interval: 5 * time.Minute, Timeout: 2 * time.Second},
 		Panic:     PanicConfig{Hold: true, Timeout: &timeout, KdumpNotifier: true},
+		Enroll:    EnrollConfig{Kubeconfig: "/etc/kubernetes/node.conf"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)

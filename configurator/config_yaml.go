@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -38,6 +39,7 @@ func (c *Config) keys(origin string) map[string]func(n *yaml.Node) error {
 		},
 		"panic.hold":           func(n *yaml.Node) error { return setBool(&c.Panic.Hold, n) },
 		"panic.kdumpNotifiers": func(n *yaml.Node) error { return setBool(&c.Panic.KdumpNotifier, n) },
+		"enroll.kubeconfig":    func(n *yaml.Node) error { return setPath(&c.Enroll.Kubeconfig, n) },
 		"panic.timeout": func(n *yaml.Node) error {
 			// Below 0 the kernel resets at once and truncates its last words.
 			var seconds int
@@ -194,6 +196,14 @@ func syntaxError(file string, err error) error {
 func setText(to *string, n *yaml.Node) error {
 	if n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
 		return errors.New("must be plain text; write one value")
+	}
+	*to = n.Value
+	return nil
+}
+
+func setPath(to *string, n *yaml.Node) error {
+	if n.Kind != yaml.ScalarNode || !filepath.IsAbs(n.Value) {
+		return fmt.Errorf("%s is not an absolute path; write one", show(n))
 	}
 	*to = n.Value
 	return nil

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/lastgasp/lastgasp/configurator/configfs"
+	"github.com/lastgasp/lastgasp/configurator/enroll"
 )
 
 // Verdict is a node's coverage in one word.
@@ -29,6 +30,8 @@ type Status struct {
 	Findings []Finding      `json:"findings"`
 	Settings []Setting      `json:"changedSettings,omitempty"`
 	LastPass *State         `json:"lastPass,omitempty"`
+	// Enrolment is how the pin of the own Node stands, nil if nobody has tried.
+	Enrolment *enroll.State `json:"enrolment,omitempty"`
 }
 
 // TargetStatus is one target in the kernel with what is known of it.
@@ -54,7 +57,9 @@ func (c *Configurator) Status(now time.Time) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	return newStatus(now, c.Config, c.Root.Facts(c.Version), present, settings, last), nil
+	s := newStatus(now, c.Config, c.Root.Facts(c.Version), present, settings, last)
+	s.Enrolment, err = c.Root.enrolment()
+	return s, err
 }
 
 // newStatus is the pure part of Status.
@@ -130,6 +135,9 @@ func (s Status) WriteText(w io.Writer, now time.Time) error {
 		if l.Failed != "" {
 			fmt.Fprintf(t, "last pass\t%s\n", l.Failed)
 		}
+	}
+	if s.Enrolment != nil {
+		fmt.Fprintf(t, "enrolled\t%s\n", s.Enrolment)
 	}
 	for _, set := range summary(s.Settings) {
 		fmt.Fprintf(t, "changed\t%s\n", set)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -21,7 +22,7 @@ func (c *command) watch() *cobra.Command {
 		Short: "Keep the targets true: arm anew whenever something they depend on moves",
 		Long: `Runs until it is told to stop. A change of link, address, route, next hop, target or configuration leads to a new
 pass within two seconds; every canary.interval everything is proved anew. SIGHUP asks for a pass that looks the listeners
-up again. When it ends the targets stay armed.
+up again. When it ends the targets stay armed. Beside that it enrols: see lastgasp-configurator enroll.
 
 To systemd it says READY after the first pass that was proved, and its status is one honest line.`,
 		Args: cobra.NoArgs,
@@ -40,7 +41,10 @@ To systemd it says READY after the first pass that was proved, and its status is
 				Notify:     func(state string) { daemon.SdNotify(false, state) }, // there is nobody to tell of a failure
 				Log:        log,
 			}
-			return w.Run(cmd.Context())
+			ctx, stop := context.WithCancel(cmd.Context())
+			defer stop()
+			go c.enroller().Run(ctx)
+			return w.Run(ctx)
 		},
 	}
 }

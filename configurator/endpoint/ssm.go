@@ -10,8 +10,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/smithy-go"
 
@@ -86,15 +84,13 @@ func (s SSM) Find(ctx context.Context) ([]Endpoint, string, error) {
 	return nil, "ssm", fmt.Errorf("%s does not exist: %w", strings.Join(names, ", "), ErrAbsent)
 }
 
-// GetParameters is SSM.Get for real. Credentials come from the environment, else from the instance's role through the
-// patient client, which is made when it is needed; the endpoint from AWS_ENDPOINT_URL_SSM or AWS_ENDPOINT_URL, else from
-// the region. The SDK's own config package would find both in more places, and add 2 MB that a node has no use for.
+// GetParameters is SSM.Get for real. The endpoint comes from AWS_ENDPOINT_URL_SSM or AWS_ENDPOINT_URL, else from the region.
 func GetParameters(metadata func() *ec2.Client) func(ctx context.Context, region string, names []string) ([]Parameter, error) {
 	return func(ctx context.Context, region string, names []string) ([]Parameter, error) {
 		client := ssm.New(ssm.Options{
 			Region:       region,
 			BaseEndpoint: endpointURL(),
-			Credentials:  aws.NewCredentialsCache(credentialsOf(metadata)),
+			Credentials:  ec2.Credentials(metadata),
 			Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
 				o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(neverThrottled)}, o.Retryables...)
 			}),
@@ -122,13 +118,6 @@ func endpointURL() *string {
 		}
 	}
 	return nil
-}
-
-func credentialsOf(metadata func() *ec2.Client) aws.CredentialsProvider {
-	if id := os.Getenv("AWS_ACCESS_KEY_ID"); id != "" {
-		return credentials.NewStaticCredentialsProvider(id, os.Getenv("AWS_SECRET_ACCESS_KEY"), os.Getenv("AWS_SESSION_TOKEN"))
-	}
-	return ec2rolecreds.New(func(o *ec2rolecreds.Options) { o.Client = metadata().IMDS })
 }
 
 // neverThrottled leaves what was refused as too much to whoever paces the look-ups: a fleet that repeats at once stays
