@@ -87,19 +87,15 @@ func (s SSM) Find(ctx context.Context) ([]Endpoint, string, error) {
 }
 
 // GetParameters is SSM.Get for real. Credentials come from the environment, else from the instance's role through the
-// patient client, which is made when it is needed; the endpoint from AWS_ENDPOINT_URL_SSM or AWS_ENDPOINT_URL, else from
-// the region. The SDK's own config package would find both in more places, and add 2 MB that a node has no use for.
+// patient client, which is made when it is needed. What else the environment may say of a service is in options.
 func GetParameters(metadata func() *ec2.Client) func(ctx context.Context, region string, names []string) ([]Parameter, error) {
 	return func(ctx context.Context, region string, names []string) ([]Parameter, error) {
-		client := ssm.New(ssm.Options{
-			Region:       region,
-			BaseEndpoint: endpointURL(),
-			Credentials:  aws.NewCredentialsCache(credentialsOf(metadata)),
-			Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
-				o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(neverThrottled)}, o.Retryables...)
-			}),
-		})
-		out, err := client.GetParameters(ctx, &ssm.GetParametersInput{Names: names})
+		o, err := options(region)
+		if err != nil {
+			return nil, fmt.Errorf("ask ssm in %s: %w", region, err)
+		}
+		o.Credentials = aws.NewCredentialsCache(credentialsOf(metadata))
+		out, err := ssm.New(o).GetParameters(ctx, &ssm.GetParametersInput{Names: names})
 		if err != nil {
 			return nil, fmt.Errorf("ask ssm in %s for %s: %w", region, strings.Join(names, ", "), shorten(err))
 		}
@@ -113,15 +109,6 @@ func GetParameters(metadata func() *ec2.Client) func(ctx context.Context, region
 		}
 		return list, nil
 	}
-}
-
-func endpointURL() *string {
-	for _, v := range []string{"AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL"} {
-		if url := os.Getenv(v); url != "" {
-			return &url
-		}
-	}
-	return nil
 }
 
 func credentialsOf(metadata func() *ec2.Client) aws.CredentialsProvider {
