@@ -1,8 +1,8 @@
 package endpoint
 
 import (
-	"context"
 	"encoding/pem"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 )
 
@@ -48,7 +49,7 @@ func TestEndpointOfTheEnvironment(t *testing.T) {
 			o, err := options(tt.region)
 			asked := &refuser{}
 			if err == nil {
-				o.HTTPClient = asked
+				o.HTTPClient, o.Retryer = asked, aws.NopRetryer{}
 				o.Credentials = credentialsOf(noMetadata)
 				_, err = ssm.New(o).GetParameters(t.Context(), &ssm.GetParametersInput{Names: []string{"/lastgasp/a"}})
 			}
@@ -67,7 +68,7 @@ type refuser struct{ host string }
 
 func (r *refuser) Do(request *http.Request) (*http.Response, error) {
 	r.host = request.URL.Host
-	return nil, context.Canceled // which is not tried again
+	return nil, errors.New("nobody is asked")
 }
 
 // TestCABundle asks a server whose certificate no system trusts.
