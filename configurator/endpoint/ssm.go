@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -84,18 +83,16 @@ func (s SSM) Find(ctx context.Context) ([]Endpoint, string, error) {
 	return nil, "ssm", fmt.Errorf("%s does not exist: %w", strings.Join(names, ", "), ErrAbsent)
 }
 
-// GetParameters is SSM.Get for real. The endpoint comes from AWS_ENDPOINT_URL_SSM or AWS_ENDPOINT_URL, else from the region.
+// GetParameters is SSM.Get for real. Credentials come from the environment, else from the instance's role through the
+// patient client, which is made when it is needed. What else the environment may say of a service is in options.
 func GetParameters(metadata func() *ec2.Client) func(ctx context.Context, region string, names []string) ([]Parameter, error) {
 	return func(ctx context.Context, region string, names []string) ([]Parameter, error) {
-		client := ssm.New(ssm.Options{
-			Region:       region,
-			BaseEndpoint: endpointURL(),
-			Credentials:  ec2.Credentials(metadata),
-			Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
-				o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(neverThrottled)}, o.Retryables...)
-			}),
-		})
-		out, err := client.GetParameters(ctx, &ssm.GetParametersInput{Names: names})
+		o, err := options(region)
+		if err != nil {
+			return nil, fmt.Errorf("ask ssm in %s: %w", region, err)
+		}
+		o.Credentials = ec2.Credentials(metadata)
+		out, err := ssm.New(o).GetParameters(ctx, &ssm.GetParametersInput{Names: names})
 		if err != nil {
 			return nil, fmt.Errorf("ask ssm in %s for %s: %w", region, strings.Join(names, ", "), shorten(err))
 		}
@@ -109,15 +106,6 @@ func GetParameters(metadata func() *ec2.Client) func(ctx context.Context, region
 		}
 		return list, nil
 	}
-}
-
-func endpointURL() *string {
-	for _, v := range []string{"AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL"} {
-		if url := os.Getenv(v); url != "" {
-			return &url
-		}
-	}
-	return nil
 }
 
 // neverThrottled leaves what was refused as too much to whoever paces the look-ups: a fleet that repeats at once stays
