@@ -19,10 +19,12 @@ const module = "github.com/lastgasp/lastgasp"
 // does an entry without a package: the map and the territory cannot drift apart.
 var architecture = map[string][]string{
 	"cmd":                       {},
-	"cmd/lastgasp-configurator": {"configurator", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/nexthop", "configurator/configfs", "listener/netconsole"},
+	"cmd/lastgasp-configurator": {"configurator", "configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole"},
 	"cmd/lastgasp-listener":     {"listener", "listener/cloud", "listener/cleanup", "listener/detect", "listener/kube", "listener/netconsole"},
 
-	"configurator":          {"configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/nexthop", "configurator/configfs", "listener/netconsole"},
+	"configurator":          {"configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole"},
+	"configurator/canary":   {"configurator/machine", "listener/netconsole"},
+	"configurator/machine":  {"configurator/configfs", "listener/netconsole"},
 	"configurator/ec2":      {},
 	"configurator/endpoint": {"configurator/ec2"},
 	"configurator/enroll":   {"configurator/ec2"},
@@ -53,7 +55,7 @@ var architecture = map[string][]string{
 var thirdParty = map[string][]string{
 	"k8s.io/":                        {"listener/kube", "listener/kube/v1alpha1", "cmd/lastgasp-listener", "e2e"},
 	"sigs.k8s.io/":                   {"listener/kube", "e2e"},
-	"os/exec":                        {"e2e"},
+	"os/exec":                        {"configurator/configfs", "e2e"}, // modprobe
 	"net/http/pprof":                 {"listener"},
 	"github.com/aws":                 {"configurator/ec2", "configurator/endpoint", "configurator/enroll", "listener/cloud", "e2e"},
 	"github.com/vishvananda/netlink": {"configurator/nexthop", "e2e"},

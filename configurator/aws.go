@@ -17,10 +17,18 @@ import (
 // without is worth.
 func (c *Configurator) instanceOnce(ctx context.Context) func() (ec2.Instance, error) {
 	return sync.OnceValues(func() (ec2.Instance, error) {
-		ctx, cancel := context.WithTimeout(ctx, enough)
+		ctx, cancel := context.WithTimeout(ctx, optionalTimeout)
 		defer cancel()
 		return c.Instance(ctx)
 	})
+}
+
+// idOf is the instance's id alone.
+func idOf(instance func() (ec2.Instance, error)) func() (string, error) {
+	return func() (string, error) {
+		i, err := instance()
+		return i.ID, err
+	}
 }
 
 // zone is this node's availability zone id, asked for only if the list has zones to compare it with.
@@ -46,13 +54,13 @@ func (c *Configurator) query(instance func() (ec2.Instance, error)) nexthop.Quer
 		c.Log.Warn("interfaces unknown, sending from whatever address the route has", "err", err)
 		return nexthop.Query{}
 	}
-	allowed, prefer := sources(i.Interfaces, c.Root.deviceOf)
+	allowed, prefer := sources(i.Interfaces, c.Root.DeviceOf)
 	return nexthop.Query{Sources: allowed, Prefer: prefer}
 }
 
 // place is what the templates in parameter names stand for here. Off EC2 the usual variable names the region.
 func (c *Configurator) place(ctx context.Context) (endpoint.Place, error) {
-	p := endpoint.Place{Region: os.Getenv("AWS_REGION"), Cluster: c.Config.Endpoint.Cluster}
+	p := endpoint.Place{Region: os.Getenv("AWS_REGION"), Cluster: c.Config.Cluster}
 	if !c.Root.OnEC2() {
 		if p.Region == "" {
 			return p, errors.New("the region is unknown, this is not an EC2 instance; set AWS_REGION")

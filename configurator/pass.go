@@ -10,9 +10,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lastgasp/lastgasp/configurator/canary"
 	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/ec2"
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
@@ -34,7 +36,7 @@ var _ Netconsole = configfs.Dir("")
 // Configurator carries out passes. Its fields are the verbs a pass is made of.
 type Configurator struct {
 	Config  Config
-	Root    Root
+	Root    machine.Root
 	Version string
 	Log     *slog.Logger
 
@@ -44,7 +46,7 @@ type Configurator struct {
 	Lookup     func(ctx context.Context, e endpoint.Endpoint) ([]endpoint.Endpoint, error)
 	Resolve    func(ctx context.Context, q nexthop.Query) (nexthop.Hop, error)
 	Instance   func(ctx context.Context) (ec2.Instance, error) // asked on EC2 only
-	Prove      func(ctx context.Context, id Identity, f Facts, routes []Route) ([]Proof, error)
+	Prove      func(ctx context.Context, id machine.Identity, f machine.Facts, routes []canary.Route) ([]canary.Proof, error)
 
 	fresh bool // never the last known good listeners
 }
@@ -58,7 +60,7 @@ type wanted struct {
 
 // Draft is what a pass is about to do.
 type Draft struct {
-	Identity Identity
+	Identity machine.Identity
 	Found    endpoint.Found
 	Support  configfs.Support
 	Plan     Plan
@@ -69,7 +71,12 @@ type Draft struct {
 // Draft finds and resolves everything and compares it with what the kernel has. It changes nothing. The error names
 // each listener that cannot be reached; the draft holds the others.
 func (c *Configurator) Draft(ctx context.Context) (Draft, error) {
-	return c.draft(ctx, nil, c.Root.gasp, func() (configfs.Support, error) { return c.support(ctx) })
+	return c.draft(ctx, nil, c.Root.Secret, func() (configfs.Support, error) { return c.support(ctx) })
+}
+
+// lock keeps passes of other processes out. A wait for one is logged.
+func (c *Configurator) lock(ctx context.Context) (unlock func(), err error) {
+	return c.Root.Lock(ctx, func() { c.Log.Info("waiting for another lastgasp-configurator to finish") })
 }
 
 // support tells what the kernel can do. If that takes a target made for a moment, no pass may run meanwhile.
@@ -77,7 +84,7 @@ func (c *Configurator) support(ctx context.Context) (configfs.Support, error) {
 	if s, sure, err := c.Netconsole.Seen(); sure || err != nil {
 		return s, err
 	}
-	unlock, err := c.Root.lock(ctx)
+	unlock, err := c.lock(ctx)
 	if err != nil {
 		return configfs.Support{}, err
 	}
@@ -87,12 +94,12 @@ func (c *Configurator) support(ctx context.Context) (configfs.Support, error) {
 
 // draft is Draft with the listeners known already, unless that is nil, and with the secret and what the kernel can do
 // from somewhere.
-func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, gaspOf func(boot string) (netconsole.Secret, error),
+func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, secretOf func(boot string) (netconsole.Secret, error),
 	support func() (configfs.Support, error)) (Draft, error) {
 	var d Draft
 	var err error
 	instance := c.instanceOnce(ctx)
-	if d.Identity, err = c.Root.Identity(instance); err != nil {
+	if d.Identity, err = c.Root.Identity(idOf(instance)); err != nil {
 		return d, err
 	}
 	if known != nil {
@@ -117,7 +124,7 @@ func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, gaspOf 
 	if d.Support, err = support(); err != nil {
 		return d, errors.Join(append(errs, err)...)
 	}
-	gasp, err := gaspOf(d.Identity.Boot)
+	gasp, err := secretOf(d.Identity.Boot)
 	if err != nil {
 		return d, errors.Join(append(errs, err)...)
 	}
@@ -139,24 +146,24 @@ func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, gaspOf 
 // goes only when all that is wanted is proved; a new target that is not acknowledged is taken away again if something
 // else is armed, and stays if it is all there is. The error says everything that is not as it should be; the state is
 // kept for `status` in any case.
-func (c *Configurator) Apply(ctx context.Context) (State, error) {
+func (c *Configurator) Apply(ctx context.Context) (machine.State, error) {
 	_, s, err := c.apply(ctx, nil)
 	return s, err
 }
 
 // Reload is Apply without the last known good listeners: somebody who asks for a reload wants to hear that there is
 // nothing new to be had. What is armed stays in any case.
-func (c *Configurator) Reload(ctx context.Context) (State, error) {
+func (c *Configurator) Reload(ctx context.Context) (machine.State, error) {
 	fresh := *c
 	fresh.fresh = true
 	return fresh.Apply(ctx)
 }
 
 // apply is Apply with the listeners known already, unless that is nil. It returns those it used.
-func (c *Configurator) apply(ctx context.Context, known *endpoint.Found) (endpoint.Found, State, error) {
-	unlock, err := c.Root.lock(ctx)
+func (c *Configurator) apply(ctx context.Context, known *endpoint.Found) (endpoint.Found, machine.State, error) {
+	unlock, err := c.lock(ctx)
 	if err != nil {
-		return endpoint.Found{}, State{}, err
+		return endpoint.Found{}, machine.State{}, err
 	}
 	defer unlock()
 	before, err := c.Root.State()
@@ -164,13 +171,13 @@ func (c *Configurator) apply(ctx context.Context, known *endpoint.Found) (endpoi
 		c.Log.Warn("what the last pass saw is lost", "err", err)
 	}
 	if err := c.Load(ctx); err != nil {
-		s, err := c.finish(State{}, err)
+		s, err := c.finish(machine.State{}, err)
 		return endpoint.Found{}, s, err
 	}
-	errs := []error{c.settle()}
-	d, draftErr := c.draft(ctx, known, c.Root.makeGasp, c.Netconsole.Support)
+	errs := []error{c.applySettings()}
+	d, draftErr := c.draft(ctx, known, c.Root.MakeSecret, c.Netconsole.Support)
 	errs = append(errs, draftErr)
-	s := State{Identity: d.Identity, Where: d.Found.Where, Passed: d.Found.Passed, Targets: []TargetState{}}
+	s := machine.State{Identity: d.Identity, Where: d.Found.Where, Passed: d.Found.Passed, Targets: []machine.TargetState{}}
 	if len(d.wanted) > 0 {
 		s.Targets, err = c.carryOut(ctx, d, before, draftErr == nil)
 		errs = append(errs, err)
@@ -182,8 +189,8 @@ func (c *Configurator) apply(ctx context.Context, known *endpoint.Found) (endpoi
 }
 
 // find asks all sources, the last known good list of this very machine at the end.
-func (c *Configurator) find(ctx context.Context, id Identity) (endpoint.Found, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (c *Configurator) find(ctx context.Context, id machine.Identity) (endpoint.Found, error) {
+	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()
 	f := endpoint.Finder{Sources: c.Sources, Lookup: c.Lookup}
 	if !c.fresh {
@@ -193,12 +200,12 @@ func (c *Configurator) find(ctx context.Context, id Identity) (endpoint.Found, e
 	return f.Find(ctx)
 }
 
-func (c *Configurator) lastGood(id Identity) endpoint.LastGood {
-	return endpoint.LastGood{File: c.Root.Path(lastGoodFile), Instance: id.Instance, MACs: c.Root.MACs()}
+func (c *Configurator) lastGood(id machine.Identity) endpoint.LastGood {
+	return endpoint.LastGood{File: c.Root.Path(machine.LastGoodFile), Instance: id.Instance, MACs: c.Root.MACs()}
 }
 
 // carryOut does what the draft says, the breaking only if all was found (complete) and proved.
-func (c *Configurator) carryOut(ctx context.Context, d Draft, before *State, complete bool) ([]TargetState, error) {
+func (c *Configurator) carryOut(ctx context.Context, d Draft, before *machine.State, complete bool) ([]machine.TargetState, error) {
 	var errs []error
 	for _, name := range d.Plan.Clear {
 		c.Log.Info("removing disabled target", "target", name)
@@ -219,7 +226,7 @@ func (c *Configurator) carryOut(ctx context.Context, d Draft, before *State, com
 		done.Arm = append(done.Arm, spec)
 	}
 	if len(done.Arm) > 0 {
-		errs = append(errs, c.settle()) // a queue's limit takes effect with the next frame: the canary
+		errs = append(errs, c.applySettings()) // a queue's limit takes effect with the next frame: the canary
 	}
 	proofs, err := c.prove(ctx, d.Identity, armed)
 	if err != nil {
@@ -235,7 +242,7 @@ func (c *Configurator) carryOut(ctx context.Context, d Draft, before *State, com
 	}
 	drop := d.Plan.Drop
 	if !complete {
-		drop = retreat(done, proofs, before)
+		drop = rollback(done, proofs, before)
 	} else {
 		errs = append(errs, c.lastGood(d.Identity).Save(d.Found, d.mac, time.Now()))
 	}
@@ -246,23 +253,23 @@ func (c *Configurator) carryOut(ctx context.Context, d Draft, before *State, com
 		left = slices.DeleteFunc(left, func(l configfs.State) bool { return l.Name == st.Name })
 	}
 	if len(drop) > 0 {
-		errs = append(errs, c.settle()) // nothing may send through their devices any more
+		errs = append(errs, c.applySettings()) // nothing may send through their devices any more
 	}
 	return states(left, done.Arm, d.wanted, proofs, before), errors.Join(errs...)
 }
 
 // states are the targets that are left with what their proofs said, or what was known of them before. The fresh ones
 // have no before: their names may have been used by others.
-func states(left []configfs.State, fresh []configfs.Spec, all []wanted, proofs []Proof, before *State) []TargetState {
-	list := []TargetState{}
+func states(left []configfs.State, fresh []configfs.Spec, all []wanted, proofs []canary.Proof, before *machine.State) []machine.TargetState {
+	list := []machine.TargetState{}
 	for _, st := range left {
-		t := TargetState{Name: st.Name, Listener: netip.AddrPortFrom(st.RemoteIP, st.RemotePort)}
-		if known, ok := before.target(st.Name); ok && !slices.ContainsFunc(fresh, func(s configfs.Spec) bool { return s.Name == st.Name }) {
+		t := machine.TargetState{Name: st.Name, Listener: netip.AddrPortFrom(st.RemoteIP, st.RemotePort)}
+		if known, ok := before.Target(st.Name); ok && !slices.ContainsFunc(fresh, func(s configfs.Spec) bool { return s.Name == st.Name }) {
 			t.LastAck, t.Why = known.LastAck, known.Why
 		}
 		t.OnLink = slices.ContainsFunc(all, func(w wanted) bool { return w.listener == t.Listener && w.hop.OnLink })
-		if i := slices.IndexFunc(proofs, func(p Proof) bool { return p.Target == st.Name }); i >= 0 {
-			t.note(proofs[i], time.Now())
+		if i := slices.IndexFunc(proofs, func(p canary.Proof) bool { return p.Target == st.Name }); i >= 0 {
+			note(&t, proofs[i], time.Now())
 		}
 		list = append(list, t)
 	}
@@ -270,10 +277,10 @@ func states(left []configfs.State, fresh []configfs.Spec, all []wanted, proofs [
 }
 
 // finish keeps s with what went wrong, for `status`.
-func (c *Configurator) finish(s State, err error) (State, error) {
+func (c *Configurator) finish(s machine.State, err error) (machine.State, error) {
 	s.Time, s.Version = time.Now(), c.Version
 	if err != nil {
 		s.Failed = strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
-	return s, errors.Join(err, c.Root.keepState(s))
+	return s, errors.Join(err, c.Root.SaveState(s))
 }

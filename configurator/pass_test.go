@@ -14,9 +14,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/lastgasp/lastgasp/configurator/canary"
 	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/ec2"
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
 )
 
@@ -58,13 +60,13 @@ func TestSecretIsForRootAndOfOneBoot(t *testing.T) {
 	if _, err := node.Apply(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	info, err := os.Stat(w.root.Path(runDir, gaspFile))
+	info, err := os.Stat(w.root.Path(machine.RunDir, "gasp"))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatalf("%v, %v", info, err)
 	}
 	first := w.kernel.targets[0].Userdata[2].Value
-	for _, file := range []string{stateFile, lockFile} {
-		if data, _ := os.ReadFile(w.root.Path(runDir, file)); strings.Contains(string(data), first) {
+	for _, file := range []string{"state.json", "lock"} {
+		if data, _ := os.ReadFile(w.root.Path(machine.RunDir, file)); strings.Contains(string(data), first) {
 			t.Errorf("%s holds the secret", file)
 		}
 	}
@@ -278,26 +280,26 @@ func TestDisarmLeavesNothingButTheSecret(t *testing.T) {
 	if _, err := node.Apply(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := w.root.text(panicFile); got != "0" {
+	if got := w.read(panicFile); got != "0" {
 		t.Fatalf("kernel.panic is %s while held", got)
 	}
 	if err := node.Disarm(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := w.root.text(panicFile); got != "10" {
+	if got := w.read(panicFile); got != "10" {
 		t.Errorf("kernel.panic is %s after disarm", got)
 	}
 	if len(w.kernel.targets) > 0 {
 		t.Errorf("left: %v", names(w.kernel.targets))
 	}
 	var files []string
-	fs.WalkDir(os.DirFS(w.root.Path(runDir)), ".", func(path string, d fs.DirEntry, err error) error {
+	fs.WalkDir(os.DirFS(w.root.Path(machine.RunDir)), ".", func(path string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
 			files = append(files, path)
 		}
 		return err
 	})
-	if diff := cmp.Diff([]string{gaspFile, lockFile}, files); diff != "" {
+	if diff := cmp.Diff([]string{"gasp", "lock"}, files); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
 	}
 }
@@ -327,7 +329,9 @@ func TestVerifyNamesWhoIsSilent(t *testing.T) {
 
 // What cannot be tried is not proved, whatever was said before, and a target inherits nothing from one of its name.
 func TestNothingIsProvedByAProofThatFails(t *testing.T) {
-	failing := func(context.Context, Identity, Facts, []Route) ([]Proof, error) { return nil, errCable }
+	failing := func(context.Context, machine.Identity, machine.Facts, []canary.Route) ([]canary.Proof, error) {
+		return nil, errCable
+	}
 	apply := func(t *testing.T, c *Configurator) error { _, err := c.Apply(t.Context()); return err }
 	verify := func(t *testing.T, c *Configurator) error { _, err := c.Verify(t.Context()); return err }
 	for _, tt := range []struct {
@@ -414,7 +418,7 @@ func TestDraftProbesAloneOrNotAtAll(t *testing.T) {
 			probes := 0
 			w.kernel.probing = func() {
 				probes++
-				if unlock, err := w.root.lock(ended); err == nil {
+				if unlock, err := w.root.Lock(ended, nil); err == nil {
 					unlock()
 					t.Error("it probes while a pass could begin")
 				}
@@ -426,8 +430,8 @@ func TestDraftProbesAloneOrNotAtAll(t *testing.T) {
 			if probes != tt.probes {
 				t.Errorf("%d probes, want %d", probes, tt.probes)
 			}
-			if _, err := os.Stat(w.root.Path(runDir)); (err == nil) != (tt.probes > 0) {
-				t.Errorf("%s is made though there is nothing to wait for: %v", runDir, err)
+			if _, err := os.Stat(w.root.Path(machine.RunDir)); (err == nil) != (tt.probes > 0) {
+				t.Errorf("%s is made though there is nothing to wait for: %v", machine.RunDir, err)
 			}
 		})
 	}

@@ -6,13 +6,14 @@ import (
 	"slices"
 
 	"github.com/lastgasp/lastgasp/configurator/configfs"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 // newSpec is the target for one listener, all but its name and source port: those depend on what is there already.
-// Identity goes with every record where the kernel can carry it.
-func newSpec(hop nexthop.Hop, listener netip.AddrPort, id Identity, gasp netconsole.Secret, support configfs.Support) configfs.Spec {
+// machine.Identity goes with every record where the kernel can carry it.
+func newSpec(hop nexthop.Hop, listener netip.AddrPort, id machine.Identity, secret netconsole.Secret, support configfs.Support) configfs.Spec {
 	s := configfs.Spec{
 		Device:     hop.Device,
 		LocalIP:    hop.Source,
@@ -26,7 +27,7 @@ func newSpec(hop nexthop.Hop, listener netip.AddrPort, id Identity, gasp netcons
 		s.Userdata = []configfs.Datum{
 			{Key: netconsole.KeyInstance, Value: id.Instance},
 			{Key: netconsole.KeyBoot, Value: id.Boot},
-			{Key: netconsole.KeySecret, Value: string(gasp), Secret: true},
+			{Key: netconsole.KeySecret, Value: string(secret), Secret: true},
 		}
 	}
 	return s
@@ -40,9 +41,6 @@ type Plan struct {
 	Arm   []configfs.Spec  // wanted and not there
 	Drop  []configfs.State // ours, armed and not wanted: goes last, when the wanted ones are proved
 }
-
-// Idle reports that nothing has to be done.
-func (p Plan) Idle() bool { return len(p.Clear)+len(p.Arm)+len(p.Drop) == 0 }
 
 // newPlan compares. Wanted specs come without name and source port; those that must be armed get both: a name that is
 // free, and of the three ports from localPort downwards the first that no target to the same listener sends from, or

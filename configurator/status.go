@@ -10,6 +10,7 @@ import (
 
 	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/enroll"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
 // Verdict is a node's coverage in one word.
@@ -24,12 +25,12 @@ const (
 
 // Status is one screen about this node.
 type Status struct {
-	Verdict  Verdict        `json:"verdict"`
-	Facts    Facts          `json:"facts"`
-	Targets  []TargetStatus `json:"targets"`
-	Findings []Finding      `json:"findings"`
-	Settings []Setting      `json:"changedSettings,omitempty"`
-	LastPass *State         `json:"lastPass,omitempty"`
+	Verdict  Verdict           `json:"verdict"`
+	Facts    machine.Facts     `json:"facts"`
+	Targets  []TargetStatus    `json:"targets"`
+	Findings []machine.Finding `json:"findings"`
+	Settings []machine.Setting `json:"changedSettings,omitempty"`
+	LastPass *machine.State    `json:"lastPass,omitempty"`
 	// Enrolment is how the pin of the own Node stands, nil if nobody has tried.
 	Enrolment *enroll.State `json:"enrolment,omitempty"`
 }
@@ -58,23 +59,21 @@ func (c *Configurator) Status(now time.Time) (Status, error) {
 		return Status{}, err
 	}
 	s := newStatus(now, c.Config, c.Root.Facts(c.Version), present, settings, last)
-	s.Enrolment, err = c.Root.enrolment()
+	s.Enrolment, err = enrolment(c.Root)
 	return s, err
 }
 
 // newStatus is the pure part of Status.
-func newStatus(now time.Time, cfg Config, f Facts, present []configfs.State, settings []Setting, last *State) Status {
+func newStatus(now time.Time, cfg Config, f machine.Facts, present []configfs.State, settings []machine.Setting, last *machine.State) Status {
 	s := Status{Verdict: Covered, Facts: f, Settings: settings, LastPass: last, Targets: []TargetStatus{}}
-	var armed []Armed
 	proved := false
 	for _, st := range present {
-		known, _ := last.target(st.Name)
+		known, _ := last.Target(st.Name)
 		t := TargetStatus{TargetView: View(st.Spec), Enabled: st.Enabled, LastAck: known.LastAck, RTT: known.RTT, Why: known.Why}
 		proved = proved || t.Enabled && t.Why == "" && !stale(now, cfg, t.LastAck)
 		s.Targets = append(s.Targets, t)
-		armed = append(armed, Armed{Name: st.Name, Enabled: st.Enabled, RemoteMAC: st.RemoteMAC, Userdata: len(st.Userdata) > 0})
 	}
-	s.Findings = slices.Concat([]Finding{}, Findings(f, armed), provenFindings(now, cfg, s.Targets, last))
+	s.Findings = slices.Concat([]machine.Finding{}, machine.Findings(f, present), provenFindings(now, cfg, s.Targets, last))
 	if !proved {
 		s.Verdict = Unproven
 	}
@@ -93,17 +92,17 @@ func stale(now time.Time, cfg Config, ack time.Time) bool {
 }
 
 // provenFindings judges what canaries said.
-func provenFindings(now time.Time, cfg Config, targets []TargetStatus, last *State) []Finding {
-	var found []Finding
+func provenFindings(now time.Time, cfg Config, targets []TargetStatus, last *machine.State) []machine.Finding {
+	var found []machine.Finding
 	for _, t := range targets {
 		listener := fmt.Sprintf("%s:%d", t.RemoteIP, t.RemotePort)
 		switch {
 		case !t.Enabled:
 		case t.Why != "" || t.LastAck.IsZero():
-			found = append(found, Finding{What: "listener " + listener + " does not acknowledge canaries",
+			found = append(found, machine.Finding{What: "listener " + listener + " does not acknowledge canaries",
 				Cost: "it may not hear this node", Mend: "run lastgasp-configurator verify for the likely reasons"})
 		case stale(now, cfg, t.LastAck):
-			found = append(found, Finding{What: fmt.Sprintf("listener %s was last heard of %s ago", listener, ago(now, t.LastAck)),
+			found = append(found, machine.Finding{What: fmt.Sprintf("listener %s was last heard of %s ago", listener, ago(now, t.LastAck)),
 				Cost: "a changed gateway or listener goes unnoticed", Mend: "enable lastgasp-configurator-watch.service"})
 		}
 	}
@@ -112,7 +111,7 @@ func provenFindings(now time.Time, cfg Config, targets []TargetStatus, last *Sta
 	}
 	for _, t := range last.Targets {
 		if t.OnLink {
-			found = append(found, Finding{What: fmt.Sprintf("listener %s is in this node's own subnet", t.Listener),
+			found = append(found, machine.Finding{What: fmt.Sprintf("listener %s is in this node's own subnet", t.Listener),
 				Cost: "the target holds the listener's own hardware address, which changes when it is replaced",
 				Mend: "put listeners in a subnet of their own, or run lastgasp-configurator watch"})
 		}
@@ -139,7 +138,7 @@ func (s Status) WriteText(w io.Writer, now time.Time) error {
 	if s.Enrolment != nil {
 		fmt.Fprintf(t, "enrolled\t%s\n", s.Enrolment)
 	}
-	for _, set := range summary(s.Settings) {
+	for _, set := range machine.Summary(s.Settings) {
 		fmt.Fprintf(t, "changed\t%s\n", set)
 	}
 	fmt.Fprintln(t)

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/lastgasp/lastgasp/configurator/configfs"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
 var update = flag.Bool("update", false, "write testdata/status-*.txt anew")
@@ -19,21 +20,21 @@ var update = flag.Bool("update", false, "write testdata/status-*.txt anew")
 // statusCase is a node and how it stands.
 type statusCase struct {
 	name     string // of testdata/status-NAME.txt
-	facts    Facts
+	facts    machine.Facts
 	present  []configfs.State
-	settings []Setting
-	last     *State
+	settings []machine.Setting
+	last     *machine.State
 	verdict  Verdict
 }
 
 func statusCases() []statusCase {
 	one := armed(specTo(listenerA, gatewayMAC), "lastgasp-10.0.2.10-1", 6665)
 	two := armed(specTo(listenerB, gatewayMAC), "lastgasp-10.0.3.10-1", 6665)
-	acked := func(st configfs.State, d time.Duration) TargetState {
-		return TargetState{Name: st.Name, Listener: netip.AddrPortFrom(st.RemoteIP, st.RemotePort), LastAck: at(-d), RTT: 9_140 * time.Microsecond}
+	acked := func(st configfs.State, d time.Duration) machine.TargetState {
+		return machine.TargetState{Name: st.Name, Listener: netip.AddrPortFrom(st.RemoteIP, st.RemotePort), LastAck: at(-d), RTT: 9_140 * time.Microsecond}
 	}
-	last := func(targets ...TargetState) *State {
-		return &State{Time: at(-90 * time.Second), Version: "v0", Identity: someone,
+	last := func(targets ...machine.TargetState) *machine.State {
+		return &machine.State{Time: at(-90 * time.Second), Version: "v0", Identity: someone,
 			Where: "ssm /lastgasp/eu-west-1/euw1-az1/endpoint version 3", Targets: targets}
 	}
 	nbcon := goodFacts
@@ -53,7 +54,7 @@ func statusCases() []statusCase {
 	return []statusCase{
 		{"covered", goodFacts, []configfs.State{one, two}, nil, last(acked(one, 90*time.Second), acked(two, 90*time.Second)), Covered},
 		{"mute-kernel", nbcon, []configfs.State{one}, nil, last(acked(one, 90*time.Second)), Mute},
-		{"held", held, []configfs.State{one}, []Setting{{File: panicFile, Was: "10", Set: "0"}}, last(acked(one, 90*time.Second)), Covered},
+		{"held", held, []configfs.State{one}, []machine.Setting{{File: panicFile, Was: "10", Set: "0"}}, last(acked(one, 90*time.Second)), Covered},
 		{"one-silent", goodFacts, []configfs.State{one, two}, nil, last(acked(one, 90*time.Second), silent), Covered},
 		{"all-silent", goodFacts, []configfs.State{two}, nil, last(silent), Unproven},
 		{"nothing-armed", goodFacts, nil, nil, nil, Mute},

@@ -8,32 +8,34 @@ import (
 	"slices"
 	"time"
 
+	"github.com/lastgasp/lastgasp/configurator/canary"
 	"github.com/lastgasp/lastgasp/configurator/configfs"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
 // Verify has every armed target proved as it stands and notes the outcome for `status`. It resolves nothing and changes
 // no target.
-func (c *Configurator) Verify(ctx context.Context) ([]Proof, error) {
-	unlock, err := c.Root.lock(ctx)
+func (c *Configurator) Verify(ctx context.Context) ([]canary.Proof, error) {
+	unlock, err := c.lock(ctx)
 	if err != nil {
-		return []Proof{}, err
+		return []canary.Proof{}, err
 	}
 	defer unlock()
 	present, err := c.Netconsole.List()
 	if err != nil {
-		return []Proof{}, err
+		return []canary.Proof{}, err
 	}
 	armed := slices.DeleteFunc(present, func(st configfs.State) bool { return !st.Enabled })
 	if len(armed) == 0 {
-		return []Proof{}, fmt.Errorf("%w: no target is armed; run lastgasp-configurator apply", ErrUnproved)
+		return []canary.Proof{}, fmt.Errorf("%w: no target is armed; run lastgasp-configurator apply", ErrUnproved)
 	}
-	id, err := c.Root.Identity(c.instanceOnce(ctx))
+	id, err := c.Root.Identity(idOf(c.instanceOnce(ctx)))
 	if err != nil {
-		return []Proof{}, err
+		return []canary.Proof{}, err
 	}
 	proofs, err := c.prove(ctx, id, armed)
 	if err != nil {
-		return []Proof{}, errors.Join(err, c.noteProofs(unproved(armed, err), time.Now()))
+		return []canary.Proof{}, errors.Join(err, c.noteProofs(unproved(armed, err), time.Now()))
 	}
 	errs := []error{c.noteProofs(proofs, time.Now())}
 	for _, p := range proofs {
@@ -45,7 +47,7 @@ func (c *Configurator) Verify(ctx context.Context) ([]Proof, error) {
 }
 
 // noteProofs keeps for `status` what canaries said at now.
-func (c *Configurator) noteProofs(proofs []Proof, now time.Time) error {
+func (c *Configurator) noteProofs(proofs []canary.Proof, now time.Time) error {
 	s, err := c.Root.State()
 	if err != nil || s == nil {
 		return err
@@ -53,15 +55,23 @@ func (c *Configurator) noteProofs(proofs []Proof, now time.Time) error {
 	for i := range s.Targets {
 		for _, p := range proofs {
 			if p.Target == s.Targets[i].Name {
-				s.Targets[i].note(p, now)
+				note(&s.Targets[i], p, now)
 			}
 		}
 	}
-	return c.Root.keepState(*s)
+	return c.Root.SaveState(*s)
+}
+
+// note writes down in t what a proof said at now.
+func note(t *machine.TargetState, p canary.Proof, now time.Time) {
+	t.RTT, t.Why = p.RTT, p.Why
+	if p.Acked {
+		t.LastAck = now
+	}
 }
 
 // prove has canaries tell which of the armed targets are heard.
-func (c *Configurator) prove(ctx context.Context, id Identity, armed []configfs.State) ([]Proof, error) {
+func (c *Configurator) prove(ctx context.Context, id machine.Identity, armed []configfs.State) ([]canary.Proof, error) {
 	if len(armed) == 0 {
 		return nil, nil
 	}
@@ -69,19 +79,19 @@ func (c *Configurator) prove(ctx context.Context, id Identity, armed []configfs.
 }
 
 // unproved is what is noted of the armed targets if proving them could not be tried because of err.
-func unproved(armed []configfs.State, err error) []Proof {
-	var proofs []Proof
+func unproved(armed []configfs.State, err error) []canary.Proof {
+	var proofs []canary.Proof
 	for _, r := range routes(armed) {
-		proofs = append(proofs, Proof{Target: r.Target, Listener: r.Remote, Why: err.Error()})
+		proofs = append(proofs, canary.Proof{Target: r.Target, Listener: r.Remote, Why: err.Error()})
 	}
 	return proofs
 }
 
 // routes are what a Prover needs to know of targets.
-func routes(armed []configfs.State) []Route {
-	var list []Route
+func routes(armed []configfs.State) []canary.Route {
+	var list []canary.Route
 	for _, st := range armed {
-		list = append(list, Route{
+		list = append(list, canary.Route{
 			Target: st.Name,
 			Local:  netip.AddrPortFrom(st.LocalIP, st.LocalPort),
 			Remote: netip.AddrPortFrom(st.RemoteIP, st.RemotePort),

@@ -7,7 +7,9 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/lastgasp/lastgasp/configurator/canary"
 	"github.com/lastgasp/lastgasp/configurator/configfs"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
 // TargetView is a target as people and programs may see it: its addresses as text, without secrets.
@@ -44,14 +46,14 @@ func View(s configfs.Spec) TargetView {
 
 // DraftView is what --dry-run prints.
 type DraftView struct {
-	Identity Identity     `json:"identity"`
-	Loaded   bool         `json:"netconsoleLoaded"` // otherwise release and userdata of the kernel are unknown
-	Where    string       `json:"endpointSource"`
-	Passed   []string     `json:"passedOver,omitempty"`
-	Keep     []TargetView `json:"keep"`
-	Arm      []TargetView `json:"arm"`
-	Drop     []TargetView `json:"drop"`
-	Settings []Setting    `json:"settings,omitempty"`
+	Identity machine.Identity  `json:"identity"`
+	Loaded   bool              `json:"netconsoleLoaded"` // otherwise release and userdata of the kernel are unknown
+	Where    string            `json:"endpointSource"`
+	Passed   []string          `json:"passedOver,omitempty"`
+	Keep     []TargetView      `json:"keep"`
+	Arm      []TargetView      `json:"arm"`
+	Drop     []TargetView      `json:"drop"`
+	Settings []machine.Setting `json:"settings,omitempty"`
 }
 
 // Devices are those that the targets of the draft send through once it has been carried out.
@@ -64,7 +66,7 @@ func (d Draft) Devices() []string {
 }
 
 // View is d without its secrets; want are the kernel settings that go with it.
-func (d Draft) View(want []Setting) DraftView {
+func (d Draft) View(want []machine.Setting) DraftView {
 	v := DraftView{
 		Identity: d.Identity, Loaded: d.Support.Netconsole, Where: d.Found.Where, Passed: d.Found.Passed, Settings: want,
 		Keep: []TargetView{}, Arm: []TargetView{}, Drop: []TargetView{}, // empty lists, not null, for programs
@@ -104,7 +106,7 @@ func (v DraftView) WriteText(w io.Writer) error {
 	if !v.Loaded {
 		fmt.Fprintf(t, "netconsole\tnot loaded yet: whether this kernel takes release and userdata is unknown\n")
 	}
-	for _, s := range summary(v.Settings) {
+	for _, s := range machine.Summary(v.Settings) {
 		fmt.Fprintf(t, "set\t%s\n", s)
 	}
 	return t.Flush()
@@ -123,8 +125,8 @@ func (v TargetView) String() string {
 	return s
 }
 
-// WriteText prints what a pass left behind.
-func (s State) WriteText(w io.Writer) error {
+// WriteState prints what a pass left behind.
+func WriteState(w io.Writer, s machine.State) error {
 	for _, t := range s.Targets {
 		outcome := fmt.Sprintf("acknowledged in %s", t.RTT.Round(100*time.Microsecond))
 		if t.Why != "" || t.RTT == 0 {
@@ -138,7 +140,7 @@ func (s State) WriteText(w io.Writer) error {
 }
 
 // WriteProofs prints what canaries said.
-func WriteProofs(w io.Writer, proofs []Proof) error {
+func WriteProofs(w io.Writer, proofs []canary.Proof) error {
 	var b strings.Builder
 	for _, p := range proofs {
 		if p.Acked {

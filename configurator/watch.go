@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
 // pollEvery is how often is looked at what sends no event: whether the kernel disabled a target, kernel.panic, the
@@ -46,7 +47,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	node := w.New(cfg)
 	s := schedule{interval: cfg.Canary.Interval, lookup: lookupEvery(cfg), chance: rand.Float64}
 	var found *endpoint.Found
-	files, seen := w.files(), sight{}
+	files, seen := w.files(), snapshot{}
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
 	defer w.Notify("STOPPING=1")
@@ -79,8 +80,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 				files = now
 				s.change(time.Now(), "configuration changed")
 			}
-			if now := node.look(); now != seen {
-				if now.newcomer(seen) {
+			if now := node.snapshot(); now != seen {
+				if now.hasNewTarget(seen) {
 					s.relook()
 				}
 				seen = now
@@ -95,7 +96,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 				s.interval, s.lookup = cfg.Canary.Interval, lookupEvery(cfg)
 				s.relook()
 			}
-			if node.look().newcomer(seen) {
+			if node.snapshot().hasNewTarget(seen) {
 				s.relook() // since the last poll
 			}
 			found, seen = w.pass(ctx, node, &s, found)
@@ -115,7 +116,7 @@ func lookupEvery(cfg Config) time.Duration {
 
 // pass runs one pass. It returns the listeners the next one may use without asking again, and what the next poll has to
 // see if nothing happened since.
-func (w *Watcher) pass(ctx context.Context, node *Configurator, s *schedule, known *endpoint.Found) (*endpoint.Found, sight) {
+func (w *Watcher) pass(ctx context.Context, node *Configurator, s *schedule, known *endpoint.Found) (*endpoint.Found, snapshot) {
 	reasons, lookup := s.start(time.Now())
 	if len(reasons) > 0 {
 		w.Log.Info("looking again", "because", strings.Join(reasons, ", "))
@@ -133,26 +134,26 @@ func (w *Watcher) pass(ctx context.Context, node *Configurator, s *schedule, kno
 		}
 	}
 	if ctx.Err() != nil {
-		return former, sight{}
+		return former, snapshot{}
 	}
 	if len(found.Endpoints) > 0 {
 		known = &found
 	}
 	s.done(time.Now(), err == nil)
 	w.report(node, state, err)
-	after := node.look()
+	after := node.snapshot()
 	if err == nil {
 		// Whatever is not so by now was changed by somebody else during the pass.
-		after.unsettled = false
-		after.armed = state.names()
+		after.differ = false
+		after.armed = targetNames(state)
 	}
 	debug.FreeOSMemory() // what a pass took for a moment would stay for good on a node where nothing happens
 	return known, after
 }
 
 // report tells systemd and the log how things stand, in one honest line.
-func (w *Watcher) report(node *Configurator, state State, err error) {
-	line := state.line(err)
+func (w *Watcher) report(node *Configurator, state machine.State, err error) {
+	line := statusLine(state, err)
 	if status, statusErr := node.Status(time.Now()); statusErr == nil && status.Verdict == Mute {
 		for _, f := range status.Findings {
 			if f.Mute {
@@ -169,8 +170,8 @@ func (w *Watcher) report(node *Configurator, state State, err error) {
 	w.Notify("STATUS=" + line)
 }
 
-// line is how things stand after a pass.
-func (s State) line(err error) string {
+// statusLine is how things stand after a pass.
+func statusLine(s machine.State, err error) string {
 	if err != nil {
 		first, _, _ := strings.Cut(err.Error(), "\n")
 		return fmt.Sprintf("%d armed, but: %s", len(s.Targets), first)
@@ -182,8 +183,8 @@ func (s State) line(err error) string {
 	return fmt.Sprintf("armed and acknowledged: %s (%s)", strings.Join(listeners, ", "), s.Where)
 }
 
-// names are those of the targets that a pass has left, sorted as a listing is.
-func (s State) names() string {
+// targetNames are those of the targets that a pass has left, sorted as a listing is.
+func targetNames(s machine.State) string {
 	var list []string
 	for _, t := range s.Targets {
 		list = append(list, t.Name)
@@ -192,24 +193,24 @@ func (s State) names() string {
 	return strings.Join(list, " ")
 }
 
-// sight is what is looked at because it sends no event.
-type sight struct {
-	armed     string // names of our targets that are enabled
-	targets   string // all that is known of ours
-	unsettled bool   // a kernel setting is not as configured
+// snapshot is what is looked at because it sends no event.
+type snapshot struct {
+	armed   string // names of our targets that are enabled
+	targets string // all that is known of ours
+	differ  bool   // a kernel setting is not as configured
 }
 
-// newcomer reports whether a target is armed that was not at the former sight: another process has found other listeners,
+// hasNewTarget reports whether a target is armed that was not at the former sight: another process has found other listeners,
 // as a reload does, and what is known here is out of date.
-func (s sight) newcomer(former sight) bool {
+func (s snapshot) hasNewTarget(former snapshot) bool {
 	return slices.ContainsFunc(strings.Fields(s.armed), func(name string) bool {
 		return !slices.Contains(strings.Fields(former.armed), name)
 	})
 }
 
-// look takes a sight of the kernel. What cannot be read is a sight as well.
-func (c *Configurator) look() sight {
-	var s sight
+// snapshot takes one of the kernel. What cannot be read is a snapshot as well.
+func (c *Configurator) snapshot() snapshot {
+	var s snapshot
 	present, err := c.Netconsole.List()
 	var enabled []string
 	for _, st := range present {
@@ -219,9 +220,7 @@ func (c *Configurator) look() sight {
 	}
 	s.armed = strings.Join(enabled, " ")
 	s.targets = fmt.Sprint(present, err)
-	for _, want := range c.WantedSettings(devicesOf(present)) {
-		s.unsettled = s.unsettled || c.Root.text(want.File) != want.Set
-	}
+	s.differ = c.Root.Differ(c.WantedSettings(devicesOf(present)))
 	return s
 }
 

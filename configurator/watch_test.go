@@ -213,12 +213,12 @@ func TestWatchHoldsKernelPanicAgainstTheKubelet(t *testing.T) {
 	kernel7 := func(t *testing.T, w *watching) { w.write(t, "proc/sys/kernel/osrelease", "7.2.13") }
 	watch(t, c, kernel7, func(t *testing.T, w *watching) {
 		pass(soon)
-		if got := w.root.text(panicFile); got != "0" {
+		if got := w.read(panicFile); got != "0" {
 			t.Fatalf("kernel.panic is %s", got)
 		}
 		w.write(t, panicFile, "10")
 		pass(soon)
-		if got := w.root.text(panicFile); got != "0" {
+		if got := w.read(panicFile); got != "0" {
 			t.Errorf("kernel.panic is %s after the kubelet's start", got)
 		}
 	})

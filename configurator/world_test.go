@@ -14,10 +14,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lastgasp/lastgasp/configurator/canary"
 	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/ec2"
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 var someTime = time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC)
@@ -25,7 +28,7 @@ var someTime = time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC)
 // world is a node for tests of whole passes: files below a temporary root, and answers for all else.
 type world struct {
 	mu     sync.Mutex // of all below, for tests of what runs beside them
-	root   Root
+	root   machine.Root
 	kernel kernel
 	mac    net.HardwareAddr        // of the gateway
 	routes map[string]error        // by destination: why there is none
@@ -86,7 +89,7 @@ func (k *kernel) Disarm(name string) error {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{
-		root:   Root(t.TempDir()),
+		root:   machine.Root(t.TempDir()),
 		kernel: kernel{support: kernel612},
 		mac:    gatewayMAC,
 		routes: make(map[string]error),
@@ -149,7 +152,7 @@ func (w *world) resolve(_ context.Context, q nexthop.Query) (nexthop.Hop, error)
 	}, nil
 }
 
-func (w *world) prove(_ context.Context, _ Identity, _ Facts, routes []Route) ([]Proof, error) {
+func (w *world) prove(_ context.Context, _ machine.Identity, _ machine.Facts, routes []canary.Route) ([]canary.Proof, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.proved++
@@ -157,9 +160,9 @@ func (w *world) prove(_ context.Context, _ Identity, _ Facts, routes []Route) ([
 		w.during()
 		w.during = nil
 	}
-	var proofs []Proof
+	var proofs []canary.Proof
 	for _, r := range routes {
-		p := Proof{Target: r.Target, Listener: r.Remote, Acked: !w.deaf[r.Remote], RTT: time.Millisecond}
+		p := canary.Proof{Target: r.Target, Listener: r.Remote, Acked: !w.deaf[r.Remote], RTT: time.Millisecond}
 		if !p.Acked {
 			p.RTT, p.Why = 0, "no acknowledgement"
 		}
@@ -176,5 +179,15 @@ func (w *world) change(f func()) {
 	defer w.kernel.mu.Unlock()
 	f()
 }
+
+var goodFacts = machine.Facts{Facts: netconsole.Facts{Kernel: "6.12.117", Panic: 10, ConsoleLevel: 7, Version: "v0"}, Devkmsg: "ratelimit"}
+
+// read is the trimmed content of a file below the root, empty if there is none.
+func (w *world) read(path string) string {
+	data, _ := os.ReadFile(w.root.Path(path))
+	return strings.TrimSpace(string(data))
+}
+
+const panicFile = "proc/sys/kernel/panic"
 
 var errCable = errors.New("cable unplugged")

@@ -43,7 +43,7 @@ If a new target is not acknowledged, the old one stays and the exit code is 1.`,
 				pass = node.Reload
 			}
 			state, err := pass(cmd.Context())
-			if printErr := c.print(state, state.WriteText); printErr != nil {
+			if printErr := c.print(state, func(w io.Writer) error { return configurator.WriteState(w, state) }); printErr != nil {
 				return printErr
 			}
 			c.warn(node)

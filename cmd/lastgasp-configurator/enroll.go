@@ -10,6 +10,7 @@ import (
 	"github.com/lastgasp/lastgasp/configurator"
 	"github.com/lastgasp/lastgasp/configurator/ec2"
 	"github.com/lastgasp/lastgasp/configurator/enroll"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
 func (c *command) enroll() *cobra.Command {
@@ -38,15 +39,15 @@ watch does the same by itself, and again whenever the Node lacks the pin. This d
 
 // enroller wires enrolment to this machine. The configuration is read whenever it is needed.
 func (c *command) enroller() *enroll.Enroller {
-	const root = configurator.Root("/")
+	const root = machine.Root("/")
 	return &enroll.Enroller{
 		Kubeconfigs: func() ([]string, error) {
 			cfg, err := c.load()
 			return cfg.Enroll.Kubeconfigs(), err
 		},
-		Pin:       root.Pin,
+		Pin:       func() (enroll.Pin, error) { return configurator.Pin(root) },
 		Metadata:  sync.OnceValue(func() *ec2.Client { return ec2.New("") }),
-		StateFile: root.EnrollState(),
+		StateFile: configurator.EnrollState(root),
 		Version:   version,
 		Log:       c.log(),
 	}

@@ -166,8 +166,8 @@ func (d Dir) fill(s Spec) (State, error) {
 		return State{}, err
 	case !st.Enabled:
 		return State{}, errors.New("the kernel disabled it at once")
-	case unfitMAC(st.LocalMAC) != "":
-		return State{}, fmt.Errorf("%w: %s has the MAC %s, %s", ErrDevice, s.Device, st.LocalMAC, unfitMAC(st.LocalMAC))
+	case UnfitMAC(st.LocalMAC) != "":
+		return State{}, fmt.Errorf("%w: %s has the MAC %s, %s", ErrDevice, s.Device, st.LocalMAC, UnfitMAC(st.LocalMAC))
 	}
 	return st, nil
 }

@@ -21,9 +21,6 @@ type State struct {
 	LocalMAC net.HardwareAddr // the device's while enabled, otherwise broadcast
 }
 
-// Matches reports whether st is s, armed. Names are not compared: what matters is what is sent, and where.
-func (s Spec) Matches(st State) bool { return st.Enabled && len(s.Diff(st)) == 0 }
-
 // Diff says for each attribute that is not as s wants it what is wanted and what is there, apart from the name. Secret
 // values are not shown.
 func (s Spec) Diff(st State) []string {

@@ -6,8 +6,16 @@ import (
 	"fmt"
 )
 
-// Enrolled is how the node's configurator says that it has enrolled. It is an error if it has not.
-func (w *World) Enrolled(ctx context.Context, n *Node) (string, error) {
+// Enrolled waits until the node's configurator says that it has enrolled, and returns how it says that.
+func (w *World) Enrolled(ctx context.Context, n *Node) (line string, err error) {
+	err = await(ctx, n.Name+" to be enrolled", func(ctx context.Context) error {
+		line, err = enrolment(ctx, n)
+		return err
+	})
+	return line, err
+}
+
+func enrolment(ctx context.Context, n *Node) (string, error) {
 	r, err := n.VM.Run(ctx, "/usr/bin/lastgasp-configurator", "status", "-o", "json")
 	if err != nil {
 		return "", err

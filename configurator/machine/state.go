@@ -1,4 +1,4 @@
-package configurator
+package machine
 
 import (
 	"encoding/json"
@@ -34,17 +34,9 @@ type TargetState struct {
 	Why     string        `json:"why,omitempty"` // the latest canary was not acknowledged
 }
 
-// note takes over what a proof said at now.
-func (t *TargetState) note(p Proof, now time.Time) {
-	t.RTT, t.Why = p.RTT, p.Why
-	if p.Acked {
-		t.LastAck = now
-	}
-}
-
 // State reads what the last pass wrote, nil if there was none since boot.
 func (r Root) State() (*State, error) {
-	data, err := os.ReadFile(r.Path(runDir, stateFile))
+	data, err := os.ReadFile(r.Path(RunDir, stateFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
@@ -52,24 +44,25 @@ func (r Root) State() (*State, error) {
 	}
 	var s State
 	if err := json.Unmarshal(data, &s); err != nil {
-		return nil, fmt.Errorf("read state of the last pass: %s: %w", r.Path(runDir, stateFile), err)
+		return nil, fmt.Errorf("read state of the last pass: %s: %w", r.Path(RunDir, stateFile), err)
 	}
 	return &s, nil
 }
 
-func (r Root) keepState(s State) error {
+// SaveState writes s for `status`.
+func (r Root) SaveState(s State) error {
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
-		return fmt.Errorf("keep state of this pass: %w", err)
+		return fmt.Errorf("write state of this pass: %w", err)
 	}
-	if err := r.replace(runDir+"/"+stateFile, data, 0o644); err != nil {
-		return fmt.Errorf("keep state of this pass: %w", err)
+	if err := r.replace(RunDir+"/"+stateFile, data, 0o644); err != nil {
+		return fmt.Errorf("write state of this pass: %w", err)
 	}
 	return nil
 }
 
-// target is what s, which may be nil, knows of the target of this name.
-func (s *State) target(name string) (TargetState, bool) {
+// Target is what s, which may be nil, knows of the target of this name.
+func (s *State) Target(name string) (TargetState, bool) {
 	if s == nil {
 		return TargetState{}, false
 	}
@@ -81,8 +74,8 @@ func (s *State) target(name string) (TargetState, bool) {
 	return TargetState{}, false
 }
 
-// lastAck is when the target of this name was last acknowledged according to s, which may be nil.
-func (s *State) lastAck(name string) time.Time {
-	t, _ := s.target(name)
+// LastAck is when the target of this name was last acknowledged according to s, which may be nil.
+func (s *State) LastAck(name string) time.Time {
+	t, _ := s.Target(name)
 	return t.LastAck
 }

@@ -1,7 +1,10 @@
-package configurator
+// Package canary proves that listeners hear this kernel: it writes a line to the kernel log, which every target sends, and
+// waits on the targets' own source ports for the acknowledgements. It knows nothing of configfs or netlink.
+package canary
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -9,16 +12,18 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// canaryAttempts is how many canaries are written before a target counts as unheard: UDP may lose one, and a listener
+// attempts is how many canaries are written before a target counts as not acknowledged: UDP may lose one, and a listener
 // may be restarting.
-const canaryAttempts = 3
+const attempts = 3
 
 // Route is a target as far as proving it is concerned.
 type Route struct {
@@ -27,29 +32,34 @@ type Route struct {
 	Remote netip.AddrPort // its listener
 }
 
-// Proof is what a canary said about one target.
+// Proof is the outcome of the canaries for one target.
 type Proof struct {
 	Target   string         `json:"target"`
 	Listener netip.AddrPort `json:"listener"`
-	Acked    bool           `json:"acked"`
-	RTT      time.Duration  `json:"rttNanoseconds,omitempty"` // from /dev/kmsg to the acknowledgement
-	Seq      uint64         `json:"seq,omitempty"`            // printk sequence number of the acknowledged record
-	Why      string         `json:"why,omitempty"`            // not acknowledged
-	Reasons  []string       `json:"likely,omitempty"`         // for that, the likeliest first
+	// Acked means that the armed address acknowledged: with a key, in an acknowledgement signed for this node's own source.
+	Acked bool `json:"acked"`
+	// Known means that the listener's cluster has a Node for this sender. Without one nobody acts on its death.
+	Known   bool          `json:"known"`
+	RTT     time.Duration `json:"rttNanoseconds,omitempty"` // from /dev/kmsg to the acknowledgement
+	Seq     uint64        `json:"seq,omitempty"`            // printk sequence number of the acknowledged record
+	Why     string        `json:"why,omitempty"`            // not acknowledged
+	Reasons []string      `json:"likely,omitempty"`         // for that, the likeliest first
 }
 
 // Prover writes canaries to the kernel log and waits, on the targets' own source ports, for the listeners to
 // acknowledge them: the only proof that takes the path a panic will take.
 type Prover struct {
-	Root    Root
+	Root    machine.Root
 	Timeout time.Duration // for each canary
-	// Interval is announced as the time to the next canary, so that listeners know when to miss it.
+	// Interval is announced as the time to the next canary, so that listeners know when one is overdue.
 	Interval time.Duration
+	Cluster  string            // whose listeners are to acknowledge, announced too
+	Key      ed25519.PublicKey // nil: acknowledgements need no signature
 }
 
 // Prove tries all routes with the same canaries: every target sends every record. It returns one Proof for each route,
 // in their order; the error is about what kept it from trying at all.
-func (p Prover) Prove(ctx context.Context, id Identity, facts Facts, routes []Route) ([]Proof, error) {
+func (p Prover) Prove(ctx context.Context, id machine.Identity, facts machine.Facts, routes []Route) ([]Proof, error) {
 	level, ok := facts.CanaryLevel()
 	if !ok {
 		return nil, fmt.Errorf("write canary: console level %d hides it; set kernel.printk=5 (sysctl)", facts.ConsoleLevel)
@@ -61,32 +71,39 @@ func (p Prover) Prove(ctx context.Context, id Identity, facts Facts, routes []Ro
 	if err != nil {
 		return nil, err
 	}
-	acks := make(chan arrival)
+	arrivals := make(chan arrival)
 	done := make(chan struct{})
 	var readers sync.WaitGroup
 	for local, conn := range conns {
-		readers.Go(func() { receive(conn, local, acks, done) })
+		readers.Go(func() { receive(conn, local, arrivals, done) })
+	}
+	wire, err := openTap(routes)
+	if err == nil { // else it goes without: the tap only names a reason
+		readers.Go(func() { wire.receive(arrivals, done) })
 	}
 	defer readers.Wait()
 	defer func() {
 		close(done)
+		wire.Close()
 		for _, conn := range conns {
 			conn.Close()
 		}
 	}()
 
-	tally := newTally(routes)
-	for range canaryAttempts {
-		nonce := newNonce()
-		canary := netconsole.Canary{Nonce: nonce, Instance: id.Instance, Boot: id.Boot, Facts: facts.Facts, Interval: p.Interval}
-		tally.sent[nonce] = time.Now()
+	tally := newTally(routes, p.Key, netconsole.Origin{Cluster: p.Cluster, Boot: id.Boot})
+	for range attempts {
+		sayHello(conns, routes)
+		canary := netconsole.Canary{
+			Nonce: newNonce(), Instance: id.Instance, Boot: id.Boot, Cluster: p.Cluster, Facts: facts.Facts, Interval: p.Interval,
+		}
+		tally.sent[canary.Nonce] = time.Now()
 		if err := p.write(fmt.Sprintf("<%d>%s\n", level, canary.Line())); err != nil {
 			return nil, err
 		}
 		timeout := time.NewTimer(p.Timeout)
 		for expired := false; !expired && !tally.complete(); {
 			select {
-			case a := <-acks:
+			case a := <-arrivals:
 				tally.add(a, time.Now())
 			case <-timeout.C:
 				expired = true
@@ -100,7 +117,7 @@ func (p Prover) Prove(ctx context.Context, id Identity, facts Facts, routes []Ro
 			break
 		}
 	}
-	return tally.proofs(canaryAttempts * p.Timeout), nil
+	return tally.proofs(attempts * p.Timeout), nil
 }
 
 // write puts line into the kernel log with one write(2), which makes it one record. Without the newline the record
@@ -117,6 +134,15 @@ func (p Prover) write(line string) error {
 	return nil
 }
 
+// sayHello sends each listener a datagram from the socket that waits for its acknowledgement. netpoll bypasses conntrack,
+// so a stateful firewall of this node would take an acknowledgement for unsolicited. What cannot be sent is no fault of
+// the target: the canary decides.
+func sayHello(conns map[netip.AddrPort]*net.UDPConn, routes []Route) {
+	for _, r := range routes {
+		_, _ = conns[r.Local].WriteToUDPAddrPort([]byte(netconsole.Hello), r.Remote)
+	}
+}
+
 // bind opens a socket on every source that occurs in routes. netconsole does not use sockets, so the port is free while
 // it sends from there.
 func bind(routes []Route) (map[netip.AddrPort]*net.UDPConn, error) {
@@ -128,6 +154,10 @@ func bind(routes []Route) (map[netip.AddrPort]*net.UDPConn, error) {
 		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(r.Local))
 		if err == nil {
 			err = wantICMP(conn)
+		}
+		if errors.Is(err, unix.EADDRINUSE) {
+			err = fmt.Errorf("another program uses UDP port %d of %s; set localPort to one that is free, with the three below it",
+				r.Local.Port(), r.Local.Addr())
 		}
 		if err != nil {
 			for _, c := range conns {
@@ -144,12 +174,13 @@ func bind(routes []Route) (map[netip.AddrPort]*net.UDPConn, error) {
 type arrival struct {
 	local, from netip.AddrPort
 	payload     string
+	wire        bool   // seen on the wire only, before the node's own firewall
 	icmp        string // what is wrong with the listener at from; no payload then
 }
 
-// receive hands on what arrives at conn until it is closed.
+// receive passes on what arrives at conn until it is closed.
 func receive(conn *net.UDPConn, local netip.AddrPort, to chan<- arrival, done <-chan struct{}) {
-	tell := func(a arrival) {
+	pass := func(a arrival) {
 		select {
 		case to <- a:
 		case <-done:
@@ -163,88 +194,12 @@ func receive(conn *net.UDPConn, local netip.AddrPort, to chan<- arrival, done <-
 			return
 		case err != nil:
 			for listener, reason := range icmpErrors(conn) {
-				tell(arrival{local: local, from: listener, icmp: reason})
+				pass(arrival{local: local, from: listener, icmp: reason})
 			}
 		default:
 			from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-			tell(arrival{local: local, from: from, payload: string(buf[:n])})
+			pass(arrival{local: local, from: from, payload: string(buf[:n])})
 		}
-	}
-}
-
-// tally is the pure part: which route is acknowledged by what arrived.
-type tally struct {
-	routes []Route
-	sent   map[string]time.Time // nonce → written
-	acked  []Proof              // by route, zero until acknowledged
-	icmp   []string             // by route, what an ICMP error said
-}
-
-func newTally(routes []Route) *tally {
-	return &tally{routes: routes, sent: make(map[string]time.Time), acked: make([]Proof, len(routes)), icmp: make([]string, len(routes))}
-}
-
-// add counts a for the route that it answers. Targets may share a source port, so the listener's address decides.
-func (t *tally) add(a arrival, now time.Time) {
-	if a.icmp != "" {
-		for i, r := range t.routes {
-			if r.Local == a.local && r.Remote == a.from {
-				t.icmp[i] = a.icmp
-			}
-		}
-		return
-	}
-	ack, ok := netconsole.ParseAck(a.payload)
-	if !ok {
-		return
-	}
-	written, ours := t.sent[ack.Nonce]
-	if !ours {
-		return
-	}
-	for i, r := range t.routes {
-		if r.Local == a.local && r.Remote == a.from && !t.acked[i].Acked {
-			t.acked[i] = Proof{Acked: true, RTT: now.Sub(written), Seq: ack.Seq}
-		}
-	}
-}
-
-func (t *tally) complete() bool {
-	return !slices.ContainsFunc(t.acked, func(p Proof) bool { return !p.Acked })
-}
-
-// proofs says for each route how it went, after waiting so long.
-func (t *tally) proofs(waited time.Duration) []Proof {
-	proofs := slices.Clone(t.acked)
-	for i, r := range t.routes {
-		p := &proofs[i]
-		p.Target, p.Listener = r.Target, r.Remote
-		if p.Acked {
-			continue
-		}
-		p.Why = fmt.Sprintf("no acknowledgement of %d canaries within %s", len(t.sent), waited)
-		if t.icmp[i] != "" {
-			p.Why += ": " + t.icmp[i]
-		}
-		p.Reasons = t.reasons(i)
-	}
-	return proofs
-}
-
-// reasons are the likely ones for a route that was not acknowledged, the likeliest first.
-func (t *tally) reasons(i int) []string {
-	r := t.routes[i]
-	absent := fmt.Sprintf("no lastgasp-listener runs at %s", r.Remote)
-	blocked := fmt.Sprintf("a security group, network ACL or firewall drops UDP from %s to %s, or the answer", r.Local, r.Remote)
-	moved := "the gateway or the listener has another hardware address now; run lastgasp-configurator apply"
-	others := slices.ContainsFunc(t.acked, func(p Proof) bool { return p.Acked })
-	switch {
-	case t.icmp[i] != "":
-		return []string{t.icmp[i], absent}
-	case others: // canaries do leave this machine
-		return []string{absent, blocked, moved}
-	default:
-		return []string{blocked, absent, moved}
 	}
 }
 

@@ -1,4 +1,4 @@
-package configurator
+package machine
 
 import (
 	"crypto/rand"
@@ -12,10 +12,10 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// gasp returns the secret of this boot. It lives under /run, readable by its owner alone, beside the boot id it belongs
+// Secret returns the secret of this boot. It lives under /run, readable by its owner alone, beside the boot id it belongs
 // to: a /run that survived a reboot, as in a container, must not keep it. Empty means that there is none yet.
-func (r Root) gasp(boot string) (netconsole.Secret, error) {
-	data, err := os.ReadFile(r.Path(runDir, gaspFile))
+func (r Root) Secret(boot string) (netconsole.Secret, error) {
+	data, err := os.ReadFile(r.Path(RunDir, secretFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("read the secret of this boot: %w", err)
 	}
@@ -26,17 +26,17 @@ func (r Root) gasp(boot string) (netconsole.Secret, error) {
 	return netconsole.Secret(secret), nil
 }
 
-// makeGasp is gasp, but makes the secret at the first call of the boot: 128 random bits.
-func (r Root) makeGasp(boot string) (netconsole.Secret, error) {
-	gasp, err := r.gasp(boot)
-	if err != nil || gasp != "" {
-		return gasp, err
+// MakeSecret is Secret, but makes it at the first call of the boot: 128 random bits.
+func (r Root) MakeSecret(boot string) (netconsole.Secret, error) {
+	known, err := r.Secret(boot)
+	if err != nil || known != "" {
+		return known, err
 	}
 	var bits [16]byte
 	rand.Read(bits[:]) // never fails: crypto/rand ends the program instead
 	secret := base64.RawURLEncoding.EncodeToString(bits[:])
-	if err := r.replace(runDir+"/"+gaspFile, []byte(boot+" "+secret+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("keep the secret of this boot: %w", err)
+	if err := r.replace(RunDir+"/"+secretFile, []byte(boot+" "+secret+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("write the secret of this boot: %w", err)
 	}
 	return netconsole.Secret(secret), nil
 }

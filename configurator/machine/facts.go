@@ -1,15 +1,12 @@
-package configurator
+package machine
 
 import (
-	"strconv"
-	"strings"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// Facts are what decides whether this node could be heard dying. The part that the listener must know travels in every
+// Facts are what decides whether a panic of this node can be heard. The part that the listener must know is in every
 // canary.
 type Facts struct {
 	netconsole.Facts
@@ -54,21 +51,14 @@ func (r Root) kernelRelease() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-// CanaryLevel is the level at which a line in /dev/kmsg passes the console filter, 6 (info) if it can be. A message is
-// printed if its level is below the console's (suppress_message_printing, kernel/printk/printk.c). Level 0 is never
-// used: journald shows it on every terminal. False means that no other level passes.
+// CanaryLevel is the quietest level at which a line in /dev/kmsg passes the console filter. A message is printed if its
+// level is below the console's (suppress_message_printing, kernel/printk/printk.c). Level 0 is never used: journald shows
+// it on every terminal. False means that no other level passes.
 func (f Facts) CanaryLevel() (int, bool) {
+	const debug = 7
 	if f.IgnoreLoglevel {
-		return 6, true
+		return debug, true
 	}
-	level := min(6, f.ConsoleLevel-1)
+	level := min(debug, f.ConsoleLevel-1)
 	return level, level >= 1
-}
-
-// nbcon reports whether netconsole of this kernel is an nbcon console, which since 7.0 is flushed in a panic only at the
-// very end, after the branch that reboots (7eab73b18630; vpanic in kernel/panic.c).
-func (f Facts) nbcon() bool {
-	major, _, _ := strings.Cut(f.Kernel, ".")
-	n, err := strconv.Atoi(major)
-	return err == nil && n >= 7
 }

@@ -1,4 +1,4 @@
-package configurator
+package machine
 
 import (
 	"strings"
@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
@@ -36,11 +37,11 @@ func TestCanaryLevel(t *testing.T) {
 		passes bool
 	}{
 		{"the default", Facts{Facts: netconsole.Facts{ConsoleLevel: 7}}, 6, true},
-		{"everything is shown", Facts{Facts: netconsole.Facts{ConsoleLevel: 15}}, 6, true},
+		{"everything is shown", Facts{Facts: netconsole.Facts{ConsoleLevel: 15}}, 7, true},
 		{"quiet", Facts{Facts: netconsole.Facts{ConsoleLevel: 4}}, 3, true},
 		{"alerts and worse", Facts{Facts: netconsole.Facts{ConsoleLevel: 2}}, 1, true},
 		{"only emergencies, which would be shown on every terminal", Facts{Facts: netconsole.Facts{ConsoleLevel: 1}}, 0, false},
-		{"the level is ignored", Facts{Facts: netconsole.Facts{ConsoleLevel: 1}, IgnoreLoglevel: true}, 6, true},
+		{"the level is ignored", Facts{Facts: netconsole.Facts{ConsoleLevel: 1}, IgnoreLoglevel: true}, 7, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			level, passes := tt.facts.CanaryLevel()
@@ -52,12 +53,15 @@ func TestCanaryLevel(t *testing.T) {
 }
 
 func TestFindings(t *testing.T) {
-	good := []Armed{{Name: "lastgasp-10.0.2.10-1", Enabled: true, RemoteMAC: gatewayMAC, Userdata: true}}
+	good := []configfs.State{target("lastgasp-10.0.2.10-1", true)}
+	broadcast, bare := target("t", true), target("t", true)
+	broadcast.RemoteMAC = []byte{255, 255, 255, 255, 255, 255}
+	bare.Userdata = nil
 	with := func(change func(f *Facts)) Facts { f := goodFacts; change(&f); return f }
 	for _, tt := range []struct {
 		name  string
 		facts Facts
-		armed []Armed
+		armed []configfs.State
 		want  []string // "MUTE " or "weak ", and how it begins
 	}{
 		{name: "a 6.12 node as the kubelet leaves it", facts: goodFacts, armed: good},
@@ -86,21 +90,26 @@ func TestFindings(t *testing.T) {
 		{name: "a console that hides errors", armed: good,
 			facts: with(func(f *Facts) { f.ConsoleLevel = 3 }),
 			want:  []string{"weak the console level is 3"}},
+		{name: "a console that shows warnings only if they are called errors", armed: good,
+			facts: with(func(f *Facts) { f.ConsoleLevel = 4 }),
+			want:  []string{"weak the console level is 4"}},
+		{name: "a console that shows warnings", armed: good,
+			facts: with(func(f *Facts) { f.ConsoleLevel = 5 })},
 		{name: "a kernel that throws canaries away", armed: good,
 			facts: with(func(f *Facts) { f.Devkmsg = "off" }),
 			want:  []string{"weak kernel.printk_devkmsg is off"}},
 		{name: "nothing armed", facts: goodFacts, want: []string{"MUTE no target is armed"}},
 		{name: "the only target disabled", facts: goodFacts,
-			armed: []Armed{{Name: "t", RemoteMAC: gatewayMAC, Userdata: true}},
+			armed: []configfs.State{target("t", false)},
 			want:  []string{"MUTE t is disabled"}},
 		{name: "one of two disabled", facts: goodFacts,
-			armed: append([]Armed{{Name: "t", RemoteMAC: gatewayMAC, Userdata: true}}, good...),
+			armed: append([]configfs.State{target("t", false)}, good...),
 			want:  []string{"weak t is disabled"}},
 		{name: "the kernel's default address", facts: goodFacts,
-			armed: []Armed{{Name: "t", Enabled: true, RemoteMAC: []byte{255, 255, 255, 255, 255, 255}, Userdata: true}},
+			armed: []configfs.State{broadcast},
 			want:  []string{"MUTE t sends to the hardware address ff:ff:ff:ff:ff:ff"}},
 		{name: "a kernel without userdata", facts: with(func(f *Facts) { f.Kernel = "6.1.192" }),
-			armed: []Armed{{Name: "t", Enabled: true, RemoteMAC: gatewayMAC}},
+			armed: []configfs.State{bare},
 			want:  []string{"weak this kernel's netconsole has no userdata"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -129,7 +138,7 @@ func TestFindings(t *testing.T) {
 
 // Node and listener must agree on which kernels are mute: the one says so here, the other by the canary's facts.
 func TestFindingsAgreeWithTheCanary(t *testing.T) {
-	armed := []Armed{{Name: "t", Enabled: true, RemoteMAC: gatewayMAC, Userdata: true}}
+	armed := []configfs.State{target("t", true)}
 	for _, kernel := range []string{"5.10.0", "6.1.192", "6.12.117", "6.19.0-rc1", "7.0.0", "7.3.4", "10.0.0", "weird"} {
 		for _, panicTimeout := range []int{-1, 0, 10} {
 			for _, kdump := range []bool{false, true} {

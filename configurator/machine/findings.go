@@ -1,9 +1,9 @@
-package configurator
+package machine
 
 import (
-	"bytes"
 	"fmt"
-	"net"
+
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 )
 
 // Finding is one thing that keeps this node from being heard, or from being heard well.
@@ -18,16 +18,8 @@ type Finding struct {
 // String is the finding as one line.
 func (f Finding) String() string { return f.What + ": " + f.Cost + "; " + f.Mend }
 
-// Armed is a target in the kernel as far as judging it is concerned.
-type Armed struct {
-	Name      string
-	Enabled   bool
-	RemoteMAC net.HardwareAddr
-	Userdata  bool // it carries our identity
-}
-
-// Findings judges a node. It is pure: what it is told is all it knows.
-func Findings(f Facts, armed []Armed) []Finding {
+// Findings judges a node by its facts and the targets in its kernel. It is pure.
+func Findings(f Facts, targets []configfs.State) []Finding {
 	var found []Finding
 	mute := func(what, cost, mend string) {
 		found = append(found, Finding{Mute: true, What: what, Cost: cost, Mend: mend})
@@ -35,7 +27,7 @@ func Findings(f Facts, armed []Armed) []Finding {
 	weak := func(what, cost, mend string) { found = append(found, Finding{What: what, Cost: cost, Mend: mend}) }
 
 	switch {
-	case f.nbcon() && f.Panic != 0:
+	case f.Nbcon() && f.Panic != 0:
 		mute(fmt.Sprintf("kernel.panic is %d on kernel %s", f.Panic, f.Kernel),
 			"kernels since 7.0 reboot before netconsole has sent anything, so a panic is not heard",
 			"set panic.hold: true here (or kernel.panic=0) and let the listener or the cloud reboot the node")
@@ -45,7 +37,7 @@ func Findings(f Facts, armed []Armed) []Finding {
 			"set panic.timeout: 1 or more here")
 	}
 	switch {
-	case f.nbcon() && f.Kdump:
+	case f.Nbcon() && f.Kdump:
 		mute("a kdump kernel is loaded on kernel "+f.Kernel,
 			"kernels since 7.0 start it before netconsole has sent anything, so a panic is not heard",
 			"unload it (kdump-config unload) or have the crash kernel report")
@@ -68,41 +60,38 @@ func Findings(f Facts, armed []Armed) []Finding {
 		weak(fmt.Sprintf("the console level is %d", f.ConsoleLevel),
 			"it hides canaries, so nothing proves that the listener hears this node, and every sign of sickness before a panic",
 			"set kernel.printk=5 (sysctl) or boot with loglevel=5")
-	} else if level < 3 {
-		weak(fmt.Sprintf("the console level is %d", f.ConsoleLevel),
-			"errors that precede a panic (level 3) are not heard",
-			"set kernel.printk=5 (sysctl) or boot with loglevel=5")
+	} else if level < 4 {
+		cost := fmt.Sprintf("a canary has to be logged at level %d, as if it were an error", level)
+		if level < 3 {
+			cost = "errors that precede a panic (level 3) are not heard, and " + cost
+		}
+		weak(fmt.Sprintf("the console level is %d", f.ConsoleLevel), cost, "set kernel.printk=5 (sysctl) or boot with loglevel=5")
 	}
-	return append(found, targetFindings(armed)...)
+	return append(found, targetFindings(targets)...)
 }
 
-func targetFindings(armed []Armed) []Finding {
-	if len(armed) == 0 {
+func targetFindings(targets []configfs.State) []Finding {
+	if len(targets) == 0 {
 		return []Finding{{Mute: true, What: "no target is armed", Cost: "a panic is not heard", Mend: "run lastgasp-configurator apply"}}
 	}
 	var found []Finding
-	for _, t := range armed {
+	for _, t := range targets {
 		if !t.Enabled {
-			found = append(found, Finding{Mute: len(armed) == 1,
+			found = append(found, Finding{Mute: len(targets) == 1,
 				What: t.Name + " is disabled", Cost: "its listener hears nothing",
 				Mend: "run lastgasp-configurator apply, or watch to have it done at once"})
 		}
-		if !usableMAC(t.RemoteMAC) {
-			found = append(found, Finding{Mute: len(armed) == 1,
+		if configfs.UnfitMAC(t.RemoteMAC) != "" {
+			found = append(found, Finding{Mute: len(targets) == 1,
 				What: fmt.Sprintf("%s sends to the hardware address %s", t.Name, t.RemoteMAC),
 				Cost: "a VPC drops such frames", Mend: "run lastgasp-configurator apply"})
 		}
 	}
-	if !armed[0].Userdata {
+	if len(targets[0].Userdata) == 0 {
 		found = append(found, Finding{
 			What: "this kernel's netconsole has no userdata",
 			Cost: "the listener knows this node by its address alone and waits for a second witness before it acts",
 			Mend: "run a kernel of 6.9 or later"})
 	}
 	return found
-}
-
-// usableMAC refuses broadcast, multicast and zero addresses. netconsole defaults to broadcast and enables all the same.
-func usableMAC(mac net.HardwareAddr) bool {
-	return len(mac) == 6 && mac[0]&1 == 0 && !bytes.Equal(mac, make([]byte, 6))
 }

@@ -1,4 +1,4 @@
-package configurator
+package canary
 
 import (
 	"encoding/binary"

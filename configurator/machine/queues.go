@@ -1,4 +1,4 @@
-package configurator
+package machine
 
 import (
 	"os"
@@ -17,9 +17,9 @@ import (
 // than 0.2 ms of queue at 10 Gbit/s.
 const queueRoom = 256 << 10
 
-// queueSettings asks for queueRoom on every transmit queue of the devices, and of those below a bond, bridge or VLAN,
+// QueueSettings asks for queueRoom on every transmit queue of the devices, and of those below a bond, bridge or VLAN,
 // where the driver uses byte queue limits. Who has given a queue more already is right.
-func (r Root) queueSettings(devices []string) []Setting {
+func (r Root) QueueSettings(devices []string) []Setting {
 	var want []Setting
 	for _, device := range r.withLower(devices) {
 		dir := path.Join(netDir, device, "queues")
@@ -70,8 +70,8 @@ func (r Root) withLower(devices []string) []string {
 	return all
 }
 
-// follow gives settings of a device that was renamed since the files they have now.
-func (r Root) follow(list []Setting) {
+// followRenames gives settings of a device that was renamed since the files they have now.
+func (r Root) followRenames(list []Setting) {
 	for i, s := range list {
 		rest, ok := strings.CutPrefix(s.File, netDir+"/")
 		if !ok || s.Link == 0 {

@@ -1,4 +1,4 @@
-package configurator
+package machine
 
 import (
 	"errors"
@@ -7,8 +7,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-
-	"github.com/lastgasp/lastgasp/configurator/ec2"
 )
 
 // Identity is who this machine says it is with every record.
@@ -17,8 +15,8 @@ type Identity struct {
 	Boot     string `json:"boot"`     // /proc/sys/kernel/random/boot_id
 }
 
-// instanceID is the form of an EC2 instance id.
-var instanceID = regexp.MustCompile(`^i-[0-9a-f]{8,17}$`)
+// instanceForm is the form of an EC2 instance id.
+var instanceForm = regexp.MustCompile(`^i-[0-9a-f]{8,17}$`)
 
 // OnEC2 reports whether the machine's firmware says that it is an EC2 instance, without asking the network.
 func (r Root) OnEC2() bool {
@@ -27,22 +25,22 @@ func (r Root) OnEC2() bool {
 		strings.HasPrefix(r.text("sys/hypervisor/uuid"), "ec2") // Xen instances
 }
 
-// Identity finds out who this machine is. The metadata service is asked, through instance, only on EC2 and only where the
-// firmware does not tell: Nitro instances have their id in the board's asset tag.
-func (r Root) Identity(instance func() (ec2.Instance, error)) (Identity, error) {
+// Identity says who this machine is. Nitro instances have their id in the board's asset tag; where the firmware of an EC2
+// instance does not say it, instanceID asks the metadata service.
+func (r Root) Identity(instanceID func() (string, error)) (Identity, error) {
 	id := Identity{Boot: r.text("proc/sys/kernel/random/boot_id")}
 	if id.Boot == "" {
 		return id, errors.New("read /proc/sys/kernel/random/boot_id: nothing there; is /proc mounted?")
 	}
 	if r.OnEC2() {
-		if id.Instance = r.text("sys/class/dmi/id/board_asset_tag"); instanceID.MatchString(id.Instance) {
+		if id.Instance = r.text("sys/class/dmi/id/board_asset_tag"); instanceForm.MatchString(id.Instance) {
 			return id, nil
 		}
-		if i, err := instance(); err == nil {
-			id.Instance = i.ID
+		if i, err := instanceID(); err == nil {
+			id.Instance = i
 			return id, nil
 		}
-		// Better armed under another name than silent: the listener still knows us by our address.
+		// Armed under another name is better than silent: the listener still knows this node by its address.
 	}
 	if id.Instance = r.text("etc/machine-id"); id.Instance == "" || id.Instance == "uninitialized" {
 		id.Instance = id.Boot // an image without machine id: unique at least, though anew at each boot
@@ -63,8 +61,8 @@ func (r Root) MACs() []string {
 	return macs
 }
 
-// deviceOf is the name of the interface with a hardware address, empty if there is none.
-func (r Root) deviceOf(mac string) string {
+// DeviceOf is the name of the interface with a hardware address, empty if there is none.
+func (r Root) DeviceOf(mac string) string {
 	files, _ := filepath.Glob(r.Path("sys/class/net/*/address"))
 	slices.Sort(files)
 	for _, f := range files {

@@ -1,13 +1,20 @@
-package configurator
+// Package machine reads and changes what one node keeps in files: its identity, the kernel's facts and settings, the
+// secret of this boot, and what the last pass left for `status`. It opens no socket.
+package machine
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// Root is where the kernel's and the machine's files hang: "/" outside of tests.
+// Root is the directory below which the kernel's and the machine's files are: "/" outside of tests.
 type Root string
 
 // Path joins elem below the root.
@@ -17,16 +24,39 @@ func (r Root) Path(elem ...string) string {
 
 // Files of our own.
 const (
-	runDir       = "run/lastgasp"  // gone at the next boot, as kernel state is
+	RunDir       = "run/lastgasp"  // gone at the next boot, as kernel state is
 	stateFile    = "state.json"    // what the last pass saw
 	settingsFile = "settings.json" // kernel settings we changed, and their former values
-	gaspFile     = "gasp"          // the secret of this boot
+	secretFile   = "gasp"          // the secret of this boot
 	lockFile     = "lock"          // one pass at a time
-	lastGoodFile = "var/lib/lastgasp/endpoints.json"
+
+	// LastGoodFile is the last list of listeners that was proved to work, see endpoint.LastGood.
+	LastGoodFile = "var/lib/lastgasp/endpoints.json"
 )
 
 // netDir is where the kernel shows its network devices.
 const netDir = "sys/class/net"
+
+// Uptime is the time since boot, suspended or not (CLOCK_BOOTTIME). Unlike the wall clock nobody can set it, and unlike
+// Go's monotonic clock it means the same in every process of one boot.
+func Uptime() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0 // never: the clock exists since 2.6.39
+	}
+	return time.Duration(ts.Nano())
+}
+
+// Forget removes what passes have left for `status`. The secret stays.
+func (r Root) Forget() error {
+	var errs []error
+	for _, f := range []string{stateFile, settingsFile} {
+		if err := os.Remove(r.Path(RunDir, f)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // text is the content of a small kernel file, trimmed; empty if it cannot be read.
 func (r Root) text(path string) string {

@@ -1,4 +1,4 @@
-package configurator
+package machine
 
 import (
 	"testing"
@@ -14,23 +14,23 @@ func TestWantedSettings(t *testing.T) {
 	ten := 10
 	for _, tt := range []struct {
 		name  string
-		panic PanicConfig
+		panic Panic
 		facts Facts
 		want  []Setting
 	}{
 		{name: "nothing is touched unless asked for", facts: nbcon},
-		{name: "hold on a kernel that is mute otherwise", panic: PanicConfig{Hold: true}, facts: nbcon,
+		{name: "hold on a kernel that is mute otherwise", panic: Panic{Hold: true}, facts: nbcon,
 			want: []Setting{{File: panicFile, Set: "0"}}},
-		{name: "hold leaves kernels below 7.0 alone", panic: PanicConfig{Hold: true}, facts: old},
-		{name: "a timeout below 7.0", panic: PanicConfig{Timeout: &ten}, facts: old,
+		{name: "hold leaves kernels below 7.0 alone", panic: Panic{Hold: true}, facts: old},
+		{name: "a timeout below 7.0", panic: Panic{Timeout: &ten}, facts: old,
 			want: []Setting{{File: panicFile, Set: "10"}}},
-		{name: "a timeout would make 7.0 mute", panic: PanicConfig{Timeout: &ten}, facts: nbcon},
-		{name: "notifiers where a crash kernel is loaded", panic: PanicConfig{KdumpNotifier: true}, facts: crash,
+		{name: "a timeout would make 7.0 mute", panic: Panic{Timeout: &ten}, facts: nbcon},
+		{name: "notifiers where a crash kernel is loaded", panic: Panic{KdumpNotifiers: true}, facts: crash,
 			want: []Setting{{File: kdumpNotifiersFile, Set: "Y"}}},
-		{name: "no notifiers without a crash kernel", panic: PanicConfig{KdumpNotifier: true}, facts: old},
+		{name: "no notifiers without a crash kernel", panic: Panic{KdumpNotifiers: true}, facts: old},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, wantedSettings(tt.panic, tt.facts)); diff != "" {
+			if diff := cmp.Diff(tt.want, PanicSettings(tt.panic, tt.facts)); diff != "" {
 				t.Errorf("settings (-want +got):\n%s", diff)
 			}
 		})
@@ -74,7 +74,7 @@ func TestSettingsAreKeptAndPutBack(t *testing.T) {
 				if s.write != "" {
 					w.write(t, panicFile, s.write)
 				}
-				if _, err := w.root.settle(s.want); err != nil {
+				if _, err := w.root.ApplySettings(s.want); err != nil {
 					t.Fatalf("%s: %v", s.name, err)
 				}
 				if got := w.root.text(panicFile); got != s.value {
