@@ -14,6 +14,8 @@ FUZZTIME   ?= 20000x
 
 build: ## both binaries into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	@size=$$(stat -c %s bin/lastgasp-configurator); test $$size -le $$((12 << 20)) || \
+		{ echo "lastgasp-configurator has $$size bytes: every node carries it, 12 MiB is the limit"; exit 1; }
 
 check: format vet staticcheck pure ## the inner loop: under a minute when warm
 
@@ -42,6 +44,7 @@ live: ## tests against this machine's kernel, in network namespaces of their own
 	.ci/no-skips $(GO) test -count=1 -tags live -run '^TestLive' -v ./configurator/nexthop
 
 e2e: ## tests in the lab: microVMs that crash, a real control plane (root)
+	cd e2e/authenticator && $(GO) vet ./... && $(GO) test -count=1 ./...
 	.ci/no-skips $(GO) test -count=1 -tags e2e -timeout 80m -p 1 -v ./e2e/...
 
 test: check fuzz live e2e ## every test there is

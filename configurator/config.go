@@ -31,6 +31,7 @@ type Config struct {
 	LocalPort uint16
 	Canary    CanaryConfig
 	Panic     machine.Panic
+	Enroll    EnrollConfig
 	// Queues allows room for a whole panic in the transmit queues of armed devices, see machine.QueueSettings.
 	Queues bool
 }

@@ -65,6 +65,7 @@ func TestValidConfigSetsEveryKey(t *testing.T) {
 		LocalPort: 6700,
 		Canary:    CanaryConfig{Interval: 5 * time.Minute, Timeout: 2 * time.Second},
 		Panic:     machine.Panic{Hold: true, Timeout: &timeout, KdumpNotifiers: true},
+		Enroll:    EnrollConfig{Kubeconfig: "/etc/kubernetes/node.conf"},
 	}
 	if diff := cmp.Diff(want, got, samePrefix); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)

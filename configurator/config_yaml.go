@@ -45,6 +45,7 @@ func (c *Config) keys(origin string) map[string]func(n *yaml.Node) error {
 		"queues":               func(n *yaml.Node) error { return setBool(&c.Queues, n) },
 		"panic.hold":           func(n *yaml.Node) error { return setBool(&c.Panic.Hold, n) },
 		"panic.kdumpNotifiers": func(n *yaml.Node) error { return setBool(&c.Panic.KdumpNotifiers, n) },
+		"enroll.kubeconfig":    func(n *yaml.Node) error { return setPath(&c.Enroll.Kubeconfig, n) },
 		"panic.timeout": func(n *yaml.Node) error {
 			// Below 0 the kernel resets at once and truncates its last words.
 			var seconds int

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lastgasp/lastgasp/configurator/configfs"
+	"github.com/lastgasp/lastgasp/configurator/enroll"
 	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
@@ -53,6 +54,8 @@ type Status struct {
 	Findings []machine.Finding `json:"findings"`
 	Settings []machine.Setting `json:"changedSettings,omitempty"`
 	LastPass *machine.State    `json:"lastPass,omitempty"`
+	// Enrolment is how the pin of the own Node stands, nil if nobody has tried.
+	Enrolment *enroll.State `json:"enrolment,omitempty"`
 }
 
 // Status reads everything there is to know and judges it. It changes nothing, and any user may ask. configErr is what is
@@ -78,7 +81,9 @@ func (c *Configurator) Status(configErr error) (Status, error) {
 	if c.Config.Panic != (machine.Panic{}) {
 		s.Findings = append(s.Findings, machine.PanicFindings(c.Config.Panic, s.Facts, c.Root.Kubelet())...)
 	}
-	for _, err := range []error{configErr, stateErr} {
+	enrolled, enrolErr := enrolment(c.Root)
+	s.Enrolment = enrolled
+	for _, err := range []error{configErr, stateErr, enrolErr} {
 		if err != nil {
 			s.Findings = append(s.Findings, machine.Finding{What: err.Error(), Cost: "what is armed stays as it is", Mend: "correct it"})
 		}
@@ -182,6 +187,9 @@ func (s Status) WriteText(w io.Writer, now time.Duration) error {
 		if l.Failed != "" {
 			fmt.Fprintf(t, "last pass\tfailed: %s\n", l.Failed)
 		}
+	}
+	if s.Enrolment != nil {
+		fmt.Fprintf(t, "enrolled\t%s\n", s.Enrolment)
 	}
 	for _, set := range machine.Summary(s.Settings) {
 		fmt.Fprintf(t, "changed\t%s\n", set)

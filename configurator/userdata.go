@@ -73,5 +73,6 @@ func (c Config) document() map[string]any {
 	if c.Panic.Timeout != nil {
 		set(true, "panic.timeout", *c.Panic.Timeout)
 	}
+	set(c.Enroll.Kubeconfig != "", "enroll.kubeconfig", c.Enroll.Kubeconfig)
 	return doc
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"os/signal"
 	"runtime"
@@ -22,8 +23,8 @@ func (c *command) watch() *cobra.Command {
 		Use:   "watch",
 		Short: "Keep the targets true: arm anew whenever something they depend on moves",
 		Long: `Runs until it is told to stop. A change of a target, of its settings, of the configuration, or of the way to a listener
-leads to a new pass within two seconds; every canary.interval everything is proved anew. SIGHUP asks for a pass that looks the listeners
-up again. When it ends the targets stay armed.
+leads to a new pass within two seconds; every canary.interval everything is proved anew. SIGHUP asks for a pass that looks the
+listeners up again. When it ends the targets stay armed. Beside that it enrols: see lastgasp-configurator enroll.
 
 To systemd it says READY after the first pass that was proved, and its status is one honest line.`,
 		Args: cobra.NoArgs,
@@ -52,7 +53,10 @@ To systemd it says READY after the first pass that was proved, and its status is
 				Notify:   func(state string) { daemon.SdNotify(false, state) }, // a failure could be reported to nobody
 				Log:      log,
 			}
-			return w.Run(cmd.Context())
+			ctx, stop := context.WithCancel(cmd.Context())
+			defer stop()
+			go c.enroller().Run(ctx)
+			return w.Run(ctx)
 		},
 	}
 	cmd.Flags().StringVar(&textfile, "textfile", textfileDir, "`directory` for metrics.prom, for node_exporter's textfile collector; empty: none")

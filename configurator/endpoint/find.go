@@ -132,7 +132,7 @@ type Resolver struct {
 func (r Resolver) Lookup(ctx context.Context, e Endpoint) ([]Endpoint, error) {
 	var own []netip.Addr
 	var zone string
-	if r.Zone != nil && strings.Contains(e.Host, ".elb.") && strings.HasSuffix(e.Host, ".amazonaws.com") {
+	if r.Zone != nil && isLoadBalancer(e.Host) {
 		if name, id, err := r.Zone(ctx); err == nil {
 			zone = id
 			own, _ = r.LookupNetIP(ctx, "ip", name+"."+e.Host) // absent where the balancer has no node in the zone
@@ -150,4 +150,22 @@ func (r Resolver) Lookup(ctx context.Context, e Endpoint) ([]Endpoint, error) {
 		list = append(list, Endpoint{Host: ip.Unmap().String(), Port: e.Port, Zone: e.Zone, Priority: e.Priority})
 	}
 	return list, nil
+}
+
+// isLoadBalancer reports whether host is the name that AWS gave to a load balancer: NAME.elb.REGION.SUFFIX, where the
+// suffix is that of the partition (aws-sdk-go-v2, internal/endpoints/awsrulesfn/partitions.json).
+func isLoadBalancer(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	for _, suffix := range []string{
+		".amazonaws.com",                                                      // aws, aws-us-gov
+		".amazonaws.com.cn",                                                   // aws-cn
+		".amazonaws.eu",                                                       // aws-eusc
+		".c2s.ic.gov", ".sc2s.sgov.gov", ".cloud.adc-e.uk", ".csp.hci.ic.gov", // isolated from the internet
+	} {
+		if name, ok := strings.CutSuffix(host, suffix); ok {
+			labels := strings.Split(name, ".")
+			return len(labels) >= 3 && labels[len(labels)-2] == "elb"
+		}
+	}
+	return false
 }

@@ -127,6 +127,33 @@ func TestLoadBalancerIsEnteredInTheOwnZone(t *testing.T) {
 	}
 }
 
+func TestLoadBalancerNames(t *testing.T) {
+	for _, tt := range []struct {
+		name, host string
+		want       bool
+	}{
+		{"the commercial partition", "lastgasp-0123.elb.eu-west-1.amazonaws.com", true},
+		{"GovCloud", "lastgasp-0123.elb.us-gov-west-1.amazonaws.com", true},
+		{"China", "lastgasp-0123.elb.cn-north-1.amazonaws.com.cn", true},
+		{"the European Sovereign Cloud", "lastgasp-0123.elb.eusc-de-east-1.amazonaws.eu", true},
+		{"ISO", "lastgasp-0123.elb.us-iso-east-1.c2s.ic.gov", true},
+		{"ISOB", "lastgasp-0123.elb.us-isob-east-1.sc2s.sgov.gov", true},
+		{"ISOE", "lastgasp-0123.elb.eu-isoe-west-1.cloud.adc-e.uk", true},
+		{"ISOF", "lastgasp-0123.elb.us-isof-south-1.csp.hci.ic.gov", true},
+		{"with its final dot, in capitals", "Lastgasp-0123.ELB.eu-west-1.amazonaws.com.", true},
+		{"a host of somebody's own", "listener.elb.example.com", false},
+		{"another service of AWS", "ssm.eu-west-1.amazonaws.com", false},
+		{"elb as a name", "elb.eu-west-1.amazonaws.com", false},
+		{"no label before the partition's", "amazonaws.com", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := isLoadBalancer(tt.host); got != tt.want {
+				t.Errorf("isLoadBalancer(%s) = %t, want %t", tt.host, got, tt.want)
+			}
+		})
+	}
+}
+
 func TestLastGood(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "var/lib/lastgasp/endpoints.json")
 	here := LastGood{File: file, Instance: "i-1", MACs: []string{"02:00:00:00:00:01", "02:00:00:00:00:02"}}
