@@ -100,7 +100,7 @@ func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, gaspOf 
 	} else if d.Found, err = c.find(ctx, d.Identity); err != nil {
 		return d, err
 	}
-	chosen := endpoint.Choose(d.Found.Endpoints, c.Config.Targets, c.zone(d.Found.Endpoints, instance), d.Identity.Instance)
+	chosen := endpoint.Choose(d.Found.Endpoints, c.Config.Targets, c.zone(d.Found.Endpoints, instance), d.Identity.Instance, nil)
 	q := c.query(instance)
 	var errs []error
 	for _, e := range chosen {
