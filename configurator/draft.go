@@ -126,20 +126,11 @@ func (c *Configurator) resolve(ctx context.Context, d *Draft) error {
 
 // choose picks the listeners of this node. Those to avoid come last.
 func (c *Configurator) choose(list []endpoint.Endpoint, d Draft, avoid map[string]time.Duration) []netip.AddrPort {
-	ranked := endpoint.Choose(list, len(list), d.zone, d.Identity.Instance)
-	slices.SortStableFunc(ranked, func(a, b endpoint.Endpoint) int {
-		_, avoidA := avoid[a.String()]
-		_, avoidB := avoid[b.String()]
-		switch {
-		case avoidA == avoidB:
-			return 0
-		case avoidA:
-			return 1
-		}
-		return -1
-	})
 	var chosen []netip.AddrPort
-	for _, e := range ranked[:min(c.Config.Targets, len(ranked))] {
+	for _, e := range endpoint.Choose(list, c.Config.Targets, d.zone, d.Identity.Instance, func(e endpoint.Endpoint) bool {
+		_, silent := avoid[e.String()]
+		return silent
+	}) {
 		listener, _ := e.Addr() // a Finder returns addresses only
 		chosen = append(chosen, listener)
 	}
