@@ -26,9 +26,9 @@ var architecture = map[string][]string{
 	"configurator/canary":   {"configurator/machine", "listener/netconsole"},
 	"configurator/machine":  {"configurator/configfs", "listener/netconsole"},
 	"configurator/ec2":      {},
-	"configurator/endpoint": {"configurator/ec2"},
+	"configurator/endpoint": {"configurator/configfs", "configurator/ec2"},
 	"configurator/enroll":   {"configurator/ec2"},
-	"configurator/nexthop":  {},
+	"configurator/nexthop":  {"configurator/configfs"},
 	"configurator/configfs": {},
 
 	"listener":               {"listener/cleanup", "listener/detect", "listener/netconsole"},

@@ -108,28 +108,41 @@ func (p passed) outcome(err error) outcome {
 	return passProved
 }
 
-// notePaths remembers how the chosen listeners are reached.
+// destinations are the addresses of the chosen listeners. Where none could be found it takes a default route to ask, which
+// leads to addresses that nobody has (RFC 5737, RFC 3849).
+func (p *passed) destinations() []netip.Addr {
+	if len(p.chosen) == 0 {
+		return []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, 1}), netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: 1})}
+	}
+	var list []netip.Addr
+	for _, listener := range p.chosen {
+		list = append(list, listener.Addr())
+	}
+	return list
+}
+
+// notePaths remembers how the destinations are reached.
 func (p *passed) notePaths(look func(nexthop.Query) nexthop.Path) {
 	p.paths = nil
-	for _, listener := range p.chosen {
+	for _, destination := range p.destinations() {
 		q := p.query
-		q.Destination = listener.Addr()
+		q.Destination = destination
 		p.paths = append(p.paths, look(q))
 	}
 }
 
-// moved reports whether a chosen listener is reached another way than at the last look, or none was chosen. It remembers
-// neighbours that have become known.
+// moved reports whether a destination is reached another way than at the last look. It remembers neighbours that have
+// become known.
 func (p *passed) moved(look func(nexthop.Query) nexthop.Path) bool {
 	former := p.paths
 	p.notePaths(look)
 	for i := range p.paths {
-		if former[i].Moved(p.paths[i]) {
+		if i >= len(former) || former[i].Moved(p.paths[i]) {
 			return true
 		}
 		p.paths[i] = former[i].Update(p.paths[i])
 	}
-	return len(p.paths) == 0
+	return false
 }
 
 // Reload is Apply without the last known good listeners: somebody who asks for a reload wants to hear that there is

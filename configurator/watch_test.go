@@ -24,6 +24,7 @@ type watching struct {
 	reload  chan os.Signal
 	config  func() (Config, error)
 	offline bool                // listeners cannot be looked up
+	asked   int                 // how often that was tried
 	moved   []endpoint.Endpoint // where listeners are found since they have moved
 
 	notes []string // for systemd
@@ -294,6 +295,7 @@ type switchable struct {
 func (s switchable) Find(ctx context.Context) ([]endpoint.Endpoint, string, error) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
+	s.w.asked++
 	if s.w.offline {
 		return unreachable{}.Find(ctx)
 	}
@@ -327,6 +329,29 @@ func TestWatchIsQuietWhilePodsComeAndGo(t *testing.T) {
 		})
 		if passes > 1 || canaries > 1 { // the interval's
 			t.Errorf("%d passes and %d canaries in 5 minutes of pods starting and stopping", passes, canaries)
+		}
+	})
+}
+
+// Nor is it any business of a node that does not know its listeners yet: Parameter Store has a quota for all nodes.
+func TestWatchDoesNotAskForListenersBecausePodsComeAndGo(t *testing.T) {
+	offline := func(_ *testing.T, w *watching) { w.offline = true }
+	watch(t, configured(listenerA), offline, func(t *testing.T, w *watching) {
+		pass(30 * time.Minute)
+		asked := w.asked
+		for range 300 {
+			w.changes <- "device veth appeared, route 10.0.9.7/32 added"
+			pass(600 * time.Millisecond)
+		}
+		if n := w.asked - asked; n > 2 { // of the back-off
+			t.Errorf("asked %d times in 3 minutes of pods starting and stopping", n)
+		}
+		asked = w.asked
+		w.change(func() { w.routes["192.0.2.1"] = nexthop.ErrNoRoute })
+		w.changes <- "route default removed"
+		pass(soon)
+		if w.asked == asked {
+			t.Error("a default route that changed is no reason to ask")
 		}
 	})
 }

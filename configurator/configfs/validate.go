@@ -66,7 +66,7 @@ func (s Spec) Validate() error {
 	return errors.Join(errs...)
 }
 
-// UnfitIP says why netconsole cannot have a as an end, or "".
+// UnfitIP says what a is that makes it unfit for either end of a target, or "".
 func UnfitIP(a netip.Addr) string {
 	switch {
 	case !a.IsValid():
@@ -75,8 +75,14 @@ func UnfitIP(a netip.Addr) string {
 		return "of a zone, which the kernel does not take"
 	case a.Is4In6():
 		return "IPv4 written as IPv6"
-	case a.IsUnspecified(), a.IsLoopback(), a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return "no unicast address of a machine"
+	case a.IsUnspecified():
+		return "the unspecified address"
+	case a.IsLoopback():
+		return "a loopback address"
+	case a.IsMulticast():
+		return "a multicast address"
+	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "the broadcast address"
 	case a.Is6() && bytes.Equal(a.AsSlice()[:4], make([]byte, 4)):
 		return "in ::/32, which kernels before 7.3 take for unset"
 	}

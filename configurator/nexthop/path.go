@@ -4,6 +4,8 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 )
 
 // Path is how the kernel's tables would have a datagram leave, without asking the wire. Two of them can be compared, to see
@@ -33,7 +35,7 @@ func (p Path) Update(now Path) Path {
 // Path looks up the path to q.Destination. It needs no rights.
 func (q Query) Path() Path {
 	q.Destination = q.Destination.Unmap()
-	if why := unroutable(q.Destination); why != "" {
+	if why := configfs.UnfitIP(q.Destination.WithZone("")); why != "" {
 		return Path{Why: why}
 	}
 	r, err := q.route()
