@@ -22,11 +22,11 @@ var architecture = map[string][]string{
 	"cmd/lastgasp-configurator": {"configurator", "configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole"},
 	"cmd/lastgasp-listener":     {"listener", "listener/cloud", "listener/cleanup", "listener/detect", "listener/kube", "listener/netconsole"},
 
-	"configurator":          {"configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole"},
+	"configurator":          {"configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole", "listener/yamlkeys"},
 	"configurator/canary":   {"configurator/machine", "listener/netconsole"},
 	"configurator/machine":  {"configurator/configfs", "listener/netconsole"},
 	"configurator/ec2":      {},
-	"configurator/endpoint": {"configurator/configfs", "configurator/ec2"},
+	"configurator/endpoint": {"configurator/configfs", "configurator/ec2", "listener/yamlkeys"},
 	"configurator/enroll":   {"configurator/ec2"},
 	"configurator/nexthop":  {"configurator/configfs"},
 	"configurator/configfs": {},
