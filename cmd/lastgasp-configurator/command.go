@@ -71,7 +71,7 @@ func (c *command) root() *cobra.Command {
 	flags.StringVar(&c.config, "config", configurator.DefaultConfigFile, "configuration `file`")
 	flags.StringSliceVar(&c.endpoints, "endpoint", nil, "listener as `host:port`, instead of what the configuration says; may be repeated")
 	flags.StringVarP(&c.output, "output", "o", "text", "output `format`: text or json")
-	root.AddCommand(c.apply(), c.watch(), c.verify(), c.status(), c.disarm(), c.bootParams(), c.userData())
+	root.AddCommand(c.apply(), c.watch(), c.enroll(), c.verify(), c.status(), c.disarm(), c.bootParams(), c.userData())
 	return root
 }
 

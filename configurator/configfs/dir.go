@@ -118,6 +118,33 @@ func (d Dir) names() ([]string, error) {
 	return names, nil
 }
 
+// Enabled names the targets that are ours and enabled, sorted. It reads no more than it must: one file for each.
+func (d Dir) Enabled() ([]string, error) {
+	names, err := d.names()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var enabled []string
+	for _, name := range names {
+		r := reader{dir: d.path(name)}
+		if r.flag("enabled") {
+			enabled = append(enabled, name)
+		}
+	}
+	return enabled, err
+}
+
+// AddUserdata gives a target of ours one more item, enabled or not. The kernel sends it with the next record.
+func (d Dir) AddUserdata(name string, u Datum) error {
+	if err := errors.Join(validateUserdata([]Datum{u})...); err != nil {
+		return fmt.Errorf("add userdata to target %s: %w", name, err)
+	}
+	if err := d.setUserdata(name, u); err != nil {
+		return fmt.Errorf("add userdata/%s to target %s: %w", u.Key, name, err)
+	}
+	return nil
+}
+
 // Arm makes a new target of s.Name, writes and reads back everything, and enables it. Then the kernel logs that it
 // started, through the new target too. If anything is not exactly as s says, the target is taken away again and the
 // error says why: ErrDevice if it is the device's fault, ErrNoModule if there is no netconsole.
@@ -166,8 +193,8 @@ func (d Dir) fill(s Spec) (State, error) {
 		return State{}, err
 	case !st.Enabled:
 		return State{}, errors.New("the kernel disabled it at once")
-	case unfitMAC(st.LocalMAC) != "":
-		return State{}, fmt.Errorf("%w: %s has the MAC %s, %s", ErrDevice, s.Device, st.LocalMAC, unfitMAC(st.LocalMAC))
+	case UnfitMAC(st.LocalMAC) != "":
+		return State{}, fmt.Errorf("%w: %s has the MAC %s, %s", ErrDevice, s.Device, st.LocalMAC, UnfitMAC(st.LocalMAC))
 	}
 	return st, nil
 }

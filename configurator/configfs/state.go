@@ -21,9 +21,6 @@ type State struct {
 	LocalMAC net.HardwareAddr // the device's while enabled, otherwise broadcast
 }
 
-// Matches reports whether st is s, armed. Names are not compared: what matters is what is sent, and where.
-func (s Spec) Matches(st State) bool { return st.Enabled && len(s.Diff(st)) == 0 }
-
 // Diff says for each attribute that is not as s wants it what is wanted and what is there, apart from the name. Secret
 // values are not shown.
 func (s Spec) Diff(st State) []string {
@@ -174,12 +171,16 @@ func (r *reader) userdata() []Datum {
 		if !e.IsDir() {
 			continue
 		}
+		d := Datum{Key: e.Name()}
 		value := filepath.Join("userdata", e.Name(), "value")
-		text, _ := r.text(value)
-		d := Datum{Key: e.Name(), Value: text}
 		if info, err := os.Stat(filepath.Join(r.dir, value)); err == nil {
 			d.Secret = info.Mode().Perm()&0o077 == 0
 		}
+		file, err := os.ReadFile(filepath.Join(r.dir, value))
+		if err != nil && !(d.Secret && errors.Is(err, fs.ErrPermission)) { // who may not read it sees that there is a secret
+			r.fail(fmt.Errorf("%s: %w", value, bare(err)))
+		}
+		d.Value = strings.TrimSuffix(string(file), "\n")
 		data = append(data, d)
 	}
 	return data
