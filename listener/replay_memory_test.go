@@ -36,7 +36,7 @@ func (e *endless) Read(p []byte) (int, error) {
 func TestReplayTakesConstantMemory(t *testing.T) {
 	used := func(lines int) (incidents int, bytes int64) {
 		before, w := heapInUse(), &measuring{}
-		if err := ReplayDatagrams(&endless{lines: lines}, w, &detect.Config{}); err != nil {
+		if _, err := Replay(&endless{lines: lines}, w, &detect.Config{}, Datagrams); err != nil {
 			t.Fatal(err)
 		}
 		return w.lines, w.heap - before
