@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// number is anything in a title that may differ between occurrences of one bug: error codes, devices, sizes.
-var number = regexp.MustCompile(`\b0x[0-9a-f]+\b|[0-9]+`)
+// variable is anything in a title that may differ between occurrences of one bug: error codes, devices, sizes.
+var variable = regexp.MustCompile(`\b0x[0-9a-f]+\b|[0-9]+`)
 
 // fingerprint is equal for equal bugs on different machines, boots and builds: 12 hex digits of a hash of the cause of
 // what went wrong first, its title without numbers, and the innermost reliable frames by name. Whatever else a trace
@@ -23,7 +23,7 @@ func fingerprint(cause, title string, t *trace) string {
 		h.Write([]byte{0})
 	}
 	field(cause)
-	field(number.ReplaceAllLiteralString(strings.Replace(title, inFunction, "", 1), "#"))
+	field(variable.ReplaceAllLiteralString(strings.Replace(title, inFunction, "", 1), "#"))
 	for _, f := range t.frames {
 		field(f)
 	}

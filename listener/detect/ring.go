@@ -2,6 +2,7 @@ package detect
 
 import (
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -22,6 +23,16 @@ func (l *line) size() int { return len(l.text) + lineSize }
 // message is the line without its time stamp.
 func (l *line) message() string { return l.text[l.at:] }
 
+// caller is the task or CPU that printed the line, as in its stamp; empty unless the kernel says it.
+func (l *line) caller() string {
+	stamp := l.text[:l.at]
+	i := strings.LastIndexByte(stamp, '[')
+	if i < 0 || !strings.ContainsAny(stamp[i:], "TC") {
+		return ""
+	}
+	return strings.TrimLeft(stamp[i+1:len(stamp)-len("] ")], " ")
+}
+
 // A ring keeps the newest lines of a source, bounded in lines and bytes. The zero value is empty; memory is taken as
 // lines come, and adding one to a full ring allocates nothing.
 type ring struct {
@@ -38,6 +49,8 @@ const (
 	flagKernel = 0x80
 	// maxLine bounds a line in bytes. The kernel's longest record has 1024 (PRINTKRB_RECORD_MAX).
 	maxLine = 4 << 10
+	// maxCaller bounds a caller in bytes: "T" and a process id.
+	maxCaller = 16
 	// firstRing is the first size of a ring in bytes.
 	firstRing = 256
 )
@@ -125,17 +138,29 @@ func (g *ring) all() []line {
 	return lines
 }
 
-// appendStamp writes the time stamp as print_time (kernel/printk/printk.c) does: "[%5lu.%06lu] ", nothing if unknown.
-func appendStamp(b []byte, uptime time.Duration) []byte {
-	if uptime < 0 {
-		return b
+// appendStamp writes what print_time and print_caller (kernel/printk/printk.c) do: "[%5lu.%06lu]" and "[%6s]", each only if
+// it is known, and a space behind them.
+func appendStamp(b []byte, uptime time.Duration, caller string) []byte {
+	if uptime >= 0 {
+		us := uptime.Microseconds()
+		b = append(b, '[')
+		b = appendPadded(b, us/1e6, 5, ' ')
+		b = append(b, '.')
+		b = appendPadded(b, us%1e6, 6, '0')
+		b = append(b, ']')
 	}
-	us := uptime.Microseconds()
-	b = append(b, '[')
-	b = appendPadded(b, us/1e6, 5, ' ')
-	b = append(b, '.')
-	b = appendPadded(b, us%1e6, 6, '0')
-	return append(b, "] "...)
+	if caller != "" && len(caller) <= maxCaller {
+		b = append(b, '[')
+		for i := len(caller); i < 6; i++ {
+			b = append(b, ' ')
+		}
+		b = append(b, caller...)
+		b = append(b, ']')
+	}
+	if len(b) > 0 {
+		b = append(b, ' ')
+	}
+	return b
 }
 
 // appendPadded writes n right-aligned in at least width bytes.

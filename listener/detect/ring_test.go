@@ -22,7 +22,7 @@ func TestTheRingKeepsTheNewestLines(t *testing.T) {
 		if random.IntN(4) == 0 {
 			uptime = -1
 		}
-		stamp := appendStamp(nil, uptime)
+		stamp := appendStamp(nil, uptime, "")
 		kernel := random.IntN(2) == 0
 
 		g.add(maxLines, maxBytes, stamp, []byte(text), kernel)
@@ -67,7 +67,7 @@ func TestStampIsThatOfPrintk(t *testing.T) {
 		{200100*time.Second + 1234567, "[200100.001234] "},
 	}
 	for _, tt := range tests {
-		if got := string(appendStamp(nil, tt.uptime)); got != tt.want {
+		if got := string(appendStamp(nil, tt.uptime, "")); got != tt.want {
 			t.Errorf("%v: %q, want %q", tt.uptime, got, tt.want)
 		}
 	}

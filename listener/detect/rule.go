@@ -36,6 +36,11 @@ type Rule struct {
 	// follows lists, separated by spaces, the causes of findings that lead to this one and name it better: an oops leads
 	// to "Fatal exception".
 	follows string
+	// place is the group of Match that names the function where it happened, 0 if none does.
+	place int
+	// asserts says that the kernel found it out by a check of its own, unlike a fault: functions that serve everybody check
+	// what they are given.
+	asserts bool
 	// heads says that the message names the WARNING or BUG right behind it.
 	heads bool
 	// asks says that whoever asked for a lock, a wake-up or memory is to be named, not the function that grants it.

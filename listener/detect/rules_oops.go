@@ -48,8 +48,8 @@ func oopsRules() []Rule {
 			// lib/bug.c __report_bug(): (2), pr_fmt empty. Line numbers and build directories differ between builds. The
 			// condition stands in front with CONFIG_DEBUG_BUGVERBOSE_DETAILED (6.18).
 			Cause: kernelOops, Verdict: Oops,
-			Match:           `kernel BUG at (?:\[[^\n]*\] )?(?:/\S*/)?(\S+?):\d+!$`,
-			Title:           "kernel BUG at $1{in}",
+			Match: `kernel BUG at (?:\[[^\n]*\] )?(?:/\S*/)?(\S+?):\d+!$`,
+			Title: "kernel BUG at $1{in}", asserts: true,
 			Examples:        []string{"kernel BUG at mm/slub.c:379!", "kernel BUG at /build/linux/fs/ext4/inode.c:2721!", "kernel BUG at [PageTail(page)] mm/filemap.c:1498!"},
 			Counterexamples: []string{"virtio_blk: kernel BUG at mm/slub.c:379!", "kernel BUG at your service", "kernel BUG at x:1![400000+1000]"},
 		},
@@ -93,7 +93,7 @@ func oopsRules() []Rule {
 			// The same header behind BUG() and everything that is built on it.
 			Cause: kernelOops, Verdict: Oops,
 			Match: `(?:Oops: )?invalid opcode: [0-9a-f]{4} \[#\d+\]` + dieTail,
-			Title: "invalid opcode{in}", rank: vague,
+			Title: "invalid opcode{in}", rank: vague, asserts: true,
 			Examples: []string{"invalid opcode: 0000 [#1] PREEMPT SMP NOPTI", "Oops: invalid opcode: 0000 [#1] SMP NOPTI"},
 			Counterexamples: []string{
 				"traps: bench[1234] trap invalid opcode ip:401000 sp:7ffc error:0 in bench[400000+1000]",

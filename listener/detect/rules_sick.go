@@ -138,7 +138,7 @@ func sickRules() []Rule {
 			// mm/kasan/report.c print_error_description(), mm/kfence/report.c: (3), no pr_fmt in either.
 			Cause: "MemoryCorruption", Verdict: Sick,
 			Match: `BUG: (KASAN|KFENCE|KMSAN): ([a-zA-Z /-]+?) in (\S+?)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?(?: \[\S+\])?\s*$`,
-			Title: "$1: $2 in $3",
+			Title: "$1: $2{in}", place: 3,
 			Examples: []string{
 				"BUG: KASAN: slab-use-after-free in boom_init+0x1a0/0x1000 [boom]",
 				"BUG: KFENCE: out-of-bounds read in test_out_of_bounds_read+0xa6/0x234\n",
@@ -174,7 +174,7 @@ func sickRules() []Rule {
 			// kernel/panic.c __warn(): (4), no pr_fmt. First the form up to 6.18.
 			Cause: kernelWarning, Verdict: Sick,
 			Match: `WARNING: CPU: \d+ PID: \d+ at (?:\S+?:\d+ )?(\S+?)\+0x`,
-			Title: "WARNING in $1",
+			Title: "WARNING{in}", place: 1,
 			Examples: []string{
 				"WARNING: CPU: 1 PID: 170 at kernel/workqueue.c:3012 __flush_work+0x1d2/0x250",
 				"WARNING: CPU: 0 PID: 1 at boom_init+0x12/0x40 [boom]",
@@ -184,7 +184,7 @@ func sickRules() []Rule {
 		{
 			Cause: kernelWarning, Verdict: Sick,
 			Match: `WARNING: (?:\[.*\] )?(?:\S+:\d+ )?at (\S+?)(?:\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\S+\])?)?, CPU#\d+: `,
-			Title: "WARNING in $1",
+			Title: "WARNING{in}", place: 1,
 			Examples: []string{
 				"WARNING: kernel/workqueue.c:4278 at __flush_work+0x1d2/0x250, CPU#1: kworker/1:1/44",
 				"WARNING: boom.c:77 at boom_init+0x12/0x40 [boom], CPU#0: insmod/170",
@@ -251,7 +251,7 @@ func sickRules() []Rule {
 			// kernel/cfi.c report_cfi_failure(): (3), then BUG or WARNING. On arm64 the oops says so, too.
 			Cause: "KernelBug", Verdict: Sick,
 			Match: `CFI failure at (\S+?)\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\S+\])? \((?:target: |no target information)`,
-			Title: "CFI failure in $1", heads: true,
+			Title: "CFI failure{in}", place: 1, heads: true,
 			Examples:        []string{"CFI failure at foo_call+0x2d/0x60 [foo] (target: bar_cb+0x0/0x20; expected type: 0xa3bd2a8c)"},
 			Counterexamples: []string{"CFI: Using standard kCFI", "test: CFI failure at x+0x1/0x2 (target: y"},
 		},

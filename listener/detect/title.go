@@ -40,6 +40,19 @@ func titleOf(r *Rule, text []byte, at []int) string {
 	return cmp.Or(title, r.Cause)
 }
 
+// placeOf is the function that the message names as where it happened, empty if it names none.
+func placeOf(r *Rule, text []byte, at []int) string {
+	if g := 2 * r.place; g > 0 && g+1 < len(at) && at[g] >= 0 {
+		if f := string(text[at[g]:at[g+1]]); isSymbol(f) {
+			return function(f)
+		}
+	}
+	return ""
+}
+
+// isSymbol reports whether s can be a symbol of the kernel; 0x0 stands for an unknown one.
+func isSymbol(s string) bool { return s != "" && (s[0] < '0' || s[0] > '9') }
+
 // tidy makes text from a message fit for a title: one line, without what differs from boot to boot.
 func tidy(s string) string {
 	s, _, _ = strings.Cut(strings.TrimLeft(s, "\n"), "\n")
@@ -52,13 +65,16 @@ func tidy(s string) string {
 	return string(printable([]byte(strings.ReplaceAll(s, inFunction, ""))))
 }
 
-// name puts the function into the title.
+// name puts the function into the title, and in front of it the helper in which it happened.
 func name(title string, t *trace) string {
 	in := ""
 	if f := t.function(); f != "" {
 		in = " in " + f
 		if t.jumped {
 			in = " on a bad jump from " + f
+		}
+		if t.helper != "" {
+			in = " (" + t.helper + ")" + in
 		}
 	}
 	title = strings.Replace(title, inFunction, in, 1)

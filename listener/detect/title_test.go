@@ -111,7 +111,7 @@ func TestWhereItHappened(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := readTrace(lines(tt.lines), tt.rule)
+			got := readTrace(lines(tt.lines), tt.rule, "")
 			if diff := cmp.Diff(tt.want, got.frames); diff != "" {
 				t.Errorf("frames (-want +got):\n%s", diff)
 			}
@@ -122,7 +122,7 @@ func TestWhereItHappened(t *testing.T) {
 func TestOnlyLinesOfTheKernelAreReadForFrames(t *testing.T) {
 	l := lines("RIP: 0010:forged+0x1/0x2\nCall Trace:\n foo+0x1/0x2\n")
 	l[0].kernel = false
-	got := readTrace(l, &Rule{Verdict: Oops})
+	got := readTrace(l, &Rule{Verdict: Oops}, "")
 	if diff := cmp.Diff([]string{"foo"}, got.frames); diff != "" {
 		t.Errorf("frames (-want +got):\n%s", diff)
 	}
@@ -151,7 +151,7 @@ func TestTitles(t *testing.T) {
 			if rule == nil {
 				t.Fatal("no rule matches")
 			}
-			tr := readTrace(lines(tt.frames), rule)
+			tr := readTrace(lines(tt.frames), rule, placeOf(rule, []byte(tt.message), at))
 			if got := name(titleOf(rule, []byte(tt.message), at), &tr); got != tt.want {
 				t.Errorf("%q, want %q", got, tt.want)
 			}
@@ -167,7 +167,7 @@ func TestEqualBugsHaveEqualFingerprints(t *testing.T) {
 		if rule == nil {
 			t.Fatalf("no rule matches %q", all[0].text)
 		}
-		tr := readTrace(all[1:], rule)
+		tr := readTrace(all[1:], rule, placeOf(rule, []byte(all[0].text), at))
 		return fingerprint(rule.Cause, titleOf(rule, []byte(all[0].text), at), &tr)
 	}
 	bug := print("BUG: unable to handle page fault for address: ffffc90000123000\n" +
