@@ -205,6 +205,10 @@ func (b *boot) apply(now time.Time, r *netconsole.Record, rule *Rule, at []int, 
 		}
 	case d.verdict == Oops:
 		d.rename(h)
+	case rule.heads && d.rule.Cause == kernelWarning && d.since() <= maxHeading:
+		d.setHeadline(h, d.head) // the message of a WARNING may come behind it, too
+		d.cause = rule.Cause
+		b.markReported(now, h)
 	case verdict == Sick && b.recentlyReported(now, h):
 		// Known already, and no reason to end the draft.
 	case verdict == Sick && d.cause == rule.Cause && !d.suppressed:

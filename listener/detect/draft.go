@@ -137,16 +137,24 @@ func (d *draft) rename(h headline) {
 
 // heads reports whether the incident's headline names what rule has found: the WARNING or BUG right behind it.
 func (d *draft) heads(rule *Rule) bool {
-	if !d.rule.heads || rule.Verdict != Oops && rule.Cause != kernelWarning || d.head >= len(d.lines) {
+	if !d.rule.heads || rule.Verdict != Oops && rule.Cause != kernelWarning {
 		return false
 	}
-	caller, between := d.lines[d.head].caller(), 0
+	return d.since() <= maxHeading
+}
+
+// since is how many lines the headline's own CPU has printed behind it.
+func (d *draft) since() int {
+	if d.head >= len(d.lines) {
+		return 0
+	}
+	caller, n := d.lines[d.head].caller(), 0
 	for i := d.head + 1; i < len(d.lines); i++ {
 		if d.lines[i].caller() == caller {
-			between++
+			n++
 		}
 	}
-	return between <= maxHeading
+	return n
 }
 
 // lostOops is the index of the line with which the report of an oops begins whose headline was lost, -1 if there is none at

@@ -26,6 +26,7 @@ var (
 	// and "PC is at" on arm, "epc : " on RISC-V and MIPS, NIP on PowerPC, the PSW of s390. 0033 is userspace, 0x… no code at all.
 	whereLine = regexp.MustCompile(`^(?:(?:RIP|EIP|IP)(?::? +| is at )(?:(?:0010|0008|e030|e008|0060|0061):)?|(?:pc|epc|era) *: *|PC is at |NIP *:? *|Krnl PSW : .{0,60}\(|kernel_?pc: )` +
 		bracketed + `*(?:[0-9a-f]{8,16} )?(?:` + symbol + `|(0x[0-9a-f]+|[0-9a-f]{8,16}\b|\(null\)))`)
+	lockedAt = regexp.MustCompile(`(?:, at: ` + bracketed + `?|^ +last function: )([A-Za-z_][\w.]*)(?:\+0x|$)`)
 	// `uname -r` as dump_stack_print_info (lib/dump_stack.c) prints it: "CPU: 0 PID: 1 Comm: init Not tainted 6.1.0 #1".
 	releaseIn = regexp.MustCompile(`^CPU: \d+ .*(?:Not tainted|Tainted: [A-Z -]+) ([0-9]\S*) #`)
 	// bpfTag is the hash in the name of a BPF program, which changes with its bytecode.
@@ -66,7 +67,7 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 	}
 	var where string
 	var stack []string
-	located, embedded, done := false, false, false
+	located, started, embedded, done := false, false, false, false
 	for i := range lines {
 		if !lines[i].kernel {
 			continue
@@ -79,14 +80,21 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 			embedded = embedded || len(stack) > 0 && !done
 			if !located && (len(stack) == 0 || rule.Verdict == Oops || rule.stalls) {
 				located = true
-				where, t.jumped = function(m[1]), m[1] == ""
+				where, t.jumped = function(m[1]), m[1] == "" && rule.Verdict >= Oops
 			}
 			continue
 		}
 		switch {
 		case done:
+		case !started && startsStack(msg):
+			if started = true; rule.locks && place == "" && len(stack) > 0 {
+				place = stack[0] // of who unlocks, above its backtrace
+			}
+			stack = nil // another CPU's
 		case len(stack) > 0 && endsStack(msg, embedded):
 			done = true
+		case place == "" && !started && namesPlace(msg, rule) != "":
+			place = namesPlace(msg, rule)
 		default:
 			stack = append(stack, frame(msg)...)
 		}
@@ -96,6 +104,23 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 	}
 	t.blame(where, stack, rule)
 	return t
+}
+
+// startsStack reports whether a backtrace comes next.
+func startsStack(msg string) bool {
+	return strings.HasPrefix(msg, "Call Trace:") || strings.HasPrefix(msg, "Call trace:") || strings.HasPrefix(msg, "Backtrace:")
+}
+
+// namesPlace is the function that a line names between a headline and its backtrace, empty if it names none: where lockdep
+// says a lock was taken, what a worker did last.
+func namesPlace(msg string, rule *Rule) string {
+	if !rule.locks {
+		return ""
+	}
+	if m := lockedAt.FindStringSubmatch(msg); m != nil {
+		return function(m[1])
+	}
+	return ""
 }
 
 // frame reads the functions in a line of a backtrace, none if it is none or the unwinder only guesses.
@@ -120,18 +145,19 @@ func frame(msg string) []string {
 // blame finds the guilty function and its caller. where is the innermost one, empty if unknown; the stack may begin above or
 // below it.
 func (t *trace) blame(where string, stack []string, rule *Rule) {
+	reports := func(f string) bool { return reporting.MatchString(f) || checking.MatchString(f) }
 	helps := func(f string) bool {
-		return reporting.MatchString(f) || library.MatchString(f) || allocating.MatchString(f) || rule.asks && waiting.MatchString(f)
-	}
-	if i := slices.Index(stack, where); i >= 0 {
-		stack = stack[i+1:] // what is above it reports
+		return reports(f) || library.MatchString(f) || allocating.MatchString(f) || rule.asks && waiting.MatchString(f)
 	}
 	fault := rule.Verdict >= Oops && !rule.asserts
+	if i := slices.Index(stack, where); i >= 0 && (!fault || !slices.ContainsFunc(stack[:i], func(f string) bool { return !reports(f) })) {
+		stack = stack[i+1:] // what is above it reports
+	}
 	switch {
 	case where == "":
-	case !helps(where), fault && !reporting.MatchString(where) && !library.MatchString(where) && !rule.asks:
+	case !helps(where), fault && !checking.MatchString(where) && !library.MatchString(where) && !rule.asks:
 		t.frames = append(t.frames, where)
-	case !reporting.MatchString(where) && !rule.asks:
+	case !reports(where) && !rule.asks:
 		t.helper = where
 	}
 	t.add(stack, helps)
@@ -142,7 +168,7 @@ func (t *trace) blame(where string, stack []string, rule *Rule) {
 	if t.helper != "" {
 		t.frames, t.helper = []string{t.helper}, ""
 	}
-	t.add(stack, reporting.MatchString)
+	t.add(stack, reports)
 	if len(t.frames) == 0 && where != "" {
 		t.frames = []string{where}
 	}

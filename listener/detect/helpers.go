@@ -10,20 +10,10 @@ var (
 		// Printing and unwinding.
 		`dump_stack\w*|show_(?:stack|regs|trace)\w*|dump_(?:backtrace|header|cpu_task)|unwind_\w+|walk_stack\w*|save_stack\w*|stack_trace_\w+|` +
 		`arch_stack_walk\w*|sched_show_task|v?printk\w*|console_(?:lock|unlock|trylock|flush_all|emit_next_record)|report_bug|handle_bug|fixup_bug|warn|warn_\w+|slowpath_fmt|` +
-		`(?:nmi_|v)?panic\w*|die|die_\w+|die_body|oops_\w+|page_fault_oops|no_context|bad_area\w*|kernelmode_fixup_or_oops|` +
+		`(?:nmi_|v)?panic\w*|\w+_panic|check_panic_on_warn|get_taint|die|die_\w+|die_body|oops_\w+|page_fault_oops|no_context|bad_area\w*|kernelmode_fixup_or_oops|` +
 		`print_(?:report|trailer|address_description|unlock_imbalance_bug|\w+_bug)|\w+_report|object_err|slab_(?:err|bug|fix|pad_check)|` +
 		`check_slab|check_object|check_bytes_and_report|free_debug_processing|alloc_debug_processing|on_freelist|` +
 		`(?:bad|check_new|check_free|free_page_is_bad)_pages?|bad_page\w*|free_page_bad_report|check_new_page_bad_report|` +
-		// Sanitizers and checks that compilers insert.
-		`\w*(?:kasan|kmsan|kcsan|hwasan|ubsan|kfence)\w*|asan_\w+|msan_\w+|tsan_\w+|sanitizer_\w+|check_memory_region\w*|stack_chk_fail|` +
-		`fortify_\w+|cfi_\w+|report_cfi_failure|warn_cfi\w*|x86_indirect_\w+|fentry|ftrace_\w+|mcount|read_once_\w*nocheck|read_word_at_a_time|` +
-		// Checks of lists, references, objects, copies, locks and contexts.
-		`list_(?:add|del)_(?:entry_)?valid\w*|refcount_warn_\w+|refcount_error_report|debug_\w*obj\w*|debug_(?:print|check)_\w+|usercopy_\w+|` +
-		`might_(?:sleep|fault|resched)\w*|schedule_bug|spin_(?:bug|dump)|rwlock_bug|check_preemption_disabled|` +
-		`debug_smp_processor_id|this_cpu_preempt_check|lock_(?:acquire|release)\w*|lock_is_held\w*|lock_(?:un)?pin_lock|lock_downgrade|mark_\w*lock\w*|` +
-		`register_lock_class|look_up_lock_class|validate_chain|check_(?:noncircular|prev_add|prevs_add|deadlock|irq_usage|usage|wait_context|chain_key)\w*|lockdep_\w+|debug_lockdep_\w+|` +
-		`debug_lockdep\w*|trace_(?:hard|soft)irqs?_\w+|(?:hard|soft)irqs?_\w+_caller|seqprop_\w+|skb_(?:over_|under_)?panic|\w*assertfail|` +
-		`should_fail\w*|fail_dump|perf_trace_\w+|trace_event_\w+|trace_raw_output_\w+|bpf_trace_run\d*|rcu_dynticks_\w+|` +
 		// Traps, faults and interrupts of x86.
 		`\w*page_fault\w*|do_(?:user|kern)_addr_fault|do_(?:trap|error_trap|invalid_op|double_fault|general_protection|divide_error|nmi|int3|bounds|stack_segment)\w*|` +
 		`exc_\w+|asm_\w+|(?:xen_)?(?:invalid_op|general_protection|divide_error|double_fault|stack_segment|int3|nmi)|fixup_exception|error_(?:entry|exit|return|sti)|` +
@@ -45,6 +35,21 @@ var (
 		`preempt_schedule_\w+|warn_bogus_irq_restore|rust_helper_\w+|(?:\w+::)*rust_begin_unwind|kernel::panic\w*|core::(?:panicking|option|result|slice::index|str)::.*` +
 		`)$`)
 
+	// checking are the checks that the compiler or a debugging kernel puts in front of everything. They find what is wrong, and
+	// fault themselves where it is too wrong to be looked at.
+	checking = regexp.MustCompile(`^_*(?:` +
+		// Sanitizers and checks that compilers insert.
+		`\w*(?:kasan|kmsan|kcsan|hwasan|ubsan|kfence)\w*|asan_\w+|msan_\w+|tsan_\w+|sanitizer_\w+|check_memory_region\w*|stack_chk_fail|` +
+		`fortify_\w+|phys_addr\w*|virt_to_phys\w*|cfi_\w+|report_cfi_failure|warn_cfi\w*|x86_indirect_\w+|fentry|ftrace_\w+|mcount|read_once_\w*nocheck|read_word_at_a_time|` +
+		// Checks of lists, references, objects, copies, locks and contexts.
+		`list_(?:add|del)_(?:entry_)?valid\w*|refcount_warn_\w+|refcount_error_report|debug_\w*obj\w*|debug_(?:print|check)_\w+|usercopy_\w+|` +
+		`might_(?:sleep|fault|resched)\w*|schedule_bug|spin_(?:bug|dump)|rwlock_bug|check_preemption_disabled|` +
+		`debug_smp_processor_id|this_cpu_preempt_check|lock_(?:acquire|release)\w*|lock_is_held\w*|lock_(?:un)?pin_lock|lock_downgrade|mark_\w*lock\w*|` +
+		`register_lock_class|look_up_lock_class|validate_chain|check_(?:noncircular|prev_add|prevs_add|deadlock|irq_usage|usage|wait_context|chain_key)\w*|lockdep_\w+|debug_lockdep_\w+|` +
+		`debug_lockdep\w*|trace_(?:hard|soft)irqs?_\w+|(?:hard|soft)irqs?_\w+_caller|seqprop_\w+|skb_(?:over_|under_)?panic|\w*assertfail|` +
+		`should_fail\w*|fail_dump|perf_trace_\w+|trace_event_\w+|trace_raw_output_\w+|bpf_trace_run\d*|rcu_dynticks_\w+` +
+		`)$`)
+
 	// library are the functions that work on what their caller hands them: a bad pointer, a lock or object that is gone, a
 	// count that is wrong. A fault inside is the caller's.
 	library = regexp.MustCompile(`^_*(?:` +
@@ -53,7 +58,7 @@ var (
 		`v?s[cn]*printf|v?asprintf|kv?asprintf\w*|vsnprintf|(?:string|pointer|number|format_decode|va_format|hex_string|resource_string|ip\d_addr_string|symbol_string)(?:_\w+)?|` +
 		`dev_(?:info|notice|warn|err|alert|crit|emerg|printk|vprintk)\w*|netdev_(?:info|notice|warn|err|printk)|crc\w*|hex_dump_to_buffer|print_hex_dump\w*|` +
 		`(?:raw_)?copy_(?:to|from|in)_(?:user|iter|kernel|bvec)\w*|copy(?:in|out|_user\w*|_page\w*|_folio\w*|_mc\w*)|\w*copy_(?:page|folio)_(?:to|from)_iter\w*|(?:hash_and_)?copy_\w*_iter\w*|` +
-		`(?:put|get|clear|strncpy_from|probe|nofault)_user\w*|extract_(?:user|iter)_to_sg|probe_kernel_\w+|copy_\w*nofault|iov_iter_\w+|(?:read|write)[bwlq](?:_\w+)?|logic_(?:in|out)[bwl]|io(?:read|write)\d+\w*|` +
+		`(?:put|get|clear|strncpy_from|probe|nofault)_user\w*|extract_(?:user|iter)_to_sg|probe_kernel_\w+|copy_\w*nofault|iov_iter_\w+|(?:raw_)?(?:read|write)[bwlq](?:_\w+)?|logic_(?:in|out)[bwl]|io(?:read|write)\d+\w*|` +
 		// Lists, trees and tables.
 		`list_(?:add|del|move|replace|splice|sort|lru_\w+)\w*|list_del_entry|hlist_\w+|llist_\w+|klist_\w+|plist_\w+|rb_\w+|xas_\w+|xa_\w+|radix_tree_\w+|idr_\w+|ida_\w+|` +
 		`rhashtable_\w+|rht_\w+|find_(?:next|first|last)_\w*bit\w*|bitmap_\w+|` +
@@ -61,18 +66,18 @@ var (
 		`(?:arch_|raw_)?atomic(?:64|_long)?_\w+|refcount_\w+|kref_\w+|percpu_ref_\w+|percpu_counter_\w+|ref_tracker_\w+|(?:test_and_)?(?:set|clear|change|test)_bit\w*|csd_lock\w*|` +
 		// Locks.
 		`mutex_\w+|rt_mutex_\w+|rt_\w*lock\w*|(?:do_)?(?:raw_)?(?:spin|read|write)_(?:try|un)?lock\w*|do_raw_\w+|raw_(?:spin|read|write)_\w+|(?:native_|pv_)?queued_\w+|\w*pv_queued_spin_lock_slowpath|pv_wait_head_or_lock|` +
-		`(?:down|up)(?:_(?:read|write|interruptible|killable|trylock|timeout|common)\w*)?|rwsem_\w+|call_rwsem_\w+|rwbase_\w+|percpu_(?:down|up|rwsem)_\w+|percpu_rwsem_\w+|ldsem_\w+|osq_\w+|ww_mutex_\w+|owner_on_cpu|seqlock_\w+|schedule_rtlock|lock_timer_base|raw_spin_rq_\w+|` +
+		`(?:down|up)(?:_(?:read|write|interruptible|killable|trylock|timeout|common)\w*)?|rwsem_\w+|call_rwsem_\w+|rwbase_\w+|percpu_(?:down|up|rwsem)_\w+|percpu_rwsem_\w+|ldsem_\w+|osq_\w+|ww_mutex_\w+|owner_on_cpu|seqlock_\w+|schedule_rtlock|lock_timer_base|raw_spin_rq_\w+|task_rq_lock|rq_lock|` +
 		`(?:un)?lock_(?:page|sock_fast|buffer)\w*|folio_(?:un)?lock\w*|local_bh_(?:en|dis)able\w*|rcu_(?:read_)?(?:un)?lock\w*|srcu_read_(?:un)?lock|rcu_lock_\w+|cleanup_srcu_struct\w*|` +
 		// Waking, waiting, timers and work.
-		`wake_up\w*|complete(?:_all|_on_current_cpu|_with_flags)?|(?:try_to_)?wake_\w+|default_wake_function|autoremove_wake_function|finish_wait|prepare_to_wait\w*|(?:add|remove)_wait_queue\w*|swake_up_\w+|` +
-		`(?:del|mod|add)_timer\w*|try_to_del_timer\w*|timer_(?:is_static_object|delete\w*|shutdown\w*|reduce|init_key|fixup_\w+)|sk_(?:reset|stop)_timer\w*|hrtimer_\w+|(?:insert|queue|mod)_(?:delayed_)?work\w*|queue_\w*work\w*|(?:flush|cancel)_(?:delayed_)?work\w*|` +
+		`wake_up\w*|wait_for_completion\w*|complete(?:_all|_on_current_cpu|_with_flags)?|(?:try_to_)?wake_\w+|default_wake_function|autoremove_wake_function|finish_wait|prepare_to_wait\w*|swake_up_\w+|` +
+		`(?:del|mod|add)_timer\w*|init_timer\w*|try_to_del_timer\w*|timer_(?:is_static_object|delete\w*|shutdown\w*|reduce|init_key|fixup_\w+)|sk_(?:reset|stop)_timer\w*|hrtimer_\w+|(?:insert|queue|mod)_(?:delayed_)?work\w*|queue_\w*work\w*|(?:flush|cancel)_(?:delayed_)?work\w*|` +
 		`cancel_\w*work\w*|flush_workqueue|drain_workqueue|destroy_workqueue|work_is_static_object|init_work|try_to_grab_pending|start_flush_work|work_grab_pending|tasklet_\w+|kthread_(?:stop|park|unpark)|call_rcu\w*|` +
 		// Objects, devices, proc and sysfs.
-		`kobject_\w+|kset_\w+|add_uevent_var|(?:put|get)_device\w*|get_device_parent|device_(?:add|del|register|unregister|destroy|create|release|for_each_child|remove_file|create_file|find_child|match)\w*|` +
-		`devres_\w+|devm_\w+|bus_(?:for_each|add|remove|probe)_\w*|driver_(?:attach|detach|probe)\w*|sysfs_\w+|kernfs_\w+|internal_create_group\w*|proc_(?:register|create|mkdir|remove|symlink|alloc)\w*|` +
+		`kobject_\w+|kset_\w+|add_uevent_var|(?:put|get)_device\w*|get_device_parent|device_(?:add|del|register|unregister|destroy|create|release|for_each_child|remove_file|create_file)\w*|` +
+		`devres_\w+|devm_\w+|bus_(?:for_each|add|remove|probe)_\w*|driver_(?:attach|detach|probe)\w*|sysfs_\w+|dpm_sysfs_\w+|kernfs_(?:remove_by_name|create|new|add_one|find)\w*|internal_create_group\w*|proc_(?:register|create|mkdir|remove|symlink|alloc)\w*|` +
 		`proc_(?:net_)?(?:create|mkdir|remove)\w*|remove_proc_\w+|xlate_proc_name|debugfs_(?:create|remove)\w*|` +
 		// Freeing. Who frees twice, or what is not there, is the caller.
-		`k[vz]?free\w*|kfree_\w+|vfree\w*|v(?:un)?map|free_large_kmalloc|slab_free\w*|do_slab_free|cache_free\w*|kmem_cache_(?:free|destroy)\w*|(?:consume|kfree)_skb\w*|skb_(?:release|free|put|push|pull|unref|copy_bits)\w*|free_\w*pages?\w*|put_page\w*|page_frag_free|folio_put\w*|` +
+		`k[vz]?free\w*|kfree_\w+|vfree\w*|v(?:un)?map|free_large_kmalloc|slab_free\w*|do_slab_free|cache_free\w*|kmem_cache_(?:free|destroy)\w*|(?:consume|kfree)_skb\w*|skb_(?:release|free|put|push|pull|copy_bits)\w*|free_\w*pages?\w*|put_page\w*|page_frag_free|folio_put\w*|` +
 		`qlist_free_all|quarantine_\w+|` +
 		// References of files and file systems.
 		`iput|iput_final|ihold|(?:inc|drop|set|clear)_nlink|f?dput|fast_dput|retain_dentry|dentry_kill|mark_buffer_dirty\w*|brelse|` +

@@ -38,6 +38,8 @@ type Rule struct {
 	follows string
 	// place is the group of Match that names the function where it happened, 0 if none does.
 	place int
+	// locks says that the report names the places where locks were taken.
+	locks bool
 	// asserts says that the kernel found it out by a check of its own, unlike a fault: functions that serve everybody check
 	// what they are given.
 	asserts bool

@@ -109,6 +109,25 @@ func dyingRules() []Rule {
 			Counterexamples: []string{"vm.panic_on_oom = 1", "Out of memory: Killed process 1 (x) panic_on_oom is enabled"},
 		},
 		{
+			// kernel/sched/core.c schedule_debug() with CONFIG_SCHED_STACK_END_CHECK. The corruption is older than its discovery.
+			Cause: kernelPanic, Verdict: Dying,
+			Match: `Kernel panic - not syncing: (corrupted stack end detected inside scheduler)`,
+			Title: "$1{in}", rank: vague, follows: "MemoryCorruption", asks: true,
+			Examples:        []string{"Kernel panic - not syncing: corrupted stack end detected inside scheduler"},
+			Counterexamples: []string{"test: Kernel panic - not syncing: corrupted stack end detected inside scheduler"},
+		},
+		{
+			// kernel/panic.c __stack_chk_fail(). The function is an address only where kallsyms has none.
+			Cause: kernelPanic, Verdict: Dying,
+			Match: `Kernel panic - not syncing: (stack-protector: Kernel stack is corrupted) in: ([\w.]+)`,
+			Title: "$1{in}", place: 2, asserts: true,
+			Examples: []string{
+				"Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: do_one_initcall+0x2c5/0x310",
+				"Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: ffffffff8493e6d8",
+			},
+			Counterexamples: []string{"stack-protector: Kernel stack is corrupted in: do_one_initcall+0x2c5/0x310"},
+		},
+		{
 			// All other panics: the argument is the name. It may begin with a newline (drivers/edac/altera_edac.c), have
 			// several lines (arch/arm64/kvm/handle_exit.c), or carry a KERN_CRIT in its middle (fs/btrfs/messages.c).
 			Cause: kernelPanic, Verdict: Dying,
@@ -117,7 +136,6 @@ func dyingRules() []Rule {
 			Examples: []string{
 				"Kernel panic - not syncing: sysrq triggered crash",
 				"Kernel panic - not syncing: boom: multi\nline panic arg=42",
-				"Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: do_one_initcall+0x2c5/0x310",
 				`Kernel panic - not syncing: VFS: Unable to mount root fs on "/dev/vda1" or unknown-block(253,1)`,
 				"Kernel panic - not syncing: \nEDAC: [2 Uncorrectable errors @ 0x00000010]",
 			},

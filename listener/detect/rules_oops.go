@@ -11,11 +11,12 @@ func oopsRules() []Rule {
 		{
 			// arch/x86/mm/fault.c show_fault_oops(): (1), no pr_fmt. The second form is older than 5.1.
 			Cause: kernelOops, Verdict: Oops,
-			Match: `BUG: (?:kernel NULL pointer dereference, address: |unable to handle kernel NULL pointer dereference at )`,
+			Match: `BUG: (?:kernel NULL pointer dereference, address: |unable to handle kernel NULL pointer dereference at |Kernel NULL pointer dereference )`,
 			Title: "kernel NULL pointer dereference{in}",
 			Examples: []string{
 				"BUG: kernel NULL pointer dereference, address: 0000000000000000",
 				"BUG: unable to handle kernel NULL pointer dereference at 0000000000000008",
+				"BUG: Kernel NULL pointer dereference on read at 0x00000000", // arch/powerpc/mm/fault.c bad_page_fault()
 			},
 			Counterexamples: []string{
 				"netconsole: seen before: BUG: kernel NULL pointer dereference, address: 0000000000000000",
@@ -25,11 +26,12 @@ func oopsRules() []Rule {
 		{
 			// The same function. An address that is not NULL.
 			Cause: kernelOops, Verdict: Oops,
-			Match: `BUG: unable to handle (?:page fault for address: |kernel paging request at )`,
+			Match: `BUG: (?:unable to handle (?:page fault for address: |kernel paging request at )|Unable to handle kernel (?:data access|instruction fetch) )`,
 			Title: "kernel page fault{in}",
 			Examples: []string{
 				"BUG: unable to handle page fault for address: ffffc90000123000",
 				"BUG: unable to handle kernel paging request at ffffc90000123000",
+				"BUG: Unable to handle kernel data access on write at 0x8000000041a25f20",
 			},
 			Counterexamples: []string{"stress-ng[7]: BUG: unable to handle page fault for address: ffffc90000123000"},
 		},
@@ -167,11 +169,12 @@ func oopsRules() []Rule {
 			// The same for the reasons that stand for themselves: Undefined instruction, BTI, FPAC, CFI, synchronous external
 			// abort, …
 			Cause: kernelOops, Verdict: Oops,
-			Match: `Internal error: (?:Oops - )?([^:\n]+): [0-9a-f]{1,16} \[#\d+\]` + dieTail,
+			Match: `Internal error: (?:Oops - )?([^:\n]*): [0-9a-f]{1,16} \[#\d+\]` + dieTail,
 			Title: "$1{in}",
 			Examples: []string{
 				"Internal error: Oops - Undefined instruction: 0000000002000000 [#1] SMP",
 				"Internal error: synchronous external abort: 0000000096000410 [#1] SMP",
+				"Internal error: : 1b [#1] PREEMPT SMP ARM", // arch/arm/mm/fault.c do_DataAbort()
 			},
 			Counterexamples: []string{
 				"nvme nvme0: Internal error: synchronous external abort: 0000000096000410 [#1] SMP",

@@ -132,7 +132,7 @@ func TestTitles(t *testing.T) {
 	tests := []struct {
 		name, message, frames, want string
 	}{
-		{"offsets and addresses go", "Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: foo+0x12/0x34", "", "stack-protector: Kernel stack is corrupted in: foo"},
+		{"offsets and addresses go", "Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: foo+0x12/0x34", "", "stack-protector: Kernel stack is corrupted in foo"},
 		{"kernel pointers go", "Kernel panic - not syncing: CRED: put_cred_rcu() sees ffff888004b10180 with usage -1", "", "CRED: put_cred_rcu() sees … with usage -1"},
 		{"the first line counts", "Kernel panic - not syncing: \nEDAC: [2 Uncorrectable errors @ 0x00000010]\nx", "", "EDAC: [2 Uncorrectable errors @ 0x00000010]"},
 		{"a log level in the middle goes", "Kernel panic - not syncing: \x012BTRFS panic (device vda1)", "", "BTRFS panic (device vda1)"},
