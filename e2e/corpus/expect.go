@@ -185,6 +185,7 @@ func headers(text []byte) (title string, alternatives []string, corrupted bool, 
 		}
 		m := header.FindSubmatch(bytes.TrimRight(line, "\r"))
 		switch {
+		case bytes.HasPrefix(line, []byte("#")):
 		case len(bytes.TrimSpace(line)) == 0:
 			log, _, _ = bytes.Cut(rest, []byte("\n\nREPORT:\n"))
 			return title, alternatives, corrupted, log, true
@@ -210,8 +211,9 @@ func headed(title string, alternatives []string, corrupted bool) expectation {
 	e.skip = e.kind == ""
 	var functions []string
 	for _, t := range append([]string{title}, alternatives...) {
-		if i := strings.LastIndex(t, " in "); i > 0 {
-			functions = append(functions, `(?:^|[^\w.])`+regexp.QuoteMeta(t[i+len(" in "):])+`(?:$|[^\w.])`)
+		if i := strings.LastIndex(t, " in "); i > 0 && !strings.HasSuffix(t, " in unmount") {
+			function, _, _ := strings.Cut(t[i+len(" in "):], "/usb_submit_urb")
+			functions = append(functions, `(?:^|[^\w.])`+regexp.QuoteMeta(function)+`(?:$|[^\w.])`)
 		}
 	}
 	i := incident{}

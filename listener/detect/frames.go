@@ -24,7 +24,7 @@ var (
 	armFrame = regexp.MustCompile(`^ *(?:\[<[0-9a-f]+>\] \((\w+)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?\)|(\w+)) from (?:\[<[0-9a-f]+>\] \()?` + symbol)
 	// Where the kernel was: "RIP: 0010:foo+0x12/0x40 [mod]" (e030 under Xen), with addresses in brackets before 4.10; "pc : "
 	// and "PC is at" on arm, "epc : " on RISC-V and MIPS, NIP on PowerPC, the PSW of s390. 0033 is userspace, 0x… no code at all.
-	whereLine = regexp.MustCompile(`^(?:(?:RIP|EIP|IP)(?::? +| is at )(?:(?:0010|0008|e030|e008|0060|0061):)?|(?:pc|epc|era) *: *|PC is at |NIP *:? *|Krnl PSW : .{0,60}\(|kernel_?pc: )` +
+	whereLine = regexp.MustCompile(`^(?:(?:RIP|EIP|IP)(?::? +| is at )(?:(?:0010|0008|e030|e008|0060|0061):)?|(?:pc|epc|era) *: *|PC is at |NIP |Krnl PSW : .{0,60}\(|kernel_?pc: )` +
 		bracketed + `*(?:[0-9a-f]{8,16} )?(?:` + symbol + `|(0x[0-9a-f]+|[0-9a-f]{8,16}\b|\(null\)))`)
 	lockedAt = regexp.MustCompile(`(?:, at: ` + bracketed + `?|^ +last function: )([A-Za-z_][\w.]*)(?:\+0x|$)`)
 	// `uname -r` as dump_stack_print_info (lib/dump_stack.c) prints it: "CPU: 0 PID: 1 Comm: init Not tainted 6.1.0 #1".
@@ -66,7 +66,7 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 		caller = lines[0].caller()
 	}
 	var where string
-	var stack []string
+	var stack, early []string
 	located, started, embedded, done := false, false, false, false
 	for i := range lines {
 		if !lines[i].kernel {
@@ -92,8 +92,10 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 			}
 			stack = nil // another CPU's
 		case len(stack) > 0 && endsStack(msg, embedded):
-			done = true
-		case place == "" && !started && namesPlace(msg, rule) != "":
+			if done = started; !done { // the line in front of the frames was lost, or they are another CPU's
+				early, stack = stack, nil
+			}
+		case place == "" && !started && len(stack) == 0 && namesPlace(msg, rule) != "":
 			place = namesPlace(msg, rule)
 		default:
 			stack = append(stack, frame(msg)...)
@@ -101,6 +103,9 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 	}
 	if where == "" {
 		where = place
+	}
+	if len(stack) == 0 {
+		stack = early
 	}
 	t.blame(where, stack, rule)
 	return t

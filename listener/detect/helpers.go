@@ -39,12 +39,12 @@ var (
 	// fault themselves where it is too wrong to be looked at.
 	checking = regexp.MustCompile(`^_*(?:` +
 		// Sanitizers and checks that compilers insert.
-		`\w*(?:kasan|kmsan|kcsan|hwasan|ubsan|kfence)\w*|asan_\w+|msan_\w+|tsan_\w+|sanitizer_\w+|check_memory_region\w*|stack_chk_fail|` +
+		`\w*(?:kasan|kmsan|kcsan|hwasan|ubsan|kfence|kmemleak|page_owner)\w*|create_object|handle_overflow|val_to_string|asan_\w+|msan_\w+|tsan_\w+|sanitizer_\w+|check_memory_region\w*|stack_chk_fail|` +
 		`fortify_\w+|phys_addr\w*|virt_to_phys\w*|cfi_\w+|report_cfi_failure|warn_cfi\w*|x86_indirect_\w+|fentry|ftrace_\w+|mcount|read_once_\w*nocheck|read_word_at_a_time|` +
 		// Checks of lists, references, objects, copies, locks and contexts.
 		`list_(?:add|del)_(?:entry_)?valid\w*|refcount_warn_\w+|refcount_error_report|debug_\w*obj\w*|debug_(?:print|check)_\w+|usercopy_\w+|` +
 		`might_(?:sleep|fault|resched)\w*|schedule_bug|spin_(?:bug|dump)|rwlock_bug|check_preemption_disabled|` +
-		`debug_smp_processor_id|this_cpu_preempt_check|lock_(?:acquire|release)\w*|lock_is_held\w*|lock_(?:un)?pin_lock|lock_downgrade|mark_\w*lock\w*|` +
+		`debug_smp_processor_id|this_cpu_preempt_check|lock_(?:acquire|release)\w*|lock_is_held\w*|lock_(?:un)?pin_lock|lock_downgrade|(?:re)?(?:mark|acquire)_\w*lock\w*|hlock_class|lock_set_class|` +
 		`register_lock_class|look_up_lock_class|validate_chain|check_(?:noncircular|prev_add|prevs_add|deadlock|irq_usage|usage|wait_context|chain_key)\w*|lockdep_\w+|debug_lockdep_\w+|` +
 		`debug_lockdep\w*|trace_(?:hard|soft)irqs?_\w+|(?:hard|soft)irqs?_\w+_caller|seqprop_\w+|skb_(?:over_|under_)?panic|\w*assertfail|` +
 		`should_fail\w*|fail_dump|perf_trace_\w+|trace_event_\w+|trace_raw_output_\w+|bpf_trace_run\d*|rcu_dynticks_\w+` +
@@ -67,9 +67,9 @@ var (
 		// Locks.
 		`mutex_\w+|rt_mutex_\w+|rt_\w*lock\w*|(?:do_)?(?:raw_)?(?:spin|read|write)_(?:try|un)?lock\w*|do_raw_\w+|raw_(?:spin|read|write)_\w+|(?:native_|pv_)?queued_\w+|\w*pv_queued_spin_lock_slowpath|pv_wait_head_or_lock|` +
 		`(?:down|up)(?:_(?:read|write|interruptible|killable|trylock|timeout|common)\w*)?|rwsem_\w+|call_rwsem_\w+|rwbase_\w+|percpu_(?:down|up|rwsem)_\w+|percpu_rwsem_\w+|ldsem_\w+|osq_\w+|ww_mutex_\w+|owner_on_cpu|seqlock_\w+|schedule_rtlock|lock_timer_base|raw_spin_rq_\w+|task_rq_lock|rq_lock|` +
-		`(?:un)?lock_(?:page|sock_fast|buffer)\w*|folio_(?:un)?lock\w*|local_bh_(?:en|dis)able\w*|rcu_(?:read_)?(?:un)?lock\w*|srcu_read_(?:un)?lock|rcu_lock_\w+|cleanup_srcu_struct\w*|` +
+		`(?:un)?lock_(?:page|sock|buffer)\w*|release_sock|folio_(?:un)?lock\w*|local_bh_(?:en|dis)able\w*|rcu_(?:read_)?(?:un)?lock\w*|srcu_read_(?:un)?lock|rcu_lock_\w+|cleanup_srcu_struct\w*|` +
 		// Waking, waiting, timers and work.
-		`wake_up\w*|wait_for_completion\w*|complete(?:_all|_on_current_cpu|_with_flags)?|(?:try_to_)?wake_\w+|default_wake_function|autoremove_wake_function|finish_wait|prepare_to_wait\w*|swake_up_\w+|` +
+		`wake_up(?:_(?:common|all|sync|locked|bit|var|interruptible|poll|q|klogd)\w*)?|wait_for_completion\w*|complete(?:_all|_on_current_cpu|_with_flags)?|(?:try_to_)?wake_\w+|default_wake_function|autoremove_wake_function|finish_wait|prepare_to_wait\w*|swake_up_\w+|` +
 		`(?:del|mod|add)_timer\w*|init_timer\w*|try_to_del_timer\w*|timer_(?:is_static_object|delete\w*|shutdown\w*|reduce|init_key|fixup_\w+)|sk_(?:reset|stop)_timer\w*|hrtimer_\w+|(?:insert|queue|mod)_(?:delayed_)?work\w*|queue_\w*work\w*|(?:flush|cancel)_(?:delayed_)?work\w*|` +
 		`cancel_\w*work\w*|flush_workqueue|drain_workqueue|destroy_workqueue|work_is_static_object|init_work|try_to_grab_pending|start_flush_work|work_grab_pending|tasklet_\w+|kthread_(?:stop|park|unpark)|call_rcu\w*|` +
 		// Objects, devices, proc and sysfs.
@@ -90,7 +90,7 @@ var (
 	allocating = regexp.MustCompile(`^_*(?:` +
 		`\w*(?:alloc_(?:frozen_)?pages?|alloc_folio|folio_alloc|alloc_from_pcs)\w*|alloc_pages\w*|get_free_pages\w*|get_zeroed_page\w*|get_page_from_freelist|prep_new_page|post_alloc_hook|rmqueue\w*|` +
 		`k[vmz]*(?:alloc|calloc|realloc)\w*|kmalloc_\w+|kvmalloc\w*|kzalloc\w*|krealloc\w*|kcalloc\w*|v[mz]?alloc\w*|vmalloc_\w+|kmem_cache_alloc\w*|kmem_\w+|slab_\w+|(?:new|allocate)_slab\w*|cache_grow\w*|cache_alloc\w*|fallback_alloc|` +
-		`do_kmalloc\w*|do_krealloc\w*|should_failslab|check_heap_object|check_object_size|pcpu_alloc\w*|alloc_percpu\w*|mempool_alloc\w*|dma_alloc_\w+|alloc_skb\w*|netdev_alloc_skb\w*|` +
+		`\w*(?:kmalloc|kzalloc|kcalloc|vmalloc|vzalloc|mem_zalloc)\w*|alloc_inode|page_cache_alloc\w*|add_to_page_cache\w*|do_krealloc\w*|should_failslab|check_heap_object|check_object_size|pcpu_alloc\w*|alloc_percpu\w*|mempool_alloc\w*|dma_alloc_\w+|alloc_skb\w*|netdev_alloc_skb\w*|` +
 		`filemap_(?:alloc_folio|get_folio)\w*|filemap_get_folio\w*|find_or_create_page|pagecache_get_page|grab_cache_page\w*|(?:do_)?read_cache_(?:page|folio)\w*|find_lock_entries|truncate_inode_pages_range|read_mapping_\w+` +
 		`)$`)
 

@@ -26,7 +26,7 @@ func oopsRules() []Rule {
 		{
 			// The same function. An address that is not NULL.
 			Cause: kernelOops, Verdict: Oops,
-			Match: `BUG: (?:unable to handle (?:page fault for address: |kernel paging request at )|Unable to handle kernel (?:data access|instruction fetch) )`,
+			Match: `BUG: (?:unable to handle (?:page fault for address: |kernel paging request at |kernel *$)|Unable to handle kernel (?:data access|instruction fetch) )`,
 			Title: "kernel page fault{in}",
 			Examples: []string{
 				"BUG: unable to handle page fault for address: ffffc90000123000",
@@ -59,7 +59,7 @@ func oopsRules() []Rule {
 			// arch/x86/kernel/dumpstack.c __die_header(): (4) "%s: %04lx [#%d]", with "Oops: " in front since 6.10. A fault
 			// of userspace reads "traps: foo[12] general protection fault ip:…".
 			Cause: kernelOops, Verdict: Oops,
-			Match: `(?:Oops: )?general protection fault[^\n]*: [0-9a-f]{4} \[#\d+\]` + dieTail,
+			Match: `(?:Oops: general protection fault[^\n]*: [0-9a-f]{4} \[#\d+\]` + dieTail + `|general protection fault[^\n]*: [0-9a-f]{4} \[#\d+\])`,
 			Title: "general protection fault{in}",
 			Examples: []string{
 				"general protection fault: 0000 [#1] SMP PTI",
@@ -166,15 +166,22 @@ func oopsRules() []Rule {
 			Counterexamples: []string{"Internal error: Oops occurred", "Internal error: Oops: 0 [#1][400000+1000]"},
 		},
 		{
+			// arch/arm/mm/fault.c do_DataAbort(): without a reason, which its line before has.
+			Cause: kernelOops, Verdict: Oops,
+			Match:           `Internal error: : [0-9a-f]{1,16} \[#\d+\]` + dieTail,
+			Title:           "unhandled fault{in}",
+			Examples:        []string{"Internal error: : 1b [#1] PREEMPT SMP ARM"},
+			Counterexamples: []string{"Internal error: : 1b [#1] of x"},
+		},
+		{
 			// The same for the reasons that stand for themselves: Undefined instruction, BTI, FPAC, CFI, synchronous external
 			// abort, …
 			Cause: kernelOops, Verdict: Oops,
-			Match: `Internal error: (?:Oops - )?([^:\n]*): [0-9a-f]{1,16} \[#\d+\]` + dieTail,
+			Match: `Internal error: (?:Oops - )?([^:\n]+): [0-9a-f]{1,16} \[#\d+\]` + dieTail,
 			Title: "$1{in}",
 			Examples: []string{
 				"Internal error: Oops - Undefined instruction: 0000000002000000 [#1] SMP",
 				"Internal error: synchronous external abort: 0000000096000410 [#1] SMP",
-				"Internal error: : 1b [#1] PREEMPT SMP ARM", // arch/arm/mm/fault.c do_DataAbort()
 			},
 			Counterexamples: []string{
 				"nvme nvme0: Internal error: synchronous external abort: 0000000096000410 [#1] SMP",

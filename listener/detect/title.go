@@ -50,8 +50,10 @@ func placeOf(r *Rule, text []byte, at []int) string {
 	return ""
 }
 
-// isSymbol reports whether s can be a symbol of the kernel; 0x0 stands for an unknown one.
-func isSymbol(s string) bool { return s != "" && (s[0] < '0' || s[0] > '9') }
+// isSymbol reports whether s can be a symbol of the kernel, and not an address without one, such as 0x0.
+func isSymbol(s string) bool {
+	return s != "" && (s[0] < '0' || s[0] > '9') && (len(s) < 8 || strings.Trim(s, "0123456789abcdef") != "")
+}
 
 // tidy makes text from a message fit for a title: one line, without what differs from boot to boot.
 func tidy(s string) string {
