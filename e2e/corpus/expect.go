@@ -213,7 +213,7 @@ func headed(title string, alternatives []string, corrupted bool) expectation {
 	for _, t := range append([]string{title}, alternatives...) {
 		if i := strings.LastIndex(t, " in "); i > 0 && !strings.HasSuffix(t, " in unmount") {
 			function, _, _ := strings.Cut(t[i+len(" in "):], "/usb_submit_urb")
-			functions = append(functions, `(?:^|[^\w.])`+regexp.QuoteMeta(function)+`(?:$|[^\w.])`)
+			functions = append(functions, `(?:^|[^\w.]|sys_)`+regexp.QuoteMeta(function)+`(?:$|[^\w.])`)
 		}
 	}
 	i := incident{}

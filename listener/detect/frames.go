@@ -87,13 +87,14 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 		switch {
 		case done:
 		case !started && startsStack(msg):
-			if started = true; rule.locks && place == "" && len(stack) > 0 {
-				place = stack[0] // of who unlocks, above its backtrace
+			started = true
+			if above := append(early, stack...); rule.locks && place == "" && len(above) > 0 {
+				place = above[0] // of who unlocks, above its backtrace
 			}
 			stack = nil // another CPU's
 		case len(stack) > 0 && endsStack(msg, embedded):
 			if done = started; !done { // the line in front of the frames was lost, or they are another CPU's
-				early, stack = stack, nil
+				early, stack = append(early, stack...), nil
 			}
 		case place == "" && !started && len(stack) == 0 && namesPlace(msg, rule) != "":
 			place = namesPlace(msg, rule)
@@ -104,11 +105,43 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 	if where == "" {
 		where = place
 	}
-	if len(stack) == 0 {
+	if len(stack) == 0 || !started && len(early) > 0 || where != "" && slices.Contains(early, where) {
 		stack = early
 	}
-	t.blame(where, stack, rule)
+	switch {
+	case rule.outermost:
+		t.blame("", outermost(stack), rule)
+	case rule.overflow && recursing(stack) != "":
+		t.blame(recursing(stack), nil, rule)
+	default:
+		t.blame(where, stack, rule)
+	}
+	if len(t.frames) == 0 {
+		t.blame("", early, rule) // where preemption was disabled
+	}
 	return t
+}
+
+// outermost is the part of a stack that begins with what a system call, an interrupt or a worker was called to do.
+func outermost(stack []string) []string {
+	for i, f := range stack {
+		if dispatching.MatchString(f) && i > 0 && !reporting.MatchString(stack[i-1]) {
+			return stack[i-1:]
+		}
+	}
+	return stack
+}
+
+// recursing is the function that stands in a stack most often, at least three times; empty if none does.
+func recursing(stack []string) string {
+	best, most := "", 2
+	times := make(map[string]int)
+	for _, f := range stack {
+		if times[f]++; times[f] > most && !reporting.MatchString(f) && !library.MatchString(f) {
+			best, most = f, times[f]
+		}
+	}
+	return best
 }
 
 // startsStack reports whether a backtrace comes next.

@@ -94,6 +94,10 @@ var (
 		`filemap_(?:alloc_folio|get_folio)\w*|filemap_get_folio\w*|find_or_create_page|pagecache_get_page|grab_cache_page\w*|(?:do_)?read_cache_(?:page|folio)\w*|find_lock_entries|truncate_inode_pages_range|read_mapping_\w+` +
 		`)$`)
 
+	// dispatching are the functions that call what a task or interrupt is there for.
+	dispatching = regexp.MustCompile(`^_*(?:process_one_work|worker_thread|kthread|ret_from_fork\w*|do_(?:fast_|int80_)?syscall_\w+|entry_\w+|invoke_syscall|x64_sys_call|` +
+		`el0_svc\w*|ret_fast_syscall|tracesys_\w*|sysenter_\w+|do_softirq\w*|handle_softirqs|run_ksoftirqd|smpboot_thread_fn)$`)
+
 	// waiting are the functions in which a task waits, and those that tell the time meanwhile. Whoever waits is to be named.
 	waiting = regexp.MustCompile(`^_*(?:` +
 		`schedule\w*|io_schedule\w*|preempt_schedule\w*|switch_to|context_switch|(?:do_)?wait_for_\w+|(?:out_of_line_)?wait_on_\w+|bit_wait\w*|lock_(?:page|buffer|folio)\w*|folio_(?:lock|wait)_\w+|folio_lock\w*|` +

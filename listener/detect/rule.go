@@ -38,6 +38,10 @@ type Rule struct {
 	follows string
 	// place is the group of Match that names the function where it happened, 0 if none does.
 	place int
+	// outermost says that whoever was at work is to be named, and not what it was just doing: the damage is older.
+	outermost bool
+	// overflow says that a function that calls itself is to be named.
+	overflow bool
 	// locks says that the report names the places where locks were taken.
 	locks bool
 	// asserts says that the kernel found it out by a check of its own, unlike a fault: functions that serve everybody check

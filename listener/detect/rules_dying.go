@@ -112,7 +112,7 @@ func dyingRules() []Rule {
 			// kernel/sched/core.c schedule_debug() with CONFIG_SCHED_STACK_END_CHECK. The corruption is older than its discovery.
 			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: (corrupted stack end detected inside scheduler)`,
-			Title: "$1{in}", rank: vague, follows: "MemoryCorruption", asks: true,
+			Title: "$1{in}", rank: vague, follows: "MemoryCorruption", outermost: true,
 			Examples:        []string{"Kernel panic - not syncing: corrupted stack end detected inside scheduler"},
 			Counterexamples: []string{"test: Kernel panic - not syncing: corrupted stack end detected inside scheduler"},
 		},
@@ -229,7 +229,7 @@ func dyingRules() []Rule {
 			// follow.
 			Cause: kernelPanic, Verdict: Dying,
 			Match: `BUG: (?:[#A-Z_0-9]+ )?stack guard page was hit at `,
-			Title: "kernel stack overflow{in}",
+			Title: "kernel stack overflow{in}", overflow: true,
 			Examples: []string{
 				"BUG: TASK stack guard page was hit at 00000000c2e9b2b1 (stack is 000000006a3b07c4..00000000d4c0b0b5)",
 				"BUG: stack guard page was hit at 00000000c2e9b2b1 (stack is 000000006a3b07c4..00000000d4c0b0b5)",
@@ -242,8 +242,8 @@ func dyingRules() []Rule {
 		{
 			// arch/arm64/kernel/traps.c panic_bad_stack(): (0).
 			Cause: kernelPanic, Verdict: Dying,
-			Match:           `Insufficient stack space to handle exception!`,
-			Title:           "kernel stack overflow{in}",
+			Match: `Insufficient stack space to handle exception!`,
+			Title: "kernel stack overflow{in}", overflow: true,
 			Examples:        []string{"Insufficient stack space to handle exception!"},
 			Counterexamples: []string{"foo: Insufficient stack space to handle exception!"},
 		},
