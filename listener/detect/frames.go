@@ -105,7 +105,7 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 	if where == "" {
 		where = place
 	}
-	if len(stack) == 0 || !started && len(early) > 0 || where != "" && slices.Contains(early, where) {
+	if len(stack) == 0 || !started && len(early) > 0 || where != "" && slices.Contains(early, where) || rule.owner && len(early) > 0 {
 		stack = early
 	}
 	switch {

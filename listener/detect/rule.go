@@ -42,6 +42,8 @@ type Rule struct {
 	outermost bool
 	// overflow says that a function that calls itself is to be named.
 	overflow bool
+	// owner says that whoever allocated the memory is to be named, if the report says it, and not who found it broken.
+	owner bool
 	// locks says that the report names the places where locks were taken.
 	locks bool
 	// asserts says that the kernel found it out by a check of its own, unlike a fault: functions that serve everybody check

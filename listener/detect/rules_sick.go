@@ -152,7 +152,7 @@ func sickRules() []Rule {
 			// mm/page_alloc.c bad_page(), mm/memory.c print_bad_pte(), kernel/fork.c check_mm(): (1).
 			Cause: "MemoryCorruption", Verdict: Sick,
 			Match: `BUG: (?:Bad (page state|page map|page cache|rss-counter state) (?:in process |mm:)|non-zero (pgtables_bytes|nr_pmds|nr_ptes) on freeing mm: )`,
-			Title: "bad $1$2{in}",
+			Title: "bad $1$2{in}", owner: true,
 			Examples: []string{
 				"BUG: Bad page state in process kswapd0  pfn:12345",
 				"BUG: Bad rss-counter state mm:00000000a1b2c3d4 type:MM_ANONPAGES val:3",
