@@ -25,7 +25,7 @@ const (
 
 var (
 	// lineNumber is what `cat -n`, `grep -n` and pagers put in front, only believed if a time stamp is next.
-	lineNumber = regexp.MustCompile(`^ *\d{1,9}[:|.\-]?[ \t]+`)
+	lineNumber = regexp.MustCompile(`^ *\d{1,9}(?:[:|.\-][ \t]*|[ \t]+)`)
 	// podName is kubectl's --prefix and docker compose's: "[pod/a/b] ", "name-1  | ".
 	podName = regexp.MustCompile(`^(?:\[(?:pod/)?[\w.-]+/[\w./-]+\] |[\w.-]+ +\| )`)
 	logTime = regexp.MustCompile(`^(?:\[` + isoTime + `\]|` + anyTime + `):? `)
