@@ -20,7 +20,7 @@ const (
 	facility   = `kern|user|mail|daemon|auth|syslog|lpr|news|cron|authpriv|ftp|local\d`
 	levelName  = `emerg|panic|alert|crit|critical|err|error|warn|warning|notice|info|debug`
 	// kernelStamp is what uptimeStamp matches, behind the envelope.
-	kernelStamp = `(?:<\d{1,3}>)?\[ *\d{1,9}\.\d{6}(?:[@,]\d{1,4})?\]`
+	kernelStamp = `(?:<\d{1,3}>)?\[ *\d{1,12}\.\d{6}(?:[@,]\d{1,4})? ?\]`
 )
 
 var (

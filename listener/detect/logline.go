@@ -170,7 +170,7 @@ type stamp struct {
 var (
 	// uptimeStamp is print_time's "[    3.591339] ", with what kernels and tools add: the CPU ("@1", ",1"), the time since
 	// the line before (dmesg -d), that alone ("+0.000012").
-	uptimeStamp = regexp.MustCompile(`^\[ *(\+)?(\d{1,9})\.(\d{6})(?:[@,]\d{1,4})?(?: *<[^<>]{0,20}>)?\] ?`)
+	uptimeStamp = regexp.MustCompile(`^\[ *(\+)?(\d{1,12})\.(\d{6})(?:[@,]\d{1,4})?(?: *<[^<>]{0,20}>)? ?\] ?`)
 	// wallStamp is dmesg -e, -H and -T.
 	wallStamp = regexp.MustCompile(`^\[(?:[\pL.]{2,5} [\pL.]{2,6} [ \d]\d \d\d:\d\d:\d\d \d{4}|[\pL.]{2,6} ?\d\d? \d\d:\d\d(?::\d\d)?)\]:? ?`)
 )
@@ -189,15 +189,18 @@ func cutStamp(line string) (rest string, s stamp) {
 	return line, stamp{uptime: -1}
 }
 
-// seconds is the time of "%5lu.%06lu".
+// seconds is the time of "%5lu.%06lu", -1 if it is beyond all reason.
 func seconds(sec, us string) time.Duration {
-	s, _ := strconv.ParseInt(sec, 10, 64)
+	s, err := strconv.ParseInt(sec, 10, 64)
+	if err != nil || s > int64(maxUptime/time.Second) {
+		return -1
+	}
 	u, _ := strconv.ParseInt(us, 10, 64)
 	return time.Duration(s)*time.Second + time.Duration(u)*time.Microsecond
 }
 
 // caller is "[    T1] " (CONFIG_PRINTK_CALLER), or a CPU as vendors' kernels print it: "c0 ", "(0)[12:kworker/0] ".
-var caller = regexp.MustCompile(`^(?:\[ *([TC]\d+)\] ?|c(\d+) {1,5}(?:\d+ )?|\((\d+)\)(?:\[\d+:[^\]]*\])?)`)
+var caller = regexp.MustCompile(`^(?:\[ *([TC]\d+) ?\] ?|c(\d+) {1,5}(?:\d+ )?|\((\d+)\)(?:\[\d+:[^\]]*\])?)`)
 
 // cutCaller removes the task or CPU behind a time stamp.
 func cutCaller(line string, r *netconsole.Record) string {

@@ -163,11 +163,12 @@ func sickRules() []Rule {
 		{
 			// mm/slub.c slab_bug(): (3) "BUG %s (%s): %pV".
 			Cause: "MemoryCorruption", Verdict: Sick,
-			Match: `BUG (\S+) \((?:Not tainted|Tainted: [A-Z -]+)\): ([^k\s].*)`,
-			Title: "slab $1: $2",
+			Match: `BUG (\S+)(?: \((?:Not tainted|Tainted: [A-Z -]+)\): ([^k\s].*)|: (Objects remaining) on )`,
+			Title: "slab $1: $2$3",
 			Examples: []string{
 				"BUG kmalloc-64 (Tainted: G           OE     ): Right Redzone overwritten",
 				"BUG dentry (Not tainted): Poison overwritten",
+				"BUG sas_task: Objects remaining on kmem_cache_close()",
 			},
 			Counterexamples: []string{
 				"BUG dentry (probably): Poison overwritten",
@@ -176,6 +177,17 @@ func sickRules() []Rule {
 		},
 
 		// Kernel code that knows better.
+		{
+			// kernel/panic.c warn_slowpath_common() up to 3.12, which is RHEL 7; PowerPC and s390 name no function.
+			Cause: kernelWarning, Verdict: Sick,
+			Match: `WARNING: at \S+:\d+(?: (\S+?)\+0x[0-9a-f]+/0x[0-9a-f]+)?(?:\(\))?(?: \[\S+\])?(?:\(\))?\s*$`,
+			Title: "WARNING{in}", place: 1,
+			Examples: []string{
+				"WARNING: at net/ipv4/tcp_input.c:2776 tcp_fastretrans_alert+0xc7a/0xd10()",
+				"WARNING: at arch/powerpc/platforms/pseries/eeh.c:390",
+			},
+			Counterexamples: []string{"WARNING: at least one disk is full", "WARNING: at 12:30 the door closes"},
+		},
 		{
 			// kernel/panic.c __warn(): (4), no pr_fmt. First the form up to 6.18.
 			Cause: kernelWarning, Verdict: Sick,
@@ -236,7 +248,7 @@ func sickRules() []Rule {
 			Match: `(?:\[ )?(?:WARNING|INFO|BUG): (possible (?:circular locking dependency|recursive locking|irq lock inversion dependency) detected|` +
 				`(?:SOFT|HARD)IRQ-safe -> (?:SOFT|HARD)IRQ-unsafe lock order detected|inconsistent lock state|bad (?:unlock balance|contention) detected|` +
 				`held lock freed|Invalid wait context|Nested lock was not taken|lock held when returning to user space|` +
-				`trying to register non-static key|MAX_[A-Z_]+ too low)`,
+				`trying to register non-static key|looking up invalid subclass|MAX_[A-Z_]+ too low)`,
 			Title: "$1{in}", locks: true,
 			Examples: []string{
 				"WARNING: possible circular locking dependency detected",
@@ -259,11 +271,12 @@ func sickRules() []Rule {
 		{
 			// kernel/locking/lockdep.c lockdep_rcu_suspicious(); lib/smp_processor_id.c check_preemption_disabled().
 			Cause: "KernelBug", Verdict: Sick,
-			Match: `(?:\[ )?(?:WARNING|INFO|BUG): (suspicious RCU usage|using \w+\(\) in preemptible)`,
+			Match: `(?:\[ )?(?:WARNING|INFO|BUG): (suspicious (?:RCU|rcu_dereference_check\(\)) usage|using \w+\(\) in preemptible)`,
 			Title: "$1{in}",
 			Examples: []string{
 				"WARNING: suspicious RCU usage",
 				"[ INFO: suspicious RCU usage. ]",
+				"[ INFO: suspicious rcu_dereference_check() usage. ]",
 				"BUG: using smp_processor_id() in preemptible [00000000] code: java/1234",
 			},
 			Counterexamples: []string{"test: WARNING: suspicious RCU usage"},
