@@ -12,8 +12,8 @@ const maxFrames = 2
 
 const (
 	symbol = `([A-Za-z_$][\w.$]*)\+0x([0-9a-f]+)/0x[0-9a-f]+`
-	// address is a code address in brackets, which kernels printed in front of a symbol before 4.10, and some still do.
-	bracketed = `(?:\[<[^>\n]{0,40}>\] *)`
+	// bracketed is a code address in brackets, which kernels printed in front of a symbol before 4.10, and some still do.
+	bracketed = `(?:\[<?[^>\]\n]{0,40}>?\] *)`
 )
 
 var (

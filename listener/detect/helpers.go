@@ -10,7 +10,7 @@ var (
 		// Printing and unwinding.
 		`dump_stack\w*|show_(?:stack|regs|trace)\w*|dump_(?:backtrace|header|cpu_task)|unwind_\w+|walk_stack\w*|save_stack\w*|stack_trace_\w+|` +
 		`arch_stack_walk\w*|sched_show_task|v?printk\w*|console_(?:lock|unlock|trylock|flush_all|emit_next_record)|report_bug|handle_bug|fixup_bug|warn|warn_\w+|slowpath_fmt|` +
-		`(?:nmi_|v)?panic\w*|\w+_panic|check_panic_on_warn|get_taint|die|die_\w+|die_body|oops_\w+|page_fault_oops|no_context|bad_area\w*|kernelmode_fixup_or_oops|` +
+		`(?:nmi_|v)?panic(?:_\w+)?|\w+_panic|check_panic_on_warn|get_taint|die|die_\w+|die_body|oops_\w+|page_fault_oops|no_context|bad_area\w*|kernelmode_fixup_or_oops|` +
 		`print_(?:report|trailer|address_description|unlock_imbalance_bug|\w+_bug)|\w+_report|object_err|slab_(?:err|bug|fix|pad_check)|` +
 		`check_slab|check_object|check_bytes_and_report|free_debug_processing|alloc_debug_processing|on_freelist|` +
 		`(?:bad|check_new|check_free|free_page_is_bad)_pages?|bad_page\w*|free_page_bad_report|check_new_page_bad_report|` +
@@ -54,7 +54,7 @@ var (
 	// count that is wrong. A fault inside is the caller's.
 	library = regexp.MustCompile(`^_*(?:` +
 		// Memory, strings, numbers and formats.
-		`mem(?:cpy|move|set|cmp|chr|scan|dup)\w*|(?:kmem|v)?memdup\w*|(?:str|strn|strl|strs)(?:len|cmp|cpy|cat|chr|str|casecmp|scpy|nlen|sep|spn|pbrk|dup)\w*|k?(?:str|strn)dup\w*|` +
+		`mem(?:cpy|move|set|cmp|chr|scan|dup)\w*|[kv]*memdup\w*|(?:str|strn|strl|strs)(?:len|cmp|cpy|cat|chr|str|casecmp|scpy|nlen|sep|spn|pbrk|dup)\w*|k?(?:str|strn)dup\w*|` +
 		`v?s[cn]*printf|v?asprintf|kv?asprintf\w*|vsnprintf|(?:string|pointer|number|format_decode|va_format|hex_string|resource_string|ip\d_addr_string|symbol_string)(?:_\w+)?|` +
 		`dev_(?:info|notice|warn|err|alert|crit|emerg|printk|vprintk)\w*|netdev_(?:info|notice|warn|err|printk)|crc\w*|hex_dump_to_buffer|print_hex_dump\w*|` +
 		`(?:raw_)?copy_(?:to|from|in)_(?:user|iter|kernel|bvec)\w*|copy(?:in|out|_user\w*|_page\w*|_folio\w*|_mc\w*)|\w*copy_(?:page|folio)_(?:to|from)_iter\w*|(?:hash_and_)?copy_\w*_iter\w*|` +
@@ -69,7 +69,7 @@ var (
 		`(?:down|up)(?:_(?:read|write|interruptible|killable|trylock|timeout|common)\w*)?|rwsem_\w+|call_rwsem_\w+|rwbase_\w+|percpu_(?:down|up|rwsem)_\w+|percpu_rwsem_\w+|ldsem_\w+|osq_\w+|ww_mutex_\w+|owner_on_cpu|seqlock_\w+|schedule_rtlock|lock_timer_base|raw_spin_rq_\w+|task_rq_lock|rq_lock|` +
 		`(?:un)?lock_(?:page|sock|buffer)\w*|release_sock|folio_(?:un)?lock\w*|local_bh_(?:en|dis)able\w*|rcu_(?:read_)?(?:un)?lock\w*|srcu_read_(?:un)?lock|rcu_lock_\w+|cleanup_srcu_struct\w*|` +
 		// Waking, waiting, timers and work.
-		`wake_up(?:_(?:common|all|sync|locked|bit|var|interruptible|poll|q|klogd)\w*)?|wait_for_completion\w*|complete(?:_all|_on_current_cpu|_with_flags)?|(?:try_to_)?wake_\w+|default_wake_function|autoremove_wake_function|finish_wait|prepare_to_wait\w*|swake_up_\w+|` +
+		`wake_up(?:_(?:common|all|sync|locked|bit|var|interruptible|poll|q|klogd)\w*)?|wait_for_completion\w*|complete(?:_all|_on_current_cpu|_with_flags)?|try_to_wake_up|wake_q_\w+|wake_bit_function|default_wake_function|autoremove_wake_function|finish_wait|prepare_to_wait\w*|swake_up_\w+|` +
 		`(?:del|mod|add)_timer\w*|init_timer\w*|try_to_del_timer\w*|timer_(?:is_static_object|delete\w*|shutdown\w*|reduce|init_key|fixup_\w+)|sk_(?:reset|stop)_timer\w*|hrtimer_\w+|(?:insert|queue|mod)_(?:delayed_)?work\w*|queue_\w*work\w*|(?:flush|cancel)_(?:delayed_)?work\w*|` +
 		`cancel_\w*work\w*|flush_workqueue|drain_workqueue|destroy_workqueue|work_is_static_object|init_work|try_to_grab_pending|start_flush_work|work_grab_pending|tasklet_\w+|kthread_(?:stop|park|unpark)|call_rcu\w*|` +
 		// Objects, devices, proc and sysfs.

@@ -42,7 +42,7 @@ func dyingRules() []Rule {
 			// kernel/watchdog.c watchdog_timer_fn() with softlockup_panic.
 			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: (softlockup: hung tasks)`,
-			Title: "$1", rank: vague, follows: "SoftLockup",
+			Title: "$1", rank: vague, follows: "SoftLockup HardLockup RCUStall",
 			Examples:        []string{"Kernel panic - not syncing: softlockup: hung tasks"},
 			Counterexamples: []string{"watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [panic:123]"},
 		},
@@ -50,7 +50,7 @@ func dyingRules() []Rule {
 			// kernel/watchdog.c watchdog_hardlockup_check(), kernel/watchdog_hld.c before 6.5, with hardlockup_panic.
 			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: (Hard LOCKUP|Watchdog detected hard LOCKUP) ?`,
-			Title: "$1", rank: vague, follows: "HardLockup",
+			Title: "$1", rank: vague, follows: "SoftLockup HardLockup RCUStall",
 			Examples: []string{
 				"Kernel panic - not syncing: Hard LOCKUP",
 				"Kernel panic - not syncing: Watchdog detected hard LOCKUP on cpu 0",
@@ -61,7 +61,7 @@ func dyingRules() []Rule {
 			// kernel/rcu/tree_stall.h panic_on_rcu_stall().
 			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: (RCU Stall)`,
-			Title: "$1", rank: vague, follows: "RCUStall",
+			Title: "$1", rank: vague, follows: "SoftLockup HardLockup RCUStall",
 			Examples:        []string{"Kernel panic - not syncing: RCU Stall"},
 			Counterexamples: []string{"rcu: INFO: rcu_preempt self-detected stall on CPU"},
 		},

@@ -233,6 +233,14 @@ func sickRules() []Rule {
 			Counterexamples: []string{"BUG: spinlock of doom"},
 		},
 		{
+			// rust/kernel/lib.rs panic(): (0), then BUG.
+			Cause: "KernelBug", Verdict: Sick,
+			Match: `rust_kernel: panicked at (?:/\S*/)?(\S+?):\d+:\d+:`,
+			Title: "Rust panic at $1{in}", heads: true,
+			Examples:        []string{"rust_kernel: panicked at drivers/android/binder/node.rs:877:13:\nattempt to subtract with overflow"},
+			Counterexamples: []string{"rust_binder: rust_kernel: panicked at drivers/android/binder/node.rs:877:13:"},
+		},
+		{
 			// lib/ubsan.c ubsan_prologue(): (3). Before 5.7 it did not say what was wrong.
 			Cause: "KernelBug", Verdict: Sick,
 			Match: `UBSAN: (\S+|Undefined behaviour) in (?:/\S*/)?(\S+?):\d+:\d+$`,
