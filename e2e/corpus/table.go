@@ -102,7 +102,7 @@ type table struct {
 
 type sum struct {
 	result
-	files, silent int
+	files int
 }
 
 func (t *table) add(r result) {

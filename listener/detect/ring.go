@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"encoding/binary"
 	"strconv"
 	"strings"
 	"time"
@@ -186,10 +187,19 @@ func clean(b []byte) []byte {
 	return b[:n]
 }
 
+// plain reports whether none of eight bytes is below ' ' or above '~'.
+func plain(eight uint64) bool {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	return ((eight-' '*ones)|(eight+ones)|eight)&highs == 0
+}
+
 // printable replaces what must not reach a terminal or is not UTF-8 by `\xHH`, as dmesg does. Kernel messages carry
 // strings of others, escape sequences included.
 func printable(b []byte) []byte {
 	i := 0
+	for i+8 <= len(b) && plain(binary.LittleEndian.Uint64(b[i:])) {
+		i += 8
+	}
 	for i < len(b) && (b[i] >= ' ' && b[i] < 0x7f || b[i] == '\t') {
 		i++
 	}

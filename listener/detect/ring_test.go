@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -69,6 +70,18 @@ func TestStampIsThatOfPrintk(t *testing.T) {
 	for _, tt := range tests {
 		if got := string(appendStamp(nil, tt.uptime, "")); got != tt.want {
 			t.Errorf("%v: %q, want %q", tt.uptime, got, tt.want)
+		}
+	}
+}
+
+func TestPlain(t *testing.T) {
+	for c := range 256 {
+		for at := range 8 {
+			b := []byte("abcd ~12")
+			b[at] = byte(c)
+			if got, want := plain(binary.LittleEndian.Uint64(b)), c >= ' ' && c <= '~'; got != want {
+				t.Errorf("%q is plain: %t", b, got)
+			}
 		}
 	}
 }
