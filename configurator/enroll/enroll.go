@@ -47,6 +47,9 @@ var (
 // Run enrols, and goes on until ctx ends: while there is no kubeconfig or no Node it waits for them, and when the Node
 // lacks the pin it writes it. It returns nothing, because it never gives up; how it stands is in the state file.
 func (e *Enroller) Run(ctx context.Context) {
+	if s, err := ReadState(e.StateFile); err == nil && s != nil {
+		e.state = *s // of a former process: what it has written is still on the Node
+	}
 	var p pace
 	for {
 		began := time.Now()
@@ -67,19 +70,23 @@ func (e *Enroller) Run(ctx context.Context) {
 	}
 }
 
-// Once enrols now, or says why it cannot.
+// Once enrols now, or says why it cannot. Only success goes into the state file, which may be that of another process
+// that runs.
 func (e *Enroller) Once(ctx context.Context) (State, error) {
-	s, err := e.connect(ctx)
-	if err == nil {
-		defer s.client.close()
-		if s.node, _, err = s.client.get(ctx, s.name); err == nil {
-			err = s.reconcile(ctx)
-		}
-	}
+	quiet := *e
+	quiet.StateFile = ""
+	s, err := quiet.connect(ctx)
 	if err != nil {
-		e.note(func(s *State) { s.Why = oneLine(err) })
+		return State{}, err
 	}
-	return e.state, err
+	defer s.client.close()
+	if s.node, _, err = s.client.get(ctx, s.name); err != nil {
+		return State{}, err
+	}
+	if err := s.reconcile(ctx); err != nil {
+		return quiet.state, err
+	}
+	return quiet.state, quiet.state.write(e.StateFile)
 }
 
 // session enrols over one client, and returns the error that ends it.
@@ -117,6 +124,7 @@ func (e *Enroller) session(ctx context.Context) error {
 type session struct {
 	e      *Enroller
 	client *client
+	file   string // the kubeconfig
 	name   string // of the Node
 	node   *node  // nil if there is none
 
@@ -170,8 +178,7 @@ func (e *Enroller) open(ctx context.Context, file string) (*session, error) {
 		c.close()
 		return nil, err
 	}
-	e.note(func(s *State) { s.Node, s.Kubeconfig = name, file })
-	return &session{e: e, client: c, name: name}, nil
+	return &session{e: e, client: c, file: file, name: name}, nil
 }
 
 // watch sends events until ctx ends or the watch fails. A watch that the server ends in good order goes on.
@@ -246,7 +253,7 @@ func (s *session) reconcile(ctx context.Context) error {
 // note keeps how the Node stands to the pin. It returns errWaits for everything but pinned.
 func (s *session) note(pin Pin, is standing) error {
 	s.e.note(func(state *State) {
-		state.Pin, state.Enrolled, state.Claimed, state.Why = pin.String(), is == pinned, claimed(s.node, pin), ""
+		*state = State{Enrolled: is == pinned, Claimed: claimed(s.node, pin), Node: s.name, Kubeconfig: s.file, Pin: pin.String(), Since: state.Since}
 		if is != pinned {
 			state.Why = string(is)
 		}
@@ -267,6 +274,9 @@ func (e *Enroller) note(change func(*State)) {
 	was := e.state
 	next.Since = time.Now()
 	e.state = next
+	if e.StateFile == "" {
+		return
+	}
 	if err := next.write(e.StateFile); err != nil {
 		e.Log.Warn("status will not know how enrolment stands", "err", err)
 	}

@@ -335,6 +335,17 @@ func TestEnroll(t *testing.T) {
 			b.after(time.Second)
 			b.wantPin(b.pin.String())
 		}},
+		{"what a former process has written is known to the next one", func(b *fixture) {
+			if err := (State{Enrolled: true, Node: "node-1", Kubeconfig: b.files[0], Pin: b.pin.String()}).write(b.e.StateFile); err != nil {
+				b.Fatal(err)
+			}
+			b.set(func() { b.refuse = http.StatusServiceUnavailable })
+			b.run()
+			b.after(time.Second)
+			if s := b.state(); !s.Enrolled || s.Why == "" {
+				b.Errorf("state %+v", s)
+			}
+		}},
 		{"credentials that are no node's are not used", func(b *fixture) {
 			b.set(func() { b.user = "admin\n" })
 			b.register(thisBoot)
@@ -380,8 +391,7 @@ func TestOnce(t *testing.T) {
 			t.Errorf("without a Node: %+v, %v", s, err)
 		}
 		b.register(thisBoot)
-		s, err := b.e.Once(ctx)
-		if err != nil || !s.Enrolled {
+		if s, err := b.e.Once(ctx); err != nil || !s.Enrolled {
 			t.Errorf("with one: %+v, %v", s, err)
 		}
 		b.wantPin(b.pin.String())
@@ -390,7 +400,8 @@ func TestOnce(t *testing.T) {
 		if _, err := b.e.Once(ctx); err == nil || !strings.Contains(err.Error(), "401 Unauthorized") {
 			t.Errorf("refused: %v", err)
 		}
-		time.Sleep(time.Minute) // idle connections end
+		b.wantState(State{Enrolled: true}) // which is what watch has seen last
+		b.after(time.Minute)               // idle connections end
 	})
 }
 
