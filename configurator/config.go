@@ -98,7 +98,7 @@ func LoadConfig(file string, environ, flagEndpoints []string) (Config, error) {
 	files := []string{file}
 	more, err := filepath.Glob(dropins(file))
 	if err != nil {
-		return c, &ConfigError{Origin: file, Err: errors.New("its name is no pattern for drop-ins; avoid []*?\\ in it")}
+		return c, &ConfigError{Origin: file, Err: errors.New("the names of drop-ins cannot be matched; avoid []*?\\ in the name of the file")}
 	}
 	slices.Sort(more)
 	for _, f := range append(files, more...) {

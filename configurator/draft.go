@@ -48,7 +48,7 @@ func (c *Configurator) Draft(ctx context.Context) (Draft, error) {
 	return c.draft(ctx, nil, before, c.Root.Secret, func() (configfs.Support, error) { return c.support(ctx) })
 }
 
-// support tells what the kernel can do. If that takes a target made for a moment, no pass may run meanwhile.
+// support says what the kernel can do. If a target has to be made for that, no pass may run meanwhile.
 func (c *Configurator) support(ctx context.Context) (configfs.Support, error) {
 	if s, sure, err := c.Netconsole.Seen(); sure || err != nil {
 		return s, err

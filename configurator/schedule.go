@@ -28,7 +28,7 @@ const (
 	passUnchanged         // no canary was needed
 )
 
-// schedule decides when passes run and when they look the listeners up anew. It is pure: time and chance are arguments.
+// schedule decides when passes run and when they look the listeners up again. It is pure: time and chance are arguments.
 type schedule struct {
 	interval time.Duration  // between passes when nothing happens
 	lookup   time.Duration  // between look-ups, halved to one and a half times

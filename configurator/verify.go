@@ -74,7 +74,8 @@ func (c *Configurator) note(t *machine.TargetState, p canary.Proof) {
 	}
 }
 
-// prove has canaries tell which of the armed targets are heard. Acknowledgements of olds are noted, but not waited for.
+// prove writes canaries and says which of the armed targets were acknowledged. Acknowledgements of olds are noted, but not
+// waited for.
 func (c *Configurator) prove(ctx context.Context, id machine.Identity, armed, olds []configfs.State) ([]canary.Proof, error) {
 	if len(armed)+len(olds) == 0 {
 		return nil, nil

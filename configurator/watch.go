@@ -33,7 +33,7 @@ type Watcher struct {
 	New        func(Config) *Configurator
 	Changes    func(ctx context.Context) (<-chan string, error) // nexthop.Watch
 	Path       func(nexthop.Query) nexthop.Path                 // nexthop.Query.Path
-	Reload     <-chan os.Signal                                 // asks for a pass with everything looked up anew
+	Reload     <-chan os.Signal                                 // asks for a pass that looks everything up again
 	Watchdog   time.Duration                                    // systemd's, 0: none
 	Notify     func(state string)                               // sd_notify
 	Log        *slog.Logger
@@ -84,7 +84,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 					w.Log.Error("changes of the network go unnoticed until the next proof", "err", err)
 					changes = nil
 				} else {
-					s.mayChange(now, "watching the network anew")
+					s.mayChange(now, "the watch of the network was started again")
 				}
 			}
 			if current := w.files(); current != files {
@@ -172,7 +172,7 @@ func (w *Watcher) pass(ctx context.Context, node *Configurator, s *schedule, for
 	return last, after
 }
 
-// report tells systemd and the log how things stand.
+// report writes the outcome of a pass to the log, and to systemd.
 func (w *Watcher) report(node *Configurator, state machine.State, err error) {
 	line := statusLine(state, err)
 	if status, statusErr := node.Status(nil); statusErr == nil {
@@ -191,7 +191,7 @@ func (w *Watcher) report(node *Configurator, state machine.State, err error) {
 	w.Notify("STATUS=" + line)
 }
 
-// statusLine is how things stand after a pass.
+// statusLine is the outcome of a pass in one line.
 func statusLine(s machine.State, err error) string {
 	if err != nil {
 		first, _, _ := strings.Cut(err.Error(), "\n")

@@ -259,7 +259,7 @@ func TestWatchGoesOnWithKnownListeners(t *testing.T) {
 	})
 }
 
-// TestWatchDoesNotUndoAReload has the listeners move where nobody tells the watcher, which knows them for an hour.
+// TestWatchDoesNotUndoAReload has the listeners move without notice to the watcher, which knows them for an hour.
 func TestWatchDoesNotUndoAReload(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

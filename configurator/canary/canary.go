@@ -138,8 +138,8 @@ func (p Prover) write(line string) error {
 }
 
 // sayHello sends each listener a datagram from the socket that waits for its acknowledgement. netpoll bypasses conntrack,
-// so a stateful firewall of this node would take an acknowledgement for unsolicited. What cannot be sent is no fault of
-// the target: the canary decides.
+// so a stateful firewall of this node would take an acknowledgement for unsolicited. A failure to send it is ignored: the
+// canary decides.
 func sayHello(conns map[netip.AddrPort]*net.UDPConn, routes []Route) {
 	for _, r := range routes {
 		if conn := conns[r.Local]; conn != nil {

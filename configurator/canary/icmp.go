@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wantICMP has the kernel tell conn of ICMP errors. They are about netconsole's datagrams, which no socket sent, but the
+// wantICMP has the kernel report ICMP errors to conn. They are about netconsole's datagrams, which no socket sent, but the
 // kernel finds the socket by the addresses that the error quotes (__udp4_lib_err, net/ipv4/udp.c).
 func wantICMP(conn *net.UDPConn) error {
 	raw, err := conn.SyscallConn()

@@ -30,8 +30,8 @@ type Support struct {
 	Userdata   bool // 6.9: records end with our key=value lines
 }
 
-// Seen tells what the kernel can do if that can be told without a change, from the attributes of a target of ours, or
-// because there is no netconsole. Otherwise sure is false, and only Support can tell.
+// Seen says what the kernel can do if that is known without a change: from the attributes of a target of ours, or because
+// there is no netconsole. Otherwise sure is false, and only Support knows.
 func (d Dir) Seen() (s Support, sure bool, err error) {
 	names, err := d.names()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -48,11 +48,10 @@ func (d Dir) Seen() (s Support, sure bool, err error) {
 	return Support{}, false, nil
 }
 
-// probe is a target that Support makes and removes at once. It is never enabled, and no target to anybody else.
+// probe is a target that Support makes and removes at once. It is never enabled, and nothing else counts it as a target.
 const probe = Prefix + "probe"
 
-// Support is Seen, but makes a target for the purpose where nothing else tells. Like every change that is for one
-// process at a time.
+// Support is Seen, but makes a target to look at where there is none. Like every change it is for one process at a time.
 func (d Dir) Support() (Support, error) {
 	if s, sure, err := d.Seen(); sure || err != nil {
 		return s, err
@@ -79,8 +78,8 @@ func (d Dir) inspect(name string) Support {
 	}
 }
 
-// List reads the targets that are ours, sorted by name; without netconsole there are none. What cannot be made out of a
-// target is left zero and told by the error, beside all targets.
+// List reads the targets that are ours, sorted by name; without netconsole there are none. An attribute that
+// cannot be parsed is left zero; the error names it, and all targets are returned all the same.
 func (d Dir) List() ([]State, error) {
 	names, err := d.names()
 	if errors.Is(err, fs.ErrNotExist) {

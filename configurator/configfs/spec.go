@@ -1,6 +1,6 @@
 // Package configfs arms netconsole: it turns a Spec into a directory of configfs and back. The kernel checks next to
 // nothing of what is written there and says so with bare errno values, so every value is read back and compared before
-// a target is enabled, and every errno is told in words.
+// a target is enabled, and every errno is put into words.
 //
 // Targets are made whole and taken away whole, never changed: that would need them disabled, and a machine that dies
 // meanwhile is not heard. Whoever wants another target arms it beside the old one, and disarms the old one afterwards.

@@ -45,7 +45,7 @@ type TargetState struct {
 	Why           string        `json:"why,omitempty"` // the latest canary was not acknowledged
 }
 
-// State reads what the last pass wrote, nil if there was none since boot. A file that cannot be made out is an error, and
+// State reads what the last pass wrote, nil if there was none since boot. A file that cannot be parsed is an error, and
 // the next pass replaces it.
 func (r Root) State() (*State, error) {
 	data, err := os.ReadFile(r.Path(RunDir, stateFile))
