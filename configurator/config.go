@@ -36,7 +36,7 @@ type Config struct {
 	Queues bool
 }
 
-// EndpointConfig says where the listeners are written down. The first of the three that names one wins.
+// EndpointConfig says where to look listeners up. The first of static, SSM and DNS that names one wins.
 type EndpointConfig struct {
 	Static       []endpoint.Endpoint
 	StaticOrigin string   // the file, variable or flag that Static came from
@@ -129,8 +129,8 @@ func LoadConfig(file string, environ, flagEndpoints []string) (Config, error) {
 	return c, nil
 }
 
-// NeedEndpoint refuses a configuration, read from file, that names no place where listeners are written down. Commands
-// that only look at what is armed do without.
+// NeedEndpoint refuses a configuration, read from file, that does not say where to look listeners up. Commands that only
+// look at what is armed need none.
 func (c Config) NeedEndpoint(file string) error {
 	if len(c.Endpoint.Static) > 0 || len(c.Endpoint.SSM) > 0 || c.Endpoint.DNS != "" {
 		return nil

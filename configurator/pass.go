@@ -44,7 +44,7 @@ type Configurator struct {
 
 	Netconsole Netconsole
 	Load       func(ctx context.Context) error // makes netconsole available
-	Sources    []endpoint.Source               // where listeners may be written down, in their order
+	Sources    []endpoint.Source               // where to look listeners up, in this order
 	Lookup     func(ctx context.Context, e endpoint.Endpoint) ([]endpoint.Endpoint, error)
 	Resolve    func(ctx context.Context, q nexthop.Query) (nexthop.Hop, error)
 	Instance   func(ctx context.Context) (ec2.Instance, error) // asked on EC2 only
@@ -145,8 +145,8 @@ func (p *passed) moved(look func(nexthop.Query) nexthop.Path) bool {
 	return false
 }
 
-// Reload is Apply without the last known good listeners: somebody who asks for a reload wants to hear that there is
-// nothing new to be had. What is armed stays in any case.
+// Reload is Apply without the last known good listeners: somebody who asks for a reload wants to know if they
+// cannot be looked up. What is armed stays in any case.
 func (c *Configurator) Reload(ctx context.Context) (machine.State, error) {
 	fresh := *c
 	fresh.fresh = true
@@ -310,7 +310,7 @@ func (c *Configurator) addSecrets(d Draft, armed []configfs.State, proofs []cana
 }
 
 // states are the targets that are left with their proofs, and with what was known before of when they were last
-// acknowledged. Fresh ones have no before: their names may have been used by others.
+// acknowledged. Fresh ones have no history: their names may have been used by others.
 func (c *Configurator) states(left []configfs.State, fresh []configfs.Spec, all []wanted, proofs []canary.Proof, before *machine.State) []machine.TargetState {
 	list := []machine.TargetState{}
 	for _, st := range left {

@@ -54,12 +54,12 @@ type Status struct {
 	Findings []machine.Finding `json:"findings"`
 	Settings []machine.Setting `json:"changedSettings,omitempty"`
 	LastPass *machine.State    `json:"lastPass,omitempty"`
-	// Enrolment is how the pin of the own Node stands, nil if nobody has tried.
+	// Enrolment says whether this boot is pinned on the own Node, nil if nobody has tried.
 	Enrolment *enroll.State `json:"enrolment,omitempty"`
 }
 
-// Status reads everything there is to know and judges it. It changes nothing, and any user may ask. configErr is what is
-// wrong with the configuration, if anything: what is armed can be judged without.
+// Status reads everything that is known and judges it. It changes nothing and needs no rights. configErr is what is wrong
+// with the configuration, if anything: what is armed can be judged without one.
 func (c *Configurator) Status(configErr error) (Status, error) {
 	present, err := c.Netconsole.List()
 	if err != nil {
@@ -113,7 +113,7 @@ func newStatus(now time.Duration, f machine.Facts, present []configfs.State, set
 	return s
 }
 
-// proved judges what canaries said of the targets that the last pass has left, which succeeded.
+// proved judges the acknowledgements of the targets that the last pass, which succeeded, has left.
 func proved(now time.Duration, present []configfs.State, last machine.State) Verdict {
 	verdict := Covered
 	for _, t := range last.Targets {
@@ -137,7 +137,7 @@ func stale(now time.Duration, last machine.State, t machine.TargetState) bool {
 	return now-t.LastAckUptime > 3*last.Interval
 }
 
-// provenFindings judges what canaries said.
+// provenFindings are those about acknowledgements.
 func provenFindings(now time.Duration, targets []TargetView, last *machine.State) []machine.Finding {
 	var found []machine.Finding
 	weak := func(what, cost, mend string) {

@@ -89,7 +89,7 @@ func (c *Configurator) prove(ctx context.Context, id machine.Identity, armed, ol
 	return c.Prove(ctx, id, c.Root.Facts(c.Version), list)
 }
 
-// unproved is what is noted of targets if proving them could not be tried because of err.
+// unproved are the proofs of targets where err kept canaries from being written.
 func unproved(targets []configfs.State, err error) []canary.Proof {
 	var proofs []canary.Proof
 	for _, r := range routes(targets) {

@@ -164,11 +164,11 @@ func (w *Watcher) pass(ctx context.Context, node *Configurator, s *schedule, for
 	w.report(node, last.state, err)
 	after := node.snapshot(snapshot{}, true)
 	if err == nil {
-		// Whatever is otherwise by now was changed by somebody else during the pass.
+		// If anything is different by now, somebody else changed it during the pass.
 		after.differ = false
 		after.enabled = targetNames(last.state)
 	}
-	debug.FreeOSMemory() // what a pass took for a moment would stay for good on a node where nothing happens
+	debug.FreeOSMemory() // otherwise an idle process would keep what a pass needed for a moment
 	return last, after
 }
 
@@ -229,7 +229,7 @@ func (s snapshot) hasNewTarget(former snapshot) bool {
 }
 
 // snapshot polls the kernel. Unless the whole is asked for, it reads no more than what changes most often, and takes the
-// rest from the former snapshot. What cannot be read is a snapshot as well.
+// rest from the former snapshot. What cannot be read compares like any other value.
 func (c *Configurator) snapshot(former snapshot, whole bool) snapshot {
 	s := former
 	s.enabled, _ = c.Netconsole.Enabled()

@@ -30,7 +30,7 @@ type Route struct {
 	Target string         // name of the target
 	Local  netip.AddrPort // its source
 	Remote netip.AddrPort // its listener
-	// Optional means that the acknowledgement is taken note of, but not waited for.
+	// Optional means that an acknowledgement is noted, but not waited for.
 	Optional bool
 }
 
@@ -80,7 +80,7 @@ func (p Prover) Prove(ctx context.Context, id machine.Identity, facts machine.Fa
 		readers.Go(func() { receive(conn, local, arrivals, done) })
 	}
 	wire, err := openTap(routes)
-	if err == nil { // else it goes without: the tap only names a reason
+	if err == nil { // otherwise go without: the tap only names a reason
 		readers.Go(func() { wire.receive(arrivals, done) })
 	}
 	defer readers.Wait()

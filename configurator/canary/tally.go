@@ -119,7 +119,7 @@ func (t *tally) reasons(i int) []string {
 		return []string{known}
 	case known != "":
 		return []string{known, absent}
-	case others: // canaries do leave this machine
+	case others: // canaries leave this machine
 		return []string{absent, blocked, moved}
 	default:
 		return []string{blocked, absent, moved}

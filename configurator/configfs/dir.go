@@ -95,7 +95,7 @@ func (d Dir) List() ([]State, error) {
 	for _, name := range names {
 		st, err := d.read(name)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // taken away since
+			continue // removed since
 		}
 		states, errs = append(states, st), append(errs, err)
 	}
@@ -227,7 +227,7 @@ func (d Dir) write(s Spec) error {
 	return nil
 }
 
-// setUserdata makes one item. A secret is out of everybody's sight before it is written.
+// setUserdata makes one item. A secret is made unreadable for others before it is written.
 func (d Dir) setUserdata(name string, u Datum) error {
 	item := filepath.Join("userdata", u.Key)
 	value := filepath.Join(item, "value")
@@ -251,7 +251,7 @@ func (d Dir) set(name, attribute, value string) error {
 	if err != nil {
 		return bare(err)
 	}
-	defer f.Close() // configfs has nothing left to say here
+	defer f.Close() // configfs reports errors of write, not of close
 	_, err = f.WriteString(value)
 	return bare(err)
 }
@@ -298,8 +298,8 @@ func (d Dir) Disarm(name string) error {
 
 func (d Dir) disarm(name string) error {
 	r := reader{dir: d.path(name)}
-	// Disabled first, or records would go out without their userdata; not if it is already, which kernels grumble about.
-	// The kernel may have been faster: a device that goes away takes its targets with it.
+	// Disabled first, or records would go out without their userdata; not if it is already, which kernels complain about.
+	// The kernel may do so first: it disables the targets of a device that goes away.
 	if r.flag("enabled") {
 		if err := d.set(name, "enabled", "0"); err != nil && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("disable: %w", err)

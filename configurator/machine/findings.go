@@ -10,7 +10,7 @@ import (
 
 // Finding is one thing that keeps this node from being heard, or from being heard well.
 type Finding struct {
-	// Mute means that a panic would not be heard at all. Otherwise something is lost, but not everything.
+	// Mute means that a panic would not be heard at all. Otherwise only part of it is lost.
 	Mute bool   `json:"mute"`
 	What string `json:"what"` // what is wrong
 	Cost string `json:"cost"` // what that costs
