@@ -15,7 +15,7 @@ import (
 // is frozen, and any member that answers is as good.
 func (q Query) anyHop(ctx context.Context, r route) (Hop, error) {
 	h, err := q.hop(ctx, r)
-	if !errors.Is(err, ErrNoReply) && !errors.Is(err, ErrUnusable) {
+	if !errors.Is(err, ErrNoReply) && !errors.Is(err, ErrUnusable) && !errors.Is(err, ErrNotReady) {
 		return h, err
 	}
 	others, listErr := q.others(r)
