@@ -125,8 +125,7 @@ func (h host) resolve(q Query) (Hop, error) {
 		hop Hop
 		err error
 	)
-	q.cable = "veth"
-	h.do(func() { hop, err = Resolve(h.t.Context(), q) })
+	h.do(func() { hop, err = query{q, "veth"}.hopTo(h.t.Context()) })
 	if err == nil && hop.Index == 0 {
 		h.t.Errorf("no device index in %+v", hop)
 	}
@@ -622,10 +621,9 @@ func TestLiveBridge(t *testing.T) {
 	if hop, err := node.resolve(q); err != nil || hop.Device != "br0" {
 		t.Errorf("with a cable for a card: %+v, %v", hop, err)
 	}
-	q.cable = "veth"
 	node.ip("neigh replace 10.0.0.1 lladdr " + gateMAC + " dev br0")
 	var path Path
-	node.do(func() { path = Lookup(q) })
+	node.do(func() { path = query{q, "veth"}.path() })
 	if path.Problem != "" || path.Cards != "up0" || path.NextHopMAC != gateMAC {
 		t.Errorf("path %+v, want one by up0", path)
 	}
@@ -637,9 +635,8 @@ func TestLivePath(t *testing.T) {
 	wire(node, "eth1", nodeMAC1, gate, "eth1", gateMAC1)
 	node.ip("route add default via 10.0.0.1", "addr add 10.0.1.5/24 dev eth1")
 	gate.ip("addr add 10.0.0.2/24 dev eth0")
-	q := Query{Destination: ip(listener), cable: "veth"}
 	look := func() (p Path) {
-		node.do(func() { p = Lookup(q) })
+		node.do(func() { p = query{Query{Destination: ip(listener)}, "veth"}.path() })
 		return p
 	}
 	known := []Path{look()}
@@ -678,7 +675,7 @@ func TestLiveResolveEndsWithItsContext(t *testing.T) {
 	enough := errors.New("enough")
 	cancel(enough)
 	node.do(func() {
-		if _, err := Resolve(ctx, Query{Destination: ip("10.0.0.77"), cable: "veth"}); !errors.Is(err, enough) {
+		if _, err := (query{Query{Destination: ip("10.0.0.77")}, "veth"}).hopTo(ctx); !errors.Is(err, enough) {
 			t.Errorf("error %v, want %v", err, enough)
 		}
 	})

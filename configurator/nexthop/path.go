@@ -28,7 +28,9 @@ type Path struct {
 }
 
 // Lookup reads the Path to q.Destination. What cannot be read is its Problem.
-func Lookup(q Query) Path {
+func Lookup(q Query) Path { return query{Query: q}.path() }
+
+func (q query) path() Path {
 	q.Destination = q.Destination.Unmap()
 	p := Path{Destination: q.Destination}
 	if err := q.lookup(&p); err != nil {
@@ -37,7 +39,7 @@ func Lookup(q Query) Path {
 	return p
 }
 
-func (q Query) lookup(p *Path) error {
+func (q query) lookup(p *Path) error {
 	if why := unroutable(q.Destination); why != "" {
 		return fmt.Errorf("%w: it is %s", ErrNoRoute, why)
 	}

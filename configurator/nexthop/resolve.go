@@ -29,7 +29,11 @@ type Query struct {
 	Sources []netip.Addr
 	// Prefer names the device to be used if several could. Empty: the kernel's choice.
 	Prefer string
+}
 
+// query is a Query with what only tests have.
+type query struct {
+	Query
 	cable string // see topology
 }
 
@@ -40,7 +44,9 @@ type Query struct {
 // It takes up to a second for each next hop that does not answer: of a group all are asked until one does. Errors are of
 // ErrNoRoute, ErrNoReply, ErrUnusable or ErrNotReady where one of these is the reason; anything else, such as missing
 // CAP_NET_RAW, is wrapped as it came.
-func Resolve(ctx context.Context, q Query) (Hop, error) {
+func Resolve(ctx context.Context, q Query) (Hop, error) { return query{Query: q}.hopTo(ctx) }
+
+func (q query) hopTo(ctx context.Context) (Hop, error) {
 	q.Destination = q.Destination.Unmap()
 	h, err := q.resolve(ctx)
 	if err != nil {
@@ -49,7 +55,7 @@ func Resolve(ctx context.Context, q Query) (Hop, error) {
 	return h, nil
 }
 
-func (q Query) resolve(ctx context.Context) (Hop, error) {
+func (q query) resolve(ctx context.Context) (Hop, error) {
 	if why := unroutable(q.Destination); why != "" {
 		return Hop{}, fmt.Errorf("%w: it is %s", ErrNoRoute, why)
 	}
@@ -61,7 +67,7 @@ func (q Query) resolve(ctx context.Context) (Hop, error) {
 }
 
 // hop checks r's device and asks its next hop.
-func (q Query) hop(ctx context.Context, r route) (Hop, error) {
+func (q query) hop(ctx context.Context, r route) (Hop, error) {
 	d, err := deviceByIndex(r.index)
 	if err != nil {
 		return Hop{}, err
@@ -97,7 +103,7 @@ func (q Query) hop(ctx context.Context, r route) (Hop, error) {
 }
 
 // check says why d itself cannot be sent through, for good or for now.
-func (q Query) check(d device) error {
+func (q query) check(d device) error {
 	if why := d.unusable(); why != "" && d.kind != q.cable {
 		return fmt.Errorf("%w: %s %s", ErrUnusable, d.name, why)
 	}
@@ -108,7 +114,7 @@ func (q Query) check(d device) error {
 }
 
 // route chooses among the kernel's routes to the destination.
-func (q Query) route() (route, error) {
+func (q query) route() (route, error) {
 	prefer, err := deviceIndex(q.Prefer)
 	if err != nil {
 		return route{}, err

@@ -174,7 +174,7 @@ func readTopology(next mac, cable string) (topology, error) {
 }
 
 // cardsOf is what cards says of this machine.
-func (q Query) cardsOf(d device, next mac) (string, error) {
+func (q query) cardsOf(d device, next mac) (string, error) {
 	if d.kind == q.cable || d.stops() == "" && !d.stacked() {
 		return d.name, nil // as on most nodes: nothing else has to be read
 	}
