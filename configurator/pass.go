@@ -121,28 +121,21 @@ func (p *passed) destinations() []netip.Addr {
 	return list
 }
 
-// notePaths remembers how the destinations are reached.
-func (p *passed) notePaths(look func(nexthop.Query) nexthop.Path) {
-	p.paths = nil
+// lookPaths reads how the destinations are reached.
+func (p *passed) lookPaths(look func(nexthop.Query) nexthop.Path) []nexthop.Path {
+	var paths []nexthop.Path
 	for _, destination := range p.destinations() {
 		q := p.query
 		q.Destination = destination
-		p.paths = append(p.paths, look(q))
+		paths = append(paths, look(q))
 	}
+	return paths
 }
 
-// moved reports whether a destination is reached another way than at the last look. It remembers neighbours that have
-// become known.
-func (p *passed) moved(look func(nexthop.Query) nexthop.Path) bool {
-	former := p.paths
-	p.notePaths(look)
-	for i := range p.paths {
-		if i >= len(former) || former[i].Moved(p.paths[i]) {
-			return true
-		}
-		p.paths[i] = former[i].Update(p.paths[i])
-	}
-	return false
+// moved says how destinations are reached another way than at the last look, empty if all are reached the same way.
+func (p *passed) moved(look func(nexthop.Query) nexthop.Path) (changes string) {
+	p.paths, changes = nexthop.Compare(p.paths, p.lookPaths(look))
+	return changes
 }
 
 // Reload is Apply without the last known good listeners: somebody who asks for a reload wants to know if they

@@ -32,7 +32,7 @@ type Watcher struct {
 	LoadConfig func() (Config, error)
 	New        func(Config) *Configurator
 	Changes    func(ctx context.Context) (<-chan string, error) // nexthop.Watch
-	Path       func(nexthop.Query) nexthop.Path                 // nexthop.Query.Path
+	Path       func(nexthop.Query) nexthop.Path                 // nexthop.Lookup
 	Reload     <-chan os.Signal                                 // asks for a pass that looks everything up again
 	Watchdog   time.Duration                                    // systemd's, 0: none
 	Notify     func(state string)                               // sd_notify
@@ -103,9 +103,13 @@ func (w *Watcher) Run(ctx context.Context) error {
 				s.change(now, "targets or settings changed")
 			}
 		case <-due.C:
-			if s.doubtful(time.Now()) && !last.moved(w.Path) {
+			if s.doubtful(time.Now()) {
+				changes := last.moved(w.Path)
 				s.dismiss()
-				break
+				if changes == "" {
+					break
+				}
+				s.change(time.Now(), changes)
 			}
 			files = w.files() // before they are read: what is written from now on is seen by the next poll
 			if next, err := w.LoadConfig(); err != nil {
@@ -159,7 +163,7 @@ func (w *Watcher) pass(ctx context.Context, node *Configurator, s *schedule, for
 	if len(last.found.Endpoints) == 0 {
 		last.found = former.found
 	}
-	last.notePaths(w.Path)
+	last.paths = last.lookPaths(w.Path)
 	s.done(time.Now(), last.outcome(err))
 	w.report(node, last.state, err)
 	after := node.snapshot(snapshot{}, true)

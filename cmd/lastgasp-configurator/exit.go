@@ -41,7 +41,8 @@ func (c *command) exit(err error) int {
 	case errors.Is(err, configfs.ErrNoModule), errors.Is(err, configfs.ErrNoConfigfs), errors.Is(err, configfs.ErrDevice),
 		errors.Is(err, nexthop.ErrUnusable):
 		return exitCannot
-	case errors.Is(err, endpoint.ErrNotFound), errors.Is(err, nexthop.ErrNoRoute), errors.Is(err, nexthop.ErrNoReply):
+	case errors.Is(err, endpoint.ErrNotFound), errors.Is(err, nexthop.ErrNoRoute), errors.Is(err, nexthop.ErrNoReply),
+		errors.Is(err, nexthop.ErrNotReady):
 		return exitUnresolved
 	default:
 		return exitFailed

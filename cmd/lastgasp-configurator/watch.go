@@ -47,7 +47,7 @@ It notifies systemd with READY after the first pass that was proved, and its sta
 					return node
 				},
 				Changes:  nexthop.Watch,
-				Path:     nexthop.Query.Path,
+				Path:     nexthop.Lookup,
 				Reload:   reload,
 				Watchdog: watchdog,
 				Notify:   func(state string) { daemon.SdNotify(false, state) }, // a failure could be reported to nobody
