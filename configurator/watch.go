@@ -19,8 +19,9 @@ import (
 
 const (
 	// pollEvery is how often the watch reads what sends no event: which targets are enabled, kernel.panic, and the
-	// modification times of configuration files. That is one wake-up and a file for each target.
-	pollEvery = time.Second
+	// modification times of configuration files. That is a file for each target; Go's runtime needs four or five context
+	// switches for one such round.
+	pollEvery = 5 * time.Second
 	// rereadEvery is how often it reads targets and settings as a whole, some dozens of files.
 	rereadEvery = time.Minute
 )
@@ -105,6 +106,9 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case <-due.C:
 			if s.doubtful(time.Now()) {
 				changes := last.moved(w.Path)
+				if changes == "" && !reflect.DeepEqual(node.snapshot(seen, false), seen) {
+					changes = "targets or settings changed" // the kernel disables the targets of a device that goes away
+				}
 				s.dismiss()
 				if changes == "" {
 					break

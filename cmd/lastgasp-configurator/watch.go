@@ -22,9 +22,10 @@ func (c *command) watch() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch",
 		Short: "Keep the targets right: arm again whenever something they depend on changes",
-		Long: `Runs until it is stopped. A change of a target, of its settings, of the configuration, or of the way to a listener
-leads to a new pass within two seconds; every canary.interval everything is proved anew. SIGHUP asks for a pass that looks the
-listeners up again. When it ends the targets stay armed. Beside that it enrols: see lastgasp-configurator enroll.
+		Long: `Runs until it is stopped. A change of the way to a listener leads to a new pass within two seconds; a change of a
+target, a kernel setting or the configuration within seven; every canary.interval everything is proved again. SIGHUP asks
+for a pass that looks the listeners up again. When it ends the targets stay armed. Beside that it enrols: see
+lastgasp-configurator enroll.
 
 It notifies systemd with READY after the first pass that was proved, and its status is one line.`,
 		Args: cobra.NoArgs,
