@@ -253,6 +253,13 @@ func (c *Configurator) execute(ctx context.Context, d Draft, before *machine.Sta
 		errs = append(errs, c.applySettings()) // a queue's limit takes effect with the next frame: the canary
 	}
 	proofs, err := c.prove(ctx, d.Identity, armed, plan.Drop)
+	if err == nil {
+		added, addErr := c.addSecrets(d, armed, proofs)
+		errs = append(errs, addErr)
+		if added { // and the listener learns it now, not with the next canary
+			proofs, err = c.prove(ctx, d.Identity, armed, plan.Drop)
+		}
+	}
 	if err != nil {
 		errs, complete = append(errs, err), false
 		proofs = unproved(slices.Concat(armed, plan.Drop), err)
@@ -264,7 +271,6 @@ func (c *Configurator) execute(ctx context.Context, d Draft, before *machine.Sta
 			}
 		}
 	}
-	errs = append(errs, c.addSecrets(d, armed, proofs))
 	drop := plan.Drop
 	if !complete {
 		drop = rollback(done, proofs, before)
@@ -286,7 +292,7 @@ func (c *Configurator) execute(ctx context.Context, d Draft, before *machine.Sta
 
 // addSecrets gives the secret of this boot to targets without it whose listener has proved itself. There are none unless
 // endpoint.key is set.
-func (c *Configurator) addSecrets(d Draft, armed []configfs.State, proofs []canary.Proof) error {
+func (c *Configurator) addSecrets(d Draft, armed []configfs.State, proofs []canary.Proof) (added bool, err error) {
 	var errs []error
 	for i, st := range armed {
 		w := slices.IndexFunc(d.wanted, func(w wanted) bool { return w.listener == remoteOf(st.Spec) })
@@ -296,10 +302,11 @@ func (c *Configurator) addSecrets(d Draft, armed []configfs.State, proofs []cana
 		for _, datum := range d.wanted[w].spec.Userdata {
 			if datum.Secret {
 				errs = append(errs, c.Netconsole.AddUserdata(st.Name, datum))
+				added = true
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return added, errors.Join(errs...)
 }
 
 // states are the targets that are left with their proofs, and with what was known before of when they were last
