@@ -83,9 +83,16 @@ func (c *Configurator) Status(configErr error) (Status, error) {
 	}
 	enrolled, enrolErr := enrolment(c.Root)
 	s.Enrolment = enrolled
-	for _, err := range []error{configErr, stateErr, enrolErr} {
-		if err != nil {
-			s.Findings = append(s.Findings, machine.Finding{What: err.Error(), Cost: "what is armed stays as it is", Mend: "correct it"})
+	for _, f := range []struct {
+		what, cost string
+		err        error
+	}{
+		{"the configuration is bad", "what is armed stays as it is, and nothing new is armed", configErr},
+		{"what the last pass saw cannot be read", "nothing shows what was proved before", stateErr},
+		{"how enrolment stands cannot be read", "nothing shows whether this boot is pinned", enrolErr},
+	} {
+		if f.err != nil {
+			s.Findings = append(s.Findings, machine.Finding{What: f.what, Cost: f.cost, Mend: f.err.Error()})
 		}
 	}
 	return s, nil
@@ -178,8 +185,8 @@ func (s Status) WriteText(w io.Writer, now time.Duration) error {
 	fmt.Fprintf(t, "kernel\t%s, kernel.panic=%d panic_on_oops=%d kdump=%t console level %d\n", s.Facts.Kernel, s.Facts.Panic,
 		map[bool]int{true: 1}[s.Facts.PanicOnOops], s.Facts.Kdump, s.Facts.ConsoleLevel)
 	if l := s.LastPass; l != nil {
-		fmt.Fprintf(t, "instance\t%s\n", l.Identity.Instance)
-		fmt.Fprintf(t, "boot\t%s\n", l.Identity.Boot)
+		fmt.Fprintf(t, "instance\t%s\n", cmp.Or(l.Identity.Instance, "unknown"))
+		fmt.Fprintf(t, "boot\t%s\n", cmp.Or(l.Identity.Boot, "unknown"))
 		fmt.Fprintf(t, "endpoints\t%s, %s ago\n", cmp.Or(l.Where, "none"), inWords(now-l.Uptime))
 		for _, p := range l.Passed {
 			fmt.Fprintf(t, "passed over\t%s\n", p)

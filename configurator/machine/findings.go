@@ -115,7 +115,7 @@ func netconsoleOn(distribution, release string) string {
 	case "ubuntu":
 		return "apt install linux-modules-extra-" + release
 	case "debian":
-		return "apt install --reinstall linux-image-" + release + ", whose package has it"
+		return "boot a kernel of Debian's own (linux-image-cloud-amd64 or the like), which has it"
 	case "rhel", "centos", "rocky", "almalinux", "fedora", "ol":
 		return "dnf install kernel-modules-" + release + " kernel-modules-extra-" + release
 	case "amzn", "bottlerocket":
