@@ -14,6 +14,8 @@ FUZZTIME   ?= 20000x
 
 build: ## both binaries into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	@size=$$(stat -c %s bin/lastgasp-configurator); test $$size -le $$((12 << 20)) || \
+		{ echo "lastgasp-configurator has $$size bytes: every node carries it, 12 MiB is the limit"; exit 1; }
 
 check: format vet staticcheck pure ## the inner loop: under a minute when warm
 
@@ -39,9 +41,10 @@ fuzz: ## every fuzz target for FUZZTIME, on its kept corpus and on
 
 # configurator/configfs has live tests too: they run inside the lab's guests, because they want kernels that have netconsole.
 live: ## tests against this machine's kernel, in network namespaces of their own (root)
-	.ci/no-skips $(GO) test -count=1 -tags live -run '^TestLive' -v ./configurator/nexthop
+	.ci/no-skips $(GO) test -count=1 -tags live -run '^TestLive' -v ./configurator/nexthop ./configurator/canary
 
 e2e: ## tests in the lab: microVMs that crash, a real control plane (root)
+	cd e2e/authenticator && $(GO) vet ./... && $(GO) test -count=1 ./...
 	.ci/no-skips $(GO) test -count=1 -tags e2e -timeout 80m -p 1 -v ./e2e/...
 
 test: check fuzz live e2e ## every test there is

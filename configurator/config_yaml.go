@@ -2,9 +2,12 @@ package configurator
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -14,6 +17,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 // keys maps every dotted key to what sets it. Decoding by hand rather than into a struct is what lets each refusal name
@@ -27,17 +31,21 @@ func (c *Config) keys(origin string) map[string]func(n *yaml.Node) error {
 			}
 			return err
 		},
-		"endpoint.ssm":     func(n *yaml.Node) error { return setNames(&c.Endpoint.SSM, n) },
-		"endpoint.dns":     func(n *yaml.Node) error { return setSRV(&c.Endpoint.DNS, n) },
-		"endpoint.cluster": func(n *yaml.Node) error { return setText(&c.Endpoint.Cluster, n) },
-		"targets":          func(n *yaml.Node) error { return setInt(&c.Targets, n, 1, 8) },
-		"localPort":        func(n *yaml.Node) error { return setPort(&c.LocalPort, n) },
-		"canary.interval":  func(n *yaml.Node) error { return setDuration(&c.Canary.Interval, n, 10*time.Second, 24*time.Hour) },
+		"endpoint.ssm":    func(n *yaml.Node) error { return setNames(&c.Endpoint.SSM, n) },
+		"endpoint.dns":    func(n *yaml.Node) error { return setSRV(&c.Endpoint.DNS, n) },
+		"endpoint.within": func(n *yaml.Node) error { return setPrefixes(&c.Endpoint.Within, n) },
+		"endpoint.key":    func(n *yaml.Node) error { return setKey(&c.Endpoint.Key, n) },
+		"cluster":         func(n *yaml.Node) error { return setCluster(&c.Cluster, n) },
+		"targets":         func(n *yaml.Node) error { return setInt(&c.Targets, n, 1, 8) },
+		"localPort":       func(n *yaml.Node) error { return setPort(&c.LocalPort, n) },
+		"canary.interval": func(n *yaml.Node) error { return setDuration(&c.Canary.Interval, n, 10*time.Second, 24*time.Hour) },
 		"canary.timeout": func(n *yaml.Node) error {
 			return setDuration(&c.Canary.Timeout, n, 100*time.Millisecond, 20*time.Second)
 		},
+		"queues":               func(n *yaml.Node) error { return setBool(&c.Queues, n) },
 		"panic.hold":           func(n *yaml.Node) error { return setBool(&c.Panic.Hold, n) },
-		"panic.kdumpNotifiers": func(n *yaml.Node) error { return setBool(&c.Panic.KdumpNotifier, n) },
+		"panic.kdumpNotifiers": func(n *yaml.Node) error { return setBool(&c.Panic.KdumpNotifiers, n) },
+		"enroll.kubeconfig":    func(n *yaml.Node) error { return setPath(&c.Enroll.Kubeconfig, n) },
 		"panic.timeout": func(n *yaml.Node) error {
 			// Below 0 the kernel resets at once and truncates its last words.
 			var seconds int
@@ -84,7 +92,7 @@ func (c *Config) mergeEnviron(environ []string) error {
 		switch {
 		case !ok:
 			return &ConfigError{Origin: "environment", Key: name,
-				Err: fmt.Errorf("is no variable of ours; use %s", strings.Join(envNames(known), ", "))}
+				Err: fmt.Errorf("is not a variable of lastgasp-configurator; use %s", strings.Join(envNames(known), ", "))}
 		case key == "" || value == "":
 			continue
 		}
@@ -127,7 +135,7 @@ func walk(file, prefix string, n *yaml.Node, keys map[string]func(*yaml.Node) er
 			return &ConfigError{Origin: file, Line: line, Key: key, Err: err}
 		}
 		if seen[name.Value] {
-			return fail(name.Line, errors.New("stands here twice; remove one"))
+			return fail(name.Line, errors.New("is here twice; remove one"))
 		}
 		seen[name.Value] = true
 		set, ok := keys[key]
@@ -173,29 +181,46 @@ func knownBelow(prefix string, keys map[string]func(*yaml.Node) error) string {
 	return strings.Join(slices.Compact(names), ", ")
 }
 
-// yamlLine finds the line in yaml.v3's messages, which come as text only.
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
-
-// parserError matches those that count lines from 0: yaml.v3 adds the missing one to its scanner's errors only.
-var parserError = regexp.MustCompile(`^did not find expected (',' or|key|'-' indicator|node content|<)`)
-
+// syntaxError passes on what the parser says, which names the line in its own words.
 func syntaxError(file string, err error) error {
-	e := &ConfigError{Origin: file, Err: fmt.Errorf("is not YAML: %w; correct it", err)}
-	if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
-		e.Line, _ = strconv.Atoi(m[1])
-		if parserError.MatchString(m[2]) {
-			e.Line++
-		}
-		e.Err = fmt.Errorf("is not YAML: %s; correct it", m[2])
-	}
-	return e
+	return &ConfigError{Origin: file, Err: fmt.Errorf("is not YAML: %s; correct it", strings.TrimPrefix(err.Error(), "yaml: "))}
 }
 
-func setText(to *string, n *yaml.Node) error {
-	if n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
-		return errors.New("must be plain text; write one value")
+func setCluster(to *string, n *yaml.Node) error {
+	if n.Kind != yaml.ScalarNode || !netconsole.ValidCluster(n.Value) {
+		return fmt.Errorf("%s is not the name of a cluster; use letters, digits, dots, hyphens and underscores", show(n))
 	}
 	*to = n.Value
+	return nil
+}
+
+// setKey reads an Ed25519 public key as lastgasp-listener prints it: base64 of its 32 bytes.
+func setKey(to *ed25519.PublicKey, n *yaml.Node) error {
+	key, err := base64.StdEncoding.DecodeString(n.Value)
+	if n.Kind != yaml.ScalarNode || err != nil || len(key) != ed25519.PublicKeySize {
+		return fmt.Errorf("%s is not an Ed25519 public key; write its 32 bytes in base64", show(n))
+	}
+	*to = key
+	return nil
+}
+
+func setPrefixes(to *[]netip.Prefix, n *yaml.Node) error {
+	texts, err := texts(n)
+	if err != nil {
+		return err
+	}
+	var list []netip.Prefix
+	for _, text := range texts {
+		prefix, err := netip.ParsePrefix(text.Value)
+		if err != nil {
+			return &endpoint.NodeError{Line: text.Line, Err: fmt.Errorf("%q is not a network; write it like 10.0.2.0/24", text.Value)}
+		}
+		list = append(list, prefix.Masked())
+	}
+	if len(list) == 0 {
+		return errors.New("has no network; write one like 10.0.2.0/24, or remove the key")
+	}
+	*to = list
 	return nil
 }
 
@@ -238,22 +263,16 @@ func setDuration(to *time.Duration, n *yaml.Node, low, high time.Duration) error
 var ssmName = regexp.MustCompile(`^/?(?:[A-Za-z0-9_.-]|/|\{region\}|\{az-id\}|\{cluster\})+(?::[A-Za-z0-9_.-]+)?$`)
 
 func setNames(to *[]string, n *yaml.Node) error {
-	items := []*yaml.Node{n}
-	if n.Kind == yaml.SequenceNode {
-		items = n.Content
+	texts, err := texts(n)
+	if err != nil {
+		return err
 	}
 	var names []string
-	for _, item := range items {
-		item = resolve(item)
-		if item.Kind != yaml.ScalarNode {
-			return &endpoint.NodeError{Line: item.Line, Err: errors.New("must be a list of parameter names; write one a line")}
+	for _, text := range texts {
+		if !ssmName.MatchString(text.Value) {
+			return &endpoint.NodeError{Line: text.Line, Err: fmt.Errorf("%q is not the name of an SSM parameter; use letters, digits, /_.-, {region}, {az-id} and {cluster}", text.Value)}
 		}
-		for _, name := range strings.Split(item.Value, ",") {
-			if !ssmName.MatchString(name) {
-				return &endpoint.NodeError{Line: item.Line, Err: fmt.Errorf("%q is not the name of an SSM parameter; use letters, digits, /_.-, {region}, {az-id} and {cluster}", name)}
-			}
-			names = append(names, name)
-		}
+		names = append(names, text.Value)
 	}
 	if len(names) == 0 || len(names) > 10 {
 		// One GetParameters call takes ten names.
@@ -261,6 +280,25 @@ func setNames(to *[]string, n *yaml.Node) error {
 	}
 	*to = names
 	return nil
+}
+
+// texts are the items of a list of plain texts, or of one text with commas.
+func texts(n *yaml.Node) ([]yaml.Node, error) {
+	items := []*yaml.Node{n}
+	if n.Kind == yaml.SequenceNode {
+		items = n.Content
+	}
+	var list []yaml.Node
+	for _, item := range items {
+		item = resolve(item)
+		if item.Kind != yaml.ScalarNode || item.Tag == "!!null" {
+			return nil, &endpoint.NodeError{Line: item.Line, Err: errors.New("must be a list of plain texts; write one a line")}
+		}
+		for text := range strings.SplitSeq(item.Value, ",") {
+			list = append(list, yaml.Node{Line: item.Line, Value: strings.TrimSpace(text)})
+		}
+	}
+	return list, nil
 }
 
 // srvName is _service._proto.domain (RFC 2782).

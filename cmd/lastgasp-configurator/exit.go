@@ -49,8 +49,8 @@ func (c *command) exit(err error) int {
 	}
 }
 
-// serviceStatus is what systemd is told at the end, for `systemctl status`: while a unit waits for its restart, that shows
-// no line of its log.
+// serviceStatus is the last message to systemd, for `systemctl status`, which shows no line of the log while a unit waits
+// for its restart.
 func serviceStatus(err error) string {
 	if err == nil {
 		return "STATUS="

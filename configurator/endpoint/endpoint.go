@@ -16,6 +16,8 @@ import (
 	"unicode"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 )
 
 // Endpoint is one listener as an operator names it.
@@ -72,7 +74,7 @@ func checkHost(host string) error {
 	switch ip = ip.Unmap(); {
 	case ip.Zone() != "":
 		return errors.New("netconsole cannot carry an address with a zone; use a global address")
-	case ip.IsUnspecified(), ip.IsLoopback(), ip.IsMulticast(), ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+	case configfs.UnfitIP(ip) != "":
 		return fmt.Errorf("%s is not the address of another machine; use the listener's own address", ip)
 	case ip.Is6() && ip.IsLinkLocalUnicast():
 		return fmt.Errorf("%s is link-local; use a global address", ip)

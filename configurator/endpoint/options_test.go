@@ -12,6 +12,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
+
+	"github.com/lastgasp/lastgasp/configurator/ec2"
 )
 
 // What an operator tells every program of his about AWS counts for this one, too, or is refused.
@@ -50,7 +52,7 @@ func TestEndpointOfTheEnvironment(t *testing.T) {
 			asked := &refuser{}
 			if err == nil {
 				o.HTTPClient, o.Retryer = asked, aws.NopRetryer{}
-				o.Credentials = credentialsOf(noMetadata)
+				o.Credentials = ec2.Credentials(noMetadata)
 				_, err = ssm.New(o).GetParameters(t.Context(), &ssm.GetParametersInput{Names: []string{"/lastgasp/a"}})
 			}
 			if asked.host != tt.want {

@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/smithy-go"
 
@@ -94,7 +91,7 @@ func GetParameters(metadata func() *ec2.Client) func(ctx context.Context, region
 		if err != nil {
 			return nil, fmt.Errorf("ask ssm in %s: %w", region, err)
 		}
-		o.Credentials = aws.NewCredentialsCache(credentialsOf(metadata))
+		o.Credentials = ec2.Credentials(metadata)
 		out, err := ssm.New(o).GetParameters(ctx, &ssm.GetParametersInput{Names: names})
 		if err != nil {
 			return nil, fmt.Errorf("ask ssm in %s for %s: %w", region, strings.Join(names, ", "), shorten(err))
@@ -109,13 +106,6 @@ func GetParameters(metadata func() *ec2.Client) func(ctx context.Context, region
 		}
 		return list, nil
 	}
-}
-
-func credentialsOf(metadata func() *ec2.Client) aws.CredentialsProvider {
-	if id := os.Getenv("AWS_ACCESS_KEY_ID"); id != "" {
-		return credentials.NewStaticCredentialsProvider(id, os.Getenv("AWS_SECRET_ACCESS_KEY"), os.Getenv("AWS_SESSION_TOKEN"))
-	}
-	return ec2rolecreds.New(func(o *ec2rolecreds.Options) { o.Client = metadata().IMDS })
 }
 
 // neverThrottled leaves what was refused as too much to whoever paces the look-ups: a fleet that repeats at once stays

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 )
 
 var (
@@ -56,7 +58,7 @@ func (q query) hopTo(ctx context.Context) (Hop, error) {
 }
 
 func (q query) resolve(ctx context.Context) (Hop, error) {
-	if why := unroutable(q.Destination); why != "" {
+	if why := configfs.UnfitIP(q.Destination.WithZone("")); why != "" {
 		return Hop{}, fmt.Errorf("%w: it is %s", ErrNoRoute, why)
 	}
 	r, err := q.route()
@@ -159,21 +161,4 @@ func deviceIndex(name string) (int, error) {
 		return 0, nil
 	}
 	return d.index, err
-}
-
-// unroutable says what a is that no datagram of netconsole can be sent to, or "".
-func unroutable(a netip.Addr) string {
-	switch {
-	case !a.IsValid():
-		return "no address"
-	case a.IsUnspecified():
-		return "the unspecified address"
-	case a.IsLoopback():
-		return "a loopback address"
-	case a.IsMulticast():
-		return "a multicast address"
-	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return "the broadcast address"
-	}
-	return ""
 }

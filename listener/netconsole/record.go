@@ -73,7 +73,8 @@ const (
 	KeySecret   = "gasp"
 )
 
-// Identity is what a record claims about its sender: the userdata that lastgasp-configurator armed the target with.
+// Identity is what a record claims about its sender: the userdata that lastgasp-configurator armed the target with. Its
+// values are words of printable ASCII, 64 bytes at most, and share no memory with the record.
 type Identity struct {
 	Instance string // EC2 instance id, or the machine id elsewhere
 	Boot     string // /proc/sys/kernel/random/boot_id
@@ -135,7 +136,7 @@ func (g Secret) String() string {
 	if g == "" {
 		return ""
 	}
-	return "(gasp)"
+	return hidden
 }
 
 // GoString hides the secret from %#v.

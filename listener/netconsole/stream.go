@@ -115,8 +115,13 @@ func (s *Stream) Deadline() time.Time {
 	return time.Time{}
 }
 
-// lend hands out the record built in s.record.
+// lend hands out the record built in s.record, without what may be a secret in its text.
 func (s *Stream) lend(emit func(*Record)) {
+	if s.record.Extended {
+		s.record.Text = Redact(s.record.Text)
+	} else {
+		s.record.Text = redactUnknown(s.record.Text)
+	}
 	emit(&s.record)
 	s.record = Record{} // keeps nothing of it alive
 	s.decoder.rest()
@@ -125,10 +130,10 @@ func (s *Stream) lend(emit func(*Record)) {
 // head starts a record with what an extended header says.
 func (s *Stream) head(f *Frame) Record {
 	if s.release != string(f.Release) {
-		s.release = string(f.Release)
+		s.release = oneWord(string(f.Release), maxToken)
 	}
 	if s.caller != string(f.Caller) {
-		s.caller = string(f.Caller)
+		s.caller = oneWord(string(f.Caller), maxToken)
 	}
 	return Record{
 		Extended: true,
