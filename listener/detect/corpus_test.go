@@ -229,6 +229,9 @@ func newFixture(path string) fixture {
 		format = ".log"
 	}
 	f.kernel, f.scenario, _ = strings.Cut(strings.TrimSuffix(stem, format), "-")
+	if scenario, ok := strings.CutPrefix(f.scenario, "arm64-"); ok {
+		f.kernel, f.scenario = f.kernel+"-arm64", scenario
+	}
 	f.group = dir + f.kernel + format
 	for _, name := range []string{f.kernel + "-" + f.scenario, f.scenario} {
 		f.keys = append(f.keys, name+format, name)
