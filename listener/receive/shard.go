@@ -91,19 +91,31 @@ func (s *Shard) Receive(now time.Time, from netip.AddrPort, payload []byte) (ack
 
 // sender is the source of a datagram: that of the node if it proves which node sent it, that of a stranger otherwise.
 func (s *Shard) sender(now time.Time, from netip.AddrPort, f *netconsole.Frame) *source {
+	var stranger *source
+	for src := s.table.sources[from]; src != nil; src = src.sibling {
+		switch {
+		case src.party.node == nil:
+			stranger = src
+		case src.seal.On(f) && s.table.current(now, src.party.node):
+			s.verified++
+			s.table.touch(now, src)
+			return src
+		}
+	}
 	boot, secret, ok := f.Credentials()
-	if !ok {
+	if !ok || stranger != nil && stranger.refusal.stands(now, boot, secret) {
 		return s.source(now, from, nil)
 	}
-	stranger := s.table.strangerAt(from)
-	if stranger == nil || !stranger.refusal.stands(now, boot, secret) {
-		if p := s.table.verify(now, boot, secret); p != nil {
-			s.verified++
-			return s.source(now, from, p)
+	if p := s.table.verify(now, boot, secret); p != nil {
+		s.verified++
+		src := s.source(now, from, p)
+		if src != nil {
+			src.seal, _ = f.Seal()
 		}
-		if stranger != nil {
-			stranger.refusal.note(now, boot, secret)
-		}
+		return src
+	}
+	if stranger != nil {
+		stranger.refusal.note(now, boot, secret)
 	}
 	return s.source(now, from, nil)
 }

@@ -23,11 +23,12 @@ type source struct {
 	last    time.Time // heard
 	quota   bucket
 	acks    bucket
-	kept    int    // bytes of log, as the table has booked them
-	proven  bool   // verified, or a stranger that sent a canary that was answered
-	dying   bool   // the alarm was given, the complete incident is still to come
-	facts   []fact // newest last
-	refusal refusal
+	kept    int             // bytes of log, as the table has booked them
+	proven  bool            // verified, or a stranger that sent a canary that was answered
+	dying   bool            // the alarm was given, the complete incident is still to come
+	facts   []fact          // newest last
+	refusal refusal         // of a stranger
+	seal    netconsole.Seal // of a node
 
 	waiting int      // incidents in the hand-over
 	newest  *waiting // the last of them

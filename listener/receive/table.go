@@ -68,22 +68,17 @@ func (t *table) size() int { return t.lanes[verified].count + t.lanes[strangers]
 func (t *table) find(now time.Time, from netip.AddrPort, n *party) *source {
 	for src := t.sources[from]; src != nil; src = src.sibling {
 		if src.party == n || n == nil && src.party.node == nil {
-			src.last = now
-			t.queue(src).touch(src)
+			t.touch(now, src)
 			return src
 		}
 	}
 	return nil
 }
 
-// strangerAt is the state of strangers at an address and port, nil if they have none.
-func (t *table) strangerAt(from netip.AddrPort) *source {
-	for src := t.sources[from]; src != nil; src = src.sibling {
-		if src.party.node == nil {
-			return src
-		}
-	}
-	return nil
+// touch notes that the source was heard.
+func (t *table) touch(now time.Time, src *source) {
+	src.last = now
+	t.queue(src).touch(src)
 }
 
 // add makes room for a sender that find did not find, and makes its state; nil if there is no room. It tells how many
