@@ -147,7 +147,7 @@ func (s *Shard) source(now time.Time, from netip.AddrPort, p *party) *source {
 		if p == nil {
 			p = s.table.addresses[from.Addr()]
 		}
-		if old := p.stalest(); old != nil {
+		if old := p.stalest(now); old != nil {
 			s.finish(now, old)
 			more := 0
 			src, more = s.table.add(now, from, p)

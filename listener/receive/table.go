@@ -35,9 +35,9 @@ const (
 // table is the sources of one shard. Finding, making and forgetting one take constant time, whatever a flood does.
 //
 // A full lane forgets whom it has not heard for the longest time, strangers before sources whose canary was answered, and
-// nobody whose incident is in hand. Within one address strangers make way in the same order: ports made up there push
-// out neither who sent a canary nor a kernel in its panic, and cannot keep a kernel out either: if they are all busy the
-// shard has one of them finish.
+// nobody whose incident is in hand. Within one address strangers make way in the same order, the young before the old:
+// ports made up there push out neither who sent a canary nor a kernel in its panic, and cannot keep a kernel out either:
+// if they are all busy the shard has one of them finish.
 type table struct {
 	limits limits
 	judge  *detect.Config
@@ -191,31 +191,40 @@ func (t *table) release(p *party) {
 }
 
 // oldest is which source of the party to forget first, nil if none can be: one that has nothing in hand, no stranger whose
-// canary was answered, or whoever is long silent.
+// canary was answered, or whoever is long silent. None that is older makes way for ports that may be made up.
 func (p *party) oldest(now time.Time) *source {
-	var oldest *source
-	for _, src := range p.sources {
-		free := src.idle(now) || (!src.proven || p.node != nil) && !src.busy()
-		if free && (oldest == nil || src.last.Before(oldest.last)) {
-			oldest = src
-		}
+	removable := func(src *source) bool { return !src.proven || p.node != nil }
+	oldest := p.first(now, func(src *source) bool { return src.idle(now) || removable(src) && !src.busy() })
+	if oldest == nil || oldest.idle(now) || oldest.young(now) {
+		return oldest
+	}
+	if slices.ContainsFunc(p.sources, func(src *source) bool { return removable(src) && src.young(now) }) {
+		return nil // they are all busy: one of them has to finish
 	}
 	return oldest
 }
 
-// stalest is the source heard longest ago of a party that has as many as it may, nil if it has room. They may all have
+// stalest is which source to finish and forget of a party that has as many as it may, nil if it has room. They may all have
 // something in hand: whoever shares a node's address can keep them busy, and the next one to speak may be its kernel.
-func (p *party) stalest() *source {
+func (p *party) stalest(now time.Time) *source {
 	if p == nil || len(p.sources) < p.maxSources() {
 		return nil
 	}
-	var oldest *source
+	return p.first(now, func(src *source) bool { return !src.proven || p.node != nil })
+}
+
+// first is who makes way first among those that can: a young source, which may be a port that was made up just now, and of
+// several the one heard longest ago.
+func (p *party) first(now time.Time, can func(*source) bool) *source {
+	var first *source
 	for _, src := range p.sources {
-		if (!src.proven || p.node != nil) && (oldest == nil || src.last.Before(oldest.last)) {
-			oldest = src
+		switch {
+		case !can(src):
+		case first == nil, src.young(now) && !first.young(now), src.young(now) == first.young(now) && src.last.Before(first.last):
+			first = src
 		}
 	}
-	return oldest
+	return first
 }
 
 // proven is how many sources of the address sent a canary.
