@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -23,8 +25,10 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/lastgasp/lastgasp/e2e/story"
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/kube"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // checkRights asks the API server about RBAC alone.
@@ -567,4 +571,71 @@ func TestKubeNamespace(t *testing.T) {
 		t.Error("the namespace, which is others' too, got another pod security level")
 	}
 	w.checkPoliciesBeyondRights(t)
+}
+
+// TestKubeUnproved runs a listener where a policy is missing: it records, touches nothing, and says why it is not ready.
+// When the policy is there it does what is left to do.
+func TestKubeUnproved(t *testing.T) {
+	bin, err := story.Build(t.Context(), t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newReplicaWorld(t)
+	d := newDoomed("unproved", 1)
+	w.join(t, d)
+	w.kubectl(t, "delete", "validatingadmissionpolicybinding", "lastgasp-listener-nodes")
+	eventually(t, "the policy to be out of force", func() error {
+		if err := w.cluster.Prove(t.Context()); !errors.Is(err, kube.ErrNotHeld) {
+			return fmt.Errorf("proof: %v", err)
+		}
+		return nil
+	})
+	r := w.startReplica(t, bin, "", anyNumber)
+	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
+	ready := func() string {
+		client := http.Client{Transport: &http.Transport{DialContext: w.ns.Dial, DisableKeepAlives: true}}
+		resp, err := client.Get("http://" + r.admin + "/readyz")
+		if err != nil {
+			return err.Error()
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		return fmt.Sprint(resp.StatusCode, " ", string(body), err)
+	}
+	eventually(t, "the listener to say that it is not ready", func() error {
+		if got := ready(); !strings.HasPrefix(got, "503") || !strings.Contains(got, "lastgasp-listener-nodes is not in force") {
+			return fmt.Errorf("readyz: %s", got)
+		}
+		return nil
+	})
+	if err := d.gasps(w, r); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the death to be on record", func() error { _, err := w.cluster.Death(t.Context(), d.record()); return err })
+	// A second one is on record as well: whatever the first was to have written has been tried.
+	second := newDoomed("unproved-too", 2)
+	w.join(t, second)
+	eventually(t, "the listener to know the node", func() error { return r.knows(w, second.name) })
+	if err := second.gasps(w, r); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the second death to be on record", func() error { _, err := w.cluster.Death(t.Context(), second.record()); return err })
+	for _, name := range []string{d.name, second.name} {
+		if n := w.readNode(t, name); n.Fenced || n.Mark != (policy.Mark{}) {
+			t.Errorf("node %s is fenced without its policy: %+v", name, n)
+		}
+	}
+	for _, pod := range append(d.pods, second.pods...) {
+		if p := w.readPod(t, pod); p.Phase != "Running" || p.Marked {
+			t.Errorf("pod %s: %+v, want it untouched", pod, p)
+		}
+	}
+	w.kubectl(t, "apply", "-k", w.installed)
+	w.kubectl(t, "--namespace=lastgasp", "scale", "deployment", "listener", "--replicas=0")
+	eventually(t, "both to be cleaned up", func() error {
+		return errors.Join(w.gone(t.Context(), d), w.gone(t.Context(), second))
+	})
+	if got := ready(); !strings.HasPrefix(got, "200") {
+		t.Errorf("readyz: %s", got)
+	}
 }

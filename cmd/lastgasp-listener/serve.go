@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -164,12 +166,7 @@ func (p *parts) cluster(cfg listener.Config, to *receive.Config, m *listener.Met
 	p.act = engine.Run
 	p.run = append(p.run, cluster.Run)
 	p.roster = func() []listener.RosterNode { return roster(cluster) }
-	p.ready = func() error {
-		if !cluster.Synced() {
-			return errors.New("the Nodes have not been listed yet")
-		}
-		return nil
-	}
+	p.ready = cluster.Ready
 	return nil
 }
 
@@ -193,7 +190,17 @@ func connect(cfg listener.Config, replica string, log *slog.Logger) (*kube.Clust
 	rc.UserAgent = "lastgasp-listener/" + version
 	return kube.New(kube.Config{
 		REST: rc, Log: log, Replica: replica, Annotations: kube.Annotations(cfg.Annotations),
+		Namespace: cmp.Or(os.Getenv("POD_NAMESPACE"), namespaceOfPod()), Pod: os.Getenv("POD_NAME"),
 	})
+}
+
+// namespaceOfPod is the namespace that the kubelet writes beside a pod's token, empty outside a pod.
+func namespaceOfPod() string {
+	text, err := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
 }
 
 func roster(cluster *kube.Cluster) []listener.RosterNode {

@@ -40,7 +40,7 @@ func TestClaimOfAPodActsOnNothing(t *testing.T) {
 				})
 				a, _ := run(t, testPolicy(), w, "a")
 				b, _ := run(t, testPolicy(), w, "b")
-				forged := gasp(1, boot1, "the pod's")
+				forged := incident(1, boot1, "the pod's")
 				for _, e := range []*Engine{a, b} {
 					e.Canary(forged.Source.Addr(), forged.Identity, time.Now())
 				}
@@ -73,7 +73,7 @@ func TestDeathsOfOthersAreNotBelieved(t *testing.T) {
 			t.Run(fmt.Sprintf("phase %q, owner %q", phase, owner), func(t *testing.T) {
 				bubble(t, func(t *testing.T, w *world) {
 					w.populate("n1")
-					d := policy.NewDeath(gasp(1, boot1, ""), detect.Pinned, w.node("n1"))
+					d := policy.NewDeath(incident(1, boot1, ""), detect.Pinned, w.node("n1"))
 					d.UID, d.Version, d.Phase, d.Owner, d.Released = "forged", "1", phase, owner, true
 					d.Time = time.Now().Add(time.Hour)
 					for _, s := range policy.NewPlan(testPolicy(), d, w.node("n1")).Steps {
@@ -113,7 +113,7 @@ func TestOnlyTheProviderIDReachesTheCloud(t *testing.T) {
 				p, c := testPolicy(), &cloud{w: w}
 				p.AfterPanic = policy.TerminateInstance
 				a, _ := runOn(t, p, saysItIs{w, "n1"}, c, "a")
-				inc := gasp(1, boot1, secret1)
+				inc := incident(1, boot1, secret1)
 				inc.Identity.Instance = "i-2"
 				offer(t, w, inc, a)
 				pass(2 * time.Minute)
@@ -140,21 +140,21 @@ func TestFloodOfOneAddress(t *testing.T) {
 	idle := cleanupTime(t, func(*testing.T, *world, *Engine) {})
 	var reads atomic.Int32
 	for name, forge := range map[string]func(i int) detect.Incident{
-		"with an instance and another boot each time": func(i int) detect.Incident { return gasp(2, fmt.Sprint("invented ", i), "x") },
+		"with an instance and another boot each time": func(i int) detect.Incident { return incident(2, fmt.Sprint("invented ", i), "x") },
 		"without identity": func(int) detect.Incident {
-			inc := gasp(2, "", "")
+			inc := incident(2, "", "")
 			inc.Identity = netconsole.Identity{}
 			return inc
 		},
 		"with the true boot and guessed secrets": func(i int) detect.Incident {
-			return gasp(2, "boot of node 2", netconsole.Secret(fmt.Sprint("guess ", i)))
+			return incident(2, "boot of node 2", netconsole.Secret(fmt.Sprint("guess ", i)))
 		},
 		"with another node's secret": func(i int) detect.Incident {
-			inc := gasp(2, boot1, secret1)
+			inc := incident(2, boot1, secret1)
 			inc.Identity.Instance = [...]string{"i-1", "i-2", ""}[i%3]
 			return inc
 		},
-		"that no Node has": func(i int) detect.Incident { return gasp(1000+i, boot1, secret1) },
+		"that no Node has": func(i int) detect.Incident { return incident(1000+i, boot1, secret1) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			reads.Store(0)
@@ -189,7 +189,7 @@ func cleanupTime(t *testing.T, before func(*testing.T, *world, *Engine)) (took t
 		}
 		w.panics(1)
 		began := time.Now()
-		for !e.Offer(gasp(1, boot1, secret1)) {
+		for !e.Offer(incident(1, boot1, secret1)) {
 			pass(time.Millisecond)
 		}
 		for w.failed() < len(pods) && time.Since(began) < time.Minute {
@@ -213,7 +213,7 @@ func TestANodeNamesNoOtherNodesDeath(t *testing.T) {
 		b, _ := run(t, testPolicy(), w, "b")
 		pass(15 * time.Second)
 		w.panics(1)
-		offer(t, w, gasp(1, boot1, secret1), a, b)
+		offer(t, w, incident(1, boot1, secret1), a, b)
 		pass(time.Minute)
 		w.cleanedOnce(pods)
 		if n := w.node("n2"); n.Name == "" || n.Fenced || n.Mark != (policy.Mark{}) {
@@ -228,7 +228,7 @@ func TestTrueDeathAfterManyLies(t *testing.T) {
 		pods := w.populate("n1")
 		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
 		a, _ := run(t, testPolicy(), w, "a")
-		bare := gasp(1, "", "")
+		bare := incident(1, "", "")
 		bare.Identity = netconsole.Identity{}
 		for range 25 {
 			bare.Time = time.Now()
@@ -255,9 +255,9 @@ func TestDryRunBesideARealOne(t *testing.T) {
 		dry, _ := run(t, p, w, "dry")
 		a, _ := run(t, testPolicy(), w, "a")
 		w.panics(1)
-		offer(t, w, gasp(1, boot1, secret1), dry)
+		offer(t, w, incident(1, boot1, secret1), dry)
 		pass(time.Second)
-		offer(t, w, gasp(1, boot1, secret1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(time.Minute)
 		w.set(func() {
 			if d := w.deaths[policy.DeathName("n1", boot1)]; d.Phase != policy.Cleaned || len(w.deaths) != 2 {
@@ -284,7 +284,7 @@ func TestDeathsInHandSurviveARestart(t *testing.T) {
 				} else {
 					cancel()
 				}
-				offer(t, w, gasp(1, boot1, secret1), first)
+				offer(t, w, incident(1, boot1, secret1), first)
 				if err := first.Run(ctx); err != nil {
 					t.Fatal(err)
 				}
@@ -315,7 +315,7 @@ func TestStrongerIncidentReplacesAWeakerOne(t *testing.T) {
 				pods := w.populate("n1")
 				a, _ := run(t, testPolicy(), w, "a")
 				b, _ := run(t, testPolicy(), w, "b")
-				forged := gasp(1, boot1, "guessed")
+				forged := incident(1, boot1, "guessed")
 				forged.Title = "a lie"
 				offer(t, w, forged, a)
 				pass(3 * time.Second)
@@ -323,7 +323,7 @@ func TestStrongerIncidentReplacesAWeakerOne(t *testing.T) {
 				if same {
 					b = a
 				}
-				offer(t, w, gasp(1, boot1, secret1), b)
+				offer(t, w, incident(1, boot1, secret1), b)
 				pass(3 * time.Second)
 				w.set(func() { w.created-- })
 				w.cleanedOnce(pods)
@@ -343,7 +343,7 @@ func TestActAtNever(t *testing.T) {
 		p := testPolicy()
 		p.ActAt = policy.Never
 		a, _ := run(t, p, w, "a")
-		offer(t, w, gasp(1, boot1, secret1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(41 * time.Second)
 		if n := w.node("n1"); w.failed() > 0 || !n.Fenced {
 			t.Errorf("%d pods failed, fenced %v; want the fence only", w.failed(), n.Fenced)
@@ -366,16 +366,10 @@ func TestLeasesThatMayNotBeRead(t *testing.T) {
 					}
 					return nil
 				}}, "a")
-				offer(t, w, gasp(1, boot1, ""), a)
+				offer(t, w, incident(1, boot1, ""), a)
 				if dies {
 					w.panics(1)
-					time.AfterFunc(45*time.Second, func() {
-						w.set(func() {
-							n := w.nodes["n1"]
-							n.Ready, n.Silent, n.SilentSince, n.ResourceVersion = false, true, time.Now(), w.next()
-							w.nodes["n1"] = n
-						})
-					})
+					time.AfterFunc(45*time.Second, func() { w.loses(1) })
 				}
 				pass(55 * time.Second)
 				if dies {
@@ -403,7 +397,7 @@ func TestLeaseRenewedDuringACleanup(t *testing.T) {
 		p := testPolicy()
 		p.NodeVerb = policy.NodeAwait
 		a, _ := run(t, p, w, "a")
-		offer(t, w, gasp(1, boot1, secret1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(time.Minute)
 		w.unharmed()
 		if d := w.only(); d.Phase != policy.Refused || !strings.Contains(d.Decision, "renewed its Lease") {
@@ -427,9 +421,9 @@ func TestNothingMayBeWritten(t *testing.T) {
 			return nil
 		}}
 		a, _ := run(t, testPolicy(), c, "a")
-		offer(t, w, gasp(1, boot1, "guessed"), a)
+		offer(t, w, incident(1, boot1, "guessed"), a)
 		w.panics(2)
-		offer(t, w, gasp(2, "boot of node 2", "secret of node 2"), a)
+		offer(t, w, incident(2, "boot of node 2", "secret of node 2"), a)
 		pass(time.Minute)
 		w.set(func() {
 			if len(w.deaths) != 2 || w.deaths[policy.DeathName("n1", boot1)].Phase != policy.Refused {

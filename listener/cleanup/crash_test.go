@@ -151,9 +151,9 @@ func dying(w *world, n int, late bool) (c faulty, dead <-chan struct{}, calls fu
 }
 
 // TestKilledAtEveryCall kills the replica that owns the incident at each of its API calls in turn, before the call got
-// through and after. Once another replica heard the gasp too, once only a restarted one is there to find what is left.
+// through and after. Once another replica heard the incident, too, once only a restarted one is there to find what is left.
 func TestKilledAtEveryCall(t *testing.T) {
-	for _, second := range []string{"another replica that heard the gasp", "a replica that did not hear it", "the same one restarted"} {
+	for _, second := range []string{"another replica that heard the incident", "a replica that did not hear it", "the same one restarted"} {
 		for _, late := range []bool{false, true} {
 			t.Run(fmt.Sprintf("taken over by %s, answer lost %v", second, late), func(t *testing.T) {
 				for n, more := 1, true; more; n++ {
@@ -161,12 +161,12 @@ func TestKilledAtEveryCall(t *testing.T) {
 						bubble(t, func(t *testing.T, w *world) {
 							pods := w.populate("n1")
 							w.set(func() { w.volumes["n1"] = 1; w.latency = time.Millisecond })
-							inc := gasp(1, boot1, secret1)
+							inc := incident(1, boot1, secret1)
 							w.panics(1)
 							c, dead, calls := dying(w, n, late)
 							a, kill := run(t, testPolicy(), c, "a")
 							var b *Engine
-							if second == "another replica that heard the gasp" {
+							if second == "another replica that heard the incident" {
 								b, _ = run(t, testPolicy(), w, "b")
 							}
 							offer(t, w, inc, a)
@@ -224,9 +224,9 @@ func TestKilledAtEveryCallOfAnAwaitedNode(t *testing.T) {
 				c, dead, calls := dying(w, n, n%2 == 0)
 				a, kill := run(t, p, c, "a")
 				b, _ := run(t, p, w, "b")
-				offer(t, w, gasp(1, boot1, secret1), a)
+				offer(t, w, incident(1, boot1, secret1), a)
 				time.Sleep(time.Microsecond)
-				offer(t, w, gasp(1, boot1, secret1), b)
+				offer(t, w, incident(1, boot1, secret1), b)
 				select {
 				case <-dead:
 				case <-time.After(5 * time.Second):
@@ -257,7 +257,7 @@ func TestKilledAtEveryCallOfAnAwaitedNode(t *testing.T) {
 	}
 }
 
-// pending reports whether there is an unfinished record or a fence without one.
+// pending reports whether there is an death at work or a fence without one.
 func (w *world) pending() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -273,7 +273,7 @@ func TestAPIServerDownAtThePanic(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		pods := w.populate("n1")
 		w.set(func() { w.down = true })
-		inc := gasp(1, boot1, secret1)
+		inc := incident(1, boot1, secret1)
 		w.panics(1)
 		a, _ := run(t, testPolicy(), w, "a")
 		b, _ := run(t, testPolicy(), w, "b")
@@ -283,7 +283,7 @@ func TestAPIServerDownAtThePanic(t *testing.T) {
 		pass(20 * time.Second)
 		w.cleanedOnce(pods)
 		if r := w.only(); !r.Time.Equal(inc.Time) {
-			t.Errorf("record says %s, the gasp came at %s", r.Time, inc.Time)
+			t.Errorf("death says %s, it was heard at %s", r.Time, inc.Time)
 		}
 	})
 }
@@ -295,7 +295,7 @@ func TestAPIServerDownDuringTheCleanup(t *testing.T) {
 		w.panics(1)
 		a, _ := run(t, testPolicy(), w, "a")
 		b, _ := run(t, testPolicy(), w, "b")
-		offer(t, w, gasp(1, boot1, secret1), a, b)
+		offer(t, w, incident(1, boot1, secret1), a, b)
 		pass(650 * time.Millisecond)
 		w.set(func() { w.down = true })
 		pass(time.Minute)
@@ -345,7 +345,7 @@ func TestFaultsAtRandom(t *testing.T) {
 				}
 				a, _ := run(t, testPolicy(), faulty{w, touch, chance}, "a")
 				b, _ := run(t, testPolicy(), faulty{w, touch, chance}, "b")
-				offer(t, w, gasp(1, boot1, secret1), a, b)
+				offer(t, w, incident(1, boot1, secret1), a, b)
 				pass(3 * time.Minute)
 				w.cleanedOnce(pods)
 			})
@@ -353,7 +353,7 @@ func TestFaultsAtRandom(t *testing.T) {
 	}
 }
 
-// The owner is cut off for a while, not dead. It must notice that the record is another's by now, and stop.
+// The owner is cut off for a while, not dead. It must notice that the death is another's by now, and stop.
 func TestOwnerThatWasCutOff(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		pods := w.populate("n1")
@@ -371,7 +371,7 @@ func TestOwnerThatWasCutOff(t *testing.T) {
 			return nil
 		}}, "a")
 		run(t, p, w, "b")
-		offer(t, w, gasp(1, boot1, secret1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(350 * time.Millisecond)
 		w.set(func() { cut = true })
 		pass(20 * time.Second)
@@ -397,7 +397,7 @@ func TestAwaitedNodeIsUnfencedAfterARestart(t *testing.T) {
 		p := testPolicy()
 		p.NodeVerb = policy.NodeAwait
 		a, stop := run(t, p, w, "a")
-		offer(t, w, gasp(1, boot1, secret1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(5 * time.Second)
 		stop()
 		w.reboots(1, boot2)
@@ -417,7 +417,7 @@ func TestAwaitedNodeIsUnfencedAfterARestart(t *testing.T) {
 	})
 }
 
-// A listener dies between fence and record, and the gasp was a lie.
+// A listener dies between fence and death, and what was heard was a lie.
 func TestOrphanedFenceOfALivingNode(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
@@ -432,12 +432,12 @@ func TestOrphanedFenceOfALivingNode(t *testing.T) {
 			t.Errorf("node %+v, %d pods failed", n, w.failed())
 		}
 		if r := w.only(); r.Phase != policy.Refused || r.Reason != "a lie" {
-			t.Errorf("record: %+v", r)
+			t.Errorf("death: %+v", r)
 		}
 	})
 }
 
-// Whoever deletes the record of a death that is being worked on has it judged anew, from the fence on.
+// Whoever deletes a death that is being worked on has it judged anew, from the fence on.
 func TestRecordDeletedByAHuman(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		pods := w.populate("n1")
@@ -445,7 +445,7 @@ func TestRecordDeletedByAHuman(t *testing.T) {
 		p := testPolicy()
 		p.NodeVerb = policy.NodeAwait
 		a, _ := run(t, p, w, "a")
-		offer(t, w, gasp(1, boot1, secret1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(5 * time.Second)
 		w.set(func() { clear(w.deaths) })
 		pass(time.Minute)
@@ -480,7 +480,7 @@ func TestOldRecordsGo(t *testing.T) {
 	})
 }
 
-// The owner waits, for a minute and more; meanwhile somebody else changes the record, and nobody may take the owner for
+// The owner waits, for a minute and more; meanwhile somebody else changes the death, and nobody may take the owner for
 // dead.
 func TestOwnerThatWaitsShowsThatItLives(t *testing.T) {
 	for _, tt := range []struct {
@@ -503,7 +503,7 @@ func TestOwnerThatWaitsShowsThatItLives(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				w.populate("n1")
 				w.panics(1)
-				p, inc := testPolicy(), gasp(1, boot1, secret1)
+				p, inc := testPolicy(), incident(1, boot1, secret1)
 				tt.story(w, &p, &inc)
 				a, _ := run(t, p, w, "a")
 				run(t, p, w, "b")
@@ -539,7 +539,7 @@ func TestStaleCacheTakesNothingOver(t *testing.T) {
 		p := testPolicy()
 		p.NodeVerb = policy.NodeAwait
 		a, _ := run(t, p, w, "a")
-		offer(t, w, gasp(1, boot1, secret1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(5 * time.Second)
 		run(t, p, stale{world: w, deaths: []policy.Death{w.only()}}, "b")
 		pass(time.Minute)
@@ -578,7 +578,7 @@ func TestNodeComesBackWhileNobodyIsThere(t *testing.T) {
 			return ctx.Err()
 		}}
 		a, stop := run(t, testPolicy(), c, "a")
-		offer(t, w, gasp(1, boot1, secret1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(time.Second)
 		stop()
 		w.reboots(1, boot2)
@@ -590,14 +590,14 @@ func TestNodeComesBackWhileNobodyIsThere(t *testing.T) {
 	})
 }
 
-// What a gasp proved is not more after a restart than before.
+// What an incident proved is not more after a restart than before.
 func TestAuthorityDoesNotGrowByATakeover(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
 		p := testPolicy()
 		p.ActAt = detect.Boot
 		a, stop := run(t, p, w, "a")
-		offer(t, w, gasp(1, boot1, "guessed"), a) // kernel authority: the boot is pinned to another secret
+		offer(t, w, incident(1, boot1, "guessed"), a) // kernel authority: the boot is pinned to another secret
 		pass(time.Second)
 		stop()
 		run(t, p, w, "b")
@@ -617,7 +617,7 @@ func TestOutageIsNoSilence(t *testing.T) {
 		p.NodeVerb = policy.NodeAwait
 		a, _ := run(t, p, w, "a")
 		run(t, p, w, "b")
-		offer(t, w, gasp(1, boot1, secret1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(5 * time.Second)
 		w.set(func() { w.down = true })
 		pass(time.Minute)
@@ -641,7 +641,7 @@ func TestDeniedClaimOfANodeThatLives(t *testing.T) {
 		}}
 		a, _ := run(t, testPolicy(), denied, "a")
 		b, _ := run(t, testPolicy(), denied, "b")
-		offer(t, w, gasp(1, boot1, "guessed"), a, b)
+		offer(t, w, incident(1, boot1, "guessed"), a, b)
 		pass(time.Second)
 		if !w.node("n1").Fenced {
 			t.Fatal("not fenced while a second witness is waited for")
@@ -665,7 +665,7 @@ func TestBackBeforeThePodsWereListed(t *testing.T) {
 			}
 			return nil
 		}}, "a")
-		offer(t, w, gasp(1, boot1, secret1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(50 * time.Second)
 		w.set(func() {
 			n := w.nodes["n1"]
@@ -675,7 +675,7 @@ func TestBackBeforeThePodsWereListed(t *testing.T) {
 		})
 		pass(time.Minute)
 		if r := w.only(); w.failed() > 0 || r.Phase != policy.Cleaned || r.PodsFailed != 0 || r.PodsTotal != 5 {
-			t.Errorf("%d pods failed, record %s with %d/%d pods; want none of 5", w.failed(), r.Phase, r.PodsFailed, r.PodsTotal)
+			t.Errorf("%d pods failed, death %s with %d/%d pods; want none of 5", w.failed(), r.Phase, r.PodsFailed, r.PodsTotal)
 		}
 		if n := w.node("n1"); n.Name == "" || n.Fenced {
 			t.Errorf("node %+v, want it in service", n)

@@ -12,7 +12,7 @@ func TestDrain(t *testing.T) {
 		name    string
 		latency time.Duration
 		offered bool
-		phase   policy.Phase // empty: no record
+		phase   policy.Phase // empty: no death
 		takes   time.Duration
 	}{
 		{"with nothing in hand", 0, false, "", 0},
@@ -28,7 +28,7 @@ func TestDrain(t *testing.T) {
 				e.Drain = 5 * time.Second
 				ctx, cancel := context.WithCancel(t.Context())
 				if tt.offered {
-					offer(t, w, gasp(1, boot1, secret1), e)
+					offer(t, w, incident(1, boot1, secret1), e)
 				}
 				cancel() // before Run has taken anything in
 				began := time.Now()

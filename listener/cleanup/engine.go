@@ -241,6 +241,12 @@ func (e *Engine) reserve(name string, w *work) (other *work) {
 	return other
 }
 
+func (e *Engine) isInHand(name string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.inHand[name] != nil
+}
+
 func (e *Engine) release(name string, w *work) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

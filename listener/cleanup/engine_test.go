@@ -68,7 +68,7 @@ func pass(d time.Duration) {
 	synctest.Wait()
 }
 
-// offer hands a gasp to the engines.
+// offer hands an incident to the engines.
 func offer(t *testing.T, w *world, inc detect.Incident, engines ...*Engine) {
 	t.Helper()
 	for _, e := range engines {
@@ -84,7 +84,7 @@ func TestCleanupOfOneNode(t *testing.T) {
 		w.populate("n2")
 		w.set(func() { w.volumes["n1"] = 2 })
 		pass(time.Second)
-		inc := gasp(1, boot1, secret1)
+		inc := incident(1, boot1, secret1)
 		pass(20 * time.Millisecond)
 		w.addPod("n1", "n1-young", "apps/v1 ReplicaSet", nil)
 		w.set(func() { // bound to the node after its death: nobody will start it there
@@ -116,7 +116,7 @@ func TestCleanupOfOneNode(t *testing.T) {
 		}
 		r := w.only()
 		if r.Phase != policy.Cleaned || r.PodsFailed != 6 || r.PodsTotal != 6 || r.Authority != detect.Pinned || r.Boot != boot1 {
-			t.Errorf("record: %+v", r)
+			t.Errorf("death: %+v", r)
 		}
 		var steps []string
 		for _, s := range r.Steps {
@@ -135,7 +135,7 @@ func TestCleanupOfOneNode(t *testing.T) {
 			t.Errorf("steps (-want +got):\n%s", diff)
 		}
 		if len(fenced) != 1 || fenced[0] < 20*time.Millisecond || fenced[0] > time.Second {
-			t.Errorf("fence latencies %v, want one, counted from the gasp", fenced)
+			t.Errorf("fence latencies %v, want one, counted from the panic", fenced)
 		}
 		var events []string
 		for _, ev := range w.events {
@@ -155,7 +155,7 @@ func TestCleanupOfOneNode(t *testing.T) {
 func TestTraceIsCompletedAfterwards(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
-		inc := gasp(1, boot1, secret1)
+		inc := incident(1, boot1, secret1)
 		w.panics(1)
 		a, _ := run(t, testPolicy(), w, "a")
 		b, _ := run(t, testPolicy(), w, "b")
@@ -167,7 +167,7 @@ func TestTraceIsCompletedAfterwards(t *testing.T) {
 		pass(3 * time.Second)
 		r := w.only()
 		if r.Phase != policy.Cleaned || r.Reason != inc.Title || len(r.Trace) != 5 {
-			t.Errorf("record: phase %s, title %q, %d lines", r.Phase, r.Reason, len(r.Trace))
+			t.Errorf("death: phase %s, title %q, %d lines", r.Phase, r.Reason, len(r.Trace))
 		}
 	})
 }
@@ -176,7 +176,7 @@ func TestTraceIsCompletedDuringCleanup(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
 		w.set(func() { w.latency = 700 * time.Millisecond })
-		inc := gasp(1, boot1, secret1)
+		inc := incident(1, boot1, secret1)
 		w.panics(1)
 		a, _ := run(t, testPolicy(), w, "a")
 		offer(t, w, inc, a)
@@ -186,7 +186,7 @@ func TestTraceIsCompletedDuringCleanup(t *testing.T) {
 		offer(t, w, inc, a)
 		pass(time.Minute)
 		if r := w.only(); r.Phase != policy.Cleaned || len(r.Trace) != 3 {
-			t.Errorf("record: phase %s, %d lines", r.Phase, len(r.Trace))
+			t.Errorf("death: phase %s, %d lines", r.Phase, len(r.Trace))
 		}
 	})
 }
@@ -197,7 +197,7 @@ func TestTwoReplicasCleanUpOnce(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				pods := w.populate("n1")
 				w.set(func() { w.volumes["n1"] = 1; w.latency = latency })
-				inc := gasp(1, boot1, secret1)
+				inc := incident(1, boot1, secret1)
 				w.panics(1)
 				a, _ := run(t, testPolicy(), w, "a")
 				b, _ := run(t, testPolicy(), w, "b")
@@ -227,7 +227,7 @@ func (w *world) cleanedOnce(pods []string) {
 		w.t.Errorf("failed %v, want %v", slices.Sorted(maps.Keys(w.failures)), pods)
 	}
 	if w.created != 1 {
-		w.t.Errorf("%d records created, want 1", w.created)
+		w.t.Errorf("%d deaths created, want 1", w.created)
 	}
 	if _, ok := w.nodes["n1"]; ok {
 		w.t.Error("node n1 is still there")
@@ -284,7 +284,7 @@ func TestStormIsHeldByTheBreakerAndReleased(t *testing.T) {
 		}
 		for i := 1; i <= 8; i++ {
 			w.panics(i)
-			offer(t, w, gasp(i, fmt.Sprint("boot ", i), secret1), a)
+			offer(t, w, incident(i, fmt.Sprint("boot ", i), secret1), a)
 		}
 		pass(30 * time.Second)
 		phases := func() map[policy.Phase]int {
@@ -342,7 +342,7 @@ func TestStormIsHeldByTheBreakerAndReleased(t *testing.T) {
 // A scan that finds claims which are still being judged must not take them for deaths that were let through.
 func TestClaimsUnderWayDoNotPassTheBreaker(t *testing.T) {
 	for ahead := time.Duration(0); ahead < 2*time.Second; ahead += 200 * time.Millisecond {
-		t.Run(fmt.Sprintf("gasps %s after a scan", ahead), func(t *testing.T) {
+		t.Run(fmt.Sprintf("incidents %s after a scan", ahead), func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				const nodes = 40
 				for i := 10; i < 10+nodes; i++ {
@@ -355,7 +355,7 @@ func TestClaimsUnderWayDoNotPassTheBreaker(t *testing.T) {
 				pass(ahead)
 				for i := 10; i < 10+nodes; i++ {
 					w.panics(i)
-					offer(t, w, gasp(i, fmt.Sprint("boot ", i), secret1), a)
+					offer(t, w, incident(i, fmt.Sprint("boot ", i), secret1), a)
 				}
 				pass(time.Minute)
 				cleaned := 0
@@ -388,7 +388,7 @@ func TestClaimsTakenOverDoNotPassTheBreaker(t *testing.T) {
 		run(t, p, w, "b")
 		for i := 10; i < 10+nodes; i++ {
 			w.panics(i)
-			offer(t, w, gasp(i, fmt.Sprint("boot ", i), secret1), a)
+			offer(t, w, incident(i, fmt.Sprint("boot ", i), secret1), a)
 		}
 		pass(time.Second) // a finds, fences and claims; it does not get to decide
 		stop()
@@ -418,14 +418,14 @@ func TestFalseAlarm(t *testing.T) {
 		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
 		a, _ := run(t, testPolicy(), w, "a")
 		b, _ := run(t, testPolicy(), w, "b")
-		offer(t, w, gasp(1, boot1, "guessed"), a, b)
+		offer(t, w, incident(1, boot1, "guessed"), a, b)
 		pass(time.Second)
 		if !w.node("n1").Fenced {
 			t.Fatal("not fenced while a second witness is waited for")
 		}
 		pass(15 * time.Second)
 		if r := w.only(); r.Phase != policy.Refused || !strings.Contains(r.Decision, "renewed its Lease") {
-			t.Fatalf("record: %s, %s", r.Phase, r.Decision)
+			t.Fatalf("death: %s, %s", r.Phase, r.Decision)
 		}
 		if n := w.node("n1"); n.Fenced || n.Mark != (policy.Mark{}) {
 			t.Fatalf("still fenced: %+v", n)
@@ -435,11 +435,11 @@ func TestFalseAlarm(t *testing.T) {
 		// boots, too: that is judged, and recorded, but nothing is fenced any more, by no replica.
 		before := len(w.log())
 		for i := range 5 {
-			offer(t, w, gasp(1, boot1, "guessed"), a)
+			offer(t, w, incident(1, boot1, "guessed"), a)
 			pass(20 * time.Second)
-			offer(t, w, gasp(1, boot1, "guessed"), b)
+			offer(t, w, incident(1, boot1, "guessed"), b)
 			pass(20 * time.Second)
-			offer(t, w, gasp(1, fmt.Sprint("invented ", i), ""), a, b)
+			offer(t, w, incident(1, fmt.Sprint("invented ", i), ""), a, b)
 			pass(20 * time.Second)
 		}
 		for _, c := range w.log()[before:] {
@@ -451,7 +451,7 @@ func TestFalseAlarm(t *testing.T) {
 		// The true death of that boot is not lost by the false one.
 		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{Boot: boot1, Sum: secret1.Sum()}; w.nodes["n1"] = n })
 		w.panics(1)
-		offer(t, w, gasp(1, boot1, secret1), a, b)
+		offer(t, w, incident(1, boot1, secret1), a, b)
 		pass(10 * time.Second)
 		w.set(func() {
 			if d := w.deaths[policy.DeathName("n1", boot1)]; d.Phase != policy.Cleaned || d.Authority != detect.Pinned {
@@ -464,7 +464,7 @@ func TestFalseAlarm(t *testing.T) {
 func TestWeakGaspIsCorroborated(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		pods := w.populate("n1")
-		inc := gasp(1, "", "")
+		inc := incident(1, "", "")
 		inc.Identity = netconsole.Identity{} // Linux 6.1: known by its address alone, and never pinned
 		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
 		w.panics(1)
@@ -492,17 +492,17 @@ func TestWrongNodes(t *testing.T) {
 	}{
 		{
 			name: "a boot that is over, without its secret", world: func(w *world) { w.reboots(1, boot2) },
-			inc: func() detect.Incident { return gasp(1, boot1, "guessed") }, why: "the panic is of boot " + boot1,
+			inc: func() detect.Incident { return incident(1, boot1, "guessed") }, why: "the panic is of boot " + boot1,
 		},
 		{
 			name: "a boot that is over, with its secret", world: func(w *world) { w.reboots(1, boot2) },
-			inc: func() detect.Incident { return gasp(1, boot1, secret1) }, phase: policy.Recorded, why: "runs by now",
+			inc: func() detect.Incident { return incident(1, boot1, secret1) }, phase: policy.Recorded, why: "runs by now",
 		},
 		{
 			name: "an address that another instance has by now",
 			inc: func() detect.Incident {
-				inc := gasp(1, boot1, secret1)
-				inc.Source = gasp(2, "", "").Source
+				inc := incident(1, boot1, secret1)
+				inc.Source = incident(2, "", "").Source
 				return inc
 			},
 			why: "no Node answers to instance i-1 with address 10.0.0.2",
@@ -513,7 +513,7 @@ func TestWrongNodes(t *testing.T) {
 				w.set(func() { n := w.nodes["n2"]; n.Addresses = append(n.Addresses, address(1)); w.nodes["n2"] = n })
 			},
 			inc: func() detect.Incident {
-				inc := gasp(1, "", "")
+				inc := incident(1, "", "")
 				inc.Identity = netconsole.Identity{}
 				return inc
 			},
@@ -522,7 +522,7 @@ func TestWrongNodes(t *testing.T) {
 		{
 			name: "text from userspace",
 			inc: func() detect.Incident {
-				inc := gasp(1, boot1, secret1)
+				inc := incident(1, boot1, secret1)
 				inc.Authority = detect.Text
 				return inc
 			},
@@ -530,18 +530,18 @@ func TestWrongNodes(t *testing.T) {
 		},
 		{
 			name: "a pod on the node that guessed the boot",
-			inc:  func() detect.Incident { return gasp(1, boot1, "guessed") }, why: "renewed its Lease",
+			inc:  func() detect.Incident { return incident(1, boot1, "guessed") }, why: "renewed its Lease",
 		},
 		{
 			name: "a control-plane node",
 			world: func(w *world) {
 				w.set(func() { n := w.nodes["n1"]; n.ControlPlane = true; w.nodes["n1"] = n })
 			},
-			inc: func() detect.Incident { return gasp(1, boot1, secret1) }, why: "control plane",
+			inc: func() detect.Incident { return incident(1, boot1, secret1) }, why: "control plane",
 		},
 		{
 			name: "a host that is no Node",
-			inc:  func() detect.Incident { return gasp(99, boot1, secret1) }, why: "no Node answers",
+			inc:  func() detect.Incident { return incident(99, boot1, secret1) }, why: "no Node answers",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -560,7 +560,7 @@ func TestWrongNodes(t *testing.T) {
 					tt.phase = policy.Refused
 				}
 				if r := w.only(); r.Phase != tt.phase || !strings.Contains(r.Decision, tt.why) {
-					t.Errorf("record: %s, %s; want …%s…", r.Phase, r.Decision, tt.why)
+					t.Errorf("death: %s, %s; want …%s…", r.Phase, r.Decision, tt.why)
 				}
 				for _, c := range w.log() {
 					if strings.HasPrefix(c, "delete") || strings.HasPrefix(c, "fail") {
@@ -580,9 +580,9 @@ func TestWrongNodes(t *testing.T) {
 func TestForgerIsDistrustedAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		a, _ := run(t, testPolicy(), w, "a")
-		offer(t, w, gasp(1, boot2, ""), a)
+		offer(t, w, incident(1, boot2, ""), a)
 		pass(time.Millisecond)
-		offer(t, w, gasp(1, boot1, ""), a) // before any death was read again
+		offer(t, w, incident(1, boot1, ""), a) // before any death was read again
 		pass(time.Minute)
 		if diff := cmp.Diff([]string{"create Refused death", "create Pending death"}, w.log()); diff != "" {
 			t.Errorf("calls (-want +got):\n%s", diff)
@@ -590,7 +590,7 @@ func TestForgerIsDistrustedAtOnce(t *testing.T) {
 	})
 }
 
-// A replica whose cache still has a refused gasp must not lift the fence of the true one that took its place.
+// A replica whose cache still has a refused incident must not lift the fence of the true one that took its place.
 func TestFenceOfABetterGaspStays(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		p := testPolicy()
@@ -598,7 +598,7 @@ func TestFenceOfABetterGaspStays(t *testing.T) {
 		a, _ := run(t, p, w, "a")
 		b, _ := run(t, p, w, "b")
 		w.panics(1)
-		offer(t, w, gasp(1, boot1, secret1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(5 * time.Second)
 		if r := w.only(); r.Phase != policy.Cleaning {
 			t.Fatalf("phase %s, want Cleaning: the node is awaited", r.Phase)
@@ -620,11 +620,11 @@ func TestFalseAlarmTakesNoRoomOnTheBreaker(t *testing.T) {
 		p.MaxNodes, p.MaxPercent = 1, 0
 		a, _ := run(t, p, w, "a")
 		b, _ := run(t, p, w, "b")
-		offer(t, w, gasp(2, "boot of node 2", "guessed"), a, b)
+		offer(t, w, incident(2, "boot of node 2", "guessed"), a, b)
 		pass(20 * time.Second)
 		w.set(func() { clear(w.deaths); w.created = 0 })
 		w.panics(1)
-		offer(t, w, gasp(1, boot1, secret1), a, b)
+		offer(t, w, incident(1, boot1, secret1), a, b)
 		pass(20 * time.Second)
 		w.cleanedOnce(pods)
 	})
@@ -636,7 +636,7 @@ func TestReplayOfWhatWasCleanedUp(t *testing.T) {
 		pods := w.populate("n1")
 		w.panics(1)
 		a, _ := run(t, testPolicy(), w, "a")
-		inc := gasp(1, boot1, secret1)
+		inc := incident(1, boot1, secret1)
 		offer(t, w, inc, a)
 		pass(time.Minute)
 		w.cleanedOnce(pods)
@@ -644,7 +644,7 @@ func TestReplayOfWhatWasCleanedUp(t *testing.T) {
 		w.set(func() { n.UID = "uid-n1-again"; w.nodes["n1"] = n; w.dead["n1"] = false })
 		w.populate("n1")
 		before := w.failed()
-		offer(t, w, gasp(1, boot1, secret1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(time.Minute)
 		if n := w.node("n1"); n.Fenced || n.Mark != (policy.Mark{}) || w.failed() != before || w.only().Phase != policy.Cleaned {
 			t.Errorf("node %+v, %d pods failed, phase %s", n, w.failed()-before, w.only().Phase)
@@ -652,7 +652,7 @@ func TestReplayOfWhatWasCleanedUp(t *testing.T) {
 	})
 }
 
-// A weaker gasp of a death that is on record may not put its own text there, whether its owner still works on it or not.
+// A weaker incident of a death that is on record may not put its own text there, whether its owner still works on it or not.
 func TestForgedTraceIsNotRecorded(t *testing.T) {
 	for _, verb := range []policy.NodeVerb{policy.NodeAnnotate, policy.NodeAwait} {
 		t.Run(string(verb), func(t *testing.T) {
@@ -663,9 +663,9 @@ func TestForgedTraceIsNotRecorded(t *testing.T) {
 				p.NodeVerb = verb
 				a, _ := run(t, p, w, "a")
 				b, _ := run(t, p, w, "b")
-				offer(t, w, gasp(1, boot1, secret1), a)
+				offer(t, w, incident(1, boot1, secret1), a)
 				pass(time.Second)
-				forged := gasp(1, boot1, "guessed")
+				forged := incident(1, boot1, "guessed")
 				offer(t, w, forged, a, b)
 				pass(time.Second)
 				forged.Complete, forged.Trace = true, make([]string, 100)
@@ -686,7 +686,7 @@ func TestStrangersAreBounded(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		e, _ := run(t, testPolicy(), w, "a")
 		for i := 100; i < 100+2*refusalsInAll; i++ {
-			for !e.Offer(gasp(i, boot1, secret1)) {
+			for !e.Offer(incident(i, boot1, secret1)) {
 				pass(time.Millisecond)
 			}
 		}
@@ -712,7 +712,7 @@ func TestCrashLoop(t *testing.T) {
 				w.nodes["n1"] = n
 			})
 			w.panics(1)
-			offer(t, w, gasp(1, boot, secret1), a, b)
+			offer(t, w, incident(1, boot, secret1), a, b)
 		}
 		die(boot1)
 		pass(10 * time.Second)
@@ -728,11 +728,11 @@ func TestCrashLoop(t *testing.T) {
 		}
 		w.set(func() {
 			if len(w.deaths) != 2 {
-				t.Errorf("%d records, want 2", len(w.deaths))
+				t.Errorf("%d deaths, want 2", len(w.deaths))
 			}
 			for _, r := range w.deaths {
 				if r.Phase != policy.Cleaned {
-					t.Errorf("record of boot %s: %s", r.Boot, r.Phase)
+					t.Errorf("death of boot %s: %s", r.Boot, r.Phase)
 				}
 			}
 		})
@@ -745,14 +745,14 @@ func TestLaterRecordProvesMore(t *testing.T) {
 		pods := w.populate("n1")
 		w.panics(1)
 		a, _ := run(t, testPolicy(), w, "a")
-		bare := gasp(1, "", "")
+		bare := incident(1, "", "")
 		bare.Identity = netconsole.Identity{}
 		offer(t, w, bare, a)
 		pass(time.Second)
 		if w.failed() > 0 || !w.node("n1").Fenced {
 			t.Fatal("acted on an address alone, or not fenced")
 		}
-		whole := gasp(1, boot1, secret1)
+		whole := incident(1, boot1, secret1)
 		offer(t, w, whole, a)
 		pass(3 * time.Second)
 		w.set(func() { w.created-- }) // the death of the first was replaced
@@ -772,7 +772,7 @@ func TestSecondDeathWithoutUserdata(t *testing.T) {
 		p := testPolicy()
 		p.NodeVerb = policy.NodeAwait
 		a, _ := run(t, p, w, "a")
-		bare := gasp(1, "", "")
+		bare := incident(1, "", "")
 		bare.Identity = netconsole.Identity{}
 		w.panics(1)
 		offer(t, w, bare, a)
@@ -795,24 +795,24 @@ func TestSecondDeathWithoutUserdata(t *testing.T) {
 	})
 }
 
-// policy.Refused gasps from the address of a node that did die, which anybody may send, make no room for the next one.
+// Refused incidents from the address of a node that did die, which anybody may send, make no room for the next one.
 func TestForgerDoesNotDrainTheBreaker(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		p := testPolicy()
 		p.MaxNodes, p.MaxPercent, p.NodeVerb = 1, 0, policy.NodeAnnotate
 		a, _ := run(t, p, w, "a")
 		w.panics(1)
-		offer(t, w, gasp(1, boot1, secret1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(5 * time.Second)
-		offer(t, w, gasp(1, "invented", ""), a)
+		offer(t, w, incident(1, "invented", ""), a)
 		pass(time.Millisecond)
 		w.panics(2)
-		offer(t, w, gasp(2, "boot of node 2", "secret of node 2"), a)
+		offer(t, w, incident(2, "boot of node 2", "secret of node 2"), a)
 		pass(5 * time.Second)
 		w.set(func() {
 			for _, r := range w.deaths {
 				if want := map[string]policy.Phase{"n1": policy.Cleaned, "n2": policy.Held}[r.Node]; r.Boot != "invented" && r.Phase != want {
-					t.Errorf("record of node %s: %s (%s), want %s", r.Node, r.Phase, r.Decision, want)
+					t.Errorf("death of node %s: %s (%s), want %s", r.Node, r.Phase, r.Decision, want)
 				}
 			}
 		})
@@ -839,7 +839,7 @@ func TestRefusalsAreBounded(t *testing.T) {
 					return nil
 				}}, "a")
 				for i := range 600 { // ten a second
-					offer(t, w, gasp(1, fmt.Sprint("invented ", i), ""), e)
+					offer(t, w, incident(1, fmt.Sprint("invented ", i), ""), e)
 					pass(100 * time.Millisecond)
 				}
 				pass(time.Minute)
@@ -858,7 +858,7 @@ func TestLongLease(t *testing.T) {
 		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n; w.lease = 2 * time.Minute })
 		w.panics(1)
 		e, _ := run(t, testPolicy(), w, "a")
-		bare := gasp(1, "", "")
+		bare := incident(1, "", "")
 		bare.Identity = netconsole.Identity{}
 		offer(t, w, bare, e)
 		pass(121 * time.Second)

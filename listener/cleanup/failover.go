@@ -205,8 +205,11 @@ func (w *work) sweep(ctx context.Context, p policy.Plan) error {
 	}
 	w.sweepAt = now.Add(min(firstSweep<<min(w.sweeps, 10), longestSweep))
 	w.sweeps++
-	_, err := w.failLate(ctx, p)
-	return err
+	late, err := w.failLate(ctx, p)
+	if err != nil || late == 0 {
+		return err
+	}
+	return w.save(ctx, tidying)
 }
 
 // failLate fails the pods that came to the dead node after its fail-over, and deletes those that somebody replaces.

@@ -23,7 +23,7 @@ func TestForbiddenForAWhile(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				w.populate("n1")
 				w.panics(1)
-				inc, since := gasp(1, boot1, secret1), time.Now()
+				inc, since := incident(1, boot1, secret1), time.Now()
 				e, _ := run(t, testPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
 					if time.Since(since) < c.for_ && call != "CreateDeath" && call != "UpdateDeath" {
 						return fmt.Errorf("%s: %w", call, ErrForbidden)

@@ -76,7 +76,7 @@ func TestInstanceAfterItsWholeTrace(t *testing.T) {
 				c := &cloud{w: w}
 				a, _ := runOn(t, p, w, c, "a")
 				b, _ := runOn(t, p, w, c, "b")
-				inc := gasp(1, boot1, secret1)
+				inc := incident(1, boot1, secret1)
 				offer(t, w, inc, a, b)
 				pass(5 * time.Second)
 				if asked := c.log(); len(asked) > 0 {
@@ -110,13 +110,13 @@ func TestInstanceOfAKernelThatNamesNone(t *testing.T) {
 			n.Pin = policy.Pin{} // no userdata, no pin
 			w.nodes["n1"] = n
 		})
-		p, c, inc := testPolicy(), &cloud{w: w}, gasp(1, "", "")
+		p, c, inc := testPolicy(), &cloud{w: w}, incident(1, "", "")
 		p.AfterPanic, inc.Identity.Instance = policy.RebootInstance, ""
 		a, _ := runOn(t, p, w, c, "a")
 		offer(t, w, inc, a)
 		pass(time.Minute)
 		if diff := cmp.Diff([]string{"reboot i-1"}, c.log()); diff != "" || w.only().Instance != "i-1" {
-			t.Errorf("record of %s; asked (-want +got):\n%s", w.only().Instance, diff)
+			t.Errorf("death of %s; asked (-want +got):\n%s", w.only().Instance, diff)
 		}
 	})
 }
@@ -145,7 +145,7 @@ func TestInstanceIsLeftAlone(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				w.panics(1)
-				p, c, inc := testPolicy(), &cloud{w: w}, gasp(1, boot1, secret1)
+				p, c, inc := testPolicy(), &cloud{w: w}, incident(1, boot1, secret1)
 				p.AfterPanic = policy.TerminateInstance
 				w.set(func() { tt.story(w, &p, &inc) })
 				if p.NodeVerb == policy.NodeAwait {
@@ -188,7 +188,7 @@ func TestCloudThatDoesNotAgree(t *testing.T) {
 				p.AfterPanic = policy.RebootInstance
 				a, _ := runOn(t, p, w, c, "a")
 				runOn(t, p, w, c, "b")
-				offer(t, w, gasp(1, boot1, secret1), a)
+				offer(t, w, incident(1, boot1, secret1), a)
 				pass(3 * time.Minute)
 				w.cleanedOnce(pods) // the Node is deleted in any case, and by a: the wait is no silence
 				r := w.only()
@@ -204,7 +204,7 @@ func TestCloudThatDoesNotAgree(t *testing.T) {
 func TestInstanceAfterATakeover(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		dies time.Duration // after the gasp
+		dies time.Duration // after the panic
 		want int
 	}{
 		{"while the trace is awaited", 5 * time.Second, 1},
@@ -227,7 +227,7 @@ func TestInstanceAfterATakeover(t *testing.T) {
 					return ctx.Err()
 				}}
 				a, kill := runOn(t, p, w, c, "a")
-				offer(t, w, gasp(1, boot1, secret1), a)
+				offer(t, w, incident(1, boot1, secret1), a)
 				pass(tt.dies)
 				kill()
 				runOn(t, p, w, c, "b")

@@ -32,7 +32,7 @@ func TestOfferNeverBlocks(t *testing.T) {
 			if lane == verified {
 				secret = secret1
 			}
-			if e.Offer(gasp(first+i, fmt.Sprint("boot ", first+i), secret)) {
+			if e.Offer(incident(first+i, fmt.Sprint("boot ", first+i), secret)) {
 				taken++
 			}
 		}
@@ -59,7 +59,7 @@ func TestOfferNeverBlocks(t *testing.T) {
 func TestIntakeOfOneAddress(t *testing.T) {
 	in := newIntake()
 	put := func(src, boot int) {
-		inc := gasp(src, fmt.Sprint("boot ", boot), "")
+		inc := incident(src, fmt.Sprint("boot ", boot), "")
 		if !in.put(&heard{key: keyOf(inc), lane: strangers, inc: inc}) {
 			t.Fatal("not taken")
 		}
@@ -239,7 +239,7 @@ func TestCanariesOfManyNodes(t *testing.T) {
 func TestReports(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		e, _ := run(t, testPolicy(), w, "a")
-		oops := gasp(1, boot1, secret1)
+		oops := incident(1, boot1, secret1)
 		oops.Verdict, oops.Cause, oops.Title, oops.Remedy = detect.Oops, "KernelOops", "null dereference in foo", "update to 6.12.9"
 		sick := oops
 		sick.Verdict, sick.Cause = detect.Sick, "TaskHung"
@@ -354,7 +354,7 @@ func TestDualStackNodeIsOneIncident(t *testing.T) {
 		w.set(func() { n := w.nodes["n1"]; n.Addresses = append(n.Addresses, v6); w.nodes["n1"] = n })
 		w.panics(1)
 		e, _ := run(t, testPolicy(), w, "a")
-		inc := gasp(1, boot1, secret1)
+		inc := incident(1, boot1, secret1)
 		offer(t, w, inc, e)
 		inc.Source = netip.AddrPortFrom(v6, 6665)
 		offer(t, w, inc, e)

@@ -24,7 +24,7 @@ func TestConflictThatIsNone(t *testing.T) {
 					}
 					return nil
 				}}, "a")
-				offer(t, w, gasp(1, boot1, secret1), a)
+				offer(t, w, incident(1, boot1, secret1), a)
 				pass(30 * time.Second)
 				w.cleanedOnce(pods)
 				for _, name := range pods {
@@ -58,12 +58,12 @@ func TestFenceOfAnothersClaim(t *testing.T) {
 			return nil
 		}}}, "a")
 		b, _ := run(t, p, w, "b")
-		offer(t, w, gasp(1, boot1, secret1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(time.Second)
-		offer(t, w, gasp(1, boot1, secret1), b)
+		offer(t, w, incident(1, boot1, secret1), b)
 		pass(20 * time.Second)
 		if r, n := w.only(), w.node("n1"); r.Owner != "b" || !n.Fenced || n.Mark.Death != r.Name {
-			t.Errorf("record of %s, phase %s; node %+v, want it fenced", r.Owner, r.Phase, n)
+			t.Errorf("death of %s, phase %s; node %+v, want it fenced", r.Owner, r.Phase, n)
 		}
 	})
 }
@@ -83,7 +83,7 @@ func TestFenceIsKeptUp(t *testing.T) {
 			}
 			return nil
 		}}, "a")
-		offer(t, w, gasp(1, boot1, secret1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(5 * time.Second)
 		if r := w.only(); r.Phase != policy.Cleaned || w.failed() != len(pods) {
 			t.Errorf("phase %s, %d pods failed", r.Phase, w.failed())
@@ -91,7 +91,7 @@ func TestFenceIsKeptUp(t *testing.T) {
 	})
 }
 
-// UDP sources and boot ids cost nothing; records and events do.
+// UDP sources and boot ids cost nothing; deaths and events do.
 func TestRefusalsOfOneNodeAreBounded(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.set(func() {
@@ -101,14 +101,14 @@ func TestRefusalsOfOneNodeAreBounded(t *testing.T) {
 		})
 		a, _ := run(t, testPolicy(), w, "a")
 		for i := range 200 {
-			inc := gasp(1, fmt.Sprintf("boot %d", i/2), "") // each boot twice
+			inc := incident(1, fmt.Sprintf("boot %d", i/2), "") // each boot twice
 			inc.Identity.Secret = secret1[:1+i%16]
 			offer(t, w, inc, a)
 			pass(time.Second)
 		}
 		w.set(func() {
 			if len(w.events) != refusalsPerAddress || len(w.deaths) != refusalsPerAddress {
-				t.Errorf("%d events and %d records, want %d of each", len(w.events), len(w.deaths), refusalsPerAddress)
+				t.Errorf("%d events and %d deaths, want %d of each", len(w.events), len(w.deaths), refusalsPerAddress)
 			}
 		})
 	})

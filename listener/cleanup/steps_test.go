@@ -63,7 +63,7 @@ func TestNodeVerbs(t *testing.T) {
 				p := testPolicy()
 				p.NodeVerb = tt.verb
 				e, _ := run(t, p, w, "a")
-				offer(t, w, gasp(1, boot1, secret1), e)
+				offer(t, w, incident(1, boot1, secret1), e)
 				pass(5 * time.Second)
 				if w.failed() != 5 {
 					t.Fatalf("%d pods failed, want 5", w.failed())
@@ -110,7 +110,7 @@ func TestNodeComesBackDuringTheCleanup(t *testing.T) {
 			return nil
 		}}
 		e, _ := run(t, testPolicy(), c, "a")
-		offer(t, w, gasp(1, boot1, secret1), e)
+		offer(t, w, incident(1, boot1, secret1), e)
 		pass(time.Minute)
 		r := w.only()
 		if r.Phase != policy.Cleaned || w.failed() != 2 {
@@ -141,7 +141,7 @@ func TestNodeIsBackBeforeAnythingWasDone(t *testing.T) {
 		w.panics(1)
 		w.set(func() { w.down = true })
 		e, _ := run(t, testPolicy(), w, "a")
-		offer(t, w, gasp(1, boot1, secret1), e)
+		offer(t, w, incident(1, boot1, secret1), e)
 		pass(10 * time.Second)
 		w.reboots(1, boot2)
 		pass(10 * time.Second)
@@ -168,7 +168,7 @@ func TestPodFinishesUnderTheHand(t *testing.T) {
 			})
 			return nil
 		}}, "a")
-		offer(t, w, gasp(1, boot1, secret1), e)
+		offer(t, w, incident(1, boot1, secret1), e)
 		pass(time.Minute)
 		r := w.only()
 		if p := w.pods["default/n1-sum"]; p.Phase != "Succeeded" || p.Marked {
@@ -191,7 +191,7 @@ func TestNodeComesBackAtItsDeletion(t *testing.T) {
 			}
 			return nil
 		}}, "a")
-		offer(t, w, gasp(1, boot1, secret1), e)
+		offer(t, w, incident(1, boot1, secret1), e)
 		pass(time.Minute)
 		if n := w.node("n1"); n.Name == "" || n.Fenced || w.only().Phase != policy.Cleaned {
 			t.Errorf("node %+v, phase %s; want it kept and unfenced", n, w.only().Phase)
@@ -208,7 +208,7 @@ func TestVolumesThatDoNotGo(t *testing.T) {
 		p := testPolicy()
 		p.NodeVerb = policy.NodeAnnotate
 		e, _ := run(t, p, w, "a")
-		offer(t, w, gasp(1, boot1, secret1), e)
+		offer(t, w, incident(1, boot1, secret1), e)
 		pass(policy.NewPlan(p, policy.Death{}, policy.Node{}).DetachFor - 5*time.Second)
 		if !w.node("n1").OutOfService {
 			t.Fatal("not out of service while volumes are attached")
@@ -228,7 +228,7 @@ func TestForeignOutOfServiceTaintStays(t *testing.T) {
 		p := testPolicy()
 		p.NodeVerb = policy.NodeAwait
 		e, _ := run(t, p, w, "a")
-		offer(t, w, gasp(1, boot1, secret1), e)
+		offer(t, w, incident(1, boot1, secret1), e)
 		pass(10 * time.Second)
 		w.reboots(1, boot2)
 		pass(10 * time.Second)
@@ -248,7 +248,7 @@ func TestKeptPods(t *testing.T) {
 				p := testPolicy()
 				p.NodeVerb, p.KeepPods = verb, 5*time.Minute
 				e, _ := run(t, p, w, "a")
-				offer(t, w, gasp(1, boot1, secret1), e)
+				offer(t, w, incident(1, boot1, secret1), e)
 				pass(2 * time.Minute)
 				if comesBack {
 					w.reboots(1, boot2)
@@ -315,7 +315,7 @@ func TestDenials(t *testing.T) {
 				w.populate("n1")
 				w.panics(1)
 				e, _ := run(t, testPolicy(), faulty{world: w, before: tt.before}, "a")
-				offer(t, w, gasp(1, boot1, secret1), e)
+				offer(t, w, incident(1, boot1, secret1), e)
 				pass(time.Minute)
 				r := w.only()
 				i := slices.IndexFunc(r.Steps, func(s policy.StepStatus) bool { return s.Name == tt.step })
@@ -344,7 +344,7 @@ func TestDenialsThatAreWaitedOut(t *testing.T) {
 					}
 					return nil
 				}}, "a")
-				offer(t, w, gasp(1, boot1, secret1), e)
+				offer(t, w, incident(1, boot1, secret1), e)
 				pass(50 * time.Second)
 				if w.failed() > 0 || w.node("n1").Name == "" {
 					t.Error("acted without")
@@ -363,7 +363,7 @@ func TestDryRun(t *testing.T) {
 		p := testPolicy()
 		p.DryRun = true
 		e, _ := run(t, p, w, "a")
-		inc := gasp(1, boot1, secret1)
+		inc := incident(1, boot1, secret1)
 		if !e.Canary(inc.Source.Addr(), inc.Identity, time.Now()) {
 			t.Fatal("canary not taken")
 		}
@@ -406,7 +406,7 @@ func TestHundredNodesAtOnce(t *testing.T) {
 		p.MaxPercent = 100
 		a, _ := run(t, p, w, "a")
 		for i := 10; i < 10+nodes; i++ {
-			offer(t, w, gasp(i, fmt.Sprint("boot ", i), secret1), a)
+			offer(t, w, incident(i, fmt.Sprint("boot ", i), secret1), a)
 		}
 		pass(time.Minute)
 		calls := w.log()
@@ -458,7 +458,7 @@ func TestTraceWaitsForTheFailOver(t *testing.T) {
 		a, _ := run(t, p, w, "a")
 		tell := func(whole bool) {
 			for i := 10; i < 10+nodes; i++ {
-				inc := gasp(i, fmt.Sprint("boot ", i), secret1)
+				inc := incident(i, fmt.Sprint("boot ", i), secret1)
 				if inc.Complete = whole; whole {
 					inc.Trace = append(inc.Trace, "Call Trace:")
 				}

@@ -26,7 +26,7 @@ func TestDecide(t *testing.T) {
 		v     View
 		lease time.Duration // spec.leaseDurationSeconds
 	}
-	// watched lets d pass since the gasp, while the Lease was looked at every second and said what renewed says.
+	// watched lets d pass since the panic, while the Lease was looked at every second and said what renewed says.
 	watched := func(s *story, d time.Duration, renewed func(at time.Time) (time.Time, error)) {
 		for at := heard; !at.After(heard.Add(d)); at = at.Add(time.Second) {
 			r, err := renewed(at)

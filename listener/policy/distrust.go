@@ -26,7 +26,7 @@ type grudge struct {
 	until     time.Time
 }
 
-// Add notes that a gasp of src on authority a was contradicted at the time given.
+// Add notes that an incident of src on authority a was contradicted at the time given.
 func (d *Distrust) Add(at time.Time, src netip.Addr, a detect.Authority) {
 	if !src.IsValid() || d.For == 0 {
 		return
