@@ -5,7 +5,7 @@ import (
 	"crypto/subtle"
 )
 
-// Credentials are the boot and the secret that a datagram carries, as Identity would tell them of its record, read before
+// Credentials are the boot and the secret that a datagram carries, as Identity would have them of its record, read before
 // anything else is done with it. They point into the datagram. There are none in the basic format, in fragments, and in a
 // record that lost its end.
 func (f *Frame) Credentials() (boot, secret []byte, ok bool) {
@@ -41,7 +41,7 @@ func credential(line []byte) (value []byte, key string) {
 	return nil, ""
 }
 
-// isField tells a ` key=value` line.
+// isField recognizes a ` key=value` line.
 func isField(line []byte) bool {
 	return len(line) > 1 && line[0] == ' ' && bytes.IndexByte(line[1:], '=') > 0
 }

@@ -132,7 +132,7 @@ func (s *Shard) withinQuota(now time.Time, src *source) bool {
 	if src.quota.take(now, quotaBurst, quotaPerSecond) && (!src.young(now) || p.quota.take(now, quotaBurst, quotaPerSecond)) {
 		return true
 	}
-	p.lossy = now.Add(netconsole.Patience)
+	p.lossy = now.Add(netconsole.WireTimeout)
 	return false
 }
 
@@ -248,7 +248,7 @@ func (s *Shard) assembled(r *netconsole.Record) *source {
 	return node
 }
 
-// withdraw takes back what the beginning of a record made of a stranger: the node it is from tells it.
+// withdraw takes back what the beginning of a record proved of a stranger: the whole record is its node's.
 func (s *Shard) withdraw(src *source, r *netconsole.Record) {
 	if src.judge.Withdraw(r) && src.dying {
 		src.dying = false
@@ -281,7 +281,7 @@ func (s *Shard) incident(inc detect.Incident) {
 }
 
 // lost notes that the kernel dropped datagrams.
-func (s *Shard) lost(now time.Time) { s.lossy = now.Add(netconsole.Patience) }
+func (s *Shard) lost(now time.Time) { s.lossy = now.Add(netconsole.WireTimeout) }
 
 // publish takes the counts over that change with every datagram. The counters are shared: to write to one costs as much as
 // a good part of a datagram when other processors do so, too.
@@ -332,7 +332,7 @@ func (s *Shard) Next() time.Time {
 	return next
 }
 
-// unfinished reports whether a death is still being told or an incident waits to be taken.
+// unfinished reports whether a death is not complete yet or an incident waits to be taken.
 func (s *Shard) unfinished() bool { return s.dying > 0 || s.handover.size() > 0 }
 
 // schedule notes when the source wants attention next. A deadline that is already over is put just ahead of now, so that

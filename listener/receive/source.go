@@ -62,8 +62,8 @@ func (src *source) learn(f fact) {
 	src.facts = append(src.facts, f)
 }
 
-// fatal is what an oops means in a record of that identity. A record that lost what tells its identity is taken for one
-// of the kernel that was heard last and could prove who it is.
+// fatal is what an oops means in a record of that identity. A record that lost its identity is taken for one of the
+// kernel that was heard last and could prove who it is.
 func (src *source) fatal(r *netconsole.Record) (panicOnOops, kdump bool) {
 	id := r.Identity()
 	lost := r.Missing > 0 && id.Boot == "" && id.Secret == ""

@@ -46,7 +46,7 @@ type table struct {
 	held      *source                    // that must not be forgotten now: a record of it is being judged
 	sources   map[netip.AddrPort]*source // the first of its siblings
 	addresses map[netip.Addr]*party      // of strangers
-	nodes     map[string][]*party        // by boot; Nodes that claim the same one are told apart by their secrets
+	nodes     map[string][]*party        // by boot; Nodes that claim the same one differ in their secrets
 	lanes     [lanes]struct {
 		unproven, proven queue // the one heard last is last
 		count            int   // of sources
@@ -81,8 +81,8 @@ func (t *table) touch(now time.Time, src *source) {
 	t.queue(src).touch(src)
 }
 
-// add makes room for a sender that find did not find, and makes its state; nil if there is no room. It tells how many
-// others it forgot.
+// add makes room for a sender that find did not find, and makes its state; nil if there is no room. It returns how
+// many others it forgot.
 func (t *table) add(now time.Time, from netip.AddrPort, p *party) (src *source, forgotten int) {
 	if p == nil {
 		p = t.addresses[from.Addr()]
