@@ -90,7 +90,7 @@ func (d *draft) extend(now time.Time, silence time.Duration) {
 func (d *draft) end(now time.Time) {
 	if !d.ended {
 		d.ended = true
-		d.due = now.Add(netconsole.Patience)
+		d.due = now.Add(netconsole.WireTimeout)
 	}
 }
 
