@@ -304,55 +304,6 @@ func (w *work) onRecord(ctx context.Context) string {
 	return ""
 }
 
-// recordTrace adds the rest of a trace to its death. Every replica that heard it does so; the second finds nothing to add.
-// Who is believed less than the death may not add to it.
-func (e *Engine) recordTrace(ctx context.Context, h *heard) {
-	c := e.calls(e.log.With("source", h.key.src.String(), "boot", h.key.boot))
-	e.mu.Lock()
-	inc, name, a := h.inc, h.death, h.authority
-	e.mu.Unlock()
-	err := c.try(ctx, tidying, "record trace", func(ctx context.Context) error {
-		d, err := e.cluster.Death(ctx, name)
-		if err != nil || a < d.Authority || !d.Lengthen(inc) {
-			return err
-		}
-		_, err = e.cluster.AmendDeath(ctx, d)
-		return err
-	})
-	if !answered(err) {
-		return
-	}
-	if err != nil {
-		c.log.Warn("trace not recorded", "death", name, "err", err)
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	h.lines, h.amending = len(inc.Trace), false
-	e.amend(h)
-}
-
-// amend has a longer trace recorded, when it is whole. Whoever calls it holds mu.
-func (e *Engine) amend(h *heard) {
-	if h.death == "" || h.amending || !h.inc.Complete || len(h.inc.Trace) <= h.lines || e.policy.DryRun {
-		return
-	}
-	select {
-	case e.longer <- h:
-		h.amending = true
-	default: // the next emission tries again
-	}
-}
-
-// traceOnRecord reports whether the whole trace of the death is on record, as far as this replica can tell.
-func (w *work) traceOnRecord() bool {
-	if w.heard == nil {
-		return false
-	}
-	w.e.mu.Lock()
-	defer w.e.mu.Unlock()
-	return w.heard.inc.Complete && !w.heard.amending && w.heard.lines >= len(w.heard.inc.Trace)
-}
-
 // mark is what the Node is to carry beside the taints.
 func (w *work) mark(outOfService bool) policy.Mark {
 	return policy.Mark{
