@@ -36,6 +36,7 @@ func (e *Engine) accept(ctx context.Context, h *heard) {
 	w.decidedOnce()
 	e.mu.Lock()
 	h.over = true
+	e.weigh(h)
 	e.mu.Unlock()
 	if ctx.Err() == nil {
 		e.forgetState(h)
@@ -102,6 +103,7 @@ func (w *work) accept(ctx context.Context) error {
 		return err
 	}
 	w.e.located(w.heard, death.Name, d.Authority, len(death.Trace))
+	w.inc.Trace = nil // it is on record
 	if death.Phase == policy.Recorded {
 		w.decided(d)
 		return w.complete(ctx, keeping)
@@ -189,6 +191,7 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 func (w *work) created(have policy.Death) {
 	mine := w.death
 	w.death = have
+	w.death.Trace = nil // it is on record
 	w.death.Phase, w.death.Decision, w.death.Owner, w.death.Started = mine.Phase, mine.Decision, mine.Owner, mine.Started
 	w.noteFence()
 }
