@@ -20,7 +20,7 @@ const module = "github.com/lastgasp/lastgasp"
 var architecture = map[string][]string{
 	"cmd":                       {},
 	"cmd/lastgasp-configurator": {"configurator", "configurator/ec2", "configurator/endpoint", "configurator/nexthop", "configurator/configfs", "listener/netconsole"},
-	"cmd/lastgasp-listener":     {"listener", "listener/cloud", "listener/cleanup", "listener/detect", "listener/kube", "listener/netconsole", "listener/policy"},
+	"cmd/lastgasp-listener":     {"listener", "listener/cloud", "listener/cleanup", "listener/detect", "listener/kube", "listener/netconsole", "listener/policy", "listener/receive"},
 
 	"configurator":          {"configurator/ec2", "configurator/endpoint", "configurator/nexthop", "configurator/configfs", "listener/netconsole"},
 	"configurator/ec2":      {},
@@ -28,8 +28,9 @@ var architecture = map[string][]string{
 	"configurator/nexthop":  {},
 	"configurator/configfs": {},
 
-	"listener":               {"listener/cleanup", "listener/detect", "listener/netconsole", "listener/policy", "listener/yamlkeys"},
+	"listener":               {"listener/cleanup", "listener/detect", "listener/netconsole", "listener/policy", "listener/receive", "listener/yamlkeys"},
 	"listener/yamlkeys":      {},
+	"listener/receive":       {"listener/detect", "listener/netconsole"},
 	"listener/netconsole":    {},
 	"listener/detect":        {"listener/netconsole"},
 	"listener/cloud":         {"listener/cleanup"},
@@ -60,7 +61,7 @@ var thirdParty = map[string][]string{
 	"github.com/vishvananda/netlink": {"configurator/nexthop", "e2e"},
 	"github.com/prometheus/":         {"listener", "cmd/lastgasp-listener"},
 	"github.com/spf13/cobra":         {"cmd"},
-	"github.com/coreos/go-systemd":   {"configurator", "listener", "cmd"},
+	"github.com/coreos/go-systemd":   {"configurator", "listener/receive", "cmd"},
 	"gopkg.in/yaml.v3":               {"configurator", "configurator/endpoint", "listener", "listener/cloud", "listener/yamlkeys"},
 }
 

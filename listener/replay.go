@@ -13,6 +13,7 @@ import (
 
 	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/receive"
 )
 
 // Datagram is one line of a capture.
@@ -69,7 +70,7 @@ func ReplayDatagrams(r io.Reader, w io.Writer, judge *detect.Config) error {
 			return fmt.Errorf("t is %g, want seconds", d.T)
 		}
 		p.advance(p.epoch.Add(time.Duration(math.Round(d.T * 1e9))))
-		p.shard.receive(p.now, d.Src, d.Payload)
+		p.shard.Receive(p.now, d.Src, d.Payload)
 		return nil
 	})
 }
@@ -79,7 +80,6 @@ func ReplayDatagrams(r io.Reader, w io.Writer, judge *detect.Config) error {
 func ReplayLog(r io.Reader, w io.Writer, judge *detect.Config) error {
 	p := newReplay(w, judge)
 	p.now = p.epoch
-	src := p.shard.source(p.epoch, netip.AddrPort{})
 	return p.eachLine(r, func(line []byte) error {
 		rec, ok := detect.ParseLogLine(string(line))
 		if !ok {
@@ -89,9 +89,7 @@ func ReplayLog(r io.Reader, w io.Writer, judge *detect.Config) error {
 		if rec.Uptime >= 0 {
 			p.advance(p.epoch.Add(rec.Uptime))
 		}
-		p.shard.now, p.shard.src = p.now, src
-		p.shard.record(&rec)
-		p.shard.schedule()
+		p.shard.Record(p.now, netip.AddrPort{}, &rec)
 		return nil
 	})
 }
@@ -99,7 +97,7 @@ func ReplayLog(r io.Reader, w io.Writer, judge *detect.Config) error {
 // replay is a shard that lives in the time of a capture, and a Sink that prints what it is offered, once per incident:
 // when it is complete.
 type replay struct {
-	shard *shard
+	shard *receive.Shard
 	epoch time.Time // t=0
 	now   time.Time
 	out   *json.Encoder
@@ -109,14 +107,14 @@ type replay struct {
 func newReplay(w io.Writer, judge *detect.Config) *replay {
 	p := &replay{epoch: time.Unix(0, 0).UTC(), out: json.NewEncoder(w)}
 	p.out.SetEscapeHTML(false)
-	p.shard = newShard(1, judge, p, &Coverage{}, NewMetrics(nopRegisterer{}))
+	p.shard = receive.NewShard(&receive.Config{Judge: judge, Sink: p, Metrics: new(receive.Metrics), Replay: true})
 	return p
 }
 
 // advance lets every deadline pass until to. Time never goes back, whatever the capture says.
 func (p *replay) advance(to time.Time) {
-	for next := p.shard.next(); !next.IsZero() && !next.After(to); next = p.shard.next() {
-		p.shard.tick(next)
+	for next := p.shard.Next(); !next.IsZero() && !next.After(to); next = p.shard.Next() {
+		p.shard.Tick(next)
 	}
 	if p.now.IsZero() || to.After(p.now) {
 		p.now = to
@@ -146,8 +144,8 @@ func (p *replay) eachLine(r io.Reader, f func(line []byte) error) error {
 	case err != nil:
 		return err
 	}
-	for next := p.shard.next(); !next.IsZero(); next = p.shard.next() {
-		p.shard.tick(next)
+	for next := p.shard.Next(); !next.IsZero(); next = p.shard.Next() {
+		p.shard.Tick(next)
 	}
 	return p.err
 }

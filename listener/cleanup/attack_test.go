@@ -369,13 +369,7 @@ func TestLeasesThatMayNotBeRead(t *testing.T) {
 				offer(t, w, incident(1, boot1, ""), a)
 				if dies {
 					w.panics(1)
-					time.AfterFunc(45*time.Second, func() {
-						w.set(func() {
-							n := w.nodes["n1"]
-							n.Ready, n.Silent, n.SilentSince, n.ResourceVersion = false, true, time.Now(), w.next()
-							w.nodes["n1"] = n
-						})
-					})
+					time.AfterFunc(45*time.Second, func() { w.loses(1) })
 				}
 				pass(55 * time.Second)
 				if dies {

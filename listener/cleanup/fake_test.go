@@ -126,6 +126,16 @@ func incident(i int, boot string, secret netconsole.Secret) detect.Incident {
 // panics stops node i's kubelet.
 func (w *world) panics(i int) { w.mu.Lock(); w.dead[fmt.Sprintf("n%d", i)] = true; w.mu.Unlock() }
 
+// loses has the control plane find out that it does not hear from node i.
+func (w *world) loses(i int) {
+	w.set(func() {
+		if n, ok := w.nodes[fmt.Sprintf("n%d", i)]; ok {
+			n.Ready, n.Silent, n.SilentSince, n.ResourceVersion = false, true, time.Now(), w.next()
+			w.nodes[n.Name] = n
+		}
+	})
+}
+
 // reboots brings node i back on another boot.
 func (w *world) reboots(i int, boot string) {
 	w.mu.Lock()
@@ -135,7 +145,7 @@ func (w *world) reboots(i int, boot string) {
 	if !ok {
 		return
 	}
-	n.BootID, n.Ready, n.ResourceVersion = boot, true, w.next()
+	n.BootID, n.Ready, n.Silent, n.ResourceVersion = boot, true, false, w.next()
 	w.nodes[name] = n
 	w.dead[name] = false
 	for k, p := range w.pods {

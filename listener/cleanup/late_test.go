@@ -76,6 +76,7 @@ func TestPodsThatTolerateEverything(t *testing.T) {
 				a, _ := run(t, p, tolerant(w), "a")
 				run(t, p, w, "b")
 				offer(t, w, incident(1, boot1, secret1), a)
+				time.AfterFunc(45*time.Second, func() { w.loses(1) })
 				pass(tt.after)
 				if n := w.failed(); n < 2 || n > tt.most {
 					t.Errorf("%d pods failed, want 2 to %d", n, tt.most)
@@ -109,6 +110,8 @@ func TestLatePodsOfANodeThatIsBack(t *testing.T) {
 		p.NodeVerb = policy.NodeAnnotate
 		a, _ := run(t, p, tolerant(w), "a")
 		offer(t, w, incident(1, boot1, secret1), a)
+		pass(45 * time.Second)
+		w.loses(1)
 		pass(5 * time.Minute)
 		w.reboots(1, boot2)
 		before := w.failed()

@@ -16,7 +16,7 @@ const lookEvery = 2 * time.Second
 
 // takeOver goes on with a death where its owner left it, if it did. What this replica did not hear itself waits for the
 // witness, whatever the death says.
-func (e *Engine) takeOver(ctx context.Context, w *work, seen policy.Death) error {
+func (w *work) takeOver(ctx context.Context, seen policy.Death) error {
 	have, err := w.readDeath(ctx, seen.Name)
 	switch {
 	case err != nil && answered(err):
@@ -26,12 +26,12 @@ func (e *Engine) takeOver(ctx context.Context, w *work, seen policy.Death) error
 	case have.UID != seen.UID || have.Owner != seen.Owner || have.Phase != seen.Phase:
 		return nil // its owner lives
 	}
-	w.death = have
-	w.death.Owner = e.replica
+	w.recall(have)
+	w.death.Owner = w.e.replica
 	if w.death.Phase == policy.Held {
 		w.death.Phase = policy.Pending
 	}
-	if now := e.Now(); w.heard == nil && w.inc.Time.After(now) {
+	if now := w.e.Now(); w.heard == nil && w.inc.Time.After(now) {
 		w.inc.Time = now // nothing that was not heard may put off its witness
 	}
 	if err := w.saveOnce(ctx, keeping); err != nil {
@@ -47,14 +47,20 @@ func (e *Engine) takeOver(ctx context.Context, w *work, seen policy.Death) error
 		return err
 	}
 	w.first.Pin, w.first.Claim, w.first.ProviderID = w.node.Pin, w.node.Claim, w.node.ProviderID
-	for _, o := range have.Outcomes {
+	return w.reconcileAll(ctx)
+}
+
+// recall goes on from what the death says, also about its pods.
+func (w *work) recall(d policy.Death) {
+	w.death = d
+	w.death.Trace = nil // it is on record
+	for _, o := range d.Outcomes {
 		for _, i := range o.Pods {
-			if i >= 0 && i < len(have.Pods) {
-				w.became[have.Pods[i].UID] = o.What
+			if i >= 0 && i < len(d.Pods) {
+				w.became[d.Pods[i].UID] = o.What
 			}
 		}
 	}
-	return w.reconcileAll(ctx)
 }
 
 // incidentOf is what a death says about its incident. It carries no secret, and proves no more than Kernel by itself.
@@ -169,12 +175,16 @@ func (w *work) begunBefore(ctx context.Context) (bool, error) {
 
 // await fences or unfences while a witness is awaited.
 func (w *work) await(ctx context.Context, d policy.Decision) error {
-	if w.death.Decision != d.Why {
-		w.log.Info("decided", "death", w.name, "node", w.node.Name, "answer", d.Answer.String(), "authority", d.Authority, "why", d.Why)
-		w.death.Decision = d.Why
-	}
+	was := w.death.Phase
 	if w.death.Step(policy.StepFail).Name == "" {
 		w.death.Phase = policy.Pending
+	}
+	if w.death.Decision != d.Why || w.death.Phase != was {
+		w.log.Info("decided", "death", w.name, "node", w.node.Name, "answer", d.Answer.String(), "authority", d.Authority, "why", d.Why)
+		w.death.Decision = d.Why
+		if err := w.save(ctx, w.urgency()); err != nil {
+			return err
+		}
 	}
 	if d.Fence {
 		_, err := w.fence(ctx, w.urgency())

@@ -59,17 +59,21 @@ func (e *Engine) scan(ctx context.Context, r *roster, start func(func(context.Co
 		}
 		switch r.fence(now, n, d) {
 		case liftFence:
-			e.once(start, "fence of "+n.Name, func(ctx context.Context, w *work) error { return w.lift(ctx, n) })
+			w := e.newWork(detect.Incident{}, e.log)
+			e.once(start, "fence of "+n.Name, w, func(ctx context.Context) error { return w.lift(ctx, n) })
 		case adoptFence:
-			e.once(start, "fence of "+n.Name, func(ctx context.Context, w *work) error { return w.adopt(ctx, n) })
+			w := e.newWork(detect.Incident{}, e.log)
+			e.once(start, "fence of "+n.Name, w, func(ctx context.Context) error { return w.adopt(ctx, n) })
 		case sweepNode:
 			if r.sweepDue(now, d, e.replica) {
-				e.once(start, d.Name, func(ctx context.Context, w *work) error { return w.sweepOf(ctx, d) })
+				w := e.newWork(incidentOf(d), e.log)
+				e.once(start, d.Name, w, func(ctx context.Context) error { return w.sweepOf(ctx, d) })
 			}
 		}
 	}
 	if old := expired(now, e.policy, deaths, marked); len(old) > 0 {
-		e.once(start, "old deaths", func(ctx context.Context, w *work) error {
+		w := e.newWork(detect.Incident{}, e.log)
+		e.once(start, "old deaths", w, func(ctx context.Context) error {
 			_, err := w.each(ctx, tidying, "delete old deaths", len(old), func(ctx context.Context, i int) error {
 				return e.cluster.DeleteDeath(ctx, old[i])
 			})
@@ -78,15 +82,19 @@ func (e *Engine) scan(ctx context.Context, r *roster, start func(func(context.Co
 	}
 }
 
-// once starts a job, unless one of that name is under way.
-func (e *Engine) once(start func(func(context.Context)), name string, do func(context.Context, *work) error) {
-	w := e.newWork(detect.Incident{}, e.log)
-	if e.reserve(name, w) != nil {
+// once starts w on what has that name, unless something of that name is in hand.
+func (e *Engine) once(start func(func(context.Context)), name string, w *work, do func(context.Context) error) {
+	if e.isInHand(name) {
 		return
 	}
 	start(func(ctx context.Context) {
-		w.run(ctx, func(ctx context.Context) error { return do(ctx, w) })
-		e.release(name, w)
+		w.run(ctx, func(ctx context.Context) error {
+			if e.reserve(name, w) != nil {
+				return nil
+			}
+			defer e.release(name, w)
+			return do(ctx)
+		})
 	})
 }
 
@@ -96,12 +104,8 @@ func (e *Engine) resume(start func(func(context.Context)), d policy.Death) {
 	if h := e.bestOf(d.Name); h != nil && h.authority >= d.Authority {
 		w.heard, w.freed, w.inc = h, true, e.incident(h)
 	}
-	if w.name = d.Name; e.reserve(d.Name, w) != nil {
-		return
-	}
-	start(func(ctx context.Context) {
-		w.run(ctx, func(ctx context.Context) error { return e.takeOver(ctx, w, d) })
-	})
+	w.name = d.Name
+	e.once(start, d.Name, w, func(ctx context.Context) error { return w.takeOver(ctx, d) })
 }
 
 // learn takes over what other replicas, or this one before it was restarted, found out.
@@ -211,9 +215,10 @@ func (w *work) sweepOf(ctx context.Context, seen policy.Death) error {
 		}
 		return err
 	}
-	w.name, w.death, w.inc = d.Name, d, incidentOf(d)
+	w.name = d.Name
+	w.recall(d)
 	w.node = policy.Node{Name: d.Node}
-	if err := w.readNode(ctx, tidying); err != nil || w.back() != "" || !w.fenced() {
+	if err := w.readNode(ctx, tidying); err != nil || w.back() != "" || !w.fenced() || w.node.Ready {
 		return err
 	}
 	late, err := w.failLate(ctx, policy.NewPlan(w.e.policy, d, w.node))
@@ -315,7 +320,7 @@ func (r *roster) fence(now time.Time, n policy.Node, d policy.Death) fenceAnswer
 		return keepFence
 	case n.BootID != n.Mark.Boot:
 		return liftFence
-	case d.Phase != policy.Held && now.Sub(d.Time) < sweepFor:
+	case d.Phase != policy.Held && !n.Ready && now.Sub(d.Time) < sweepFor:
 		return sweepNode
 	}
 	return keepFence

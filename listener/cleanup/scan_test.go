@@ -65,7 +65,7 @@ func TestFencesOfTheRoster(t *testing.T) {
 		{"cleaned and back, Ready or not", back, policy.Cleaned, liftFence},
 		{"held and back", back, policy.Held, liftFence},
 		{"held and dead", dead, policy.Held, keepFence},
-		{"Ready again on the boot that died", policy.Node{BootID: boot1, Mark: mark, Fenced: true, Ready: true}, policy.Cleaned, sweepNode},
+		{"Ready again on the boot that died", policy.Node{BootID: boot1, Mark: mark, Fenced: true, Ready: true}, policy.Cleaned, keepFence},
 		{"a taint without our mark", policy.Node{BootID: boot2, Fenced: true, Ready: true}, policy.Cleaned, keepFence},
 	} {
 		var r roster

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	stateFiles  = 1000 // incidents kept in the state directory at most
+	stateFiles  = 1000 // incidents kept in the state directory at most, half of them of strangers
 	stateSuffix = ".incident"
 	// stateFor is how old an incident may be to be worth going on with after a restart.
 	stateFor = 24 * time.Hour
@@ -27,6 +27,7 @@ const (
 type stateEntry struct {
 	Incident detect.Incident
 	Sum      string
+	Lane     int
 }
 
 func (e *Engine) stateFile(k key) string {
@@ -46,7 +47,7 @@ func (e *Engine) saveState(h *heard) {
 	if saved {
 		return
 	}
-	if err := e.writeState(h.key, inc); err != nil {
+	if err := e.writeState(h, inc); err != nil {
 		e.mu.Lock()
 		h.saved = false // the next attempt writes it
 		e.mu.Unlock()
@@ -54,20 +55,23 @@ func (e *Engine) saveState(h *heard) {
 	}
 }
 
-func (e *Engine) writeState(k key, inc detect.Incident) error {
+func (e *Engine) writeState(h *heard, inc detect.Incident) error {
+	most := stateFiles
+	if h.lane != verified {
+		most /= 2
+	}
 	if err := os.MkdirAll(e.State, 0o700); err != nil {
 		return fmt.Errorf("create state directory: %w", err)
 	}
 	files, err := filepath.Glob(filepath.Join(e.State, "*"+stateSuffix))
-	if err != nil || len(files) >= stateFiles {
+	if err != nil || len(files) >= most {
 		return cmp.Or(err, fmt.Errorf("%s holds %d incidents already", e.State, len(files)))
 	}
 	inc.Identity.Secret = "" // only its sum may be stored
-	data, err := json.Marshal(stateEntry{inc, k.sum})
+	data, err := json.Marshal(stateEntry{inc, h.key.sum, h.lane})
 	if err != nil {
 		return fmt.Errorf("encode incident: %w", err)
 	}
-	name := e.stateFile(k)
 	f, err := os.CreateTemp(e.State, ".new-*") // mode 0600
 	if err != nil {
 		return fmt.Errorf("create state file: %w", err)
@@ -79,7 +83,7 @@ func (e *Engine) writeState(k key, inc detect.Incident) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("write state file: %w", err)
 	}
-	if err := os.Rename(f.Name(), name); err != nil {
+	if err := os.Rename(f.Name(), e.stateFile(h.key)); err != nil {
 		return fmt.Errorf("name state file: %w", err)
 	}
 	return nil
@@ -136,12 +140,12 @@ func (e *Engine) restore() {
 			err = json.Unmarshal(data, &s)
 		}
 		k := key{s.Incident.Source.Addr(), s.Incident.Identity.Boot, s.Sum}
-		if err != nil || e.Now().Sub(s.Incident.Time) > stateFor || e.stateFile(k) != path {
+		if err != nil || s.Lane < 0 || s.Lane >= lanes || e.Now().Sub(s.Incident.Time) > stateFor || e.stateFile(k) != path {
 			e.log.Warn("incident not restored", "file", path, "err", err)
 			_ = os.Remove(path)
 			continue
 		}
 		e.log.Info("incident restored", "source", s.Incident.Source.String(), "boot", k.boot, "title", s.Incident.Title)
-		e.intake.put(&heard{key: k, lane: verified, inc: s.Incident, saved: true})
+		e.intake.put(&heard{key: k, lane: s.Lane, inc: s.Incident, saved: true})
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"time"
 	"unicode/utf8"
+
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 // A line is one line of log as `dmesg` prints it: "[    3.591339] text".
@@ -161,30 +163,12 @@ func clean(b []byte) []byte {
 	return b[:n]
 }
 
-// printable replaces what must not reach a terminal or is not UTF-8 by `\xHH`, as dmesg does. Kernel messages carry
-// strings of others, escape sequences included.
+// printable makes a line of a message fit to be shown: kernel messages carry strings of others, escape sequences included.
 func printable(b []byte) []byte {
-	i := 0
-	for i < len(b) && (b[i] >= ' ' && b[i] < 0x7f || b[i] == '\t') {
-		i++
-	}
-	if i == len(b) {
-		return b
-	}
-
-	const hex = "0123456789abcdef"
-	out := append(make([]byte, 0, len(b)+16), b[:i]...)
-	for i < len(b) {
-		r, size := utf8.DecodeRune(b[i:])
-		c1 := 0x80 <= r && r < 0xa0 // which terminals obey
-		if ascii := b[i] >= ' ' && b[i] < 0x7f || b[i] == '\t'; ascii || size > 1 && !c1 {
-			out = append(out, b[i:i+size]...)
-		} else {
-			for _, c := range b[i : i+size] {
-				out = append(out, '\\', 'x', hex[c>>4], hex[c&0xf])
-			}
+	for _, c := range b {
+		if (c < ' ' || c >= 0x7f) && c != '\t' {
+			return []byte(netconsole.Printable(string(b)))
 		}
-		i += size
 	}
-	return out
+	return b
 }

@@ -103,7 +103,7 @@ func appendFields(fields []Field, tail string, last bool) []Field {
 	from, to := -1, 0 // the value of key in tail
 	flush := func() {
 		if from >= 0 {
-			fields = append(fields, Field{Key: key, Value: unescapeDictionary(key, tail[from:to])})
+			fields = append(fields, field(key, tail[from:to]))
 		}
 		from = -1
 	}

@@ -9,22 +9,26 @@ import (
 
 const (
 	canaryStart = "lastgasp: canary v1 nonce="
-	ackStart    = "lastgasp: ack v1 nonce="
-	ackSeq      = " seq="
+	padding     = " pad="
 
-	nonceLen = 32 // hex digits
-	maxToken = 64 // bytes of a value; `uname -r` has at most as many
-	maxAck   = len(ackStart) + nonceLen + len(ackSeq) + len("18446744073709551615")
-	maxLine  = 960 // bytes of a canary; printk keeps about 992 on 6.1, 1024 since 6.3
+	nonceLen   = 32  // hex digits
+	maxToken   = 64  // bytes of a value; `uname -r` has at most as many
+	maxCluster = 100 // bytes of a cluster's name; Amazon EKS allows as many
+	maxLine    = 960 // bytes of a canary; printk keeps about 992 on 6.1, 1024 since 6.3
 
 	maxInterval = 24 * time.Hour // between canaries
 )
+
+// Hello is the datagram that lastgasp-configurator sends to a listener before it waits for an acknowledgement there, so
+// that a stateful firewall of its own node lets the acknowledgement in: netpoll bypasses conntrack. A listener drops it.
+const Hello = "lastgasp: hello v1"
 
 // Canary is the line that lastgasp-configurator writes to /dev/kmsg to prove that the listener hears this kernel.
 type Canary struct {
 	Nonce    string // 32 lower-case hex digits, new for every canary
 	Instance string // as in the target's userdata; kernels before 6.9 have none
 	Boot     string // as in the target's userdata
+	Cluster  string // whose listener is to acknowledge it; empty if the configuration names none
 	Facts    Facts
 	// Interval is when the next one comes, in whole seconds, a day at most; zero if that is not said.
 	Interval time.Duration
@@ -58,18 +62,20 @@ func (f Facts) Mute() string {
 }
 
 // Line is the canary as it is written, without the newline that has to end it. Values are single words of printable
-// ASCII, at most 64 bytes: whatever else is in them becomes an underscore or is cut off. Empty ones are left out.
+// ASCII, at most 64 bytes, the cluster's name 100: whatever else is in them becomes an underscore or is cut off. Empty ones
+// are left out. The line is padded, so that no acknowledgement is longer.
 func (c Canary) Line() string {
 	var b strings.Builder
 	b.WriteString(canaryStart)
 	b.WriteString(c.Nonce)
 	word := func(key, value string) {
 		if value != "" {
-			b.WriteString(" " + key + "=" + oneWord(value))
+			b.WriteString(" " + key + "=" + oneWord(value, maxValue(key)))
 		}
 	}
 	word(KeyInstance, c.Instance)
 	word(KeyBoot, c.Boot)
+	word(keyCluster, c.Cluster)
 	word("kernel", c.Facts.Kernel)
 	word("panic", strconv.Itoa(c.Facts.Panic))
 	word("panic_on_oops", bit(c.Facts.PanicOnOops))
@@ -79,7 +85,33 @@ func (c Canary) Line() string {
 	if seconds := int(min(c.Interval, maxInterval).Seconds()); seconds > 0 {
 		word("interval", strconv.Itoa(seconds))
 	}
+	if short := maxAck - b.Len(); short > 0 {
+		b.WriteString(padding + strings.Repeat("_", max(1, short-len(padding))))
+	}
 	return b.String()
+}
+
+// keyCluster is the key of the cluster's name in a canary.
+const keyCluster = "cluster"
+
+// maxValue bounds the value of a key of a canary, in bytes.
+func maxValue(key string) int {
+	if key == keyCluster {
+		return maxCluster
+	}
+	return maxToken
+}
+
+// ValidCluster reports whether canaries can carry the name of a cluster: one to 100 letters, digits, dots, hyphens and
+// underscores, the first a letter or digit.
+func ValidCluster(name string) bool {
+	for i, c := range []byte(name) {
+		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		if !letter && (i == 0 || c != '.' && c != '-' && c != '_') {
+			return false
+		}
+	}
+	return name != "" && len(name) <= maxCluster
 }
 
 // Canary is the canary in the record, if there is one and all of it.
@@ -105,7 +137,7 @@ func ParseCanary(text string) (Canary, bool) {
 	seen := make(map[string]bool)
 	for word := range strings.SplitSeq(rest, " ") {
 		key, value, ok := strings.Cut(word, "=")
-		if !ok || key == "" || value == "" || len(value) > maxToken || !printable(word) || seen[key] || !c.set(key, value) {
+		if !ok || key == "" || value == "" || len(value) > maxValue(key) || !printable(word) || seen[key] || !c.set(key, value) {
 			return Canary{}, false
 		}
 		seen[key] = true
@@ -126,6 +158,8 @@ func (c *Canary) set(key, value string) (ok bool) {
 		c.Instance = value
 	case KeyBoot:
 		c.Boot = value
+	case keyCluster:
+		c.Cluster = value
 	case "kernel":
 		c.Facts.Kernel = value
 	case "panic":
@@ -145,33 +179,6 @@ func (c *Canary) set(key, value string) (ok bool) {
 		ok = ok && seconds > 0 && seconds <= int(maxInterval.Seconds())
 	}
 	return ok
-}
-
-// Ack is the listener's answer to a canary.
-type Ack struct {
-	Nonce string // the canary's
-	Seq   uint64 // printk sequence number of the record that carried it, 0 in the basic format
-}
-
-// Line is the acknowledgement as it is sent, one datagram with no newline.
-func (a Ack) Line() string {
-	return ackStart + a.Nonce + ackSeq + strconv.FormatUint(a.Seq, 10)
-}
-
-// ParseAck reads a datagram. It accepts nothing but what Line writes, and one newline behind it.
-func ParseAck(line string) (Ack, bool) {
-	line = strings.TrimSuffix(line, "\n")
-	rest, ok := strings.CutPrefix(line, ackStart)
-	if !ok {
-		return Ack{}, false
-	}
-	nonce, seq, _ := strings.Cut(rest, ackSeq)
-	n, err := strconv.ParseUint(seq, 10, 64)
-	a := Ack{Nonce: nonce, Seq: n}
-	if err != nil || !isNonce(nonce) || a.Line() != line {
-		return Ack{}, false
-	}
-	return a, true
 }
 
 // isNonce tells 32 lower-case hex digits.
@@ -194,9 +201,9 @@ func printable(s string) bool {
 	return true
 }
 
-// oneWord makes a word of any string.
-func oneWord(s string) string {
-	b := []byte(s[:min(len(s), maxToken)])
+// oneWord makes a word of at most limit bytes of any string. It shares no memory with s.
+func oneWord(s string, limit int) string {
+	b := []byte(s[:min(len(s), limit)])
 	for i, c := range b {
 		if c <= ' ' || c > '~' {
 			b[i] = '_'

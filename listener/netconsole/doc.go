@@ -52,9 +52,15 @@
 // # Canary and acknowledgement
 //
 //	canary    = "lastgasp: canary v1 nonce=" 32lowerhex 2*(SP key "=" word)
-//	ack       = "lastgasp: ack v1 nonce=" 32lowerhex " seq=" 1*DIGIT
-//	word      = 1*64( %x21-7E )
+//	ack       = "lastgasp: ack v1 nonce=" 32lowerhex " seq=" 1*DIGIT " node=" node
+//	signedack = "lastgasp: ack v2 nonce=" 32lowerhex " seq=" 1*DIGIT " node=" node " sig=" 86base64url
+//	hello     = "lastgasp: hello v1"
+//	node      = "known" / "unknown"
+//	word      = 1*64( %x21-7E )                               ; cluster: up to 100
 //
-// The canary is the text of a record; instance= and boot= are required, the other keys are Facts. The ack is a datagram
-// of its own, sent back to where the record came from, and never longer than the canary.
+// The canary is the text of a record; instance= and boot= are required, cluster= names whose listener is to answer,
+// interval= is the time to the next one in seconds, pad= is there for its length, and the other keys are Facts. The ack is
+// a datagram of its own, sent back to where the record came from, and never longer than the canary. node= says whether the
+// listener's cluster has a Node that is the sender. The signature of a signed ack (Ed25519) is over nonce, seq, node,
+// and what the ack does not repeat: cluster and boot of the canary, and its source address and port (Ack.signed).
 package netconsole

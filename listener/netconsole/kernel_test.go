@@ -91,6 +91,9 @@ func (k sent) fields() []Field {
 			fields[n-1].Value += "\n" + line
 		}
 	}
+	for i, f := range fields {
+		fields[i] = field(f.Key, f.Value)
+	}
 	for i := range min(len(k.dict), len(fields)) {
 		fields[i] = k.dict[i]
 	}
@@ -142,39 +145,42 @@ func (k sent) check(arrived []bool, got []Record) error {
 // textOf is the text as far as the first n bytes of the body tell.
 func (k sent) textOf(n int) string {
 	if n > len(escape(k.text)) {
-		return k.text
+		return redacted(k.text)
 	}
 	end := 0
 	for end < len(k.text) && n >= len(escape(k.text[end:end+1])) {
 		n -= len(escape(k.text[end : end+1]))
 		end++
 	}
-	return k.text[:end] + Gap
+	return redacted(k.text[:end] + Gap)
 }
+
+// redacted is what is told of a text.
+func redacted(text string) string { return string(Redact([]byte(text))) }
 
 // holds reports what is told and not so, and what is missing and not marked so.
 func (k sent) holds(r Record) error {
 	want := Record{
 		Extended: true, Partial: r.Partial, Release: k.release, Prefix: k.prefix, Seq: k.seq,
 		Uptime: time.Duration(k.usec) * time.Microsecond, Cont: k.flag != '-', Caller: k.caller,
-		Text: r.Text, Fields: r.Fields, Missing: r.Missing,
+		Text: r.Text, Fields: r.Fields, Missing: r.Missing, Assembled: r.Assembled, Contested: r.Contested,
 	}
 	if got, want := fmt.Sprintf("%+v", r), fmt.Sprintf("%+v", want); got != want {
 		return fmt.Errorf("header says %s, want %s", got, want)
 	}
-	all := k.fields()
+	all, text := k.fields(), redacted(k.text)
 	if r.Missing == 0 {
-		if string(r.Text) != k.text || fmt.Sprintf("%q", r.Fields) != fmt.Sprintf("%q", all) {
-			return fmt.Errorf("whole record %q %q, want %q %q", r.Text, r.Fields, k.text, all)
+		if string(r.Text) != text || fmt.Sprintf("%q", r.Fields) != fmt.Sprintf("%q", all) {
+			return fmt.Errorf("whole record %q %q, want %q %q", r.Text, r.Fields, text, all)
 		}
 		return nil
 	}
 
 	marked := false
-	if known, cut := strings.CutSuffix(string(r.Text), Gap); cut && strings.HasPrefix(k.text, known) {
+	if known, cut := strings.CutSuffix(string(r.Text), Gap); cut && strings.HasPrefix(text, known) {
 		marked = true
-	} else if string(r.Text) != k.text {
-		return fmt.Errorf("text %q is not of %q", r.Text, k.text)
+	} else if string(r.Text) != text {
+		return fmt.Errorf("text %q is not of %q", r.Text, text)
 	}
 	i := 0
 	for _, f := range r.Fields {
