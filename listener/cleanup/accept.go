@@ -36,6 +36,7 @@ func (e *Engine) accept(ctx context.Context, h *heard) {
 	w.decidedOnce()
 	e.mu.Lock()
 	h.over = true
+	e.weigh(h)
 	e.mu.Unlock()
 	if ctx.Err() == nil {
 		e.forgetState(h)
@@ -102,6 +103,7 @@ func (w *work) accept(ctx context.Context) error {
 		return err
 	}
 	w.e.located(w.heard, death.Name, d.Authority, len(death.Trace))
+	w.inc.Trace = nil // it is on record
 	if death.Phase == policy.Recorded {
 		w.decided(d)
 		return w.complete(ctx, keeping)
@@ -189,6 +191,7 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 func (w *work) created(have policy.Death) {
 	mine := w.death
 	w.death = have
+	w.death.Trace = nil // it is on record
 	w.death.Phase, w.death.Decision, w.death.Owner, w.death.Started = mine.Phase, mine.Decision, mine.Owner, mine.Started
 	w.noteFence()
 }
@@ -302,55 +305,6 @@ func (w *work) onRecord(ctx context.Context) string {
 		}
 	}
 	return ""
-}
-
-// recordTrace adds the rest of a trace to its death. Every replica that heard it does so; the second finds nothing to add.
-// Who is believed less than the death may not add to it.
-func (e *Engine) recordTrace(ctx context.Context, h *heard) {
-	c := e.calls(e.log.With("source", h.key.src.String(), "boot", h.key.boot))
-	e.mu.Lock()
-	inc, name, a := h.inc, h.death, h.authority
-	e.mu.Unlock()
-	err := c.try(ctx, tidying, "record trace", func(ctx context.Context) error {
-		d, err := e.cluster.Death(ctx, name)
-		if err != nil || a < d.Authority || !d.Lengthen(inc) {
-			return err
-		}
-		_, err = e.cluster.AmendDeath(ctx, d)
-		return err
-	})
-	if !answered(err) {
-		return
-	}
-	if err != nil {
-		c.log.Warn("trace not recorded", "death", name, "err", err)
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	h.lines, h.amending = len(inc.Trace), false
-	e.amend(h)
-}
-
-// amend has a longer trace recorded, when it is whole. Whoever calls it holds mu.
-func (e *Engine) amend(h *heard) {
-	if h.death == "" || h.amending || !h.inc.Complete || len(h.inc.Trace) <= h.lines || e.policy.DryRun {
-		return
-	}
-	select {
-	case e.longer <- h:
-		h.amending = true
-	default: // the next emission tries again
-	}
-}
-
-// traceOnRecord reports whether the whole trace of the death is on record, as far as this replica can tell.
-func (w *work) traceOnRecord() bool {
-	if w.heard == nil {
-		return false
-	}
-	w.e.mu.Lock()
-	defer w.e.mu.Unlock()
-	return w.heard.inc.Complete && !w.heard.amending && w.heard.lines >= len(w.heard.inc.Trace)
 }
 
 // mark is what the Node is to carry beside the taints.
