@@ -341,7 +341,7 @@ func (w *work) rehearse(ctx context.Context) error {
 	w.decided(d)
 	inc := w.e.incident(w.heard)
 	death := policy.NewDeath(inc, d.Authority, w.first)
-	w.name = policy.DeathName("dry-run-"+death.Name, death.Boot)
+	w.name = policy.DryRunName(death.Name, death.Boot)
 	death.Name, death.Phase, death.Owner = w.name, policy.Refused, w.e.replica
 	death.Decision = fmt.Sprintf("dry run: would %s: %s", d.Answer, d.Why)
 	death.Started = w.e.Now()

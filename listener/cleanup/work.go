@@ -178,7 +178,7 @@ func (w *work) judge() policy.Decision {
 // decided says what was decided to log and people.
 func (w *work) decided(d policy.Decision) {
 	w.log.Info("decided", "death", w.name, "node", w.node.Name, "answer", d.Answer.String(), "authority", d.Authority,
-		"why", d.Why, "reason", policy.FirstLine(w.inc.Title), "lines", len(w.inc.Trace))
+		"why", d.Why, "reason", policy.FirstLine(w.inc.Title))
 	if w.lookup != policy.Found || w.e.policy.DryRun {
 		return
 	}
