@@ -95,7 +95,7 @@ func (w *work) accept(ctx context.Context) error {
 		w.e.located(w.heard, death.Name, d.Authority, 0)
 		return err
 	}
-	death.Phase, death.Decision = phaseOf(d.Answer), d.Why
+	death.Phase, death.Decision = firstPhase(d.Answer), d.Why
 	death.Owner, death.Started = w.e.replica, w.e.Now()
 	w.death = death
 	ours, err := w.create(ctx, d)
@@ -117,6 +117,14 @@ func phaseOf(a policy.Answer) policy.Phase {
 		policy.Refuse: policy.Refused, policy.Wait: policy.Pending, policy.Record: policy.Recorded,
 		policy.Hold: policy.Held, policy.Act: policy.Cleaning,
 	}[a]
+}
+
+// firstPhase is the phase that a death is created in. It is not Held before the fence is up.
+func firstPhase(a policy.Answer) policy.Phase {
+	if a == policy.Hold {
+		return policy.Pending
+	}
+	return phaseOf(a)
 }
 
 // reserve takes the death in hand, also from the work on a less trusted incident that nothing was decided about.
@@ -182,7 +190,7 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 			if d.Answer == policy.Refuse || d.Answer == policy.Record {
 				return false, w.retract(ctx, d)
 			}
-			w.death.Phase, w.death.Decision, w.death.Authority = phaseOf(d.Answer), d.Why, d.Authority
+			w.death.Phase, w.death.Decision, w.death.Authority = firstPhase(d.Answer), d.Why, d.Authority
 		}
 	}
 }
