@@ -83,20 +83,29 @@ func (w *work) decidedOnce() {
 	}
 }
 
-// readNode reads the Node again. One that is gone is an answer, too.
+// readNode reads the Node again. One that is gone is an answer; a denial is none: nobody knows then whether it is back.
 func (w *work) readNode(ctx context.Context, u urgency) error {
-	var n policy.Node
-	err := w.try(ctx, u, "read node", func(ctx context.Context) (err error) {
-		n, err = w.e.cluster.Node(ctx, w.node.Name)
-		return err
-	})
-	if err != nil && !answered(err) {
-		return err
+	for {
+		var n policy.Node
+		err := w.try(ctx, u, "read node", func(ctx context.Context) (err error) {
+			n, err = w.e.cluster.Node(ctx, w.node.Name)
+			return err
+		})
+		switch {
+		case err == nil:
+			w.lookup, w.node = policy.Found, n
+			return nil
+		case errors.Is(err, ErrNotFound):
+			w.lookup = policy.NoNode
+			return nil
+		case !answered(err):
+			return err
+		}
+		w.log.Error("cannot read node", "node", w.node.Name, "err", err)
+		if err := sleep(ctx, longestPause); err != nil {
+			return err
+		}
 	}
-	if w.lookup = lookup(err); err == nil {
-		w.node = n
-	}
-	return nil
 }
 
 func (w *work) readDeath(ctx context.Context, name string) (d policy.Death, err error) {
