@@ -43,6 +43,7 @@ var architecture = map[string][]string{
 	"e2e/bench":         {"e2e/cloud", "e2e/crowd", "e2e/guest/control", "e2e/lab", "e2e/load", "e2e/story", "listener/netconsole"},
 	"e2e/cloud":         {"e2e/cloud/imds", "e2e/lab"},
 	"e2e/cloud/imds":    {},
+	"e2e/corpus":        {"listener", "listener/detect"},
 	"e2e/crowd":         {"e2e/lab", "e2e/load", "e2e/story"},
 	"e2e/demo":          {"e2e/lab", "e2e/story"},
 	"e2e/guest":         {"e2e/guest/control"},
