@@ -15,8 +15,8 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
 )
 
-// instanceOnce asks the metadata service at most once, when it is needed, and for no longer than what a pass can do
-// without is worth.
+// instanceOnce asks the metadata service at most once, when it is needed. A pass can do without the answer, so it does not
+// wait long.
 func (c *Configurator) instanceOnce(ctx context.Context) func() (ec2.Instance, error) {
 	return sync.OnceValues(func() (ec2.Instance, error) {
 		ctx, cancel := context.WithTimeout(ctx, optionalTimeout)
@@ -52,7 +52,7 @@ func (c *Configurator) zone(list []endpoint.Endpoint, instance func() (ec2.Insta
 	return ""
 }
 
-// query is what every hop of a pass has in common. On EC2 the network drops packets whose source is not on the
+// query is what the queries for all hops of a pass have in common. On EC2 the network drops packets whose source is not on the
 // interface, so only addresses that the metadata service lists are allowed. If it does not answer, what is armed says
 // which they are; with nothing armed any will have to do.
 func (c *Configurator) query(instance func() (ec2.Instance, error), present []configfs.State) nexthop.Query {

@@ -37,7 +37,7 @@ type Config struct {
 	Queues bool
 }
 
-// EndpointConfig says where the listeners are written down. The first of the three that names one wins.
+// EndpointConfig says where to look listeners up. The first of static, SSM and DNS that names one wins.
 type EndpointConfig struct {
 	Static       []endpoint.Endpoint
 	StaticOrigin string   // the file, variable or flag that Static came from
@@ -77,7 +77,7 @@ func LoadConfig(file string, environ, flagEndpoints []string) (Config, error) {
 	files := []string{file}
 	more, err := filepath.Glob(dropins(file))
 	if err != nil {
-		return c, &ConfigError{Origin: file, Err: errors.New("its name is no pattern for drop-ins; avoid []*?\\ in it")}
+		return c, &ConfigError{Origin: file, Err: errors.New("the names of drop-ins cannot be matched; avoid []*?\\ in the name of the file")}
 	}
 	slices.Sort(more)
 	for _, f := range append(files, more...) {
@@ -108,8 +108,8 @@ func LoadConfig(file string, environ, flagEndpoints []string) (Config, error) {
 	return c, nil
 }
 
-// NeedEndpoint refuses a configuration, read from file, that names no place where listeners are written down. Commands
-// that only look at what is armed do without.
+// NeedEndpoint refuses a configuration, read from file, that does not say where to look listeners up. Commands that only
+// look at what is armed need none.
 func (c Config) NeedEndpoint(file string) error {
 	if len(c.Endpoint.Static) > 0 || len(c.Endpoint.SSM) > 0 || c.Endpoint.DNS != "" {
 		return nil

@@ -48,7 +48,7 @@ func (c *Configurator) Draft(ctx context.Context) (Draft, error) {
 	return c.draft(ctx, nil, before, c.Root.Secret, func() (configfs.Support, error) { return c.support(ctx) })
 }
 
-// support tells what the kernel can do. If that takes a target made for a moment, no pass may run meanwhile.
+// support says what the kernel can do. If a target has to be made for that, no pass may run meanwhile.
 func (c *Configurator) support(ctx context.Context) (configfs.Support, error) {
 	if s, sure, err := c.Netconsole.Seen(); sure || err != nil {
 		return s, err
@@ -120,6 +120,9 @@ func (c *Configurator) resolve(ctx context.Context, d *Draft) error {
 			continue
 		}
 		d.wanted = append(d.wanted, wanted{listener: listener, hop: hop})
+	}
+	if len(d.wanted) == 0 {
+		d.silent = nil // this node's own trouble: other listeners would fare no better
 	}
 	return errors.Join(errs...)
 }

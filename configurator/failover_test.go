@@ -103,6 +103,42 @@ func TestAListenerThatIsBackIsUsedAgain(t *testing.T) {
 	}
 }
 
+// A node that is cut off for a while comes back to its own listeners.
+func TestANodeThatWasCutOffKeepsItsListeners(t *testing.T) {
+	chosen := firstTwo(t)
+	for _, tt := range []struct {
+		name string
+		cut  func(w *world, listener netip.AddrPort)
+	}{
+		{"it cannot send", func(w *world, l netip.AddrPort) { w.routes[l.Addr().String()] = nexthop.ErrNotReady }},
+		{"nothing is heard of it", func(w *world, l netip.AddrPort) { w.deaf[l] = true }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			node := w.node(fourListeners...)
+			if _, err := node.Apply(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for _, l := range fourListeners {
+				tt.cut(w, netip.MustParseAddrPort(l))
+			}
+			for range 3 {
+				if _, err := node.Apply(t.Context()); err == nil {
+					t.Fatal("the pass succeeded")
+				}
+			}
+			clear(w.deaf)
+			clear(w.routes)
+			if _, err := node.Apply(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(chosen, w.listeners()); diff != "" {
+				t.Errorf("armed (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 // If every listener of the list is silent, what is armed stays: no coverage is worse than doubtful coverage.
 func TestWithNobodyListeningSomethingStaysArmed(t *testing.T) {
 	w := newWorld(t)

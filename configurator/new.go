@@ -15,11 +15,11 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
 )
 
-// How long others are asked.
+// How long to wait for answers.
 const (
-	// optionalTimeout is for what a pass can do without.
+	// optionalTimeout is for answers that a pass can do without.
 	optionalTimeout = 3 * time.Second
-	// bootTimeout is for what it cannot: while an instance boots, its metadata and its role's credentials may be late.
+	// bootTimeout is for those it needs: while an instance boots, its metadata and its role's credentials may be late.
 	bootTimeout = 60 * time.Second
 )
 

@@ -44,7 +44,7 @@ type Configurator struct {
 
 	Netconsole Netconsole
 	Load       func(ctx context.Context) error // makes netconsole available
-	Sources    []endpoint.Source               // where listeners may be written down, in their order
+	Sources    []endpoint.Source               // where to look listeners up, in this order
 	Lookup     func(ctx context.Context, e endpoint.Endpoint) ([]endpoint.Endpoint, error)
 	Resolve    func(ctx context.Context, q nexthop.Query) (nexthop.Hop, error)
 	Instance   func(ctx context.Context) (ec2.Instance, error) // asked on EC2 only
@@ -121,32 +121,25 @@ func (p *passed) destinations() []netip.Addr {
 	return list
 }
 
-// notePaths remembers how the destinations are reached.
-func (p *passed) notePaths(look func(nexthop.Query) nexthop.Path) {
-	p.paths = nil
+// lookPaths reads how the destinations are reached.
+func (p *passed) lookPaths(look func(nexthop.Query) nexthop.Path) []nexthop.Path {
+	var paths []nexthop.Path
 	for _, destination := range p.destinations() {
 		q := p.query
 		q.Destination = destination
-		p.paths = append(p.paths, look(q))
+		paths = append(paths, look(q))
 	}
+	return paths
 }
 
-// moved reports whether a destination is reached another way than at the last look. It remembers neighbours that have
-// become known.
-func (p *passed) moved(look func(nexthop.Query) nexthop.Path) bool {
-	former := p.paths
-	p.notePaths(look)
-	for i := range p.paths {
-		if i >= len(former) || former[i].Moved(p.paths[i]) {
-			return true
-		}
-		p.paths[i] = former[i].Update(p.paths[i])
-	}
-	return false
+// moved says how destinations are reached another way than at the last look, empty if all are reached the same way.
+func (p *passed) moved(look func(nexthop.Query) nexthop.Path) (changes string) {
+	p.paths, changes = nexthop.Compare(p.paths, p.lookPaths(look))
+	return changes
 }
 
-// Reload is Apply without the last known good listeners: somebody who asks for a reload wants to hear that there is
-// nothing new to be had. What is armed stays in any case.
+// Reload is Apply without the last known good listeners: somebody who asks for a reload wants to know if they
+// cannot be looked up. What is armed stays in any case.
 func (c *Configurator) Reload(ctx context.Context) (machine.State, error) {
 	fresh := *c
 	fresh.fresh = true
@@ -260,6 +253,13 @@ func (c *Configurator) execute(ctx context.Context, d Draft, before *machine.Sta
 		errs = append(errs, c.applySettings()) // a queue's limit takes effect with the next frame: the canary
 	}
 	proofs, err := c.prove(ctx, d.Identity, armed, plan.Drop)
+	if err == nil {
+		added, addErr := c.addSecrets(d, armed, proofs)
+		errs = append(errs, addErr)
+		if added { // and the listener learns it now, not with the next canary
+			proofs, err = c.prove(ctx, d.Identity, armed, plan.Drop)
+		}
+	}
 	if err != nil {
 		errs, complete = append(errs, err), false
 		proofs = unproved(slices.Concat(armed, plan.Drop), err)
@@ -271,7 +271,6 @@ func (c *Configurator) execute(ctx context.Context, d Draft, before *machine.Sta
 			}
 		}
 	}
-	errs = append(errs, c.addSecrets(d, armed, proofs))
 	drop := plan.Drop
 	if !complete {
 		drop = rollback(done, proofs, before)
@@ -293,7 +292,7 @@ func (c *Configurator) execute(ctx context.Context, d Draft, before *machine.Sta
 
 // addSecrets gives the secret of this boot to targets without it whose listener has proved itself. There are none unless
 // endpoint.key is set.
-func (c *Configurator) addSecrets(d Draft, armed []configfs.State, proofs []canary.Proof) error {
+func (c *Configurator) addSecrets(d Draft, armed []configfs.State, proofs []canary.Proof) (added bool, err error) {
 	var errs []error
 	for i, st := range armed {
 		w := slices.IndexFunc(d.wanted, func(w wanted) bool { return w.listener == remoteOf(st.Spec) })
@@ -303,14 +302,15 @@ func (c *Configurator) addSecrets(d Draft, armed []configfs.State, proofs []cana
 		for _, datum := range d.wanted[w].spec.Userdata {
 			if datum.Secret {
 				errs = append(errs, c.Netconsole.AddUserdata(st.Name, datum))
+				added = true
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return added, errors.Join(errs...)
 }
 
 // states are the targets that are left with their proofs, and with what was known before of when they were last
-// acknowledged. Fresh ones have no before: their names may have been used by others.
+// acknowledged. Fresh ones have no history: their names may have been used by others.
 func (c *Configurator) states(left []configfs.State, fresh []configfs.Spec, all []wanted, proofs []canary.Proof, before *machine.State) []machine.TargetState {
 	list := []machine.TargetState{}
 	for _, st := range left {

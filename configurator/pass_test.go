@@ -396,7 +396,7 @@ func TestATargetThatWasNotAskedKeepsWhatIsKnown(t *testing.T) {
 }
 
 // A dry run may have to make a target for a moment to see what the kernel can do: not beside a pass, and not if
-// anything else tells.
+// anything else shows it.
 func TestDraftProbesAloneOrNotAtAll(t *testing.T) {
 	present := []configfs.State{armed(specTo(listenerA, gatewayMAC), "lastgasp-10.0.2.10-1", 6665)}
 	for _, tt := range []struct {
@@ -406,7 +406,7 @@ func TestDraftProbesAloneOrNotAtAll(t *testing.T) {
 		probes  int
 	}{
 		{"nothing is armed", kernel612, nil, 1},
-		{"a target tells", kernel612, present, 0},
+		{"a target shows it", kernel612, present, 0},
 		{"there is no netconsole", configfs.Support{}, nil, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

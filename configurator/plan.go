@@ -12,7 +12,7 @@ import (
 )
 
 // newSpec is the target for one listener, all but its name and source port: those depend on what is there already.
-// machine.Identity goes with every record where the kernel can carry it.
+// Every record carries the identity where the kernel can add it.
 func newSpec(hop nexthop.Hop, listener netip.AddrPort, id machine.Identity, secret netconsole.Secret, support configfs.Support) configfs.Spec {
 	s := configfs.Spec{
 		Device:     hop.Device,

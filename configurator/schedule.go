@@ -7,7 +7,7 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
 )
 
-// The pace of watching.
+// How often a watch acts.
 const (
 	quiet     = 250 * time.Millisecond // a change is acted on when nothing has moved for so long
 	atLatest  = time.Second            // but no later than this after the first
@@ -28,7 +28,7 @@ const (
 	passUnchanged         // no canary was needed
 )
 
-// schedule decides when passes run and when they look the listeners up anew. It is pure: time and chance are arguments.
+// schedule decides when passes run and when they look the listeners up again. It is pure: time and chance are arguments.
 type schedule struct {
 	interval time.Duration  // between passes when nothing happens
 	lookup   time.Duration  // between look-ups, halved to one and a half times
@@ -40,18 +40,18 @@ type schedule struct {
 	next        time.Time // pass with a canary at the latest
 	nextLookup  time.Time
 	failures    int
-	refusals    int         // look-ups refused as too many
+	refusals    int         // look-ups in a row that SSM refused
 	notBefore   time.Time   // no pass before, whatever happens: it would have to look up
 	starts      []time.Time // of the latest passes
 }
 
-// change takes note at now of something that needs a pass.
+// change records at now something that needs a pass.
 func (s *schedule) change(now time.Time, reason string) {
 	s.mayChange(now, reason)
 	s.certain = true
 }
 
-// mayChange takes note at now of an event of the network, which needs a pass only if a path of ours has moved.
+// mayChange records at now an event of the network, which needs a pass only if a path of ours has moved.
 func (s *schedule) mayChange(now time.Time, reason string) {
 	if len(s.reasons) == 0 {
 		s.first = now
@@ -124,7 +124,7 @@ func (s *schedule) done(now time.Time, how outcome) {
 	s.next = now.Add(s.spread(wait, 0.1))
 }
 
-// lookedUp takes note of what a look-up at now found, and whether listeners were known before. A fleet that starts at
+// lookedUp records what a look-up at now found, and whether listeners were known before. A fleet that starts at
 // once and is refused is spread out over the whole time, and stays so.
 func (s *schedule) lookedUp(now time.Time, found endpoint.Found, known bool) {
 	known = known || len(found.Endpoints) > 0

@@ -36,7 +36,7 @@ func TestScheduleDue(t *testing.T) {
 		want   time.Duration
 	}{
 		{"nothing happens", func(*schedule) {}, 10 * time.Minute},
-		{"a change is acted on when it has settled", func(s *schedule) {
+		{"a change is acted on when nothing more happens", func(s *schedule) {
 			s.change(at(time.Minute), "link")
 		}, time.Minute + quiet},
 		{"changes that go on are waited for", func(s *schedule) {
@@ -91,7 +91,7 @@ func TestScheduleIsBoundedWhateverHappens(t *testing.T) {
 	}
 }
 
-func TestScheduleTellsReasonsOnce(t *testing.T) {
+func TestScheduleGivesReasonsOnce(t *testing.T) {
 	s := idle()
 	s.change(at(time.Second), "link eth0")
 	s.change(at(time.Second), "route")
@@ -101,7 +101,7 @@ func TestScheduleTellsReasonsOnce(t *testing.T) {
 		t.Errorf("reasons (-want +got):\n%s", diff)
 	}
 	if reasons, _, _ = s.start(at(3 * time.Second)); len(reasons) > 0 {
-		t.Errorf("told again: %v", reasons)
+		t.Errorf("given again: %v", reasons)
 	}
 }
 

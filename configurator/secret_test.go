@@ -40,11 +40,15 @@ func TestSecretIsWithheldUntilTheListenerHasProvedItself(t *testing.T) {
 	}
 
 	w.strange, w.kernel.log = false, nil
+	canaries := w.proved
 	if _, err := node.Apply(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"add gasp to lastgasp-10.0.2.10-1"}, w.kernel.log); diff != "" {
 		t.Errorf("what was done (-want +got):\n%s", diff)
+	}
+	if n := w.proved - canaries; n != 2 {
+		t.Errorf("%d canaries, want one without the secret and one with it", n)
 	}
 	w.kernel.log = nil
 	if _, err := node.Apply(t.Context()); err != nil || len(w.kernel.log) > 0 {

@@ -54,12 +54,12 @@ type Status struct {
 	Findings []machine.Finding `json:"findings"`
 	Settings []machine.Setting `json:"changedSettings,omitempty"`
 	LastPass *machine.State    `json:"lastPass,omitempty"`
-	// Enrolment is how the pin of the own Node stands, nil if nobody has tried.
+	// Enrolment says whether this boot is pinned on the own Node, nil if nobody has tried.
 	Enrolment *enroll.State `json:"enrolment,omitempty"`
 }
 
-// Status reads everything there is to know and judges it. It changes nothing, and any user may ask. configErr is what is
-// wrong with the configuration, if anything: what is armed can be judged without.
+// Status reads everything that is known and judges it. It changes nothing and needs no rights. configErr is what is wrong
+// with the configuration, if anything: what is armed can be judged without one.
 func (c *Configurator) Status(configErr error) (Status, error) {
 	present, err := c.Netconsole.List()
 	if err != nil {
@@ -83,9 +83,16 @@ func (c *Configurator) Status(configErr error) (Status, error) {
 	}
 	enrolled, enrolErr := enrolment(c.Root)
 	s.Enrolment = enrolled
-	for _, err := range []error{configErr, stateErr, enrolErr} {
-		if err != nil {
-			s.Findings = append(s.Findings, machine.Finding{What: err.Error(), Cost: "what is armed stays as it is", Mend: "correct it"})
+	for _, f := range []struct {
+		what, cost string
+		err        error
+	}{
+		{"the configuration is bad", "what is armed stays as it is, and nothing new is armed", configErr},
+		{"what the last pass saw cannot be read", "nothing shows what was proved before", stateErr},
+		{"how enrolment stands cannot be read", "nothing shows whether this boot is pinned", enrolErr},
+	} {
+		if f.err != nil {
+			s.Findings = append(s.Findings, machine.Finding{What: f.what, Cost: f.cost, Mend: f.err.Error()})
 		}
 	}
 	return s, nil
@@ -113,7 +120,7 @@ func newStatus(now time.Duration, f machine.Facts, present []configfs.State, set
 	return s
 }
 
-// proved judges what canaries said of the targets that the last pass has left, which succeeded.
+// proved judges the acknowledgements of the targets that the last pass, which succeeded, has left.
 func proved(now time.Duration, present []configfs.State, last machine.State) Verdict {
 	verdict := Covered
 	for _, t := range last.Targets {
@@ -137,7 +144,7 @@ func stale(now time.Duration, last machine.State, t machine.TargetState) bool {
 	return now-t.LastAckUptime > 3*last.Interval
 }
 
-// provenFindings judges what canaries said.
+// provenFindings are those about acknowledgements.
 func provenFindings(now time.Duration, targets []TargetView, last *machine.State) []machine.Finding {
 	var found []machine.Finding
 	weak := func(what, cost, mend string) {
@@ -178,8 +185,8 @@ func (s Status) WriteText(w io.Writer, now time.Duration) error {
 	fmt.Fprintf(t, "kernel\t%s, kernel.panic=%d panic_on_oops=%d kdump=%t console level %d\n", s.Facts.Kernel, s.Facts.Panic,
 		map[bool]int{true: 1}[s.Facts.PanicOnOops], s.Facts.Kdump, s.Facts.ConsoleLevel)
 	if l := s.LastPass; l != nil {
-		fmt.Fprintf(t, "instance\t%s\n", l.Identity.Instance)
-		fmt.Fprintf(t, "boot\t%s\n", l.Identity.Boot)
+		fmt.Fprintf(t, "instance\t%s\n", cmp.Or(l.Identity.Instance, "unknown"))
+		fmt.Fprintf(t, "boot\t%s\n", cmp.Or(l.Identity.Boot, "unknown"))
 		fmt.Fprintf(t, "endpoints\t%s, %s ago\n", cmp.Or(l.Where, "none"), inWords(now-l.Uptime))
 		for _, p := range l.Passed {
 			fmt.Fprintf(t, "passed over\t%s\n", p)

@@ -148,6 +148,25 @@ func TestAFullDiskIsAWarning(t *testing.T) {
 	}
 }
 
+// A state that cannot be written must not leave an older one behind that says covered.
+func TestAStateThatCannotBeWrittenIsNotAnOlderOne(t *testing.T) {
+	w := newWorld(t)
+	node := w.node(listenerA)
+	if _, err := node.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(w.root.Path("run/lastgasp/state.json.new"), 0o755); err != nil { // as good as a full disk
+		t.Fatal(err)
+	}
+	w.write(t, "run/lastgasp/state.json.new/x", "")
+	if _, err := node.Apply(t.Context()); err == nil {
+		t.Error("the pass succeeded")
+	}
+	if status, err := node.Status(nil); err != nil || status.Verdict != Unproven {
+		t.Errorf("verdict %s, %v", status.Verdict, err)
+	}
+}
+
 func TestCorruptFilesHeal(t *testing.T) {
 	for _, file := range []string{"run/lastgasp/state.json", "run/lastgasp/settings.json", "run/lastgasp/gasp", "var/lib/lastgasp/endpoints.json"} {
 		for _, content := range []string{"", "{", "\x00\x00\x00", "[1,2]"} {

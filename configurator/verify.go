@@ -74,7 +74,8 @@ func (c *Configurator) note(t *machine.TargetState, p canary.Proof) {
 	}
 }
 
-// prove has canaries tell which of the armed targets are heard. Acknowledgements of olds are noted, but not waited for.
+// prove writes canaries and says which of the armed targets were acknowledged. Acknowledgements of olds are noted, but not
+// waited for.
 func (c *Configurator) prove(ctx context.Context, id machine.Identity, armed, olds []configfs.State) ([]canary.Proof, error) {
 	if len(armed)+len(olds) == 0 {
 		return nil, nil
@@ -88,7 +89,7 @@ func (c *Configurator) prove(ctx context.Context, id machine.Identity, armed, ol
 	return c.Prove(ctx, id, c.Root.Facts(c.Version), list)
 }
 
-// unproved is what is noted of targets if proving them could not be tried because of err.
+// unproved are the proofs of targets where err kept canaries from being written.
 func unproved(targets []configfs.State, err error) []canary.Proof {
 	var proofs []canary.Proof
 	for _, r := range routes(targets) {

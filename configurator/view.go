@@ -28,7 +28,7 @@ type TargetView struct {
 	Release    bool     `json:"release"`
 	Userdata   []string `json:"userdata,omitempty"` // key=value, secrets as a placeholder
 
-	// What canaries said of it.
+	// Acknowledgements.
 	Acked   bool          `json:"acked"` // the latest
 	LastAck time.Time     `json:"lastAck,omitzero"`
 	AckAge  time.Duration `json:"lastAckAgeNanoseconds,omitempty"`
@@ -156,7 +156,7 @@ func WriteState(w io.Writer, s machine.State) error {
 	return nil
 }
 
-// WriteProofs prints what canaries said.
+// WriteProofs prints the outcome of canaries.
 func WriteProofs(w io.Writer, proofs []canary.Proof) error {
 	var b strings.Builder
 	for _, p := range proofs {

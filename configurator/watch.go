@@ -19,8 +19,9 @@ import (
 
 const (
 	// pollEvery is how often the watch reads what sends no event: which targets are enabled, kernel.panic, and the
-	// modification times of configuration files. That is one wake-up and a file for each target.
-	pollEvery = time.Second
+	// modification times of configuration files. That is a file for each target; Go's runtime needs four or five context
+	// switches for one such round.
+	pollEvery = 5 * time.Second
 	// rereadEvery is how often it reads targets and settings as a whole, some dozens of files.
 	rereadEvery = time.Minute
 )
@@ -32,8 +33,8 @@ type Watcher struct {
 	LoadConfig func() (Config, error)
 	New        func(Config) *Configurator
 	Changes    func(ctx context.Context) (<-chan string, error) // nexthop.Watch
-	Path       func(nexthop.Query) nexthop.Path                 // nexthop.Query.Path
-	Reload     <-chan os.Signal                                 // asks for a pass with everything looked up anew
+	Path       func(nexthop.Query) nexthop.Path                 // nexthop.Lookup
+	Reload     <-chan os.Signal                                 // asks for a pass that looks everything up again
 	Watchdog   time.Duration                                    // systemd's, 0: none
 	Notify     func(state string)                               // sd_notify
 	Log        *slog.Logger
@@ -84,7 +85,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 					w.Log.Error("changes of the network go unnoticed until the next proof", "err", err)
 					changes = nil
 				} else {
-					s.mayChange(now, "watching the network anew")
+					s.mayChange(now, "the watch of the network was started again")
 				}
 			}
 			if current := w.files(); current != files {
@@ -103,9 +104,16 @@ func (w *Watcher) Run(ctx context.Context) error {
 				s.change(now, "targets or settings changed")
 			}
 		case <-due.C:
-			if s.doubtful(time.Now()) && !last.moved(w.Path) {
+			if s.doubtful(time.Now()) {
+				changes := last.moved(w.Path)
+				if changes == "" && !reflect.DeepEqual(node.snapshot(seen, false), seen) {
+					changes = "targets or settings changed" // the kernel disables the targets of a device that goes away
+				}
 				s.dismiss()
-				break
+				if changes == "" {
+					break
+				}
+				s.change(time.Now(), changes)
 			}
 			files = w.files() // before they are read: what is written from now on is seen by the next poll
 			if next, err := w.LoadConfig(); err != nil {
@@ -159,20 +167,20 @@ func (w *Watcher) pass(ctx context.Context, node *Configurator, s *schedule, for
 	if len(last.found.Endpoints) == 0 {
 		last.found = former.found
 	}
-	last.notePaths(w.Path)
+	last.paths = last.lookPaths(w.Path)
 	s.done(time.Now(), last.outcome(err))
 	w.report(node, last.state, err)
 	after := node.snapshot(snapshot{}, true)
 	if err == nil {
-		// Whatever is otherwise by now was changed by somebody else during the pass.
+		// If anything is different by now, somebody else changed it during the pass.
 		after.differ = false
 		after.enabled = targetNames(last.state)
 	}
-	debug.FreeOSMemory() // what a pass took for a moment would stay for good on a node where nothing happens
+	debug.FreeOSMemory() // otherwise an idle process would keep what a pass needed for a moment
 	return last, after
 }
 
-// report tells systemd and the log how things stand.
+// report writes the outcome of a pass to the log, and to systemd.
 func (w *Watcher) report(node *Configurator, state machine.State, err error) {
 	line := statusLine(state, err)
 	if status, statusErr := node.Status(nil); statusErr == nil {
@@ -191,7 +199,7 @@ func (w *Watcher) report(node *Configurator, state machine.State, err error) {
 	w.Notify("STATUS=" + line)
 }
 
-// statusLine is how things stand after a pass.
+// statusLine is the outcome of a pass in one line.
 func statusLine(s machine.State, err error) string {
 	if err != nil {
 		first, _, _ := strings.Cut(err.Error(), "\n")
@@ -229,7 +237,7 @@ func (s snapshot) hasNewTarget(former snapshot) bool {
 }
 
 // snapshot polls the kernel. Unless the whole is asked for, it reads no more than what changes most often, and takes the
-// rest from the former snapshot. What cannot be read is a snapshot as well.
+// rest from the former snapshot. What cannot be read compares like any other value.
 func (c *Configurator) snapshot(former snapshot, whole bool) snapshot {
 	s := former
 	s.enabled, _ = c.Netconsole.Enabled()

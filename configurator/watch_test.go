@@ -107,8 +107,11 @@ func pass(d time.Duration) {
 	synctest.Wait()
 }
 
-// soon is within what watch promises.
-const soon = 2 * time.Second
+// What watch promises: soon after a change of the network, polled after one without an event.
+const (
+	soon   = 2 * time.Second
+	polled = pollEvery + soon
+)
 
 const listenerA, listenerB = "10.0.2.10:6666", "10.0.3.10:6666"
 
@@ -151,6 +154,14 @@ func TestWatchFollowsChangesSoon(t *testing.T) {
 			w.change(func() { w.mac = movedMAC })
 			w.changes <- "neighbour 10.0.1.1 moved"
 		}, []string{"lastgasp-10.0.2.10-2"}},
+		{"a target that went away with its device", func(_ *testing.T, w *watching) {
+			w.change(func() { w.kernel.targets[0].Enabled = false })
+			w.changes <- "device ens5 is gone"
+			pass(soon)
+			if armed, _ := w.kernel.List(); len(armed) != 1 || !armed[0].Enabled {
+				t.Error("it is not armed again soon")
+			}
+		}, []string{"lastgasp-10.0.2.10-2"}},
 		{"a target that somebody disabled", func(_ *testing.T, w *watching) {
 			w.change(func() { w.kernel.targets[0].Enabled = false })
 		}, []string{"lastgasp-10.0.2.10-2"}},
@@ -170,7 +181,7 @@ func TestWatchFollowsChangesSoon(t *testing.T) {
 			watch(t, configured(listenerA), nil, func(t *testing.T, w *watching) {
 				pass(time.Minute)
 				tt.change(t, w)
-				pass(soon)
+				pass(polled)
 				armed, _ := w.kernel.List()
 				if got := names(armed); !slices.Equal(got, tt.want) {
 					t.Errorf("armed %v, want %v", got, tt.want)
@@ -204,7 +215,7 @@ func TestWatchLosesNoChangeThatHappensDuringAPass(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			prepare := func(t *testing.T, w *watching) { w.during = func() { tt.during(t, w) } }
 			watch(t, configured(listenerA), prepare, func(t *testing.T, w *watching) {
-				pass(2 * soon)
+				pass(2 * polled)
 				armed, _ := w.kernel.List()
 				if len(armed) != 1 || armed[0].Name != tt.want || !armed[0].Enabled {
 					t.Errorf("armed %v, want %s", names(armed), tt.want)
@@ -224,7 +235,7 @@ func TestWatchHoldsKernelPanicAgainstTheKubelet(t *testing.T) {
 			t.Fatalf("kernel.panic is %s", got)
 		}
 		w.write(t, panicFile, "10")
-		pass(soon)
+		pass(polled)
 		if got := w.read(panicFile); got != "0" {
 			t.Errorf("kernel.panic is %s after the kubelet's start", got)
 		}
@@ -259,7 +270,7 @@ func TestWatchGoesOnWithKnownListeners(t *testing.T) {
 	})
 }
 
-// TestWatchDoesNotUndoAReload has the listeners move where nobody tells the watcher, which knows them for an hour.
+// TestWatchDoesNotUndoAReload has the listeners move without notice to the watcher, which knows them for an hour.
 func TestWatchDoesNotUndoAReload(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -277,7 +288,7 @@ func TestWatchDoesNotUndoAReload(t *testing.T) {
 					t.Fatal(err)
 				}
 				tt.after(w)
-				pass(soon)
+				pass(polled)
 				if armed, _ := w.kernel.List(); len(armed) != 1 || armed[0].Name != "lastgasp-10.0.3.10-1" {
 					t.Errorf("armed %v", names(armed))
 				}
@@ -362,7 +373,7 @@ func TestWatchProvesOnlyWhatItChanges(t *testing.T) {
 		pass(time.Minute)
 		passes, canaries := w.passes(func() {
 			w.write(t, "etc/lastgasp/configurator.d/50-user-data.yaml", "# nothing that matters")
-			pass(soon)
+			pass(polled)
 		})
 		if passes != 1 || canaries != 0 {
 			t.Errorf("%d passes and %d canaries after a file was written that changes nothing; want 1 and 0", passes, canaries)

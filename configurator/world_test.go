@@ -188,9 +188,9 @@ func (w *world) path(q nexthop.Query) nexthop.Path {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.routes[q.Destination.String()]; err != nil {
-		return nexthop.Path{Why: err.Error()}
+		return nexthop.Path{Destination: q.Destination, Problem: err.Error()}
 	}
-	return nexthop.Path{Device: "ens5", Source: netip.MustParseAddr("10.0.1.5"), NextHop: netip.MustParseAddr("10.0.1.1"), Neighbour: w.mac.String()}
+	return nexthop.Path{Destination: q.Destination, Device: "ens5", Source: netip.MustParseAddr("10.0.1.5"), NextHop: netip.MustParseAddr("10.0.1.1"), NextHopMAC: w.mac.String()}
 }
 
 func (w *world) prove(_ context.Context, _ machine.Identity, _ machine.Facts, routes []canary.Route) ([]canary.Proof, error) {

@@ -9,20 +9,20 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/lastgasp/lastgasp/configurator/enroll"
 	"github.com/lastgasp/lastgasp/e2e/lab"
+	"github.com/lastgasp/lastgasp/e2e/story"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-const (
-	pinKey  = "lastgasp.dev/pin"
-	secrets = "/run/lastgasp/gasp"
-)
+const secrets = "/run/lastgasp/gasp" // of this boot, in a guest
 
 // enrolled is a guest with the credentials of a real kubelet, beside a control plane without any listener: enrolment waits
 // for none.
@@ -121,7 +121,7 @@ func TestEnroll(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:"forged"}}}`, pinKey)
+		patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:"forged"}}}`, enroll.PinKey)
 		for _, subresources := range [][]string{nil, {"status"}} {
 			_, err := client.CoreV1().Nodes().Patch(t.Context(), other.Name, types.MergePatchType, patch, metav1.PatchOptions{}, subresources...)
 			if !apierrors.IsForbidden(err) {
@@ -155,6 +155,58 @@ func TestEnroll(t *testing.T) {
 			t.Errorf("it said %q, want %q", r.Stdout, want)
 		}
 	})
+}
+
+// TestNotEnrolled shows what it costs if a node cannot pin its own Node: a claim is all there is, and the death waits until
+// the Lease has not been renewed for its whole duration.
+func TestNotEnrolled(t *testing.T) {
+	w, err := story.NewWorld(t.Context(), t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernel, err := lab.FetchKernel(t.Context(), t, "6.12")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := w.BootNode(t.Context(), t, story.NodeSpec{Name: "node-1", Kernel: kernel, NoEnroll: true})
+	if err != nil {
+		w.Explain(t)
+		t.Fatal(err)
+	}
+	eventually(t, "the claim", func() error {
+		node, err := w.Cluster.Client().CoreV1().Nodes().Get(t.Context(), n.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if node.Annotations[enroll.PinKey] != "" {
+			t.Fatal("somebody else has pinned it")
+		}
+		if !strings.HasPrefix(node.Annotations[enroll.ClaimKey], n.BootID+":") {
+			return fmt.Errorf("it is %q", node.Annotations[enroll.ClaimKey])
+		}
+		return nil
+	})
+	if err := w.AwaitLease(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	victims, err := w.Deploy(t.Context(), n.Namespace, n.Name)
+	if err != nil {
+		w.Explain(t)
+		t.Fatal(err)
+	}
+	d, err := w.Kill(t.Context(), n, lab.CrashSysrq, victims, 3*time.Minute)
+	if err != nil {
+		w.Explain(t)
+		t.Fatal(err)
+	}
+	if d.NodeDeath.Spec.Authority != "claimed" {
+		t.Errorf("authority %s, want claimed", d.NodeDeath.Spec.Authority)
+	}
+	// The Lease lasts 40 s and was renewed at most 10 s before the panic.
+	if waited := d.PodsFailed.Sub(d.Heard); waited < 30*time.Second {
+		t.Errorf("pods were failed after %v, without a witness", waited)
+	}
+	t.Logf("fenced after %v, pods failed after %v", d.Fenced.Sub(d.Heard), d.PodsFailed.Sub(d.Heard))
 }
 
 // writeCredentials gives the guest's kubelet credentials, other ones every time.
@@ -197,7 +249,7 @@ func (w *enrolled) awaitPin(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if got, want := n.Annotations[pinKey], w.wantedPin(t); got != want {
+		if got, want := n.Annotations[enroll.PinKey], w.wantedPin(t); got != want {
 			return fmt.Errorf("it is %q, want %q", got, want)
 		}
 		return nil
@@ -207,7 +259,7 @@ func (w *enrolled) awaitPin(t *testing.T) {
 // annotate sets the pin as the administrator, to JSON.
 func (w *enrolled) annotate(t *testing.T, value string) {
 	t.Helper()
-	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%s}}}`, pinKey, value)
+	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%s}}}`, enroll.PinKey, value)
 	if _, err := w.cluster.Client().CoreV1().Nodes().Patch(t.Context(), w.name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}

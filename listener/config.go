@@ -9,8 +9,8 @@ import (
 	"os"
 	"strings"
 
-	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/policy"
 	"github.com/lastgasp/lastgasp/listener/yamlkeys"
 )
 
@@ -30,7 +30,7 @@ type Config struct {
 	Records     string             // directory for deaths without Kubernetes
 	KeyFile     string             // where Key is read from, empty for none
 	Key         ed25519.PrivateKey // signs acknowledgements; nil: they are not signed
-	Policy      cleanup.Policy
+	Policy      policy.Policy
 	Judge       detect.Config
 	Ship        string // where all kernel records go as JSON lines: Stdout, a file, or empty for nowhere
 	Annotations Annotations
@@ -88,7 +88,7 @@ func defaultConfig() Config {
 		Listen:  []string{":6666"},
 		Admin:   "127.0.0.1:9666",
 		Records: "/var/lib/lastgasp",
-		Policy:  cleanup.DefaultPolicy(),
+		Policy:  policy.DefaultPolicy(),
 	}
 }
 
@@ -131,14 +131,14 @@ func (c *Config) keys() yamlkeys.Keys {
 		"limits.percent":  yamlkeys.Int(&p.MaxPercent, 0, 100),
 		"limits.window":   yamlkeys.Duration(&p.Window, 0, week),
 		"node": yamlkeys.Word(&p.NodeVerb, "what to do with the node; write delete, await or annotate",
-			cleanup.NodeDelete, cleanup.NodeAwait, cleanup.NodeAnnotate),
+			policy.NodeDelete, policy.NodeAwait, policy.NodeAnnotate),
 		"nodeTimeout":  yamlkeys.Duration(&p.AwaitTimeout, 0, week),
 		"pods.keep":    yamlkeys.Duration(&p.KeepPods, 0, week),
 		"keep.records": yamlkeys.Int(&p.KeepRecords, 0, 1_000_000),
 		"keep.for":     yamlkeys.Duration(&p.KeepRecordsFor, 0, 100*week),
 		"controlPlane": yamlkeys.Bool(&p.ControlPlane),
 		"ec2.afterPanic": yamlkeys.Word(&p.AfterPanic, "what to do with the instance; write none, reboot or terminate",
-			cleanup.LeaveInstance, cleanup.RebootInstance, cleanup.TerminateInstance),
+			policy.LeaveInstance, policy.RebootInstance, policy.TerminateInstance),
 
 		"rules":   readRules(&c.Judge.Rules),
 		"ship.to": yamlkeys.Value(&c.Ship, "where records can be shipped to; write stdout or the path of a file, from / on", shipTo),

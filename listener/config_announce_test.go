@@ -5,7 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 func TestAnnounceConfig(t *testing.T) {
@@ -36,12 +36,12 @@ func TestAnnounceConfig(t *testing.T) {
 }
 
 func TestAfterPanicConfig(t *testing.T) {
-	for text, want := range map[string]cleanup.AfterPanic{
-		"":                             cleanup.LeaveInstance,
-		"ec2: {}":                      cleanup.LeaveInstance,
-		"ec2: {afterPanic: none}":      cleanup.LeaveInstance,
-		"ec2: {afterPanic: reboot}":    cleanup.RebootInstance,
-		"ec2: {afterPanic: terminate}": cleanup.TerminateInstance,
+	for text, want := range map[string]policy.AfterPanic{
+		"":                             policy.LeaveInstance,
+		"ec2: {}":                      policy.LeaveInstance,
+		"ec2: {afterPanic: none}":      policy.LeaveInstance,
+		"ec2: {afterPanic: reboot}":    policy.RebootInstance,
+		"ec2: {afterPanic: terminate}": policy.TerminateInstance,
 	} {
 		c, err := ParseConfig("c.yaml", []byte(text))
 		if err != nil || c.Policy.AfterPanic != want {

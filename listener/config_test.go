@@ -9,8 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // Each invalid-*.yaml starts with a comment that is the exact error an operator sees, after "FILE:".
@@ -54,7 +54,7 @@ func TestEmptyConfigIsTheDefault(t *testing.T) {
 	if diff := cmp.Diff([]string{":6666"}, c.Listen); diff != "" {
 		t.Errorf("listen (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(cleanup.DefaultPolicy(), c.Policy); diff != "" {
+	if diff := cmp.Diff(policy.DefaultPolicy(), c.Policy); diff != "" {
 		t.Errorf("policy (-want +got):\n%s", diff)
 	}
 }
@@ -98,7 +98,7 @@ rules:
 	}
 	p := c.Policy
 	if c.Cluster != "prod-1" || !c.Kubernetes || p.ActAt != detect.Boot || p.Corroborate != 20*time.Second || p.Distrust != time.Minute ||
-		p.MaxNodes != 3 || p.MaxPercent != 0 || p.Window != time.Hour || p.NodeVerb != cleanup.NodeAwait ||
+		p.MaxNodes != 3 || p.MaxPercent != 0 || p.Window != time.Hour || p.NodeVerb != policy.NodeAwait ||
 		p.KeepPods != 5*time.Minute || p.AwaitTimeout != 20*time.Minute || c.Annotations.Reason != "pod.titus.netflix.com/pod-termination-reason" ||
 		p.KeepRecords != 50 || p.KeepRecordsFor != 48*time.Hour || len(c.Listen) != 2 || c.Ship != Stdout {
 		t.Errorf("config %+v", c)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/policy"
 	"github.com/lastgasp/lastgasp/listener/yamlkeys"
 )
 
@@ -60,7 +61,7 @@ func shipTo(text string) (string, bool) { return text, text == Stdout || filepat
 // authority takes what the kernel itself has said, and "never", which no authority reaches.
 func authority(text string) (detect.Authority, bool) {
 	if text == "never" {
-		return detect.Pinned + 1, true
+		return policy.Never, true
 	}
 	var a detect.Authority
 	err := a.UnmarshalText([]byte(text))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/receive"
 )
 
 // Datagram is one line of a capture.
@@ -129,22 +130,19 @@ func (p *replay) datagram(line []byte) error {
 	}
 	p.reading.Kernel++
 	p.advance(p.epoch.Add(time.Duration(math.Round(d.T * 1e9))))
-	p.shard.receive(p.now, d.Src, d.Payload)
+	p.shard.Receive(p.now, d.Src, d.Payload)
 	return nil
 }
 
 // replayLog judges a log. The log's own clock is the only one there is. It starts again at a reboot, time does not.
 func (p *replay) replayLog(in io.Reader) error {
 	p.now = p.epoch
-	src := p.shard.source(p.epoch, netip.AddrPort{})
 	var log detect.LogReader
 	push := func(rec *netconsole.Record) {
 		if rec.Uptime >= 0 {
 			p.advance(p.epoch.Add(rec.Uptime))
 		}
-		p.shard.now, p.shard.src = p.now, src
-		p.shard.record(rec)
-		p.shard.schedule()
+		p.shard.Record(p.now, netip.AddrPort{}, rec)
 	}
 	err := p.eachLine(in, func(line []byte) error {
 		log.Line(string(line), push)
@@ -162,7 +160,7 @@ func (p *replay) replayLog(in io.Reader) error {
 // replay is a shard that lives in the time of a capture, and a Sink that prints what it is offered, once per incident:
 // when it is complete.
 type replay struct {
-	shard *shard
+	shard *receive.Shard
 	epoch time.Time // t=0
 	now   time.Time
 	out   *json.Encoder
@@ -174,14 +172,14 @@ type replay struct {
 func newReplay(w io.Writer, judge *detect.Config) *replay {
 	p := &replay{epoch: time.Unix(0, 0).UTC(), out: json.NewEncoder(w)}
 	p.out.SetEscapeHTML(false)
-	p.shard = newShard(1, judge, p, &Coverage{}, NewMetrics(nopRegisterer{}))
+	p.shard = receive.NewShard(&receive.Config{Judge: judge, Sink: p, Metrics: new(receive.Metrics), Replay: true})
 	return p
 }
 
 // advance lets every deadline pass until to. Time never goes back, whatever the capture says.
 func (p *replay) advance(to time.Time) {
-	for next := p.shard.next(); !next.IsZero() && !next.After(to); next = p.shard.next() {
-		p.shard.tick(next)
+	for next := p.shard.Next(); !next.IsZero() && !next.After(to); next = p.shard.Next() {
+		p.shard.Tick(next)
 	}
 	if p.now.IsZero() || to.After(p.now) {
 		p.now = to
@@ -213,8 +211,8 @@ func (p *replay) eachLine(r io.Reader, f func(line []byte) error) error {
 
 // finish lets all that is open complete.
 func (p *replay) finish() {
-	for next := p.shard.next(); !next.IsZero(); next = p.shard.next() {
-		p.shard.tick(next)
+	for next := p.shard.Next(); !next.IsZero(); next = p.shard.Next() {
+		p.shard.Tick(next)
 	}
 }
 

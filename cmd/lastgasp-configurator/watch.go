@@ -21,12 +21,13 @@ func (c *command) watch() *cobra.Command {
 	var textfile string
 	cmd := &cobra.Command{
 		Use:   "watch",
-		Short: "Keep the targets true: arm anew whenever something they depend on moves",
-		Long: `Runs until it is told to stop. A change of a target, of its settings, of the configuration, or of the way to a listener
-leads to a new pass within two seconds; every canary.interval everything is proved anew. SIGHUP asks for a pass that looks the
-listeners up again. When it ends the targets stay armed. Beside that it enrols: see lastgasp-configurator enroll.
+		Short: "Keep the targets right: arm again whenever something they depend on changes",
+		Long: `Runs until it is stopped. A change of the way to a listener leads to a new pass within two seconds; a change of a
+target, a kernel setting or the configuration within seven; every canary.interval everything is proved again. SIGHUP asks
+for a pass that looks the listeners up again. When it ends the targets stay armed. Beside that it enrols: see
+lastgasp-configurator enroll.
 
-To systemd it says READY after the first pass that was proved, and its status is one honest line.`,
+It notifies systemd with READY after the first pass that was proved, and its status is one line.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			saveMemory()
@@ -47,7 +48,7 @@ To systemd it says READY after the first pass that was proved, and its status is
 					return node
 				},
 				Changes:  nexthop.Watch,
-				Path:     nexthop.Query.Path,
+				Path:     nexthop.Lookup,
 				Reload:   reload,
 				Watchdog: watchdog,
 				Notify:   func(state string) { daemon.SdNotify(false, state) }, // a failure could be reported to nobody

@@ -6,11 +6,12 @@ import (
 	"github.com/lastgasp/lastgasp/listener"
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/cloud"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // instances is the cloud below the Nodes, nil if nothing is done to it.
-func instances(p cleanup.Policy) cleanup.Instances {
-	if p.AfterPanic == cleanup.LeaveInstance {
+func instances(p policy.Policy) cleanup.Instances {
+	if p.AfterPanic == policy.LeaveInstance {
 		return nil
 	}
 	return cloud.Instances{Account: cloud.NewAccount(nil)}

@@ -98,19 +98,19 @@ func TestNodesTable(t *testing.T) {
 	var out strings.Builder
 	err := printNodes(&out, []listener.NodeCover{
 		{Node: "ip-10-0-1-5", Address: addr, Cover: listener.Mute, Kernel: "7.1.0", Canary: now.Add(-time.Minute), Why: "it reboots first"},
-		{Address: addr.Next(), Instance: "i-0abc", Cover: listener.Covered, Kernel: "6.12.1", Canary: now.Add(-90 * time.Second)},
+		{Address: addr.Next(), Instance: "i-0abc", Cover: listener.Stranger, Kernel: "6\x1b[2J\u202e\t1", Canary: now.Add(-90 * time.Second)},
 		{Node: "ip-10-0-1-7", Address: addr.Next().Next(), Cover: listener.Unproven, Why: "no canary ever arrived from it"},
 	}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := `
-NODE          ADDRESS    COVER      CANARY      KERNEL   WHY
-ip-10-0-1-5   10.0.1.5   mute       1m0s ago    7.1.0    it reboots first
-(i-0abc)      10.0.1.6   covered    1m30s ago   6.12.1   
-ip-10-0-1-7   10.0.1.7   unproven   -           -        no canary ever arrived from it
+NODE          ADDRESS    COVER      CANARY      KERNEL                   WHY
+ip-10-0-1-5   10.0.1.5   mute       1m0s ago    7.1.0                    it reboots first
+(i-0abc)      10.0.1.6   stranger   1m30s ago   6\x1b[2J\xe2\x80\xae 1   
+ip-10-0-1-7   10.0.1.7   unproven   -           -                        no canary ever arrived from it
 
-1 covered, 1 mute, 0 silent, 1 unproven
+0 covered, 1 mute, 0 silent, 1 unproven, 1 strangers
 `
 	if diff := cmp.Diff(want[1:], out.String()); diff != "" {
 		t.Errorf("table (-want +got):\n%s", diff)

@@ -30,7 +30,7 @@ type Route struct {
 	Target string         // name of the target
 	Local  netip.AddrPort // its source
 	Remote netip.AddrPort // its listener
-	// Optional means that the acknowledgement is taken note of, but not waited for.
+	// Optional means that an acknowledgement is noted, but not waited for.
 	Optional bool
 }
 
@@ -80,7 +80,7 @@ func (p Prover) Prove(ctx context.Context, id machine.Identity, facts machine.Fa
 		readers.Go(func() { receive(conn, local, arrivals, done) })
 	}
 	wire, err := openTap(routes)
-	if err == nil { // else it goes without: the tap only names a reason
+	if err == nil { // otherwise go without: the tap only names a reason
 		readers.Go(func() { wire.receive(arrivals, done) })
 	}
 	defer readers.Wait()
@@ -138,8 +138,8 @@ func (p Prover) write(line string) error {
 }
 
 // sayHello sends each listener a datagram from the socket that waits for its acknowledgement. netpoll bypasses conntrack,
-// so a stateful firewall of this node would take an acknowledgement for unsolicited. What cannot be sent is no fault of
-// the target: the canary decides.
+// so a stateful firewall of this node would take an acknowledgement for unsolicited. A failure to send it is ignored: the
+// canary decides.
 func sayHello(conns map[netip.AddrPort]*net.UDPConn, routes []Route) {
 	for _, r := range routes {
 		if conn := conns[r.Local]; conn != nil {

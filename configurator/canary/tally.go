@@ -107,7 +107,10 @@ func (o outcome) reason(r Route) string {
 // reasons are the likely ones for a route that was not acknowledged, the likeliest first.
 func (t *tally) reasons(i int) []string {
 	r := t.routes[i]
-	absent := fmt.Sprintf("no lastgasp-listener of this cluster runs at %s", r.Remote)
+	absent := fmt.Sprintf("no lastgasp-listener runs at %s, or it is not of cluster %s", r.Remote, t.origin.Cluster)
+	if t.origin.Cluster == "" {
+		absent = fmt.Sprintf("no lastgasp-listener runs at %s, or it is of a cluster; set cluster here then", r.Remote)
+	}
 	blocked := fmt.Sprintf("a security group, network ACL or firewall drops UDP from %s to %s, or the answer", r.Local, r.Remote)
 	moved := "the gateway or the listener has another hardware address now; run lastgasp-configurator apply"
 	others := slices.ContainsFunc(t.of, func(o outcome) bool { return o.proof.Acked })
@@ -119,7 +122,7 @@ func (t *tally) reasons(i int) []string {
 		return []string{known}
 	case known != "":
 		return []string{known, absent}
-	case others: // canaries do leave this machine
+	case others: // canaries leave this machine
 		return []string{absent, blocked, moved}
 	default:
 		return []string{blocked, absent, moved}

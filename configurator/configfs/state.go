@@ -104,7 +104,7 @@ func (d Dir) read(name string) (State, error) {
 	return st, nil
 }
 
-// reader reads the attributes of one target. It keeps the first error, which says what it could not make out.
+// reader reads the attributes of one target. It keeps the first error.
 type reader struct {
 	dir string
 	err error
@@ -139,7 +139,7 @@ func parse[T any](r *reader, attribute string, f func(string) (T, error)) (value
 	}
 	value, err := f(text)
 	if err != nil {
-		r.fail(fmt.Errorf("%s: cannot make out %q", attribute, text))
+		r.fail(fmt.Errorf("%s: cannot parse %q", attribute, text))
 	}
 	return value
 }
@@ -186,7 +186,7 @@ func (r *reader) userdata() []Datum {
 	return data
 }
 
-// bare takes the path out of an error whose reader is told in other words where it happened.
+// bare takes the path out of an error that says in other words where it happened.
 func bare(err error) error {
 	var p *fs.PathError
 	if errors.As(err, &p) {

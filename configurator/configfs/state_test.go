@@ -101,10 +101,10 @@ func TestList(t *testing.T) {
 			})},
 		},
 		{
-			name:  "an attribute that cannot be made out",
+			name:  "an attribute that cannot be parsed",
 			files: files61("lastgasp-1", "remote_port", "many\n"),
 			want:  []State{with(old, func(st *State) { st.RemotePort = 0 })},
-			err:   `read target lastgasp-1: remote_port: cannot make out "many"`,
+			err:   `read target lastgasp-1: remote_port: cannot parse "many"`,
 		},
 	}
 	for _, tt := range tests {

@@ -42,7 +42,7 @@ func (s Spec) Validate() error {
 		bad("name %q does not match %s", s.Name, nameForm)
 	}
 	if len(s.Device) == 0 || len(s.Device) > maxDevice || strings.ContainsAny(s.Device, "/: \t\n") {
-		bad("device %q is no name of a network device", s.Device)
+		bad("device %q is not the name of a network device", s.Device)
 	}
 	if why := UnfitIP(s.LocalIP); why != "" {
 		bad("local address %s is %s", s.LocalIP, why)
@@ -93,7 +93,7 @@ func UnfitIP(a netip.Addr) string {
 func UnfitMAC(hw net.HardwareAddr) string {
 	switch {
 	case len(hw) != 6:
-		return "no Ethernet address"
+		return "not an Ethernet address"
 	case bytes.Equal(hw, make([]byte, 6)):
 		return "the zero address"
 	case bytes.Equal(hw, bytes.Repeat([]byte{0xff}, 6)):

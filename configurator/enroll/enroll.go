@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -37,12 +38,18 @@ const (
 	minWatch   = 5 * time.Second // a watch that ends sooner has failed
 )
 
-// errWaits is about what this machine does not have yet: looking again costs nobody anything.
-var errWaits = errors.New("")
+// These mark errors and add no text to them.
+var (
+	errWaits = errors.New("") // this machine does not have yet what it takes: looking again costs nobody anything
+	errLost  = errors.New("") // the watch broke off, as it does for all nodes at once when an API server is restarted
+)
 
 // Run enrols, and goes on until ctx ends: while there is no kubeconfig or no Node it waits for them, and when the Node
 // lacks the pin it writes it. It returns nothing, because it never gives up; how it stands is in the state file.
 func (e *Enroller) Run(ctx context.Context) {
+	if s, err := ReadState(e.StateFile); err == nil && s != nil {
+		e.state = *s // of a former process: what it has written is still on the Node
+	}
 	var p pace
 	for {
 		began := time.Now()
@@ -53,7 +60,7 @@ func (e *Enroller) Run(ctx context.Context) {
 		e.note(func(s *State) { s.Why = oneLine(err) })
 		wait := localEvery
 		if !errors.Is(err, errWaits) {
-			wait = p.next(time.Since(began), refused(err), rand.Float64())
+			wait = p.next(time.Since(began), err, rand.Float64())
 		}
 		select {
 		case <-ctx.Done():
@@ -63,19 +70,23 @@ func (e *Enroller) Run(ctx context.Context) {
 	}
 }
 
-// Once enrols now, or says why it cannot.
+// Once enrols now, or says why it cannot. Only success goes into the state file, which may be that of another process
+// that runs.
 func (e *Enroller) Once(ctx context.Context) (State, error) {
-	s, err := e.connect(ctx)
-	if err == nil {
-		defer s.client.close()
-		if s.node, _, err = s.client.get(ctx, s.name); err == nil {
-			err = s.reconcile(ctx)
-		}
-	}
+	quiet := *e
+	quiet.StateFile = ""
+	s, err := quiet.connect(ctx)
 	if err != nil {
-		e.note(func(s *State) { s.Why = oneLine(err) })
+		return State{}, err
 	}
-	return e.state, err
+	defer s.client.close()
+	if s.node, _, err = s.client.get(ctx, s.name); err != nil {
+		return State{}, err
+	}
+	if err := s.reconcile(ctx); err != nil {
+		return quiet.state, err
+	}
+	return quiet.state, quiet.state.write(e.StateFile)
 }
 
 // session enrols over one client, and returns the error that ends it.
@@ -102,7 +113,7 @@ func (e *Enroller) session(ctx context.Context) error {
 		select {
 		case <-tick.C: // there may be another secret
 		case event := <-events:
-			s.see(event)
+			s.observe(event)
 		case err := <-failed:
 			return err
 		}
@@ -113,6 +124,7 @@ func (e *Enroller) session(ctx context.Context) error {
 type session struct {
 	e      *Enroller
 	client *client
+	file   string // the kubeconfig
 	name   string // of the Node
 	node   *node  // nil if there is none
 
@@ -166,8 +178,7 @@ func (e *Enroller) open(ctx context.Context, file string) (*session, error) {
 		c.close()
 		return nil, err
 	}
-	e.note(func(s *State) { s.Node, s.Kubeconfig = name, file })
-	return &session{e: e, client: c, name: name}, nil
+	return &session{e: e, client: c, file: file, name: name}, nil
 }
 
 // watch sends events until ctx ends or the watch fails. A watch that the server ends in good order goes on.
@@ -190,7 +201,7 @@ func (s *session) watch(ctx context.Context, version string) (<-chan event, <-ch
 				err = ctx.Err()
 			}
 			if err != nil {
-				failed <- err
+				failed <- fmt.Errorf("%w%w", err, errLost)
 				return
 			}
 		}
@@ -198,8 +209,8 @@ func (s *session) watch(ctx context.Context, version string) (<-chan event, <-ch
 	return events, failed
 }
 
-// see takes over what the watch has shown.
-func (s *session) see(e event) {
+// observe takes over what the watch has shown.
+func (s *session) observe(e event) {
 	if s.behind && e.node != nil && e.node.Metadata.UID == s.written.uid && e.version != s.written.version {
 		return
 	}
@@ -242,7 +253,7 @@ func (s *session) reconcile(ctx context.Context) error {
 // note keeps how the Node stands to the pin. It returns errWaits for everything but pinned.
 func (s *session) note(pin Pin, is standing) error {
 	s.e.note(func(state *State) {
-		state.Pin, state.Enrolled, state.Claimed, state.Why = pin.String(), is == pinned, claimed(s.node, pin), ""
+		*state = State{Enrolled: is == pinned, Claimed: claimed(s.node, pin), Node: s.name, Kubeconfig: s.file, Pin: pin.String(), Since: state.Since}
 		if is != pinned {
 			state.Why = string(is)
 		}
@@ -263,6 +274,9 @@ func (e *Enroller) note(change func(*State)) {
 	was := e.state
 	next.Since = time.Now()
 	e.state = next
+	if e.StateFile == "" {
+		return
+	}
 	if err := next.write(e.StateFile); err != nil {
 		e.Log.Warn("status will not know how enrolment stands", "err", err)
 	}
@@ -276,26 +290,29 @@ func (e *Enroller) note(change func(*State)) {
 	}
 }
 
-// pace spreads attempts that fail: the longer it has not worked, the rarer.
+// pace spreads attempts: the longer it has not worked, the rarer.
 type pace struct{ wait time.Duration }
 
 const (
 	firstWait   = 2 * time.Second
+	lostWait    = 30 * time.Second // the pin is there, so there is no hurry
 	longestWait = time.Minute
-	// refusedWait is for what somebody has to mend first: every node of a cluster is refused alike.
-	refusedWait = 10 * time.Minute
+	refusedWait = 10 * time.Minute // for what somebody has to mend first
 )
 
-// next is how long to wait after a session that lasted for so long; chance is a random number from 0 to 1.
-func (p *pace) next(lasted time.Duration, refused bool, chance float64) time.Duration {
-	longest := longestWait
-	if refused {
-		longest = refusedWait
-	}
+// next is how long to wait after a session that lasted for so long and ended with err; chance is a random number from 0
+// to 1.
+func (p *pace) next(lasted time.Duration, err error, chance float64) time.Duration {
+	first, longest := firstWait, longestWait
 	switch {
-	case p.wait == 0 || lasted >= longestWait:
-		p.wait = firstWait
-	default:
+	case refused(err):
+		longest = refusedWait
+	case errors.Is(err, errLost):
+		first = lostWait
+	}
+	if p.wait == 0 || lasted >= longestWait {
+		p.wait = first
+	} else {
 		p.wait = min(2*p.wait, longest)
 	}
 	return p.wait/2 + time.Duration(chance*float64(p.wait/2))
@@ -308,7 +325,7 @@ func refused(err error) bool {
 		return false
 	}
 	switch answer.code {
-	case 401, 403, 404, 422:
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusUnprocessableEntity:
 		return true
 	}
 	return false

@@ -2,6 +2,8 @@ package enroll
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"log"
 	"log/slog"
@@ -22,8 +24,8 @@ const (
 	lastBoot = "00000000-8a3e-4a3d-9d5b-0f5a5c1e7f11"
 )
 
-// bench is a node beside its API server.
-type bench struct {
+// fixture is a node beside its API server.
+type fixture struct {
 	*testing.T
 	*api
 	e      *Enroller
@@ -33,9 +35,9 @@ type bench struct {
 }
 
 // newBench makes a node whose Node is not registered yet. It is for synctest bubbles.
-func newBench(t *testing.T) *bench {
+func newBench(t *testing.T) *fixture {
 	a, dial := newAPI(t)
-	b := &bench{T: t, api: a, pin: Pin{Boot: thisBoot, Sum: strings.Repeat("a", 64)}}
+	b := &fixture{T: t, api: a, pin: Pin{Boot: thisBoot, Sum: strings.Repeat("a", 64)}}
 	file, rotate := a.kubeconfig(t)
 	b.files, b.rotate = []string{file}, rotate
 	b.e = &Enroller{
@@ -50,7 +52,7 @@ func newBench(t *testing.T) *bench {
 }
 
 // run starts it; it ends with the test.
-func (b *bench) run() {
+func (b *fixture) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -64,12 +66,12 @@ func (b *bench) run() {
 }
 
 // after lets time pass, and what is due then be done.
-func (b *bench) after(d time.Duration) {
+func (b *fixture) after(d time.Duration) {
 	time.Sleep(d) // of the bubble
 	synctest.Wait()
 }
 
-func (b *bench) state() State {
+func (b *fixture) state() State {
 	b.Helper()
 	s, err := ReadState(b.e.StateFile)
 	if err != nil {
@@ -81,14 +83,14 @@ func (b *bench) state() State {
 	return *s
 }
 
-func (b *bench) wantPin(want string) {
+func (b *fixture) wantPin(want string) {
 	b.Helper()
 	if got := b.annotation(PinKey); got != want {
 		b.Errorf("the Node's pin is %q, want %q", got, want)
 	}
 }
 
-func (b *bench) wantState(want State) {
+func (b *fixture) wantState(want State) {
 	b.Helper()
 	want.Node, want.Kubeconfig, want.Pin = "node-1", b.files[0], b.pin.String()
 	if diff := cmp.Diff(want, b.state(), cmpopts.IgnoreFields(State{}, "Since")); diff != "" {
@@ -97,7 +99,7 @@ func (b *bench) wantState(want State) {
 }
 
 // bubble runs a test in virtual time.
-func bubble(t *testing.T, f func(b *bench)) {
+func bubble(t *testing.T, f func(b *fixture)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) { f(newBench(t)) })
 }
@@ -105,9 +107,9 @@ func bubble(t *testing.T, f func(b *bench)) {
 func TestEnroll(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		run  func(b *bench)
+		run  func(b *fixture)
 	}{
-		{"a Node that reports this boot is pinned at once", func(b *bench) {
+		{"a Node that reports this boot is pinned at once", func(b *fixture) {
 			b.register(thisBoot)
 			b.run()
 			b.after(0)
@@ -118,7 +120,7 @@ func TestEnroll(t *testing.T) {
 				b.Errorf("patches (-want +got):\n%s", diff)
 			}
 		}},
-		{"a Node that is registered later is pinned without being asked for again", func(b *bench) {
+		{"a Node that is registered later is pinned without being asked for again", func(b *fixture) {
 			b.run()
 			b.after(time.Minute)
 			b.wantState(State{Why: "the Node is not registered yet"})
@@ -131,7 +133,7 @@ func TestEnroll(t *testing.T) {
 				b.Errorf("it asked for the Node %d times more", got-asked)
 			}
 		}},
-		{"a Node that still reports the last boot is left alone until it reports this one", func(b *bench) {
+		{"a Node that still reports the last boot is left alone until it reports this one", func(b *fixture) {
 			b.register(lastBoot)
 			b.annotate(PinKey, lastBoot+":old")
 			b.run()
@@ -143,7 +145,7 @@ func TestEnroll(t *testing.T) {
 			b.wantPin(b.pin.String())
 			b.wantState(State{Enrolled: true})
 		}},
-		{"a pin that is removed is written again", func(b *bench) {
+		{"a pin that is removed is written again", func(b *fixture) {
 			b.register(thisBoot)
 			b.run()
 			b.after(20 * time.Minute)
@@ -152,7 +154,7 @@ func TestEnroll(t *testing.T) {
 			b.wantPin(b.pin.String())
 			b.wantState(State{Enrolled: true})
 		}},
-		{"a pin that is replaced is written again", func(b *bench) {
+		{"a pin that is replaced is written again", func(b *fixture) {
 			b.register(thisBoot)
 			b.run()
 			b.after(20 * time.Minute)
@@ -160,7 +162,7 @@ func TestEnroll(t *testing.T) {
 			b.after(firstWait)
 			b.wantPin(b.pin.String())
 		}},
-		{"whoever goes on replacing it does not make this node flood the API server", func(b *bench) {
+		{"whoever goes on replacing it does not make this node flood the API server", func(b *fixture) {
 			b.register(thisBoot)
 			b.run()
 			b.after(time.Minute)
@@ -177,7 +179,7 @@ func TestEnroll(t *testing.T) {
 			b.after(longestWait)
 			b.wantPin(b.pin.String())
 		}},
-		{"a new Node of this boot is pinned at once", func(b *bench) {
+		{"a new Node of this boot is pinned at once", func(b *fixture) {
 			b.register(thisBoot)
 			b.run()
 			b.after(20 * time.Minute)
@@ -189,7 +191,7 @@ func TestEnroll(t *testing.T) {
 			b.wantPin(b.pin.String())
 			b.wantState(State{Enrolled: true})
 		}},
-		{"a second installation has another secret, and the pin follows", func(b *bench) {
+		{"a second installation has another secret, and the pin follows", func(b *fixture) {
 			b.register(thisBoot)
 			b.run()
 			b.after(time.Minute)
@@ -198,7 +200,7 @@ func TestEnroll(t *testing.T) {
 			b.wantPin(b.pin.String())
 			b.wantState(State{Enrolled: true})
 		}},
-		{"without a secret nothing is written", func(b *bench) {
+		{"without a secret nothing is written", func(b *fixture) {
 			pin := b.pin
 			b.pin = Pin{}
 			b.register(thisBoot)
@@ -210,7 +212,7 @@ func TestEnroll(t *testing.T) {
 			b.after(localEvery)
 			b.wantPin(b.pin.String())
 		}},
-		{"what a listener has claimed is shown while the pin is refused, which is asked for ever more rarely", func(b *bench) {
+		{"what a listener has claimed is shown while the pin is refused, which is asked for ever more rarely", func(b *fixture) {
 			b.set(func() { b.refusePatch = http.StatusForbidden })
 			b.register(thisBoot)
 			b.annotate(ClaimKey, b.pin.String())
@@ -226,7 +228,7 @@ func TestEnroll(t *testing.T) {
 			b.wantPin(b.pin.String())
 			b.wantState(State{Enrolled: true, Claimed: true})
 		}},
-		{"a claim of another secret is none", func(b *bench) {
+		{"a claim of another secret is none", func(b *fixture) {
 			b.set(func() { b.refusePatch = http.StatusForbidden })
 			b.register(thisBoot)
 			b.annotate(ClaimKey, thisBoot+":forged")
@@ -236,7 +238,7 @@ func TestEnroll(t *testing.T) {
 				b.Errorf("state %+v", s)
 			}
 		}},
-		{"an API server that fails for a while is found again", func(b *bench) {
+		{"an API server that fails for a while is found again", func(b *fixture) {
 			b.set(func() { b.refuse = http.StatusServiceUnavailable })
 			b.register(thisBoot)
 			b.run()
@@ -251,7 +253,7 @@ func TestEnroll(t *testing.T) {
 			b.after(longestWait)
 			b.wantState(State{Enrolled: true})
 		}},
-		{"a watch that is cut off is begun again, and the pin still counts meanwhile", func(b *bench) {
+		{"a watch that is cut off is begun again, and the pin still counts meanwhile", func(b *fixture) {
 			b.register(thisBoot)
 			b.run()
 			b.after(2 * time.Minute)
@@ -266,7 +268,7 @@ func TestEnroll(t *testing.T) {
 			b.wantPin(b.pin.String())
 			b.wantState(State{Enrolled: true})
 		}},
-		{"a watch too old for the server is begun anew", func(b *bench) {
+		{"a watch too old for the server is begun anew", func(b *fixture) {
 			b.register(thisBoot)
 			b.run()
 			b.after(time.Minute)
@@ -276,7 +278,7 @@ func TestEnroll(t *testing.T) {
 			b.wantPin(b.pin.String())
 			b.wantState(State{Enrolled: true})
 		}},
-		{"watches that a proxy ends at once are not asked for without a pause", func(b *bench) {
+		{"watches that a proxy ends at once are not asked for without a pause", func(b *fixture) {
 			b.set(func() { b.short = true })
 			b.register(thisBoot)
 			b.run()
@@ -288,7 +290,7 @@ func TestEnroll(t *testing.T) {
 				b.Errorf("state %+v", s)
 			}
 		}},
-		{"a day in which nothing happens costs some hundred watches and no other request", func(b *bench) {
+		{"a day in which nothing happens costs some hundred watches and no other request", func(b *fixture) {
 			b.register(thisBoot)
 			b.run()
 			b.after(24 * time.Hour)
@@ -300,7 +302,7 @@ func TestEnroll(t *testing.T) {
 				b.Errorf("reviews, lists and patches: %v, want %v", got, want)
 			}
 		}},
-		{"what a cache has not seen yet is no tampering", func(b *bench) {
+		{"what a cache has not seen yet is no tampering", func(b *fixture) {
 			b.register(thisBoot)
 			b.annotate("example.com/a", "1")
 			b.annotate("example.com/a", "2")
@@ -312,7 +314,7 @@ func TestEnroll(t *testing.T) {
 				b.Errorf("%d patches", got)
 			}
 		}},
-		{"a kubeconfig that appears later is found", func(b *bench) {
+		{"a kubeconfig that appears later is found", func(b *fixture) {
 			there := b.files
 			b.set(func() { b.files = []string{"/none/kubeconfig", "/none/kubelet.conf"} })
 			b.e.Kubeconfigs = func() ([]string, error) { b.mu.Lock(); defer b.mu.Unlock(); return b.files, nil }
@@ -326,14 +328,25 @@ func TestEnroll(t *testing.T) {
 			b.after(localEvery)
 			b.wantPin(b.pin.String())
 		}},
-		{"the first of several kubeconfigs that belongs to a node is used", func(b *bench) {
+		{"the first of several kubeconfigs that belongs to a node is used", func(b *fixture) {
 			b.files = []string{"testdata/invalid-exec-other.kubeconfig", b.files[0]}
 			b.register(thisBoot)
 			b.run()
 			b.after(time.Second)
 			b.wantPin(b.pin.String())
 		}},
-		{"credentials that are no node's are not used", func(b *bench) {
+		{"what a former process has written is known to the next one", func(b *fixture) {
+			if err := (State{Enrolled: true, Node: "node-1", Kubeconfig: b.files[0], Pin: b.pin.String()}).write(b.e.StateFile); err != nil {
+				b.Fatal(err)
+			}
+			b.set(func() { b.refuse = http.StatusServiceUnavailable })
+			b.run()
+			b.after(time.Second)
+			if s := b.state(); !s.Enrolled || s.Why == "" {
+				b.Errorf("state %+v", s)
+			}
+		}},
+		{"credentials that are no node's are not used", func(b *fixture) {
 			b.set(func() { b.user = "admin\n" })
 			b.register(thisBoot)
 			b.run()
@@ -343,7 +356,7 @@ func TestEnroll(t *testing.T) {
 				b.Errorf("state %+v", s)
 			}
 		}},
-		{"a node's name outside of system:nodes is not used", func(b *bench) {
+		{"a node's name outside of system:nodes is not used", func(b *fixture) {
 			b.set(func() { b.groups = []string{"system:authenticated"} })
 			b.register(thisBoot)
 			b.run()
@@ -353,7 +366,7 @@ func TestEnroll(t *testing.T) {
 				b.Errorf("state %+v", s)
 			}
 		}},
-		{"a certificate that was rotated is used by the next connection", func(b *bench) {
+		{"a certificate that was rotated is used by the next connection", func(b *fixture) {
 			b.register(thisBoot)
 			b.run()
 			b.after(time.Minute)
@@ -372,14 +385,13 @@ func TestEnroll(t *testing.T) {
 }
 
 func TestOnce(t *testing.T) {
-	bubble(t, func(b *bench) {
+	bubble(t, func(b *fixture) {
 		ctx := context.Background()
 		if s, err := b.e.Once(ctx); err == nil || err.Error() != "the Node is not registered yet" || s.Enrolled {
 			t.Errorf("without a Node: %+v, %v", s, err)
 		}
 		b.register(thisBoot)
-		s, err := b.e.Once(ctx)
-		if err != nil || !s.Enrolled {
+		if s, err := b.e.Once(ctx); err != nil || !s.Enrolled {
 			t.Errorf("with one: %+v, %v", s, err)
 		}
 		b.wantPin(b.pin.String())
@@ -388,7 +400,8 @@ func TestOnce(t *testing.T) {
 		if _, err := b.e.Once(ctx); err == nil || !strings.Contains(err.Error(), "401 Unauthorized") {
 			t.Errorf("refused: %v", err)
 		}
-		time.Sleep(time.Minute) // idle connections end
+		b.wantState(State{Enrolled: true}) // which is what watch has seen last
+		b.after(time.Minute)               // idle connections end
 	})
 }
 
@@ -416,34 +429,39 @@ func TestServerWithAnotherAuthority(t *testing.T) {
 }
 
 func TestPace(t *testing.T) {
-	type step struct {
-		lasted  time.Duration
-		refused bool
-		want    time.Duration // with chance 1
-	}
+	down := errors.New("connection refused")
+	forbidden := fmt.Errorf("pin: %w", &apiError{code: http.StatusForbidden})
+	busy := fmt.Errorf("pin: %w", &apiError{code: http.StatusTooManyRequests})
+	lost := fmt.Errorf("watch: EOF%w", errLost)
 	var p pace
-	for i, s := range []step{
-		{0, false, 2 * time.Second},
-		{time.Second, false, 4 * time.Second},
-		{time.Second, false, 8 * time.Second},
-		{time.Hour, false, 2 * time.Second}, // it went well for long
-		{0, false, 4 * time.Second},
-		{0, false, 8 * time.Second},
-		{0, false, 16 * time.Second},
-		{0, false, 32 * time.Second},
-		{0, false, time.Minute},
-		{0, false, time.Minute},
-		{0, true, 2 * time.Minute},
-		{0, true, 4 * time.Minute},
-		{0, true, 8 * time.Minute},
-		{0, true, 10 * time.Minute},
-		{0, false, time.Minute},
+	for i, s := range []struct {
+		lasted time.Duration
+		err    error
+		want   time.Duration // with chance 1
+	}{
+		{0, down, 2 * time.Second},
+		{time.Second, down, 4 * time.Second},
+		{time.Second, busy, 8 * time.Second},
+		{time.Hour, down, 2 * time.Second}, // it went well for long
+		{0, down, 4 * time.Second},
+		{0, down, 8 * time.Second},
+		{0, down, 16 * time.Second},
+		{0, down, 32 * time.Second},
+		{0, down, time.Minute},
+		{0, busy, time.Minute},
+		{0, forbidden, 2 * time.Minute},
+		{0, forbidden, 4 * time.Minute},
+		{0, forbidden, 8 * time.Minute},
+		{0, forbidden, 10 * time.Minute},
+		{0, down, time.Minute},
+		{time.Hour, lost, 30 * time.Second},
+		{time.Second, lost, time.Minute},
 	} {
 		before := p
-		if got := p.next(s.lasted, s.refused, 1); got != s.want {
+		if got := p.next(s.lasted, s.err, 1); got != s.want {
 			t.Errorf("step %d: %v, want %v", i, got, s.want)
 		}
-		if got := before.next(s.lasted, s.refused, 0); got != s.want/2 {
+		if got := before.next(s.lasted, s.err, 0); got != s.want/2 {
 			t.Errorf("step %d at the least: %v, want %v", i, got, s.want/2)
 		}
 	}

@@ -10,7 +10,7 @@ import (
 
 // Finding is one thing that keeps this node from being heard, or from being heard well.
 type Finding struct {
-	// Mute means that a panic would not be heard at all. Otherwise something is lost, but not everything.
+	// Mute means that a panic would not be heard at all. Otherwise only part of it is lost.
 	Mute bool   `json:"mute"`
 	What string `json:"what"` // what is wrong
 	Cost string `json:"cost"` // what that costs
@@ -115,7 +115,7 @@ func netconsoleOn(distribution, release string) string {
 	case "ubuntu":
 		return "apt install linux-modules-extra-" + release
 	case "debian":
-		return "apt install --reinstall linux-image-" + release + ", whose package has it"
+		return "boot a kernel of Debian's own (linux-image-cloud-amd64 or the like), which has it"
 	case "rhel", "centos", "rocky", "almalinux", "fedora", "ol":
 		return "dnf install kernel-modules-" + release + " kernel-modules-extra-" + release
 	case "amzn", "bottlerocket":

@@ -43,7 +43,7 @@ func (r Root) Identity(instanceID func() (string, error)) (Identity, error) {
 		// Armed under another name is better than silent: the listener still knows this node by its address.
 	}
 	if id.Instance = r.text("etc/machine-id"); id.Instance == "" || id.Instance == "uninitialized" {
-		id.Instance = id.Boot // an image without machine id: unique at least, though anew at each boot
+		id.Instance = id.Boot // an image without machine id: unique at least, though another one at each boot
 	}
 	return id, nil
 }

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Kubelet is what this node's kubelet thinks of kernel.panic.
+// Kubelet is how this node's kubelet treats kernel.panic.
 type Kubelet int
 
 const (
@@ -17,7 +17,7 @@ const (
 	NoKubelet Kubelet = iota
 	// KubeletExpected: one is installed, but not configured yet.
 	KubeletExpected
-	// KubeletSets: it sets kernel.panic=10 at its start, and does not care later.
+	// KubeletSets: it sets kernel.panic=10 when it starts, and does not look again.
 	KubeletSets
 	// KubeletProtects: it has protectKernelDefaults, and does not start unless kernel.panic is 10 already
 	// (setupKernelTunables, pkg/kubelet/cm/container_manager_linux.go).

@@ -156,7 +156,7 @@ func (r Root) ApplySettings(want []Setting) (changed []Setting, err error) {
 		if s.Was == s.Set {
 			continue
 		}
-		// If somebody set it anew since (the kubelet does), theirs is what disarm has to restore.
+		// If somebody has set it since (the kubelet does), disarm has to restore their value.
 		kept = append(slices.DeleteFunc(slices.Clone(kept), func(k Setting) bool { return k.File == s.File }), s)
 		if err := r.saveSettings(kept); err != nil {
 			return changed, err

@@ -45,7 +45,7 @@ type TargetState struct {
 	Why           string        `json:"why,omitempty"` // the latest canary was not acknowledged
 }
 
-// State reads what the last pass wrote, nil if there was none since boot. A file that cannot be made out is an error, and
+// State reads what the last pass wrote, nil if there was none since boot. A file that cannot be parsed is an error, and
 // the next pass replaces it.
 func (r Root) State() (*State, error) {
 	data, err := os.ReadFile(r.Path(RunDir, stateFile))
@@ -64,13 +64,14 @@ func (r Root) State() (*State, error) {
 	return &s, nil
 }
 
-// SaveState writes s for `status`.
+// SaveState writes s for `status`. If that fails, as on a full disk, no older state is left to be believed.
 func (r Root) SaveState(s State) error {
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write state of this pass: %w", err)
 	}
 	if err := r.replace(RunDir+"/"+stateFile, data, 0o644); err != nil {
+		_ = os.Remove(r.Path(RunDir, stateFile))
 		return fmt.Errorf("write state of this pass: %w", err)
 	}
 	return nil

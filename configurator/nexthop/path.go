@@ -1,76 +1,155 @@
 package nexthop
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/lastgasp/lastgasp/configurator/configfs"
 )
 
-// Path is how the kernel's tables would have a datagram leave, without asking the wire. Two of them can be compared, to see
-// whether a Hop may have changed.
+// Path is what the kernel's own tables say of the way to one destination, without a question on the wire. It is cheap to
+// read and can be compared: who has resolved a Hop need not do so again as long as its Path stays the same.
 type Path struct {
-	Device    string // or its master, as in Hop
-	Index     int
-	MAC       string // of the device
-	Source    netip.Addr
-	NextHop   netip.Addr
-	Neighbour string // the kernel's idea of the next hop's Ethernet address, which may be wrong; empty: it has none
-	Why       string // there is no way, or none that can be used
+	Destination netip.Addr
+	// Problem says why there is no way at present, empty if there is one. The rest may be zero then.
+	Problem   string
+	Device    string     // as in Hop
+	Index     int        // as in Hop
+	DeviceMAC string     // as in Hop
+	Source    netip.Addr // as in Hop
+	NextHop   netip.Addr // as in Hop
+	// NextHopMAC is what the neighbour table has for NextHop, empty if nothing. It is no proof of anything, but if it
+	// changes the neighbour may have moved.
+	NextHopMAC string
+	// Cards are the network cards that frames to NextHopMAC leave by, by name, empty if that cannot be told.
+	Cards string
 }
 
-// Moved reports whether a Hop has to be resolved anew because the path is now another one than p. A neighbour that the
-// kernel does not know at the moment has not moved.
-func (p Path) Moved(now Path) bool { return p.Update(now) != p }
+// Lookup reads the Path to q.Destination. What cannot be read is its Problem.
+func Lookup(q Query) Path { return query{Query: q}.path() }
 
-// Update is now, with the neighbour of p if the kernel knows none at the moment.
-func (p Path) Update(now Path) Path {
-	if now.Neighbour == "" && now.Device == p.Device && now.NextHop == p.NextHop {
-		now.Neighbour = p.Neighbour
-	}
-	return now
-}
-
-// Path looks up the path to q.Destination. It needs no rights.
-func (q Query) Path() Path {
+func (q query) path() Path {
 	q.Destination = q.Destination.Unmap()
-	if why := configfs.UnfitIP(q.Destination.WithZone("")); why != "" {
-		return Path{Why: why}
+	p := Path{Destination: q.Destination}
+	if err := q.lookup(&p); err != nil {
+		p.Problem = err.Error()
 	}
-	r, err := q.route()
-	if err != nil {
-		return Path{Why: err.Error()}
-	}
-	d, err := deviceByIndex(r.index)
-	if err == nil {
-		d, err = d.outer()
-	}
-	if err != nil {
-		return Path{Why: err.Error()}
-	}
-	p := Path{Device: d.name, Index: d.index, MAC: d.hw.String(), Source: r.source, NextHop: r.gateway, Why: d.unusable()}
-	if !p.NextHop.IsValid() {
-		p.NextHop = q.Destination.WithZone("")
-	}
-	p.Neighbour = neighbour(r.index, p.NextHop)
 	return p
 }
 
-// neighbour is the Ethernet address that the kernel has for an address on a device, empty if it has none.
-func neighbour(index int, of netip.Addr) string {
-	family := netlink.FAMILY_V6
-	if of.Is4() {
-		family = netlink.FAMILY_V4
+func (q query) lookup(p *Path) error {
+	if why := configfs.UnfitIP(q.Destination.WithZone("")); why != "" {
+		return fmt.Errorf("%w: it is %s", ErrNoRoute, why)
+	}
+	r, err := q.route()
+	if err != nil {
+		return err
+	}
+	d, err := deviceByIndex(r.index)
+	if err != nil {
+		return err
+	}
+	if d, err = d.outer(); err != nil {
+		return err
+	}
+	p.Device, p.Index, p.DeviceMAC, p.Source, p.NextHop = d.name, d.index, d.hw.String(), r.source, r.gateway
+	if !p.NextHop.IsValid() {
+		p.NextHop = q.Destination.WithZone("")
+	}
+	if err := q.check(d); err != nil {
+		return err
+	}
+	next, ok, err := neighbour(d.index, p.NextHop)
+	if err != nil || !ok {
+		return err
+	}
+	p.NextHopMAC = next.String()
+	p.Cards, err = q.cardsOf(d, next)
+	return err
+}
+
+// neighbour is the Ethernet address that the neighbour table has for a on a device, if any.
+func neighbour(index int, a netip.Addr) (mac, bool, error) {
+	family := unix.AF_INET
+	if a.Is6() {
+		family = unix.AF_INET6
 	}
 	list, err := netlink.NeighList(index, family)
 	if err != nil {
-		return ""
+		return mac{}, false, fmt.Errorf("read neighbours: %w", err)
 	}
 	for _, n := range list {
-		if ip, ok := addrOf(n.IP); ok && ip == of {
-			return n.HardwareAddr.String()
+		if ip, ok := addrOf(n.IP); ok && ip == a {
+			m, ok := macOf(n.HardwareAddr)
+			return m, ok, nil
 		}
+	}
+	return mac{}, false, nil
+}
+
+// Compare says in words how the paths now differ from those known, destination by destination; "" means that every Hop
+// resolved meanwhile still holds. It returns the paths to be known from now on: a neighbour that the kernel has forgotten
+// for the time being, or has not met yet, is no change, and is compared when there is one again.
+func Compare(known, now []Path) (next []Path, changes string) {
+	var reasons []string
+	for _, p := range now {
+		old, ok := find(known, p.Destination)
+		if !ok {
+			reasons = append(reasons, fmt.Sprintf("%s is a new destination", p.Destination))
+		} else if r := old.differs(p); r != "" {
+			reasons = append(reasons, r)
+		}
+		if p.NextHopMAC == "" && p.sameWay(old) {
+			p.NextHopMAC, p.Cards = old.NextHopMAC, old.Cards
+		}
+		next = append(next, p)
+	}
+	for _, old := range known {
+		if _, ok := find(now, old.Destination); !ok {
+			reasons = append(reasons, fmt.Sprintf("%s is no destination any more", old.Destination))
+		}
+	}
+	return next, strings.Join(reasons, "; ")
+}
+
+func find(paths []Path, dst netip.Addr) (Path, bool) {
+	for _, p := range paths {
+		if p.Destination == dst {
+			return p, true
+		}
+	}
+	return Path{}, false
+}
+
+// sameWay reports whether both send to the same next hop by the same device.
+func (p Path) sameWay(o Path) bool { return p.Index == o.Index && p.NextHop == o.NextHop }
+
+// differs says what is different in now.
+func (p Path) differs(now Path) string {
+	dst := p.Destination
+	switch {
+	case now.Problem != p.Problem && now.Problem != "":
+		return fmt.Sprintf("%s cannot be reached: %s", dst, now.Problem)
+	case now.Problem != p.Problem:
+		return fmt.Sprintf("%s can be reached again", dst)
+	case now.Device == p.Device && now.Index != p.Index:
+		return fmt.Sprintf("%s is another device than before", now.Device)
+	case now.Device != p.Device:
+		return fmt.Sprintf("%s is reached by %s instead of %s", dst, now.Device, p.Device)
+	case now.DeviceMAC != p.DeviceMAC:
+		return fmt.Sprintf("%s changed its Ethernet address from %s to %s", now.Device, p.DeviceMAC, now.DeviceMAC)
+	case now.Source != p.Source:
+		return fmt.Sprintf("%s is reached from %s instead of %s", dst, now.Source, p.Source)
+	case now.NextHop != p.NextHop:
+		return fmt.Sprintf("%s is reached by way of %s instead of %s", dst, now.NextHop, p.NextHop)
+	case now.NextHopMAC != p.NextHopMAC && now.NextHopMAC != "" && p.NextHopMAC != "":
+		return fmt.Sprintf("neighbour %s on %s moved from %s to %s", now.NextHop, now.Device, p.NextHopMAC, now.NextHopMAC)
+	case now.Cards != p.Cards && now.Cards != "" && p.Cards != "":
+		return fmt.Sprintf("%s leaves by %s instead of %s", now.Device, now.Cards, p.Cards)
 	}
 	return ""
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/lastgasp/lastgasp/e2e/lab"
 	"github.com/lastgasp/lastgasp/e2e/load"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 const (
@@ -49,10 +50,16 @@ func (w *World) Kernels(s lab.Scope) (*Kernels, error) {
 	return k, nil
 }
 
-// Arm sends the canary of every node of c, and waits until the listener has pinned them all.
+// Arm has every node of c enrol itself and sends its canary, and waits until all of them are pinned.
 func (k *Kernels) Arm(ctx context.Context, c Crowd, o *Watcher) error {
 	for from := 0; from < c.Nodes; from += armedAtOnce {
 		part := c.Part(from, min(armedAtOnce, c.Nodes-from))
+		if err := each(ctx, part.Nodes, func(ctx context.Context, i int) error {
+			n := part.First + i
+			return k.world.Cluster.Enroll(ctx, Name(n), load.Boot(n), netconsole.Secret(load.Secret(n)).Sum())
+		}); err != nil {
+			return err
+		}
 		canaries := load.NewNodes(part.First, part.Nodes, load.Extended).Canary
 		if _, err := k.sender.Send(ctx, load.Plan{Count: part.Nodes}, canaries); err != nil {
 			return err

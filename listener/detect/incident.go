@@ -52,6 +52,10 @@ type Incident struct {
 	// Uptime is the sender's uptime in the deciding record, -1 if unknown.
 	Uptime time.Duration
 
+	// Verified means that the cluster knew the secret in Identity for that boot when the record arrived. Whoever queues
+	// incidents serves these first; whether to act on one is decided anew, by Authority.
+	Verified bool
+
 	Verdict   Verdict
 	Authority Authority // Text or Kernel, what the record proves by itself
 	// Cause is a stable word, node-problem-detector's where it has one: KernelPanic, KernelOops, SoftLockup, …

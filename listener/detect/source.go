@@ -83,6 +83,17 @@ func (s *Source) Flush(now time.Time, emit func(Incident)) {
 	}
 }
 
+// Withdraw takes back what the beginning of a record proved, because the whole record was given to another Source. It
+// reports whether there was anything.
+func (s *Source) Withdraw(r *netconsole.Record) bool {
+	p := s.provisional
+	if p == nil || !r.Extended || !p.extended || p.draft.seq != r.Seq || p.draft.uptime != r.Uptime {
+		return false
+	}
+	s.provisional = nil
+	return true
+}
+
 // Deadline is when Flush should be called at the latest, zero if there is nothing to wait for.
 func (s *Source) Deadline() time.Time {
 	var t time.Time
