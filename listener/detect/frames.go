@@ -30,7 +30,7 @@ var (
 	whereLine = regexp.MustCompile(`^(?:(?:RIP|EIP|IP)(?::? +| is at )(?:(?:0010|0008|e030|e008|0060|0061):)?|(?:pc|epc|era) *: *|PC is at |NIP |Krnl PSW : .{0,60}\(|kernel_?pc: )` +
 		bracketed + `*(?:[0-9a-f]{8,16} )?(?:` + symbol + behind + `|(0x[0-9a-f]+|[0-9a-f]{8,16}|\(null\))\s*$)`)
 	// Where lockdep says a lock was taken: "ffff8880120b9168 (&x->lock){....}-{2:2}, at: foo+0x14b/0x460"; what a worker ran last.
-	lockedAt = regexp.MustCompile(`(?:\)\{[^}\n]{1,12}\}(?:-\{[\d:]{1,7}\})?, at: ` + bracketed + `?|^ +last function: )([A-Za-z_][\w.]*)(?:\+0x|$)`)
+	lockedAt = regexp.MustCompile(`\([^\n]+\)\{[^}\n]{1,12}\}(?:-\{[\d:]{1,7}\})?, at: ` + bracketed + `?([A-Za-z_][\w.]*)\+0x|^ +last function: ([A-Za-z_][\w.]*)\s*$`)
 	// `uname -r` as dump_stack_print_info (lib/dump_stack.c) prints it: "CPU: 0 PID: 1 Comm: init Not tainted 6.1.0 #1".
 	releaseIn = regexp.MustCompile(`^CPU: \d+ .*(?:Not tainted|Tainted: [A-Z -]+) ([0-9]\S*) #`)
 	// bpfTag is the hash in the name of a BPF program, which changes with its bytecode.
@@ -173,7 +173,7 @@ func namesPlace(msg string, rule *Rule) string {
 		return ""
 	}
 	if m := lockedAt.FindStringSubmatch(msg); m != nil {
-		return function(m[1])
+		return function(m[1] + m[2])
 	}
 	return ""
 }
