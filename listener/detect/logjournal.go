@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"cmp"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -58,12 +59,9 @@ func parseJSON(entry map[string]string) (netconsole.Record, origin) {
 // is: a time stamp in it is a quotation.
 func parseEntry(entry map[string]string) (netconsole.Record, origin) {
 	r := netconsole.Record{Prefix: 0, Uptime: -1}
-	text := entry["MESSAGE"]
-	if text == "" {
-		text = entry["message"]
-	}
+	text := strings.TrimRight(cmp.Or(entry["MESSAGE"], entry["message"]), " \t\r\n")
 	switch transport := entry["_TRANSPORT"]; {
-	case text == "":
+	case strings.TrimSpace(text) == "":
 		return r, foreign
 	case transport != "" && transport != "kernel": // `logger -t kernel` has "syslog"
 		return r, foreign
@@ -78,7 +76,7 @@ func parseEntry(entry map[string]string) (netconsole.Record, origin) {
 	if us := entry["_SOURCE_MONOTONIC_TIMESTAMP"]; len(us) > 6 && len(us) < 16 && isDigits(us) {
 		r.Uptime = seconds(us[:len(us)-6], us[len(us)-6:])
 	}
-	r.Text = []byte(strings.TrimRight(text, " \t\r\n"))
+	r.Text = []byte(text)
 	return r, addressed
 }
 
