@@ -280,3 +280,10 @@ func TestReplayGuessesTheFormat(t *testing.T) {
 		t.Errorf("a capture: %v, %s", err, cmp.Diff(want, out.String()))
 	}
 }
+
+func TestReplayOfALogWithAnEndlessLine(t *testing.T) {
+	got, _ := logReplay(t, "[    1.000000] "+strings.Repeat("x", 3*maxLine)+"\n[    2.000000] Kernel panic - not syncing: x\n")
+	if diff := cmp.Diff([]string{"dying KernelPanic: x"}, got); diff != "" {
+		t.Errorf("incidents (-want +got):\n%s", diff)
+	}
+}

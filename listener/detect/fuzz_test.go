@@ -143,8 +143,8 @@ func FuzzLogReader(f *testing.F) {
 			reader.Line(line, check)
 		}
 		reader.Flush(check)
-		if number, text := reader.Strange(); records > lines || reader.Kernel() > lines || number > lines || number > 0 && strings.TrimSpace(text) == "" {
-			t.Fatalf("%d records and %d kernel lines of %d, the first strange one %d %q", records, reader.Kernel(), lines, number, text)
+		if number, text := reader.Unrecognised(); records > lines || reader.Kernel() > lines || number > lines || number > 0 && strings.TrimSpace(text) == "" {
+			t.Fatalf("%d records and %d kernel lines of %d, the first unrecognised one %d %q", records, reader.Kernel(), lines, number, text)
 		}
 	})
 }
