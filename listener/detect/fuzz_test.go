@@ -131,9 +131,8 @@ func FuzzLogReader(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, log string) {
 		var reader LogReader
-		lines, records := 0, 0
+		lines := 0
 		check := func(r *netconsole.Record) {
-			records++
 			if len(bytes.TrimSpace(r.Text)) == 0 || r.Extended || r.Uptime < -1 || r.Prefix < -1 || r.Prefix > 999 {
 				t.Fatalf("%+v", r)
 			}
@@ -143,8 +142,8 @@ func FuzzLogReader(f *testing.F) {
 			reader.Line(line, check)
 		}
 		reader.Flush(check)
-		if number, text := reader.Unrecognised(); records > lines || reader.Kernel() > lines || number > lines || number > 0 && strings.TrimSpace(text) == "" {
-			t.Fatalf("%d records and %d kernel lines of %d, the first unrecognised one %d %q", records, reader.Kernel(), lines, number, text)
+		if number, text := reader.Unrecognised(); number > lines || number > 0 && strings.TrimSpace(text) == "" {
+			t.Fatalf("of %d lines the first unrecognised one is %d %q", lines, number, text)
 		}
 	})
 }

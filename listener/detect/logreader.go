@@ -89,6 +89,10 @@ func (l *LogReader) single(text string, emit func(*netconsole.Record)) {
 	if strings.TrimSpace(text) == "" {
 		return
 	}
+	if entry, ok := jsonEntry(text); ok && entry["Output"] != "" {
+		l.output(entry, emit)
+		return
+	}
 	r, how := parseLine(text)
 	if how <= bare {
 		if l.first == 0 {
@@ -184,8 +188,19 @@ func (l *LogReader) corroborate(uptime time.Duration, emit func(*netconsole.Reco
 // release emits the pending lines as lines that are nobody's.
 func (l *LogReader) release(emit func(*netconsole.Record)) { l.corroborate(-1, emit) }
 
+// output reads the lines in what `aws ec2 get-console-output` prints.
+func (l *LogReader) output(entry map[string]string, emit func(*netconsole.Record)) {
+	for line := range strings.Lines(entry["Output"]) {
+		l.single(strings.TrimRight(line, "\r\n"), emit)
+	}
+}
+
 // record emits the record of an entry of the journal.
 func (l *LogReader) record(e map[string]string, emit func(*netconsole.Record)) {
+	if e["Output"] != "" {
+		l.output(e, emit)
+		return
+	}
 	r, how := parseEntry(e)
 	if how == foreign {
 		return
