@@ -15,6 +15,7 @@ import (
 
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
 	"github.com/lastgasp/lastgasp/configurator/machine"
+	"github.com/lastgasp/lastgasp/listener/yamlkeys"
 )
 
 // DefaultConfigFile is read unless the command line names another file. Unlike that one it may be missing.
@@ -36,7 +37,7 @@ type Config struct {
 	Queues bool
 }
 
-// EndpointConfig says where the listeners are written down. The first of the three that names one wins.
+// EndpointConfig says where to look listeners up. The first of static, SSM and DNS that names one wins.
 type EndpointConfig struct {
 	Static       []endpoint.Endpoint
 	StaticOrigin string   // the file, variable or flag that Static came from
@@ -66,29 +67,7 @@ func DefaultConfig() Config {
 }
 
 // ConfigError says what is wrong with the configuration, where, and what to do, in one line.
-type ConfigError struct {
-	Origin string // file, variable or flag
-	Line   int    // in the file, 0 if there are no lines
-	Key    string // dotted, empty for the document as a whole
-	Err    error
-}
-
-// Error is "file:line: key: what is wrong; what to do".
-func (e *ConfigError) Error() string {
-	var b strings.Builder
-	b.WriteString(e.Origin)
-	if e.Line > 0 {
-		fmt.Fprintf(&b, ":%d", e.Line)
-	}
-	if e.Key != "" {
-		b.WriteString(": " + e.Key)
-	}
-	b.WriteString(": " + strings.Join(strings.Fields(e.Err.Error()), " "))
-	return b.String()
-}
-
-// Unwrap gives Err.
-func (e *ConfigError) Unwrap() error { return e.Err }
+type ConfigError = yamlkeys.Error
 
 // LoadConfig reads file, then the *.yaml of the directory of the same name with .d in lexical order, then LASTGASP_…
 // variables of environ ("KEY=value"), then the endpoints given by flag, each over what was there before. Only the
@@ -98,7 +77,7 @@ func LoadConfig(file string, environ, flagEndpoints []string) (Config, error) {
 	files := []string{file}
 	more, err := filepath.Glob(dropins(file))
 	if err != nil {
-		return c, &ConfigError{Origin: file, Err: errors.New("its name is no pattern for drop-ins; avoid []*?\\ in it")}
+		return c, &ConfigError{Origin: file, Err: errors.New("the names of drop-ins cannot be matched; avoid []*?\\ in the name of the file")}
 	}
 	slices.Sort(more)
 	for _, f := range append(files, more...) {
@@ -129,8 +108,8 @@ func LoadConfig(file string, environ, flagEndpoints []string) (Config, error) {
 	return c, nil
 }
 
-// NeedEndpoint refuses a configuration, read from file, that names no place where listeners are written down. Commands
-// that only look at what is armed do without.
+// NeedEndpoint refuses a configuration, read from file, that does not say where to look listeners up. Commands that only
+// look at what is armed need none.
 func (c Config) NeedEndpoint(file string) error {
 	if len(c.Endpoint.Static) > 0 || len(c.Endpoint.SSM) > 0 || c.Endpoint.DNS != "" {
 		return nil

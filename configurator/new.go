@@ -15,11 +15,11 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
 )
 
-// How long others are asked.
+// How long to wait for answers.
 const (
-	// optionalTimeout is for what a pass can do without.
+	// optionalTimeout is for answers that a pass can do without.
 	optionalTimeout = 3 * time.Second
-	// bootTimeout is for what it cannot: while an instance boots, its metadata and its role's credentials may be late.
+	// bootTimeout is for those it needs: while an instance boots, its metadata and its role's credentials may be late.
 	bootTimeout = 60 * time.Second
 )
 
@@ -36,7 +36,10 @@ func New(cfg Config, version string, log *slog.Logger) *Configurator {
 		Load:       configfs.Load,
 		Resolve:    nexthop.Resolve,
 		Instance:   func(ctx context.Context) (ec2.Instance, error) { return metadata().Instance(ctx) },
-		Prove:      canary.Prover{Root: root, Timeout: cfg.Canary.Timeout, Interval: cfg.Canary.Interval}.Prove,
+		Prove: canary.Prover{
+			Root: root, Timeout: cfg.Canary.Timeout, Interval: cfg.Canary.Interval, Cluster: cfg.Cluster, Key: cfg.Endpoint.Key,
+		}.Prove,
+		Uptime: machine.Uptime,
 	}
 	c.Lookup = endpoint.Resolver{LookupNetIP: net.DefaultResolver.LookupNetIP, Zone: c.zoneOf}.Lookup
 	e := cfg.Endpoint

@@ -10,7 +10,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -321,9 +320,9 @@ func TestVerifyNamesWhoIsSilent(t *testing.T) {
 	if !errors.Is(err, ErrUnproved) || !strings.Contains(err.Error(), "10.0.3.10:6666") || len(proofs) != 2 {
 		t.Errorf("with one silent: %+v, %v", proofs, err)
 	}
-	status, err := node.Status(time.Now())
-	if err != nil || status.Verdict != Covered {
-		t.Errorf("one of two listeners hears the node: %s, %v", status.Verdict, err)
+	status, err := node.Status(nil)
+	if err != nil || status.Verdict != Unproven {
+		t.Errorf("one of two listeners is silent: %s, %v", status.Verdict, err)
 	}
 }
 
@@ -361,7 +360,7 @@ func TestNothingIsProvedByAProofThatFails(t *testing.T) {
 			if diff := cmp.Diff(was, names(w.kernel.targets)); diff != "" {
 				t.Fatalf("armed (-want +got):\n%s", diff)
 			}
-			status, err := node.Status(time.Now())
+			status, err := node.Status(nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -389,7 +388,7 @@ func TestATargetThatWasNotAskedKeepsWhatIsKnown(t *testing.T) {
 		if _, err := node.Apply(t.Context()); !errors.Is(err, ErrUnproved) {
 			t.Fatalf("error %v, want %v", err, ErrUnproved)
 		}
-		status, err := node.Status(time.Now())
+		status, err := node.Status(nil)
 		if err != nil || status.Verdict != Unproven {
 			t.Errorf("after a pass for %s: %s, %v", listener, status.Verdict, err)
 		}
@@ -397,7 +396,7 @@ func TestATargetThatWasNotAskedKeepsWhatIsKnown(t *testing.T) {
 }
 
 // A dry run may have to make a target for a moment to see what the kernel can do: not beside a pass, and not if
-// anything else tells.
+// anything else shows it.
 func TestDraftProbesAloneOrNotAtAll(t *testing.T) {
 	present := []configfs.State{armed(specTo(listenerA, gatewayMAC), "lastgasp-10.0.2.10-1", 6665)}
 	for _, tt := range []struct {
@@ -407,7 +406,7 @@ func TestDraftProbesAloneOrNotAtAll(t *testing.T) {
 		probes  int
 	}{
 		{"nothing is armed", kernel612, nil, 1},
-		{"a target tells", kernel612, present, 0},
+		{"a target shows it", kernel612, present, 0},
 		{"there is no netconsole", configfs.Support{}, nil, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -491,5 +490,48 @@ func TestOnEC2TheMetadataServiceIsHeeded(t *testing.T) {
 				t.Errorf("%d targets", len(w.kernel.targets))
 			}
 		})
+	}
+}
+
+// A metadata service that does not answer for a while changes nothing about what is armed and proved.
+func TestWithoutTheMetadataServiceWhatIsArmedStays(t *testing.T) {
+	instance := ec2.Instance{
+		ID: "i-0123456789abcdef0", Region: "eu-west-1", ZoneName: "eu-west-1b", ZoneID: "euw1-az1",
+		Interfaces: []ec2.Interface{{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 5}, Primary: true, Addrs: []netip.Addr{netip.MustParseAddr("10.0.1.5")}}},
+	}
+	w := newWorld(t)
+	w.write(t, "sys/hypervisor/uuid", "ec2e1916-9099-7caf-fd21-012345abcdef") // a Xen instance, which has to ask for its id
+	node := w.node(listenerA)
+	list, err := endpoint.ParseList("[{address: 10.0.2.10:6666, zone: euw1-az2}, {address: 10.0.3.10:6666, zone: euw1-az1}, {address: 10.0.4.10:6666, zone: euw1-az3}]")
+	if err != nil {
+		t.Fatal(err)
+	}
+	node.Config.Targets = 1
+	node.Sources = []endpoint.Source{endpoint.Static{Endpoints: list, Origin: "test"}}
+	var answers error
+	node.Instance = func(context.Context) (ec2.Instance, error) {
+		if answers != nil {
+			return ec2.Instance{}, answers
+		}
+		return instance, nil
+	}
+	// The route is by the second interface, unless the source says otherwise.
+	node.Resolve = func(ctx context.Context, q nexthop.Query) (nexthop.Hop, error) {
+		hop, err := w.resolve(ctx, q)
+		if len(q.Sources) == 0 {
+			hop.Device, hop.Source = "ens6", netip.MustParseAddr("10.0.3.5")
+		}
+		return hop, err
+	}
+	if _, err := node.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := w.kernel.targets[0]
+	answers, w.kernel.log = errCable, nil
+	if _, err := node.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.kernel.log) > 0 {
+		t.Errorf("%v: from %s to %s became %s to %s", w.kernel.log, before.LocalIP, before.RemoteIP, w.kernel.targets[0].LocalIP, w.kernel.targets[0].RemoteIP)
 	}
 }

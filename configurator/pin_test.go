@@ -66,10 +66,10 @@ func TestPin(t *testing.T) {
 }
 
 func TestStatusSaysHowEnrolmentStands(t *testing.T) {
-	s := newStatus(someTime, DefaultConfig(), goodFacts, nil, nil, nil)
+	s := newStatus(up, goodFacts, nil, nil, nil)
 	s.Enrolment = &enroll.State{Enrolled: true, Node: "node-1", Kubeconfig: "/etc/kubernetes/kubelet.conf"}
 	var b strings.Builder
-	if err := s.WriteText(&b, someTime); err != nil {
+	if err := s.WriteText(&b, up); err != nil {
 		t.Fatal(err)
 	}
 	if want := "\nenrolled  as node-1, with /etc/kubernetes/kubelet.conf\n"; !strings.Contains(b.String(), want) {

@@ -12,7 +12,7 @@ import (
 )
 
 // newSpec is the target for one listener, all but its name and source port: those depend on what is there already.
-// machine.Identity goes with every record where the kernel can carry it.
+// Every record carries the identity where the kernel can add it.
 func newSpec(hop nexthop.Hop, listener netip.AddrPort, id machine.Identity, secret netconsole.Secret, support configfs.Support) configfs.Spec {
 	s := configfs.Spec{
 		Device:     hop.Device,
@@ -42,10 +42,14 @@ type Plan struct {
 	Drop  []configfs.State // ours, armed and not wanted: goes last, when the wanted ones are proved
 }
 
+// Idle reports that nothing has to be done.
+func (p Plan) Idle() bool { return len(p.Clear)+len(p.Arm)+len(p.Drop) == 0 }
+
 // newPlan compares. Wanted specs come without name and source port; those that must be armed get both: a name that is
 // free, and of the three ports from localPort downwards the first that no target to the same listener sends from, or
-// the acknowledgement of a predecessor would pass for theirs.
-func newPlan(wanted []configfs.Spec, present []configfs.State, localPort uint16) Plan {
+// the acknowledgement of a predecessor would pass for theirs. withheld means that a target may be there without its secret,
+// because its listener has not proved itself yet.
+func newPlan(wanted []configfs.Spec, present []configfs.State, localPort uint16, withheld bool) Plan {
 	var p Plan
 	taken := make(map[string]bool)
 	rest := slices.Clone(present)
@@ -60,7 +64,7 @@ func newPlan(wanted []configfs.Spec, present []configfs.State, localPort uint16)
 	})
 	var missing []configfs.Spec
 	for _, w := range wanted {
-		i := slices.IndexFunc(rest, func(st configfs.State) bool { return same(w, st, localPort) })
+		i := slices.IndexFunc(rest, func(st configfs.State) bool { return same(w, st, localPort, withheld) })
 		if i < 0 {
 			missing = append(missing, w)
 			continue
@@ -97,11 +101,27 @@ func freePort(w configfs.Spec, present []configfs.State, localPort uint16) uint1
 }
 
 // same reports whether st is what w wants, under whatever name and from whichever of our ports.
-func same(w configfs.Spec, st configfs.State, localPort uint16) bool {
+func same(w configfs.Spec, st configfs.State, localPort uint16, withheld bool) bool {
 	w.LocalPort = st.LocalPort
+	if withheld && !hasSecret(st.Spec) {
+		w = withoutSecret(w)
+	}
 	return st.Enabled && len(w.Diff(st)) == 0 && st.LocalPort <= localPort && st.LocalPort > localPort-sourcePorts
 }
 
 func sameListener(a, b configfs.Spec) bool {
 	return a.RemoteIP == b.RemoteIP && a.RemotePort == b.RemotePort
+}
+
+// remoteOf is the listener of a target.
+func remoteOf(s configfs.Spec) netip.AddrPort { return netip.AddrPortFrom(s.RemoteIP, s.RemotePort) }
+
+func isSecret(d configfs.Datum) bool { return d.Secret }
+
+func hasSecret(s configfs.Spec) bool { return slices.ContainsFunc(s.Userdata, isSecret) }
+
+// withoutSecret is s as it may be sent to a listener that has not proved itself.
+func withoutSecret(s configfs.Spec) configfs.Spec {
+	s.Userdata = slices.DeleteFunc(slices.Clone(s.Userdata), isSecret)
+	return s
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -103,7 +104,7 @@ func TestPlan(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := newPlan(tt.wanted, tt.present, 6665)
+			p := newPlan(tt.wanted, tt.present, 6665, false)
 			got := outcome{Keep: names(p.Keep), Clear: p.Clear, Drop: names(p.Drop)}
 			for _, s := range p.Arm {
 				got.Arm = append(got.Arm, s.Name+" "+strconv.Itoa(int(s.LocalPort)))
@@ -129,7 +130,7 @@ func TestRollback(t *testing.T) {
 		}
 		return list
 	}
-	before := &machine.State{Targets: []machine.TargetState{{Name: "old-dead"}, {Name: "old-alive", LastAck: someTime}}}
+	before := &machine.State{Targets: []machine.TargetState{{Name: "old-dead"}, {Name: "old-alive", LastAckUptime: time.Hour}}}
 
 	for _, tt := range []struct {
 		name   string

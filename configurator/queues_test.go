@@ -62,7 +62,7 @@ func TestQueuesFollowTheTargets(t *testing.T) {
 	for n := range 2 { // the device was re-created
 		w.write(t, limitMin("ens5", n), "0")
 	}
-	if !node.snapshot().differ {
+	if !node.snapshot(snapshot{}, true).differ {
 		t.Error("a watch would not notice")
 	}
 	apply()
@@ -85,4 +85,22 @@ func TestQueuesFollowTheTargets(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("uplink", "0")
+}
+
+func TestQueuesAreLeftAloneIfDeclined(t *testing.T) {
+	w := newWorld(t)
+	w.queue(t, "ens5", 2, 0, "760", "1000")
+	node := w.node(listenerA)
+	for _, step := range []struct {
+		queues bool
+		want   string
+	}{{true, room}, {false, "1000"}, {false, "1000"}, {true, room}} {
+		node.Config.Queues = step.queues
+		if _, err := node.Apply(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.read(limitMin("ens5", 0)); got != step.want {
+			t.Errorf("queues: %t: limit_min is %s, want %s", step.queues, got, step.want)
+		}
+	}
 }

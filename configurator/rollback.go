@@ -9,12 +9,12 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
-// rollback says what goes after a pass that could not prove all it wanted. It is pure.
+// rollback says which targets to remove after a pass that could not prove all it wanted. It is pure.
 //
 // What was armed before stays, and a new target that was not acknowledged goes again. There are two exceptions, because
 // no coverage is worse than doubtful coverage: a new target stays if it was not to replace anything, and if it differs
-// from an old one only in the way to the same listener. Then the wire itself has just proved the new way, while the old
-// one may still work, so both stay, of the old ones only that which was acknowledged last.
+// from an old one only in the way to the same listener. Then the next hop has just answered on the wire, but the old way
+// may still work, so both stay; of several old ones only the one acknowledged last.
 func rollback(p Plan, proofs []canary.Proof, before *machine.State) []configfs.State {
 	proved := make(map[string]bool)
 	for _, proof := range proofs {
@@ -22,7 +22,7 @@ func rollback(p Plan, proofs []canary.Proof, before *machine.State) []configfs.S
 	}
 	olds := slices.Clone(p.Drop)
 	slices.SortStableFunc(olds, func(a, b configfs.State) int {
-		return cmp.Or(before.LastAck(b.Name).Compare(before.LastAck(a.Name)), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(before.LastAck(b.Name), before.LastAck(a.Name)), cmp.Compare(a.Name, b.Name))
 	})
 	var drop []configfs.State
 	for _, spec := range p.Arm {

@@ -8,9 +8,12 @@ import (
 // WantedSettings are the kernel settings the configuration asks for on this kernel, and those that go with devices that
 // targets send through.
 func (c *Configurator) WantedSettings(devices []string) []machine.Setting {
-	want := c.Root.QueueSettings(devices)
-	if c.Config.Panic != (machine.Panic{}) { // or there is no need to read so many files every second
-		want = append(want, machine.PanicSettings(c.Config.Panic, c.Root.Facts(c.Version))...)
+	var want []machine.Setting
+	if c.Config.Queues {
+		want = c.Root.QueueSettings(devices)
+	}
+	if c.Config.Panic != (machine.Panic{}) { // otherwise there is no need to read so many files
+		want = append(want, machine.PanicSettings(c.Config.Panic, c.Root.Facts(c.Version), c.Root.Kubelet())...)
 	}
 	return want
 }

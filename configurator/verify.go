@@ -13,7 +13,7 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
-// Verify has every armed target proved as it stands and notes the outcome for `status`. It resolves nothing and changes
+// Verify has every armed target proved as it stands and saves the outcome for `status`. It resolves nothing and changes
 // no target.
 func (c *Configurator) Verify(ctx context.Context) ([]canary.Proof, error) {
 	unlock, err := c.lock(ctx)
@@ -29,15 +29,19 @@ func (c *Configurator) Verify(ctx context.Context) ([]canary.Proof, error) {
 	if len(armed) == 0 {
 		return []canary.Proof{}, fmt.Errorf("%w: no target is armed; run lastgasp-configurator apply", ErrUnproved)
 	}
-	id, err := c.Root.Identity(idOf(c.instanceOnce(ctx)))
+	before, err := c.Root.State()
+	if err != nil {
+		c.Log.Warn("the state of the last pass is lost", "err", err)
+	}
+	id, err := c.Root.Identity(idOf(c.instanceOnce(ctx), before))
 	if err != nil {
 		return []canary.Proof{}, err
 	}
-	proofs, err := c.prove(ctx, id, armed)
+	proofs, err := c.prove(ctx, id, armed, nil)
 	if err != nil {
-		return []canary.Proof{}, errors.Join(err, c.noteProofs(unproved(armed, err), time.Now()))
+		return []canary.Proof{}, errors.Join(err, c.saveProofs(unproved(armed, err)))
 	}
-	errs := []error{c.noteProofs(proofs, time.Now())}
+	errs := []error{c.saveProofs(proofs)}
 	for _, p := range proofs {
 		if !p.Acked {
 			errs = append(errs, fmt.Errorf("%s to %s: %w", p.Target, p.Listener, ErrUnproved))
@@ -46,8 +50,8 @@ func (c *Configurator) Verify(ctx context.Context) ([]canary.Proof, error) {
 	return proofs, errors.Join(errs...)
 }
 
-// noteProofs keeps for `status` what canaries said at now.
-func (c *Configurator) noteProofs(proofs []canary.Proof, now time.Time) error {
+// saveProofs saves the outcome of canaries for `status`.
+func (c *Configurator) saveProofs(proofs []canary.Proof) error {
 	s, err := c.Root.State()
 	if err != nil || s == nil {
 		return err
@@ -55,47 +59,50 @@ func (c *Configurator) noteProofs(proofs []canary.Proof, now time.Time) error {
 	for i := range s.Targets {
 		for _, p := range proofs {
 			if p.Target == s.Targets[i].Name {
-				note(&s.Targets[i], p, now)
+				c.note(&s.Targets[i], p)
 			}
 		}
 	}
 	return c.Root.SaveState(*s)
 }
 
-// note writes down in t what a proof said at now.
-func note(t *machine.TargetState, p canary.Proof, now time.Time) {
-	t.RTT, t.Why = p.RTT, p.Why
+// note writes the outcome of the latest canary into t.
+func (c *Configurator) note(t *machine.TargetState, p canary.Proof) {
+	t.Acked, t.Known, t.RTT, t.Why = p.Acked, p.Known, p.RTT, p.Why
 	if p.Acked {
-		t.LastAck = now
+		t.LastAck, t.LastAckUptime = time.Now(), c.Uptime()
 	}
 }
 
-// prove has canaries tell which of the armed targets are heard.
-func (c *Configurator) prove(ctx context.Context, id machine.Identity, armed []configfs.State) ([]canary.Proof, error) {
-	if len(armed) == 0 {
+// prove writes canaries and says which of the armed targets were acknowledged. Acknowledgements of olds are noted, but not
+// waited for.
+func (c *Configurator) prove(ctx context.Context, id machine.Identity, armed, olds []configfs.State) ([]canary.Proof, error) {
+	if len(armed)+len(olds) == 0 {
 		return nil, nil
 	}
-	return c.Prove(ctx, id, c.Root.Facts(c.Version), routes(armed))
+	list := routes(armed)
+	for _, r := range routes(olds) {
+		r.Optional = len(armed) > 0
+		list = append(list, r)
+	}
+	defer c.waiting("acknowledgements of the listeners")()
+	return c.Prove(ctx, id, c.Root.Facts(c.Version), list)
 }
 
-// unproved is what is noted of the armed targets if proving them could not be tried because of err.
-func unproved(armed []configfs.State, err error) []canary.Proof {
+// unproved are the proofs of targets where err kept canaries from being written.
+func unproved(targets []configfs.State, err error) []canary.Proof {
 	var proofs []canary.Proof
-	for _, r := range routes(armed) {
+	for _, r := range routes(targets) {
 		proofs = append(proofs, canary.Proof{Target: r.Target, Listener: r.Remote, Why: err.Error()})
 	}
 	return proofs
 }
 
 // routes are what a Prover needs to know of targets.
-func routes(armed []configfs.State) []canary.Route {
+func routes(targets []configfs.State) []canary.Route {
 	var list []canary.Route
-	for _, st := range armed {
-		list = append(list, canary.Route{
-			Target: st.Name,
-			Local:  netip.AddrPortFrom(st.LocalIP, st.LocalPort),
-			Remote: netip.AddrPortFrom(st.RemoteIP, st.RemotePort),
-		})
+	for _, st := range targets {
+		list = append(list, canary.Route{Target: st.Name, Local: netip.AddrPortFrom(st.LocalIP, st.LocalPort), Remote: remoteOf(st.Spec)})
 	}
 	return list
 }

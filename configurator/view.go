@@ -3,6 +3,8 @@ package configurator
 import (
 	"fmt"
 	"io"
+	"net"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -15,6 +17,7 @@ import (
 // TargetView is a target as people and programs may see it: its addresses as text, without secrets.
 type TargetView struct {
 	Name       string   `json:"name"`
+	Enabled    bool     `json:"enabled"`
 	Device     string   `json:"device"`
 	LocalIP    string   `json:"localIP"`
 	LocalPort  uint16   `json:"localPort"`
@@ -24,6 +27,13 @@ type TargetView struct {
 	Extended   bool     `json:"extended"`
 	Release    bool     `json:"release"`
 	Userdata   []string `json:"userdata,omitempty"` // key=value, secrets as a placeholder
+
+	// Acknowledgements.
+	Acked   bool          `json:"acked"` // the latest
+	LastAck time.Time     `json:"lastAck,omitzero"`
+	AckAge  time.Duration `json:"lastAckAgeNanoseconds,omitempty"`
+	RTT     time.Duration `json:"rttNanoseconds,omitempty"`
+	Why     string        `json:"why,omitempty"`
 }
 
 // View is s without its secrets.
@@ -35,13 +45,16 @@ func View(s configfs.Spec) TargetView {
 		Extended: s.Extended, Release: s.Release,
 	}
 	for _, d := range s.Userdata {
-		value := d.Value
-		if d.Secret {
-			value = "(secret)"
-		}
-		v.Userdata = append(v.Userdata, d.Key+"="+value)
+		v.Userdata = append(v.Userdata, d.String())
 	}
 	return v
+}
+
+func (v TargetView) local() string {
+	return net.JoinHostPort(v.LocalIP, strconv.Itoa(int(v.LocalPort)))
+}
+func (v TargetView) remote() string {
+	return net.JoinHostPort(v.RemoteIP, strconv.Itoa(int(v.RemotePort)))
 }
 
 // DraftView is what --dry-run prints.
@@ -72,7 +85,9 @@ func (d Draft) View(want []machine.Setting) DraftView {
 		Keep: []TargetView{}, Arm: []TargetView{}, Drop: []TargetView{}, // empty lists, not null, for programs
 	}
 	for _, st := range d.Plan.Keep {
-		v.Keep = append(v.Keep, View(st.Spec))
+		kept := View(st.Spec)
+		kept.Enabled = true
+		v.Keep = append(v.Keep, kept)
 	}
 	for _, s := range d.Plan.Arm {
 		v.Arm = append(v.Arm, View(s))
@@ -81,7 +96,9 @@ func (d Draft) View(want []machine.Setting) DraftView {
 		v.Drop = append(v.Drop, TargetView{Name: name})
 	}
 	for _, st := range d.Plan.Drop {
-		v.Drop = append(v.Drop, View(st.Spec))
+		dropped := View(st.Spec)
+		dropped.Enabled = true
+		v.Drop = append(v.Drop, dropped)
 	}
 	return v
 }
@@ -117,8 +134,8 @@ func (v TargetView) String() string {
 	if v.Device == "" {
 		return v.Name + " (disabled)"
 	}
-	s := fmt.Sprintf("%s: %s:%d on %s to %s:%d via %s, extended=%t release=%t",
-		v.Name, v.LocalIP, v.LocalPort, v.Device, v.RemoteIP, v.RemotePort, v.RemoteMAC, v.Extended, v.Release)
+	s := fmt.Sprintf("%s: %s on %s to %s via %s, extended=%t release=%t",
+		v.Name, v.local(), v.Device, v.remote(), v.RemoteMAC, v.Extended, v.Release)
 	if len(v.Userdata) > 0 {
 		s += ", userdata " + strings.Join(v.Userdata, " ")
 	}
@@ -128,9 +145,9 @@ func (v TargetView) String() string {
 // WriteState prints what a pass left behind.
 func WriteState(w io.Writer, s machine.State) error {
 	for _, t := range s.Targets {
-		outcome := fmt.Sprintf("acknowledged in %s", t.RTT.Round(100*time.Microsecond))
-		if t.Why != "" || t.RTT == 0 {
-			outcome = "NOT acknowledged"
+		outcome := "NOT acknowledged"
+		if t.Acked {
+			outcome = fmt.Sprintf("acknowledged in %s", t.RTT.Round(100*time.Microsecond))
 		}
 		if _, err := fmt.Fprintf(w, "%s to %s: armed, %s\n", t.Name, t.Listener, outcome); err != nil {
 			return err
@@ -139,7 +156,7 @@ func WriteState(w io.Writer, s machine.State) error {
 	return nil
 }
 
-// WriteProofs prints what canaries said.
+// WriteProofs prints the outcome of canaries.
 func WriteProofs(w io.Writer, proofs []canary.Proof) error {
 	var b strings.Builder
 	for _, p := range proofs {

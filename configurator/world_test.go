@@ -27,14 +27,17 @@ var someTime = time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC)
 
 // world is a node for tests of whole passes: files below a temporary root, and answers for all else.
 type world struct {
-	mu     sync.Mutex // of all below, for tests of what runs beside them
-	root   machine.Root
-	kernel kernel
-	mac    net.HardwareAddr        // of the gateway
-	routes map[string]error        // by destination: why there is none
-	deaf   map[netip.AddrPort]bool // listeners that acknowledge nothing
-	during func()                  // happens once, beside the next proof
-	proved int                     // how often canaries were written
+	mu       sync.Mutex // of all below, for tests of what runs beside them
+	root     machine.Root
+	kernel   kernel
+	mac      net.HardwareAddr        // of the gateway
+	routes   map[string]error        // by destination: why there is none
+	deaf     map[netip.AddrPort]bool // listeners that acknowledge nothing
+	during   func()                  // happens once, beside the next proof
+	proved   int                     // how often canaries were written
+	resolved int                     // how often a hop was
+	strange  bool                    // the cluster has no Node for this one
+	boot     time.Time
 }
 
 // kernel is netconsole as a list of targets.
@@ -78,6 +81,31 @@ func (k *kernel) Arm(s configfs.Spec) (configfs.State, error) {
 	return st, nil
 }
 
+func (k *kernel) Enabled() ([]string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var enabled []string
+	for _, st := range k.targets {
+		if st.Enabled {
+			enabled = append(enabled, st.Name)
+		}
+	}
+	slices.Sort(enabled)
+	return enabled, nil
+}
+
+func (k *kernel) AddUserdata(name string, d configfs.Datum) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := range k.targets {
+		if st := &k.targets[i]; st.Name == name {
+			st.Userdata = append(slices.Clone(st.Userdata), d)
+		}
+	}
+	k.log = append(k.log, "add "+d.Key+" to "+name)
+	return nil
+}
+
 func (k *kernel) Disarm(name string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -94,6 +122,7 @@ func newWorld(t *testing.T) *world {
 		mac:    gatewayMAC,
 		routes: make(map[string]error),
 		deaf:   make(map[netip.AddrPort]bool),
+		boot:   time.Now().Add(-time.Hour),
 	}
 	w.write(t, "proc/sys/kernel/random/boot_id", someone.Boot)
 	w.write(t, "proc/sys/kernel/osrelease", "6.12.117-cloud-amd64")
@@ -136,13 +165,15 @@ func (w *world) node(endpoints ...string) *Configurator {
 		Instance: func(context.Context) (ec2.Instance, error) {
 			panic("the metadata service was asked off EC2")
 		},
-		Prove: w.prove,
+		Prove:  w.prove,
+		Uptime: func() time.Duration { return time.Since(w.boot) },
 	}
 }
 
 func (w *world) resolve(_ context.Context, q nexthop.Query) (nexthop.Hop, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.resolved++
 	if err := w.routes[q.Destination.String()]; err != nil {
 		return nexthop.Hop{}, err
 	}
@@ -150,6 +181,16 @@ func (w *world) resolve(_ context.Context, q nexthop.Query) (nexthop.Hop, error)
 		Device: "ens5", DeviceMAC: net.HardwareAddr{2, 0, 0, 0, 0, 5},
 		Source: netip.MustParseAddr("10.0.1.5"), NextHop: netip.MustParseAddr("10.0.1.1"), NextHopMAC: w.mac,
 	}, nil
+}
+
+// path is what the kernel's tables say of the way that resolve finds.
+func (w *world) path(q nexthop.Query) nexthop.Path {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.routes[q.Destination.String()]; err != nil {
+		return nexthop.Path{Destination: q.Destination, Problem: err.Error()}
+	}
+	return nexthop.Path{Destination: q.Destination, Device: "ens5", Source: netip.MustParseAddr("10.0.1.5"), NextHop: netip.MustParseAddr("10.0.1.1"), NextHopMAC: w.mac.String()}
 }
 
 func (w *world) prove(_ context.Context, _ machine.Identity, _ machine.Facts, routes []canary.Route) ([]canary.Proof, error) {
@@ -162,9 +203,9 @@ func (w *world) prove(_ context.Context, _ machine.Identity, _ machine.Facts, ro
 	}
 	var proofs []canary.Proof
 	for _, r := range routes {
-		p := canary.Proof{Target: r.Target, Listener: r.Remote, Acked: !w.deaf[r.Remote], RTT: time.Millisecond}
+		p := canary.Proof{Target: r.Target, Listener: r.Remote, Acked: !w.deaf[r.Remote], Known: !w.strange, RTT: time.Millisecond}
 		if !p.Acked {
-			p.RTT, p.Why = 0, "no acknowledgement"
+			p.Known, p.RTT, p.Why = false, 0, "no acknowledgement"
 		}
 		proofs = append(proofs, p)
 	}

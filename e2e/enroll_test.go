@@ -213,14 +213,14 @@ func TestNotEnrolled(t *testing.T) {
 		w.Explain(t)
 		t.Fatal(err)
 	}
-	if d.Record.Spec.Authority != "claimed" {
-		t.Errorf("authority %s, want claimed", d.Record.Spec.Authority)
+	if d.NodeDeath.Spec.Authority != "claimed" {
+		t.Errorf("authority %s, want claimed", d.NodeDeath.Spec.Authority)
 	}
 	// The Lease lasts 40 s and was renewed at most 10 s before the panic.
-	if waited := d.PodsFailed.Sub(d.Gasp); waited < 30*time.Second {
+	if waited := d.PodsFailed.Sub(d.Heard); waited < 30*time.Second {
 		t.Errorf("pods were failed after %v, without a witness", waited)
 	}
-	t.Logf("fenced after %v, pods failed after %v", d.Fenced.Sub(d.Gasp), d.PodsFailed.Sub(d.Gasp))
+	t.Logf("fenced after %v, pods failed after %v", d.Fenced.Sub(d.Heard), d.PodsFailed.Sub(d.Heard))
 }
 
 // writeCredentials gives the guest's kubelet credentials, other ones every time.

@@ -70,5 +70,5 @@ func (w *kubeWorld) proxy(t *testing.T, m meddle) (kubeconfig string) {
 // ofCaches reports whether a call only fills a cache. Listeners make these all the time; all others belong to a cleanup.
 func ofCaches(r *http.Request) bool {
 	return r.Method == http.MethodGet &&
-		(r.URL.Path == "/api/v1/nodes" || r.URL.Path == "/apis/lastgasp.dev/v1alpha1/kernelpanics")
+		(r.URL.Path == "/api/v1/nodes" || r.URL.Path == "/apis/lastgasp.dev/v1alpha1/nodedeaths")
 }

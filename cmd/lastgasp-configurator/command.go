@@ -15,7 +15,7 @@ import (
 	"github.com/lastgasp/lastgasp/configurator"
 )
 
-// Set by the linker: -X main.version=v1.2.3 -X main.commit=0123456789ab. Without it the build information tells the
+// Set by the linker: -X main.version=v1.2.3 -X main.commit=0123456789ab. Without it the build information has the
 // commit.
 var version, commit = "devel", ""
 
@@ -59,7 +59,7 @@ func (c *command) root() *cobra.Command {
 		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if c.output != "text" && c.output != "json" {
-				return fmt.Errorf("-o %s: is no format; use text or json", c.output)
+				return fmt.Errorf("-o %s: not a format; use text or json", c.output)
 			}
 			c.ran = true
 			return nil

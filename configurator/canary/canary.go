@@ -30,6 +30,8 @@ type Route struct {
 	Target string         // name of the target
 	Local  netip.AddrPort // its source
 	Remote netip.AddrPort // its listener
+	// Optional means that an acknowledgement is noted, but not waited for.
+	Optional bool
 }
 
 // Proof is the outcome of the canaries for one target.
@@ -67,9 +69,9 @@ func (p Prover) Prove(ctx context.Context, id machine.Identity, facts machine.Fa
 	if facts.Devkmsg == "off" {
 		return nil, errors.New("write canary: kernel.printk_devkmsg=off throws it away; boot without printk.devkmsg=off")
 	}
-	conns, err := bind(routes)
-	if err != nil {
-		return nil, err
+	conns, failed := bind(routes)
+	if len(conns) == 0 {
+		return nil, failed[routes[0].Local]
 	}
 	arrivals := make(chan arrival)
 	done := make(chan struct{})
@@ -78,7 +80,7 @@ func (p Prover) Prove(ctx context.Context, id machine.Identity, facts machine.Fa
 		readers.Go(func() { receive(conn, local, arrivals, done) })
 	}
 	wire, err := openTap(routes)
-	if err == nil { // else it goes without: the tap only names a reason
+	if err == nil { // otherwise go without: the tap only names a reason
 		readers.Go(func() { wire.receive(arrivals, done) })
 	}
 	defer readers.Wait()
@@ -91,6 +93,7 @@ func (p Prover) Prove(ctx context.Context, id machine.Identity, facts machine.Fa
 	}()
 
 	tally := newTally(routes, p.Key, netconsole.Origin{Cluster: p.Cluster, Boot: id.Boot})
+	tally.failed = failed
 	for range attempts {
 		sayHello(conns, routes)
 		canary := netconsole.Canary{
@@ -135,39 +138,41 @@ func (p Prover) write(line string) error {
 }
 
 // sayHello sends each listener a datagram from the socket that waits for its acknowledgement. netpoll bypasses conntrack,
-// so a stateful firewall of this node would take an acknowledgement for unsolicited. What cannot be sent is no fault of
-// the target: the canary decides.
+// so a stateful firewall of this node would take an acknowledgement for unsolicited. A failure to send it is ignored: the
+// canary decides.
 func sayHello(conns map[netip.AddrPort]*net.UDPConn, routes []Route) {
 	for _, r := range routes {
-		_, _ = conns[r.Local].WriteToUDPAddrPort([]byte(netconsole.Hello), r.Remote)
+		if conn := conns[r.Local]; conn != nil {
+			_, _ = conn.WriteToUDPAddrPort([]byte(netconsole.Hello), r.Remote)
+		}
 	}
 }
 
-// bind opens a socket on every source that occurs in routes. netconsole does not use sockets, so the port is free while
-// it sends from there.
-func bind(routes []Route) (map[netip.AddrPort]*net.UDPConn, error) {
-	conns := make(map[netip.AddrPort]*net.UDPConn)
+// bind opens a socket on every source that occurs in routes, and says where it cannot and why. netconsole does not use
+// sockets, so the port is free while it sends from there.
+func bind(routes []Route) (conns map[netip.AddrPort]*net.UDPConn, failed map[netip.AddrPort]error) {
+	conns, failed = make(map[netip.AddrPort]*net.UDPConn), make(map[netip.AddrPort]error)
 	for _, r := range routes {
-		if conns[r.Local] != nil {
+		if conns[r.Local] != nil || failed[r.Local] != nil {
 			continue
 		}
 		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(r.Local))
 		if err == nil {
 			err = wantICMP(conn)
 		}
-		if errors.Is(err, unix.EADDRINUSE) {
-			err = fmt.Errorf("another program uses UDP port %d of %s; set localPort to one that is free, with the three below it",
+		switch {
+		case errors.Is(err, unix.EADDRINUSE):
+			failed[r.Local] = fmt.Errorf("wait for acknowledgements: another program uses UDP port %d of %s; set localPort to one that is free, with the three below it",
 				r.Local.Port(), r.Local.Addr())
+		case errors.Is(err, unix.EADDRNOTAVAIL):
+			failed[r.Local] = fmt.Errorf("wait for acknowledgements: %s is no longer an address of this node", r.Local.Addr())
+		case err != nil:
+			failed[r.Local] = fmt.Errorf("wait for acknowledgements: %w", err)
+		default:
+			conns[r.Local] = conn
 		}
-		if err != nil {
-			for _, c := range conns {
-				c.Close()
-			}
-			return nil, fmt.Errorf("wait for acknowledgements: %w", err)
-		}
-		conns[r.Local] = conn
 	}
-	return conns, nil
+	return conns, failed
 }
 
 // arrival is one datagram that may acknowledge a canary, or an ICMP error about one.

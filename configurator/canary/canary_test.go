@@ -183,7 +183,7 @@ func TestReasonsBeginWithTheLikeliest(t *testing.T) {
 		want     string // the first reason against b begins with
 	}{
 		{"nothing came back at all", nil, "a security group, "},
-		{"the other listener answers", []arrival{ack}, "no lastgasp-listener of this cluster runs at 10.0.3.10:6666"},
+		{"the other listener answers", []arrival{ack}, "no lastgasp-listener runs at 10.0.3.10:6666, or it is of a cluster; set cluster here then"},
 		{"an ICMP error came back", []arrival{ack, refused}, "nothing listens"},
 		{"the acknowledgement was seen on the wire only", []arrival{dropped}, "it reaches this node and the node's own firewall drops it; accept UDP from port 6666 to port 6665"},
 		{"what was seen on the wire answers another canary", []arrival{{local: dropped.local, from: dropped.from, payload: "noise", wire: true}}, "a security group, "},

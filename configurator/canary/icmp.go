@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wantICMP has the kernel tell conn of ICMP errors. They are about netconsole's datagrams, which no socket sent, but the
+// wantICMP has the kernel report ICMP errors to conn. They are about netconsole's datagrams, which no socket sent, but the
 // kernel finds the socket by the addresses that the error quotes (__udp4_lib_err, net/ipv4/udp.c).
 func wantICMP(conn *net.UDPConn) error {
 	raw, err := conn.SyscallConn()
@@ -39,7 +39,7 @@ func icmpErrors(conn *net.UDPConn) map[netip.AddrPort]string {
 	raw.Control(func(fd uintptr) {
 		var payload [1]byte
 		var oob [512]byte
-		for range 64 { // the queue cannot be longer than the few canaries, unless a kernel talks much
+		for range 64 { // a few canaries cannot fill the queue, but a storm of kernel records can
 			_, n, _, from, err := unix.Recvmsg(int(fd), payload[:], oob[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
 			if err != nil {
 				return

@@ -16,7 +16,8 @@ type tally struct {
 	key    ed25519.PublicKey // nil: signatures are not asked for
 	origin netconsole.Origin // without its source, which is the route's
 	sent   map[string]time.Time
-	of     []outcome // by route
+	of     []outcome                // by route
+	failed map[netip.AddrPort]error // sources where nothing could be waited for
 }
 
 // outcome is what arrived for one route.
@@ -62,7 +63,12 @@ func (t *tally) originOf(r Route) netconsole.Origin {
 }
 
 func (t *tally) complete() bool {
-	return !slices.ContainsFunc(t.of, func(o outcome) bool { return !o.proof.Acked })
+	for i, r := range t.routes {
+		if !t.of[i].proof.Acked && !r.Optional && t.failed[r.Local] == nil {
+			return false
+		}
+	}
+	return true
 }
 
 // proofs says for each route how it went, after waiting so long.
@@ -77,6 +83,9 @@ func (t *tally) proofs(waited time.Duration) []Proof {
 				p.Why += ": " + known
 			}
 			p.Reasons = t.reasons(i)
+			if err := t.failed[r.Local]; err != nil {
+				p.Why, p.Reasons = err.Error(), []string{err.Error()}
+			}
 		}
 		proofs = append(proofs, p)
 	}
@@ -98,7 +107,10 @@ func (o outcome) reason(r Route) string {
 // reasons are the likely ones for a route that was not acknowledged, the likeliest first.
 func (t *tally) reasons(i int) []string {
 	r := t.routes[i]
-	absent := fmt.Sprintf("no lastgasp-listener of this cluster runs at %s", r.Remote)
+	absent := fmt.Sprintf("no lastgasp-listener runs at %s, or it is not of cluster %s", r.Remote, t.origin.Cluster)
+	if t.origin.Cluster == "" {
+		absent = fmt.Sprintf("no lastgasp-listener runs at %s, or it is of a cluster; set cluster here then", r.Remote)
+	}
 	blocked := fmt.Sprintf("a security group, network ACL or firewall drops UDP from %s to %s, or the answer", r.Local, r.Remote)
 	moved := "the gateway or the listener has another hardware address now; run lastgasp-configurator apply"
 	others := slices.ContainsFunc(t.of, func(o outcome) bool { return o.proof.Acked })
@@ -110,7 +122,7 @@ func (t *tally) reasons(i int) []string {
 		return []string{known}
 	case known != "":
 		return []string{known, absent}
-	case others: // canaries do leave this machine
+	case others: // canaries leave this machine
 		return []string{absent, blocked, moved}
 	default:
 		return []string{blocked, absent, moved}

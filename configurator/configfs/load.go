@@ -15,7 +15,7 @@ import (
 var (
 	// ErrNoModule means that this kernel has no netconsole that could be configured, or does not let us load it.
 	ErrNoModule = errors.New("no netconsole")
-	// ErrNoConfigfs means that netconsole's directory cannot be had because configfs cannot.
+	// ErrNoConfigfs means that configfs, and so netconsole's directory, is not available.
 	ErrNoConfigfs = errors.New("no configfs")
 )
 

@@ -104,7 +104,7 @@ func (d Dir) read(name string) (State, error) {
 	return st, nil
 }
 
-// reader reads the attributes of one target. It keeps the first error, which says what it could not make out.
+// reader reads the attributes of one target. It keeps the first error.
 type reader struct {
 	dir string
 	err error
@@ -139,7 +139,7 @@ func parse[T any](r *reader, attribute string, f func(string) (T, error)) (value
 	}
 	value, err := f(text)
 	if err != nil {
-		r.fail(fmt.Errorf("%s: cannot make out %q", attribute, text))
+		r.fail(fmt.Errorf("%s: cannot parse %q", attribute, text))
 	}
 	return value
 }
@@ -171,18 +171,22 @@ func (r *reader) userdata() []Datum {
 		if !e.IsDir() {
 			continue
 		}
+		d := Datum{Key: e.Name()}
 		value := filepath.Join("userdata", e.Name(), "value")
-		text, _ := r.text(value)
-		d := Datum{Key: e.Name(), Value: text}
 		if info, err := os.Stat(filepath.Join(r.dir, value)); err == nil {
 			d.Secret = info.Mode().Perm()&0o077 == 0
 		}
+		file, err := os.ReadFile(filepath.Join(r.dir, value))
+		if err != nil && !(d.Secret && errors.Is(err, fs.ErrPermission)) { // who may not read it sees that there is a secret
+			r.fail(fmt.Errorf("%s: %w", value, bare(err)))
+		}
+		d.Value = strings.TrimSuffix(string(file), "\n")
 		data = append(data, d)
 	}
 	return data
 }
 
-// bare takes the path out of an error whose reader is told in other words where it happened.
+// bare takes the path out of an error that says in other words where it happened.
 func bare(err error) error {
 	var p *fs.PathError
 	if errors.As(err, &p) {

@@ -16,6 +16,9 @@ import (
 	"unicode"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/lastgasp/lastgasp/configurator/configfs"
+	"github.com/lastgasp/lastgasp/listener/yamlkeys"
 )
 
 // Endpoint is one listener as an operator names it.
@@ -72,7 +75,7 @@ func checkHost(host string) error {
 	switch ip = ip.Unmap(); {
 	case ip.Zone() != "":
 		return errors.New("netconsole cannot carry an address with a zone; use a global address")
-	case ip.IsUnspecified(), ip.IsLoopback(), ip.IsMulticast(), ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+	case configfs.UnfitIP(ip) != "":
 		return fmt.Errorf("%s is not the address of another machine; use the listener's own address", ip)
 	case ip.Is6() && ip.IsLinkLocalUnicast():
 		return fmt.Errorf("%s is link-local; use a global address", ip)
@@ -141,19 +144,7 @@ func fields(text string) []string {
 	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
 }
 
-// NodeError says what is wrong with one node of a YAML document.
-type NodeError struct {
-	Line int // of the document, from 1
-	Err  error
-}
-
-// Error is what is wrong, without the line.
-func (e *NodeError) Error() string { return e.Err.Error() }
-
-// Unwrap gives Err.
-func (e *NodeError) Unwrap() error { return e.Err }
-
-// FromNode reads the same as ParseList from a part of a YAML document. Its errors are *NodeError.
+// FromNode reads the same as ParseList from a part of a YAML document. Its errors are *yamlkeys.Error.
 func FromNode(n *yaml.Node) ([]Endpoint, error) {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
@@ -166,12 +157,12 @@ func FromNode(n *yaml.Node) ([]Endpoint, error) {
 	for _, item := range items {
 		some, err := fromItem(item)
 		if err != nil {
-			return nil, &NodeError{Line: item.Line, Err: err}
+			return nil, &yamlkeys.Error{Line: item.Line, Err: err}
 		}
 		list = append(list, some...)
 	}
 	if len(list) == 0 {
-		return nil, &NodeError{Line: n.Line, Err: errors.New("no endpoint in it; write host:port or a list of them")}
+		return nil, &yamlkeys.Error{Line: n.Line, Err: errors.New("no endpoint in it; write host:port or a list of them")}
 	}
 	return list, nil
 }

@@ -121,7 +121,7 @@ func TestFindings(t *testing.T) {
 					kind = "MUTE "
 				}
 				if f.Cost == "" || f.Mend == "" {
-					t.Errorf("%q says not what it costs or what mends it", f.What)
+					t.Errorf("%q has no cost or no remedy", f.What)
 				}
 				line := kind + f.What
 				if i < len(tt.want) && strings.HasPrefix(line, tt.want[i]) {

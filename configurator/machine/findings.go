@@ -2,13 +2,15 @@ package machine
 
 import (
 	"fmt"
+	"path"
+	"strings"
 
 	"github.com/lastgasp/lastgasp/configurator/configfs"
 )
 
 // Finding is one thing that keeps this node from being heard, or from being heard well.
 type Finding struct {
-	// Mute means that a panic would not be heard at all. Otherwise something is lost, but not everything.
+	// Mute means that a panic would not be heard at all. Otherwise only part of it is lost.
 	Mute bool   `json:"mute"`
 	What string `json:"what"` // what is wrong
 	Cost string `json:"cost"` // what that costs
@@ -94,4 +96,53 @@ func targetFindings(targets []configfs.State) []Finding {
 			Mend: "run a kernel of 6.9 or later"})
 	}
 	return found
+}
+
+// NoNetconsole is the finding on a machine whose kernel has no netconsole right now.
+func (r Root) NoNetconsole() Finding {
+	release := r.kernelRelease()
+	if r.hasModule(release, "netconsole") {
+		return Finding{Mute: true, What: "netconsole is not loaded", Cost: "a panic is not heard",
+			Mend: "run lastgasp-configurator apply, or modprobe netconsole to see why it cannot be loaded"}
+	}
+	return Finding{Mute: true, What: "this kernel has no netconsole module", Cost: "a panic is not heard",
+		Mend: netconsoleOn(r.distribution(), release)}
+}
+
+// netconsoleOn says how to get a kernel with netconsole on a distribution (ID of os-release).
+func netconsoleOn(distribution, release string) string {
+	switch distribution {
+	case "ubuntu":
+		return "apt install linux-modules-extra-" + release
+	case "debian":
+		return "boot a kernel of Debian's own (linux-image-cloud-amd64 or the like), which has it"
+	case "rhel", "centos", "rocky", "almalinux", "fedora", "ol":
+		return "dnf install kernel-modules-" + release + " kernel-modules-extra-" + release
+	case "amzn", "bottlerocket":
+		return "no kernel of this distribution is known to have it; let the listener read EC2's console output (cloud.fate), or use another image"
+	}
+	return "boot a kernel with CONFIG_NETCONSOLE=m and CONFIG_NETCONSOLE_DYNAMIC=y"
+}
+
+// hasModule reports whether the running kernel has a module, as a file or built in.
+func (r Root) hasModule(release, name string) bool {
+	for _, index := range []string{"modules.dep", "modules.builtin"} {
+		for line := range strings.Lines(r.text("lib/modules/" + release + "/" + index)) {
+			file, _, _ := strings.Cut(line, ":")
+			if module, _, _ := strings.Cut(path.Base(strings.TrimSpace(file)), ".ko"); module == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// distribution is ID of os-release(5), empty if there is none.
+func (r Root) distribution() string {
+	for line := range strings.Lines(r.text("etc/os-release")) {
+		if id, ok := strings.CutPrefix(strings.TrimSpace(line), "ID="); ok {
+			return strings.Trim(id, `"'`)
+		}
+	}
+	return ""
 }

@@ -28,7 +28,7 @@ func (r Root) OnEC2() bool {
 // Identity says who this machine is. Nitro instances have their id in the board's asset tag; where the firmware of an EC2
 // instance does not say it, instanceID asks the metadata service.
 func (r Root) Identity(instanceID func() (string, error)) (Identity, error) {
-	id := Identity{Boot: r.text("proc/sys/kernel/random/boot_id")}
+	id := Identity{Boot: r.bootID()}
 	if id.Boot == "" {
 		return id, errors.New("read /proc/sys/kernel/random/boot_id: nothing there; is /proc mounted?")
 	}
@@ -43,10 +43,13 @@ func (r Root) Identity(instanceID func() (string, error)) (Identity, error) {
 		// Armed under another name is better than silent: the listener still knows this node by its address.
 	}
 	if id.Instance = r.text("etc/machine-id"); id.Instance == "" || id.Instance == "uninitialized" {
-		id.Instance = id.Boot // an image without machine id: unique at least, though anew at each boot
+		id.Instance = id.Boot // an image without machine id: unique at least, though another one at each boot
 	}
 	return id, nil
 }
+
+// bootID is what the kernel calls this boot, empty if /proc is not mounted.
+func (r Root) bootID() string { return r.text("proc/sys/kernel/random/boot_id") }
 
 // MACs are the hardware addresses of this machine's interfaces.
 func (r Root) MACs() []string {

@@ -18,13 +18,13 @@ func TestIdentity(t *testing.T) {
 	}{
 		{"a machine of one's own", map[string]string{"sys/class/dmi/id/sys_vendor": "QEMU"}, mustNot, machine},
 		{"an image that has no machine id yet", map[string]string{"etc/machine-id": "uninitialized"}, mustNot, someone.Boot},
-		{"a Nitro instance tells by itself", map[string]string{
+		{"a Nitro instance has its id in the firmware", map[string]string{
 			"sys/class/dmi/id/sys_vendor":      "Amazon EC2",
 			"sys/class/dmi/id/board_asset_tag": "i-0fedcba9876543210",
 		}, mustNot, "i-0fedcba9876543210"},
 		{"a Xen instance has to ask", map[string]string{"sys/hypervisor/uuid": "ec2e1916-9099-7caf-fd21-012345abcdef"},
 			func() (string, error) { return "i-0123456789abcdef0", nil }, "i-0123456789abcdef0"},
-		{"an instance nobody tells", map[string]string{"sys/class/dmi/id/product_uuid": "ec2e1916-9099-7caf-fd21-012345abcdef"},
+		{"an instance whose id cannot be had", map[string]string{"sys/class/dmi/id/product_uuid": "ec2e1916-9099-7caf-fd21-012345abcdef"},
 			func() (string, error) { return "", errors.New("timeout") }, machine},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

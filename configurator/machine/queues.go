@@ -18,7 +18,7 @@ import (
 const queueRoom = 256 << 10
 
 // QueueSettings asks for queueRoom on every transmit queue of the devices, and of those below a bond, bridge or VLAN,
-// where the driver uses byte queue limits. Who has given a queue more already is right.
+// where the driver uses byte queue limits. A queue that has more already is left alone.
 func (r Root) QueueSettings(devices []string) []Setting {
 	var want []Setting
 	for _, device := range r.withLower(devices) {

@@ -40,22 +40,55 @@ func (s Setting) String() string {
 	return fmt.Sprintf("/%s=%s (was %s)", s.File, s.Set, s.Was)
 }
 
-// PanicSettings says what p asks for on such a kernel. It is pure.
+// PanicSettings says what p asks for on such a kernel beside such a kubelet. It is pure.
 //
 // kernel.panic is not ours: the kubelet sets it at its start, and below 7.0 every value from 1 lets a panic out. So it
-// is held at 0 only on kernels that are mute otherwise, and set only if a timeout was asked for on the others.
-func PanicSettings(p Panic, f Facts) []Setting {
+// is held at 0 only on kernels that are mute otherwise, and set only if a timeout was asked for on the others. A kubelet
+// with protectKernelDefaults would not start again with another value than its own; and one that is not configured yet
+// may turn out to be such.
+func PanicSettings(p Panic, f Facts, k Kubelet) []Setting {
 	var want []Setting
-	switch {
-	case f.Nbcon() && p.Hold:
-		want = append(want, Setting{File: panicFile, Set: "0"})
-	case !f.Nbcon() && p.Timeout != nil:
-		want = append(want, Setting{File: panicFile, Set: strconv.Itoa(*p.Timeout)})
+	if seconds, asked := p.seconds(f); asked && (k == NoKubelet || k == KubeletSets || k == KubeletProtects && seconds == kubeletPanic) {
+		want = append(want, Setting{File: panicFile, Set: strconv.Itoa(seconds)})
 	}
 	if p.KdumpNotifiers && f.Kdump {
 		want = append(want, Setting{File: kdumpNotifiersFile, Set: "Y"})
 	}
 	return want
+}
+
+// seconds is the value of kernel.panic that p asks for on such a kernel.
+func (p Panic) seconds(f Facts) (seconds int, asked bool) {
+	switch {
+	case f.Nbcon() && p.Hold:
+		return 0, true
+	case !f.Nbcon() && p.Timeout != nil:
+		return *p.Timeout, true
+	}
+	return 0, false
+}
+
+// PanicFindings says what of p the kubelet does not allow. It is pure.
+func PanicFindings(p Panic, f Facts, k Kubelet) []Finding {
+	seconds, asked := p.seconds(f)
+	if !asked || seconds == kubeletPanic {
+		return nil
+	}
+	key := "panic.timeout"
+	if f.Nbcon() {
+		key = "panic.hold"
+	}
+	switch k {
+	case KubeletProtects:
+		return []Finding{{What: key + " is refused",
+			Cost: fmt.Sprintf("the kubelet has protectKernelDefaults and would not start with kernel.panic=%d", seconds),
+			Mend: "remove " + key + " here, or protectKernelDefaults there"}}
+	case KubeletExpected:
+		return []Finding{{What: key + " waits for the kubelet to be configured",
+			Cost: "one with protectKernelDefaults would not start with it",
+			Mend: "run lastgasp-configurator watch, which sets it then"}}
+	}
+	return nil
 }
 
 // queueNumber is the part of a file in which the many transmit queues of a device differ.
@@ -89,7 +122,7 @@ func (r Root) Settings() ([]Setting, error) {
 	}
 	var list []Setting
 	if err := json.Unmarshal(data, &list); err != nil {
-		return nil, fmt.Errorf("read changed settings: %s: %w", r.Path(RunDir, settingsFile), err)
+		return nil, nil // cut short by a full disk: former values are lost, and refusing to go on brings none back
 	}
 	return list, nil
 }
@@ -123,7 +156,7 @@ func (r Root) ApplySettings(want []Setting) (changed []Setting, err error) {
 		if s.Was == s.Set {
 			continue
 		}
-		// If somebody set it anew since (the kubelet does), theirs is what disarm has to restore.
+		// If somebody has set it since (the kubelet does), disarm has to restore their value.
 		kept = append(slices.DeleteFunc(slices.Clone(kept), func(k Setting) bool { return k.File == s.File }), s)
 		if err := r.saveSettings(kept); err != nil {
 			return changed, err

@@ -11,16 +11,24 @@ func TestWantedSettings(t *testing.T) {
 	nbcon.Kernel = "7.2.13"
 	crash := goodFacts
 	crash.Kdump = true
-	ten := 10
+	ten, five := 10, 5
 	for _, tt := range []struct {
-		name  string
-		panic Panic
-		facts Facts
-		want  []Setting
+		name    string
+		panic   Panic
+		facts   Facts
+		kubelet Kubelet
+		want    []Setting
 	}{
 		{name: "nothing is touched unless asked for", facts: nbcon},
 		{name: "hold on a kernel that is mute otherwise", panic: Panic{Hold: true}, facts: nbcon,
 			want: []Setting{{File: panicFile, Set: "0"}}},
+		{name: "hold beside a kubelet that sets its own value at its start", panic: Panic{Hold: true}, facts: nbcon, kubelet: KubeletSets,
+			want: []Setting{{File: panicFile, Set: "0"}}},
+		{name: "hold would keep a kubelet with protectKernelDefaults from starting", panic: Panic{Hold: true}, facts: nbcon, kubelet: KubeletProtects},
+		{name: "hold waits for a kubelet that may turn out to be such", panic: Panic{Hold: true}, facts: nbcon, kubelet: KubeletExpected},
+		{name: "a timeout that such a kubelet asks for", panic: Panic{Timeout: &ten}, facts: old, kubelet: KubeletProtects,
+			want: []Setting{{File: panicFile, Set: "10"}}},
+		{name: "a timeout that it does not", panic: Panic{Timeout: &five}, facts: old, kubelet: KubeletProtects},
 		{name: "hold leaves kernels below 7.0 alone", panic: Panic{Hold: true}, facts: old},
 		{name: "a timeout below 7.0", panic: Panic{Timeout: &ten}, facts: old,
 			want: []Setting{{File: panicFile, Set: "10"}}},
@@ -30,7 +38,7 @@ func TestWantedSettings(t *testing.T) {
 		{name: "no notifiers without a crash kernel", panic: Panic{KdumpNotifiers: true}, facts: old},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, PanicSettings(tt.panic, tt.facts)); diff != "" {
+			if diff := cmp.Diff(tt.want, PanicSettings(tt.panic, tt.facts, tt.kubelet)); diff != "" {
 				t.Errorf("settings (-want +got):\n%s", diff)
 			}
 		})

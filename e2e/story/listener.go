@@ -38,7 +38,7 @@ func Install(ctx context.Context, c *lab.Cluster) error {
 	if _, err := c.Kubectl(ctx, "--namespace=lastgasp", "scale", "deployment", "--all", "--replicas=0"); err != nil {
 		return fmt.Errorf("make room for the listener: %w", err)
 	}
-	if _, err := c.Kubectl(ctx, "wait", "--for=condition=Established", "crd/kernelpanics.lastgasp.dev", "--timeout=30s"); err != nil {
+	if _, err := c.Kubectl(ctx, "wait", "--for=condition=Established", "crd/nodedeaths.lastgasp.dev", "--timeout=30s"); err != nil {
 		return fmt.Errorf("wait for the CRD: %w", err)
 	}
 	return nil
@@ -72,7 +72,7 @@ func StartListener(ctx context.Context, s lab.Scope, spec ListenerSpec) (d *lab.
 		return nil, "", fmt.Errorf("make a folder for the listener: %w", err)
 	}
 	s.Cleanup(func() { os.RemoveAll(dir) })
-	config := fmt.Sprintf("listen: [%q]\ncluster: kubernetes\nkubeconfig: %s\n%s\n", spec.Listen, kubeconfig, spec.Policy)
+	config := fmt.Sprintf("listen: [%q]\nkubernetes: true\nkubeconfig: %s\n%s\n", spec.Listen, kubeconfig, spec.Policy)
 	file := filepath.Join(dir, "listener.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, "", fmt.Errorf("write listener.yaml: %w", err)

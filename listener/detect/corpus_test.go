@@ -101,7 +101,7 @@ func (p fingerprints) note(f fixture, inc Incident) {
 	p[f.scenario][f.kernel][f.path] = inc.Fingerprint
 }
 
-// check fails if one crash, told in both formats and on the serial console, has several fingerprints, and tells how many
+// check fails if one crash, recorded in both formats and on the serial console, has several fingerprints, and logs how many
 // crashes have the same one on all kernels.
 func (p fingerprints) check(t *testing.T) {
 	t.Helper()
@@ -177,7 +177,7 @@ func (s *score) print(w io.Writer, name string) {
 		name, s.files, s.want, s.missed, s.wrong, rate(found, s.want), rate(found, found+s.wrong))
 }
 
-// checkEmissions holds for all sources: every incident is told in the right order and once.
+// checkEmissions holds for all sources: every incident is emitted in the right order and once.
 func checkEmissions(t *testing.T, emitted []Incident) {
 	t.Helper()
 	open := false
@@ -191,7 +191,7 @@ func checkEmissions(t *testing.T, emitted []Incident) {
 		case open && inc.Verdict < before && inc.Verdict > Sick:
 			t.Errorf("emission %d: %s became %s", i, before, inc.Verdict)
 		case inc.Complete && inc.Verdict > Sick && !open:
-			t.Errorf("emission %d: %s was complete before it was told", i, inc.Title)
+			t.Errorf("emission %d: %s was complete before it was emitted", i, inc.Title)
 		case inc.Complete && len(inc.Fingerprint) != 12:
 			t.Errorf("emission %d: fingerprint %q", i, inc.Fingerprint)
 		case len(inc.Trace) == 0:
@@ -229,6 +229,9 @@ func newFixture(path string) fixture {
 		format = ".log"
 	}
 	f.kernel, f.scenario, _ = strings.Cut(strings.TrimSuffix(stem, format), "-")
+	if scenario, ok := strings.CutPrefix(f.scenario, "arm64-"); ok {
+		f.kernel, f.scenario = f.kernel+"-arm64", scenario
+	}
 	f.group = dir + f.kernel + format
 	for _, name := range []string{f.kernel + "-" + f.scenario, f.scenario} {
 		f.keys = append(f.keys, name+format, name)

@@ -97,22 +97,22 @@ func checkIncident(t *testing.T, inc Incident) {
 // checkBounds holds whatever is sent.
 func checkBounds(t *testing.T, s *Source) {
 	t.Helper()
-	if len(s.lives) > maxLives {
-		t.Fatalf("%d lives", len(s.lives))
+	if len(s.boots) > maxBoots {
+		t.Fatalf("%d boots", len(s.boots))
 	}
-	for _, l := range s.lives {
-		if len(l.ring.buf) > 4<<10 || l.ring.lines > 50 || len(l.told) > maxTold {
-			t.Fatalf("a ring of %d bytes and %d lines, %d tellings", len(l.ring.buf), l.ring.lines, len(l.told))
+	for _, b := range s.boots {
+		if len(b.ring.buf) > 4<<10 || b.ring.lines > 50 || len(b.reported) > maxReported {
+			t.Fatalf("a ring of %d bytes and %d lines, %d findings", len(b.ring.buf), b.ring.lines, len(b.reported))
 		}
-		if l.report == nil {
+		if b.draft == nil {
 			continue
 		}
 		size := 0
-		for _, ln := range l.report.lines {
+		for _, ln := range b.draft.lines {
 			size += len(ln.text)
 		}
-		if size > 4<<10+maxTailBytes || len(l.report.lines) > 50+maxTail {
-			t.Fatalf("a report of %d bytes and %d lines", size, len(l.report.lines))
+		if size > 4<<10+maxTailBytes || len(b.draft.lines) > 50+maxTail {
+			t.Fatalf("a report of %d bytes and %d lines", size, len(b.draft.lines))
 		}
 	}
 }

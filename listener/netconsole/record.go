@@ -32,6 +32,11 @@ type Record struct {
 	// lines. Where its end is missing it ends in Gap. Usually it is a piece of the datagram, so that a record costs no
 	// memory of its own.
 	Text []byte
+	// Assembled means that it came in fragments. Only the one with the secret in it proves who sent it.
+	Assembled bool
+	// Contested means that fragments with the same header contradict each other: somebody forges them, and no Identity has
+	// a secret.
+	Contested bool
 	// Fields are the ` key=value` lines behind the text in order of arrival: kernel dictionary, userdata, sysdata. A
 	// field with no key, whose value is Gap, stands where some may be missing.
 	Fields []Field
@@ -94,7 +99,7 @@ func (r *Record) Identity() Identity {
 			id.Instance = f.Value
 		case f.Key == KeyBoot && id.Boot == "":
 			id.Boot = f.Value
-		case f.Key == KeySecret && id.Secret == "":
+		case f.Key == KeySecret && id.Secret == "" && !r.Contested:
 			id.Secret = Secret(f.Value)
 		}
 	}
