@@ -206,10 +206,14 @@ func statusLine(s machine.State, err error) string {
 		return fmt.Sprintf("%d armed, but: %s", len(s.Targets), first)
 	}
 	var listeners []string
+	outcome := "armed and acknowledged"
 	for _, t := range s.Targets {
 		listeners = append(listeners, t.Listener.String())
+		if !t.Known {
+			outcome = "armed and acknowledged, but the cluster has no Node for this machine yet"
+		}
 	}
-	return fmt.Sprintf("armed and acknowledged: %s (%s)", strings.Join(listeners, ", "), s.Where)
+	return fmt.Sprintf("%s: %s (%s)", outcome, strings.Join(listeners, ", "), s.Where)
 }
 
 // targetNames are those of the targets that a pass has left, sorted as a listing is.
