@@ -121,9 +121,6 @@ func (c *Configurator) resolve(ctx context.Context, d *Draft) error {
 		}
 		d.wanted = append(d.wanted, wanted{listener: listener, hop: hop})
 	}
-	if len(d.wanted) == 0 {
-		d.silent = nil // this node's own trouble: other listeners would fare no better
-	}
 	return errors.Join(errs...)
 }
 

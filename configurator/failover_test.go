@@ -112,6 +112,8 @@ func TestANodeThatWasCutOffKeepsItsListeners(t *testing.T) {
 	}{
 		{"it cannot send", func(w *world, l netip.AddrPort) { w.routes[l.Addr().String()] = nexthop.ErrNotReady }},
 		{"nothing is heard of it", func(w *world, l netip.AddrPort) { w.deaf[l] = true }},
+		{"both", func(w *world, l netip.AddrPort) { w.routes[l.Addr().String()], w.deaf[l] = nexthop.ErrNotReady, true }},
+		{"its gateway is gone", func(w *world, l netip.AddrPort) { w.routes[l.Addr().String()], w.deaf[l] = nexthop.ErrNoReply, true }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)

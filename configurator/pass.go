@@ -264,7 +264,9 @@ func (c *Configurator) execute(ctx context.Context, d Draft, before *machine.Sta
 		errs, complete = append(errs, err), false
 		proofs = unproved(slices.Concat(armed, plan.Drop), err)
 	} else {
-		s.Silent = noteSilence(s.Silent, d.silent, proofs[:len(armed)], c.Uptime())
+		if d.planned { // otherwise it is this node that is cut off
+			s.Silent = noteSilence(s.Silent, d.silent, proofs[:len(armed)], c.Uptime())
+		}
 		for _, p := range proofs[:len(armed)] {
 			if !p.Acked {
 				errs, complete = append(errs, fmt.Errorf("%s to %s: %w: %s", p.Target, p.Listener, ErrUnproved, p.Why)), false
