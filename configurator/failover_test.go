@@ -47,6 +47,7 @@ func TestASilentListenerIsReplacedByAnotherOfTheList(t *testing.T) {
 	}{
 		{"both chosen ones acknowledge nothing", func(w *world, l netip.AddrPort) { w.deaf[l] = true }, chosen, others(chosen)},
 		{"one does not", func(w *world, l netip.AddrPort) { w.deaf[l] = true }, chosen[:1], chosen[1:]},
+		{"both cannot be reached, being in the node's own subnet", func(w *world, l netip.AddrPort) { w.routes[l.Addr().String()] = nexthop.ErrNoReply }, chosen, others(chosen)},
 		{"one cannot be reached", func(w *world, l netip.AddrPort) { w.routes[l.Addr().String()] = nexthop.ErrNoReply }, chosen[:1], chosen[1:]},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
