@@ -19,9 +19,9 @@ import (
 
 const (
 	// pollEvery is how often the watch reads what sends no event: which targets are enabled, kernel.panic, and the
-	// modification times of configuration files. That is a file for each target; Go's runtime needs four or five context
+	// modification times of configuration files. That is a file for each target; Go's runtime needs some seven context
 	// switches for one such round.
-	pollEvery = 5 * time.Second
+	pollEvery = 10 * time.Second
 	// rereadEvery is how often it reads targets and settings as a whole, some dozens of files.
 	rereadEvery = time.Minute
 )
