@@ -36,10 +36,16 @@ func (e *Engine) accept(ctx context.Context, h *heard) {
 	w.decidedOnce()
 	e.mu.Lock()
 	h.over = true
+	later, refused := h.later, w.answer == policy.Refuse
+	h.later = nil
 	e.weigh(h)
 	e.mu.Unlock()
-	if ctx.Err() == nil {
-		e.forgetState(h)
+	if ctx.Err() != nil {
+		return
+	}
+	e.forgetState(h)
+	if later != nil && refused && !e.intake.put(&heard{key: h.key, lane: h.lane, inc: *later}) {
+		w.log.Error("no room for a later alarm of an incident that was refused", "node", w.node.Name)
 	}
 }
 

@@ -38,6 +38,7 @@ type work struct {
 
 	// Guarded by Engine.mu.
 	authority detect.Authority // on which the death was judged last
+	answer    policy.Answer    // what it was judged last
 	decisive  bool             // the decision to act is made
 	freed     bool             // the intake knows that the incident is decided
 }
@@ -165,7 +166,7 @@ func (w *work) judge() policy.Decision {
 		v.Room, v.Early = e.breaker.Room(now, node, total), e.early.Room(now, node, total)
 	}
 	d := e.policy.Decide(w.inc, v)
-	w.authority = d.Authority
+	w.authority, w.answer = d.Authority, d.Answer
 	if w.lookup != policy.Found {
 		return d
 	}
