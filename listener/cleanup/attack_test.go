@@ -467,3 +467,58 @@ func TestNothingMayBeWritten(t *testing.T) {
 		}
 	})
 }
+
+// A stranger anywhere names the boot of a node that died and is gone: the record is not his to rewrite.
+func TestAStrangerDoesNotRewriteARecord(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+		a, _ := run(t, testPolicy(), w, "a")
+		w.panics(1)
+		inc := incident(1, "", "")
+		inc.Identity.Instance, inc.Complete = "", true
+		offer(t, w, inc, a)
+		pass(time.Minute)
+		want := w.only()
+		if want.Phase != policy.Cleaned {
+			t.Fatalf("phase %s: the test proves nothing", want.Phase)
+		}
+		lie := incident(1000, boot1, "")
+		lie.Identity.Instance, lie.Title = "", "a lie"
+		offer(t, w, lie, a)
+		pass(time.Second)
+		lie.Complete = true
+		lie.Trace = append(lie.Trace, "a", "longer", "trace")
+		offer(t, w, lie, a)
+		pass(10 * time.Second)
+		if d := w.only(); d.Reason != want.Reason || len(d.Trace) != len(want.Trace) {
+			t.Errorf("reason %q, %d lines, want it as it was", d.Reason, len(d.Trace))
+		}
+	})
+}
+
+// A Node was deleted and registered anew within one boot, so that the death on record of that boot was none. Then its
+// kernel dies.
+func TestTrueDeathOfANodeRegisteredAnew(t *testing.T) {
+	for _, phase := range []policy.Phase{policy.Pending, policy.Held, policy.Cleaning, policy.Recorded, policy.Cleaned, policy.Incomplete} {
+		t.Run(string(phase), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				pods := w.populate("n1")
+				a, _ := run(t, testPolicy(), w, "a")
+				old := policy.NewDeath(incident(1, boot1, secret1), detect.Pinned, w.node("n1"))
+				old.UID, old.Version, old.Phase, old.Owner = "old", "1", phase, "b"
+				old.NodeUID, old.Created = "uid of a former n1", time.Now()
+				w.set(func() { w.deaths[old.Name] = old })
+				w.panics(1)
+				offer(t, w, incident(1, boot1, secret1), a)
+				pass(30 * time.Second)
+				if w.failed() > 0 {
+					t.Error("pods failed without a witness, on a secret that was used while the node lived")
+				}
+				w.set(func() { w.calls = nil })
+				pass(time.Minute)
+				w.set(func() { w.created = 1 })
+				w.cleanedOnce(pods)
+			})
+		})
+	}
+}

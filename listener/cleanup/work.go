@@ -25,6 +25,7 @@ type work struct {
 	lease       policy.Lease
 	judged      time.Time         // when it was first judged
 	death       policy.Death      // as read or written last
+	outlived    bool              // the Node has outlived a death of the same boot: nothing is acted on at once
 	begun       bool              // the decision to act is made, by this replica
 	listed      bool              // pods were listed by this replica
 	pods        []policy.Pod      // on the node
@@ -154,9 +155,9 @@ func (w *work) judge() policy.Decision {
 	}
 	v := policy.View{
 		Now: now, Lookup: w.lookup, Node: w.node, First: w.first, Lease: w.lease, Judged: w.judged,
-		Heard: w.heard != nil, Released: w.death.Released,
+		Heard: w.heard != nil && !w.outlived, Released: w.death.Released,
 	}
-	if v.Heard {
+	if w.heard != nil {
 		v.Sum = w.heard.key.sum
 	}
 	src, node, death := w.inc.Source.Addr(), w.node.Name, policy.NewDeath(w.inc, 0, w.first).Name
