@@ -522,3 +522,45 @@ func TestTrueDeathOfANodeRegisteredAnew(t *testing.T) {
 		})
 	}
 }
+
+// One address of a living node claims ever new boots, as a pod that shares it may; meanwhile other nodes boot.
+func TestCanariesOfOneAddress(t *testing.T) {
+	for _, boot := range []string{"invented", boot1} {
+		canariesOfOneAddress(t, boot)
+	}
+}
+
+func canariesOfOneAddress(t *testing.T, boot string) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.addNode(3, "", "") // it does not report its boot yet
+		e, _ := run(t, testPolicy(), w, "a")
+		for i := range 2 * claimsWaiting {
+			id := netconsole.Identity{Instance: "i-1", Boot: boot, Secret: netconsole.Secret(fmt.Sprint("guess ", i))}
+			if boot != boot1 {
+				id.Boot += fmt.Sprint(" ", i)
+			}
+			e.Canary(address(1), id, time.Now())
+			pass(time.Second / 128)
+		}
+		e.Canary(address(3), netconsole.Identity{Instance: "i-3", Boot: "boot of node 3", Secret: "true"}, time.Now())
+		pass(time.Second)
+		w.set(func() {
+			if w.finds > 200 {
+				t.Errorf("%d look-ups in a minute for one address", w.finds)
+			}
+			w.finds = 0
+			n := w.nodes["n3"]
+			n.BootID = "boot of node 3"
+			w.nodes["n3"] = n
+		})
+		pass(time.Minute)
+		if n := w.node("n3"); n.Claim.Boot != "boot of node 3" {
+			t.Errorf("claim %+v of a node whose address said nothing else", n.Claim)
+		}
+		w.set(func() {
+			if w.finds > 200 {
+				t.Errorf("%d look-ups in a minute for one address", w.finds)
+			}
+		})
+	})
+}
