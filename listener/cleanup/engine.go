@@ -113,8 +113,7 @@ func (e *Engine) laneOf(inc detect.Incident, k key) int {
 	if !e.cluster.Known(inc.Identity.Instance, k.src) {
 		return unknowns
 	}
-	pin, a, ok := e.cluster.Pin(k.boot)
-	if ok && inc.Authority == detect.Kernel && a == detect.Pinned && k.sum != "" && k.sum == pin.Sum {
+	if a, ok := e.cluster.Proves(k.boot, k.sum); ok && inc.Authority == detect.Kernel && a == detect.Pinned {
 		return verified
 	}
 	return strangers
