@@ -125,6 +125,41 @@ func TestOnlyTheProviderIDReachesTheCloud(t *testing.T) {
 	}
 }
 
+// A kubelet may register its Node with any providerID, and then let it die.
+func TestInstanceThatTwoNodesClaim(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.panics(1)
+		w.set(func() {
+			n := w.nodes["n1"]
+			n.ProviderID = w.nodes["n2"].ProviderID
+			w.nodes["n1"] = n
+		})
+		p, c := testPolicy(), &cloud{w: w}
+		p.AfterPanic = policy.TerminateInstance
+		a, _ := runOn(t, p, toldApart{w}, c, "a")
+		inc := incident(1, boot1, secret1)
+		inc.Identity.Instance = "i-2"
+		offer(t, w, inc, a)
+		pass(2 * time.Minute)
+		if got := c.log(); len(got) > 0 {
+			t.Errorf("asked %s, want nothing", got)
+		}
+		if d := w.only(); d.Phase != policy.Cleaned {
+			t.Errorf("phase %s (%s), want Cleaned", d.Phase, d.Decision)
+		}
+	})
+}
+
+// toldApart finds the Node that runs the boot where several have the instance.
+type toldApart struct{ *world }
+
+func (s toldApart) FindNode(ctx context.Context, who Sender) (policy.Node, error) {
+	if who.Boot == boot1 {
+		return s.world.Node(ctx, "n1")
+	}
+	return s.world.FindNode(ctx, who)
+}
+
 // saysItIs finds one Node, whatever instance is named.
 type saysItIs struct {
 	*world
