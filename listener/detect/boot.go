@@ -18,6 +18,10 @@ const (
 	// sameDeath is how long after its death a kernel without a secret may still print something. After that it is taken for
 	// another kernel, or the death for a lie.
 	sameDeath = time.Minute
+	// anotherDeath is how long after the word of its death a kernel without a secret is emitted again if it says so once more:
+	// whoever shares its address may have said the first, and a witness is about the time. It is as long as a renewal of a
+	// Lease may be in flight (policy.InFlight).
+	anotherDeath = 2 * time.Second
 	// maxBare is after how many lines without a time stamp a source is taken to have stopped printing them.
 	maxBare = 32
 )
@@ -169,7 +173,8 @@ func (b *boot) apply(now time.Time, r *netconsole.Record, rule *Rule, at []int, 
 	}
 	if b.death != nil {
 		confirmed := b.death.presumed && rule.Verdict == Dying
-		if verdict < Dying || !confirmed && !stronger(r.Identity(), b.death.id) {
+		another := b.mayBeAnother(now, rule, b.death.at)
+		if verdict < Dying || !confirmed && !another && !stronger(r.Identity(), b.death.id) {
 			return
 		}
 		b.death = nil
@@ -183,7 +188,11 @@ func (b *boot) apply(now time.Time, r *netconsole.Record, rule *Rule, at []int, 
 	case d.verdict == Dying:
 		d.rename(h)
 		if verdict == Dying {
-			if stronger(r.Identity(), d.id) {
+			another := b.mayBeAnother(now, rule, d.at)
+			if another && rule.rank == proper {
+				d.setHeadline(h, max(0, len(d.lines)-1))
+			}
+			if another || stronger(r.Identity(), d.id) {
 				d.setDeciding(now, r)
 				emit(b.incident(false))
 			}
@@ -217,6 +226,11 @@ func (b *boot) apply(now time.Time, r *netconsole.Record, rule *Rule, at []int, 
 		b.complete(emit)
 		b.open(now, r, h, verdict, emit)
 	}
+}
+
+// mayBeAnother reports whether the message that rule has found may be of a death of which nothing was heard until at.
+func (b *boot) mayBeAnother(now time.Time, rule *Rule, at time.Time) bool {
+	return b.id.Secret == "" && !rule.ends && rule.rank != placeholder && now.Sub(at) >= anotherDeath
 }
 
 // open starts an incident with this record as its headline.
