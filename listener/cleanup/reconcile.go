@@ -46,7 +46,7 @@ func (w *work) takeOver(ctx context.Context, seen policy.Death) error {
 	if err := w.readNode(ctx, keeping); err != nil {
 		return err
 	}
-	w.first.Pin, w.first.Claim, w.first.ProviderID = w.node.Pin, w.node.Claim, w.node.ProviderID
+	w.first.Pin, w.first.Claim, w.first.ProviderID, w.first.Silent = w.node.Pin, w.node.Claim, w.node.ProviderID, w.node.Silent
 	return w.reconcileAll(ctx)
 }
 

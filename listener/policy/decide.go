@@ -117,9 +117,9 @@ func (p Policy) Decide(inc detect.Incident, v View) Decision {
 	}
 
 	atOnce := v.Heard && authority >= p.ActAt
-	// A node that was lost before the panic was heard says nothing by its silence. A living kubelet that reports not to be
-	// Ready is no silence at all.
-	lost := v.Node.Silent && !v.Node.SilentSince.After(inc.Time)
+	// A node that was lost before the panic was heard says nothing by its silence. The control plane's clock is asked only
+	// where we did not see the silence begin. A living kubelet that reports not to be Ready is no silence at all.
+	lost := v.Node.Silent && v.First.Silent && !v.Node.SilentSince.After(inc.Time.Add(skew))
 	switch {
 	case atOnce && !v.Lease.Doubtful(inc.Time):
 		return p.pass(v, say(Act, "%v authority", authority))

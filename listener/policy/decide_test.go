@@ -249,6 +249,16 @@ func TestDecide(t *testing.T) {
 			want:  Act, why: "does not hear from node n1 any more", fence: true,
 		},
 		{
+			name:  "also where the control plane's clock is a minute behind ours",
+			story: func(s *story) { unpinned(s); lost(&s.v.Node, -20*time.Second) },
+			want:  Act, why: "does not hear from node n1 any more", fence: true,
+		},
+		{
+			name:  "one lost before the panic is none where the control plane's clock is ahead of ours",
+			story: func(s *story) { unpinned(s); lost(&s.v.Node, 3*time.Second); s.v.First = s.v.Node },
+			want:  Wait, fence: true,
+		},
+		{
 			name:  "one lost before the panic is none",
 			story: func(s *story) { unpinned(s); lost(&s.v.Node, -time.Minute); s.v.First = s.v.Node },
 			want:  Wait, fence: true,

@@ -7,7 +7,7 @@ const (
 	defaultLease = 40 * time.Second
 	// InFlight is how long after a panic a renewal that the kubelet sent before it may still arrive.
 	InFlight = 2 * time.Second
-	// skew is by how much a node's clock may differ from ours before a renewal looks younger than the incident.
+	// skew is by how much another machine's clock may differ from ours before what it tells looks younger than the incident.
 	skew = 5 * time.Second
 )
 
