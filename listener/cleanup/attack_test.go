@@ -599,3 +599,50 @@ func canariesOfOneAddress(t *testing.T, boot string) {
 		})
 	})
 }
+
+// A pod that shares the address of a node makes up trouble of its kernel. What people read of a node is what it said.
+func TestMadeUpTroubleOfAPinnedNode(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		secret netconsole.Secret
+		kernel string
+		want   string // notes of the events on n1
+	}{
+		{"pinned", secret1, "6.12.0", "[true]"},
+		{"unpinned", "", "6.12.0", "[a lie]"}, // it could be the kernel's
+		{"pinned, and its kernel can send no secret", secret1, "6.1.0", "[a lie true]"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.set(func() {
+					n := w.nodes["n1"]
+					if n.Kernel = tt.kernel; tt.secret == "" {
+						n.Pin = policy.Pin{}
+					}
+					w.nodes["n1"] = n
+				})
+				e, _ := run(t, testPolicy(), w, "a")
+				say := func(title string, secret netconsole.Secret) {
+					inc := incident(1, boot1, secret)
+					inc.Verdict, inc.Cause, inc.Title, inc.Complete = detect.Sick, "TaskHung", title, true
+					inc.Verified = secret != ""
+					offer(t, w, inc, e)
+					pass(time.Second)
+				}
+				say("a lie", "")
+				if tt.secret != "" {
+					say("true", tt.secret)
+				}
+				var notes []string
+				w.set(func() {
+					for _, e := range w.events {
+						notes = append(notes, e.Note)
+					}
+				})
+				if fmt.Sprint(notes) != tt.want {
+					t.Errorf("events %q, want %s", notes, tt.want)
+				}
+			})
+		})
+	}
+}

@@ -17,10 +17,11 @@ const (
 	reportsKept = 4096
 )
 
-// reportKey is what is wrong with a kernel that lives on.
+// reportKey is what is wrong with a kernel that lives on. What others say of it does not stand for what it says itself.
 type reportKey struct {
-	src   netip.Addr
-	cause string
+	src      netip.Addr
+	cause    string
+	verified bool
 }
 
 // reportAll makes events of what is wrong with kernels that are not dying.
@@ -33,7 +34,7 @@ func (e *Engine) reportAll(ctx context.Context) {
 			return
 		case inc = <-e.findings:
 		}
-		now, f := e.Now(), reportKey{inc.Source.Addr(), inc.Cause}
+		now, f := e.Now(), reportKey{inc.Source.Addr(), inc.Cause, inc.Verified}
 		if at, ok := reported[f]; (ok && now.Sub(at) < reportEvery) || inc.Authority < detect.Kernel {
 			continue
 		}
@@ -43,15 +44,18 @@ func (e *Engine) reportAll(ctx context.Context) {
 		}
 		reported[f] = now
 		var n policy.Node
-		err := context.Canceled
+		err, sum := context.Canceled, inc.Identity.Secret.Sum()
 		<-e.queue.submit(ctx, tidying, 1, func(ctx context.Context, _ int) {
 			n, err = e.cluster.FindNode(ctx, Sender{
-				Instance: inc.Identity.Instance, Boot: inc.Identity.Boot, Sum: inc.Identity.Secret.Sum(), Addr: inc.Source.Addr(),
+				Instance: inc.Identity.Instance, Boot: inc.Identity.Boot, Sum: sum, Addr: inc.Source.Addr(),
 			})
 		})
 		e.log.Info("finding", "source", inc.Source.String(), "node", n.Name, "cause", inc.Cause, "title", inc.Title, "remedy", inc.Remedy)
 		if err != nil || e.policy.DryRun {
 			continue
+		}
+		if pin := n.PinOnWire(); pin != (policy.Pin{}) && sum != pin.Sum {
+			continue // whoever shares the node's address may have said it
 		}
 		note := cmp.Or(policy.FirstLine(inc.Title), inc.Cause)
 		if inc.Remedy != "" {
