@@ -348,24 +348,43 @@ func (r *roster) sweepDue(now time.Time, d policy.Death, me string) bool {
 }
 
 // expired lists the finished deaths that are too old or too many, but none that a fence still names. Refused ones are
-// counted apart: they never push out others.
+// counted apart: they never push out others. Nor does one node, or one address that is none: whoever has most gives up the
+// oldest first.
 func expired(now time.Time, p policy.Policy, deaths []policy.Death, marked []policy.Node) (old []policy.Death) {
-	var kept [2]int
+	type owner struct {
+		refused bool
+		name    string
+	}
+	kept, byOwner := map[bool]int{}, map[owner][]policy.Death{} // oldest first
 	deaths = slices.Clone(deaths)
-	slices.SortFunc(deaths, func(a, b policy.Death) int { return b.Created.Compare(a.Created) })
+	slices.SortFunc(deaths, func(a, b policy.Death) int { return a.Created.Compare(b.Created) })
 	for _, d := range deaths {
 		named := slices.ContainsFunc(marked, func(n policy.Node) bool { return n.Mark.Death == d.Name && n.Name == d.Node })
 		if !d.Phase.Finished() || named {
 			continue
 		}
-		refused := 0
-		if d.Phase == policy.Refused {
-			refused = 1
-		}
-		kept[refused]++
-		if (kept[refused] > p.KeepRecords || now.Sub(d.Created) > p.KeepRecordsFor) && len(old) < deletedAtOnce {
+		if now.Sub(d.Created) > p.KeepRecordsFor {
 			old = append(old, d)
+			continue
+		}
+		o := owner{d.Phase == policy.Refused, cmp.Or(d.Node, d.Source.Addr().String())}
+		kept[o.refused]++
+		byOwner[o] = append(byOwner[o], d)
+	}
+	for _, refused := range []bool{true, false} {
+		for ; kept[refused] > p.KeepRecords && len(old) < deletedAtOnce; kept[refused]-- {
+			var most owner
+			for o, of := range byOwner {
+				if o.refused != refused || len(of) == 0 {
+					continue
+				}
+				if n := len(byOwner[most]); len(of) > n || len(of) == n && of[0].Created.Before(byOwner[most][0].Created) {
+					most = o
+				}
+			}
+			old = append(old, byOwner[most][0])
+			byOwner[most] = byOwner[most][1:]
 		}
 	}
-	return old
+	return old[:min(len(old), deletedAtOnce)]
 }
