@@ -89,7 +89,10 @@ func usageOf(pid int) (c control.Cost, err error) {
 		return c, err
 	}
 	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-	for _, t := range threads {
+	for i, t := range threads {
+		if i == 1 { // the Go runtime's monitor, which sleeps for microseconds while another thread is at work, and for good otherwise
+			continue
+		}
 		sleeps, err := field(fmt.Sprintf("/proc/%d/task/%s/status", pid, t.Name()), "voluntary_ctxt_switches:")
 		if err != nil {
 			return c, err
