@@ -288,6 +288,7 @@ func TestDeathsInHandSurviveARestart(t *testing.T) {
 				first := NewEngine(testPolicy(), w, nil, "a", nil)
 				first.State, first.Drain = state, time.Second
 				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
 				inc := incident(1, boot1, secret1)
 				switch name {
 				case "taken in hand":
