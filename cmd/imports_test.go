@@ -19,13 +19,16 @@ const module = "github.com/lastgasp/lastgasp"
 // does an entry without a package: the map and the territory cannot drift apart.
 var architecture = map[string][]string{
 	"cmd":                       {},
-	"cmd/lastgasp-configurator": {"configurator", "configurator/ec2", "configurator/endpoint", "configurator/nexthop", "configurator/configfs", "listener/netconsole"},
+	"cmd/lastgasp-configurator": {"configurator", "configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole"},
 	"cmd/lastgasp-listener":     {"listener", "listener/cloud", "listener/cleanup", "listener/detect", "listener/kube", "listener/netconsole", "listener/policy", "listener/receive"},
 
-	"configurator":          {"configurator/ec2", "configurator/endpoint", "configurator/nexthop", "configurator/configfs", "listener/netconsole"},
+	"configurator":          {"configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole", "listener/yamlkeys"},
+	"configurator/canary":   {"configurator/machine", "listener/netconsole"},
+	"configurator/machine":  {"configurator/configfs", "listener/netconsole"},
 	"configurator/ec2":      {},
-	"configurator/endpoint": {"configurator/ec2"},
-	"configurator/nexthop":  {},
+	"configurator/endpoint": {"configurator/configfs", "configurator/ec2", "listener/yamlkeys"},
+	"configurator/enroll":   {"configurator/ec2"},
+	"configurator/nexthop":  {"configurator/configfs"},
 	"configurator/configfs": {},
 
 	"listener":               {"listener/cleanup", "listener/detect", "listener/netconsole", "listener/policy", "listener/receive", "listener/yamlkeys"},
@@ -39,9 +42,10 @@ var architecture = map[string][]string{
 	"listener/kube":          {"listener/cleanup", "listener/detect", "listener/kube/v1alpha1", "listener/netconsole", "listener/policy"},
 	"listener/kube/v1alpha1": {},
 
-	"e2e/bench":         {"e2e/cloud", "e2e/crowd", "e2e/guest/control", "e2e/lab", "e2e/load", "e2e/story", "listener/netconsole"},
+	"e2e/bench":         {"e2e/cloud", "e2e/crowd", "e2e/guest/control", "e2e/lab", "e2e/load", "e2e/story", "listener/detect", "listener/netconsole", "listener/receive"},
 	"e2e/cloud":         {"e2e/cloud/imds", "e2e/lab"},
 	"e2e/cloud/imds":    {},
+	"e2e/corpus":        {"listener", "listener/detect"},
 	"e2e/crowd":         {"e2e/lab", "e2e/load", "e2e/story", "listener/netconsole"},
 	"e2e/demo":          {"e2e/lab", "e2e/story"},
 	"e2e/guest":         {"e2e/guest/control"},
@@ -55,14 +59,14 @@ var architecture = map[string][]string{
 var thirdParty = map[string][]string{
 	"k8s.io/":                        {"listener/kube", "listener/kube/v1alpha1", "cmd/lastgasp-listener", "e2e"},
 	"sigs.k8s.io/":                   {"listener/kube", "e2e"},
-	"os/exec":                        {"e2e"},
+	"os/exec":                        {"configurator/configfs", "e2e"}, // modprobe
 	"net/http/pprof":                 {"listener"},
-	"github.com/aws":                 {"configurator/ec2", "configurator/endpoint", "listener/cloud", "e2e"},
+	"github.com/aws":                 {"configurator/ec2", "configurator/endpoint", "configurator/enroll", "listener/cloud", "e2e"},
 	"github.com/vishvananda/netlink": {"configurator/nexthop", "e2e"},
 	"github.com/prometheus/":         {"listener", "cmd/lastgasp-listener"},
 	"github.com/spf13/cobra":         {"cmd"},
 	"github.com/coreos/go-systemd":   {"configurator", "listener/receive", "cmd"},
-	"gopkg.in/yaml.v3":               {"configurator", "configurator/endpoint", "listener", "listener/cloud", "listener/yamlkeys"},
+	"gopkg.in/yaml.v3":               {"configurator", "configurator/endpoint", "configurator/enroll", "listener", "listener/cloud", "listener/yamlkeys"},
 }
 
 // standardOnly are the packages that a reader may trust to touch nothing: no third party, no sockets, no files.

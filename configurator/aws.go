@@ -8,51 +8,77 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/ec2"
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
 )
 
-// instanceOnce asks the metadata service at most once, when it is needed, and for no longer than what a pass can do
-// without is worth.
+// instanceOnce asks the metadata service at most once, when it is needed. A pass can do without the answer, so it does not
+// wait long.
 func (c *Configurator) instanceOnce(ctx context.Context) func() (ec2.Instance, error) {
 	return sync.OnceValues(func() (ec2.Instance, error) {
-		ctx, cancel := context.WithTimeout(ctx, enough)
+		ctx, cancel := context.WithTimeout(ctx, optionalTimeout)
 		defer cancel()
 		return c.Instance(ctx)
 	})
 }
 
+// idOf is the instance's id alone. If the metadata service does not answer it is the one of the last pass.
+func idOf(instance func() (ec2.Instance, error), before *machine.State) func() (string, error) {
+	return func() (string, error) {
+		i, err := instance()
+		if err != nil && before != nil && before.Identity.Instance != "" {
+			return before.Identity.Instance, nil
+		}
+		return i.ID, err
+	}
+}
+
 // zone is this node's availability zone id, asked for only if the list has zones to compare it with.
-func (c *Configurator) zone(list []endpoint.Endpoint, instance func() (ec2.Instance, error)) string {
+func (c *Configurator) zone(list []endpoint.Endpoint, instance func() (ec2.Instance, error), before *machine.State) string {
 	if !c.Root.OnEC2() || !slices.ContainsFunc(list, func(e endpoint.Endpoint) bool { return e.Zone != "" }) {
 		return ""
 	}
 	i, err := instance()
-	if err != nil {
-		c.Log.Warn("zone unknown, choosing listeners regardless of it", "err", err)
+	switch {
+	case err == nil:
+		return i.ZoneID
+	case before != nil && before.Zone != "":
+		return before.Zone
 	}
-	return i.ZoneID
+	c.Log.Warn("zone unknown, choosing listeners regardless of it", "err", err)
+	return ""
 }
 
-// query is what every hop of a pass has in common. On EC2 the network drops packets whose source is not on the
-// interface, so only addresses that the metadata service lists are allowed; if it does not answer, any will have to do.
-func (c *Configurator) query(instance func() (ec2.Instance, error)) nexthop.Query {
+// query is what the queries for all hops of a pass have in common. On EC2 the network drops packets whose source is not on the
+// interface, so only addresses that the metadata service lists are allowed. If it does not answer, what is armed says
+// which they are; with nothing armed any will have to do.
+func (c *Configurator) query(instance func() (ec2.Instance, error), present []configfs.State) nexthop.Query {
 	if !c.Root.OnEC2() {
 		return nexthop.Query{}
 	}
 	i, err := instance()
 	if err != nil {
-		c.Log.Warn("interfaces unknown, sending from whatever address the route has", "err", err)
-		return nexthop.Query{}
+		var q nexthop.Query
+		for _, st := range present {
+			if st.Enabled {
+				q.Sources, q.Prefer = append(q.Sources, st.LocalIP), st.Device
+			}
+		}
+		if len(q.Sources) == 0 {
+			c.Log.Warn("interfaces unknown, sending from whatever address the route has", "err", err)
+		}
+		return q
 	}
-	allowed, prefer := sources(i.Interfaces, c.Root.deviceOf)
+	allowed, prefer := sources(i.Interfaces, c.Root.DeviceOf)
 	return nexthop.Query{Sources: allowed, Prefer: prefer}
 }
 
 // place is what the templates in parameter names stand for here. Off EC2 the usual variable names the region.
 func (c *Configurator) place(ctx context.Context) (endpoint.Place, error) {
-	p := endpoint.Place{Region: os.Getenv("AWS_REGION"), Cluster: c.Config.Endpoint.Cluster}
+	p := endpoint.Place{Region: os.Getenv("AWS_REGION"), Cluster: c.Config.Cluster}
 	if !c.Root.OnEC2() {
 		if p.Region == "" {
 			return p, errors.New("the region is unknown, this is not an EC2 instance; set AWS_REGION")

@@ -1,10 +1,12 @@
 package configurator
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +14,8 @@ import (
 	"time"
 
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/machine"
+	"github.com/lastgasp/lastgasp/listener/yamlkeys"
 )
 
 // DefaultConfigFile is read unless the command line names another file. Unlike that one it may be missing.
@@ -19,70 +23,51 @@ const DefaultConfigFile = "/etc/lastgasp/configurator.yaml"
 
 // Config is the configuration: complete, validated, with defaults filled in.
 type Config struct {
+	// Cluster is whose listeners are to hear this node: canaries carry it, and {cluster} in parameter names stands for it.
+	Cluster  string
 	Endpoint EndpointConfig
-	Targets  int // how many listeners to gasp to at once
-	// LocalPort is the UDP source port of the targets. The two ports below it serve replacements, so that nobody can
-	// take the predecessor's acknowledgement for theirs, and the one below these is for early boot.
+	Targets  int // how many listeners to send to at once
+	// LocalPort is the UDP source port of the targets. The two ports below it serve replacements, so that the
+	// acknowledgement of a predecessor is not taken for theirs, and the one below these is for early boot.
 	LocalPort uint16
 	Canary    CanaryConfig
-	Panic     PanicConfig
+	Panic     machine.Panic
+	Enroll    EnrollConfig
+	// Queues allows room for a whole panic in the transmit queues of armed devices, see machine.QueueSettings.
+	Queues bool
 }
 
-// EndpointConfig says where the listeners are written down. The first of the three that names one wins.
+// EndpointConfig says where to look listeners up. The first of static, SSM and DNS that names one wins.
 type EndpointConfig struct {
 	Static       []endpoint.Endpoint
 	StaticOrigin string   // the file, variable or flag that Static came from
 	SSM          []string // parameter names, with {region}, {az-id} and {cluster} in them
 	DNS          string   // SRV record
-	Cluster      string   // what {cluster} stands for
+	// Within are the networks that listeners may be in; empty: any. What is found elsewhere is refused.
+	Within []netip.Prefix
+	// Key is the public half of the listeners' key. With it only signed acknowledgements count, and a target carries the
+	// secret of this boot only once its listener has proved itself. Nil: no key.
+	Key ed25519.PublicKey
 }
 
-// CanaryConfig rules the proofs.
+// CanaryConfig is how often targets are proved, and how.
 type CanaryConfig struct {
 	Interval time.Duration // between proofs while watching
 	Timeout  time.Duration // for one acknowledgement
 }
 
-// PanicConfig says which of the kernel's settings for its own death may be changed. See Settings.
-type PanicConfig struct {
-	Hold          bool
-	Timeout       *int // seconds, nil: leave kernel.panic alone
-	KdumpNotifier bool
-}
-
-// DefaultConfig is what stands when nothing is configured. It names no listener yet.
+// DefaultConfig is the configuration where nothing is configured. It names no listener.
 func DefaultConfig() Config {
 	return Config{
 		Targets:   2,
 		LocalPort: 6665, // the kernel's own default, drivers/net/netconsole.c
 		Canary:    CanaryConfig{Interval: 10 * time.Minute, Timeout: 3 * time.Second},
+		Queues:    true,
 	}
 }
 
 // ConfigError says what is wrong with the configuration, where, and what to do, in one line.
-type ConfigError struct {
-	Origin string // file, variable or flag
-	Line   int    // in the file, 0 if there are no lines
-	Key    string // dotted, empty for the document as a whole
-	Err    error
-}
-
-// Error is "file:line: key: what is wrong; what to do".
-func (e *ConfigError) Error() string {
-	var b strings.Builder
-	b.WriteString(e.Origin)
-	if e.Line > 0 {
-		fmt.Fprintf(&b, ":%d", e.Line)
-	}
-	if e.Key != "" {
-		b.WriteString(": " + e.Key)
-	}
-	b.WriteString(": " + strings.Join(strings.Fields(e.Err.Error()), " "))
-	return b.String()
-}
-
-// Unwrap gives Err.
-func (e *ConfigError) Unwrap() error { return e.Err }
+type ConfigError = yamlkeys.Error
 
 // LoadConfig reads file, then the *.yaml of the directory of the same name with .d in lexical order, then LASTGASP_…
 // variables of environ ("KEY=value"), then the endpoints given by flag, each over what was there before. Only the
@@ -92,11 +77,11 @@ func LoadConfig(file string, environ, flagEndpoints []string) (Config, error) {
 	files := []string{file}
 	more, err := filepath.Glob(dropins(file))
 	if err != nil {
-		return c, &ConfigError{Origin: file, Err: errors.New("its name is no pattern for drop-ins; avoid []*?\\ in it")}
+		return c, &ConfigError{Origin: file, Err: errors.New("the names of drop-ins cannot be matched; avoid []*?\\ in the name of the file")}
 	}
 	slices.Sort(more)
 	for _, f := range append(files, more...) {
-		data, err := readKept(f)
+		data, err := readDurably(f)
 		if errors.Is(err, fs.ErrNotExist) && f == DefaultConfigFile {
 			continue
 		} else if err != nil {
@@ -123,8 +108,8 @@ func LoadConfig(file string, environ, flagEndpoints []string) (Config, error) {
 	return c, nil
 }
 
-// NeedEndpoint refuses a configuration, read from file, that names no place where listeners are written down. Looking at
-// what is armed does without.
+// NeedEndpoint refuses a configuration, read from file, that does not say where to look listeners up. Commands that only
+// look at what is armed need none.
 func (c Config) NeedEndpoint(file string) error {
 	if len(c.Endpoint.Static) > 0 || len(c.Endpoint.SSM) > 0 || c.Endpoint.DNS != "" {
 		return nil
@@ -133,16 +118,16 @@ func (c Config) NeedEndpoint(file string) error {
 		Err: errors.New("no listener is configured; set endpoint.static, endpoint.ssm or endpoint.dns here, LASTGASP_ENDPOINT_STATIC or --endpoint")}
 }
 
-// readKept reads a file and has the disk keep it. cloud-init writes its drop-in once in an instance's life and does not
+// readDurably reads a file and flushes it to disk. cloud-init writes its drop-in once in an instance's life and does not
 // wait for the disk: a machine that panics half a minute later would come back with an empty one, and stay mute.
-func readKept(name string) ([]byte, error) {
+func readDurably(name string) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	data, err := io.ReadAll(f)
-	_ = f.Sync() // what is on no disk is not kept
+	_ = f.Sync() // not every file is on a disk
 	return data, err
 }
 

@@ -1,7 +1,9 @@
 package configurator
 
 import (
+	"crypto/ed25519"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
 // The first line of each testdata/invalid-*.yaml is what an operator sees, after the file's name.
@@ -46,6 +49,7 @@ func TestValidConfigSetsEveryKey(t *testing.T) {
 	}
 	timeout := 10
 	want := Config{
+		Cluster: "prod-1",
 		Endpoint: EndpointConfig{
 			Static: []endpoint.Endpoint{
 				{Host: "10.0.2.10", Port: 6666},
@@ -54,17 +58,24 @@ func TestValidConfigSetsEveryKey(t *testing.T) {
 			StaticOrigin: "testdata/valid.yaml",
 			SSM:          []string{"/lastgasp/{region}/{az-id}/endpoint", "/lastgasp/{cluster}/endpoint:live"},
 			DNS:          "_lastgasp._udp.example.internal",
-			Cluster:      "blue",
+			Within:       []netip.Prefix{netip.MustParsePrefix("10.0.2.0/24"), netip.MustParsePrefix("fd00::/64")},
+			Key:          someKey.Public().(ed25519.PublicKey),
 		},
 		Targets:   3,
 		LocalPort: 6700,
 		Canary:    CanaryConfig{Interval: 5 * time.Minute, Timeout: 2 * time.Second},
-		Panic:     PanicConfig{Hold: true, Timeout: &timeout, KdumpNotifier: true},
+		Panic:     machine.Panic{Hold: true, Timeout: &timeout, KdumpNotifiers: true},
+		Enroll:    EnrollConfig{Kubeconfig: "/etc/kubernetes/node.conf"},
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, samePrefix); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
 	}
 }
+
+// someKey is the first of RFC 8032's test vectors.
+var someKey = ed25519.NewKeyFromSeed([]byte("\x9d\x61\xb1\x9d\xef\xfd\x5a\x60\xba\x84\x4a\xf4\x92\xec\x2c\xc4\x44\x49\xc5\x69\x7b\x32\x69\x19\x70\x3b\xac\x03\x1c\xae\x7f\x60"))
+
+var samePrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 
 func TestConfigPrecedence(t *testing.T) {
 	dir := t.TempDir()
@@ -138,7 +149,7 @@ func TestConfigRefusals(t *testing.T) {
 		{name: "a file that was named must exist", file: empty + ".missing",
 			want: empty + ".missing: cannot be read: no such file or directory; check --config"},
 		{name: "an unknown variable is a typing error", file: empty, environ: []string{"LASTGASP_ENDPONT=10.0.2.10:6666"},
-			want: "environment: LASTGASP_ENDPONT: is no variable of ours; use LASTGASP_CANARY_INTERVAL, "},
+			want: "environment: LASTGASP_ENDPONT: is not a variable of lastgasp-configurator; use LASTGASP_CANARY_INTERVAL, "},
 		{name: "a variable is checked like a key", file: empty, environ: []string{"LASTGASP_TARGETS=many"},
 			want: `environment: LASTGASP_TARGETS: "many" is not a number from 1 to 8; write one`},
 		{name: "a flag is checked like a key", file: empty, flags: []string{"listener"},
@@ -187,7 +198,7 @@ func TestUserDataRoundTrip(t *testing.T) {
 		t.Fatalf("%v in\n%s", err, text)
 	}
 	got.Endpoint.StaticOrigin = want.Endpoint.StaticOrigin
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, samePrefix); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
 	}
 }

@@ -7,24 +7,26 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lastgasp/lastgasp/configurator/canary"
 	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/ec2"
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
 )
 
-// How long others are asked.
+// How long to wait for answers.
 const (
-	// enough is for what a pass can do without.
-	enough = 3 * time.Second
-	// patience is for what it cannot: while an instance boots, its metadata and its role's credentials may be late.
-	patience = 60 * time.Second
+	// optionalTimeout is for answers that a pass can do without.
+	optionalTimeout = 3 * time.Second
+	// bootTimeout is for those it needs: while an instance boots, its metadata and its role's credentials may be late.
+	bootTimeout = 60 * time.Second
 )
 
 // New wires a Configurator to this machine's kernel and network.
 func New(cfg Config, version string, log *slog.Logger) *Configurator {
 	metadata := sync.OnceValue(func() *ec2.Client { return ec2.New("") })
-	const root = Root("/")
+	const root = machine.Root("/")
 	c := &Configurator{
 		Config:     cfg,
 		Root:       root,
@@ -34,7 +36,10 @@ func New(cfg Config, version string, log *slog.Logger) *Configurator {
 		Load:       configfs.Load,
 		Resolve:    nexthop.Resolve,
 		Instance:   func(ctx context.Context) (ec2.Instance, error) { return metadata().Instance(ctx) },
-		Prove:      Prover{Root: root, Timeout: cfg.Canary.Timeout, Interval: cfg.Canary.Interval}.Prove,
+		Prove: canary.Prover{
+			Root: root, Timeout: cfg.Canary.Timeout, Interval: cfg.Canary.Interval, Cluster: cfg.Cluster, Key: cfg.Endpoint.Key,
+		}.Prove,
+		Uptime: machine.Uptime,
 	}
 	c.Lookup = endpoint.Resolver{LookupNetIP: net.DefaultResolver.LookupNetIP, Zone: c.zoneOf}.Lookup
 	e := cfg.Endpoint

@@ -5,16 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/lastgasp/lastgasp/configurator/canary"
 	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/ec2"
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
-	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 // ErrUnproved means that a target is armed, or was to be armed, whose listener does not acknowledge canaries.
@@ -25,7 +27,9 @@ type Netconsole interface {
 	Seen() (s configfs.Support, sure bool, err error) // changes nothing
 	Support() (configfs.Support, error)               // under the lock only
 	List() ([]configfs.State, error)
+	Enabled() ([]string, error) // names of our targets, cheaper than List
 	Arm(configfs.Spec) (configfs.State, error)
+	AddUserdata(name string, d configfs.Datum) error
 	Disarm(name string) error
 }
 
@@ -34,180 +38,207 @@ var _ Netconsole = configfs.Dir("")
 // Configurator carries out passes. Its fields are the verbs a pass is made of.
 type Configurator struct {
 	Config  Config
-	Root    Root
+	Root    machine.Root
 	Version string
 	Log     *slog.Logger
 
 	Netconsole Netconsole
 	Load       func(ctx context.Context) error // makes netconsole available
-	Sources    []endpoint.Source               // where listeners may be written down, in their order
+	Sources    []endpoint.Source               // where to look listeners up, in this order
 	Lookup     func(ctx context.Context, e endpoint.Endpoint) ([]endpoint.Endpoint, error)
 	Resolve    func(ctx context.Context, q nexthop.Query) (nexthop.Hop, error)
 	Instance   func(ctx context.Context) (ec2.Instance, error) // asked on EC2 only
-	Prove      func(ctx context.Context, id Identity, f Facts, routes []Route) ([]Proof, error)
+	Prove      func(ctx context.Context, id machine.Identity, f machine.Facts, routes []canary.Route) ([]canary.Proof, error)
+	Uptime     func() time.Duration // machine.Uptime
+	Textfile   string               // directory for metrics.prom, empty: none
 
 	fresh bool // never the last known good listeners
 }
 
-// wanted is one listener with the way to it, and the target that follows.
-type wanted struct {
-	listener netip.AddrPort
-	hop      nexthop.Hop
-	spec     configfs.Spec
-}
-
-// Draft is what a pass is about to do.
-type Draft struct {
-	Identity Identity
-	Found    endpoint.Found
-	Support  configfs.Support
-	Plan     Plan
-	wanted   []wanted
-	mac      string
-}
-
-// Draft finds and resolves everything and compares it with what the kernel has. It changes nothing. The error names
-// each listener that cannot be reached; the draft holds the others.
-func (c *Configurator) Draft(ctx context.Context) (Draft, error) {
-	return c.draft(ctx, nil, c.Root.gasp, func() (configfs.Support, error) { return c.support(ctx) })
-}
-
-// support tells what the kernel can do. If that takes a target made for a moment, no pass may run meanwhile.
-func (c *Configurator) support(ctx context.Context) (configfs.Support, error) {
-	if s, sure, err := c.Netconsole.Seen(); sure || err != nil {
-		return s, err
-	}
-	unlock, err := c.Root.lock(ctx)
-	if err != nil {
-		return configfs.Support{}, err
-	}
-	defer unlock()
-	return c.Netconsole.Support()
-}
-
-// draft is Draft with the listeners known already, unless that is nil, and with the secret and what the kernel can do
-// from somewhere.
-func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, gaspOf func(boot string) (netconsole.Secret, error),
-	support func() (configfs.Support, error)) (Draft, error) {
-	var d Draft
-	var err error
-	instance := c.instanceOnce(ctx)
-	if d.Identity, err = c.Root.Identity(instance); err != nil {
-		return d, err
-	}
-	if known != nil {
-		d.Found = *known
-	} else if d.Found, err = c.find(ctx, d.Identity); err != nil {
-		return d, err
-	}
-	chosen := endpoint.Choose(d.Found.Endpoints, c.Config.Targets, c.zone(d.Found.Endpoints, instance), d.Identity.Instance)
-	q := c.query(instance)
-	var errs []error
-	for _, e := range chosen {
-		listener, _ := e.Addr() // a Finder returns addresses only
-		q.Destination = listener.Addr()
-		hop, err := c.Resolve(ctx, q)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("listener %s: %w", listener, err))
-			continue
-		}
-		d.wanted = append(d.wanted, wanted{listener: listener, hop: hop})
-		d.mac = hop.DeviceMAC.String()
-	}
-	if d.Support, err = support(); err != nil {
-		return d, errors.Join(append(errs, err)...)
-	}
-	gasp, err := gaspOf(d.Identity.Boot)
-	if err != nil {
-		return d, errors.Join(append(errs, err)...)
-	}
-	present, err := c.Netconsole.List()
-	if err != nil {
-		return d, errors.Join(append(errs, err)...)
-	}
-	var specs []configfs.Spec
-	for i := range d.wanted {
-		w := &d.wanted[i]
-		w.spec = newSpec(w.hop, w.listener, d.Identity, gasp, d.Support)
-		specs = append(specs, w.spec)
-	}
-	d.Plan = newPlan(specs, present, c.Config.LocalPort)
-	return d, errors.Join(errs...)
-}
+// forgiveAfter is how long other listeners of the list are preferred to one that did not acknowledge.
+const forgiveAfter = time.Hour
 
 // Apply makes the kernel's targets those of the configuration and has each proved by a canary. What was armed before
 // goes only when all that is wanted is proved; a new target that is not acknowledged is taken away again if something
-// else is armed, and stays if it is all there is. The error says everything that is not as it should be; the state is
-// kept for `status` in any case.
-func (c *Configurator) Apply(ctx context.Context) (State, error) {
-	_, s, err := c.apply(ctx, nil)
-	return s, err
+// else is armed, and stays if it is all there is. A listener that does not acknowledge is replaced by another of the list,
+// once. The error says everything that is not as it should be; the state is saved for `status` in any case.
+func (c *Configurator) Apply(ctx context.Context) (machine.State, error) {
+	p, err := c.passes(ctx, nil, false)
+	return p.state, err
 }
 
-// Reload is Apply without the last known good listeners: somebody who asks for a reload wants to hear that there is
-// nothing new to be had. What is armed stays in any case.
-func (c *Configurator) Reload(ctx context.Context) (State, error) {
+// passes is a pass and, if a chosen listener is silent and the list has others, another one with those.
+func (c *Configurator) passes(ctx context.Context, known *endpoint.Found, quiet bool) (passed, error) {
+	p, err := c.pass(ctx, known, quiet)
+	silent := errors.Is(err, ErrUnproved) || errors.Is(err, nexthop.ErrNoReply) || errors.Is(err, nexthop.ErrNoRoute)
+	if silent && len(p.found.Endpoints) > c.Config.Targets {
+		return c.pass(ctx, &p.found, quiet)
+	}
+	return p, err
+}
+
+// passed is a pass that has ended.
+type passed struct {
+	found  endpoint.Found
+	query  nexthop.Query    // of every hop, but for the destination
+	chosen []netip.AddrPort // listeners
+	canary bool             // it wrote one
+	state  machine.State
+	paths  []nexthop.Path // to the chosen listeners, as they were after it
+}
+
+// listeners are those found, nil if there are none.
+func (p passed) listeners() *endpoint.Found {
+	if len(p.found.Endpoints) == 0 {
+		return nil
+	}
+	return &p.found
+}
+
+// outcome is how the pass ended, given its error.
+func (p passed) outcome(err error) outcome {
+	switch {
+	case err != nil:
+		return passFailed
+	case slices.ContainsFunc(p.state.Targets, func(t machine.TargetState) bool { return !t.Known }):
+		return passStranger
+	case !p.canary:
+		return passUnchanged
+	}
+	return passProved
+}
+
+// destinations are the addresses of the chosen listeners. Where none could be found it takes a default route to ask, which
+// leads to addresses that nobody has (RFC 5737, RFC 3849).
+func (p *passed) destinations() []netip.Addr {
+	if len(p.chosen) == 0 {
+		return []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, 1}), netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: 1})}
+	}
+	var list []netip.Addr
+	for _, listener := range p.chosen {
+		list = append(list, listener.Addr())
+	}
+	return list
+}
+
+// lookPaths reads how the destinations are reached.
+func (p *passed) lookPaths(look func(nexthop.Query) nexthop.Path) []nexthop.Path {
+	var paths []nexthop.Path
+	for _, destination := range p.destinations() {
+		q := p.query
+		q.Destination = destination
+		paths = append(paths, look(q))
+	}
+	return paths
+}
+
+// moved says how destinations are reached another way than at the last look, empty if all are reached the same way.
+func (p *passed) moved(look func(nexthop.Query) nexthop.Path) (changes string) {
+	p.paths, changes = nexthop.Compare(p.paths, p.lookPaths(look))
+	return changes
+}
+
+// Reload is Apply without the last known good listeners: somebody who asks for a reload wants to know if they
+// cannot be looked up. What is armed stays in any case.
+func (c *Configurator) Reload(ctx context.Context) (machine.State, error) {
 	fresh := *c
 	fresh.fresh = true
 	return fresh.Apply(ctx)
 }
 
-// apply is Apply with the listeners known already, unless that is nil. It returns those it used.
-func (c *Configurator) apply(ctx context.Context, known *endpoint.Found) (endpoint.Found, State, error) {
-	unlock, err := c.Root.lock(ctx)
+// pass is one round of Apply with the listeners known already, unless that is nil. It returns those it used. A quiet pass
+// writes a canary only if it changes something or the last one left something unproved.
+func (c *Configurator) pass(ctx context.Context, known *endpoint.Found, quiet bool) (p passed, err error) {
+	unlock, err := c.lock(ctx)
 	if err != nil {
-		return endpoint.Found{}, State{}, err
+		return passed{}, err
 	}
 	defer unlock()
 	before, err := c.Root.State()
 	if err != nil {
-		c.Log.Warn("what the last pass saw is lost", "err", err)
+		c.Log.Warn("the state of the last pass is lost", "err", err)
 	}
-	if err := c.Load(ctx); err != nil {
-		s, err := c.finish(State{}, err)
-		return endpoint.Found{}, s, err
+	done := c.waiting("netconsole's module")
+	err = c.Load(ctx)
+	done()
+	if err != nil {
+		p.state, err = c.finish(machine.State{Targets: []machine.TargetState{}}, err)
+		return p, err
 	}
-	errs := []error{c.settle()}
-	d, draftErr := c.draft(ctx, known, c.Root.makeGasp, c.Netconsole.Support)
+	errs := []error{c.applySettings()}
+	d, draftErr := c.draft(ctx, known, before, c.Root.MakeSecret, c.Netconsole.Support)
 	errs = append(errs, draftErr)
-	s := State{Identity: d.Identity, Where: d.Found.Where, Passed: d.Found.Passed, Targets: []TargetState{}}
-	if len(d.wanted) > 0 {
-		s.Targets, err = c.carryOut(ctx, d, before, draftErr == nil)
-		errs = append(errs, err)
-	} else if before != nil {
-		s.Targets = before.Targets // nothing can be reached: what is armed may still be right, it stays
+	s := machine.State{Identity: d.Identity, Zone: d.zone, Where: d.Found.Where, Passed: d.Found.Passed}
+	p = passed{found: d.Found, query: d.query, chosen: d.chosen, canary: true}
+	if draftErr == nil && quiet && d.Plan.Idle() && proven(before, d.Plan.Keep) {
+		s.Targets, s.Silent, p.canary = before.Targets, before.Silent, false
+	} else {
+		s.Silent = avoided(before, c.Uptime())
+		errs = append(errs, c.execute(ctx, d, before, draftErr == nil, &s))
 	}
-	s, err = c.finish(s, errors.Join(errs...))
-	return d.Found, s, err
+	p.state, err = c.finish(s, errors.Join(errs...))
+	return p, err
 }
 
-// find asks all sources, the last known good list of this very machine at the end.
-func (c *Configurator) find(ctx context.Context, id Identity) (endpoint.Found, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	f := endpoint.Finder{Sources: c.Sources, Lookup: c.Lookup}
-	if !c.fresh {
-		last := c.lastGood(id)
-		f.Last = &last
+// proven reports whether the last pass left exactly these targets, each proved.
+func proven(before *machine.State, targets []configfs.State) bool {
+	return before != nil && before.Failed == "" && len(before.Targets) == len(targets) &&
+		!slices.ContainsFunc(targets, func(st configfs.State) bool {
+			t, ok := before.Target(st.Name)
+			return !ok || !t.Acked || !t.Known
+		})
+}
+
+// avoided are the listeners to avoid at uptime now.
+func avoided(before *machine.State, now time.Duration) map[string]time.Duration {
+	if before == nil {
+		return nil
 	}
-	return f.Find(ctx)
+	list := maps.Clone(before.Silent)
+	maps.DeleteFunc(list, func(_ string, since time.Duration) bool { return now-since > forgiveAfter })
+	return list
 }
 
-func (c *Configurator) lastGood(id Identity) endpoint.LastGood {
-	return endpoint.LastGood{File: c.Root.Path(lastGoodFile), Instance: id.Instance, MACs: c.Root.MACs()}
+// noteSilence adds chosen listeners that could not be reached, or did not acknowledge, to those to avoid, and takes out
+// those that did.
+func noteSilence(avoid map[string]time.Duration, unreachable []netip.AddrPort, proofs []canary.Proof, now time.Duration) map[string]time.Duration {
+	if avoid == nil {
+		avoid = make(map[string]time.Duration)
+	}
+	for _, listener := range unreachable {
+		avoid[listener.String()] = now
+	}
+	for _, p := range proofs {
+		if p.Acked {
+			delete(avoid, p.Listener.String())
+		} else {
+			avoid[p.Listener.String()] = now
+		}
+	}
+	return avoid
 }
 
-// carryOut does what the draft says, the breaking only if all was found (complete) and proved.
-func (c *Configurator) carryOut(ctx context.Context, d Draft, before *State, complete bool) ([]TargetState, error) {
+// execute does what the draft says and writes into s what is left. It removes old targets only if all that is wanted was
+// found (complete) and proved. Where nothing could be drafted it proves what is armed.
+func (c *Configurator) execute(ctx context.Context, d Draft, before *machine.State, complete bool, s *machine.State) error {
 	var errs []error
-	for _, name := range d.Plan.Clear {
+	plan := d.Plan
+	if !d.planned {
+		present, err := c.Netconsole.List()
+		errs = append(errs, err)
+		plan = Plan{Keep: slices.DeleteFunc(present, func(st configfs.State) bool { return !st.Enabled })}
+	}
+	for _, name := range plan.Clear {
 		c.Log.Info("removing disabled target", "target", name)
 		errs = append(errs, c.Netconsole.Disarm(name))
 	}
-	armed := slices.Clone(d.Plan.Keep)
-	done := d.Plan
+	armed := slices.Clone(plan.Keep)
+	done := plan
 	done.Arm = nil
-	for _, spec := range d.Plan.Arm {
+	for _, spec := range plan.Arm {
+		if c.Config.Endpoint.Key != nil {
+			spec = withoutSecret(spec)
+		}
 		st, err := c.Netconsole.Arm(spec)
 		if err != nil {
 			errs, complete = append(errs, err), false
@@ -219,61 +250,102 @@ func (c *Configurator) carryOut(ctx context.Context, d Draft, before *State, com
 		done.Arm = append(done.Arm, spec)
 	}
 	if len(done.Arm) > 0 {
-		errs = append(errs, c.settle()) // a queue's limit takes effect with the next frame: the canary
+		errs = append(errs, c.applySettings()) // a queue's limit takes effect with the next frame: the canary
 	}
-	proofs, err := c.prove(ctx, d.Identity, armed)
-	if err != nil {
-		errs, complete = append(errs, err), false
-	}
-	for _, p := range proofs {
-		if !p.Acked {
-			errs, complete = append(errs, fmt.Errorf("%s to %s: %w: %s", p.Target, p.Listener, ErrUnproved, p.Why)), false
+	proofs, err := c.prove(ctx, d.Identity, armed, plan.Drop)
+	if err == nil {
+		added, addErr := c.addSecrets(d, armed, proofs)
+		errs = append(errs, addErr)
+		if added { // and the listener learns it now, not with the next canary
+			proofs, err = c.prove(ctx, d.Identity, armed, plan.Drop)
 		}
 	}
 	if err != nil {
-		proofs = unproved(armed, err)
-	}
-	drop := d.Plan.Drop
-	if !complete {
-		drop = retreat(done, proofs, before)
+		errs, complete = append(errs, err), false
+		proofs = unproved(slices.Concat(armed, plan.Drop), err)
 	} else {
-		errs = append(errs, c.lastGood(d.Identity).Save(d.Found, d.mac, time.Now()))
+		s.Silent = noteSilence(s.Silent, d.silent, proofs[:len(armed)], c.Uptime())
+		for _, p := range proofs[:len(armed)] {
+			if !p.Acked {
+				errs, complete = append(errs, fmt.Errorf("%s to %s: %w: %s", p.Target, p.Listener, ErrUnproved, p.Why)), false
+			}
+		}
 	}
-	left := slices.Concat(armed, d.Plan.Drop)
+	drop := plan.Drop
+	if !complete {
+		drop = rollback(done, proofs, before)
+	} else if err := c.lastGood(d.Identity).Save(d.Found, d.mac, time.Now()); err != nil {
+		c.Log.Warn("a boot at which no listener can be looked up would not find these", "err", err)
+	}
+	left := slices.Concat(armed, plan.Drop)
 	for _, st := range drop {
 		c.Log.Info("removing", "target", st.Name, "listener", netip.AddrPortFrom(st.RemoteIP, st.RemotePort))
 		errs = append(errs, c.Netconsole.Disarm(st.Name))
 		left = slices.DeleteFunc(left, func(l configfs.State) bool { return l.Name == st.Name })
 	}
 	if len(drop) > 0 {
-		errs = append(errs, c.settle()) // nothing may send through their devices any more
+		errs = append(errs, c.applySettings()) // nothing may send through their devices any more
 	}
-	return states(left, done.Arm, d.wanted, proofs, before), errors.Join(errs...)
+	s.Targets = c.states(left, done.Arm, d.wanted, proofs, before)
+	return errors.Join(errs...)
 }
 
-// states are the targets that are left with what their proofs said, or what was known of them before. The fresh ones
-// have no before: their names may have been used by others.
-func states(left []configfs.State, fresh []configfs.Spec, all []wanted, proofs []Proof, before *State) []TargetState {
-	list := []TargetState{}
+// addSecrets gives the secret of this boot to targets without it whose listener has proved itself. There are none unless
+// endpoint.key is set.
+func (c *Configurator) addSecrets(d Draft, armed []configfs.State, proofs []canary.Proof) (added bool, err error) {
+	var errs []error
+	for i, st := range armed {
+		w := slices.IndexFunc(d.wanted, func(w wanted) bool { return w.listener == remoteOf(st.Spec) })
+		if w < 0 || !proofs[i].Acked || !proofs[i].Known || hasSecret(st.Spec) {
+			continue
+		}
+		for _, datum := range d.wanted[w].spec.Userdata {
+			if datum.Secret {
+				errs = append(errs, c.Netconsole.AddUserdata(st.Name, datum))
+				added = true
+			}
+		}
+	}
+	return added, errors.Join(errs...)
+}
+
+// states are the targets that are left with their proofs, and with what was known before of when they were last
+// acknowledged. Fresh ones have no history: their names may have been used by others.
+func (c *Configurator) states(left []configfs.State, fresh []configfs.Spec, all []wanted, proofs []canary.Proof, before *machine.State) []machine.TargetState {
+	list := []machine.TargetState{}
 	for _, st := range left {
-		t := TargetState{Name: st.Name, Listener: netip.AddrPortFrom(st.RemoteIP, st.RemotePort)}
-		if known, ok := before.target(st.Name); ok && !slices.ContainsFunc(fresh, func(s configfs.Spec) bool { return s.Name == st.Name }) {
-			t.LastAck, t.Why = known.LastAck, known.Why
+		t := machine.TargetState{Name: st.Name, Listener: remoteOf(st.Spec)}
+		if known, ok := before.Target(st.Name); ok && !slices.ContainsFunc(fresh, func(s configfs.Spec) bool { return s.Name == st.Name }) {
+			t.LastAck, t.LastAckUptime = known.LastAck, known.LastAckUptime
 		}
 		t.OnLink = slices.ContainsFunc(all, func(w wanted) bool { return w.listener == t.Listener && w.hop.OnLink })
-		if i := slices.IndexFunc(proofs, func(p Proof) bool { return p.Target == st.Name }); i >= 0 {
-			t.note(proofs[i], time.Now())
+		if i := slices.IndexFunc(proofs, func(p canary.Proof) bool { return p.Target == st.Name }); i >= 0 {
+			c.note(&t, proofs[i])
 		}
 		list = append(list, t)
 	}
 	return list
 }
 
-// finish keeps s with what went wrong, for `status`.
-func (c *Configurator) finish(s State, err error) (State, error) {
-	s.Time, s.Version = time.Now(), c.Version
+// finish saves s with what went wrong, for `status`.
+func (c *Configurator) finish(s machine.State, err error) (machine.State, error) {
+	s.Time, s.Uptime, s.Version, s.Interval = time.Now(), c.Uptime(), c.Version, c.Config.Canary.Interval
 	if err != nil {
 		s.Failed = strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
-	return s, errors.Join(err, c.Root.keepState(s))
+	err = errors.Join(err, c.Root.SaveState(s))
+	c.writeMetrics()
+	return s, err
+}
+
+// lock keeps passes of other processes out. A wait for one is logged.
+func (c *Configurator) lock(ctx context.Context) (unlock func(), err error) {
+	return c.Root.Lock(ctx, func() { c.Log.Info("waiting for another lastgasp-configurator to finish") })
+}
+
+// waiting logs what is waited for, unless done is called soon.
+func (c *Configurator) waiting(what string) (done func()) {
+	const soon = 2 * time.Second
+	t := time.AfterFunc(soon, func() { c.Log.Info("waiting", "for", what) })
+	return func() { t.Stop() }
 }

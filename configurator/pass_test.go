@@ -10,13 +10,14 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/lastgasp/lastgasp/configurator/canary"
 	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/ec2"
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
 )
 
@@ -58,13 +59,13 @@ func TestSecretIsForRootAndOfOneBoot(t *testing.T) {
 	if _, err := node.Apply(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	info, err := os.Stat(w.root.Path(runDir, gaspFile))
+	info, err := os.Stat(w.root.Path(machine.RunDir, "gasp"))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatalf("%v, %v", info, err)
 	}
 	first := w.kernel.targets[0].Userdata[2].Value
-	for _, file := range []string{stateFile, lockFile} {
-		if data, _ := os.ReadFile(w.root.Path(runDir, file)); strings.Contains(string(data), first) {
+	for _, file := range []string{"state.json", "lock"} {
+		if data, _ := os.ReadFile(w.root.Path(machine.RunDir, file)); strings.Contains(string(data), first) {
 			t.Errorf("%s holds the secret", file)
 		}
 	}
@@ -278,26 +279,26 @@ func TestDisarmLeavesNothingButTheSecret(t *testing.T) {
 	if _, err := node.Apply(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := w.root.text(panicFile); got != "0" {
+	if got := w.read(panicFile); got != "0" {
 		t.Fatalf("kernel.panic is %s while held", got)
 	}
 	if err := node.Disarm(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := w.root.text(panicFile); got != "10" {
+	if got := w.read(panicFile); got != "10" {
 		t.Errorf("kernel.panic is %s after disarm", got)
 	}
 	if len(w.kernel.targets) > 0 {
 		t.Errorf("left: %v", names(w.kernel.targets))
 	}
 	var files []string
-	fs.WalkDir(os.DirFS(w.root.Path(runDir)), ".", func(path string, d fs.DirEntry, err error) error {
+	fs.WalkDir(os.DirFS(w.root.Path(machine.RunDir)), ".", func(path string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
 			files = append(files, path)
 		}
 		return err
 	})
-	if diff := cmp.Diff([]string{gaspFile, lockFile}, files); diff != "" {
+	if diff := cmp.Diff([]string{"gasp", "lock"}, files); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
 	}
 }
@@ -319,15 +320,17 @@ func TestVerifyNamesWhoIsSilent(t *testing.T) {
 	if !errors.Is(err, ErrUnproved) || !strings.Contains(err.Error(), "10.0.3.10:6666") || len(proofs) != 2 {
 		t.Errorf("with one silent: %+v, %v", proofs, err)
 	}
-	status, err := node.Status(time.Now())
-	if err != nil || status.Verdict != Covered {
-		t.Errorf("one of two listeners hears the node: %s, %v", status.Verdict, err)
+	status, err := node.Status(nil)
+	if err != nil || status.Verdict != Unproven {
+		t.Errorf("one of two listeners is silent: %s, %v", status.Verdict, err)
 	}
 }
 
 // What cannot be tried is not proved, whatever was said before, and a target inherits nothing from one of its name.
 func TestNothingIsProvedByAProofThatFails(t *testing.T) {
-	failing := func(context.Context, Identity, Facts, []Route) ([]Proof, error) { return nil, errCable }
+	failing := func(context.Context, machine.Identity, machine.Facts, []canary.Route) ([]canary.Proof, error) {
+		return nil, errCable
+	}
 	apply := func(t *testing.T, c *Configurator) error { _, err := c.Apply(t.Context()); return err }
 	verify := func(t *testing.T, c *Configurator) error { _, err := c.Verify(t.Context()); return err }
 	for _, tt := range []struct {
@@ -357,7 +360,7 @@ func TestNothingIsProvedByAProofThatFails(t *testing.T) {
 			if diff := cmp.Diff(was, names(w.kernel.targets)); diff != "" {
 				t.Fatalf("armed (-want +got):\n%s", diff)
 			}
-			status, err := node.Status(time.Now())
+			status, err := node.Status(nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -385,7 +388,7 @@ func TestATargetThatWasNotAskedKeepsWhatIsKnown(t *testing.T) {
 		if _, err := node.Apply(t.Context()); !errors.Is(err, ErrUnproved) {
 			t.Fatalf("error %v, want %v", err, ErrUnproved)
 		}
-		status, err := node.Status(time.Now())
+		status, err := node.Status(nil)
 		if err != nil || status.Verdict != Unproven {
 			t.Errorf("after a pass for %s: %s, %v", listener, status.Verdict, err)
 		}
@@ -393,7 +396,7 @@ func TestATargetThatWasNotAskedKeepsWhatIsKnown(t *testing.T) {
 }
 
 // A dry run may have to make a target for a moment to see what the kernel can do: not beside a pass, and not if
-// anything else tells.
+// anything else shows it.
 func TestDraftProbesAloneOrNotAtAll(t *testing.T) {
 	present := []configfs.State{armed(specTo(listenerA, gatewayMAC), "lastgasp-10.0.2.10-1", 6665)}
 	for _, tt := range []struct {
@@ -403,7 +406,7 @@ func TestDraftProbesAloneOrNotAtAll(t *testing.T) {
 		probes  int
 	}{
 		{"nothing is armed", kernel612, nil, 1},
-		{"a target tells", kernel612, present, 0},
+		{"a target shows it", kernel612, present, 0},
 		{"there is no netconsole", configfs.Support{}, nil, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -414,7 +417,7 @@ func TestDraftProbesAloneOrNotAtAll(t *testing.T) {
 			probes := 0
 			w.kernel.probing = func() {
 				probes++
-				if unlock, err := w.root.lock(ended); err == nil {
+				if unlock, err := w.root.Lock(ended, nil); err == nil {
 					unlock()
 					t.Error("it probes while a pass could begin")
 				}
@@ -426,8 +429,8 @@ func TestDraftProbesAloneOrNotAtAll(t *testing.T) {
 			if probes != tt.probes {
 				t.Errorf("%d probes, want %d", probes, tt.probes)
 			}
-			if _, err := os.Stat(w.root.Path(runDir)); (err == nil) != (tt.probes > 0) {
-				t.Errorf("%s is made though there is nothing to wait for: %v", runDir, err)
+			if _, err := os.Stat(w.root.Path(machine.RunDir)); (err == nil) != (tt.probes > 0) {
+				t.Errorf("%s is made though there is nothing to wait for: %v", machine.RunDir, err)
 			}
 		})
 	}
@@ -487,5 +490,48 @@ func TestOnEC2TheMetadataServiceIsHeeded(t *testing.T) {
 				t.Errorf("%d targets", len(w.kernel.targets))
 			}
 		})
+	}
+}
+
+// A metadata service that does not answer for a while changes nothing about what is armed and proved.
+func TestWithoutTheMetadataServiceWhatIsArmedStays(t *testing.T) {
+	instance := ec2.Instance{
+		ID: "i-0123456789abcdef0", Region: "eu-west-1", ZoneName: "eu-west-1b", ZoneID: "euw1-az1",
+		Interfaces: []ec2.Interface{{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 5}, Primary: true, Addrs: []netip.Addr{netip.MustParseAddr("10.0.1.5")}}},
+	}
+	w := newWorld(t)
+	w.write(t, "sys/hypervisor/uuid", "ec2e1916-9099-7caf-fd21-012345abcdef") // a Xen instance, which has to ask for its id
+	node := w.node(listenerA)
+	list, err := endpoint.ParseList("[{address: 10.0.2.10:6666, zone: euw1-az2}, {address: 10.0.3.10:6666, zone: euw1-az1}, {address: 10.0.4.10:6666, zone: euw1-az3}]")
+	if err != nil {
+		t.Fatal(err)
+	}
+	node.Config.Targets = 1
+	node.Sources = []endpoint.Source{endpoint.Static{Endpoints: list, Origin: "test"}}
+	var answers error
+	node.Instance = func(context.Context) (ec2.Instance, error) {
+		if answers != nil {
+			return ec2.Instance{}, answers
+		}
+		return instance, nil
+	}
+	// The route is by the second interface, unless the source says otherwise.
+	node.Resolve = func(ctx context.Context, q nexthop.Query) (nexthop.Hop, error) {
+		hop, err := w.resolve(ctx, q)
+		if len(q.Sources) == 0 {
+			hop.Device, hop.Source = "ens6", netip.MustParseAddr("10.0.3.5")
+		}
+		return hop, err
+	}
+	if _, err := node.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := w.kernel.targets[0]
+	answers, w.kernel.log = errCable, nil
+	if _, err := node.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.kernel.log) > 0 {
+		t.Errorf("%v: from %s to %s became %s to %s", w.kernel.log, before.LocalIP, before.RemoteIP, w.kernel.targets[0].LocalIP, w.kernel.targets[0].RemoteIP)
 	}
 }

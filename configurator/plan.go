@@ -6,13 +6,14 @@ import (
 	"slices"
 
 	"github.com/lastgasp/lastgasp/configurator/configfs"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 // newSpec is the target for one listener, all but its name and source port: those depend on what is there already.
-// Identity goes with every record where the kernel can carry it.
-func newSpec(hop nexthop.Hop, listener netip.AddrPort, id Identity, gasp netconsole.Secret, support configfs.Support) configfs.Spec {
+// Every record carries the identity where the kernel can add it.
+func newSpec(hop nexthop.Hop, listener netip.AddrPort, id machine.Identity, secret netconsole.Secret, support configfs.Support) configfs.Spec {
 	s := configfs.Spec{
 		Device:     hop.Device,
 		LocalIP:    hop.Source,
@@ -26,7 +27,7 @@ func newSpec(hop nexthop.Hop, listener netip.AddrPort, id Identity, gasp netcons
 		s.Userdata = []configfs.Datum{
 			{Key: netconsole.KeyInstance, Value: id.Instance},
 			{Key: netconsole.KeyBoot, Value: id.Boot},
-			{Key: netconsole.KeySecret, Value: string(gasp), Secret: true},
+			{Key: netconsole.KeySecret, Value: string(secret), Secret: true},
 		}
 	}
 	return s
@@ -46,8 +47,9 @@ func (p Plan) Idle() bool { return len(p.Clear)+len(p.Arm)+len(p.Drop) == 0 }
 
 // newPlan compares. Wanted specs come without name and source port; those that must be armed get both: a name that is
 // free, and of the three ports from localPort downwards the first that no target to the same listener sends from, or
-// the acknowledgement of a predecessor would pass for theirs.
-func newPlan(wanted []configfs.Spec, present []configfs.State, localPort uint16) Plan {
+// the acknowledgement of a predecessor would pass for theirs. withheld means that a target may be there without its secret,
+// because its listener has not proved itself yet.
+func newPlan(wanted []configfs.Spec, present []configfs.State, localPort uint16, withheld bool) Plan {
 	var p Plan
 	taken := make(map[string]bool)
 	rest := slices.Clone(present)
@@ -62,7 +64,7 @@ func newPlan(wanted []configfs.Spec, present []configfs.State, localPort uint16)
 	})
 	var missing []configfs.Spec
 	for _, w := range wanted {
-		i := slices.IndexFunc(rest, func(st configfs.State) bool { return same(w, st, localPort) })
+		i := slices.IndexFunc(rest, func(st configfs.State) bool { return same(w, st, localPort, withheld) })
 		if i < 0 {
 			missing = append(missing, w)
 			continue
@@ -99,11 +101,27 @@ func freePort(w configfs.Spec, present []configfs.State, localPort uint16) uint1
 }
 
 // same reports whether st is what w wants, under whatever name and from whichever of our ports.
-func same(w configfs.Spec, st configfs.State, localPort uint16) bool {
+func same(w configfs.Spec, st configfs.State, localPort uint16, withheld bool) bool {
 	w.LocalPort = st.LocalPort
+	if withheld && !hasSecret(st.Spec) {
+		w = withoutSecret(w)
+	}
 	return st.Enabled && len(w.Diff(st)) == 0 && st.LocalPort <= localPort && st.LocalPort > localPort-sourcePorts
 }
 
 func sameListener(a, b configfs.Spec) bool {
 	return a.RemoteIP == b.RemoteIP && a.RemotePort == b.RemotePort
+}
+
+// remoteOf is the listener of a target.
+func remoteOf(s configfs.Spec) netip.AddrPort { return netip.AddrPortFrom(s.RemoteIP, s.RemotePort) }
+
+func isSecret(d configfs.Datum) bool { return d.Secret }
+
+func hasSecret(s configfs.Spec) bool { return slices.ContainsFunc(s.Userdata, isSecret) }
+
+// withoutSecret is s as it may be sent to a listener that has not proved itself.
+func withoutSecret(s configfs.Spec) configfs.Spec {
+	s.Userdata = slices.DeleteFunc(slices.Clone(s.Userdata), isSecret)
+	return s
 }

@@ -5,10 +5,13 @@ import (
 	"net/netip"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/lastgasp/lastgasp/configurator/canary"
 	"github.com/lastgasp/lastgasp/configurator/configfs"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
 )
 
@@ -16,7 +19,7 @@ var (
 	gatewayMAC = net.HardwareAddr{0x02, 0, 0, 0, 0, 1}
 	movedMAC   = net.HardwareAddr{0x02, 0, 0, 0, 0, 2}
 	kernel612  = configfs.Support{Netconsole: true, Extended: true, Release: true, Userdata: true}
-	someone    = Identity{Instance: "i-0123456789abcdef0", Boot: "5a2e4e5c-8a3e-4a3d-9d5b-0f5a5c1e7f11"}
+	someone    = machine.Identity{Instance: "i-0123456789abcdef0", Boot: "5a2e4e5c-8a3e-4a3d-9d5b-0f5a5c1e7f11"}
 )
 
 // specTo is what a node wants for a listener whose gateway has a MAC.
@@ -101,7 +104,7 @@ func TestPlan(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := newPlan(tt.wanted, tt.present, 6665)
+			p := newPlan(tt.wanted, tt.present, 6665, false)
 			got := outcome{Keep: names(p.Keep), Clear: p.Clear, Drop: names(p.Drop)}
 			for _, s := range p.Arm {
 				got.Arm = append(got.Arm, s.Name+" "+strconv.Itoa(int(s.LocalPort)))
@@ -116,23 +119,23 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-func TestRetreat(t *testing.T) {
+func TestRollback(t *testing.T) {
 	a, b := specTo("10.0.2.10:6666", gatewayMAC), specTo("10.0.3.10:6666", gatewayMAC)
 	moved := specTo("10.0.2.10:6666", movedMAC)
 	named := func(s configfs.Spec, name string) configfs.Spec { s.Name = name; return s }
-	acked := func(names ...string) []Proof {
-		var list []Proof
+	acked := func(names ...string) []canary.Proof {
+		var list []canary.Proof
 		for _, n := range names {
-			list = append(list, Proof{Target: n, Acked: true})
+			list = append(list, canary.Proof{Target: n, Acked: true})
 		}
 		return list
 	}
-	before := &State{Targets: []TargetState{{Name: "old-dead"}, {Name: "old-alive", LastAck: someTime}}}
+	before := &machine.State{Targets: []machine.TargetState{{Name: "old-dead"}, {Name: "old-alive", LastAckUptime: time.Hour}}}
 
 	for _, tt := range []struct {
 		name   string
 		plan   Plan
-		proofs []Proof
+		proofs []canary.Proof
 		want   []string // that go
 	}{
 		{
@@ -163,7 +166,7 @@ func TestRetreat(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, names(retreat(tt.plan, tt.proofs, before))); diff != "" {
+			if diff := cmp.Diff(tt.want, names(rollback(tt.plan, tt.proofs, before))); diff != "" {
 				t.Errorf("removed (-want +got):\n%s", diff)
 			}
 		})

@@ -7,7 +7,7 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
 )
 
-// The pace of watching.
+// How often a watch acts.
 const (
 	quiet     = 250 * time.Millisecond // a change is acted on when nothing has moved for so long
 	atLatest  = time.Second            // but no later than this after the first
@@ -15,9 +15,20 @@ const (
 	retryMin  = 5 * time.Second        // after a pass that failed, doubled each time
 	retryMax  = 5 * time.Minute
 	throttled = 15 * time.Minute // at most, between look-ups that SSM refuses as too many
+	register  = time.Minute      // between proofs while the listeners' cluster has no Node for this one
 )
 
-// schedule decides when passes run and when they look the listeners up anew. It is pure: time and chance are arguments.
+// outcome is how a pass ended.
+type outcome int
+
+const (
+	passFailed    outcome = iota
+	passProved            // every target was acknowledged
+	passStranger          // the same, but the cluster has no Node for this one yet
+	passUnchanged         // no canary was needed
+)
+
+// schedule decides when passes run and when they look the listeners up again. It is pure: time and chance are arguments.
 type schedule struct {
 	interval time.Duration  // between passes when nothing happens
 	lookup   time.Duration  // between look-ups, halved to one and a half times
@@ -25,16 +36,23 @@ type schedule struct {
 
 	first, last time.Time // changes not acted on yet
 	reasons     []string
-	next        time.Time // pass at the latest
+	certain     bool      // one of them needs a pass, not only a look at the paths
+	next        time.Time // pass with a canary at the latest
 	nextLookup  time.Time
 	failures    int
-	refusals    int         // look-ups refused as too many
+	refusals    int         // look-ups in a row that SSM refused
 	notBefore   time.Time   // no pass before, whatever happens: it would have to look up
 	starts      []time.Time // of the latest passes
 }
 
-// change takes note of something that moved at now.
+// change records at now something that needs a pass.
 func (s *schedule) change(now time.Time, reason string) {
+	s.mayChange(now, reason)
+	s.certain = true
+}
+
+// mayChange records at now an event of the network, which needs a pass only if a path of ours has moved.
+func (s *schedule) mayChange(now time.Time, reason string) {
 	if len(s.reasons) == 0 {
 		s.first = now
 	}
@@ -51,12 +69,12 @@ func (s *schedule) relook() { s.nextLookup, s.notBefore = time.Time{}, time.Time
 func (s *schedule) due() time.Time {
 	at := s.next
 	if len(s.reasons) > 0 {
-		settled := s.last.Add(quiet)
-		if limit := s.first.Add(atLatest); limit.Before(settled) {
-			settled = limit
+		steady := s.last.Add(quiet)
+		if limit := s.first.Add(atLatest); limit.Before(steady) {
+			steady = limit
 		}
-		if settled.Before(at) {
-			at = settled
+		if steady.Before(at) {
+			at = steady
 		}
 	}
 	if len(s.starts) == perMinute {
@@ -65,21 +83,40 @@ func (s *schedule) due() time.Time {
 	return later(at, s.notBefore)
 }
 
-// start begins a pass at now. It tells why, and whether to look the listeners up.
-func (s *schedule) start(now time.Time) (reasons []string, lookup bool) {
-	reasons, s.reasons = s.reasons, nil
+// doubtful reports at now that what is due is no more than a look at the paths.
+func (s *schedule) doubtful(now time.Time) bool {
+	return len(s.reasons) > 0 && !s.certain && now.Before(s.next)
+}
+
+// dismiss forgets events of the network that have moved no path.
+func (s *schedule) dismiss() { s.reasons = nil }
+
+// prove makes the next pass write a canary, whatever it finds.
+func (s *schedule) prove() { s.next = time.Time{} }
+
+// start begins a pass at now. It says why, whether to look the listeners up, and whether a canary is due.
+func (s *schedule) start(now time.Time) (reasons []string, lookup, canary bool) {
+	reasons, s.reasons, s.certain = s.reasons, nil, false
 	if len(s.starts) == perMinute {
 		s.starts = s.starts[1:]
 	}
 	s.starts = append(s.starts, now)
-	return reasons, !now.Before(s.nextLookup)
+	return reasons, !now.Before(s.nextLookup), !now.Before(s.next)
 }
 
-// done ends a pass that ended well or not at now.
-func (s *schedule) done(now time.Time, ok bool) {
-	if ok {
+// done ends a pass at now.
+func (s *schedule) done(now time.Time, how outcome) {
+	if how != passFailed {
 		s.failures = 0
+	}
+	switch how {
+	case passUnchanged:
+		return
+	case passProved:
 		s.next = now.Add(s.spread(s.interval, 0.1))
+		return
+	case passStranger:
+		s.next = now.Add(s.spread(min(s.interval, register), 0.1))
 		return
 	}
 	wait := min(retryMin<<min(s.failures, 10), retryMax, s.interval)
@@ -87,7 +124,7 @@ func (s *schedule) done(now time.Time, ok bool) {
 	s.next = now.Add(s.spread(wait, 0.1))
 }
 
-// lookedUp takes note of what a look-up at now found, and whether listeners were known before. A fleet that starts at
+// lookedUp records what a look-up at now found, and whether listeners were known before. A fleet that starts at
 // once and is refused is spread out over the whole time, and stays so.
 func (s *schedule) lookedUp(now time.Time, found endpoint.Found, known bool) {
 	known = known || len(found.Endpoints) > 0

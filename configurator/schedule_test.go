@@ -25,7 +25,7 @@ func idle() *schedule {
 	s := &schedule{interval: 10 * time.Minute, lookup: time.Hour, chance: middle}
 	s.start(someTime)
 	s.lookedUp(someTime, oneListener, false)
-	s.done(someTime, true)
+	s.done(someTime, passProved)
 	return s
 }
 
@@ -36,7 +36,7 @@ func TestScheduleDue(t *testing.T) {
 		want   time.Duration
 	}{
 		{"nothing happens", func(*schedule) {}, 10 * time.Minute},
-		{"a change is acted on when it has settled", func(s *schedule) {
+		{"a change is acted on when nothing more happens", func(s *schedule) {
 			s.change(at(time.Minute), "link")
 		}, time.Minute + quiet},
 		{"changes that go on are waited for", func(s *schedule) {
@@ -48,20 +48,20 @@ func TestScheduleDue(t *testing.T) {
 				s.change(at(time.Minute+d), "flapping")
 			}
 		}, time.Minute + atLatest},
-		{"a failed pass is repeated soon", func(s *schedule) { s.done(someTime, false) }, retryMin},
+		{"a failed pass is repeated soon", func(s *schedule) { s.done(someTime, passFailed) }, retryMin},
 		{"and less and less often", func(s *schedule) {
 			for range 4 {
-				s.done(someTime, false)
+				s.done(someTime, passFailed)
 			}
 		}, 8 * retryMin},
 		{"up to a limit", func(s *schedule) {
 			for range 100 {
-				s.done(someTime, false)
+				s.done(someTime, passFailed)
 			}
 		}, retryMax},
 		{"success ends the repeating", func(s *schedule) {
-			s.done(someTime, false)
-			s.done(someTime, true)
+			s.done(someTime, passFailed)
+			s.done(someTime, passProved)
 		}, 10 * time.Minute},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestScheduleIsBoundedWhateverHappens(t *testing.T) {
 		s.change(now, "flapping")
 		if !now.Before(s.due()) {
 			s.start(now)
-			s.done(now, true)
+			s.done(now, passProved)
 			passes++
 		}
 	}
@@ -91,17 +91,17 @@ func TestScheduleIsBoundedWhateverHappens(t *testing.T) {
 	}
 }
 
-func TestScheduleTellsReasonsOnce(t *testing.T) {
+func TestScheduleGivesReasonsOnce(t *testing.T) {
 	s := idle()
 	s.change(at(time.Second), "link eth0")
 	s.change(at(time.Second), "route")
 	s.change(at(time.Second), "link eth0")
-	reasons, _ := s.start(at(2 * time.Second))
+	reasons, _, _ := s.start(at(2 * time.Second))
 	if diff := cmp.Diff([]string{"link eth0", "route"}, reasons); diff != "" {
 		t.Errorf("reasons (-want +got):\n%s", diff)
 	}
-	if reasons, _ = s.start(at(3 * time.Second)); len(reasons) > 0 {
-		t.Errorf("told again: %v", reasons)
+	if reasons, _, _ = s.start(at(3 * time.Second)); len(reasons) > 0 {
+		t.Errorf("given again: %v", reasons)
 	}
 }
 
@@ -126,7 +126,7 @@ func TestScheduleLookups(t *testing.T) {
 			s := &schedule{interval: 10 * time.Minute, lookup: time.Hour, chance: middle}
 			s.start(someTime)
 			s.lookedUp(someTime, tt.found, tt.known)
-			s.done(someTime, true)
+			s.done(someTime, passProved)
 			if got := s.nextLookup.Sub(someTime); got != tt.want {
 				t.Errorf("next look-up after %s, want %s", got, tt.want)
 			}

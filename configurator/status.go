@@ -1,6 +1,7 @@
 package configurator
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -9,40 +10,62 @@ import (
 	"time"
 
 	"github.com/lastgasp/lastgasp/configurator/configfs"
+	"github.com/lastgasp/lastgasp/configurator/enroll"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
 // Verdict is a node's coverage in one word.
 type Verdict string
 
-// Verdicts.
+// Verdicts, the best first.
 const (
-	Covered  Verdict = "covered"  // armed, and a listener acknowledged it within the last three canary intervals
-	Unproven Verdict = "unproven" // armed, but no listener acknowledged it, or none lately
-	Mute     Verdict = "mute"     // a panic of this node would not be heard
+	// Covered: the last pass succeeded, and every wanted target was acknowledged within the last three canary intervals.
+	Covered Verdict = "covered"
+	// Stranger: the same, but the listeners' cluster has no Node for this machine, so that nobody would act.
+	Stranger Verdict = "stranger"
+	// Unproven: something is armed, but not all of the above holds.
+	Unproven Verdict = "unproven"
+	// Mute: a panic of this node would not be heard.
+	Mute Verdict = "mute"
 )
+
+// verdicts are all there are.
+var verdicts = [...]Verdict{Covered, Stranger, Unproven, Mute}
+
+// sentence is what a verdict means.
+func (v Verdict) sentence() string {
+	switch v {
+	case Covered:
+		return "covered: a panic of this node is heard"
+	case Stranger:
+		return "stranger: a panic of this node is heard, but the listeners' cluster has no Node for it, so nobody would act"
+	case Unproven:
+		return "unproven: not every wanted listener has proved that a panic of this node would be heard"
+	default:
+		return "MUTE: a panic of this node would NOT be heard"
+	}
+}
 
 // Status is one screen about this node.
 type Status struct {
-	Verdict  Verdict        `json:"verdict"`
-	Facts    Facts          `json:"facts"`
-	Targets  []TargetStatus `json:"targets"`
-	Findings []Finding      `json:"findings"`
-	Settings []Setting      `json:"changedSettings,omitempty"`
-	LastPass *State         `json:"lastPass,omitempty"`
+	Verdict  Verdict           `json:"verdict"`
+	Facts    machine.Facts     `json:"facts"`
+	Targets  []TargetView      `json:"targets"`
+	Findings []machine.Finding `json:"findings"`
+	Settings []machine.Setting `json:"changedSettings,omitempty"`
+	LastPass *machine.State    `json:"lastPass,omitempty"`
+	// Enrolment says whether this boot is pinned on the own Node, nil if nobody has tried.
+	Enrolment *enroll.State `json:"enrolment,omitempty"`
 }
 
-// TargetStatus is one target in the kernel with what is known of it.
-type TargetStatus struct {
-	TargetView
-	Enabled bool          `json:"enabled"`
-	LastAck time.Time     `json:"lastAck,omitzero"`
-	RTT     time.Duration `json:"rttNanoseconds,omitempty"`
-	Why     string        `json:"why,omitempty"`
-}
-
-// Status reads everything there is to know at now and judges it. It touches nothing.
-func (c *Configurator) Status(now time.Time) (Status, error) {
+// Status reads everything that is known and judges it. It changes nothing and needs no rights. configErr is what is wrong
+// with the configuration, if anything: what is armed can be judged without one.
+func (c *Configurator) Status(configErr error) (Status, error) {
 	present, err := c.Netconsole.List()
+	if err != nil {
+		return Status{}, err
+	}
+	support, _, err := c.Netconsole.Seen()
 	if err != nil {
 		return Status{}, err
 	}
@@ -50,56 +73,97 @@ func (c *Configurator) Status(now time.Time) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	last, err := c.Root.State()
-	if err != nil {
-		return Status{}, err
+	last, stateErr := c.Root.State()
+	s := newStatus(c.Uptime(), c.Root.Facts(c.Version), present, settings, last)
+	if !support.Netconsole {
+		s.Findings = []machine.Finding{c.Root.NoNetconsole()}
 	}
-	return newStatus(now, c.Config, c.Root.Facts(c.Version), present, settings, last), nil
+	if c.Config.Panic != (machine.Panic{}) {
+		s.Findings = append(s.Findings, machine.PanicFindings(c.Config.Panic, s.Facts, c.Root.Kubelet())...)
+	}
+	enrolled, enrolErr := enrolment(c.Root)
+	s.Enrolment = enrolled
+	for _, f := range []struct {
+		what, cost string
+		err        error
+	}{
+		{"the configuration is bad", "what is armed stays as it is, and nothing new is armed", configErr},
+		{"what the last pass saw cannot be read", "nothing shows what was proved before", stateErr},
+		{"how enrolment stands cannot be read", "nothing shows whether this boot is pinned", enrolErr},
+	} {
+		if f.err != nil {
+			s.Findings = append(s.Findings, machine.Finding{What: f.what, Cost: f.cost, Mend: f.err.Error()})
+		}
+	}
+	return s, nil
 }
 
-// newStatus is the pure part of Status.
-func newStatus(now time.Time, cfg Config, f Facts, present []configfs.State, settings []Setting, last *State) Status {
-	s := Status{Verdict: Covered, Facts: f, Settings: settings, LastPass: last, Targets: []TargetStatus{}}
-	var armed []Armed
-	proved := false
+// newStatus is the pure part of Status; now is uptime.
+func newStatus(now time.Duration, f machine.Facts, present []configfs.State, settings []machine.Setting, last *machine.State) Status {
+	s := Status{Verdict: Unproven, Facts: f, Settings: settings, LastPass: last, Targets: []TargetView{}}
 	for _, st := range present {
-		known, _ := last.target(st.Name)
-		t := TargetStatus{TargetView: View(st.Spec), Enabled: st.Enabled, LastAck: known.LastAck, RTT: known.RTT, Why: known.Why}
-		proved = proved || t.Enabled && t.Why == "" && !stale(now, cfg, t.LastAck)
-		s.Targets = append(s.Targets, t)
-		armed = append(armed, Armed{Name: st.Name, Enabled: st.Enabled, RemoteMAC: st.RemoteMAC, Userdata: len(st.Userdata) > 0})
-	}
-	s.Findings = slices.Concat([]Finding{}, Findings(f, armed), provenFindings(now, cfg, s.Targets, last))
-	if !proved {
-		s.Verdict = Unproven
-	}
-	for _, found := range s.Findings {
-		if found.Mute {
-			s.Verdict = Mute
+		t := View(st.Spec)
+		known, _ := last.Target(st.Name)
+		t.Enabled, t.Acked, t.LastAck, t.RTT, t.Why = st.Enabled, known.Acked, known.LastAck, known.RTT, known.Why
+		if known.LastAckUptime > 0 {
+			t.AckAge = now - known.LastAckUptime
 		}
+		s.Targets = append(s.Targets, t)
+	}
+	s.Findings = slices.Concat([]machine.Finding{}, machine.Findings(f, present), provenFindings(now, s.Targets, last))
+	if last != nil && last.Failed == "" {
+		s.Verdict = proved(now, present, *last)
+	}
+	if slices.ContainsFunc(s.Findings, func(f machine.Finding) bool { return f.Mute }) {
+		s.Verdict = Mute
 	}
 	return s
 }
 
-// stale reports whether an acknowledgement proves nothing at now any more: the watch would have had two chances since.
-// None at all, the zero time, is stale.
-func stale(now time.Time, cfg Config, ack time.Time) bool {
-	return now.Sub(ack) > 3*cfg.Canary.Interval
+// proved judges the acknowledgements of the targets that the last pass, which succeeded, has left.
+func proved(now time.Duration, present []configfs.State, last machine.State) Verdict {
+	verdict := Covered
+	for _, t := range last.Targets {
+		i := slices.IndexFunc(present, func(st configfs.State) bool { return st.Name == t.Name && st.Enabled })
+		switch {
+		case i < 0 || !t.Acked || stale(now, last, t):
+			return Unproven
+		case !t.Known:
+			verdict = Stranger
+		}
+	}
+	if len(last.Targets) == 0 {
+		return Unproven
+	}
+	return verdict
 }
 
-// provenFindings judges what canaries said.
-func provenFindings(now time.Time, cfg Config, targets []TargetStatus, last *State) []Finding {
-	var found []Finding
-	for _, t := range targets {
-		listener := fmt.Sprintf("%s:%d", t.RemoteIP, t.RemotePort)
+// stale reports whether t's acknowledgement proves nothing at uptime now any more: the watch would have had two chances
+// since.
+func stale(now time.Duration, last machine.State, t machine.TargetState) bool {
+	return now-t.LastAckUptime > 3*last.Interval
+}
+
+// provenFindings are those about acknowledgements.
+func provenFindings(now time.Duration, targets []TargetView, last *machine.State) []machine.Finding {
+	var found []machine.Finding
+	weak := func(what, cost, mend string) {
+		found = append(found, machine.Finding{What: what, Cost: cost, Mend: mend})
+	}
+	for _, v := range targets {
+		t, _ := last.Target(v.Name)
+		listener := v.remote()
 		switch {
-		case !t.Enabled:
-		case t.Why != "" || t.LastAck.IsZero():
-			found = append(found, Finding{What: "listener " + listener + " does not acknowledge canaries",
-				Cost: "it may not hear this node", Mend: "run lastgasp-configurator verify for the likely reasons"})
-		case stale(now, cfg, t.LastAck):
-			found = append(found, Finding{What: fmt.Sprintf("listener %s was last heard of %s ago", listener, ago(now, t.LastAck)),
-				Cost: "a changed gateway or listener goes unnoticed", Mend: "enable lastgasp-configurator-watch.service"})
+		case !v.Enabled:
+		case !t.Acked:
+			weak("listener "+listener+" does not acknowledge canaries", "it may not hear this node",
+				"run lastgasp-configurator verify for the likely reasons")
+		case stale(now, *last, t):
+			weak(fmt.Sprintf("listener %s last acknowledged %s ago", listener, inWords(v.AckAge)),
+				"a changed gateway or listener goes unnoticed", "enable lastgasp-configurator-watch.service")
+		case !t.Known:
+			weak("listener "+listener+" knows no Node with this node's address", "it hears this node and does nothing about its death",
+				"wait until the kubelet has registered, or check cluster here and there")
 		}
 	}
 	if last == nil {
@@ -107,31 +171,34 @@ func provenFindings(now time.Time, cfg Config, targets []TargetStatus, last *Sta
 	}
 	for _, t := range last.Targets {
 		if t.OnLink {
-			found = append(found, Finding{What: fmt.Sprintf("listener %s is in this node's own subnet", t.Listener),
-				Cost: "the target holds the listener's own hardware address, which changes when it is replaced",
-				Mend: "put listeners in a subnet of their own, or run lastgasp-configurator watch"})
+			weak(fmt.Sprintf("listener %s is in this node's own subnet", t.Listener),
+				"the target holds the listener's own hardware address, which changes when it is replaced",
+				"put listeners in a subnet of their own, or run lastgasp-configurator watch")
 		}
 	}
 	return found
 }
 
-// WriteText prints s for people, on one screen.
-func (s Status) WriteText(w io.Writer, now time.Time) error {
+// WriteText prints s for people, on one screen; now is uptime.
+func (s Status) WriteText(w io.Writer, now time.Duration) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "kernel\t%s, kernel.panic=%d panic_on_oops=%d kdump=%t console level %d\n", s.Facts.Kernel, s.Facts.Panic,
 		map[bool]int{true: 1}[s.Facts.PanicOnOops], s.Facts.Kdump, s.Facts.ConsoleLevel)
 	if l := s.LastPass; l != nil {
-		fmt.Fprintf(t, "instance\t%s\n", l.Identity.Instance)
-		fmt.Fprintf(t, "boot\t%s\n", l.Identity.Boot)
-		fmt.Fprintf(t, "endpoints\t%s, %s ago\n", orNone(l.Where), ago(now, l.Time))
+		fmt.Fprintf(t, "instance\t%s\n", cmp.Or(l.Identity.Instance, "unknown"))
+		fmt.Fprintf(t, "boot\t%s\n", cmp.Or(l.Identity.Boot, "unknown"))
+		fmt.Fprintf(t, "endpoints\t%s, %s ago\n", cmp.Or(l.Where, "none"), inWords(now-l.Uptime))
 		for _, p := range l.Passed {
 			fmt.Fprintf(t, "passed over\t%s\n", p)
 		}
 		if l.Failed != "" {
-			fmt.Fprintf(t, "last pass\t%s\n", l.Failed)
+			fmt.Fprintf(t, "last pass\tfailed: %s\n", l.Failed)
 		}
 	}
-	for _, set := range summary(s.Settings) {
+	if s.Enrolment != nil {
+		fmt.Fprintf(t, "enrolled\t%s\n", s.Enrolment)
+	}
+	for _, set := range machine.Summary(s.Settings) {
 		fmt.Fprintf(t, "changed\t%s\n", set)
 	}
 	fmt.Fprintln(t)
@@ -140,8 +207,8 @@ func (s Status) WriteText(w io.Writer, now time.Time) error {
 	}
 	for _, v := range s.Targets {
 		ack := "never"
-		if !v.LastAck.IsZero() {
-			ack = ago(now, v.LastAck) + " ago"
+		if v.AckAge > 0 {
+			ack = inWords(v.AckAge) + " ago"
 		}
 		if v.RTT > 0 {
 			ack += fmt.Sprintf(" in %s", v.RTT.Round(100*time.Microsecond))
@@ -151,8 +218,8 @@ func (s Status) WriteText(w io.Writer, now time.Time) error {
 			key, _, _ := strings.Cut(d, "=")
 			keys = append(keys, key)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s:%d\t%s:%d\t%s\t%s\t%s\n", v.Name, map[bool]string{true: "yes", false: "NO"}[v.Enabled], v.Device,
-			v.LocalIP, v.LocalPort, v.RemoteIP, v.RemotePort, v.RemoteMAC, orNone(strings.Join(keys, ",")), ack)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.Name, map[bool]string{true: "yes", false: "NO"}[v.Enabled], v.Device,
+			v.local(), v.remote(), v.RemoteMAC, cmp.Or(strings.Join(keys, ","), "none"), ack)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -164,26 +231,14 @@ func (s Status) WriteText(w io.Writer, now time.Time) error {
 		}
 		fmt.Fprintf(w, "%s: %s\n", kind, f)
 	}
-	_, err := fmt.Fprintln(w, map[Verdict]string{
-		Covered:  "covered: a panic of this node is heard",
-		Unproven: "unproven: nothing shows that a panic of this node would be heard",
-		Mute:     "MUTE: a panic of this node would NOT be heard",
-	}[s.Verdict])
+	_, err := fmt.Fprintln(w, s.Verdict.sentence())
 	return err
 }
 
-// ago is the time since then in a unit that fits.
-func ago(now, then time.Time) string {
-	d := now.Sub(then)
+// inWords is a span of time in a unit that fits.
+func inWords(d time.Duration) string {
 	if d < 2*time.Minute {
 		return d.Round(time.Second).String()
 	}
 	return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "none"
-	}
-	return s
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/lastgasp/lastgasp/configurator/configfs"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
 var update = flag.Bool("update", false, "write testdata/status-*.txt anew")
@@ -19,21 +20,25 @@ var update = flag.Bool("update", false, "write testdata/status-*.txt anew")
 // statusCase is a node and how it stands.
 type statusCase struct {
 	name     string // of testdata/status-NAME.txt
-	facts    Facts
+	facts    machine.Facts
 	present  []configfs.State
-	settings []Setting
-	last     *State
+	settings []machine.Setting
+	last     *machine.State
 	verdict  Verdict
 }
+
+// up is the uptime of someTime.
+const up = 100 * time.Hour
 
 func statusCases() []statusCase {
 	one := armed(specTo(listenerA, gatewayMAC), "lastgasp-10.0.2.10-1", 6665)
 	two := armed(specTo(listenerB, gatewayMAC), "lastgasp-10.0.3.10-1", 6665)
-	acked := func(st configfs.State, d time.Duration) TargetState {
-		return TargetState{Name: st.Name, Listener: netip.AddrPortFrom(st.RemoteIP, st.RemotePort), LastAck: at(-d), RTT: 9_140 * time.Microsecond}
+	acked := func(st configfs.State, d time.Duration) machine.TargetState {
+		return machine.TargetState{Name: st.Name, Listener: netip.AddrPortFrom(st.RemoteIP, st.RemotePort), Acked: true, Known: true,
+			LastAck: at(-d), LastAckUptime: up - d, RTT: 9_140 * time.Microsecond}
 	}
-	last := func(targets ...TargetState) *State {
-		return &State{Time: at(-90 * time.Second), Version: "v0", Identity: someone,
+	last := func(targets ...machine.TargetState) *machine.State {
+		return &machine.State{Time: at(-90 * time.Second), Uptime: up - 90*time.Second, Interval: 10 * time.Minute, Version: "v0", Identity: someone,
 			Where: "ssm /lastgasp/eu-west-1/euw1-az1/endpoint version 3", Targets: targets}
 	}
 	nbcon := goodFacts
@@ -43,7 +48,9 @@ func statusCases() []statusCase {
 	bare := one
 	bare.Userdata = nil
 	silent := acked(two, 0)
-	silent.LastAck, silent.RTT, silent.Why = time.Time{}, 0, "no acknowledgement of 3 canaries within 9s"
+	silent.Acked, silent.Known, silent.LastAck, silent.LastAckUptime, silent.RTT, silent.Why = false, false, time.Time{}, 0, 0, "no acknowledgement of 3 canaries within 9s"
+	unregistered := acked(two, time.Minute)
+	unregistered.Known = false
 	onLink := acked(one, time.Minute)
 	onLink.OnLink = true
 	failed := last(acked(one, time.Minute))
@@ -53,27 +60,29 @@ func statusCases() []statusCase {
 	return []statusCase{
 		{"covered", goodFacts, []configfs.State{one, two}, nil, last(acked(one, 90*time.Second), acked(two, 90*time.Second)), Covered},
 		{"mute-kernel", nbcon, []configfs.State{one}, nil, last(acked(one, 90*time.Second)), Mute},
-		{"held", held, []configfs.State{one}, []Setting{{File: panicFile, Was: "10", Set: "0"}}, last(acked(one, 90*time.Second)), Covered},
-		{"one-silent", goodFacts, []configfs.State{one, two}, nil, last(acked(one, 90*time.Second), silent), Covered},
+		{"held", held, []configfs.State{one}, []machine.Setting{{File: panicFile, Was: "10", Set: "0"}}, last(acked(one, 90*time.Second)), Covered},
+		{"one-silent", goodFacts, []configfs.State{one, two}, nil, last(acked(one, 90*time.Second), silent), Unproven},
 		{"all-silent", goodFacts, []configfs.State{two}, nil, last(silent), Unproven},
 		{"nothing-armed", goodFacts, nil, nil, nil, Mute},
 		{"no-watch", goodFacts, []configfs.State{one}, nil, last(acked(one, 50*time.Hour)), Unproven},
 		{"last-ack-still-counts", goodFacts, []configfs.State{one}, nil, last(acked(one, 3*DefaultConfig().Canary.Interval)), Covered},
+		{"stranger", goodFacts, []configfs.State{one, two}, nil, last(acked(one, time.Minute), unregistered), Stranger},
+		{"wanted-but-gone", goodFacts, []configfs.State{one}, nil, last(acked(one, time.Minute), acked(two, time.Minute)), Unproven},
 		{"on-link", goodFacts, []configfs.State{one}, nil, last(onLink), Covered},
 		{"old-kernel", goodFacts, []configfs.State{bare}, nil, last(acked(one, time.Minute)), Covered},
-		{"last-pass-failed", goodFacts, []configfs.State{one}, nil, failed, Covered},
+		{"last-pass-failed", goodFacts, []configfs.State{one}, nil, failed, Unproven},
 	}
 }
 
 func TestStatus(t *testing.T) {
 	for _, tt := range statusCases() {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newStatus(someTime, DefaultConfig(), tt.facts, tt.present, tt.settings, tt.last)
+			s := newStatus(up, tt.facts, tt.present, tt.settings, tt.last)
 			if s.Verdict != tt.verdict {
 				t.Errorf("verdict %s, want %s", s.Verdict, tt.verdict)
 			}
 			var b strings.Builder
-			if err := s.WriteText(&b, someTime); err != nil {
+			if err := s.WriteText(&b, up); err != nil {
 				t.Fatal(err)
 			}
 			file := "testdata/status-" + tt.name + ".txt"

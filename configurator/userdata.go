@@ -1,6 +1,7 @@
 package configurator
 
 import (
+	"encoding/base64"
 	"fmt"
 	"strings"
 
@@ -55,15 +56,23 @@ func (c Config) document() map[string]any {
 	set(len(static) > 0, "endpoint.static", static)
 	set(len(c.Endpoint.SSM) > 0, "endpoint.ssm", c.Endpoint.SSM)
 	set(c.Endpoint.DNS != "", "endpoint.dns", c.Endpoint.DNS)
-	set(c.Endpoint.Cluster != "", "endpoint.cluster", c.Endpoint.Cluster)
+	var within []string
+	for _, prefix := range c.Endpoint.Within {
+		within = append(within, prefix.String())
+	}
+	set(c.Cluster != "", "cluster", c.Cluster)
+	set(len(within) > 0, "endpoint.within", within)
+	set(c.Endpoint.Key != nil, "endpoint.key", base64.StdEncoding.EncodeToString(c.Endpoint.Key))
+	set(c.Queues != d.Queues, "queues", c.Queues)
 	set(c.Targets != d.Targets, "targets", c.Targets)
 	set(c.LocalPort != d.LocalPort, "localPort", c.LocalPort)
 	set(c.Canary.Interval != d.Canary.Interval, "canary.interval", c.Canary.Interval.String())
 	set(c.Canary.Timeout != d.Canary.Timeout, "canary.timeout", c.Canary.Timeout.String())
 	set(c.Panic.Hold, "panic.hold", true)
-	set(c.Panic.KdumpNotifier, "panic.kdumpNotifiers", true)
+	set(c.Panic.KdumpNotifiers, "panic.kdumpNotifiers", true)
 	if c.Panic.Timeout != nil {
 		set(true, "panic.timeout", *c.Panic.Timeout)
 	}
+	set(c.Enroll.Kubeconfig != "", "enroll.kubeconfig", c.Enroll.Kubeconfig)
 	return doc
 }

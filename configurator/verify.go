@@ -8,34 +8,40 @@ import (
 	"slices"
 	"time"
 
+	"github.com/lastgasp/lastgasp/configurator/canary"
 	"github.com/lastgasp/lastgasp/configurator/configfs"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
-// Verify has every armed target proved as it stands and notes the outcome for `status`. It resolves nothing and changes
+// Verify has every armed target proved as it stands and saves the outcome for `status`. It resolves nothing and changes
 // no target.
-func (c *Configurator) Verify(ctx context.Context) ([]Proof, error) {
-	unlock, err := c.Root.lock(ctx)
+func (c *Configurator) Verify(ctx context.Context) ([]canary.Proof, error) {
+	unlock, err := c.lock(ctx)
 	if err != nil {
-		return []Proof{}, err
+		return []canary.Proof{}, err
 	}
 	defer unlock()
 	present, err := c.Netconsole.List()
 	if err != nil {
-		return []Proof{}, err
+		return []canary.Proof{}, err
 	}
 	armed := slices.DeleteFunc(present, func(st configfs.State) bool { return !st.Enabled })
 	if len(armed) == 0 {
-		return []Proof{}, fmt.Errorf("%w: no target is armed; run lastgasp-configurator apply", ErrUnproved)
+		return []canary.Proof{}, fmt.Errorf("%w: no target is armed; run lastgasp-configurator apply", ErrUnproved)
 	}
-	id, err := c.Root.Identity(c.instanceOnce(ctx))
+	before, err := c.Root.State()
 	if err != nil {
-		return []Proof{}, err
+		c.Log.Warn("the state of the last pass is lost", "err", err)
 	}
-	proofs, err := c.prove(ctx, id, armed)
+	id, err := c.Root.Identity(idOf(c.instanceOnce(ctx), before))
 	if err != nil {
-		return []Proof{}, errors.Join(err, c.noteProofs(unproved(armed, err), time.Now()))
+		return []canary.Proof{}, err
 	}
-	errs := []error{c.noteProofs(proofs, time.Now())}
+	proofs, err := c.prove(ctx, id, armed, nil)
+	if err != nil {
+		return []canary.Proof{}, errors.Join(err, c.saveProofs(unproved(armed, err)))
+	}
+	errs := []error{c.saveProofs(proofs)}
 	for _, p := range proofs {
 		if !p.Acked {
 			errs = append(errs, fmt.Errorf("%s to %s: %w", p.Target, p.Listener, ErrUnproved))
@@ -44,8 +50,8 @@ func (c *Configurator) Verify(ctx context.Context) ([]Proof, error) {
 	return proofs, errors.Join(errs...)
 }
 
-// noteProofs keeps for `status` what canaries said at now.
-func (c *Configurator) noteProofs(proofs []Proof, now time.Time) error {
+// saveProofs saves the outcome of canaries for `status`.
+func (c *Configurator) saveProofs(proofs []canary.Proof) error {
 	s, err := c.Root.State()
 	if err != nil || s == nil {
 		return err
@@ -53,39 +59,50 @@ func (c *Configurator) noteProofs(proofs []Proof, now time.Time) error {
 	for i := range s.Targets {
 		for _, p := range proofs {
 			if p.Target == s.Targets[i].Name {
-				s.Targets[i].note(p, now)
+				c.note(&s.Targets[i], p)
 			}
 		}
 	}
-	return c.Root.keepState(*s)
+	return c.Root.SaveState(*s)
 }
 
-// prove has canaries tell which of the armed targets are heard.
-func (c *Configurator) prove(ctx context.Context, id Identity, armed []configfs.State) ([]Proof, error) {
-	if len(armed) == 0 {
+// note writes the outcome of the latest canary into t.
+func (c *Configurator) note(t *machine.TargetState, p canary.Proof) {
+	t.Acked, t.Known, t.RTT, t.Why = p.Acked, p.Known, p.RTT, p.Why
+	if p.Acked {
+		t.LastAck, t.LastAckUptime = time.Now(), c.Uptime()
+	}
+}
+
+// prove writes canaries and says which of the armed targets were acknowledged. Acknowledgements of olds are noted, but not
+// waited for.
+func (c *Configurator) prove(ctx context.Context, id machine.Identity, armed, olds []configfs.State) ([]canary.Proof, error) {
+	if len(armed)+len(olds) == 0 {
 		return nil, nil
 	}
-	return c.Prove(ctx, id, c.Root.Facts(c.Version), routes(armed))
+	list := routes(armed)
+	for _, r := range routes(olds) {
+		r.Optional = len(armed) > 0
+		list = append(list, r)
+	}
+	defer c.waiting("acknowledgements of the listeners")()
+	return c.Prove(ctx, id, c.Root.Facts(c.Version), list)
 }
 
-// unproved is what is noted of the armed targets if proving them could not be tried because of err.
-func unproved(armed []configfs.State, err error) []Proof {
-	var proofs []Proof
-	for _, r := range routes(armed) {
-		proofs = append(proofs, Proof{Target: r.Target, Listener: r.Remote, Why: err.Error()})
+// unproved are the proofs of targets where err kept canaries from being written.
+func unproved(targets []configfs.State, err error) []canary.Proof {
+	var proofs []canary.Proof
+	for _, r := range routes(targets) {
+		proofs = append(proofs, canary.Proof{Target: r.Target, Listener: r.Remote, Why: err.Error()})
 	}
 	return proofs
 }
 
 // routes are what a Prover needs to know of targets.
-func routes(armed []configfs.State) []Route {
-	var list []Route
-	for _, st := range armed {
-		list = append(list, Route{
-			Target: st.Name,
-			Local:  netip.AddrPortFrom(st.LocalIP, st.LocalPort),
-			Remote: netip.AddrPortFrom(st.RemoteIP, st.RemotePort),
-		})
+func routes(targets []configfs.State) []canary.Route {
+	var list []canary.Route
+	for _, st := range targets {
+		list = append(list, canary.Route{Target: st.Name, Local: netip.AddrPortFrom(st.LocalIP, st.LocalPort), Remote: remoteOf(st.Spec)})
 	}
 	return list
 }

@@ -3,16 +3,21 @@ package configurator
 import (
 	"fmt"
 	"io"
+	"net"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/lastgasp/lastgasp/configurator/canary"
 	"github.com/lastgasp/lastgasp/configurator/configfs"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
 // TargetView is a target as people and programs may see it: its addresses as text, without secrets.
 type TargetView struct {
 	Name       string   `json:"name"`
+	Enabled    bool     `json:"enabled"`
 	Device     string   `json:"device"`
 	LocalIP    string   `json:"localIP"`
 	LocalPort  uint16   `json:"localPort"`
@@ -22,6 +27,13 @@ type TargetView struct {
 	Extended   bool     `json:"extended"`
 	Release    bool     `json:"release"`
 	Userdata   []string `json:"userdata,omitempty"` // key=value, secrets as a placeholder
+
+	// Acknowledgements.
+	Acked   bool          `json:"acked"` // the latest
+	LastAck time.Time     `json:"lastAck,omitzero"`
+	AckAge  time.Duration `json:"lastAckAgeNanoseconds,omitempty"`
+	RTT     time.Duration `json:"rttNanoseconds,omitempty"`
+	Why     string        `json:"why,omitempty"`
 }
 
 // View is s without its secrets.
@@ -33,25 +45,28 @@ func View(s configfs.Spec) TargetView {
 		Extended: s.Extended, Release: s.Release,
 	}
 	for _, d := range s.Userdata {
-		value := d.Value
-		if d.Secret {
-			value = "(secret)"
-		}
-		v.Userdata = append(v.Userdata, d.Key+"="+value)
+		v.Userdata = append(v.Userdata, d.String())
 	}
 	return v
 }
 
+func (v TargetView) local() string {
+	return net.JoinHostPort(v.LocalIP, strconv.Itoa(int(v.LocalPort)))
+}
+func (v TargetView) remote() string {
+	return net.JoinHostPort(v.RemoteIP, strconv.Itoa(int(v.RemotePort)))
+}
+
 // DraftView is what --dry-run prints.
 type DraftView struct {
-	Identity Identity     `json:"identity"`
-	Loaded   bool         `json:"netconsoleLoaded"` // otherwise release and userdata of the kernel are unknown
-	Where    string       `json:"endpointSource"`
-	Passed   []string     `json:"passedOver,omitempty"`
-	Keep     []TargetView `json:"keep"`
-	Arm      []TargetView `json:"arm"`
-	Drop     []TargetView `json:"drop"`
-	Settings []Setting    `json:"settings,omitempty"`
+	Identity machine.Identity  `json:"identity"`
+	Loaded   bool              `json:"netconsoleLoaded"` // otherwise release and userdata of the kernel are unknown
+	Where    string            `json:"endpointSource"`
+	Passed   []string          `json:"passedOver,omitempty"`
+	Keep     []TargetView      `json:"keep"`
+	Arm      []TargetView      `json:"arm"`
+	Drop     []TargetView      `json:"drop"`
+	Settings []machine.Setting `json:"settings,omitempty"`
 }
 
 // Devices are those that the targets of the draft send through once it has been carried out.
@@ -64,13 +79,15 @@ func (d Draft) Devices() []string {
 }
 
 // View is d without its secrets; want are the kernel settings that go with it.
-func (d Draft) View(want []Setting) DraftView {
+func (d Draft) View(want []machine.Setting) DraftView {
 	v := DraftView{
 		Identity: d.Identity, Loaded: d.Support.Netconsole, Where: d.Found.Where, Passed: d.Found.Passed, Settings: want,
 		Keep: []TargetView{}, Arm: []TargetView{}, Drop: []TargetView{}, // empty lists, not null, for programs
 	}
 	for _, st := range d.Plan.Keep {
-		v.Keep = append(v.Keep, View(st.Spec))
+		kept := View(st.Spec)
+		kept.Enabled = true
+		v.Keep = append(v.Keep, kept)
 	}
 	for _, s := range d.Plan.Arm {
 		v.Arm = append(v.Arm, View(s))
@@ -79,7 +96,9 @@ func (d Draft) View(want []Setting) DraftView {
 		v.Drop = append(v.Drop, TargetView{Name: name})
 	}
 	for _, st := range d.Plan.Drop {
-		v.Drop = append(v.Drop, View(st.Spec))
+		dropped := View(st.Spec)
+		dropped.Enabled = true
+		v.Drop = append(v.Drop, dropped)
 	}
 	return v
 }
@@ -104,7 +123,7 @@ func (v DraftView) WriteText(w io.Writer) error {
 	if !v.Loaded {
 		fmt.Fprintf(t, "netconsole\tnot loaded yet: whether this kernel takes release and userdata is unknown\n")
 	}
-	for _, s := range summary(v.Settings) {
+	for _, s := range machine.Summary(v.Settings) {
 		fmt.Fprintf(t, "set\t%s\n", s)
 	}
 	return t.Flush()
@@ -115,20 +134,20 @@ func (v TargetView) String() string {
 	if v.Device == "" {
 		return v.Name + " (disabled)"
 	}
-	s := fmt.Sprintf("%s: %s:%d on %s to %s:%d via %s, extended=%t release=%t",
-		v.Name, v.LocalIP, v.LocalPort, v.Device, v.RemoteIP, v.RemotePort, v.RemoteMAC, v.Extended, v.Release)
+	s := fmt.Sprintf("%s: %s on %s to %s via %s, extended=%t release=%t",
+		v.Name, v.local(), v.Device, v.remote(), v.RemoteMAC, v.Extended, v.Release)
 	if len(v.Userdata) > 0 {
 		s += ", userdata " + strings.Join(v.Userdata, " ")
 	}
 	return s
 }
 
-// WriteText prints what a pass left behind.
-func (s State) WriteText(w io.Writer) error {
+// WriteState prints what a pass left behind.
+func WriteState(w io.Writer, s machine.State) error {
 	for _, t := range s.Targets {
-		outcome := fmt.Sprintf("acknowledged in %s", t.RTT.Round(100*time.Microsecond))
-		if t.Why != "" || t.RTT == 0 {
-			outcome = "NOT acknowledged"
+		outcome := "NOT acknowledged"
+		if t.Acked {
+			outcome = fmt.Sprintf("acknowledged in %s", t.RTT.Round(100*time.Microsecond))
 		}
 		if _, err := fmt.Fprintf(w, "%s to %s: armed, %s\n", t.Name, t.Listener, outcome); err != nil {
 			return err
@@ -137,8 +156,8 @@ func (s State) WriteText(w io.Writer) error {
 	return nil
 }
 
-// WriteProofs prints what canaries said.
-func WriteProofs(w io.Writer, proofs []Proof) error {
+// WriteProofs prints the outcome of canaries.
+func WriteProofs(w io.Writer, proofs []canary.Proof) error {
 	var b strings.Builder
 	for _, p := range proofs {
 		if p.Acked {

@@ -13,12 +13,18 @@ import (
 	"strings"
 	"time"
 
-	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/machine"
+	"github.com/lastgasp/lastgasp/configurator/nexthop"
 )
 
-// pollEvery is how often is looked at what sends no event: whether the kernel disabled a target, kernel.panic, the
-// configuration files. It costs some dozens of small reads.
-const pollEvery = time.Second
+const (
+	// pollEvery is how often the watch reads what sends no event: which targets are enabled, kernel.panic, and the
+	// modification times of configuration files. That is a file for each target; Go's runtime needs four or five context
+	// switches for one such round.
+	pollEvery = 5 * time.Second
+	// rereadEvery is how often it reads targets and settings as a whole, some dozens of files.
+	rereadEvery = time.Minute
+)
 
 // Watcher keeps a node armed: it runs a pass whenever something moved that a target depends on, and every
 // canary.interval to prove it.
@@ -27,7 +33,9 @@ type Watcher struct {
 	LoadConfig func() (Config, error)
 	New        func(Config) *Configurator
 	Changes    func(ctx context.Context) (<-chan string, error) // nexthop.Watch
-	Reload     <-chan os.Signal                                 // asks for a pass with everything looked up anew
+	Path       func(nexthop.Query) nexthop.Path                 // nexthop.Lookup
+	Reload     <-chan os.Signal                                 // asks for a pass that looks everything up again
+	Watchdog   time.Duration                                    // systemd's, 0: none
 	Notify     func(state string)                               // sd_notify
 	Log        *slog.Logger
 }
@@ -45,8 +53,9 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 	node := w.New(cfg)
 	s := schedule{interval: cfg.Canary.Interval, lookup: lookupEvery(cfg), chance: rand.Float64}
-	var found *endpoint.Found
-	files, seen := w.files(), sight{}
+	var last passed
+	files, seen := w.files(), snapshot{}
+	pinged, reread := time.Now(), time.Now()
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
 	defer w.Notify("STOPPING=1")
@@ -61,44 +70,65 @@ func (w *Watcher) Run(ctx context.Context) error {
 				changes = nil // until the next poll
 				break
 			}
-			s.change(time.Now(), reason)
+			s.mayChange(time.Now(), reason)
 		case <-w.Reload:
-			s.change(time.Now(), "asked to")
+			s.change(time.Now(), "a reload was asked for")
 			s.relook()
-		case <-poll.C:
-			w.Notify("WATCHDOG=1")
+			s.prove()
+		case now := <-poll.C:
+			if w.Watchdog > 0 && now.Sub(pinged) > w.Watchdog/2-pollEvery {
+				pinged = now
+				w.Notify("WATCHDOG=1")
+			}
 			if changes == nil {
 				if changes, err = w.Changes(ctx); err != nil {
 					w.Log.Error("changes of the network go unnoticed until the next proof", "err", err)
 					changes = nil
 				} else {
-					s.change(time.Now(), "watching the network anew")
+					s.mayChange(now, "the watch of the network was started again")
 				}
 			}
-			if now := w.files(); now != files {
-				files = now
-				s.change(time.Now(), "configuration changed")
+			if current := w.files(); current != files {
+				files = current
+				s.change(now, "the configuration changed")
 			}
-			if now := node.look(); now != seen {
-				if now.newcomer(seen) {
+			whole := now.Sub(reread) >= rereadEvery
+			if whole {
+				reread = now
+			}
+			if current := node.snapshot(seen, whole); !reflect.DeepEqual(current, seen) {
+				if current.hasNewTarget(seen) {
 					s.relook()
 				}
-				seen = now
-				s.change(time.Now(), "targets or settings changed")
+				seen = current
+				s.change(now, "targets or settings changed")
 			}
 		case <-due.C:
+			if s.doubtful(time.Now()) {
+				changes := last.moved(w.Path)
+				if changes == "" && !reflect.DeepEqual(node.snapshot(seen, false), seen) {
+					changes = "targets or settings changed" // the kernel disables the targets of a device that goes away
+				}
+				s.dismiss()
+				if changes == "" {
+					break
+				}
+				s.change(time.Now(), changes)
+			}
 			files = w.files() // before they are read: what is written from now on is seen by the next poll
 			if next, err := w.LoadConfig(); err != nil {
-				w.Log.Error("configuration is bad, going on with the former one", "err", err)
+				w.Log.Error("the configuration is bad, the former one stays in force", "err", err)
 			} else if !reflect.DeepEqual(next, cfg) {
-				cfg, node, found = next, w.New(next), nil
+				cfg, node, last = next, w.New(next), passed{}
 				s.interval, s.lookup = cfg.Canary.Interval, lookupEvery(cfg)
 				s.relook()
+				s.prove()
 			}
-			if node.look().newcomer(seen) {
+			if node.snapshot(seen, false).hasNewTarget(seen) {
 				s.relook() // since the last poll
 			}
-			found, seen = w.pass(ctx, node, &s, found)
+			last, seen = w.pass(ctx, node, &s, last)
+			reread = time.Now()
 		}
 		due.Stop()
 	}
@@ -113,47 +143,47 @@ func lookupEvery(cfg Config) time.Duration {
 	return min(cfg.Canary.Interval, 5*time.Minute)
 }
 
-// pass runs one pass. It returns the listeners the next one may use without asking again, and what the next poll has to
-// see if nothing happened since.
-func (w *Watcher) pass(ctx context.Context, node *Configurator, s *schedule, known *endpoint.Found) (*endpoint.Found, sight) {
-	reasons, lookup := s.start(time.Now())
+// pass runs one pass. It returns that pass, and what the next poll has to see if nothing happened since.
+func (w *Watcher) pass(ctx context.Context, node *Configurator, s *schedule, former passed) (passed, snapshot) {
+	reasons, lookup, canary := s.start(time.Now())
 	if len(reasons) > 0 {
-		w.Log.Info("looking again", "because", strings.Join(reasons, ", "))
+		w.Log.Info("running a pass", "because", strings.Join(reasons, ", "))
 	}
-	former := known
+	known := former.listeners()
 	if lookup {
 		known = nil
 	}
-	found, state, err := node.apply(ctx, known)
+	last, err := node.passes(ctx, known, !canary)
 	if known == nil && ctx.Err() == nil {
-		s.lookedUp(time.Now(), found, former != nil)
-		if len(found.Endpoints) == 0 && former != nil {
+		s.lookedUp(time.Now(), last.found, former.listeners() != nil)
+		if len(last.found.Endpoints) == 0 && former.listeners() != nil {
 			w.Log.Warn("listeners cannot be looked up, going on with those known", "err", err)
-			found, state, err = node.apply(ctx, former)
+			last, err = node.passes(ctx, former.listeners(), !canary)
 		}
 	}
 	if ctx.Err() != nil {
-		return former, sight{}
+		return former, snapshot{}
 	}
-	if len(found.Endpoints) > 0 {
-		known = &found
+	if len(last.found.Endpoints) == 0 {
+		last.found = former.found
 	}
-	s.done(time.Now(), err == nil)
-	w.report(node, state, err)
-	after := node.look()
+	last.paths = last.lookPaths(w.Path)
+	s.done(time.Now(), last.outcome(err))
+	w.report(node, last.state, err)
+	after := node.snapshot(snapshot{}, true)
 	if err == nil {
-		// Whatever is not so by now was changed by somebody else during the pass.
-		after.unsettled = false
-		after.armed = state.names()
+		// If anything is different by now, somebody else changed it during the pass.
+		after.differ = false
+		after.enabled = targetNames(last.state)
 	}
-	debug.FreeOSMemory() // what a pass took for a moment would stay for good on a node where nothing happens
-	return known, after
+	debug.FreeOSMemory() // otherwise an idle process would keep what a pass needed for a moment
+	return last, after
 }
 
-// report tells systemd and the log how things stand, in one honest line.
-func (w *Watcher) report(node *Configurator, state State, err error) {
-	line := state.line(err)
-	if status, statusErr := node.Status(time.Now()); statusErr == nil && status.Verdict == Mute {
+// report writes the outcome of a pass to the log, and to systemd.
+func (w *Watcher) report(node *Configurator, state machine.State, err error) {
+	line := statusLine(state, err)
+	if status, statusErr := node.Status(nil); statusErr == nil {
 		for _, f := range status.Findings {
 			if f.Mute {
 				line = "MUTE: " + f.String()
@@ -162,15 +192,15 @@ func (w *Watcher) report(node *Configurator, state State, err error) {
 		}
 	}
 	if err != nil {
-		w.Log.Error("not as it should be", "err", err)
+		w.Log.Error("the pass failed", "err", err)
 	} else {
 		w.Notify("READY=1")
 	}
 	w.Notify("STATUS=" + line)
 }
 
-// line is how things stand after a pass.
-func (s State) line(err error) string {
+// statusLine is the outcome of a pass in one line.
+func statusLine(s machine.State, err error) string {
 	if err != nil {
 		first, _, _ := strings.Cut(err.Error(), "\n")
 		return fmt.Sprintf("%d armed, but: %s", len(s.Targets), first)
@@ -182,46 +212,44 @@ func (s State) line(err error) string {
 	return fmt.Sprintf("armed and acknowledged: %s (%s)", strings.Join(listeners, ", "), s.Where)
 }
 
-// names are those of the targets that a pass has left, sorted as a listing is.
-func (s State) names() string {
+// targetNames are those of the targets that a pass has left, sorted as a listing is.
+func targetNames(s machine.State) []string {
 	var list []string
 	for _, t := range s.Targets {
 		list = append(list, t.Name)
 	}
 	slices.Sort(list)
-	return strings.Join(list, " ")
+	return list
 }
 
-// sight is what is looked at because it sends no event.
-type sight struct {
-	armed     string // names of our targets that are enabled
-	targets   string // all that is known of ours
-	unsettled bool   // a kernel setting is not as configured
+// snapshot is what is polled because it sends no event.
+type snapshot struct {
+	enabled []string          // names of our targets that are enabled, sorted
+	targets string            // all that is known of ours
+	want    []machine.Setting // of this node at the time
+	differ  bool              // one of them is not so
 }
 
-// newcomer reports whether a target is armed that was not at the former sight: another process has found other listeners,
-// as a reload does, and what is known here is out of date.
-func (s sight) newcomer(former sight) bool {
-	return slices.ContainsFunc(strings.Fields(s.armed), func(name string) bool {
-		return !slices.Contains(strings.Fields(former.armed), name)
-	})
+// hasNewTarget reports whether a target is armed that was not in the former snapshot: another process has found other
+// listeners, as a reload does, and what is known here is out of date.
+func (s snapshot) hasNewTarget(former snapshot) bool {
+	return slices.ContainsFunc(s.enabled, func(name string) bool { return !slices.Contains(former.enabled, name) })
 }
 
-// look takes a sight of the kernel. What cannot be read is a sight as well.
-func (c *Configurator) look() sight {
-	var s sight
+// snapshot polls the kernel. Unless the whole is asked for, it reads no more than what changes most often, and takes the
+// rest from the former snapshot. What cannot be read compares like any other value.
+func (c *Configurator) snapshot(former snapshot, whole bool) snapshot {
+	s := former
+	s.enabled, _ = c.Netconsole.Enabled()
+	if !whole {
+		kernel := slices.DeleteFunc(slices.Clone(s.want), func(s machine.Setting) bool { return s.Link != 0 })
+		s.differ = c.Root.Differ(kernel)
+		return s
+	}
 	present, err := c.Netconsole.List()
-	var enabled []string
-	for _, st := range present {
-		if st.Enabled {
-			enabled = append(enabled, st.Name)
-		}
-	}
-	s.armed = strings.Join(enabled, " ")
 	s.targets = fmt.Sprint(present, err)
-	for _, want := range c.WantedSettings(devicesOf(present)) {
-		s.unsettled = s.unsettled || c.Root.text(want.File) != want.Set
-	}
+	s.want = c.WantedSettings(devicesOf(present))
+	s.differ = c.Root.Differ(s.want)
 	return s
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/nexthop"
 )
 
 // watching is a Watcher at work on a world, in a bubble whose time runs as the test sleeps.
@@ -23,9 +24,11 @@ type watching struct {
 	reload  chan os.Signal
 	config  func() (Config, error)
 	offline bool                // listeners cannot be looked up
+	asked   int                 // how often that was tried
 	moved   []endpoint.Endpoint // where listeners are found since they have moved
 
 	notes []string // for systemd
+	pings int      // of its watchdog
 }
 
 // configured is a configuration that names a listener.
@@ -50,11 +53,13 @@ func watch(t *testing.T, c Config, prepare, f func(t *testing.T, w *watching)) {
 				defer w.mu.Unlock()
 				return w.config()
 			},
-			New:     w.configurator,
-			Changes: func(context.Context) (<-chan string, error) { return w.changes, nil },
-			Reload:  w.reload,
-			Notify:  w.notify,
-			Log:     slog.New(slog.DiscardHandler),
+			New:      w.configurator,
+			Changes:  func(context.Context) (<-chan string, error) { return w.changes, nil },
+			Path:     w.path,
+			Watchdog: time.Minute,
+			Reload:   w.reload,
+			Notify:   w.notify,
+			Log:      slog.New(slog.DiscardHandler),
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
@@ -80,13 +85,15 @@ func (w *watching) configurator(c Config) *Configurator {
 func (w *watching) notify(state string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if state != "WATCHDOG=1" {
+	if state == "WATCHDOG=1" {
+		w.pings++
+	} else {
 		w.notes = append(w.notes, state)
 	}
 }
 
-// told reports whether systemd was told a state that begins so, since the last call.
-func (w *watching) told(prefix string) bool {
+// notified reports whether systemd got a state that begins so, since the last call.
+func (w *watching) notified(prefix string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	found := slices.ContainsFunc(w.notes, func(s string) bool { return strings.HasPrefix(s, prefix) })
@@ -100,8 +107,11 @@ func pass(d time.Duration) {
 	synctest.Wait()
 }
 
-// soon is within what watch promises.
-const soon = 2 * time.Second
+// What watch promises: soon after a change of the network, polled after one without an event.
+const (
+	soon   = 2 * time.Second
+	polled = pollEvery + soon
+)
 
 const listenerA, listenerB = "10.0.2.10:6666", "10.0.3.10:6666"
 
@@ -113,7 +123,7 @@ func (w *watching) deafen(listener string, deaf bool) {
 func TestWatchIsReadyWhenItIsProved(t *testing.T) {
 	watch(t, configured(listenerA), nil, func(t *testing.T, w *watching) {
 		pass(soon)
-		if !w.told("READY=1") {
+		if !w.notified("READY=1") {
 			t.Error("not ready though armed and acknowledged")
 		}
 	})
@@ -123,12 +133,12 @@ func TestWatchIsNotReadyUntilItIsProved(t *testing.T) {
 	deaf := func(_ *testing.T, w *watching) { w.deafen(listenerA, true) }
 	watch(t, configured(listenerA), deaf, func(t *testing.T, w *watching) {
 		pass(soon)
-		if armed, _ := w.kernel.List(); w.told("READY=1") || len(armed) != 1 {
+		if armed, _ := w.kernel.List(); w.notified("READY=1") || len(armed) != 1 {
 			t.Errorf("ready, or not armed, though nobody acknowledges: %v", names(armed))
 		}
 		w.deafen(listenerA, false)
 		pass(retryMin + soon)
-		if !w.told("READY=1") {
+		if !w.notified("READY=1") {
 			t.Error("not ready after a second try")
 		}
 	})
@@ -143,6 +153,14 @@ func TestWatchFollowsChangesSoon(t *testing.T) {
 		{"a gateway's new hardware address", func(_ *testing.T, w *watching) {
 			w.change(func() { w.mac = movedMAC })
 			w.changes <- "neighbour 10.0.1.1 moved"
+		}, []string{"lastgasp-10.0.2.10-2"}},
+		{"a target that went away with its device", func(_ *testing.T, w *watching) {
+			w.change(func() { w.kernel.targets[0].Enabled = false })
+			w.changes <- "device ens5 is gone"
+			pass(soon)
+			if armed, _ := w.kernel.List(); len(armed) != 1 || !armed[0].Enabled {
+				t.Error("it is not armed again soon")
+			}
 		}, []string{"lastgasp-10.0.2.10-2"}},
 		{"a target that somebody disabled", func(_ *testing.T, w *watching) {
 			w.change(func() { w.kernel.targets[0].Enabled = false })
@@ -163,7 +181,7 @@ func TestWatchFollowsChangesSoon(t *testing.T) {
 			watch(t, configured(listenerA), nil, func(t *testing.T, w *watching) {
 				pass(time.Minute)
 				tt.change(t, w)
-				pass(soon)
+				pass(polled)
 				armed, _ := w.kernel.List()
 				if got := names(armed); !slices.Equal(got, tt.want) {
 					t.Errorf("armed %v, want %v", got, tt.want)
@@ -197,7 +215,7 @@ func TestWatchLosesNoChangeThatHappensDuringAPass(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			prepare := func(t *testing.T, w *watching) { w.during = func() { tt.during(t, w) } }
 			watch(t, configured(listenerA), prepare, func(t *testing.T, w *watching) {
-				pass(2 * soon)
+				pass(2 * polled)
 				armed, _ := w.kernel.List()
 				if len(armed) != 1 || armed[0].Name != tt.want || !armed[0].Enabled {
 					t.Errorf("armed %v, want %s", names(armed), tt.want)
@@ -213,12 +231,12 @@ func TestWatchHoldsKernelPanicAgainstTheKubelet(t *testing.T) {
 	kernel7 := func(t *testing.T, w *watching) { w.write(t, "proc/sys/kernel/osrelease", "7.2.13") }
 	watch(t, c, kernel7, func(t *testing.T, w *watching) {
 		pass(soon)
-		if got := w.root.text(panicFile); got != "0" {
+		if got := w.read(panicFile); got != "0" {
 			t.Fatalf("kernel.panic is %s", got)
 		}
 		w.write(t, panicFile, "10")
-		pass(soon)
-		if got := w.root.text(panicFile); got != "0" {
+		pass(polled)
+		if got := w.read(panicFile); got != "0" {
 			t.Errorf("kernel.panic is %s after the kubelet's start", got)
 		}
 	})
@@ -252,7 +270,7 @@ func TestWatchGoesOnWithKnownListeners(t *testing.T) {
 	})
 }
 
-// TestWatchDoesNotUndoAReload has the listeners move where nobody tells the watcher, which knows them for an hour.
+// TestWatchDoesNotUndoAReload has the listeners move without notice to the watcher, which knows them for an hour.
 func TestWatchDoesNotUndoAReload(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -270,7 +288,7 @@ func TestWatchDoesNotUndoAReload(t *testing.T) {
 					t.Fatal(err)
 				}
 				tt.after(w)
-				pass(soon)
+				pass(polled)
 				if armed, _ := w.kernel.List(); len(armed) != 1 || armed[0].Name != "lastgasp-10.0.3.10-1" {
 					t.Errorf("armed %v", names(armed))
 				}
@@ -288,6 +306,7 @@ type switchable struct {
 func (s switchable) Find(ctx context.Context) ([]endpoint.Endpoint, string, error) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
+	s.w.asked++
 	if s.w.offline {
 		return unreachable{}.Find(ctx)
 	}
@@ -295,4 +314,140 @@ func (s switchable) Find(ctx context.Context) ([]endpoint.Endpoint, string, erro
 		return s.w.moved, "test", nil
 	}
 	return s.Source.Find(ctx)
+}
+
+// passes counts passes and canaries while f runs.
+func (w *watching) passes(f func()) (passes, canaries int) {
+	count := func() (passes, canaries int) {
+		w.change(func() { passes, canaries = w.resolved, w.proved })
+		return passes, canaries
+	}
+	passesBefore, canariesBefore := count()
+	f()
+	passes, canaries = count()
+	return passes - passesBefore, canaries - canariesBefore
+}
+
+// Pods that start and stop make devices, routes and neighbours come and go, none of which is on the way to a listener.
+func TestWatchIsQuietWhilePodsComeAndGo(t *testing.T) {
+	watch(t, configured(listenerA), nil, func(t *testing.T, w *watching) {
+		pass(time.Minute)
+		passes, canaries := w.passes(func() {
+			for range 500 { // 100 pods a minute, some events each
+				w.changes <- "device veth appeared, route 10.0.9.7/32 added"
+				pass(600 * time.Millisecond)
+			}
+		})
+		if passes > 1 || canaries > 1 { // the interval's
+			t.Errorf("%d passes and %d canaries in 5 minutes of pods starting and stopping", passes, canaries)
+		}
+	})
+}
+
+// Nor is it any business of a node that does not know its listeners yet: Parameter Store has a quota for all nodes.
+func TestWatchDoesNotAskForListenersBecausePodsComeAndGo(t *testing.T) {
+	offline := func(_ *testing.T, w *watching) { w.offline = true }
+	watch(t, configured(listenerA), offline, func(t *testing.T, w *watching) {
+		pass(30 * time.Minute)
+		asked := w.asked
+		for range 300 {
+			w.changes <- "device veth appeared, route 10.0.9.7/32 added"
+			pass(600 * time.Millisecond)
+		}
+		if n := w.asked - asked; n > 2 { // of the back-off
+			t.Errorf("asked %d times in 3 minutes of pods starting and stopping", n)
+		}
+		asked = w.asked
+		w.change(func() { w.routes["192.0.2.1"] = nexthop.ErrNoRoute })
+		w.changes <- "route default removed"
+		pass(soon)
+		if w.asked == asked {
+			t.Error("a default route that changed is no reason to ask")
+		}
+	})
+}
+
+// A change that alters the way but not the target in the kernel needs a pass, and no canary.
+func TestWatchProvesOnlyWhatItChanges(t *testing.T) {
+	watch(t, configured(listenerA), nil, func(t *testing.T, w *watching) {
+		pass(time.Minute)
+		passes, canaries := w.passes(func() {
+			w.write(t, "etc/lastgasp/configurator.d/50-user-data.yaml", "# nothing that matters")
+			pass(polled)
+		})
+		if passes != 1 || canaries != 0 {
+			t.Errorf("%d passes and %d canaries after a file was written that changes nothing; want 1 and 0", passes, canaries)
+		}
+	})
+}
+
+// A way that is lost makes the node unproven at once: what was acknowledged before says nothing about now.
+func TestWatchIsUnprovenAsSoonAsAPassFails(t *testing.T) {
+	watch(t, configured(listenerA), nil, func(t *testing.T, w *watching) {
+		pass(time.Minute)
+		verdict := func() Verdict {
+			s, err := w.configurator(configured(listenerA)).Status(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s.Verdict
+		}
+		if got := verdict(); got != Covered {
+			t.Fatalf("verdict %s before anything happened", got)
+		}
+		_, canaries := w.passes(func() {
+			w.change(func() {
+				w.routes["10.0.2.10"] = nexthop.ErrNoRoute
+				w.deaf[netip.MustParseAddrPort(listenerA)] = true
+			})
+			w.changes <- "device ens5 has no carrier"
+			pass(soon)
+		})
+		if got := verdict(); got != Unproven {
+			t.Errorf("verdict %s without a route", got)
+		}
+		if canaries != 1 {
+			t.Errorf("%d canaries through what is still armed, want 1", canaries)
+		}
+		if armed, _ := w.kernel.List(); len(armed) != 1 {
+			t.Errorf("armed: %v", names(armed))
+		}
+		w.change(func() { clear(w.routes); clear(w.deaf) })
+		w.changes <- "device ens5 is up"
+		pass(soon)
+		if got := verdict(); got != Covered {
+			t.Errorf("verdict %s with the route back", got)
+		}
+	})
+}
+
+// A kubelet registers minutes after the node was armed. Until then listeners know no Node for it.
+func TestWatchAsksAgainUntilTheNodeIsKnown(t *testing.T) {
+	strange := func(_ *testing.T, w *watching) { w.strange = true }
+	watch(t, configured(listenerA), strange, func(t *testing.T, w *watching) {
+		pass(soon)
+		node := w.configurator(configured(listenerA))
+		if s, err := node.Status(nil); err != nil || s.Verdict != Stranger {
+			t.Fatalf("verdict %s, %v", s.Verdict, err)
+		}
+		if !w.notified("READY=1") {
+			t.Error("not ready, though what is here to be done is done")
+		}
+		w.change(func() { w.strange = false })
+		pass(2 * register)
+		if s, err := node.Status(nil); err != nil || s.Verdict != Covered {
+			t.Errorf("verdict %s, %v", s.Verdict, err)
+		}
+	})
+}
+
+func TestWatchFeedsTheWatchdogNoMoreThanItMust(t *testing.T) {
+	watch(t, configured(listenerA), nil, func(t *testing.T, w *watching) {
+		pass(10 * time.Minute)
+		pings := 0
+		w.change(func() { pings = w.pings })
+		if pings < 19 || pings > 22 { // of a minute
+			t.Errorf("%d pings in 10 minutes", pings)
+		}
+	})
 }

@@ -14,24 +14,30 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lastgasp/lastgasp/configurator/canary"
 	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/ec2"
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 var someTime = time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC)
 
 // world is a node for tests of whole passes: files below a temporary root, and answers for all else.
 type world struct {
-	mu     sync.Mutex // of all below, for tests of what runs beside them
-	root   Root
-	kernel kernel
-	mac    net.HardwareAddr        // of the gateway
-	routes map[string]error        // by destination: why there is none
-	deaf   map[netip.AddrPort]bool // listeners that acknowledge nothing
-	during func()                  // happens once, beside the next proof
-	proved int                     // how often canaries were written
+	mu       sync.Mutex // of all below, for tests of what runs beside them
+	root     machine.Root
+	kernel   kernel
+	mac      net.HardwareAddr        // of the gateway
+	routes   map[string]error        // by destination: why there is none
+	deaf     map[netip.AddrPort]bool // listeners that acknowledge nothing
+	during   func()                  // happens once, beside the next proof
+	proved   int                     // how often canaries were written
+	resolved int                     // how often a hop was
+	strange  bool                    // the cluster has no Node for this one
+	boot     time.Time
 }
 
 // kernel is netconsole as a list of targets.
@@ -75,6 +81,31 @@ func (k *kernel) Arm(s configfs.Spec) (configfs.State, error) {
 	return st, nil
 }
 
+func (k *kernel) Enabled() ([]string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var enabled []string
+	for _, st := range k.targets {
+		if st.Enabled {
+			enabled = append(enabled, st.Name)
+		}
+	}
+	slices.Sort(enabled)
+	return enabled, nil
+}
+
+func (k *kernel) AddUserdata(name string, d configfs.Datum) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := range k.targets {
+		if st := &k.targets[i]; st.Name == name {
+			st.Userdata = append(slices.Clone(st.Userdata), d)
+		}
+	}
+	k.log = append(k.log, "add "+d.Key+" to "+name)
+	return nil
+}
+
 func (k *kernel) Disarm(name string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -86,11 +117,12 @@ func (k *kernel) Disarm(name string) error {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{
-		root:   Root(t.TempDir()),
+		root:   machine.Root(t.TempDir()),
 		kernel: kernel{support: kernel612},
 		mac:    gatewayMAC,
 		routes: make(map[string]error),
 		deaf:   make(map[netip.AddrPort]bool),
+		boot:   time.Now().Add(-time.Hour),
 	}
 	w.write(t, "proc/sys/kernel/random/boot_id", someone.Boot)
 	w.write(t, "proc/sys/kernel/osrelease", "6.12.117-cloud-amd64")
@@ -133,13 +165,15 @@ func (w *world) node(endpoints ...string) *Configurator {
 		Instance: func(context.Context) (ec2.Instance, error) {
 			panic("the metadata service was asked off EC2")
 		},
-		Prove: w.prove,
+		Prove:  w.prove,
+		Uptime: func() time.Duration { return time.Since(w.boot) },
 	}
 }
 
 func (w *world) resolve(_ context.Context, q nexthop.Query) (nexthop.Hop, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.resolved++
 	if err := w.routes[q.Destination.String()]; err != nil {
 		return nexthop.Hop{}, err
 	}
@@ -149,7 +183,17 @@ func (w *world) resolve(_ context.Context, q nexthop.Query) (nexthop.Hop, error)
 	}, nil
 }
 
-func (w *world) prove(_ context.Context, _ Identity, _ Facts, routes []Route) ([]Proof, error) {
+// path is what the kernel's tables say of the way that resolve finds.
+func (w *world) path(q nexthop.Query) nexthop.Path {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.routes[q.Destination.String()]; err != nil {
+		return nexthop.Path{Destination: q.Destination, Problem: err.Error()}
+	}
+	return nexthop.Path{Destination: q.Destination, Device: "ens5", Source: netip.MustParseAddr("10.0.1.5"), NextHop: netip.MustParseAddr("10.0.1.1"), NextHopMAC: w.mac.String()}
+}
+
+func (w *world) prove(_ context.Context, _ machine.Identity, _ machine.Facts, routes []canary.Route) ([]canary.Proof, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.proved++
@@ -157,11 +201,11 @@ func (w *world) prove(_ context.Context, _ Identity, _ Facts, routes []Route) ([
 		w.during()
 		w.during = nil
 	}
-	var proofs []Proof
+	var proofs []canary.Proof
 	for _, r := range routes {
-		p := Proof{Target: r.Target, Listener: r.Remote, Acked: !w.deaf[r.Remote], RTT: time.Millisecond}
+		p := canary.Proof{Target: r.Target, Listener: r.Remote, Acked: !w.deaf[r.Remote], Known: !w.strange, RTT: time.Millisecond}
 		if !p.Acked {
-			p.RTT, p.Why = 0, "no acknowledgement"
+			p.Known, p.RTT, p.Why = false, 0, "no acknowledgement"
 		}
 		proofs = append(proofs, p)
 	}
@@ -176,5 +220,15 @@ func (w *world) change(f func()) {
 	defer w.kernel.mu.Unlock()
 	f()
 }
+
+var goodFacts = machine.Facts{Facts: netconsole.Facts{Kernel: "6.12.117", Panic: 10, ConsoleLevel: 7, Version: "v0"}, Devkmsg: "ratelimit"}
+
+// read is the trimmed content of a file below the root, empty if there is none.
+func (w *world) read(path string) string {
+	data, _ := os.ReadFile(w.root.Path(path))
+	return strings.TrimSpace(string(data))
+}
+
+const panicFile = "proc/sys/kernel/panic"
 
 var errCable = errors.New("cable unplugged")

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"crypto/ed25519"
 	"net"
 	"net/netip"
 	"slices"
@@ -18,12 +19,14 @@ import (
 type ear struct {
 	conn *net.UDPConn
 
-	mu     sync.Mutex
-	deaf   bool // to canaries
-	canary netconsole.Canary
-	record netconsole.Record
-	heard  []string // text of every record since the last forget
-	size   int      // of their datagrams, in bytes
+	mu       sync.Mutex
+	deaf     bool               // to canaries
+	stranger bool               // it knows no Node for who asks
+	key      ed25519.PrivateKey // it signs with, nil: it does not
+	canary   netconsole.Canary
+	record   netconsole.Record
+	heard    []string // text of every record since the last forget
+	size     int      // of their datagrams, in bytes
 }
 
 // newEar listens in the listener subnet until t ends.
@@ -72,13 +75,30 @@ func (e *ear) take(r *netconsole.Record, from netip.AddrPort) {
 	}
 	e.canary, e.record = canary, *r
 	e.record.Fields = slices.Clone(r.Fields)
-	e.conn.WriteToUDPAddrPort([]byte(netconsole.Ack{Nonce: canary.Nonce, Seq: r.Seq}.Line()), from)
+	ack := netconsole.Ack{Nonce: canary.Nonce, Seq: r.Seq, Known: !e.stranger}
+	if e.key != nil {
+		ack = ack.Sign(e.key, netconsole.Origin{Cluster: canary.Cluster, Boot: canary.Boot, Source: from})
+	}
+	e.conn.WriteToUDPAddrPort([]byte(ack.Line()), from)
 }
 
 func (e *ear) setDeaf(deaf bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.deaf = deaf
+}
+
+func (e *ear) setStranger(stranger bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.stranger = stranger
+}
+
+// sign makes e sign its acknowledgements.
+func (e *ear) sign(key ed25519.PrivateKey) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.key = key
 }
 
 // forget begins a new memory.

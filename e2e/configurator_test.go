@@ -23,7 +23,7 @@ const (
 
 // TestConfiguratorOnRealKernels leads one guest for each kernel through everything an operator does, and does wrong.
 func TestConfiguratorOnRealKernels(t *testing.T) {
-	for _, kernel := range []string{"6.1", "6.12"} {
+	for _, kernel := range []string{"6.1", "6.12", "6.12-arm64"} {
 		t.Run(kernel, func(t *testing.T) {
 			g := newGuest(t, kernel, lab.VMSpec{})
 			a := newEar(t, g.net, lab.ListenerAddr.Addr())
@@ -48,15 +48,18 @@ func TestConfiguratorOnRealKernels(t *testing.T) {
 				g.run(t, 2, "apply")
 			})
 			t.Run("a node that nobody armed is mute", func(t *testing.T) {
-				if r := g.run(t, 1, "status"); !strings.Contains(r.Stdout, "MUTE: no target is armed: ") {
+				if r := g.run(t, 1, "status"); !strings.Contains(r.Stdout, "MUTE: netconsole is not loaded: ") {
 					t.Errorf("status:\n%s", r.Stdout)
 				}
 			})
 			t.Run("a kernel without the module cannot", func(t *testing.T) {
 				restore := g.hideModule(t)
-				want := "lastgasp-configurator: no netconsole: kernel " + g.kernel.Release + " comes without module netconsole (another package may have it)\n"
+				want := "lastgasp-configurator: no netconsole: modprobe netconsole: lab: modprobe: load netconsole: module not found\n"
 				if r := g.run(t, 4, "apply", "--endpoint", a.String()); !strings.Contains(r.Stderr, want) {
 					t.Errorf("stderr: %s", r.Stderr)
+				}
+				if r := g.run(t, 1, "status"); !strings.Contains(r.Stdout, "MUTE: this kernel has no netconsole module: ") {
+					t.Errorf("status:\n%s", r.Stdout)
 				}
 				restore()
 			})
@@ -132,6 +135,28 @@ func TestConfiguratorOnRealKernels(t *testing.T) {
 				if r := g.run(t, 0, "verify"); !strings.Contains(r.Stdout, "acknowledged in") {
 					t.Errorf("verify:\n%s", r.Stdout)
 				}
+			})
+			t.Run("a bad configuration hides nothing", func(t *testing.T) {
+				g.write(t, config, "targets: many\n")
+				if r := g.run(t, 0, "status"); !strings.Contains(r.Stdout, "covered: ") || !strings.Contains(r.Stdout, `targets: "many" is not a number`) {
+					t.Errorf("status:\n%s", r.Stdout)
+				}
+				g.write(t, config, "canary: {timeout: 1s}\n")
+			})
+			t.Run("metrics say the same as status", func(t *testing.T) {
+				if m := g.read(t, "/var/lib/lastgasp/metrics.prom"); !strings.Contains(m, `lastgasp_configurator_verdict{verdict="covered"} 1`) {
+					t.Errorf("metrics:\n%s", m)
+				}
+			})
+			t.Run("a listener whose cluster has no Node for this one makes it a stranger", func(t *testing.T) {
+				a.setStranger(true)
+				g.run(t, 0, "verify")
+				if r := g.run(t, 1, "status"); !strings.Contains(r.Stdout, "stranger: ") {
+					t.Errorf("status:\n%s", r.Stdout)
+				}
+				a.setStranger(false)
+				g.run(t, 0, "verify")
+				g.run(t, 0, "status")
 			})
 			t.Run("verify names a listener that fell silent", func(t *testing.T) {
 				a.setDeaf(true)

@@ -116,7 +116,7 @@ func ParseConfig(path string, b []byte) (Config, error) {
 func (c *Config) keys() yamlkeys.Keys {
 	p := &c.Policy
 	return yamlkeys.Keys{
-		"cluster":    yamlkeys.Value(&c.Cluster, "the name of a cluster; use up to 100 letters, digits, - and _", clusterName),
+		"cluster":    yamlkeys.Value(&c.Cluster, "the name of a cluster; use letters, digits, dots, hyphens and underscores", clusterName),
 		"listen":     readListen(&c.Listen),
 		"admin":      yamlkeys.Value(&c.Admin, bindable, bindAddress),
 		"kubernetes": yamlkeys.Bool(&c.Kubernetes),

@@ -105,7 +105,7 @@ rules:
 	}
 	var out strings.Builder
 	log := "[    9.000000] nvme nvme1: I/O 7 QID 1 timeout, disable controller\n"
-	if err := ReplayLog(strings.NewReader(log), &out, &c.Judge); err != nil || !strings.Contains(out.String(), `"title":"nvme1 does not answer"`) {
+	if _, err := Replay(strings.NewReader(log), &out, &c.Judge, Log); err != nil || !strings.Contains(out.String(), `"title":"nvme1 does not answer"`) {
 		t.Errorf("the user's rule found %q, %v", out.String(), err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 	"github.com/lastgasp/lastgasp/listener/policy"
 	"github.com/lastgasp/lastgasp/listener/yamlkeys"
 )
@@ -25,10 +26,7 @@ const (
 	annotationForm = "an annotation key; write [domain/]name"
 )
 
-// clusterForm is what EKS takes for a cluster's name, so that it can be part of a parameter's name and of a canary.
-var clusterForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$`)
-
-func clusterName(text string) (string, bool) { return text, clusterForm.MatchString(text) }
+func clusterName(text string) (string, bool) { return text, netconsole.ValidCluster(text) }
 
 func bindAddress(text string) (string, bool) {
 	host, port, err := net.SplitHostPort(text)

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,6 +11,7 @@ import (
 
 func (c *command) apply() *cobra.Command {
 	var dryRun, reload bool
+	var textfile string
 	cmd := &cobra.Command{
 		Use:   "apply",
 		Short: "Arm the targets, proved by a canary",
@@ -38,18 +38,22 @@ If a new target is not acknowledged, the old one stays and the exit code is 1.`,
 				}
 				return err
 			}
+			node.Textfile = textfile
 			pass := node.Apply
 			if reload {
 				pass = node.Reload
 			}
 			state, err := pass(cmd.Context())
-			if printErr := c.print(state, state.WriteText); printErr != nil {
+			if printErr := c.print(state, func(w io.Writer) error { return configurator.WriteState(w, state) }); printErr != nil {
 				return printErr
 			}
-			c.warn(node)
+			if err == nil {
+				c.warn(node)
+			}
 			return err
 		},
 	}
+	cmd.Flags().StringVar(&textfile, "textfile", textfileDir, "`directory` for metrics.prom, for node_exporter's textfile collector; empty: none")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print what would be done, change nothing")
 	cmd.Flags().BoolVar(&reload, "reload", false, "fail rather than fall back on the last known good listeners, as ExecReload wants it")
 	return cmd
@@ -60,7 +64,13 @@ func (c *command) verify() *cobra.Command {
 		Use:   "verify",
 		Short: "Prove now, through the kernel, that every armed target is heard",
 		Long: `Writes a canary to the kernel log and waits for each target's listener to acknowledge it: the only proof that takes
-the path a panic takes. Exits 1 if one does not, with the likely reasons, the likeliest first.`,
+the path a panic takes. Exits 1 if one does not, with the likely reasons, the likeliest first.
+
+A firewall of this node never drops what netconsole sends, which bypasses it, but may drop the acknowledgement. One that
+accepts established connections lets it in, because a datagram is sent from the same socket before. Otherwise it needs a rule:
+
+  nft add rule inet filter input udp sport 6666 udp dport 6663-6665 accept
+  firewall-cmd --permanent --add-rich-rule='rule source-port port="6666" protocol="udp" accept'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			node, err := c.node()
@@ -71,7 +81,9 @@ the path a panic takes. Exits 1 if one does not, with the likely reasons, the li
 			if printErr := c.print(proofs, func(w io.Writer) error { return configurator.WriteProofs(w, proofs) }); printErr != nil {
 				return printErr
 			}
-			c.warn(node)
+			if err == nil {
+				c.warn(node)
+			}
 			return err
 		},
 	}
@@ -84,19 +96,20 @@ func (c *command) status() *cobra.Command {
 		Long: `Shows the armed targets with their whole tuple, which source named the listeners, when each last acknowledged a
 canary, kernel settings that were changed, and whatever would keep a panic from being heard, with what mends it.
 
-Exits 0 only if the node is covered: armed, acknowledged within the last three canary.intervals, and not mute.`,
+Exits 0 only if the node is covered: the last pass succeeded, every wanted listener has acknowledged within the last three
+canary.intervals and knows the node, and nothing makes it mute. Any user may run it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			node, err := c.node()
+			cfg, configErr := c.load()
+			if configErr != nil { // it must not keep anybody from seeing what is armed
+				cfg = configurator.DefaultConfig()
+			}
+			node := configurator.New(cfg, version, c.log())
+			status, err := node.Status(configErr)
 			if err != nil {
 				return err
 			}
-			now := time.Now()
-			status, err := node.Status(now)
-			if err != nil {
-				return err
-			}
-			if err := c.print(status, func(w io.Writer) error { return status.WriteText(w, now) }); err != nil {
+			if err := c.print(status, func(w io.Writer) error { return status.WriteText(w, node.Uptime()) }); err != nil {
 				return err
 			}
 			if status.Verdict != configurator.Covered {
@@ -112,14 +125,17 @@ func (c *command) disarm() *cobra.Command {
 		Use:   "disarm",
 		Short: "Take away our targets and put back every kernel setting we changed",
 		Long: `Removes our targets (never anybody else's) and restores kernel settings. The secret of this boot stays under
-/run/lastgasp: the listener has pinned it and would not believe another one before the next boot.`,
+/run/lastgasp: it is pinned, and another one would not be believed before the next boot.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			// A broken configuration must not keep anybody from disarming.
+			// A bad configuration must not keep anybody from disarming.
 			return configurator.New(configurator.DefaultConfig(), version, c.log()).Disarm(cmd.Context())
 		},
 	}
 }
+
+// textfileDir is where metrics are written unless a flag says otherwise.
+const textfileDir = "/var/lib/lastgasp"
 
 // node reads the configuration and wires what carries it out.
 func (c *command) node() (*configurator.Configurator, error) {
@@ -139,10 +155,10 @@ func (c *command) arming() (*configurator.Configurator, error) {
 	return configurator.New(cfg, version, c.log()), nil
 }
 
-// warn says on stderr whatever would keep this node from being heard, after a command that has succeeded in its own
-// terms: an acknowledged canary on a mute kernel proves little.
+// warn says on stderr whatever would keep this node from being heard, after a command that has succeeded: an acknowledged
+// canary on a mute kernel proves little.
 func (c *command) warn(node *configurator.Configurator) {
-	status, err := node.Status(time.Now())
+	status, err := node.Status(nil)
 	if err != nil {
 		return // the command itself has said so
 	}

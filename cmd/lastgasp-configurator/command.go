@@ -15,7 +15,7 @@ import (
 	"github.com/lastgasp/lastgasp/configurator"
 )
 
-// Set by the linker: -X main.version=v1.2.3 -X main.commit=0123456789ab. Without it the build information tells the
+// Set by the linker: -X main.version=v1.2.3 -X main.commit=0123456789ab. Without it the build information has the
 // commit.
 var version, commit = "devel", ""
 
@@ -59,7 +59,7 @@ func (c *command) root() *cobra.Command {
 		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if c.output != "text" && c.output != "json" {
-				return fmt.Errorf("-o %s: is no format; use text or json", c.output)
+				return fmt.Errorf("-o %s: not a format; use text or json", c.output)
 			}
 			c.ran = true
 			return nil
@@ -71,7 +71,7 @@ func (c *command) root() *cobra.Command {
 	flags.StringVar(&c.config, "config", configurator.DefaultConfigFile, "configuration `file`")
 	flags.StringSliceVar(&c.endpoints, "endpoint", nil, "listener as `host:port`, instead of what the configuration says; may be repeated")
 	flags.StringVarP(&c.output, "output", "o", "text", "output `format`: text or json")
-	root.AddCommand(c.apply(), c.watch(), c.verify(), c.status(), c.disarm(), c.bootParams(), c.userData())
+	root.AddCommand(c.apply(), c.watch(), c.enroll(), c.verify(), c.status(), c.disarm(), c.bootParams(), c.userData())
 	return root
 }
 

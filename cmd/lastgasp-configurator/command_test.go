@@ -30,6 +30,7 @@ func TestExitCodes(t *testing.T) {
 		{"no route", wrap(nexthop.ErrNoRoute), 3},
 		{"a next hop that is silent", wrap(nexthop.ErrNoReply), 3},
 		{"a device that cannot", wrap(nexthop.ErrUnusable), 4},
+		{"a device that cannot yet", wrap(nexthop.ErrNotReady), 3},
 		{"a driver that refuses", wrap(configfs.ErrDevice), 4},
 		{"no module", wrap(configfs.ErrNoModule), 4},
 		{"no configfs", wrap(configfs.ErrNoConfigfs), 4},

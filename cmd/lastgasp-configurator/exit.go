@@ -41,15 +41,16 @@ func (c *command) exit(err error) int {
 	case errors.Is(err, configfs.ErrNoModule), errors.Is(err, configfs.ErrNoConfigfs), errors.Is(err, configfs.ErrDevice),
 		errors.Is(err, nexthop.ErrUnusable):
 		return exitCannot
-	case errors.Is(err, endpoint.ErrNotFound), errors.Is(err, nexthop.ErrNoRoute), errors.Is(err, nexthop.ErrNoReply):
+	case errors.Is(err, endpoint.ErrNotFound), errors.Is(err, nexthop.ErrNoRoute), errors.Is(err, nexthop.ErrNoReply),
+		errors.Is(err, nexthop.ErrNotReady):
 		return exitUnresolved
 	default:
 		return exitFailed
 	}
 }
 
-// serviceStatus is what systemd is told at the end, for `systemctl status`: while a unit waits for its restart, that shows
-// no line of its log.
+// serviceStatus is the last message to systemd, for `systemctl status`, which shows no line of the log while a unit waits
+// for its restart.
 func serviceStatus(err error) string {
 	if err == nil {
 		return "STATUS="

@@ -20,6 +20,6 @@ func run(args []string) int {
 	root := c.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	_, _ = daemon.SdNotify(false, serviceStatus(err)) // there is nobody to tell of a failure
+	_, _ = daemon.SdNotify(false, serviceStatus(err)) // a failure could be reported to nobody
 	return c.exit(err)
 }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 
@@ -16,14 +18,16 @@ import (
 )
 
 func (c *command) watch() *cobra.Command {
-	return &cobra.Command{
+	var textfile string
+	cmd := &cobra.Command{
 		Use:   "watch",
-		Short: "Keep the targets true: arm anew whenever something they depend on moves",
-		Long: `Runs until it is told to stop. A change of link, address, route, next hop, target or configuration leads to a new
-pass within two seconds; every canary.interval everything is proved anew. SIGHUP asks for a pass that looks the listeners
-up again. When it ends the targets stay armed.
+		Short: "Keep the targets right: arm again whenever something they depend on changes",
+		Long: `Runs until it is stopped. A change of the way to a listener leads to a new pass within two seconds; a change of a
+target, a kernel setting or the configuration within seven; every canary.interval everything is proved again. SIGHUP asks
+for a pass that looks the listeners up again. When it ends the targets stay armed. Beside that it enrols: see
+lastgasp-configurator enroll.
 
-To systemd it says READY after the first pass that was proved, and its status is one honest line.`,
+It notifies systemd with READY after the first pass that was proved, and its status is one line.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			saveMemory()
@@ -31,22 +35,38 @@ To systemd it says READY after the first pass that was proved, and its status is
 			signal.Notify(reload, syscall.SIGHUP)
 			defer signal.Stop(reload)
 			log := c.log()
+			watchdog, err := daemon.SdWatchdogEnabled(false)
+			if err != nil {
+				log.Warn("systemd's watchdog is not fed", "err", err)
+			}
 			w := configurator.Watcher{
 				ConfigFile: c.configFile(),
 				LoadConfig: c.loadComplete,
-				New:        func(cfg configurator.Config) *configurator.Configurator { return configurator.New(cfg, version, log) },
-				Changes:    nexthop.Watch,
-				Reload:     reload,
-				Notify:     func(state string) { daemon.SdNotify(false, state) }, // there is nobody to tell of a failure
-				Log:        log,
+				New: func(cfg configurator.Config) *configurator.Configurator {
+					node := configurator.New(cfg, version, log)
+					node.Textfile = textfile
+					return node
+				},
+				Changes:  nexthop.Watch,
+				Path:     nexthop.Lookup,
+				Reload:   reload,
+				Watchdog: watchdog,
+				Notify:   func(state string) { daemon.SdNotify(false, state) }, // a failure could be reported to nobody
+				Log:      log,
 			}
-			return w.Run(cmd.Context())
+			ctx, stop := context.WithCancel(cmd.Context())
+			defer stop()
+			go c.enroller().Run(ctx)
+			return w.Run(ctx)
 		},
 	}
+	cmd.Flags().StringVar(&textfile, "textfile", textfileDir, "`directory` for metrics.prom, for node_exporter's textfile collector; empty: none")
+	return cmd
 }
 
 // saveMemory trades some CPU for memory: watch holds next to nothing, and every node pays for it for as long as it is up.
 func saveMemory() {
+	runtime.GOMAXPROCS(1)  // nothing here is worth waking a second thread for
 	debug.SetGCPercent(20) // the heap need not wait for 4 MB of garbage
 	// Where huge pages are handed out unasked, as on Debian, each of our few pieces of memory takes up one. They can be
 	// refused only before the program starts, so it starts once more; the setting survives that (prctl(2)).

@@ -52,9 +52,9 @@ func TestMistakes(t *testing.T) {
 		{"a wrong config", []string{"run", "--config", config}, true, config + `:1: node: "remove" is not what to do with the node; write delete, await or annotate`},
 		{"a wrong config for replay", []string{"replay", "--config", config, "-"}, true, config + `:1: node: "remove" is not what to do with the node; write delete, await or annotate`},
 		{"no file", []string{"replay"}, true, "replay wants a FILE, or - for standard input"},
-		{"an unknown format", []string{"replay", "--format=pcap", "-"}, true, `unknown --format "pcap"; write datagrams or log`},
-		{"a capture that is none", []string{"replay", "--config", empty, capture}, false, capture + ":1: not a JSON object: unexpected end of JSON input"},
-		{"standard input that is none", []string{"replay", "--config", empty, "-"}, false, "-:2: not a JSON object: invalid character 'h' looking for beginning of value"},
+		{"an unknown format", []string{"replay", "--format=pcap", "-"}, true, `unknown --format "pcap"; write auto, datagrams or log`},
+		{"a capture that is none", []string{"replay", "--format=datagrams", "--config", empty, capture}, false, capture + ":1: not a JSON object: unexpected end of JSON input"},
+		{"standard input that is none", []string{"replay", "--format=datagrams", "--config", empty, "-"}, false, "-:2: not a JSON object: invalid character 'h' looking for beginning of value"},
 		{"a file that is not there", []string{"replay", "--config", empty, dir + "/gone"}, false, "open " + dir + "/gone: no such file or directory"},
 		{"an unknown output", []string{"nodes", "-o", "xml"}, true, `unknown --output "xml"; write table or json`},
 	} {

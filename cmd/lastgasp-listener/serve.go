@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/ed25519"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,6 +41,9 @@ const gcPercent = 50
 func serve(ctx context.Context, cfg listener.Config) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
 	klog.SetSlogLogger(log) // what client-go has to say
+	if cfg.Key != nil {
+		log.Info("acknowledgements are signed", "endpoint.key", base64.StdEncoding.EncodeToString(cfg.Key.Public().(ed25519.PublicKey)))
+	}
 	debug.SetGCPercent(gcPercent)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -30,8 +30,8 @@ type Support struct {
 	Userdata   bool // 6.9: records end with our key=value lines
 }
 
-// Seen tells what the kernel can do if that can be told without a change, from the attributes of a target of ours, or
-// because there is no netconsole. Otherwise sure is false, and only Support can tell.
+// Seen says what the kernel can do if that is known without a change: from the attributes of a target of ours, or because
+// there is no netconsole. Otherwise sure is false, and only Support knows.
 func (d Dir) Seen() (s Support, sure bool, err error) {
 	names, err := d.names()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -48,11 +48,10 @@ func (d Dir) Seen() (s Support, sure bool, err error) {
 	return Support{}, false, nil
 }
 
-// probe is a target that Support makes and removes at once. It is never enabled, and no target to anybody else.
+// probe is a target that Support makes and removes at once. It is never enabled, and nothing else counts it as a target.
 const probe = Prefix + "probe"
 
-// Support is Seen, but makes a target for the purpose where nothing else tells. Like every change that is for one
-// process at a time.
+// Support is Seen, but makes a target to look at where there is none. Like every change it is for one process at a time.
 func (d Dir) Support() (Support, error) {
 	if s, sure, err := d.Seen(); sure || err != nil {
 		return s, err
@@ -79,8 +78,8 @@ func (d Dir) inspect(name string) Support {
 	}
 }
 
-// List reads the targets that are ours, sorted by name; without netconsole there are none. What cannot be made out of a
-// target is left zero and told by the error, beside all targets.
+// List reads the targets that are ours, sorted by name; without netconsole there are none. An attribute that
+// cannot be parsed is left zero; the error names it, and all targets are returned all the same.
 func (d Dir) List() ([]State, error) {
 	names, err := d.names()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -96,7 +95,7 @@ func (d Dir) List() ([]State, error) {
 	for _, name := range names {
 		st, err := d.read(name)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // taken away since
+			continue // removed since
 		}
 		states, errs = append(states, st), append(errs, err)
 	}
@@ -116,6 +115,33 @@ func (d Dir) names() ([]string, error) {
 		}
 	}
 	return names, nil
+}
+
+// Enabled names the targets that are ours and enabled, sorted. It reads no more than it must: one file for each.
+func (d Dir) Enabled() ([]string, error) {
+	names, err := d.names()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var enabled []string
+	for _, name := range names {
+		r := reader{dir: d.path(name)}
+		if r.flag("enabled") {
+			enabled = append(enabled, name)
+		}
+	}
+	return enabled, err
+}
+
+// AddUserdata gives a target of ours one more item, enabled or not. The kernel sends it with the next record.
+func (d Dir) AddUserdata(name string, u Datum) error {
+	if err := errors.Join(validateUserdata([]Datum{u})...); err != nil {
+		return fmt.Errorf("add userdata to target %s: %w", name, err)
+	}
+	if err := d.setUserdata(name, u); err != nil {
+		return fmt.Errorf("add userdata/%s to target %s: %w", u.Key, name, err)
+	}
+	return nil
 }
 
 // Arm makes a new target of s.Name, writes and reads back everything, and enables it. Then the kernel logs that it
@@ -166,8 +192,8 @@ func (d Dir) fill(s Spec) (State, error) {
 		return State{}, err
 	case !st.Enabled:
 		return State{}, errors.New("the kernel disabled it at once")
-	case unfitMAC(st.LocalMAC) != "":
-		return State{}, fmt.Errorf("%w: %s has the MAC %s, %s", ErrDevice, s.Device, st.LocalMAC, unfitMAC(st.LocalMAC))
+	case UnfitMAC(st.LocalMAC) != "":
+		return State{}, fmt.Errorf("%w: %s has the MAC %s, %s", ErrDevice, s.Device, st.LocalMAC, UnfitMAC(st.LocalMAC))
 	}
 	return st, nil
 }
@@ -201,7 +227,7 @@ func (d Dir) write(s Spec) error {
 	return nil
 }
 
-// setUserdata makes one item. A secret is out of everybody's sight before it is written.
+// setUserdata makes one item. A secret is made unreadable for others before it is written.
 func (d Dir) setUserdata(name string, u Datum) error {
 	item := filepath.Join("userdata", u.Key)
 	value := filepath.Join(item, "value")
@@ -225,7 +251,7 @@ func (d Dir) set(name, attribute, value string) error {
 	if err != nil {
 		return bare(err)
 	}
-	defer f.Close() // configfs has nothing left to say here
+	defer f.Close() // configfs reports errors of write, not of close
 	_, err = f.WriteString(value)
 	return bare(err)
 }
@@ -272,8 +298,8 @@ func (d Dir) Disarm(name string) error {
 
 func (d Dir) disarm(name string) error {
 	r := reader{dir: d.path(name)}
-	// Disabled first, or records would go out without their userdata; not if it is already, which kernels grumble about.
-	// The kernel may have been faster: a device that goes away takes its targets with it.
+	// Disabled first, or records would go out without their userdata; not if it is already, which kernels complain about.
+	// The kernel may do so first: it disables the targets of a device that goes away.
 	if r.flag("enabled") {
 		if err := d.set(name, "enabled", "0"); err != nil && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("disable: %w", err)

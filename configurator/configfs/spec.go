@@ -1,9 +1,10 @@
 // Package configfs arms netconsole: it turns a Spec into a directory of configfs and back. The kernel checks next to
 // nothing of what is written there and says so with bare errno values, so every value is read back and compared before
-// a target is enabled, and every errno is told in words.
+// a target is enabled, and every errno is put into words.
 //
-// Targets are made whole and taken away whole, never changed: that would need them disabled, and a machine that dies
-// meanwhile is not heard. Whoever wants another target arms it beside the old one, and disarms the old one afterwards.
+// Targets are made and removed as a whole. Apart from userdata, which can be added at any time, nothing of them is changed:
+// they would have to be disabled for it, and a machine that dies meanwhile is not heard. A different target is armed beside
+// the old one, which is disarmed afterwards.
 // The package does not lock; one process at a time may change targets.
 package configfs
 

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // good is a Spec with nothing wrong in it.
@@ -38,12 +40,12 @@ func TestValidate(t *testing.T) {
 		}, ""},
 		{"a name that is not ours", func(s *Spec) { s.Name = "cmdline0" }, `name "cmdline0" does not match ^lastgasp-[A-Za-z0-9.:_-]{1,64}$`},
 		{"a name that leads elsewhere", func(s *Spec) { s.Name = "lastgasp-/../x" }, `name "lastgasp-/../x" does not match ^lastgasp-[A-Za-z0-9.:_-]{1,64}$`},
-		{"no device", func(s *Spec) { s.Device = "" }, `device "" is no name of a network device`},
-		{"a device name that kernels cut", func(s *Spec) { s.Device = "a-very-long-name" }, `device "a-very-long-name" is no name of a network device`},
+		{"no device", func(s *Spec) { s.Device = "" }, `device "" is not the name of a network device`},
+		{"a device name that kernels cut", func(s *Spec) { s.Device = "a-very-long-name" }, `device "a-very-long-name" is not the name of a network device`},
 		{"no source", func(s *Spec) { s.LocalIP = netip.Addr{} }, "local address invalid IP is missing"},
-		{"the source left to the kernel", func(s *Spec) { s.LocalIP = netip.IPv4Unspecified() }, "local address 0.0.0.0 is no unicast address of a machine"},
-		{"a multicast destination", func(s *Spec) { s.RemoteIP = netip.MustParseAddr("224.0.0.1") }, "remote address 224.0.0.1 is no unicast address of a machine"},
-		{"a loopback destination", func(s *Spec) { s.RemoteIP = netip.MustParseAddr("127.0.0.1") }, "remote address 127.0.0.1 is no unicast address of a machine"},
+		{"the source left to the kernel", func(s *Spec) { s.LocalIP = netip.IPv4Unspecified() }, "local address 0.0.0.0 is the unspecified address"},
+		{"a multicast destination", func(s *Spec) { s.RemoteIP = netip.MustParseAddr("224.0.0.1") }, "remote address 224.0.0.1 is a multicast address"},
+		{"a loopback destination", func(s *Spec) { s.RemoteIP = netip.MustParseAddr("127.0.0.1") }, "remote address 127.0.0.1 is a loopback address"},
 		{"a destination with a zone", func(s *Spec) {
 			s.LocalIP, s.RemoteIP = netip.MustParseAddr("fe80::5"), netip.MustParseAddr("fe80::1%eth0")
 		}, "remote address fe80::1%eth0 is of a zone, which the kernel does not take"},
@@ -55,7 +57,7 @@ func TestValidate(t *testing.T) {
 			s.LocalIP, s.RemoteIP = netip.MustParseAddr("::5"), netip.MustParseAddr("2001:db8::53")
 		}, "local address ::5 is in ::/32, which kernels before 7.3 take for unset"},
 		{"port 0", func(s *Spec) { s.RemotePort = 0 }, "port 0 to be used (local 6665, remote 0)"},
-		{"no MAC", func(s *Spec) { s.RemoteMAC = nil }, `remote MAC "" is no Ethernet address`},
+		{"no MAC", func(s *Spec) { s.RemoteMAC = nil }, `remote MAC "" is not an Ethernet address`},
 		{"a zero MAC", func(s *Spec) { s.RemoteMAC = make(net.HardwareAddr, 6) }, `remote MAC "00:00:00:00:00:00" is the zero address`},
 		{"the kernel's default MAC", func(s *Spec) { s.RemoteMAC = net.HardwareAddr{255, 255, 255, 255, 255, 255} }, `remote MAC "ff:ff:ff:ff:ff:ff" is the broadcast address`},
 		{"a multicast MAC", func(s *Spec) { s.RemoteMAC = net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1} }, `remote MAC "33:33:00:00:00:01" is a multicast address`},
@@ -74,7 +76,7 @@ func TestValidate(t *testing.T) {
 				s.Userdata = append(s.Userdata, Datum{Key: fmt.Sprintf("k%d", i), Value: "v"})
 			}
 		}, "17 userdata items are more than 16"},
-		{"everything is told at once", func(s *Spec) { s.Device, s.RemotePort = "", 0 }, "device \"\" is no name of a network device\nport 0 to be used (local 6665, remote 0)"},
+		{"everything is said at once", func(s *Spec) { s.Device, s.RemotePort = "", 0 }, "device \"\" is not the name of a network device\nport 0 to be used (local 6665, remote 0)"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -108,5 +110,34 @@ func TestSecretsAreNotShown(t *testing.T) {
 		if !strings.Contains(text, "gasp") {
 			t.Errorf("%s does not even name the secret: %s", name, text)
 		}
+	}
+}
+
+func TestUnfitIP(t *testing.T) {
+	got := map[string]string{}
+	for _, a := range []string{"10.0.0.1", "2001:db8::1", "fe80::1", "0.0.0.0", "::", "127.0.0.1", "::1", "224.0.0.1", "ff02::1", "255.255.255.255",
+		"::1:2:3:4", "::ffff:10.0.0.1", "fe80::1%eth0"} {
+		got[a] = UnfitIP(netip.MustParseAddr(a))
+	}
+	want := map[string]string{
+		"10.0.0.1":        "",
+		"2001:db8::1":     "",
+		"fe80::1":         "",
+		"0.0.0.0":         "the unspecified address",
+		"::":              "the unspecified address",
+		"127.0.0.1":       "a loopback address",
+		"::1":             "a loopback address",
+		"224.0.0.1":       "a multicast address",
+		"ff02::1":         "a multicast address",
+		"255.255.255.255": "the broadcast address",
+		"::1:2:3:4":       "in ::/32, which kernels before 7.3 take for unset",
+		"::ffff:10.0.0.1": "IPv4 written as IPv6",
+		"fe80::1%eth0":    "of a zone, which the kernel does not take",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("UnfitIP (-want +got):\n%s", diff)
+	}
+	if got := UnfitIP(netip.Addr{}); got != "missing" {
+		t.Errorf("UnfitIP of the zero Addr = %q", got)
 	}
 }

@@ -21,9 +21,6 @@ type State struct {
 	LocalMAC net.HardwareAddr // the device's while enabled, otherwise broadcast
 }
 
-// Matches reports whether st is s, armed. Names are not compared: what matters is what is sent, and where.
-func (s Spec) Matches(st State) bool { return st.Enabled && len(s.Diff(st)) == 0 }
-
 // Diff says for each attribute that is not as s wants it what is wanted and what is there, apart from the name. Secret
 // values are not shown.
 func (s Spec) Diff(st State) []string {
@@ -107,7 +104,7 @@ func (d Dir) read(name string) (State, error) {
 	return st, nil
 }
 
-// reader reads the attributes of one target. It keeps the first error, which says what it could not make out.
+// reader reads the attributes of one target. It keeps the first error.
 type reader struct {
 	dir string
 	err error
@@ -142,7 +139,7 @@ func parse[T any](r *reader, attribute string, f func(string) (T, error)) (value
 	}
 	value, err := f(text)
 	if err != nil {
-		r.fail(fmt.Errorf("%s: cannot make out %q", attribute, text))
+		r.fail(fmt.Errorf("%s: cannot parse %q", attribute, text))
 	}
 	return value
 }
@@ -174,18 +171,22 @@ func (r *reader) userdata() []Datum {
 		if !e.IsDir() {
 			continue
 		}
+		d := Datum{Key: e.Name()}
 		value := filepath.Join("userdata", e.Name(), "value")
-		text, _ := r.text(value)
-		d := Datum{Key: e.Name(), Value: text}
 		if info, err := os.Stat(filepath.Join(r.dir, value)); err == nil {
 			d.Secret = info.Mode().Perm()&0o077 == 0
 		}
+		file, err := os.ReadFile(filepath.Join(r.dir, value))
+		if err != nil && !(d.Secret && errors.Is(err, fs.ErrPermission)) { // who may not read it sees that there is a secret
+			r.fail(fmt.Errorf("%s: %w", value, bare(err)))
+		}
+		d.Value = strings.TrimSuffix(string(file), "\n")
 		data = append(data, d)
 	}
 	return data
 }
 
-// bare takes the path out of an error whose reader is told in other words where it happened.
+// bare takes the path out of an error that says in other words where it happened.
 func bare(err error) error {
 	var p *fs.PathError
 	if errors.As(err, &p) {

@@ -42,12 +42,12 @@ func (s Spec) Validate() error {
 		bad("name %q does not match %s", s.Name, nameForm)
 	}
 	if len(s.Device) == 0 || len(s.Device) > maxDevice || strings.ContainsAny(s.Device, "/: \t\n") {
-		bad("device %q is no name of a network device", s.Device)
+		bad("device %q is not the name of a network device", s.Device)
 	}
-	if why := unfitIP(s.LocalIP); why != "" {
+	if why := UnfitIP(s.LocalIP); why != "" {
 		bad("local address %s is %s", s.LocalIP, why)
 	}
-	if why := unfitIP(s.RemoteIP); why != "" {
+	if why := UnfitIP(s.RemoteIP); why != "" {
 		bad("remote address %s is %s", s.RemoteIP, why)
 	}
 	if s.LocalIP.BitLen() != s.RemoteIP.BitLen() && s.LocalIP.IsValid() && s.RemoteIP.IsValid() {
@@ -56,7 +56,7 @@ func (s Spec) Validate() error {
 	if s.LocalPort == 0 || s.RemotePort == 0 {
 		bad("port 0 to be used (local %d, remote %d)", s.LocalPort, s.RemotePort)
 	}
-	if why := unfitMAC(s.RemoteMAC); why != "" {
+	if why := UnfitMAC(s.RemoteMAC); why != "" {
 		bad("remote MAC %q is %s", s.RemoteMAC, why)
 	}
 	if s.Release && !s.Extended {
@@ -66,8 +66,8 @@ func (s Spec) Validate() error {
 	return errors.Join(errs...)
 }
 
-// unfitIP says why netconsole cannot have a as an end, or "".
-func unfitIP(a netip.Addr) string {
+// UnfitIP says what a is that makes it unfit for either end of a target, or "".
+func UnfitIP(a netip.Addr) string {
 	switch {
 	case !a.IsValid():
 		return "missing"
@@ -75,19 +75,25 @@ func unfitIP(a netip.Addr) string {
 		return "of a zone, which the kernel does not take"
 	case a.Is4In6():
 		return "IPv4 written as IPv6"
-	case a.IsUnspecified(), a.IsLoopback(), a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return "no unicast address of a machine"
+	case a.IsUnspecified():
+		return "the unspecified address"
+	case a.IsLoopback():
+		return "a loopback address"
+	case a.IsMulticast():
+		return "a multicast address"
+	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "the broadcast address"
 	case a.Is6() && bytes.Equal(a.AsSlice()[:4], make([]byte, 4)):
 		return "in ::/32, which kernels before 7.3 take for unset"
 	}
 	return ""
 }
 
-// unfitMAC says why frames cannot be sent to hw, or "".
-func unfitMAC(hw net.HardwareAddr) string {
+// UnfitMAC says why frames cannot be sent to hw, or "".
+func UnfitMAC(hw net.HardwareAddr) string {
 	switch {
 	case len(hw) != 6:
-		return "no Ethernet address"
+		return "not an Ethernet address"
 	case bytes.Equal(hw, make([]byte, 6)):
 		return "the zero address"
 	case bytes.Equal(hw, bytes.Repeat([]byte{0xff}, 6)):

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 
@@ -39,8 +40,8 @@ type Client struct {
 	IMDS *imds.Client // for the SDK's credential provider
 }
 
-// New returns a client of the service at url, the link-local address (or what AWS_EC2_METADATA_SERVICE_ENDPOINT says)
-// if that is empty. Its calls are retried until their context ends, at most every second: while an instance boots
+// New returns a client of the service at url. If that is empty it is what AWS_EC2_METADATA_SERVICE_ENDPOINT says, else the
+// link-local address of IPv4, or of IPv6 with AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6. Its calls are retried until their context ends, at most every second: while an instance boots
 // the service may hang, refuse, or not know the role's credentials yet (404).
 func New(url string) *Client {
 	return newClient(url, 2*time.Second, time.Second)
@@ -65,6 +66,9 @@ func newClient(url string, attempt, pause time.Duration) *Client {
 			o.RateLimiter = unlimited{}
 			o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(lateOrHanging)}, o.Retryables...)
 		}),
+	}
+	if strings.EqualFold(os.Getenv("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"), "IPv6") {
+		options.EndpointMode = imds.EndpointModeStateIPv6 // the SDK's config package reads it, the client does not
 	}
 	return &Client{IMDS: imds.New(options)}
 }

@@ -7,13 +7,17 @@ import (
 	"slices"
 )
 
-// Choose picks the n endpoints that node shall gasp to, best first: by priority, then those of the node's own zone
-// (whose failure takes the node with it anyway), then by rendezvous hashing. Hashing spreads a fleet evenly, and a
-// changed list moves only the nodes whose own endpoint went away or lost to the new one. An endpoint that is listed
-// twice counts once.
-func Choose(list []Endpoint, n int, zone, node string) []Endpoint {
-	chosen := slices.Clone(list)
-	slices.SortStableFunc(chosen, func(a, b Endpoint) int {
+// Choose picks the n endpoints that node shall send to, best first: by priority, then those of the node's own zone (whose
+// failure takes the node with it anyway), then by rendezvous hashing. Hashing spreads a fleet evenly, and a changed list
+// moves only the nodes whose own endpoint went away or lost to the new one. An endpoint that is listed twice counts once.
+//
+// silent reports that a listener did not acknowledge lately; nil means that none did not. The next best of the list takes
+// its place, and a silent one is picked only where the list has nobody else. What is "lately" is for the caller to decide,
+// by no more than a few canary intervals: a listener that is not picked is sent no canary, so that only forgetting its
+// silence gives it another trial. All others stay where they are, for as long as they answer.
+func Choose(list []Endpoint, n int, zone, node string, silent func(Endpoint) bool) []Endpoint {
+	ranked := slices.Clone(list)
+	slices.SortStableFunc(ranked, func(a, b Endpoint) int {
 		return cmp.Or(
 			cmp.Compare(a.Priority, b.Priority),
 			cmp.Compare(abroad(a, zone), abroad(b, zone)),
@@ -22,12 +26,23 @@ func Choose(list []Endpoint, n int, zone, node string) []Endpoint {
 		)
 	})
 	seen := make(map[string]bool)
-	chosen = slices.DeleteFunc(chosen, func(e Endpoint) bool {
+	ranked = slices.DeleteFunc(ranked, func(e Endpoint) bool {
 		twice := seen[e.String()]
 		seen[e.String()] = true
 		return twice
 	})
-	return chosen[:min(n, len(chosen))]
+	if silent != nil {
+		slices.SortStableFunc(ranked, func(a, b Endpoint) int {
+			switch sa, sb := silent(a), silent(b); {
+			case sa == sb:
+				return 0
+			case sb:
+				return -1
+			}
+			return 1
+		})
+	}
+	return ranked[:min(n, len(ranked))]
 }
 
 func abroad(e Endpoint, zone string) int {

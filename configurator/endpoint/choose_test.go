@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -28,7 +29,7 @@ func TestChoose(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var got []string
-			for _, e := range Choose(tt.list, tt.n, tt.zone, "i-0123456789abcdef0") {
+			for _, e := range Choose(tt.list, tt.n, tt.zone, "i-0123456789abcdef0", nil) {
 				got = append(got, e.String())
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
@@ -38,12 +39,76 @@ func TestChoose(t *testing.T) {
 	}
 }
 
+// Two of four listeners are dead, and both are this node's choice: the others of the list are to be used.
+func TestChooseAvoidsSilentListeners(t *testing.T) {
+	list := []Endpoint{
+		{Host: "a", Port: 6666, Zone: "z1"}, {Host: "b", Port: 6666, Zone: "z1"},
+		{Host: "c", Port: 6666, Zone: "z2"}, {Host: "d", Port: 6666, Priority: 10},
+	}
+	const node = "i-0123456789abcdef0"
+	ranked := Choose(list, len(list), "z1", node, nil)
+	for _, tt := range []struct {
+		name   string
+		silent []int // of ranked
+		n      int
+		want   []int
+	}{
+		{"nobody is silent", nil, 2, []int{0, 1}},
+		{"the first is", []int{0}, 2, []int{1, 2}},
+		{"the second is: the first stays", []int{1}, 2, []int{0, 2}},
+		{"both are", []int{0, 1}, 2, []int{2, 3}},
+		{"of another zone or a lower priority is better than silent", []int{0, 1, 2}, 1, []int{3}},
+		{"only one is left: a silent one is tried beside it", []int{0, 1, 3}, 2, []int{2, 0}},
+		{"all are: as if none were", []int{0, 1, 2, 3}, 2, []int{0, 1}},
+		{"one that is not chosen", []int{3}, 2, []int{0, 1}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := Choose(list, tt.n, "z1", node, func(e Endpoint) bool {
+				return slices.ContainsFunc(tt.silent, func(i int) bool { return ranked[i] == e })
+			})
+			var want []Endpoint
+			for _, i := range tt.want {
+				want = append(want, ranked[i])
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("chosen (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A listener that dies moves its own nodes only, and spreads them over those that are left.
+func TestNodesOfASilentListenerSpread(t *testing.T) {
+	var five []Endpoint
+	for i := range 5 {
+		five = append(five, Endpoint{Host: fmt.Sprintf("10.0.%d.10", i), Port: 6666})
+	}
+	load := make(map[string]int)
+	for i := range 10_000 {
+		node := fmt.Sprintf("i-%017x", i)
+		before := Choose(five, 1, "", node, nil)
+		after := Choose(five, 1, "", node, func(e Endpoint) bool { return e == five[0] })
+		if before[0] != five[0] && after[0] != before[0] {
+			t.Fatalf("%s moved from %s to %s without need", node, before[0], after[0])
+		}
+		load[after[0].String()]++
+	}
+	if len(load) != 4 {
+		t.Errorf("loads %v, want 4 listeners", load)
+	}
+	for e, nodes := range load {
+		if nodes < 2300 || nodes > 2700 { // 2500 ± 8 %, more than four standard deviations of chance
+			t.Errorf("%s serves %d of 10000 nodes, an even share is 2500", e, nodes)
+		}
+	}
+}
+
 // fleet is the choice of many nodes: node → chosen.
 func fleet(list []Endpoint, n int) map[string][]string {
 	chosen := make(map[string][]string)
 	for i := range 10_000 {
 		node := fmt.Sprintf("i-%017x", i)
-		for _, e := range Choose(list, n, "", node) {
+		for _, e := range Choose(list, n, "", node, nil) {
 			chosen[node] = append(chosen[node], e.String())
 		}
 	}

@@ -10,10 +10,15 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/lastgasp/lastgasp/configurator/configfs"
+	"github.com/lastgasp/lastgasp/listener/yamlkeys"
 )
 
 // Endpoint is one listener as an operator names it.
@@ -70,7 +75,7 @@ func checkHost(host string) error {
 	switch ip = ip.Unmap(); {
 	case ip.Zone() != "":
 		return errors.New("netconsole cannot carry an address with a zone; use a global address")
-	case ip.IsUnspecified(), ip.IsLoopback(), ip.IsMulticast(), ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+	case configfs.UnfitIP(ip) != "":
 		return fmt.Errorf("%s is not the address of another machine; use the listener's own address", ip)
 	case ip.Is6() && ip.IsLinkLocalUnicast():
 		return fmt.Errorf("%s is link-local; use a global address", ip)
@@ -100,9 +105,17 @@ func isName(s string) bool {
 	return err != nil
 }
 
-// ParseList reads a whole list as it stands in an SSM parameter: host:port, several of them separated by commas or
-// blanks, or a YAML (or JSON) list of host:port and of {address: host:port, zone: az-id}.
+// bareIPv6 finds [fd00::10]:6666 without quotes. To YAML the bracket begins a list, so that it has to be quoted.
+var bareIPv6 = regexp.MustCompile(`(^|[\s,\[])(\[[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]:[0-9]+)`)
+
+// ParseList reads a whole list as it stands in an SSM parameter or on a command line: host:port, several of them separated
+// by commas or blanks, or a YAML (or JSON) list of host:port and of {address: host:port, zone: az-id}. [IPv6]:port needs no
+// quotes in any of them.
 func ParseList(text string) ([]Endpoint, error) {
+	if list, ok := parsePlain(text); ok {
+		return list, nil
+	}
+	text = bareIPv6.ReplaceAllString(text, `$1"$2"`)
 	var doc yaml.Node
 	if err := yaml.Unmarshal([]byte(text), &doc); err != nil {
 		return nil, fmt.Errorf("%s; write host:port or a list of them", strings.TrimPrefix(err.Error(), "yaml: "))
@@ -113,19 +126,25 @@ func ParseList(text string) ([]Endpoint, error) {
 	return FromNode(doc.Content[0])
 }
 
-// NodeError says what is wrong with one node of a YAML document.
-type NodeError struct {
-	Line int // of the document, from 1
-	Err  error
+// parsePlain reads what is no YAML, or need not be: nothing but host:port, separated by commas or blanks.
+func parsePlain(text string) ([]Endpoint, bool) {
+	var list []Endpoint
+	for _, s := range fields(text) {
+		e, err := Parse(s)
+		if err != nil {
+			return nil, false
+		}
+		list = append(list, e)
+	}
+	return list, len(list) > 0
 }
 
-// Error is what is wrong, without the line.
-func (e *NodeError) Error() string { return e.Err.Error() }
+// fields are the parts of a plain list.
+func fields(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
+}
 
-// Unwrap gives Err.
-func (e *NodeError) Unwrap() error { return e.Err }
-
-// FromNode reads the same as ParseList from a part of a YAML document. Its errors are *NodeError.
+// FromNode reads the same as ParseList from a part of a YAML document. Its errors are *yamlkeys.Error.
 func FromNode(n *yaml.Node) ([]Endpoint, error) {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
@@ -138,12 +157,12 @@ func FromNode(n *yaml.Node) ([]Endpoint, error) {
 	for _, item := range items {
 		some, err := fromItem(item)
 		if err != nil {
-			return nil, &NodeError{Line: item.Line, Err: err}
+			return nil, &yamlkeys.Error{Line: item.Line, Err: err}
 		}
 		list = append(list, some...)
 	}
 	if len(list) == 0 {
-		return nil, &NodeError{Line: n.Line, Err: errors.New("no endpoint in it; write host:port or a list of them")}
+		return nil, &yamlkeys.Error{Line: n.Line, Err: errors.New("no endpoint in it; write host:port or a list of them")}
 	}
 	return list, nil
 }
@@ -152,7 +171,7 @@ func fromItem(n *yaml.Node) ([]Endpoint, error) {
 	switch n.Kind {
 	case yaml.ScalarNode:
 		var list []Endpoint
-		for _, s := range strings.FieldsFunc(n.Value, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\t' }) {
+		for _, s := range fields(n.Value) {
 			e, err := Parse(s)
 			if err != nil {
 				return nil, err

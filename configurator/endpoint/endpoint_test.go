@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/listener/yamlkeys"
 )
 
 func TestParseList(t *testing.T) {
@@ -17,6 +19,15 @@ func TestParseList(t *testing.T) {
 		{name: "one address", text: "10.0.2.10:6666", want: []Endpoint{{Host: "10.0.2.10", Port: 6666}}},
 		{name: "as an editor leaves it", text: "10.0.2.10:6666\n", want: []Endpoint{{Host: "10.0.2.10", Port: 6666}}},
 		{name: "IPv6", text: "'[fd00::10]:6666'", want: []Endpoint{{Host: "fd00::10", Port: 6666}}},
+		{name: "IPv6 without quotes", text: "[fd00::10]:6666\n", want: []Endpoint{{Host: "fd00::10", Port: 6666}}},
+		{name: "a StringList of both families", text: "[fd00::10]:6666,10.0.2.10:6666, [fd00::1:2]:6667",
+			want: []Endpoint{{Host: "fd00::10", Port: 6666}, {Host: "10.0.2.10", Port: 6666}, {Host: "fd00::1:2", Port: 6667}}},
+		{name: "a YAML list of IPv6 without quotes", text: "- [fd00::10]:6666\n- {address: [fd00::11]:6666, zone: euw1-az2}\n",
+			want: []Endpoint{{Host: "fd00::10", Port: 6666}, {Host: "fd00::11", Port: 6666, Zone: "euw1-az2"}}},
+		{name: "a flow list of IPv6 without quotes", text: "[[fd00::10]:6666, [fd00::11]:6666]",
+			want: []Endpoint{{Host: "fd00::10", Port: 6666}, {Host: "fd00::11", Port: 6666}}},
+		{name: "JSON with IPv6", text: `["[fd00::10]:6666",{"address":"[fd00::11]:6666"}]`,
+			want: []Endpoint{{Host: "fd00::10", Port: 6666}, {Host: "fd00::11", Port: 6666}}},
 		{name: "a name", text: "Listener.example.internal:6666", want: []Endpoint{{Host: "listener.example.internal", Port: 6666}}},
 		{name: "a StringList parameter", text: "10.0.2.10:6666,10.0.3.10:6667",
 			want: []Endpoint{{Host: "10.0.2.10", Port: 6666}, {Host: "10.0.3.10", Port: 6667}}},
@@ -30,6 +41,8 @@ func TestParseList(t *testing.T) {
 		{name: "blanks", text: "' , '", err: "no endpoint in it"},
 		{name: "no port", text: "10.0.2.10", err: `"10.0.2.10" has no port; write 10.0.2.10:6666`},
 		{name: "IPv6 without brackets", text: "'fd00::10'", err: `"fd00::10" has no port; write [fd00::10]:6666`},
+		{name: "IPv6 without brackets or quotes", text: "fd00::10", err: `"fd00::10" has no port; write [fd00::10]:6666`},
+		{name: "link-local without quotes", text: "[fe80::1]:6666", err: "fe80::1 is link-local"},
 		{name: "port 0", text: "10.0.2.10:0", err: `"10.0.2.10:0" has a bad port`},
 		{name: "a mistyped address is not a name", text: "10.0.2.300:6666", err: `"10.0.2.300" is neither an address nor a host name`},
 		{name: "the kernel would take this for 79.0.0.0", text: "'o :6666'", err: `"o" is not host:port`},
@@ -65,7 +78,7 @@ func TestParseList(t *testing.T) {
 
 func TestErrorsKnowTheirLine(t *testing.T) {
 	_, err := ParseList("- 10.0.2.10:6666\n- 10.0.3.10:6666\n- nonsense\n")
-	var node *NodeError
+	var node *yamlkeys.Error
 	if !errors.As(err, &node) || node.Line != 3 {
 		t.Errorf("error %#v", err)
 	}
@@ -74,7 +87,7 @@ func TestErrorsKnowTheirLine(t *testing.T) {
 func FuzzParseList(f *testing.F) {
 	for _, s := range []string{
 		"10.0.2.10:6666", "- {address: '[fd00::10]:6666', zone: euw1-az2}", "a.example:1,b.example:2",
-		"&a [*a]", "{{}}", "\x00", "!!binary aGk=", "- - -", "? x", "'\xff:1'",
+		"&a [*a]", "{{}}", "\x00", "!!binary aGk=", "- - -", "? x", "'\xff:1'", "[fd00::10]:6666", "[[fd00::10]:6666]",
 	} {
 		f.Add(s)
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -47,16 +49,27 @@ type Finder struct {
 
 // Find returns the listeners as addresses. A source that fails is passed over and told in Found.Passed; when none is
 // left the error is ErrNotFound and carries the same sentences.
+//
+// A source that cannot be asked does not hand the node over to the next one: if the last known good list is of that
+// source, it wins, so that a Parameter Store that throttles for a minute moves nobody.
 func (f *Finder) Find(ctx context.Context) (Found, error) {
 	var found Found
+	var unanswered []string // kinds of sources that could not be asked
 	for _, s := range f.Sources {
 		list, where, err := s.Find(ctx)
 		if err == nil {
 			list, err = f.addresses(ctx, list)
 		}
 		if err == nil {
+			if kept, ok := f.keptOf(unanswered); ok {
+				found.Endpoints, found.Where, found.Stale = kept.Endpoints, kept.where(), true
+				return found, nil
+			}
 			found.Endpoints, found.Where = list, where
 			return found, nil
+		}
+		if !errors.Is(err, ErrAbsent) {
+			unanswered = append(unanswered, kindOf(where))
 		}
 		if where != "" {
 			err = fmt.Errorf("%s: %w", where, err)
@@ -73,6 +86,21 @@ func (f *Finder) Find(ctx context.Context) (Found, error) {
 		found.Passed = append(found.Passed, err.Error())
 	}
 	return found, fmt.Errorf("%w: %s", ErrNotFound, strings.Join(found.Passed, "; "))
+}
+
+// keptOf returns the last known good list if it came from a source of one of the kinds.
+func (f *Finder) keptOf(kinds []string) (lastGoodFile, bool) {
+	if f.Last == nil || len(kinds) == 0 {
+		return lastGoodFile{}, false
+	}
+	kept, err := f.Last.load()
+	return kept, err == nil && slices.Contains(kinds, kindOf(kept.Where))
+}
+
+// kindOf is the first word of where a list was found: static, ssm, dns.
+func kindOf(where string) string {
+	kind, _, _ := strings.Cut(where, " ")
+	return strings.TrimSuffix(kind, ",")
 }
 
 // addresses replaces names by their addresses. One name that cannot be looked up does not spoil the others.
@@ -100,10 +128,15 @@ func (f *Finder) addresses(ctx context.Context, list []Endpoint) ([]Endpoint, er
 			}
 		}
 	}
-	if len(out) == 0 {
-		return nil, errors.Join(append(errs, ErrAbsent)...)
+	if len(out) > 0 {
+		return out, nil
 	}
-	return out, nil
+	for _, err := range errs {
+		if dns := (*net.DNSError)(nil); !errors.As(err, &dns) || !dns.IsNotFound {
+			return nil, errors.Join(errs...) // it may have an answer another time
+		}
+	}
+	return nil, errors.Join(append(errs, ErrAbsent)...)
 }
 
 // Static is a list that was written down in the configuration.
@@ -132,7 +165,7 @@ type Resolver struct {
 func (r Resolver) Lookup(ctx context.Context, e Endpoint) ([]Endpoint, error) {
 	var own []netip.Addr
 	var zone string
-	if r.Zone != nil && strings.Contains(e.Host, ".elb.") && strings.HasSuffix(e.Host, ".amazonaws.com") {
+	if r.Zone != nil && isLoadBalancer(e.Host) {
 		if name, id, err := r.Zone(ctx); err == nil {
 			zone = id
 			own, _ = r.LookupNetIP(ctx, "ip", name+"."+e.Host) // absent where the balancer has no node in the zone
@@ -150,4 +183,22 @@ func (r Resolver) Lookup(ctx context.Context, e Endpoint) ([]Endpoint, error) {
 		list = append(list, Endpoint{Host: ip.Unmap().String(), Port: e.Port, Zone: e.Zone, Priority: e.Priority})
 	}
 	return list, nil
+}
+
+// isLoadBalancer reports whether host is the name that AWS gave to a load balancer: NAME.elb.REGION.SUFFIX, where the
+// suffix is that of the partition (aws-sdk-go-v2, internal/endpoints/awsrulesfn/partitions.json).
+func isLoadBalancer(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	for _, suffix := range []string{
+		".amazonaws.com",                                                      // aws, aws-us-gov
+		".amazonaws.com.cn",                                                   // aws-cn
+		".amazonaws.eu",                                                       // aws-eusc
+		".c2s.ic.gov", ".sc2s.sgov.gov", ".cloud.adc-e.uk", ".csp.hci.ic.gov", // isolated from the internet
+	} {
+		if name, ok := strings.CutSuffix(host, suffix); ok {
+			labels := strings.Split(name, ".")
+			return len(labels) >= 3 && labels[len(labels)-2] == "elb"
+		}
+	}
+	return false
 }

@@ -120,10 +120,75 @@ func TestLoadBalancerIsEnteredInTheOwnZone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	chosen := Choose(found, 2, "euw1-az1", "i-0123456789abcdef0")
+	chosen := Choose(found, 2, "euw1-az1", "i-0123456789abcdef0", nil)
 	want := []Endpoint{{Host: "10.0.3.10", Port: 6666, Zone: "euw1-az1"}, {Host: "10.0.2.10", Port: 6666}}
 	if diff := cmp.Diff(want, chosen); diff != "" {
 		t.Errorf("chosen (-want +got):\n%s", diff)
+	}
+}
+
+// Parameter Store named the listeners, and cannot be asked for a while. A record of lower rank names others: they are no
+// reason to leave what works.
+func TestASourceThatCannotBeAskedMovesNobody(t *testing.T) {
+	offline := errors.New("connection refused")
+	dns := answer{list: list(t, "10.0.9.9:6666"), where: "dns x"}
+	resolver := Resolver{LookupNetIP: func(context.Context, string, string) ([]netip.Addr, error) {
+		return nil, &net.DNSError{Err: "i/o timeout", IsTimeout: true}
+	}}
+	for _, tt := range []struct {
+		name string
+		kept string // where the last known good list came from
+		ssm  answer
+		want string
+	}{
+		{"throttled", "ssm /lastgasp/endpoint version 3", answer{where: "ssm", err: ErrThrottled}, "10.0.2.10"},
+		{"no answer", "ssm /lastgasp/endpoint version 3", answer{where: "ssm", err: offline}, "10.0.2.10"},
+		{"a name in it cannot be looked up for now", "ssm /lastgasp/endpoint version 3",
+			answer{where: "ssm /lastgasp/endpoint version 4", list: list(t, "listener.example:6666")}, "10.0.2.10"},
+		{"the parameter was deleted", "ssm /lastgasp/endpoint version 3", answer{where: "ssm", err: ErrAbsent}, "10.0.9.9"},
+		{"the record is what counted before", "dns x", answer{where: "ssm", err: offline}, "10.0.9.9"},
+		{"nothing was kept", "", answer{where: "ssm", err: offline}, "10.0.9.9"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			last := LastGood{File: filepath.Join(t.TempDir(), "endpoints.json"), Instance: "i-1", MACs: []string{"02:00:00:00:00:01"}}
+			if tt.kept != "" {
+				if err := last.Save(Found{Endpoints: list(t, "10.0.2.10:6666"), Where: tt.kept}, "02:00:00:00:00:01", now); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f := Finder{Sources: []Source{tt.ssm, dns}, Lookup: resolver.Lookup, Last: &last}
+			found, err := f.Find(t.Context())
+			if err != nil || len(found.Endpoints) != 1 || found.Endpoints[0].Host != tt.want || found.Stale != (tt.want == "10.0.2.10") {
+				t.Errorf("found %+v (%v), want %s", found, err, tt.want)
+			}
+		})
+	}
+}
+
+func TestLoadBalancerNames(t *testing.T) {
+	for _, tt := range []struct {
+		name, host string
+		want       bool
+	}{
+		{"the commercial partition", "lastgasp-0123.elb.eu-west-1.amazonaws.com", true},
+		{"GovCloud", "lastgasp-0123.elb.us-gov-west-1.amazonaws.com", true},
+		{"China", "lastgasp-0123.elb.cn-north-1.amazonaws.com.cn", true},
+		{"the European Sovereign Cloud", "lastgasp-0123.elb.eusc-de-east-1.amazonaws.eu", true},
+		{"ISO", "lastgasp-0123.elb.us-iso-east-1.c2s.ic.gov", true},
+		{"ISOB", "lastgasp-0123.elb.us-isob-east-1.sc2s.sgov.gov", true},
+		{"ISOE", "lastgasp-0123.elb.eu-isoe-west-1.cloud.adc-e.uk", true},
+		{"ISOF", "lastgasp-0123.elb.us-isof-south-1.csp.hci.ic.gov", true},
+		{"with its final dot, in capitals", "Lastgasp-0123.ELB.eu-west-1.amazonaws.com.", true},
+		{"a host of somebody's own", "listener.elb.example.com", false},
+		{"another service of AWS", "ssm.eu-west-1.amazonaws.com", false},
+		{"elb as a name", "elb.eu-west-1.amazonaws.com", false},
+		{"no label before the partition's", "amazonaws.com", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := isLoadBalancer(tt.host); got != tt.want {
+				t.Errorf("isLoadBalancer(%s) = %t, want %t", tt.host, got, tt.want)
+			}
+		})
 	}
 }
 

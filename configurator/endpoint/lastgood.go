@@ -31,22 +31,36 @@ type lastGoodFile struct {
 
 // Find implements Source. A missing file and one of another machine are both ErrAbsent.
 func (l LastGood) Find(context.Context) ([]Endpoint, string, error) {
-	kept, err := l.read()
+	kept, err := l.load()
 	if err != nil {
 		return nil, "", fmt.Errorf("last known good: %w", err)
 	}
+	return kept.Endpoints, kept.where(), nil
+}
+
+// load is read for this machine, and of nothing but endpoints that can be used.
+func (l LastGood) load() (lastGoodFile, error) {
+	kept, err := l.read()
+	if err != nil {
+		return kept, err
+	}
 	if kept.Instance != l.Instance || !slices.Contains(l.MACs, kept.MAC) {
-		return nil, "", fmt.Errorf("last known good: %s is of another machine (%s): %w", l.File, kept.Instance, ErrAbsent)
+		return kept, fmt.Errorf("%s is of another machine (%s): %w", l.File, kept.Instance, ErrAbsent)
 	}
 	if len(kept.Endpoints) == 0 {
-		return nil, "", fmt.Errorf("last known good: %s is empty: %w", l.File, ErrAbsent)
+		return kept, fmt.Errorf("%s is empty: %w", l.File, ErrAbsent)
 	}
 	for _, e := range kept.Endpoints {
 		if _, err := Parse(e.String()); err != nil {
-			return nil, "", fmt.Errorf("last known good: %s: %w", l.File, err)
+			return kept, fmt.Errorf("%s: %w", l.File, err)
 		}
 	}
-	return kept.Endpoints, fmt.Sprintf("last known good since %s, from %s", kept.Since.UTC().Format(time.RFC3339), kept.Where), nil
+	return kept, nil
+}
+
+// where says for people what f is.
+func (f lastGoodFile) where() string {
+	return fmt.Sprintf("last known good since %s, from %s", f.Since.UTC().Format(time.RFC3339), f.Where)
 }
 
 func (l LastGood) read() (lastGoodFile, error) {

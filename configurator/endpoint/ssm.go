@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/smithy-go"
 
@@ -87,19 +84,15 @@ func (s SSM) Find(ctx context.Context) ([]Endpoint, string, error) {
 }
 
 // GetParameters is SSM.Get for real. Credentials come from the environment, else from the instance's role through the
-// patient client, which is made when it is needed; the endpoint from AWS_ENDPOINT_URL_SSM or AWS_ENDPOINT_URL, else from
-// the region. The SDK's own config package would find both in more places, and add 2 MB that a node has no use for.
+// patient client, which is made when it is needed. What else the environment may say of a service is in options.
 func GetParameters(metadata func() *ec2.Client) func(ctx context.Context, region string, names []string) ([]Parameter, error) {
 	return func(ctx context.Context, region string, names []string) ([]Parameter, error) {
-		client := ssm.New(ssm.Options{
-			Region:       region,
-			BaseEndpoint: endpointURL(),
-			Credentials:  aws.NewCredentialsCache(credentialsOf(metadata)),
-			Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
-				o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(neverThrottled)}, o.Retryables...)
-			}),
-		})
-		out, err := client.GetParameters(ctx, &ssm.GetParametersInput{Names: names})
+		o, err := options(region)
+		if err != nil {
+			return nil, fmt.Errorf("ask ssm in %s: %w", region, err)
+		}
+		o.Credentials = ec2.Credentials(metadata)
+		out, err := ssm.New(o).GetParameters(ctx, &ssm.GetParametersInput{Names: names})
 		if err != nil {
 			return nil, fmt.Errorf("ask ssm in %s for %s: %w", region, strings.Join(names, ", "), shorten(err))
 		}
@@ -113,22 +106,6 @@ func GetParameters(metadata func() *ec2.Client) func(ctx context.Context, region
 		}
 		return list, nil
 	}
-}
-
-func endpointURL() *string {
-	for _, v := range []string{"AWS_ENDPOINT_URL_SSM", "AWS_ENDPOINT_URL"} {
-		if url := os.Getenv(v); url != "" {
-			return &url
-		}
-	}
-	return nil
-}
-
-func credentialsOf(metadata func() *ec2.Client) aws.CredentialsProvider {
-	if id := os.Getenv("AWS_ACCESS_KEY_ID"); id != "" {
-		return credentials.NewStaticCredentialsProvider(id, os.Getenv("AWS_SECRET_ACCESS_KEY"), os.Getenv("AWS_SESSION_TOKEN"))
-	}
-	return ec2rolecreds.New(func(o *ec2rolecreds.Options) { o.Client = metadata().IMDS })
 }
 
 // neverThrottled leaves what was refused as too much to whoever paces the look-ups: a fleet that repeats at once stays

@@ -37,7 +37,7 @@ func ask(ctx context.Context, d device, source, target netip.Addr) (net.Hardware
 	}
 	q, err := questionFor(own, senderOf(local, d.index, source, target), target)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s %w", ErrUnusable, d.name, err)
+		return nil, fmt.Errorf("%w: %s %w", ErrNotReady, d.name, err)
 	}
 	s, err := openPacketSocket(d.index, q)
 	if err != nil {
@@ -84,7 +84,7 @@ func wireError(ctx context.Context, d device, err error) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("ask next hop on %s: %w", d.name, context.Cause(ctx))
 	case errors.Is(err, unix.ENETDOWN), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
-		return fmt.Errorf("%w: %s went down", ErrUnusable, d.name)
+		return fmt.Errorf("%w: %s went down", ErrNotReady, d.name)
 	}
 	return err
 }

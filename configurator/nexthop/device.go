@@ -15,13 +15,16 @@ type device struct {
 	name   string
 	hw     net.HardwareAddr
 	encap  string // "ether" for ARPHRD_ETHER
-	kind   string // rtnetlink's IFLA_INFO_KIND, "device" for hardware
+	kind   string // rtnetlink's IFLA_INFO_KIND, "device" if its driver gives none
+	parent string // IFLA_PARENT_DEV_NAME: the PCI function or virtio device below, empty for what software made
 	flags  uint32 // IFF_…
 	master int    // index, 0: none
+	lower  int    // index of what a VLAN or macvlan sits on, 0: nothing of this network namespace
 }
 
-// unusable says in the second half of a sentence why a dying kernel cannot send through d, or "" if it can. The kernel
-// itself accepts most of these devices for netconsole and stays silent (__netpoll_setup, net/core/netpoll.c).
+// unusable says in the second half of a sentence why a dying kernel cannot send through d, or "" if it can as far as d
+// itself goes: see topology. The kernel accepts most of these devices for netconsole and stays silent (__netpoll_setup,
+// net/core/netpoll.c).
 func (d device) unusable() string {
 	switch {
 	case d.flags&unix.IFF_LOOPBACK != 0:
@@ -31,16 +34,11 @@ func (d device) unusable() string {
 	case len(d.hw) != len(mac{}):
 		return "has no Ethernet address"
 	}
-	switch d.kind {
-	case "tuntap":
-		return "hands its packets to a process, and none runs in a panic"
-	case "wireguard":
-		return "encrypts in kernel threads, and none runs in a panic"
-	case "ipvlan", "ipvtap", "vxlan", "geneve", "gretap", "ip6gretap", "vrf":
-		return fmt.Sprintf("is a %s device: it sends through the network stack, which a panic cannot use", d.kind)
-	case "dummy":
-		return "is a dummy device: it throws everything away"
-	}
+	return d.stops()
+}
+
+// notReady says in the second half of a sentence why nothing can be sent through d for now, or "".
+func (d device) notReady() string {
 	switch {
 	case d.flags&unix.IFF_UP == 0:
 		return "is down"
@@ -53,18 +51,14 @@ func (d device) unusable() string {
 // leads reports whether netconsole may use d in place of the ports enslaved to it. It refuses the ports themselves
 // with EBUSY. A VRF or an Open vSwitch masters its ports too, but cannot be sent through.
 func (d device) leads() bool {
-	switch d.kind {
-	case "bridge", "bond", "team":
-		return true
-	}
-	return false
+	return d.kind == kindBridge || d.kind == kindBond || d.kind == kindTeam
 }
 
 // deviceByIndex reads one device.
 func deviceByIndex(index int) (device, error) {
 	l, err := netlink.LinkByIndex(index)
 	if gone := (netlink.LinkNotFoundError{}); errors.As(err, &gone) {
-		return device{}, fmt.Errorf("%w: device %d is gone", ErrUnusable, index)
+		return device{}, fmt.Errorf("%w: device %d is gone", ErrNotReady, index)
 	}
 	if err != nil {
 		return device{}, fmt.Errorf("read device %d: %w", index, err)
@@ -74,21 +68,25 @@ func deviceByIndex(index int) (device, error) {
 
 func deviceOf(l netlink.Link) device {
 	a := l.Attrs()
-	return device{
+	d := device{
 		index:  a.Index,
 		name:   a.Name,
 		hw:     a.HardwareAddr,
 		encap:  a.EncapType,
 		kind:   l.Type(),
+		parent: a.ParentDev,
 		flags:  a.RawFlags,
 		master: a.MasterIndex,
 	}
+	if a.NetNsID < 0 { // else the index is one of another namespace
+		d.lower = a.ParentIndex
+	}
+	return d
 }
 
 // outer returns d, or the master to be used in its place. Masters may be stacked: a bond's bridge.
 func (d device) outer() (device, error) {
-	const stacked = 8 // MAX_NEST_DEV of the kernel, include/linux/netdevice.h
-	for range stacked {
+	for range maxStacked {
 		if d.master == 0 {
 			return d, nil
 		}

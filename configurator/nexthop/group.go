@@ -13,9 +13,9 @@ import (
 // anyHop is the Hop by r or, if that one is silent or cannot be used, by another member of the nexthop group or multipath
 // route that r belongs to. The kernel picks a member by a hash of the flow and does not ask whether it is alive; a target
 // is frozen, and any member that answers is as good.
-func (q Query) anyHop(ctx context.Context, r route) (Hop, error) {
+func (q query) anyHop(ctx context.Context, r route) (Hop, error) {
 	h, err := q.hop(ctx, r)
-	if !errors.Is(err, ErrNoReply) && !errors.Is(err, ErrUnusable) {
+	if !errors.Is(err, ErrNoReply) && !errors.Is(err, ErrUnusable) && !errors.Is(err, ErrNotReady) {
 		return h, err
 	}
 	others, listErr := q.others(r)
@@ -33,7 +33,7 @@ func (q Query) anyHop(ctx context.Context, r route) (Hop, error) {
 }
 
 // others are the members of r's group that it could be instead, each with the source address that goes with its device.
-func (q Query) others(r route) ([]route, error) {
+func (q query) others(r route) ([]route, error) {
 	dst := q.Destination.WithZone("")
 	found, err := netlink.RouteGetWithOptions(dst.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true, SrcAddr: r.source.AsSlice()})
 	if err != nil {

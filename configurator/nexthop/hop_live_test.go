@@ -125,7 +125,7 @@ func (h host) resolve(q Query) (Hop, error) {
 		hop Hop
 		err error
 	)
-	h.do(func() { hop, err = Resolve(h.t.Context(), q) })
+	h.do(func() { hop, err = query{q, "veth"}.hopTo(h.t.Context()) })
 	if err == nil && hop.Index == 0 {
 		h.t.Errorf("no device index in %+v", hop)
 	}
@@ -267,7 +267,7 @@ func TestLiveResolve(t *testing.T) {
 			gate.ip(tt.gate...)
 			got, err := node.resolve(tt.q)
 			// A bridge has its carrier only when the kernel's link watch has run. The event says when.
-			for errors.Is(err, ErrUnusable) {
+			for errors.Is(err, ErrNotReady) {
 				changes.next()
 				got, err = node.resolve(tt.q)
 			}
@@ -362,15 +362,15 @@ func TestLiveResolveRefuses(t *testing.T) {
 			node: []string{"route add default via 10.0.0.1"},
 			gate: []string{"link set eth0 down"},
 			dst:  listener,
-			is:   ErrUnusable,
-			want: "reach 10.9.1.53: device cannot be used: eth0 has no carrier",
+			is:   ErrNotReady,
+			want: "reach 10.9.1.53: device is not ready: eth0 has no carrier",
 		},
 		{
 			name: "a device without IPv6 addresses",
 			node: []string{"-6 addr flush dev eth0", "-4 route add default via inet6 fe80::1 dev eth0"},
 			dst:  listener,
-			is:   ErrUnusable,
-			want: "reach 10.9.1.53: device cannot be used: eth0 has no IPv6 address to ask fe80::1 from",
+			is:   ErrNotReady,
+			want: "reach 10.9.1.53: device is not ready: eth0 has no IPv6 address to ask fe80::1 from",
 		},
 		{
 			name: "a link-local address of no device",
@@ -602,13 +602,40 @@ func TestLiveGatewayMoves(t *testing.T) {
 	}
 }
 
+// TestLiveBridge has the gateway behind one port of a bridge and somebody else behind the other: who forwards is read from
+// the bridge, and refused by what the port is.
+func TestLiveBridge(t *testing.T) {
+	node, gate, other := newHost(t), newHost(t), newHost(t)
+	wire(node, "up0", nodeMAC, gate, "eth0", gateMAC)
+	wire(node, "pod0", nodeMAC1, other, "eth0", gateMAC1)
+	node.ip("link add br0 address 02:00:00:00:02:05 type bridge", "link set up0 master br0", "link set pod0 master br0", "link set br0 up",
+		"addr add 10.0.0.5/24 dev br0", "route add default via 10.0.0.1")
+	gate.ip("addr add 10.0.0.1/24 dev eth0")
+	q := Query{Destination: ip(listener)}
+	node.do(func() {
+		if _, err := Resolve(t.Context(), q); !errors.Is(err, ErrUnusable) ||
+			!strings.Contains(err.Error(), "up0 is one end of a veth pair: the other end receives in a softirq, and none runs in a panic") {
+			t.Errorf("error %v, want up0 refused", err)
+		}
+	})
+	if hop, err := node.resolve(q); err != nil || hop.Device != "br0" {
+		t.Errorf("with a cable for a card: %+v, %v", hop, err)
+	}
+	node.ip("neigh replace 10.0.0.1 lladdr " + gateMAC + " dev br0")
+	var path Path
+	node.do(func() { path = query{q, "veth"}.path() })
+	if path.Problem != "" || path.Cards != "up0" || path.NextHopMAC != gateMAC {
+		t.Errorf("path %+v, want one by up0", path)
+	}
+}
+
 func TestLiveResolveEndsWithItsContext(t *testing.T) {
 	node, _ := subnet(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	enough := errors.New("enough")
 	cancel(enough)
 	node.do(func() {
-		if _, err := Resolve(ctx, Query{Destination: ip("10.0.0.77")}); !errors.Is(err, enough) {
+		if _, err := (query{Query{Destination: ip("10.0.0.77")}, "veth"}).hopTo(ctx); !errors.Is(err, enough) {
 			t.Errorf("error %v, want %v", err, enough)
 		}
 	})

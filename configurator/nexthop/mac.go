@@ -1,6 +1,10 @@
 package nexthop
 
-import "net"
+import (
+	"net"
+
+	"github.com/lastgasp/lastgasp/configurator/configfs"
+)
 
 // mac is an Ethernet address that can be compared.
 type mac [6]byte
@@ -16,15 +20,8 @@ func macOf(hw net.HardwareAddr) (m mac, ok bool) {
 // unfit says why nothing can be sent to m as one station from a device that owns own, or "" if something can.
 // The kernel objects to none of these: its own default for a netconsole target is the broadcast address.
 func (m mac) unfit(own mac) string {
-	switch {
-	case m == mac{}:
-		return "the zero address"
-	case m == mac{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}:
-		return "the broadcast address"
-	case m[0]&1 == 1:
-		return "a multicast address"
-	case m == own:
+	if m == own {
 		return "our own address"
 	}
-	return ""
+	return configfs.UnfitMAC(m.addr())
 }

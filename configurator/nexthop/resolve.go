@@ -7,6 +7,8 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/lastgasp/lastgasp/configurator/configfs"
 )
 
 var (
@@ -14,8 +16,11 @@ var (
 	ErrNoRoute = errors.New("no route")
 	// ErrNoReply means that the next hop did not answer on the wire, whatever the neighbour table may say.
 	ErrNoReply = errors.New("next hop does not answer")
-	// ErrUnusable means that the device on the way cannot carry netconsole, or not now.
+	// ErrUnusable means that the device on the way cannot carry netconsole, whatever happens: another must be used.
 	ErrUnusable = errors.New("device cannot be used")
+	// ErrNotReady means that the device on the way cannot send yet: it is down, or has no carrier, or its address is still
+	// being tried out.
+	ErrNotReady = errors.New("device is not ready")
 )
 
 // Query asks how to reach one address.
@@ -28,11 +33,22 @@ type Query struct {
 	Prefer string
 }
 
+// query is a Query with what only tests have.
+type query struct {
+	Query
+	cable string // see topology
+}
+
 // Resolve looks up the route to q.Destination, checks its device, and asks the next hop for its Ethernet address on the
-// wire. It never consults the neighbour table, where a dead machine's address can stay "reachable" for good.
-// It takes up to a second for each next hop that does not answer: of a group all are asked until one does. Errors are of ErrNoRoute, ErrNoReply or ErrUnusable where one of these is
-// the reason; anything else, such as missing CAP_NET_RAW, is wrapped as it came.
-func Resolve(ctx context.Context, q Query) (Hop, error) {
+// wire. It never consults the neighbour table, where a dead machine's address can stay "reachable" for good. The way from
+// the device to a network card must be one that netpoll can take by itself: see topology.
+//
+// It takes up to a second for each next hop that does not answer: of a group all are asked until one does. Errors are of
+// ErrNoRoute, ErrNoReply, ErrUnusable or ErrNotReady where one of these is the reason; anything else, such as missing
+// CAP_NET_RAW, is wrapped as it came.
+func Resolve(ctx context.Context, q Query) (Hop, error) { return query{Query: q}.hopTo(ctx) }
+
+func (q query) hopTo(ctx context.Context) (Hop, error) {
 	q.Destination = q.Destination.Unmap()
 	h, err := q.resolve(ctx)
 	if err != nil {
@@ -41,8 +57,8 @@ func Resolve(ctx context.Context, q Query) (Hop, error) {
 	return h, nil
 }
 
-func (q Query) resolve(ctx context.Context) (Hop, error) {
-	if why := unroutable(q.Destination); why != "" {
+func (q query) resolve(ctx context.Context) (Hop, error) {
+	if why := configfs.UnfitIP(q.Destination.WithZone("")); why != "" {
 		return Hop{}, fmt.Errorf("%w: it is %s", ErrNoRoute, why)
 	}
 	r, err := q.route()
@@ -53,7 +69,7 @@ func (q Query) resolve(ctx context.Context) (Hop, error) {
 }
 
 // hop checks r's device and asks its next hop.
-func (q Query) hop(ctx context.Context, r route) (Hop, error) {
+func (q query) hop(ctx context.Context, r route) (Hop, error) {
 	d, err := deviceByIndex(r.index)
 	if err != nil {
 		return Hop{}, err
@@ -61,8 +77,8 @@ func (q Query) hop(ctx context.Context, r route) (Hop, error) {
 	if d, err = d.outer(); err != nil {
 		return Hop{}, err
 	}
-	if why := d.unusable(); why != "" {
-		return Hop{}, fmt.Errorf("%w: %s %s", ErrUnusable, d.name, why)
+	if err := q.check(d); err != nil {
+		return Hop{}, err
 	}
 	h := Hop{
 		Device:    d.name,
@@ -75,17 +91,32 @@ func (q Query) hop(ctx context.Context, r route) (Hop, error) {
 		h.NextHop, h.OnLink = q.Destination.WithZone(""), true
 	}
 	if !h.Source.IsValid() {
-		return Hop{}, fmt.Errorf("%w: %s has no address to send from", ErrUnusable, d.name)
+		return Hop{}, fmt.Errorf("%w: %s has no address to send from", ErrNotReady, d.name)
 	}
 	h.NextHopMAC, err = ask(ctx, d, h.Source, h.NextHop)
 	if err != nil {
 		return Hop{}, err
 	}
+	next, _ := macOf(h.NextHopMAC)
+	if _, err := q.cardsOf(d, next); err != nil { // now that its answer has taught the bridges where it is
+		return Hop{}, err
+	}
 	return h, nil
 }
 
+// check says why d itself cannot be sent through, for good or for now.
+func (q query) check(d device) error {
+	if why := d.unusable(); why != "" && d.kind != q.cable {
+		return fmt.Errorf("%w: %s %s", ErrUnusable, d.name, why)
+	}
+	if why := d.notReady(); why != "" {
+		return fmt.Errorf("%w: %s %s", ErrNotReady, d.name, why)
+	}
+	return nil
+}
+
 // route chooses among the kernel's routes to the destination.
-func (q Query) route() (route, error) {
+func (q query) route() (route, error) {
 	prefer, err := deviceIndex(q.Prefer)
 	if err != nil {
 		return route{}, err
@@ -130,21 +161,4 @@ func deviceIndex(name string) (int, error) {
 		return 0, nil
 	}
 	return d.index, err
-}
-
-// unroutable says what a is that no datagram of netconsole can be sent to, or "".
-func unroutable(a netip.Addr) string {
-	switch {
-	case !a.IsValid():
-		return "no address"
-	case a.IsUnspecified():
-		return "the unspecified address"
-	case a.IsLoopback():
-		return "a loopback address"
-	case a.IsMulticast():
-		return "a multicast address"
-	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return "the broadcast address"
-	}
-	return ""
 }

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -187,31 +186,6 @@ func TestRouteError(t *testing.T) {
 				t.Errorf("routeError = %q, want %q", got, tt.want)
 			}
 		})
-	}
-}
-
-func TestUnroutable(t *testing.T) {
-	got := map[string]string{}
-	for _, a := range []string{"10.0.0.1", "2001:db8::1", "fe80::1", "0.0.0.0", "::", "127.0.0.1", "::1", "224.0.0.1", "ff02::1", "255.255.255.255"} {
-		got[a] = unroutable(netip.MustParseAddr(a))
-	}
-	want := map[string]string{
-		"10.0.0.1":        "",
-		"2001:db8::1":     "",
-		"fe80::1":         "",
-		"0.0.0.0":         "the unspecified address",
-		"::":              "the unspecified address",
-		"127.0.0.1":       "a loopback address",
-		"::1":             "a loopback address",
-		"224.0.0.1":       "a multicast address",
-		"ff02::1":         "a multicast address",
-		"255.255.255.255": "the broadcast address",
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("unroutable (-want +got):\n%s", diff)
-	}
-	if got := unroutable(netip.Addr{}); got != "no address" {
-		t.Errorf("unroutable of the zero Addr = %q", got)
 	}
 }
 

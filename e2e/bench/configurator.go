@@ -131,7 +131,7 @@ func acknowledge(conn *net.UDPConn) {
 		}
 		stream.Push(time.Now(), buf[:size], func(r *netconsole.Record) {
 			if canary, ok := netconsole.ParseCanary(string(r.Text)); ok {
-				conn.WriteToUDPAddrPort([]byte(netconsole.Ack{Nonce: canary.Nonce, Seq: r.Seq}.Line()), from)
+				conn.WriteToUDPAddrPort([]byte(netconsole.Ack{Nonce: canary.Nonce, Seq: r.Seq, Known: true}.Line()), from)
 			}
 		})
 	}
@@ -196,6 +196,10 @@ func (n *benchNode) watchIdle(ctx context.Context, report func(Row)) error {
 	}
 	mib := float64(cost.RSS) / (1 << 20)
 	report(Row{Name: "watch, resident memory", On: n.kernel, Value: mib, Unit: "MiB"}.aim("≤ 15 MiB", mib <= 15))
+	perSecond := func(n int64) float64 { return float64(n) / cost.Wall.Seconds() }
+	// Each wake-up ends with a thread that goes to sleep again. A small file takes two reads, the second for its end.
+	report(Row{Name: "watch, wake-ups while idle", On: n.kernel, Value: perSecond(cost.Sleeps), Unit: "/s"}.aim("≤ 1 /s", perSecond(cost.Sleeps) <= 1))
+	report(Row{Name: "watch, file reads while idle", On: n.kernel, Value: perSecond(cost.Reads) / 2, Unit: "/s"}.aim("≤ 5 /s", perSecond(cost.Reads)/2 <= 5))
 	percent := 100 * cost.CPU.Seconds() / cost.Wall.Seconds()
 	// Of an emulated CPU, where what watch does, a system call after the other, takes twenty times as long or more.
 	report(Row{Name: "watch, CPU while idle", On: fmt.Sprintf("%s, emulated, %s", n.kernel, window), Value: percent, Unit: "%"}.

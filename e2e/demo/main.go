@@ -62,6 +62,11 @@ func play(ctx context.Context, s *stage) (string, error) {
 	if err := w.AwaitPin(ctx, n); err != nil {
 		return "", err
 	}
+	enrolled, err := w.Enrolled(ctx, n)
+	if err != nil {
+		return "", err
+	}
+	s.Logf("node-1 has pinned its own Node: %s", enrolled)
 	s.Logf("running a Deployment, a StatefulSet, a DaemonSet, two Jobs and a static pod on node-1")
 	victims, err := w.Deploy(ctx, n.Namespace, n.Name)
 	if err != nil {

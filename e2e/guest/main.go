@@ -52,6 +52,8 @@ func main() {
 		err = measure(os.Args[1:])
 	case "network":
 		err = network(os.Args[1:])
+	case "pods":
+		err = pods(os.Args[1:])
 	case "link":
 		err = link(os.Args[1:])
 	case "dmesg":

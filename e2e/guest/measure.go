@@ -62,17 +62,41 @@ func measureIdle(settle, window time.Duration, program *exec.Cmd) (control.Cost,
 	defer program.Wait()
 	defer program.Process.Kill()
 	time.Sleep(settle)
-	before, err := cpuOf(program.Process.Pid)
+	before, err := usageOf(program.Process.Pid)
 	if err != nil {
 		return control.Cost{}, err
 	}
 	time.Sleep(window)
-	after, err := cpuOf(program.Process.Pid)
+	after, err := usageOf(program.Process.Pid)
 	if err != nil {
 		return control.Cost{}, err
 	}
-	rss, err := rssOf(program.Process.Pid)
-	return control.Cost{Wall: window, CPU: after - before, RSS: rss}, err
+	return control.Cost{
+		Wall: window, CPU: after.CPU - before.CPU, RSS: after.RSS, Sleeps: after.Sleeps - before.Sleeps, Reads: after.Reads - before.Reads,
+	}, nil
+}
+
+// usageOf is what a process has used since its start, and its memory of now.
+func usageOf(pid int) (c control.Cost, err error) {
+	if c.CPU, err = cpuOf(pid); err != nil {
+		return c, err
+	}
+	if c.RSS, err = field(fmt.Sprintf("/proc/%d/status", pid), "VmRSS:"); err != nil {
+		return c, err
+	}
+	c.RSS <<= 10 // it is in KiB
+	if c.Reads, err = field(fmt.Sprintf("/proc/%d/io", pid), "syscr:"); err != nil {
+		return c, err
+	}
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	for _, t := range threads {
+		sleeps, err := field(fmt.Sprintf("/proc/%d/task/%s/status", pid, t.Name()), "voluntary_ctxt_switches:")
+		if err != nil {
+			return c, err
+		}
+		c.Sleeps += sleeps
+	}
+	return c, err
 }
 
 // cpuOf is the CPU time a process has used, from fields 1 of its threads' schedstat, which counts nanoseconds; stat
@@ -98,17 +122,16 @@ func cpuOf(pid int) (time.Duration, error) {
 	return sum, nil
 }
 
-// rssOf is how many bytes of a process are in memory.
-func rssOf(pid int) (int64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+// field is the number behind a name in a file of /proc.
+func field(file, name string) (int64, error) {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(string(status)) {
-		var kib int64
-		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
-			return kib << 10, nil
+	for line := range strings.Lines(string(text)) {
+		if words := strings.Fields(line); len(words) > 1 && words[0] == name {
+			return strconv.ParseInt(words[1], 10, 64)
 		}
 	}
-	return 0, errors.New("no VmRSS in its status")
+	return 0, fmt.Errorf("%s has no %s", file, name)
 }

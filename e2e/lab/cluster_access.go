@@ -111,20 +111,54 @@ func (c *Cluster) NodeKubeconfig(name string) (string, error) {
 	return c.Kubeconfig("system:node:"+name, "system:nodes")
 }
 
-// Enroll writes the pin of a node's boot to its Node, as the node itself does: nobody else may. Sum is the SHA-256 of the
-// boot's secret.
-func (c *Cluster) Enroll(ctx context.Context, node, boot, sum string) error {
-	config := c.RESTConfig()
-	config.Impersonate = rest.ImpersonationConfig{UserName: "system:node:" + node, Groups: []string{"system:nodes"}}
-	client, err := kubernetes.NewForConfig(config)
+// Files of a kubelet's credentials, as kubeadm lays them out.
+const (
+	KubeletConf = "/etc/kubernetes/kubelet.conf"
+	KubeletPEM  = "/var/lib/kubelet/pki/kubelet-client-current.pem"
+)
+
+// KubeletFiles are the credentials of the named node's kubelet for a guest, by their path there: what the Node authorizer
+// and NodeRestriction let that node do, and no more. Each call issues another certificate, as a rotation does.
+func (c *Cluster) KubeletFiles(name string) (map[string][]byte, error) {
+	user := "system:node:" + name
+	pair, err := c.ca.client(user, "system:nodes")
 	if err != nil {
-		return fmt.Errorf("make client of node %s: %w", node, err)
+		return nil, err
+	}
+	conf, err := clientcmd.Write(*c.kubeconfig(user, &clientcmdapi.AuthInfo{ClientCertificate: KubeletPEM, ClientKey: KubeletPEM}))
+	if err != nil {
+		return nil, fmt.Errorf("write kubeconfig of %s: %w", user, err)
+	}
+	return map[string][]byte{KubeletConf: conf, KubeletPEM: append(pair.cert, pair.key...)}, nil
+}
+
+// Enroll writes the pin of a node's boot to its Node with the kubelet's credentials, as its configurator would. Sum is the
+// SHA-256 of the boot's secret.
+func (c *Cluster) Enroll(ctx context.Context, node, boot, sum string) error {
+	client, err := c.NodeClient(node)
+	if err != nil {
+		return err
 	}
 	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{"lastgasp.dev/pin":"%s:%s"}}}`, boot, sum)
 	if _, err := client.CoreV1().Nodes().Patch(ctx, node, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		return fmt.Errorf("enrol node %s: %w", node, err)
 	}
 	return nil
+}
+
+// NodeClient is a clientset with the credentials of the named node's kubelet. It works from any namespace.
+func (c *Cluster) NodeClient(name string) (kubernetes.Interface, error) {
+	pair, err := c.ca.client("system:node:"+name, "system:nodes")
+	if err != nil {
+		return nil, err
+	}
+	config := c.RESTConfig()
+	config.CertData, config.KeyData = pair.cert, pair.key
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make client of node %s: %w", name, err)
+	}
+	return client, nil
 }
 
 // ServiceAccountKubeconfig writes a kubeconfig with a token of the service account, which must exist. The token lasts
@@ -143,16 +177,20 @@ func (c *Cluster) ServiceAccountKubeconfig(ctx context.Context, namespace, name 
 }
 
 func (c *Cluster) writeKubeconfig(user string, auth *clientcmdapi.AuthInfo) (string, error) {
+	path := c.path(strings.NewReplacer(":", "-", "/", "-").Replace(user) + ".kubeconfig")
+	if err := clientcmd.WriteToFile(*c.kubeconfig(user, auth), path); err != nil { // 0600
+		return "", fmt.Errorf("write kubeconfig of %s: %w", user, err)
+	}
+	return path, nil
+}
+
+func (c *Cluster) kubeconfig(user string, auth *clientcmdapi.AuthInfo) *clientcmdapi.Config {
 	config := clientcmdapi.NewConfig()
 	config.Clusters["lab"] = &clientcmdapi.Cluster{Server: c.server(), CertificateAuthorityData: c.ca.pem}
 	config.AuthInfos[user] = auth
 	config.Contexts["lab"] = &clientcmdapi.Context{Cluster: "lab", AuthInfo: user}
 	config.CurrentContext = "lab"
-	path := c.path(strings.NewReplacer(":", "-", "/", "-").Replace(user) + ".kubeconfig")
-	if err := clientcmd.WriteToFile(*config, path); err != nil { // 0600
-		return "", fmt.Errorf("write kubeconfig of %s: %w", user, err)
-	}
-	return path, nil
+	return config
 }
 
 func (c *Cluster) server() string {

@@ -20,11 +20,12 @@ const fixtures = "../../listener/detect/testdata"
 //	captures/KERNEL-SCENARIO.ext.jsonl, .basic.jsonl   what netconsole sent in either format
 //	logs/KERNEL-SCENARIO.log                           what the serial console showed after the boot; of poweroff: all
 //
-// Run it with -update (and -timeout 60m) to make them anew, on a machine with little else to do.
+// `make fixtures` makes them anew, on a machine with little else to do.
 func TestCaptureCorpus(t *testing.T) {
-	for _, kernel := range []string{"6.1", "6.12", "7"} {
+	for _, kernel := range []string{"6.1", "6.12", "7", "6.1-arm64", "6.12-arm64", "7-arm64"} {
 		for _, sc := range allScenarios() {
-			if len(sc.kernels) > 0 && !slices.Contains(sc.kernels, kernel) {
+			sc, ok := sc.on(kernel)
+			if !ok {
 				continue
 			}
 			name := kernel + "-" + sc.name

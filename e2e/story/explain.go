@@ -12,10 +12,10 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/lab"
 )
 
-// pinKey is where a node says what its secret will be recognised by.
+// pinKey is where a node says by what its records are recognised.
 const pinKey = "lastgasp.dev/pin"
 
-// AwaitPin waits until the node has pinned its secret.
+// AwaitPin waits until the node has pinned its boot.
 func (w *World) AwaitPin(ctx context.Context, n *Node) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, fmt.Errorf("%s was not pinned within 30 s", n.Name))
 	defer cancel()

@@ -3,28 +3,21 @@ package story
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 )
 
 // Join prepares the cluster for a machine that is to become the node called name: a namespace of that name for its
 // workloads, credentials, and a static pod. It returns the files that the machine needs, by their path there.
 func (w *World) Join(ctx context.Context, name string) (map[string][]byte, error) {
-	path, err := w.Cluster.NodeKubeconfig(name)
+	files, err := w.Cluster.KubeletFiles(name)
 	if err != nil {
 		return nil, err
-	}
-	kubeconfig, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read kubeconfig: %w", err)
 	}
 	if _, err := w.Cluster.Kubectl(ctx, "create", "namespace", name); err != nil {
 		return nil, fmt.Errorf("make namespace: %w", err)
 	}
-	return map[string][]byte{
-		"/etc/kubernetes/kubelet.conf":          kubeconfig,
-		"/etc/kubernetes/manifests/static.yaml": fmt.Appendf(nil, staticPod, name),
-	}, nil
+	files["/etc/kubernetes/manifests/static.yaml"] = fmt.Appendf(nil, staticPod, name)
+	return files, nil
 }
 
 // Program is the path of one of our own two programs, as the world runs it.

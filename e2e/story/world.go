@@ -101,10 +101,11 @@ type NodeSpec struct {
 	Kernel      *lab.Kernel
 	CrashModule string // path; sysrq does without
 	Panic       int    // kernel.panic, seconds until reboot
+	NoEnroll    bool   // the configurator finds no kubelet's credentials, so that it cannot pin the Node
 }
 
 // BootNode boots a guest, arms it with our configurator, which must prove that the listener hears it, and makes it a
-// Node of the cluster.
+// Node of the cluster. The configurator goes on watching, and pins the Node with the kubelet's credentials.
 func (w *World) BootNode(ctx context.Context, s lab.Scope, spec NodeSpec) (*Node, error) {
 	n := &Node{Name: spec.Name, Namespace: spec.Name}
 	files, err := w.Join(ctx, spec.Name)
@@ -127,6 +128,9 @@ func (w *World) BootNode(ctx context.Context, s lab.Scope, spec NodeSpec) (*Node
 				Data: fmt.Appendf(nil, "endpoint: {static: [%q]}\n", w.Endpoint()), Mode: 0o644},
 		},
 	}
+	if spec.NoEnroll {
+		vm.Files["/etc/lastgasp/configurator.d/90-no-enroll.yaml"] = lab.GuestFile{Data: []byte("enroll: {kubeconfig: /none}\n")}
+	}
 	for path, data := range files {
 		vm.Files[path] = lab.GuestFile{Data: data, Mode: 0o600}
 	}
@@ -143,6 +147,9 @@ func (w *World) BootNode(ctx context.Context, s lab.Scope, spec NodeSpec) (*Node
 		return nil, fmt.Errorf("lastgasp-configurator apply on %s: exit %d: %s", spec.Name, applied.Exit, applied.Stderr)
 	}
 	n.Verified = applied.Stdout
+	if err := n.VM.Start(ctx, "/usr/bin/lastgasp-configurator", "watch"); err != nil {
+		return nil, err
+	}
 	if err := n.VM.Start(ctx, "/usr/bin/kubelet", "--kubeconfig=/etc/kubernetes/kubelet.conf", "--name="+spec.Name,
 		"--node-ip="+ip.String(), "--pod-manifest-path=/etc/kubernetes/manifests", "--root-dir=/var/lib/kubelet"); err != nil {
 		return nil, err

@@ -34,13 +34,14 @@ func (e *Engine) accept(ctx context.Context, h *heard) {
 		return w.accept(ctx)
 	})
 	w.decidedOnce()
+	if ctx.Err() != nil {
+		return // interrupted, not done
+	}
 	e.mu.Lock()
 	h.over = true
 	e.weigh(h)
 	e.mu.Unlock()
-	if ctx.Err() == nil {
-		e.forgetState(h)
-	}
+	e.forgetState(h)
 }
 
 // find looks the Node up.
@@ -95,7 +96,7 @@ func (w *work) accept(ctx context.Context) error {
 		w.e.located(w.heard, death.Name, d.Authority, 0)
 		return err
 	}
-	death.Phase, death.Decision = phaseOf(d.Answer), d.Why
+	death.Phase, death.Decision = firstPhase(d.Answer), d.Why
 	death.Owner, death.Started = w.e.replica, w.e.Now()
 	w.death = death
 	ours, err := w.create(ctx, d)
@@ -117,6 +118,14 @@ func phaseOf(a policy.Answer) policy.Phase {
 		policy.Refuse: policy.Refused, policy.Wait: policy.Pending, policy.Record: policy.Recorded,
 		policy.Hold: policy.Held, policy.Act: policy.Cleaning,
 	}[a]
+}
+
+// firstPhase is the phase that a death is created in. It is not Held before the fence is up.
+func firstPhase(a policy.Answer) policy.Phase {
+	if a == policy.Hold {
+		return policy.Pending
+	}
+	return phaseOf(a)
 }
 
 // reserve takes the death in hand, also from the work on a less trusted incident that nothing was decided about.
@@ -168,8 +177,8 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 			w.created(have)
 			return true, nil
 		case errors.Is(err, ErrExists):
-			if ours, err := w.giveWayOrLeave(ctx, d); err != nil || !ours {
-				return false, err
+			if again, ours, err := w.replaceOrLeave(ctx, d); err != nil || !again {
+				return ours, err
 			}
 		default:
 			// Without a death on record nobody may act. It is the one denial that is worth waiting for: people mend
@@ -182,7 +191,7 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 			if d.Answer == policy.Refuse || d.Answer == policy.Record {
 				return false, w.retract(ctx, d)
 			}
-			w.death.Phase, w.death.Decision, w.death.Authority = phaseOf(d.Answer), d.Why, d.Authority
+			w.death.Phase, w.death.Decision, w.death.Authority = firstPhase(d.Answer), d.Why, d.Authority
 		}
 	}
 }
@@ -213,16 +222,17 @@ func (w *work) awaitRights(ctx context.Context) (d policy.Decision, err error) {
 	return d, err
 }
 
-// giveWayOrLeave decides about the death that has our name already. It reports whether its place is free for ours.
-func (w *work) giveWayOrLeave(ctx context.Context, d policy.Decision) (free bool, err error) {
+// replaceOrLeave decides about the death that has our name already. It says whether to create ours again, else whether the
+// one that is there is ours.
+func (w *work) replaceOrLeave(ctx context.Context, d policy.Decision) (again, ours bool, err error) {
 	have, err := w.readDeath(ctx, w.name)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return true, sleep(ctx, firstPause) // it was there a moment ago
+		return true, false, sleep(ctx, firstPause) // it was there a moment ago
 	case err != nil && answered(err):
-		return true, sleep(ctx, longestPause)
+		return true, false, sleep(ctx, longestPause)
 	case err != nil:
-		return false, err
+		return false, false, err
 	}
 	undecided := have.Phase == "" || have.Phase == policy.Pending || have.Phase == policy.Held
 	weaker := have.Authority < d.Authority && (undecided || have.Phase == policy.Recorded)
@@ -233,16 +243,20 @@ func (w *work) giveWayOrLeave(ctx context.Context, d policy.Decision) (free bool
 			return w.e.cluster.DeleteDeath(ctx, have)
 		})
 		if err != nil && !answered(err) {
-			return false, err
+			return false, false, err
 		}
-		return true, nil
+		return true, false, nil
+	}
+	if have.Owner == w.e.replica && have.Phase.AtWork() { // created, and the answer was lost
+		w.created(have)
+		return false, true, nil
 	}
 	w.log.Info("already on record", "death", have.Name, "phase", string(have.Phase), "owner", have.Owner)
 	w.e.located(w.heard, have.Name, d.Authority, len(have.Trace))
 	if have.Phase.Finished() {
-		return false, w.unfence(ctx, w.mark(false))
+		return false, false, w.unfence(ctx, w.mark(false))
 	}
-	return false, nil
+	return false, false, nil
 }
 
 // retract lifts the fence of an incident that is refused and has no death of ours. If another replica recorded it, the
@@ -336,7 +350,7 @@ func (w *work) rehearse(ctx context.Context) error {
 	w.decided(d)
 	inc := w.e.incident(w.heard)
 	death := policy.NewDeath(inc, d.Authority, w.first)
-	w.name = policy.DeathName("dry-run-"+death.Name, death.Boot)
+	w.name = policy.DryRunName(death.Name, death.Boot)
 	death.Name, death.Phase, death.Owner = w.name, policy.Refused, w.e.replica
 	death.Decision = fmt.Sprintf("dry run: would %s: %s", d.Answer, d.Why)
 	death.Started = w.e.Now()

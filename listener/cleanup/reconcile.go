@@ -132,7 +132,7 @@ func (w *work) reconcile(ctx context.Context) (again time.Duration, err error) {
 		if begun, err := w.begunBefore(ctx); err != nil {
 			return 0, err
 		} else if begun {
-			d.Answer = policy.Act
+			d.Answer, d.Why, d.Authority = policy.Act, w.death.Decision, w.death.Authority
 		}
 	}
 	switch d.Answer {

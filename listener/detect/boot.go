@@ -48,8 +48,8 @@ type death struct {
 
 // A finding is a sick or oops incident that was reported.
 type finding struct {
-	cause, title string
-	at           time.Time
+	headline
+	at time.Time
 }
 
 // push takes one record of this boot.
@@ -135,8 +135,8 @@ func (b *boot) repeated(r *netconsole.Record) bool { return b.extended && b.stor
 // store adds the lines of a record to the ring, and to the draft if there is one.
 func (b *boot) store(now time.Time, r *netconsole.Record, judged bool, emit func(Incident)) {
 	b.stored = r.Seq + 1
-	var buf [32]byte
-	stamp := appendStamp(buf[:0], r.Uptime)
+	var buf [64]byte
+	stamp := appendStamp(buf[:0], r.Uptime, r.Caller)
 	text, rest, more := bytes.Cut(r.Text, newline)
 	for first := true; ; first = false {
 		kernel := judged && first
@@ -175,13 +175,13 @@ func (b *boot) apply(now time.Time, r *netconsole.Record, rule *Rule, at []int, 
 		b.death = nil
 	}
 
-	title := titleOf(rule, r.Text, at)
+	h := headline{rule, titleOf(rule, r.Text, at), placeOf(rule, r.Text, at)}
 	d := b.draft
 	switch {
 	case d == nil:
-		b.open(now, r, rule, verdict, title, emit)
+		b.open(now, r, h, verdict, emit)
 	case d.verdict == Dying:
-		d.rename(rule, title)
+		d.rename(h)
 		if verdict == Dying {
 			if stronger(r.Identity(), d.id) {
 				d.setDeciding(now, r)
@@ -192,7 +192,7 @@ func (b *boot) apply(now time.Time, r *netconsole.Record, rule *Rule, at []int, 
 			}
 		}
 	case verdict == Dying:
-		d.rename(rule, title)
+		d.rename(h)
 		b.escalate(now, r, rule.Cause, emit)
 		if rule.ends {
 			d.end(now)
@@ -204,48 +204,50 @@ func (b *boot) apply(now time.Time, r *netconsole.Record, rule *Rule, at []int, 
 			emit(b.incident(false))
 		}
 	case d.verdict == Oops:
-		d.rename(rule, title)
-	case verdict == Sick && b.recentlyReported(now, rule, title):
+		d.rename(h)
+	case rule.heads && d.rule.Cause == kernelWarning && d.since() <= maxHeading:
+		d.setHeadline(h, d.head) // the message of a WARNING may come behind it, too
+		d.cause = rule.Cause
+		b.markReported(now, h)
+	case verdict == Sick && b.recentlyReported(now, h):
 		// Known already, and no reason to end the draft.
 	case verdict == Sick && d.cause == rule.Cause && !d.suppressed:
-		d.rename(rule, title)
+		d.rename(h)
 	default:
 		b.complete(emit)
-		b.open(now, r, rule, verdict, title, emit)
+		b.open(now, r, h, verdict, emit)
 	}
 }
 
 // open starts an incident with this record as its headline.
-func (b *boot) open(now time.Time, r *netconsole.Record, rule *Rule, verdict Verdict, title string, emit func(Incident)) {
+func (b *boot) open(now time.Time, r *netconsole.Record, h headline, verdict Verdict, emit func(Incident)) {
 	d := &draft{
-		rule:    rule,
-		title:   title,
 		verdict: verdict,
-		cause:   rule.Cause,
+		cause:   h.rule.Cause,
 		lines:   b.ring.all(),
 		limit:   now.Add(maxSick),
 	}
 	if verdict > Sick {
 		d.limit = now.Add(maxFatal)
 	}
+	head := len(d.lines)
 	if !r.Partial {
-		d.head = max(0, len(d.lines)-1-bytes.Count(r.Text, newline))
-	} else {
-		d.head = len(d.lines)
+		head = max(0, head-1-bytes.Count(r.Text, newline))
 	}
+	d.setHeadline(h, head)
 	for i := range d.lines {
 		d.size += d.lines[i].size()
 	}
 	d.setDeciding(now, r)
 	d.extend(now, b.source.cfg.silence())
-	if rule.ends {
+	if h.rule.ends {
 		d.end(now)
 	}
 	b.draft = d
 	if verdict < Dying {
-		d.suppressed = b.recentlyReported(now, rule, title)
+		d.suppressed = b.recentlyReported(now, h)
 		if !d.suppressed {
-			b.markReported(now, rule, title)
+			b.markReported(now, h)
 		}
 	}
 	if verdict > Sick && !d.suppressed {
@@ -280,7 +282,7 @@ func (b *boot) complete(emit func(Incident)) {
 func (b *boot) incident(complete bool) Incident {
 	d := b.draft
 	behind := d.lines[min(d.head, len(d.lines)):]
-	t := readTrace(behind, d.rule)
+	t := readTrace(behind, d.rule, d.place)
 	inc := Incident{
 		Source:    b.source.addr,
 		Identity:  d.id,
@@ -290,6 +292,7 @@ func (b *boot) incident(complete bool) Incident {
 		Authority: Text,
 		Cause:     d.cause,
 		Title:     name(d.title, &t),
+		Culprit:   culprit(d.lines, d.head, d.rule),
 		Remedy:    d.rule.Remedy,
 		Release:   d.release,
 		Complete:  complete,
@@ -332,22 +335,22 @@ func texts(lines []line) []string {
 }
 
 // recentlyReported reports whether the finding, or too many others, were reported a short while ago.
-func (b *boot) recentlyReported(now time.Time, rule *Rule, title string) bool {
+func (b *boot) recentlyReported(now time.Time, h headline) bool {
 	if len(b.reported) == maxReported && now.Sub(b.reported[0].at) < repeatAfter {
 		return true
 	}
 	return slices.ContainsFunc(b.reported, func(f finding) bool {
-		return f.cause == rule.Cause && f.title == title && now.Sub(f.at) < repeatAfter
+		return f.headline.same(h) && now.Sub(f.at) < repeatAfter
 	})
 }
 
 // markReported remembers that the finding is being reported.
-func (b *boot) markReported(now time.Time, rule *Rule, title string) {
-	b.reported = slices.DeleteFunc(b.reported, func(f finding) bool { return f.cause == rule.Cause && f.title == title })
+func (b *boot) markReported(now time.Time, h headline) {
+	b.reported = slices.DeleteFunc(b.reported, func(f finding) bool { return f.headline.same(h) })
 	if len(b.reported) == maxReported {
 		b.reported = slices.Delete(b.reported, 0, 1)
 	}
-	b.reported = append(b.reported, finding{rule.Cause, title, now})
+	b.reported = append(b.reported, finding{h, now})
 }
 
 // stronger reports whether a proves more about its sender than b.

@@ -229,8 +229,13 @@ func newFixture(path string) fixture {
 		format = ".log"
 	}
 	f.kernel, f.scenario, _ = strings.Cut(strings.TrimSuffix(stem, format), "-")
+	names := []string{f.kernel + "-" + f.scenario, f.scenario}
+	if scenario, ok := strings.CutPrefix(f.scenario, "arm64-"); ok { // a kernel of its own, its scenarios those of all
+		f.kernel, f.scenario = f.kernel+"-arm64", scenario
+		names = append(names, scenario)
+	}
 	f.group = dir + f.kernel + format
-	for _, name := range []string{f.kernel + "-" + f.scenario, f.scenario} {
+	for _, name := range names {
 		f.keys = append(f.keys, name+format, name)
 	}
 	return f

@@ -20,13 +20,24 @@ const (
 	maxHeading = 4
 )
 
+// A headline is a message that a rule matched.
+type headline struct {
+	rule  *Rule
+	title string
+	place string // the function that the message names, or empty
+}
+
+// same reports whether two messages found the same.
+func (h headline) same(g headline) bool {
+	return h.rule.Cause == g.rule.Cause && h.title == g.title && h.place == g.place
+}
+
 // A draft is an incident while its lines are being collected.
 type draft struct {
-	rule    *Rule // that the title is from
-	title   string
-	head    int // index in lines of the headline, where the trace begins
-	verdict Verdict
-	cause   string
+	headline     // that names the incident
+	head     int // index in lines of the headline, where the trace begins
+	verdict  Verdict
+	cause    string
 
 	id      netconsole.Identity // of the deciding record, like at, seq, uptime and release
 	at      time.Time
@@ -79,7 +90,7 @@ func (d *draft) extend(now time.Time, silence time.Duration) {
 func (d *draft) end(now time.Time) {
 	if !d.ended {
 		d.ended = true
-		d.due = now.Add(netconsole.Patience)
+		d.due = now.Add(netconsole.WireTimeout)
 	}
 }
 
@@ -96,23 +107,83 @@ func (d *draft) setDeciding(now time.Time, r *netconsole.Record) {
 	}
 }
 
-// rename takes the title of a further record of the incident if it says more.
-func (d *draft) rename(rule *Rule, title string) {
-	causes := strings.Fields(rule.follows)
-	caused := slices.Contains(causes, d.rule.Cause) || slices.Contains(causes, d.cause)
-	switch {
-	case rule.rank == placeholder, rule.rank == vague && caused, d.heads(rule):
-		return
-	case d.verdict == rule.Verdict && rule.rank >= d.rule.rank:
-		return
-	case d.verdict > rule.Verdict:
+// setHeadline names the incident by the message at head. A message that only says what an oops led to names nothing. If the
+// oops itself is not known, because its headline was lost, what did arrive of it names the incident.
+func (d *draft) setHeadline(h headline, head int) {
+	d.headline, d.head = h, head
+	if h.rule.rank != vague || !slices.Contains(strings.Fields(h.rule.follows), kernelOops) {
 		return
 	}
-	d.rule, d.title = rule, title
-	d.head = max(0, len(d.lines)-1)
+	if at := lostOops(d.lines[:min(head, len(d.lines))]); at >= 0 {
+		d.headline = headline{rule: &Rule{Cause: kernelOops, Verdict: Oops, Title: "oops" + inFunction, rank: vague}, title: "oops" + inFunction}
+		d.head = at
+	}
+}
+
+// rename takes the headline of a further record of the incident if it says more.
+func (d *draft) rename(h headline) {
+	causes := strings.Fields(h.rule.follows)
+	caused := slices.Contains(causes, d.rule.Cause) || slices.Contains(causes, d.cause) || d.verdict > Sick && d.rule.rank == proper
+	switch {
+	case h.rule.rank == placeholder, h.rule.rank == vague && caused, d.heads(h.rule):
+		return
+	case d.verdict == h.rule.Verdict && h.rule.rank >= d.rule.rank:
+		return
+	case d.verdict > h.rule.Verdict:
+		return
+	}
+	d.setHeadline(h, max(0, len(d.lines)-1))
 }
 
 // heads reports whether the incident's headline names what rule has found: the WARNING or BUG right behind it.
 func (d *draft) heads(rule *Rule) bool {
-	return d.rule.heads && len(d.lines)-1-d.head <= maxHeading && (rule.Verdict == Oops || rule.Cause == kernelWarning)
+	if !d.rule.heads || rule.Verdict != Oops && rule.Cause != kernelWarning {
+		return false
+	}
+	return d.since() <= maxHeading
+}
+
+// since is how many lines the headline's own CPU has printed behind it.
+func (d *draft) since() int {
+	if d.head >= len(d.lines) {
+		return 0
+	}
+	caller, n := d.lines[d.head].caller(), 0
+	for i := d.head + 1; i < len(d.lines); i++ {
+		if d.lines[i].caller() == caller {
+			n++
+		}
+	}
+	return n
+}
+
+// lostOops is the index of the line with which the report of an oops begins whose headline was lost, -1 if there is none at
+// the end of lines. It is the CPU's, or the instruction pointer's; reports end with a backtrace, registers or "end trace".
+func lostOops(lines []line) int {
+	const near = 100 // lines
+	at, ends := -1, 0
+	for i := len(lines) - 1; i >= max(0, len(lines)-near); i-- {
+		if !lines[i].kernel {
+			continue
+		}
+		msg := lines[i].message()
+		switch {
+		case strings.HasPrefix(msg, "---[ end trace"):
+			if ends++; ends > 1 {
+				return at // another report's
+			}
+		case strings.HasPrefix(msg, "------------[ cut here"), strings.HasPrefix(msg, "WARNING: "), strings.HasPrefix(msg, "Linux version "):
+			if strings.HasPrefix(msg, "WARNING: ") {
+				return -1 // it is that one's
+			}
+			return at
+		case whereLine.MatchString(msg):
+			at = i
+		case cpuLine.MatchString(msg):
+			if at >= 0 {
+				return i
+			}
+		}
+	}
+	return at
 }

@@ -64,6 +64,8 @@ type Incident struct {
 	Title string
 	// Fingerprint is equal for equal bugs: a hash of kind and reliable frames, 12 hex digits.
 	Fingerprint string
+	// Culprit is the task that the text names.
+	Culprit Culprit
 	// Remedy is advice for a known bug, usually empty.
 	Remedy string
 	// Release is `uname -r`, empty if the records do not say.

@@ -36,6 +36,19 @@ type Rule struct {
 	// follows lists, separated by spaces, the causes of findings that lead to this one and name it better: an oops leads
 	// to "Fatal exception".
 	follows string
+	// place is the group of Match that names the function where it happened, 0 if none does.
+	place int
+	// outermost says that whoever was at work is to be named, and not what it was just doing: the damage is older.
+	outermost bool
+	// overflow says that a function that calls itself is to be named.
+	overflow bool
+	// owner says that whoever allocated the memory is to be named, if the report says it, and not who found it broken.
+	owner bool
+	// locks says that the report names the places where locks were taken.
+	locks bool
+	// asserts says that the kernel found it out by a check of its own, unlike a fault: functions that serve everybody check
+	// what they are given.
+	asserts bool
 	// heads says that the message names the WARNING or BUG right behind it.
 	heads bool
 	// asks says that whoever asked for a lock, a wake-up or memory is to be named, not the function that grants it.

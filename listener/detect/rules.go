@@ -25,4 +25,5 @@ const (
 	kernelPanic   = "KernelPanic"
 	kernelOops    = "KernelOops"
 	kernelWarning = "KernelWarning"
+	oomKilling    = "OOMKilling"
 )

@@ -42,7 +42,7 @@ func dyingRules() []Rule {
 			// kernel/watchdog.c watchdog_timer_fn() with softlockup_panic.
 			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: (softlockup: hung tasks)`,
-			Title: "$1", rank: vague, follows: "SoftLockup",
+			Title: "$1", rank: vague, follows: "SoftLockup HardLockup RCUStall",
 			Examples:        []string{"Kernel panic - not syncing: softlockup: hung tasks"},
 			Counterexamples: []string{"watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [panic:123]"},
 		},
@@ -50,7 +50,7 @@ func dyingRules() []Rule {
 			// kernel/watchdog.c watchdog_hardlockup_check(), kernel/watchdog_hld.c before 6.5, with hardlockup_panic.
 			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: (Hard LOCKUP|Watchdog detected hard LOCKUP) ?`,
-			Title: "$1", rank: vague, follows: "HardLockup",
+			Title: "$1", rank: vague, follows: "SoftLockup HardLockup RCUStall",
 			Examples: []string{
 				"Kernel panic - not syncing: Hard LOCKUP",
 				"Kernel panic - not syncing: Watchdog detected hard LOCKUP on cpu 0",
@@ -61,7 +61,7 @@ func dyingRules() []Rule {
 			// kernel/rcu/tree_stall.h panic_on_rcu_stall().
 			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: (RCU Stall)`,
-			Title: "$1", rank: vague, follows: "RCUStall",
+			Title: "$1", rank: vague, follows: "SoftLockup HardLockup RCUStall",
 			Examples:        []string{"Kernel panic - not syncing: RCU Stall"},
 			Counterexamples: []string{"rcu: INFO: rcu_preempt self-detected stall on CPU"},
 		},
@@ -109,6 +109,25 @@ func dyingRules() []Rule {
 			Counterexamples: []string{"vm.panic_on_oom = 1", "Out of memory: Killed process 1 (x) panic_on_oom is enabled"},
 		},
 		{
+			// kernel/sched/core.c schedule_debug() with CONFIG_SCHED_STACK_END_CHECK. The corruption is older than its discovery.
+			Cause: kernelPanic, Verdict: Dying,
+			Match: `Kernel panic - not syncing: (corrupted stack end detected inside scheduler)`,
+			Title: "$1{in}", rank: vague, follows: "MemoryCorruption", outermost: true,
+			Examples:        []string{"Kernel panic - not syncing: corrupted stack end detected inside scheduler"},
+			Counterexamples: []string{"test: Kernel panic - not syncing: corrupted stack end detected inside scheduler"},
+		},
+		{
+			// kernel/panic.c __stack_chk_fail(). The function is an address only where kallsyms has none.
+			Cause: kernelPanic, Verdict: Dying,
+			Match: `Kernel panic - not syncing: (stack-protector: Kernel stack is corrupted) in: ([\w.]+)`,
+			Title: "$1{in}", place: 2, asserts: true,
+			Examples: []string{
+				"Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: do_one_initcall+0x2c5/0x310",
+				"Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: ffffffff8493e6d8",
+			},
+			Counterexamples: []string{"stack-protector: Kernel stack is corrupted in: do_one_initcall+0x2c5/0x310"},
+		},
+		{
 			// All other panics: the argument is the name. It may begin with a newline (drivers/edac/altera_edac.c), have
 			// several lines (arch/arm64/kvm/handle_exit.c), or carry a KERN_CRIT in its middle (fs/btrfs/messages.c).
 			Cause: kernelPanic, Verdict: Dying,
@@ -117,7 +136,6 @@ func dyingRules() []Rule {
 			Examples: []string{
 				"Kernel panic - not syncing: sysrq triggered crash",
 				"Kernel panic - not syncing: boom: multi\nline panic arg=42",
-				"Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: do_one_initcall+0x2c5/0x310",
 				`Kernel panic - not syncing: VFS: Unable to mount root fs on "/dev/vda1" or unknown-block(253,1)`,
 				"Kernel panic - not syncing: \nEDAC: [2 Uncorrectable errors @ 0x00000010]",
 			},
@@ -211,7 +229,7 @@ func dyingRules() []Rule {
 			// follow.
 			Cause: kernelPanic, Verdict: Dying,
 			Match: `BUG: (?:[#A-Z_0-9]+ )?stack guard page was hit at `,
-			Title: "kernel stack overflow{in}",
+			Title: "kernel stack overflow{in}", overflow: true,
 			Examples: []string{
 				"BUG: TASK stack guard page was hit at 00000000c2e9b2b1 (stack is 000000006a3b07c4..00000000d4c0b0b5)",
 				"BUG: stack guard page was hit at 00000000c2e9b2b1 (stack is 000000006a3b07c4..00000000d4c0b0b5)",
@@ -224,8 +242,8 @@ func dyingRules() []Rule {
 		{
 			// arch/arm64/kernel/traps.c panic_bad_stack(): (0).
 			Cause: kernelPanic, Verdict: Dying,
-			Match:           `Insufficient stack space to handle exception!`,
-			Title:           "kernel stack overflow{in}",
+			Match: `Insufficient stack space to handle exception!`,
+			Title: "kernel stack overflow{in}", overflow: true,
 			Examples:        []string{"Insufficient stack space to handle exception!"},
 			Counterexamples: []string{"foo: Insufficient stack space to handle exception!"},
 		},

@@ -11,11 +11,12 @@ func oopsRules() []Rule {
 		{
 			// arch/x86/mm/fault.c show_fault_oops(): (1), no pr_fmt. The second form is older than 5.1.
 			Cause: kernelOops, Verdict: Oops,
-			Match: `BUG: (?:kernel NULL pointer dereference, address: |unable to handle kernel NULL pointer dereference at )`,
+			Match: `BUG: (?:kernel NULL pointer dereference, address: |unable to handle kernel NULL pointer dereference at |Kernel NULL pointer dereference )`,
 			Title: "kernel NULL pointer dereference{in}",
 			Examples: []string{
 				"BUG: kernel NULL pointer dereference, address: 0000000000000000",
 				"BUG: unable to handle kernel NULL pointer dereference at 0000000000000008",
+				"BUG: Kernel NULL pointer dereference on read at 0x00000000", // arch/powerpc/mm/fault.c bad_page_fault()
 			},
 			Counterexamples: []string{
 				"netconsole: seen before: BUG: kernel NULL pointer dereference, address: 0000000000000000",
@@ -25,11 +26,12 @@ func oopsRules() []Rule {
 		{
 			// The same function. An address that is not NULL.
 			Cause: kernelOops, Verdict: Oops,
-			Match: `BUG: unable to handle (?:page fault for address: |kernel paging request at )`,
+			Match: `BUG: (?:unable to handle (?:page fault for address: |kernel paging request at |kernel *$)|Unable to handle kernel (?:data access|instruction fetch) )`,
 			Title: "kernel page fault{in}",
 			Examples: []string{
 				"BUG: unable to handle page fault for address: ffffc90000123000",
 				"BUG: unable to handle kernel paging request at ffffc90000123000",
+				"BUG: Unable to handle kernel data access on write at 0x8000000041a25f20",
 			},
 			Counterexamples: []string{"stress-ng[7]: BUG: unable to handle page fault for address: ffffc90000123000"},
 		},
@@ -48,8 +50,8 @@ func oopsRules() []Rule {
 			// lib/bug.c __report_bug(): (2), pr_fmt empty. Line numbers and build directories differ between builds. The
 			// condition stands in front with CONFIG_DEBUG_BUGVERBOSE_DETAILED (6.18).
 			Cause: kernelOops, Verdict: Oops,
-			Match:           `kernel BUG at (?:\[[^\n]*\] )?(?:/\S*/)?(\S+?):\d+!$`,
-			Title:           "kernel BUG at $1{in}",
+			Match: `kernel BUG at (?:\[[^\n]*\] )?(?:/\S*/)?(\S+?):\d+!$`,
+			Title: "kernel BUG at $1{in}", asserts: true,
 			Examples:        []string{"kernel BUG at mm/slub.c:379!", "kernel BUG at /build/linux/fs/ext4/inode.c:2721!", "kernel BUG at [PageTail(page)] mm/filemap.c:1498!"},
 			Counterexamples: []string{"virtio_blk: kernel BUG at mm/slub.c:379!", "kernel BUG at your service", "kernel BUG at x:1![400000+1000]"},
 		},
@@ -57,7 +59,7 @@ func oopsRules() []Rule {
 			// arch/x86/kernel/dumpstack.c __die_header(): (4) "%s: %04lx [#%d]", with "Oops: " in front since 6.10. A fault
 			// of userspace reads "traps: foo[12] general protection fault ip:…".
 			Cause: kernelOops, Verdict: Oops,
-			Match: `(?:Oops: )?general protection fault[^\n]*: [0-9a-f]{4} \[#\d+\]` + dieTail,
+			Match: `(?:Oops: general protection fault[^\n]*: [0-9a-f]{4} \[#\d+\]` + dieTail + `|general protection fault[^\n]*: [0-9a-f]{4} \[#\d+\])`,
 			Title: "general protection fault{in}",
 			Examples: []string{
 				"general protection fault: 0000 [#1] SMP PTI",
@@ -93,7 +95,7 @@ func oopsRules() []Rule {
 			// The same header behind BUG() and everything that is built on it.
 			Cause: kernelOops, Verdict: Oops,
 			Match: `(?:Oops: )?invalid opcode: [0-9a-f]{4} \[#\d+\]` + dieTail,
-			Title: "invalid opcode{in}", rank: vague,
+			Title: "invalid opcode{in}", rank: vague, asserts: true,
 			Examples: []string{"invalid opcode: 0000 [#1] PREEMPT SMP NOPTI", "Oops: invalid opcode: 0000 [#1] SMP NOPTI"},
 			Counterexamples: []string{
 				"traps: bench[1234] trap invalid opcode ip:401000 sp:7ffc error:0 in bench[400000+1000]",
@@ -162,6 +164,14 @@ func oopsRules() []Rule {
 				"Internal error: Oops - BUG: 00000000f2000800 [#1] SMP",
 			},
 			Counterexamples: []string{"Internal error: Oops occurred", "Internal error: Oops: 0 [#1][400000+1000]"},
+		},
+		{
+			// arch/arm/mm/fault.c do_DataAbort(): without a reason, which its line before has.
+			Cause: kernelOops, Verdict: Oops,
+			Match:           `Internal error: : [0-9a-f]{1,16} \[#\d+\]` + dieTail,
+			Title:           "unhandled fault{in}",
+			Examples:        []string{"Internal error: : 1b [#1] PREEMPT SMP ARM"},
+			Counterexamples: []string{"Internal error: : 1b [#1] of x"},
 		},
 		{
 			// The same for the reasons that stand for themselves: Undefined instruction, BTI, FPAC, CFI, synchronous external

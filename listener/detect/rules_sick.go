@@ -48,11 +48,12 @@ func sickRules() []Rule {
 		{
 			// kernel/hung_task.c check_hung_task(): (3), no pr_fmt. A comm may contain anything.
 			Cause: "TaskHung", Verdict: Sick,
-			Match: `INFO: task (?s:.{1,24}):\d+ blocked(?: in I/O wait)? for more than \d+ seconds\.`,
+			Match: `(?:INFO: )?task (?s:.{1,24}):\d+ (?:blocked(?: in I/O wait)?|can't die) for more than \d+ seconds\.`,
 			Title: "task hung{in}", asks: true,
 			Examples: []string{
 				"INFO: task jbd2/vda1-8:231 blocked for more than 120 seconds.",
 				"INFO: task kworker/u8:3:77 blocked in I/O wait for more than 241 seconds.",
+				"task docker:4711 blocked for more than 120 seconds.",
 			},
 			Counterexamples: []string{
 				"Future hung task reports are suppressed, see sysctl kernel.hung_task_warnings",
@@ -137,19 +138,21 @@ func sickRules() []Rule {
 		{
 			// mm/kasan/report.c print_error_description(), mm/kfence/report.c: (3), no pr_fmt in either.
 			Cause: "MemoryCorruption", Verdict: Sick,
-			Match: `BUG: (KASAN|KFENCE|KMSAN): ([a-zA-Z /-]+?) in (\S+?)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?(?: \[\S+\])?\s*$`,
-			Title: "$1: $2 in $3",
+			Match: `BUG: (KASAN|KFENCE|KMSAN): ([a-zA-Z /-]+?) (?:in (\S+?)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?(?: \[\S+\])?(?: \S+:\d+)?(?: at addr \(?[0-9a-z]+\)?)?\s*$|on address )`,
+			Title: "$1: $2{in}", place: 3,
 			Examples: []string{
 				"BUG: KASAN: slab-use-after-free in boom_init+0x1a0/0x1000 [boom]",
 				"BUG: KFENCE: out-of-bounds read in test_out_of_bounds_read+0xa6/0x234\n",
+				"BUG: KASAN: slab-out-of-bounds in __lock_acquire+0x2eff/0x3640 at addr ffff8801a751e6f8",
+				"BUG: KASAN: null-ptr-deref on address           (null)",
 			},
 			Counterexamples: []string{"kasan: test: BUG: KASAN: slab-use-after-free in x+0x1/0x2", "kasan: KernelAddressSanitizer initialized (generic)"},
 		},
 		{
 			// mm/page_alloc.c bad_page(), mm/memory.c print_bad_pte(), kernel/fork.c check_mm(): (1).
 			Cause: "MemoryCorruption", Verdict: Sick,
-			Match: `BUG: (?:Bad (page state|page map|page cache|rss-counter state) (?:in process |mm:)|non-zero (pgtables_bytes) on freeing mm: )`,
-			Title: "bad $1$2",
+			Match: `BUG: (?:Bad (page state|page map|page cache|rss-counter state) (?:in process |mm:)|non-zero (pgtables_bytes|nr_pmds|nr_ptes) on freeing mm: )`,
+			Title: "bad $1$2{in}", owner: true,
 			Examples: []string{
 				"BUG: Bad page state in process kswapd0  pfn:12345",
 				"BUG: Bad rss-counter state mm:00000000a1b2c3d4 type:MM_ANONPAGES val:3",
@@ -160,21 +163,36 @@ func sickRules() []Rule {
 		{
 			// mm/slub.c slab_bug(): (3) "BUG %s (%s): %pV".
 			Cause: "MemoryCorruption", Verdict: Sick,
-			Match: `BUG (\S+) \((?:Not tainted|Tainted: [A-Z -]+)\): (.+)`,
-			Title: "slab $1: $2",
+			Match: `BUG (\S+)(?: \((?:Not tainted|Tainted: [A-Z -]+)\): ([^k\s].*)|: (Objects remaining) on )`,
+			Title: "slab $1: $2$3",
 			Examples: []string{
 				"BUG kmalloc-64 (Tainted: G           OE     ): Right Redzone overwritten",
 				"BUG dentry (Not tainted): Poison overwritten",
+				"BUG sas_task: Objects remaining on kmem_cache_close()",
 			},
-			Counterexamples: []string{"BUG dentry (probably): Poison overwritten"},
+			Counterexamples: []string{
+				"BUG dentry (probably): Poison overwritten",
+				"BUG UNIX (Not tainted): kasan: bad access detected", // an annex of KASAN's own report
+			},
 		},
 
 		// Kernel code that knows better.
 		{
+			// kernel/panic.c warn_slowpath_common() up to 3.12, which is RHEL 7; PowerPC and s390 name no function.
+			Cause: kernelWarning, Verdict: Sick,
+			Match: `WARNING: at \S+:\d+(?: (\S+?)\+0x[0-9a-f]+/0x[0-9a-f]+)?(?:\(\))?(?: \[\S+\])?(?:\(\))?\s*$`,
+			Title: "WARNING{in}", place: 1,
+			Examples: []string{
+				"WARNING: at net/ipv4/tcp_input.c:2776 tcp_fastretrans_alert+0xc7a/0xd10()",
+				"WARNING: at arch/powerpc/platforms/pseries/eeh.c:390",
+			},
+			Counterexamples: []string{"WARNING: at least one disk is full", "WARNING: at 12:30 the door closes"},
+		},
+		{
 			// kernel/panic.c __warn(): (4), no pr_fmt. First the form up to 6.18.
 			Cause: kernelWarning, Verdict: Sick,
 			Match: `WARNING: CPU: \d+ PID: \d+ at (?:\S+?:\d+ )?(\S+?)\+0x`,
-			Title: "WARNING in $1",
+			Title: "WARNING{in}", place: 1,
 			Examples: []string{
 				"WARNING: CPU: 1 PID: 170 at kernel/workqueue.c:3012 __flush_work+0x1d2/0x250",
 				"WARNING: CPU: 0 PID: 1 at boom_init+0x12/0x40 [boom]",
@@ -184,7 +202,7 @@ func sickRules() []Rule {
 		{
 			Cause: kernelWarning, Verdict: Sick,
 			Match: `WARNING: (?:\[.*\] )?(?:\S+:\d+ )?at (\S+?)(?:\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\S+\])?)?, CPU#\d+: `,
-			Title: "WARNING in $1",
+			Title: "WARNING{in}", place: 1,
 			Examples: []string{
 				"WARNING: kernel/workqueue.c:4278 at __flush_work+0x1d2/0x250, CPU#1: kworker/1:1/44",
 				"WARNING: boom.c:77 at boom_init+0x12/0x40 [boom], CPU#0: insmod/170",
@@ -207,37 +225,97 @@ func sickRules() []Rule {
 			// kernel/locking/spinlock_debug.c spin_dump(): (0); kernel/workqueue.c process_one_work(): (3).
 			Cause: "KernelBug", Verdict: Sick,
 			Match: `BUG: (?:((?:spinlock|rwlock) [a-z ]+) on CPU#\d+, |(workqueue leaked) )`,
-			Title: "$1$2{in}",
+			Title: "$1$2{in}", locks: true,
 			Examples: []string{
 				"BUG: spinlock bad magic on CPU#1, swapper/1/0",
 				"BUG: workqueue leaked atomic, lock or RCU: kworker/0:1[12]",
 			},
-			Counterexamples: []string{"BUG: MAX_LOCKDEP_ENTRIES too low!"},
+			Counterexamples: []string{"BUG: spinlock of doom"},
+		},
+		{
+			// rust/kernel/lib.rs panic(): (0), then BUG.
+			Cause: "KernelBug", Verdict: Sick,
+			Match: `rust_kernel: panicked at (?:/\S*/)?(\S+?):\d+:\d+:`,
+			Title: "Rust panic at $1{in}", heads: true,
+			Examples:        []string{"rust_kernel: panicked at drivers/android/binder/node.rs:877:13:\nattempt to subtract with overflow"},
+			Counterexamples: []string{"rust_binder: rust_kernel: panicked at drivers/android/binder/node.rs:877:13:"},
 		},
 		{
 			// lib/ubsan.c ubsan_prologue(): (3). Before 5.7 it did not say what was wrong.
 			Cause: "KernelBug", Verdict: Sick,
 			Match: `UBSAN: (\S+|Undefined behaviour) in (?:/\S*/)?(\S+?):\d+:\d+$`,
-			Title: "UBSAN: $1 in $2", heads: true,
+			Title: "UBSAN: $1 at $2{in}", heads: true,
 			Examples:        []string{"UBSAN: array-index-out-of-bounds in drivers/net/foo.c:12:34", "UBSAN: Undefined behaviour in ./arch/x86/include/asm/atomic.h:156:2"},
 			Counterexamples: []string{"UBSAN: enabled"},
 		},
 
 		{
-			// kernel/locking/lockdep.c, kernel/rcu/update.c, lib/smp_processor_id.c: debugging kernels. The backtraces behind it
-			// are those of everybody who took the locks.
+			// kernel/locking/lockdep.c, kernel/rcu/update.c: debugging kernels. Titles stood in brackets until 4.17 and "BUG: " ones
+			// still do.
 			Cause: "KernelBug", Verdict: Sick,
-			Match: `(?:WARNING|INFO|BUG): (possible (?:circular locking dependency|recursive locking|irq lock inversion dependency) detected|` +
-				`inconsistent lock state|bad unlock balance detected|suspicious RCU usage|held lock freed|Invalid wait context|` +
-				`lock held when returning to user space|trying to register non-static key|using \w+\(\) in preemptible)`,
-			Title: "$1", anywhere: true,
+			Match: `(?:\[ )?(?:WARNING|INFO|BUG): (possible (?:circular locking dependency|recursive locking|irq lock inversion dependency) detected|` +
+				`(?:SOFT|HARD)IRQ-safe -> (?:SOFT|HARD)IRQ-unsafe lock order detected|inconsistent lock state|bad (?:unlock balance|contention) detected|` +
+				`held lock freed|Invalid wait context|Nested lock was not taken|lock held when returning to user space|` +
+				`trying to register non-static key|looking up invalid subclass|MAX_[A-Z_]+ too low)`,
+			Title: "$1{in}", locks: true,
 			Examples: []string{
 				"WARNING: possible circular locking dependency detected",
-				"WARNING: suspicious RCU usage",
+				"[ INFO: possible recursive locking detected ]",
+				"[ BUG: held lock freed! ]",
+				"WARNING: HARDIRQ-safe -> HARDIRQ-unsafe lock order detected",
 				"INFO: trying to register non-static key.",
+				"BUG: MAX_STACK_TRACE_ENTRIES too low!",
+			},
+			Counterexamples: []string{"Lock dependency validator: Copyright (c) 2006 Red Hat, Inc., Ingo Molnar", "test: WARNING: inconsistent lock state"},
+		},
+		{
+			// kernel/locking/lockdep.c print_held_locks_bug(), with the task in front before 4.17.
+			Cause: "KernelBug", Verdict: Sick,
+			Match: `(?:\[ )?(?:WARNING|BUG): .{1,24}/\d+ still has locks held!`,
+			Title: "still has locks held{in}", locks: true,
+			Examples:        []string{"WARNING: syz-executor/4711 still has locks held!", "[ BUG: java/4711 still has locks held! ]"},
+			Counterexamples: []string{"1 lock held by java/4711:"},
+		},
+		{
+			// kernel/locking/lockdep.c lockdep_rcu_suspicious(); lib/smp_processor_id.c check_preemption_disabled().
+			Cause: "KernelBug", Verdict: Sick,
+			Match: `(?:\[ )?(?:WARNING|INFO|BUG): (suspicious (?:RCU|rcu_dereference_check\(\)) usage|using \w+\(\) in preemptible)`,
+			Title: "$1{in}",
+			Examples: []string{
+				"WARNING: suspicious RCU usage",
+				"[ INFO: suspicious RCU usage. ]",
+				"[ INFO: suspicious rcu_dereference_check() usage. ]",
 				"BUG: using smp_processor_id() in preemptible [00000000] code: java/1234",
 			},
-			Counterexamples: []string{"Lock dependency validator: Copyright (c) 2006 Red Hat, Inc., Ingo Molnar", "test: WARNING: suspicious RCU usage"},
+			Counterexamples: []string{"test: WARNING: suspicious RCU usage"},
+		},
+		{
+			// arch/x86/kernel/unwind_frame.c: debugging kernels.
+			Cause: kernelWarning, Verdict: Sick,
+			Match: `WARNING: kernel stack (regs|frame pointer) at .{1,40} in .{1,24}:\d+ has bad `,
+			Title: "WARNING: kernel stack $1 has a bad value", anywhere: true,
+			Examples:        []string{"WARNING: kernel stack regs at 00000000a1b2c3d4 in java:4493 has bad 'bp' value 00000000a1b2c3d4"},
+			Counterexamples: []string{"WARNING: kernel stack of things"},
+		},
+		{
+			// mm/kmemleak.c: (4) and (6), pr_fmt "kmemleak: ". Debugging kernels, and a backtrace only with kmemleak.verbose.
+			Cause: "MemoryLeak", Verdict: Sick,
+			Match: `(?:(?:kmemleak: )?unreferenced object 0x[0-9a-f]{8,16} \(size \d+\):|kmemleak: \d+ new suspected memory leaks \()`,
+			Title: "memory leak{in}",
+			Examples: []string{
+				"kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
+				"kmemleak: unreferenced object 0xffff88810a4f1500 (size 64):",
+				"unreferenced object 0xffff88810a4f1500 (size 64):",
+			},
+			Counterexamples: []string{"kmemleak: Kernel memory leak detector initialized (mem pool available: 15686)"},
+		},
+		{
+			// fs/super.c generic_shutdown_super(): (0), a BUG since 6.8; fs/open.c filp_close(): (3).
+			Cause: "KernelBug", Verdict: Sick,
+			Match: `VFS: (?:Busy inodes after unmount of |Close: file count is 0)`,
+			Title: "VFS: use of a freed object", anywhere: true,
+			Examples:        []string{"VFS: Busy inodes after unmount of vda1 (ext4)", "VFS: Close: file count is 0 (f_op=ext4_file_operations)"},
+			Counterexamples: []string{"VFS: Mounted root (ext4 filesystem) on device 259:1."},
 		},
 		{
 			// kernel/kcsan/report.c print_report(): (3).
@@ -251,7 +329,7 @@ func sickRules() []Rule {
 			// kernel/cfi.c report_cfi_failure(): (3), then BUG or WARNING. On arm64 the oops says so, too.
 			Cause: "KernelBug", Verdict: Sick,
 			Match: `CFI failure at (\S+?)\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\S+\])? \((?:target: |no target information)`,
-			Title: "CFI failure in $1", heads: true,
+			Title: "CFI failure{in}", place: 1, heads: true,
 			Examples:        []string{"CFI failure at foo_call+0x2d/0x60 [foo] (target: bar_cb+0x0/0x20; expected type: 0xa3bd2a8c)"},
 			Counterexamples: []string{"CFI: Using standard kCFI", "test: CFI failure at x+0x1/0x2 (target: y"},
 		},

@@ -44,12 +44,18 @@ type Facts struct {
 	Version      string `json:"version"`      // of the configurator
 }
 
-// Mute says why a panic of this node would not be heard, in one sentence, and is empty if it would. From 7.0 on
-// netconsole is flushed at the very end of a panic, behind the branches that start a crash kernel or reboot
-// (nbcon_atomic_flush_unsafe in vpanic, kernel/panic.c).
-func (f Facts) Mute() string {
+// Nbcon reports whether netconsole of this kernel is an nbcon console. Since 7.0 (7eab73b18630) it is one, and flushed only
+// at the very end of a panic, after the branches that start a crash kernel or reboot (nbcon_atomic_flush_unsafe in vpanic,
+// kernel/panic.c).
+func (f Facts) Nbcon() bool {
 	major, _, _ := strings.Cut(f.Kernel, ".")
-	if n, err := strconv.Atoi(major); err != nil || n < 7 {
+	n, err := strconv.Atoi(major)
+	return err == nil && n >= 7
+}
+
+// Mute says in one sentence why a panic of this node would not be heard, and is empty if it would.
+func (f Facts) Mute() string {
+	if !f.Nbcon() {
 		return ""
 	}
 	switch {
@@ -181,7 +187,7 @@ func (c *Canary) set(key, value string) (ok bool) {
 	return ok
 }
 
-// isNonce tells 32 lower-case hex digits.
+// isNonce reports whether s is 32 lower-case hex digits.
 func isNonce(s string) bool {
 	for i := range len(s) {
 		if hexdigit(s[i]) < 0 {
@@ -191,7 +197,7 @@ func isNonce(s string) bool {
 	return len(s) == nonceLen
 }
 
-// printable tells a word of ASCII.
+// printable reports whether s is a word of ASCII.
 func printable(s string) bool {
 	for i := range len(s) {
 		if s[i] <= ' ' || s[i] > '~' {

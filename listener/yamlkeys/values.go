@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"gopkg.in/yaml.v3"
 )
 
-// Value reads one scalar. parse returns false for what it refuses; want says what it takes instead, as in "a port; write 1 to
-// 65535".
+// Value reads one scalar. parse returns false for what it refuses. want completes the refusal: `"x" is not a port; write 1 to
+// 65535`.
 func Value[T any](to *T, want string, parse func(text string) (T, bool)) func(*yaml.Node) error {
 	return func(n *yaml.Node) error {
 		if n.Kind == yaml.ScalarNode {
@@ -37,6 +38,33 @@ func Values[T any](to *[]T, want string, parse func(text string) (T, bool)) func
 				return &Error{Line: item.Line, Err: err}
 			}
 		}
+		return nil
+	}
+}
+
+// CommaValues reads a list of scalars like Values, where each scalar may also hold several with commas between them, as an
+// environment variable does.
+func CommaValues[T any](to *[]T, want string, parse func(text string) (T, bool)) func(*yaml.Node) error {
+	return func(n *yaml.Node) error {
+		items := []*yaml.Node{n}
+		if n.Kind == yaml.SequenceNode {
+			items, _ = List(n)
+		}
+		var list []T
+		for _, item := range items {
+			if item.Kind != yaml.ScalarNode {
+				return &Error{Line: item.Line, Err: refuse(item, want)}
+			}
+			for text := range strings.SplitSeq(item.Value, ",") {
+				text = strings.TrimSpace(text)
+				v, ok := parse(text)
+				if !ok {
+					return &Error{Line: item.Line, Err: fmt.Errorf("%q is not %s", text, want)}
+				}
+				list = append(list, v)
+			}
+		}
+		*to = list
 		return nil
 	}
 }

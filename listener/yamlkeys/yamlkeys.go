@@ -129,7 +129,7 @@ func walk(prefix string, n *yaml.Node, keys Keys, lines Lines) error {
 		name, value := n.Content[i], n.Content[i+1]
 		key := prefix + name.Value
 		if seen[name.Value] {
-			return &Error{Line: name.Line, Key: key, Err: errors.New("stands here twice; remove one")}
+			return &Error{Line: name.Line, Key: key, Err: errors.New("is here twice; remove one")}
 		}
 		seen[name.Value] = true
 		lines[key] = name.Line

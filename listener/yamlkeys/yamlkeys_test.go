@@ -17,6 +17,7 @@ type config struct {
 	Wait    time.Duration
 	Mode    string
 	Ports   []string
+	Names   []string
 	Members []string
 }
 
@@ -28,6 +29,7 @@ func (c *config) keys() Keys {
 		"group.n":    Int(&c.Count, 1, 8),
 		"group.wait": Duration(&c.Wait, time.Second, time.Hour),
 		"mode":       Word(&c.Mode, "a mode; write fast or slow", "fast", "slow"),
+		"names":      CommaValues(&c.Names, "a name; use letters", func(text string) (string, bool) { return text, text != "" }),
 		"ports":      Values(&c.Ports, "a port; write one like :80", port),
 		"members": func(n *yaml.Node) error {
 			items, err := List(n)
@@ -53,6 +55,7 @@ name: 6666
 group: {on: true, n: 8, wait: 90s}
 mode: &m slow
 ports: [":80", ":81"]
+names: [a, "b, c", *m]
 members:
   - {name: *m}
   - name: b
@@ -60,7 +63,7 @@ members:
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := config{Name: "6666", On: true, Count: 8, Wait: 90 * time.Second, Mode: "slow", Ports: []string{":80", ":81"}, Members: []string{"slow", "b"}}
+	want := config{Name: "6666", On: true, Count: 8, Wait: 90 * time.Second, Mode: "slow", Ports: []string{":80", ":81"}, Names: []string{"a", "b", "c", "slow"}, Members: []string{"slow", "b"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
 	}
@@ -89,18 +92,20 @@ func TestAbsentKeysLeaveTheirDefaults(t *testing.T) {
 
 func TestMistakesAreLocated(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
-		{"an unknown key", "name: a\nnmae: b\n", "f.yaml:2: nmae: unknown key; known here are group, members, mode, name, ports"},
+		{"an unknown key", "name: a\nnmae: b\n", "f.yaml:2: nmae: unknown key; known here are group, members, mode, name, names, ports"},
 		{"an unknown key in a section", "group:\n  of: 1\n", "f.yaml:2: group.of: unknown key; known here are n, on, wait"},
 		{"an unknown key in a list", "members:\n  - name: a\n  - nmae: b\n", "f.yaml:3: members.nmae: unknown key; known here are name"},
-		{"a key twice", "mode: fast\nmode: slow\n", "f.yaml:2: mode: stands here twice; remove one"},
-		{"a key that is no word", "\"a\\nb\": 1\n", `f.yaml:1: "a\nb": unknown key; known here are group, members, mode, name, ports`},
+		{"a key twice", "mode: fast\nmode: slow\n", "f.yaml:2: mode: is here twice; remove one"},
+		{"a key that is no word", "\"a\\nb\": 1\n", `f.yaml:1: "a\nb": unknown key; known here are group, members, mode, name, names, ports`},
 		{"a value for a section", "\ngroup: 5\n", "f.yaml:2: group: must have keys below it; known are n, on, wait"},
-		{"a value for a document", "hello\n", "f.yaml:1: must have keys below it; known are group, members, mode, name, ports"},
+		{"a value for a document", "hello\n", "f.yaml:1: must have keys below it; known are group, members, mode, name, names, ports"},
 		{"a list for a word", "mode:\n  - fast\n", "f.yaml:2: mode: a list is not a mode; write fast or slow"},
 		{"a mapping for a text", "name: {a: b}\n", "f.yaml:1: name: must be plain text; write one value"},
 		{"a text without a value", "name:\n", "f.yaml:1: name: must be plain text; write one value"},
 		{"a word for a list", "ports: :80\n", `f.yaml:1: ports: ":80" is not a list; write one`},
 		{"a wrong item", "ports:\n- :80\n- '81'\n", `f.yaml:3: ports: "81" is not a port; write one like :80`},
+		{"nothing between commas", "names: a,,b\n", `f.yaml:1: names: "" is not a name; use letters`},
+		{"a mapping among names", "names:\n- a\n- {b: c}\n", "f.yaml:3: names: a mapping is not a name; use letters"},
 		{"a number too high", "group: {n: 9}\n", `f.yaml:1: group.n: "9" is not a number from 1 to 8; write one`},
 		{"a time too short", "group: {wait: 1ms}\n", `f.yaml:1: group.wait: "1ms" is not a time from 1s to 1h0m0s; write it like 30s or 10m`},
 		{"half a boolean", "group: {on: yes}\n", `f.yaml:1: group.on: "yes" is not true or false; write one of them`},

@@ -5,14 +5,20 @@ package control
 import (
 	"io/fs"
 	"net/netip"
+	"runtime"
 	"time"
 )
 
 // ConfigPath is where the initramfs carries the Config.
 const ConfigPath = "/lab.json"
 
-// Port is the guest's end of the control channel.
-const Port = "/dev/ttyS1"
+// Port is the guest's end of the control channel. On arm64 the console is no ttyS.
+func Port() string {
+	if runtime.GOARCH == "arm64" {
+		return "/dev/ttyS0"
+	}
+	return "/dev/ttyS1"
+}
 
 // ChunkSize is how many bytes of a file one message carries at most. A kernel attribute fits into one, and is thereby
 // written with a single write(2). The guest's serial driver holds 64 KiB that nobody has read yet.
@@ -36,6 +42,8 @@ type Cost struct {
 	Wall time.Duration // from start to end, or for how long it was watched
 	CPU  time.Duration // in that time
 	RSS  int64         // bytes, of one that stays
+	// Of one that stays: how often its threads have gone to sleep, and its reads of any kind (syscr of /proc/PID/io).
+	Sleeps, Reads int64
 }
 
 // Op names what a Request asks for.

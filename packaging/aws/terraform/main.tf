@@ -90,7 +90,7 @@ resource "aws_ssm_document" "reload" {
       action = "aws:runShellScript"
       inputs = {
         timeoutSeconds = "120"
-        runCommand     = ["systemctl reload lastgasp-configurator.service"]
+        runCommand     = ["systemctl reload-or-restart lastgasp-configurator.service"]
       }
     }]
   })

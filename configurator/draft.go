@@ -1,0 +1,182 @@
+package configurator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lastgasp/lastgasp/configurator/configfs"
+	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/configurator/machine"
+	"github.com/lastgasp/lastgasp/configurator/nexthop"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// wanted is one listener with the way to it, and the target that follows.
+type wanted struct {
+	listener netip.AddrPort
+	hop      nexthop.Hop
+	spec     configfs.Spec
+}
+
+// Draft is what a pass is about to do.
+type Draft struct {
+	Identity machine.Identity
+	Found    endpoint.Found
+	Support  configfs.Support
+	Plan     Plan
+	zone     string           // this node's, if listeners have zones
+	query    nexthop.Query    // of every hop, but for the destination
+	chosen   []netip.AddrPort // listeners
+	wanted   []wanted
+	silent   []netip.AddrPort // chosen listeners that cannot be reached
+	planned  bool             // Plan is of the wanted targets
+	mac      string
+}
+
+// Draft finds and resolves everything and compares it with what the kernel has. It changes nothing. The error names
+// each listener that cannot be reached; the draft holds the others.
+func (c *Configurator) Draft(ctx context.Context) (Draft, error) {
+	before, err := c.Root.State()
+	if err != nil {
+		c.Log.Warn("the state of the last pass is lost", "err", err)
+	}
+	return c.draft(ctx, nil, before, c.Root.Secret, func() (configfs.Support, error) { return c.support(ctx) })
+}
+
+// support says what the kernel can do. If a target has to be made for that, no pass may run meanwhile.
+func (c *Configurator) support(ctx context.Context) (configfs.Support, error) {
+	if s, sure, err := c.Netconsole.Seen(); sure || err != nil {
+		return s, err
+	}
+	unlock, err := c.lock(ctx)
+	if err != nil {
+		return configfs.Support{}, err
+	}
+	defer unlock()
+	return c.Netconsole.Support()
+}
+
+// draft is Draft with the listeners known already, unless that is nil, what the last pass knew, and where the secret and
+// what the kernel can do come from.
+func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, before *machine.State,
+	secretOf func(boot string) (netconsole.Secret, error), support func() (configfs.Support, error)) (Draft, error) {
+	var d Draft
+	var err error
+	instance := c.instanceOnce(ctx)
+	if d.Identity, err = c.Root.Identity(idOf(instance, before)); err != nil {
+		return d, err
+	}
+	if known != nil {
+		d.Found = *known
+	} else if d.Found, err = c.find(ctx, d.Identity); err != nil {
+		return d, err
+	}
+	present, err := c.Netconsole.List()
+	if err != nil {
+		return d, err
+	}
+	d.zone, d.query = c.zone(d.Found.Endpoints, instance, before), c.query(instance, present)
+	d.chosen = c.choose(d.Found.Endpoints, d, avoided(before, c.Uptime()))
+	errs := []error{c.resolve(ctx, &d)}
+	for _, w := range d.wanted {
+		d.mac = w.hop.DeviceMAC.String()
+	}
+	if d.Support, err = support(); err != nil {
+		return d, errors.Join(append(errs, err)...)
+	}
+	secret, err := secretOf(d.Identity.Boot)
+	if err != nil {
+		return d, errors.Join(append(errs, err)...)
+	}
+	var specs []configfs.Spec
+	for i := range d.wanted {
+		w := &d.wanted[i]
+		w.spec = newSpec(w.hop, w.listener, d.Identity, secret, d.Support)
+		specs = append(specs, w.spec)
+	}
+	if len(specs) > 0 {
+		d.Plan, d.planned = newPlan(specs, present, c.Config.LocalPort, c.Config.Endpoint.Key != nil), true
+	}
+	return d, errors.Join(errs...)
+}
+
+// resolve asks how to reach each chosen listener.
+func (c *Configurator) resolve(ctx context.Context, d *Draft) error {
+	var errs []error
+	for _, listener := range d.chosen {
+		q := d.query
+		q.Destination = listener.Addr()
+		done := c.waiting("the next hop to listener " + listener.String())
+		hop, err := c.Resolve(ctx, q)
+		done()
+		if err != nil {
+			errs = append(errs, fmt.Errorf("listener %s: %w", listener, err))
+			d.silent = append(d.silent, listener)
+			continue
+		}
+		d.wanted = append(d.wanted, wanted{listener: listener, hop: hop})
+	}
+	if len(d.wanted) == 0 {
+		d.silent = nil // this node's own trouble: other listeners would fare no better
+	}
+	return errors.Join(errs...)
+}
+
+// choose picks the listeners of this node. Those to avoid come last.
+func (c *Configurator) choose(list []endpoint.Endpoint, d Draft, avoid map[string]time.Duration) []netip.AddrPort {
+	var chosen []netip.AddrPort
+	for _, e := range endpoint.Choose(list, c.Config.Targets, d.zone, d.Identity.Instance, func(e endpoint.Endpoint) bool {
+		_, silent := avoid[e.String()]
+		return silent
+	}) {
+		listener, _ := e.Addr() // a Finder returns addresses only
+		chosen = append(chosen, listener)
+	}
+	return chosen
+}
+
+// find asks all sources, the last known good list of this very machine at the end. It refuses listeners outside of
+// endpoint.within, so that whoever redirects a source redirects nobody.
+func (c *Configurator) find(ctx context.Context, id machine.Identity) (endpoint.Found, error) {
+	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
+	defer cancel()
+	f := endpoint.Finder{Sources: c.Sources, Lookup: c.Lookup}
+	if !c.fresh {
+		last := c.lastGood(id)
+		f.Last = &last
+	}
+	defer c.waiting("an answer to where the listeners are")()
+	found, err := f.Find(ctx)
+	if err != nil {
+		return found, err
+	}
+	var refused []string
+	found.Endpoints = slices.DeleteFunc(slices.Clone(found.Endpoints), func(e endpoint.Endpoint) bool {
+		if c.within(e) {
+			return false
+		}
+		refused = append(refused, fmt.Sprintf("listener %s is outside of endpoint.within", e))
+		return true
+	})
+	found.Passed = append(found.Passed, refused...)
+	if len(found.Endpoints) == 0 {
+		return found, fmt.Errorf("%w: %s: %s", endpoint.ErrNotFound, found.Where, strings.Join(refused, "; "))
+	}
+	return found, nil
+}
+
+// within reports whether a listener may be where e is.
+func (c *Configurator) within(e endpoint.Endpoint) bool {
+	addr, _ := e.Addr()
+	return len(c.Config.Endpoint.Within) == 0 ||
+		slices.ContainsFunc(c.Config.Endpoint.Within, func(p netip.Prefix) bool { return p.Contains(addr.Addr()) })
+}
+
+func (c *Configurator) lastGood(id machine.Identity) endpoint.LastGood {
+	return endpoint.LastGood{File: c.Root.Path(machine.LastGoodFile), Instance: id.Instance, MACs: c.Root.MACs()}
+}

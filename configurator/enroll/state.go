@@ -1,0 +1,69 @@
+package enroll
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// State is how enrolment stands. It is kept under /run for `status`, and its keys are an interface.
+type State struct {
+	Since      time.Time `json:"since"` // when it became so
+	Enrolled   bool      `json:"enrolled"`
+	Claimed    bool      `json:"claimed"`              // by a listener, on the word of a canary
+	Node       string    `json:"node,omitempty"`       // whose kubelet's credentials these are
+	Kubeconfig string    `json:"kubeconfig,omitempty"` // where they are
+	Pin        string    `json:"pin,omitempty"`        // that the Node should carry
+	// Why says in one line why it is not enrolled, or, if it is, why its Node cannot be watched any more.
+	Why string `json:"why,omitempty"`
+}
+
+// ReadState reads what Run last wrote, nil if it wrote nothing since boot.
+func ReadState(file string) (*State, error) {
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("read state of enrolment: %w", err)
+	}
+	var s State
+	if err := json.Unmarshal(data, &s); err != nil {
+		return nil, fmt.Errorf("read state of enrolment: %s: %w", file, err)
+	}
+	return &s, nil
+}
+
+// write replaces the file in one step.
+func (s State) write(file string) error {
+	data, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write state of enrolment: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return fmt.Errorf("write state of enrolment: %w", err)
+	}
+	if err := os.WriteFile(file+".new", data, 0o644); err != nil {
+		return fmt.Errorf("write state of enrolment: %w", err)
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		return fmt.Errorf("write state of enrolment: %w", err)
+	}
+	return nil
+}
+
+// String is the state for people, in one line.
+func (s State) String() string {
+	switch {
+	case s.Enrolled && s.Why == "":
+		return fmt.Sprintf("as %s, with %s", s.Node, s.Kubeconfig)
+	case s.Enrolled:
+		return fmt.Sprintf("as %s, but the Node cannot be watched: %s", s.Node, s.Why)
+	case s.Claimed:
+		return "NO, only claimed by a listener, so a death waits for a witness: " + s.Why
+	}
+	return "NO, so a death waits for a witness: " + s.Why
+}

@@ -1,0 +1,64 @@
+package machine
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// Facts are what decides whether a panic of this node can be heard. The part that the listener must know is in every
+// canary.
+type Facts struct {
+	netconsole.Facts
+	// KdumpNotifiers is crash_kexec_post_notifiers: an oops goes through panic() even though a crash kernel waits.
+	KdumpNotifiers bool `json:"kdumpNotifiers"`
+	// Devkmsg is kernel.printk_devkmsg: on, off or ratelimit.
+	Devkmsg string `json:"devkmsg"`
+	// IgnoreLoglevel means that consoles print every level, whatever ConsoleLevel says.
+	IgnoreLoglevel bool `json:"ignoreLoglevel"`
+	// OopsOnly is netconsole's own parameter: nothing but an oops in progress is sent.
+	OopsOnly bool `json:"oopsOnly"`
+}
+
+// Facts reads them; version is the configurator's. What cannot be read stays zero, which is also the kernel's default
+// for all but the console level.
+func (r Root) Facts(version string) Facts {
+	return Facts{
+		Facts: netconsole.Facts{
+			Kernel:       r.kernelRelease(),
+			Panic:        r.number("proc/sys/kernel/panic", 0),
+			PanicOnOops:  r.number("proc/sys/kernel/panic_on_oops", 0) != 0,
+			Kdump:        r.flag("sys/kernel/kexec_crash_loaded"),
+			ConsoleLevel: r.number("proc/sys/kernel/printk", 7),
+			Version:      version,
+		},
+		KdumpNotifiers: r.flag(kdumpNotifiersFile),
+		Devkmsg:        r.text("proc/sys/kernel/printk_devkmsg"),
+		IgnoreLoglevel: r.flag("sys/module/printk/parameters/ignore_loglevel"),
+		OopsOnly:       r.flag("sys/module/netconsole/parameters/oops_only"),
+	}
+}
+
+// kernelRelease is `uname -r`, from /proc where there is one so that it belongs to the same root as all else.
+func (r Root) kernelRelease() string {
+	if t := r.text("proc/sys/kernel/osrelease"); t != "" {
+		return t
+	}
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// CanaryLevel is the quietest level at which a line in /dev/kmsg passes the console filter. A message is printed if its
+// level is below the console's (suppress_message_printing, kernel/printk/printk.c). Level 0 is never used: journald shows
+// it on every terminal. False means that no other level passes.
+func (f Facts) CanaryLevel() (int, bool) {
+	const debug = 7
+	if f.IgnoreLoglevel {
+		return debug, true
+	}
+	level := min(debug, f.ConsoleLevel-1)
+	return level, level >= 1
+}

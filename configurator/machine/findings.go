@@ -1,0 +1,148 @@
+package machine
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/lastgasp/lastgasp/configurator/configfs"
+)
+
+// Finding is one thing that keeps this node from being heard, or from being heard well.
+type Finding struct {
+	// Mute means that a panic would not be heard at all. Otherwise only part of it is lost.
+	Mute bool   `json:"mute"`
+	What string `json:"what"` // what is wrong
+	Cost string `json:"cost"` // what that costs
+	Mend string `json:"mend"` // what mends it
+}
+
+// String is the finding as one line.
+func (f Finding) String() string { return f.What + ": " + f.Cost + "; " + f.Mend }
+
+// Findings judges a node by its facts and the targets in its kernel. It is pure.
+func Findings(f Facts, targets []configfs.State) []Finding {
+	var found []Finding
+	mute := func(what, cost, mend string) {
+		found = append(found, Finding{Mute: true, What: what, Cost: cost, Mend: mend})
+	}
+	weak := func(what, cost, mend string) { found = append(found, Finding{What: what, Cost: cost, Mend: mend}) }
+
+	switch {
+	case f.Nbcon() && f.Panic != 0:
+		mute(fmt.Sprintf("kernel.panic is %d on kernel %s", f.Panic, f.Kernel),
+			"kernels since 7.0 reboot before netconsole has sent anything, so a panic is not heard",
+			"set panic.hold: true here (or kernel.panic=0) and let the listener or the cloud reboot the node")
+	case f.Panic < 0:
+		weak(fmt.Sprintf("kernel.panic is %d", f.Panic),
+			"the machine resets at once and the end of the trace is lost in the network card",
+			"set panic.timeout: 1 or more here")
+	}
+	switch {
+	case f.Nbcon() && f.Kdump:
+		mute("a kdump kernel is loaded on kernel "+f.Kernel,
+			"kernels since 7.0 start it before netconsole has sent anything, so a panic is not heard",
+			"unload it (kdump-config unload) or have the crash kernel report")
+	case f.Kdump && !f.KdumpNotifiers:
+		weak("a kdump kernel is loaded without crash_kexec_post_notifiers",
+			"an oops starts it before the line \"Kernel panic\" exists, the listener hears the oops only",
+			"set panic.kdumpNotifiers: true here")
+	}
+	if f.OopsOnly {
+		mute("netconsole has oops_only=1",
+			"it sends nothing before an oops, so neither canaries nor the cause of a panic are heard",
+			"echo N > /sys/module/netconsole/parameters/oops_only")
+	}
+	if f.Devkmsg == "off" {
+		weak("kernel.printk_devkmsg is off",
+			"canaries are thrown away, so nothing proves that the listener hears this node",
+			"boot without printk.devkmsg=off")
+	}
+	if level, ok := f.CanaryLevel(); !ok {
+		weak(fmt.Sprintf("the console level is %d", f.ConsoleLevel),
+			"it hides canaries, so nothing proves that the listener hears this node, and every sign of sickness before a panic",
+			"set kernel.printk=5 (sysctl) or boot with loglevel=5")
+	} else if level < 4 {
+		cost := fmt.Sprintf("a canary has to be logged at level %d, as if it were an error", level)
+		if level < 3 {
+			cost = "errors that precede a panic (level 3) are not heard, and " + cost
+		}
+		weak(fmt.Sprintf("the console level is %d", f.ConsoleLevel), cost, "set kernel.printk=5 (sysctl) or boot with loglevel=5")
+	}
+	return append(found, targetFindings(targets)...)
+}
+
+func targetFindings(targets []configfs.State) []Finding {
+	if len(targets) == 0 {
+		return []Finding{{Mute: true, What: "no target is armed", Cost: "a panic is not heard", Mend: "run lastgasp-configurator apply"}}
+	}
+	var found []Finding
+	for _, t := range targets {
+		if !t.Enabled {
+			found = append(found, Finding{Mute: len(targets) == 1,
+				What: t.Name + " is disabled", Cost: "its listener hears nothing",
+				Mend: "run lastgasp-configurator apply, or watch to have it done at once"})
+		}
+		if configfs.UnfitMAC(t.RemoteMAC) != "" {
+			found = append(found, Finding{Mute: len(targets) == 1,
+				What: fmt.Sprintf("%s sends to the hardware address %s", t.Name, t.RemoteMAC),
+				Cost: "a VPC drops such frames", Mend: "run lastgasp-configurator apply"})
+		}
+	}
+	if len(targets[0].Userdata) == 0 {
+		found = append(found, Finding{
+			What: "this kernel's netconsole has no userdata",
+			Cost: "the listener knows this node by its address alone and waits for a second witness before it acts",
+			Mend: "run a kernel of 6.9 or later"})
+	}
+	return found
+}
+
+// NoNetconsole is the finding on a machine whose kernel has no netconsole right now.
+func (r Root) NoNetconsole() Finding {
+	release := r.kernelRelease()
+	if r.hasModule(release, "netconsole") {
+		return Finding{Mute: true, What: "netconsole is not loaded", Cost: "a panic is not heard",
+			Mend: "run lastgasp-configurator apply, or modprobe netconsole to see why it cannot be loaded"}
+	}
+	return Finding{Mute: true, What: "this kernel has no netconsole module", Cost: "a panic is not heard",
+		Mend: netconsoleOn(r.distribution(), release)}
+}
+
+// netconsoleOn says how to get a kernel with netconsole on a distribution (ID of os-release).
+func netconsoleOn(distribution, release string) string {
+	switch distribution {
+	case "ubuntu":
+		return "apt install linux-modules-extra-" + release
+	case "debian":
+		return "boot a kernel of Debian's own (linux-image-cloud-amd64 or the like), which has it"
+	case "rhel", "centos", "rocky", "almalinux", "fedora", "ol":
+		return "dnf install kernel-modules-" + release + " kernel-modules-extra-" + release
+	case "amzn", "bottlerocket":
+		return "no kernel of this distribution is known to have it; let the listener read EC2's console output (cloud.fate), or use another image"
+	}
+	return "boot a kernel with CONFIG_NETCONSOLE=m and CONFIG_NETCONSOLE_DYNAMIC=y"
+}
+
+// hasModule reports whether the running kernel has a module, as a file or built in.
+func (r Root) hasModule(release, name string) bool {
+	for _, index := range []string{"modules.dep", "modules.builtin"} {
+		for line := range strings.Lines(r.text("lib/modules/" + release + "/" + index)) {
+			file, _, _ := strings.Cut(line, ":")
+			if module, _, _ := strings.Cut(path.Base(strings.TrimSpace(file)), ".ko"); module == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// distribution is ID of os-release(5), empty if there is none.
+func (r Root) distribution() string {
+	for line := range strings.Lines(r.text("etc/os-release")) {
+		if id, ok := strings.CutPrefix(strings.TrimSpace(line), "ID="); ok {
+			return strings.Trim(id, `"'`)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,77 @@
+package machine
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Identity is who this machine says it is with every record.
+type Identity struct {
+	Instance string `json:"instance"` // EC2 instance id, or the machine id elsewhere
+	Boot     string `json:"boot"`     // /proc/sys/kernel/random/boot_id
+}
+
+// instanceForm is the form of an EC2 instance id.
+var instanceForm = regexp.MustCompile(`^i-[0-9a-f]{8,17}$`)
+
+// OnEC2 reports whether the machine's firmware says that it is an EC2 instance, without asking the network.
+func (r Root) OnEC2() bool {
+	return strings.HasPrefix(r.text("sys/class/dmi/id/sys_vendor"), "Amazon EC2") ||
+		strings.HasPrefix(r.text("sys/class/dmi/id/product_uuid"), "ec2") ||
+		strings.HasPrefix(r.text("sys/hypervisor/uuid"), "ec2") // Xen instances
+}
+
+// Identity says who this machine is. Nitro instances have their id in the board's asset tag; where the firmware of an EC2
+// instance does not say it, instanceID asks the metadata service.
+func (r Root) Identity(instanceID func() (string, error)) (Identity, error) {
+	id := Identity{Boot: r.bootID()}
+	if id.Boot == "" {
+		return id, errors.New("read /proc/sys/kernel/random/boot_id: nothing there; is /proc mounted?")
+	}
+	if r.OnEC2() {
+		if id.Instance = r.text("sys/class/dmi/id/board_asset_tag"); instanceForm.MatchString(id.Instance) {
+			return id, nil
+		}
+		if i, err := instanceID(); err == nil {
+			id.Instance = i
+			return id, nil
+		}
+		// Armed under another name is better than silent: the listener still knows this node by its address.
+	}
+	if id.Instance = r.text("etc/machine-id"); id.Instance == "" || id.Instance == "uninitialized" {
+		id.Instance = id.Boot // an image without machine id: unique at least, though another one at each boot
+	}
+	return id, nil
+}
+
+// bootID is what the kernel calls this boot, empty if /proc is not mounted.
+func (r Root) bootID() string { return r.text("proc/sys/kernel/random/boot_id") }
+
+// MACs are the hardware addresses of this machine's interfaces.
+func (r Root) MACs() []string {
+	files, _ := filepath.Glob(r.Path("sys/class/net/*/address"))
+	var macs []string
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if mac := strings.TrimSpace(string(data)); err == nil && mac != "" && mac != "00:00:00:00:00:00" {
+			macs = append(macs, mac)
+		}
+	}
+	return macs
+}
+
+// DeviceOf is the name of the interface with a hardware address, empty if there is none.
+func (r Root) DeviceOf(mac string) string {
+	files, _ := filepath.Glob(r.Path("sys/class/net/*/address"))
+	slices.Sort(files)
+	for _, f := range files {
+		if data, err := os.ReadFile(f); err == nil && strings.TrimSpace(string(data)) == mac {
+			return filepath.Base(filepath.Dir(f))
+		}
+	}
+	return ""
+}

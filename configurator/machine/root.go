@@ -1,0 +1,101 @@
+// Package machine reads and changes what one node keeps in files: its identity, the kernel's facts and settings, the
+// secret of this boot, and what the last pass left for `status`. It opens no socket.
+package machine
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Root is the directory below which the kernel's and the machine's files are: "/" outside of tests.
+type Root string
+
+// Path joins elem below the root.
+func (r Root) Path(elem ...string) string {
+	return filepath.Join(append([]string{string(r)}, elem...)...)
+}
+
+// Files of our own.
+const (
+	RunDir       = "run/lastgasp"  // gone at the next boot, as kernel state is
+	stateFile    = "state.json"    // what the last pass saw
+	settingsFile = "settings.json" // kernel settings we changed, and their former values
+	secretFile   = "gasp"          // the secret of this boot
+	lockFile     = "lock"          // one pass at a time
+
+	// LastGoodFile is the last list of listeners that was proved to work, see endpoint.LastGood.
+	LastGoodFile = "var/lib/lastgasp/endpoints.json"
+)
+
+// netDir is where the kernel shows its network devices.
+const netDir = "sys/class/net"
+
+// Uptime is the time since boot, suspended or not (CLOCK_BOOTTIME). Unlike the wall clock nobody can set it, and unlike
+// Go's monotonic clock it means the same in every process of one boot.
+func Uptime() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0 // never: the clock exists since 2.6.39
+	}
+	return time.Duration(ts.Nano())
+}
+
+// Forget removes what passes have left for `status`. The secret stays.
+func (r Root) Forget() error {
+	var errs []error
+	for _, f := range []string{stateFile, settingsFile} {
+		if err := os.Remove(r.Path(RunDir, f)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// text is the content of a small kernel file, trimmed; empty if it cannot be read.
+func (r Root) text(path string) string {
+	data, err := os.ReadFile(r.Path(path))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// number is the first number in a small kernel file, or fallback.
+func (r Root) number(path string, fallback int) int {
+	fields := strings.Fields(r.text(path))
+	if len(fields) == 0 {
+		return fallback
+	}
+	n, err := strconv.Atoi(fields[0])
+	if err != nil {
+		return fallback
+	}
+	return n
+}
+
+// flag reads a kernel boolean, printed as 1 or Y.
+func (r Root) flag(path string) bool {
+	t := r.text(path)
+	return t == "1" || t == "Y"
+}
+
+// replace writes a file of ours in one step, for mode and nobody else.
+func (r Root) replace(path string, data []byte, mode os.FileMode) error {
+	full := r.Path(path)
+	if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
+		return err
+	}
+	// Removed first: WriteFile would keep the mode of a file left behind by a crash.
+	os.Remove(full + ".new")
+	if err := os.WriteFile(full+".new", data, mode); err != nil {
+		return err
+	}
+	return os.Rename(full+".new", full)
+}

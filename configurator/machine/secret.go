@@ -1,0 +1,42 @@
+package machine
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// Secret returns the secret of this boot. It lives under /run, readable by its owner alone, beside the boot id it belongs
+// to: a /run that survived a reboot, as in a container, must not keep it. Empty means that there is none yet.
+func (r Root) Secret(boot string) (netconsole.Secret, error) {
+	data, err := os.ReadFile(r.Path(RunDir, secretFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read the secret of this boot: %w", err)
+	}
+	of, secret, _ := strings.Cut(strings.TrimSpace(string(data)), " ")
+	if of != boot {
+		return "", nil
+	}
+	return netconsole.Secret(secret), nil
+}
+
+// MakeSecret is Secret, but makes it at the first call of the boot: 128 random bits.
+func (r Root) MakeSecret(boot string) (netconsole.Secret, error) {
+	known, err := r.Secret(boot)
+	if err != nil || known != "" {
+		return known, err
+	}
+	var bits [16]byte
+	rand.Read(bits[:]) // never fails: crypto/rand ends the program instead
+	secret := base64.RawURLEncoding.EncodeToString(bits[:])
+	if err := r.replace(RunDir+"/"+secretFile, []byte(boot+" "+secret+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("write the secret of this boot: %w", err)
+	}
+	return netconsole.Secret(secret), nil
+}

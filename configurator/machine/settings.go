@@ -1,0 +1,197 @@
+package machine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+)
+
+// Kernel settings that are changed only if the configuration asks for it. For those of transmit queues see QueueSettings.
+const (
+	panicFile          = "proc/sys/kernel/panic"
+	kdumpNotifiersFile = "sys/module/kernel/parameters/crash_kexec_post_notifiers"
+)
+
+// Panic says which of the kernel's settings for its own death may be changed. See PanicSettings.
+type Panic struct {
+	Hold           bool // kernel.panic=0 where a kernel would otherwise reboot before it has sent anything
+	Timeout        *int // kernel.panic in seconds; nil leaves it alone
+	KdumpNotifiers bool // crash_kexec_post_notifiers
+}
+
+// Setting is a kernel setting that we changed.
+type Setting struct {
+	File string `json:"file"` // below the root
+	Was  string `json:"was"`  // what disarm restores
+	Set  string `json:"set"`
+	Link int    `json:"ifindex,omitempty"` // of the device it belongs to, which may be renamed; 0: none
+}
+
+// String is "/proc/sys/kernel/panic=0 (was 10)", without the latter if that is not known yet.
+func (s Setting) String() string {
+	if s.Was == "" {
+		return fmt.Sprintf("/%s=%s", s.File, s.Set)
+	}
+	return fmt.Sprintf("/%s=%s (was %s)", s.File, s.Set, s.Was)
+}
+
+// PanicSettings says what p asks for on such a kernel beside such a kubelet. It is pure.
+//
+// kernel.panic is not ours: the kubelet sets it at its start, and below 7.0 every value from 1 lets a panic out. So it
+// is held at 0 only on kernels that are mute otherwise, and set only if a timeout was asked for on the others. A kubelet
+// with protectKernelDefaults would not start again with another value than its own; and one that is not configured yet
+// may turn out to be such.
+func PanicSettings(p Panic, f Facts, k Kubelet) []Setting {
+	var want []Setting
+	if seconds, asked := p.seconds(f); asked && (k == NoKubelet || k == KubeletSets || k == KubeletProtects && seconds == kubeletPanic) {
+		want = append(want, Setting{File: panicFile, Set: strconv.Itoa(seconds)})
+	}
+	if p.KdumpNotifiers && f.Kdump {
+		want = append(want, Setting{File: kdumpNotifiersFile, Set: "Y"})
+	}
+	return want
+}
+
+// seconds is the value of kernel.panic that p asks for on such a kernel.
+func (p Panic) seconds(f Facts) (seconds int, asked bool) {
+	switch {
+	case f.Nbcon() && p.Hold:
+		return 0, true
+	case !f.Nbcon() && p.Timeout != nil:
+		return *p.Timeout, true
+	}
+	return 0, false
+}
+
+// PanicFindings says what of p the kubelet does not allow. It is pure.
+func PanicFindings(p Panic, f Facts, k Kubelet) []Finding {
+	seconds, asked := p.seconds(f)
+	if !asked || seconds == kubeletPanic {
+		return nil
+	}
+	key := "panic.timeout"
+	if f.Nbcon() {
+		key = "panic.hold"
+	}
+	switch k {
+	case KubeletProtects:
+		return []Finding{{What: key + " is refused",
+			Cost: fmt.Sprintf("the kubelet has protectKernelDefaults and would not start with kernel.panic=%d", seconds),
+			Mend: "remove " + key + " here, or protectKernelDefaults there"}}
+	case KubeletExpected:
+		return []Finding{{What: key + " waits for the kubelet to be configured",
+			Cost: "one with protectKernelDefaults would not start with it",
+			Mend: "run lastgasp-configurator watch, which sets it then"}}
+	}
+	return nil
+}
+
+// queueNumber is the part of a file in which the many transmit queues of a device differ.
+var queueNumber = regexp.MustCompile(`/tx-\d+/`)
+
+// Summary is a line for each setting, but one for all queues of a device that were changed alike.
+func Summary(list []Setting) []string {
+	var lines []string
+	count := make(map[string]int)
+	for _, s := range list {
+		s.File = queueNumber.ReplaceAllString(s.File, "/tx-*/")
+		if count[s.String()]++; count[s.String()] == 1 {
+			lines = append(lines, s.String())
+		}
+	}
+	for i, line := range lines {
+		if n := count[line]; n > 1 {
+			lines[i] = fmt.Sprintf("%s on %d queues", line, n)
+		}
+	}
+	return lines
+}
+
+// Settings lists what we changed since boot.
+func (r Root) Settings() ([]Setting, error) {
+	data, err := os.ReadFile(r.Path(RunDir, settingsFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("read changed settings: %w", err)
+	}
+	var list []Setting
+	if err := json.Unmarshal(data, &list); err != nil {
+		return nil, nil // cut short by a full disk: former values are lost, and refusing to go on brings none back
+	}
+	return list, nil
+}
+
+// ApplySettings makes the settings those of want: it sets what differs and restores what is no longer wanted. It returns
+// what it changed, for the log. Former values are written down first, so that a crash cannot lose them.
+func (r Root) ApplySettings(want []Setting) (changed []Setting, err error) {
+	kept, err := r.Settings()
+	if err != nil {
+		return nil, err
+	}
+	r.followRenames(kept)
+	for _, old := range kept {
+		if slices.ContainsFunc(want, func(s Setting) bool { return s.File == old.File }) {
+			continue
+		}
+		back, err := r.restore(old)
+		if err != nil {
+			return changed, err
+		}
+		if back {
+			changed = append(changed, Setting{File: old.File, Was: old.Set, Set: old.Was})
+		}
+		kept = slices.DeleteFunc(slices.Clone(kept), func(s Setting) bool { return s.File == old.File })
+		if err := r.saveSettings(kept); err != nil {
+			return changed, err
+		}
+	}
+	for _, s := range want {
+		s.Was = r.text(s.File)
+		if s.Was == s.Set {
+			continue
+		}
+		// If somebody has set it since (the kubelet does), disarm has to restore their value.
+		kept = append(slices.DeleteFunc(slices.Clone(kept), func(k Setting) bool { return k.File == s.File }), s)
+		if err := r.saveSettings(kept); err != nil {
+			return changed, err
+		}
+		if err := os.WriteFile(r.Path(s.File), []byte(s.Set), 0); err != nil {
+			return changed, fmt.Errorf("change kernel setting: %w", err)
+		}
+		changed = append(changed, s)
+	}
+	return changed, nil
+}
+
+// restore gives one setting its former value, unless somebody else has changed it meanwhile.
+func (r Root) restore(s Setting) (bool, error) {
+	if r.text(s.File) != s.Set {
+		return false, nil
+	}
+	if err := os.WriteFile(r.Path(s.File), []byte(s.Was), 0); err != nil {
+		return false, fmt.Errorf("restore kernel setting: %w", err)
+	}
+	return true, nil
+}
+
+func (r Root) saveSettings(list []Setting) error {
+	data, err := json.Marshal(list)
+	if err != nil {
+		return fmt.Errorf("write down changed settings: %w", err)
+	}
+	if err := r.replace(RunDir+"/"+settingsFile, data, 0o644); err != nil {
+		return fmt.Errorf("write down changed settings: %w", err)
+	}
+	return nil
+}
+
+// Differ reports whether a setting does not have the value that want gives it.
+func (r Root) Differ(want []Setting) bool {
+	return slices.ContainsFunc(want, func(s Setting) bool { return r.text(s.File) != s.Set })
+}

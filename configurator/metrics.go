@@ -1,0 +1,102 @@
+package configurator
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// MetricsFile is what node_exporter's textfile collector reads, in the directory that --textfile names.
+const MetricsFile = "metrics.prom"
+
+// writeMetrics writes the metrics of this node, if that is asked for. Nothing depends on them.
+func (c *Configurator) writeMetrics() {
+	if c.Textfile == "" {
+		return
+	}
+	status, err := c.Status(nil)
+	if err == nil {
+		err = os.MkdirAll(c.Textfile, 0o755)
+	}
+	if err == nil {
+		err = replaceFile(filepath.Join(c.Textfile, MetricsFile), func(w io.Writer) error { return status.WriteMetrics(w) })
+	}
+	if err != nil {
+		c.Log.Warn("metrics are not written", "err", err)
+	}
+}
+
+// replaceFile writes a file in one step: the collector must not read half of it.
+func replaceFile(name string, write func(io.Writer) error) error {
+	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*.new")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	if err := write(f); err != nil {
+		return err
+	}
+	if err := f.Chmod(0o644); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}
+
+// WriteMetrics writes s in the OpenMetrics text format, restricted to what Prometheus' own text format has too.
+func (s Status) WriteMetrics(w io.Writer) error {
+	var b strings.Builder
+	gauge := func(name, help string) {
+		fmt.Fprintf(&b, "# HELP lastgasp_configurator_%s %s\n# TYPE lastgasp_configurator_%[1]s gauge\n", name, help)
+	}
+	gauge("info", "The version of lastgasp-configurator, and the kernel it watches over.")
+	fmt.Fprintf(&b, "lastgasp_configurator_info{version=%s,kernel=%s} 1\n", label(s.Facts.Version), label(s.Facts.Kernel))
+	gauge("verdict", "1 for the verdict that stands.")
+	for _, v := range verdicts {
+		fmt.Fprintf(&b, "lastgasp_configurator_verdict{verdict=%s} %d\n", label(string(v)), number(v == s.Verdict))
+	}
+	if l := s.LastPass; l != nil {
+		gauge("last_pass_timestamp_seconds", "When the last pass ended.")
+		fmt.Fprintf(&b, "lastgasp_configurator_last_pass_timestamp_seconds %.3f\n", float64(l.Time.UnixMilli())/1e3)
+		gauge("last_pass_failed", "1 if it failed.")
+		fmt.Fprintf(&b, "lastgasp_configurator_last_pass_failed %d\n", number(l.Failed != ""))
+	}
+	for _, m := range []struct {
+		name, help string
+		value      func(TargetView) (float64, bool)
+	}{
+		{"target_enabled", "1 if the kernel sends through the target.", func(v TargetView) (float64, bool) { return float64(number(v.Enabled)), true }},
+		{"target_acknowledged", "1 if its listener acknowledged the latest canary.", func(v TargetView) (float64, bool) { return float64(number(v.Acked)), true }},
+		{"target_last_ack_timestamp_seconds", "When its listener last acknowledged a canary.", func(v TargetView) (float64, bool) {
+			return float64(v.LastAck.UnixMilli()) / 1e3, !v.LastAck.IsZero()
+		}},
+		{"target_round_trip_seconds", "From the kernel log to the acknowledgement.", func(v TargetView) (float64, bool) { return v.RTT.Seconds(), v.RTT > 0 }},
+	} {
+		gauge(m.name, m.help)
+		for _, t := range s.Targets {
+			if value, ok := m.value(t); ok {
+				fmt.Fprintf(&b, "lastgasp_configurator_%s{target=%s,listener=%s,device=%s} %v\n", m.name, label(t.Name), label(t.remote()), label(t.Device), value)
+			}
+		}
+	}
+	b.WriteString("# EOF\n")
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// label is a quoted label value.
+func label(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(s) + `"`
+}
+
+func number(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

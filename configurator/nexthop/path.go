@@ -1,0 +1,155 @@
+package nexthop
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/lastgasp/lastgasp/configurator/configfs"
+)
+
+// Path is what the kernel's own tables say of the way to one destination, without a question on the wire. It is cheap to
+// read and can be compared: who has resolved a Hop need not do so again as long as its Path stays the same.
+type Path struct {
+	Destination netip.Addr
+	// Problem says why there is no way at present, empty if there is one. The rest may be zero then.
+	Problem   string
+	Device    string     // as in Hop
+	Index     int        // as in Hop
+	DeviceMAC string     // as in Hop
+	Source    netip.Addr // as in Hop
+	NextHop   netip.Addr // as in Hop
+	// NextHopMAC is what the neighbour table has for NextHop, empty if nothing. It is no proof of anything, but if it
+	// changes the neighbour may have moved.
+	NextHopMAC string
+	// Cards are the network cards that frames to NextHopMAC leave by, by name, empty if that cannot be told.
+	Cards string
+}
+
+// Lookup reads the Path to q.Destination. What cannot be read is its Problem.
+func Lookup(q Query) Path { return query{Query: q}.path() }
+
+func (q query) path() Path {
+	q.Destination = q.Destination.Unmap()
+	p := Path{Destination: q.Destination}
+	if err := q.lookup(&p); err != nil {
+		p.Problem = err.Error()
+	}
+	return p
+}
+
+func (q query) lookup(p *Path) error {
+	if why := configfs.UnfitIP(q.Destination.WithZone("")); why != "" {
+		return fmt.Errorf("%w: it is %s", ErrNoRoute, why)
+	}
+	r, err := q.route()
+	if err != nil {
+		return err
+	}
+	d, err := deviceByIndex(r.index)
+	if err != nil {
+		return err
+	}
+	if d, err = d.outer(); err != nil {
+		return err
+	}
+	p.Device, p.Index, p.DeviceMAC, p.Source, p.NextHop = d.name, d.index, d.hw.String(), r.source, r.gateway
+	if !p.NextHop.IsValid() {
+		p.NextHop = q.Destination.WithZone("")
+	}
+	if err := q.check(d); err != nil {
+		return err
+	}
+	next, ok, err := neighbour(d.index, p.NextHop)
+	if err != nil || !ok {
+		return err
+	}
+	p.NextHopMAC = next.String()
+	p.Cards, err = q.cardsOf(d, next)
+	return err
+}
+
+// neighbour is the Ethernet address that the neighbour table has for a on a device, if any.
+func neighbour(index int, a netip.Addr) (mac, bool, error) {
+	family := unix.AF_INET
+	if a.Is6() {
+		family = unix.AF_INET6
+	}
+	list, err := netlink.NeighList(index, family)
+	if err != nil {
+		return mac{}, false, fmt.Errorf("read neighbours: %w", err)
+	}
+	for _, n := range list {
+		if ip, ok := addrOf(n.IP); ok && ip == a {
+			m, ok := macOf(n.HardwareAddr)
+			return m, ok, nil
+		}
+	}
+	return mac{}, false, nil
+}
+
+// Compare says in words how the paths now differ from those known, destination by destination; "" means that every Hop
+// resolved meanwhile still holds. It returns the paths to be known from now on: a neighbour that the kernel has forgotten
+// for the time being, or has not met yet, is no change, and is compared when there is one again.
+func Compare(known, now []Path) (next []Path, changes string) {
+	var reasons []string
+	for _, p := range now {
+		old, ok := find(known, p.Destination)
+		if !ok {
+			reasons = append(reasons, fmt.Sprintf("%s is a new destination", p.Destination))
+		} else if r := old.differs(p); r != "" {
+			reasons = append(reasons, r)
+		}
+		if p.NextHopMAC == "" && p.sameWay(old) {
+			p.NextHopMAC, p.Cards = old.NextHopMAC, old.Cards
+		}
+		next = append(next, p)
+	}
+	for _, old := range known {
+		if _, ok := find(now, old.Destination); !ok {
+			reasons = append(reasons, fmt.Sprintf("%s is no destination any more", old.Destination))
+		}
+	}
+	return next, strings.Join(reasons, "; ")
+}
+
+func find(paths []Path, dst netip.Addr) (Path, bool) {
+	for _, p := range paths {
+		if p.Destination == dst {
+			return p, true
+		}
+	}
+	return Path{}, false
+}
+
+// sameWay reports whether both send to the same next hop by the same device.
+func (p Path) sameWay(o Path) bool { return p.Index == o.Index && p.NextHop == o.NextHop }
+
+// differs says what is different in now.
+func (p Path) differs(now Path) string {
+	dst := p.Destination
+	switch {
+	case now.Problem != p.Problem && now.Problem != "":
+		return fmt.Sprintf("%s cannot be reached: %s", dst, now.Problem)
+	case now.Problem != p.Problem:
+		return fmt.Sprintf("%s can be reached again", dst)
+	case now.Device == p.Device && now.Index != p.Index:
+		return fmt.Sprintf("%s is another device than before", now.Device)
+	case now.Device != p.Device:
+		return fmt.Sprintf("%s is reached by %s instead of %s", dst, now.Device, p.Device)
+	case now.DeviceMAC != p.DeviceMAC:
+		return fmt.Sprintf("%s changed its Ethernet address from %s to %s", now.Device, p.DeviceMAC, now.DeviceMAC)
+	case now.Source != p.Source:
+		return fmt.Sprintf("%s is reached from %s instead of %s", dst, now.Source, p.Source)
+	case now.NextHop != p.NextHop:
+		return fmt.Sprintf("%s is reached by way of %s instead of %s", dst, now.NextHop, p.NextHop)
+	case now.NextHopMAC != p.NextHopMAC && now.NextHopMAC != "" && p.NextHopMAC != "":
+		return fmt.Sprintf("neighbour %s on %s moved from %s to %s", now.NextHop, now.Device, p.NextHopMAC, now.NextHopMAC)
+	case now.Cards != p.Cards && now.Cards != "" && p.Cards != "":
+		return fmt.Sprintf("%s leaves by %s instead of %s", now.Device, now.Cards, p.Cards)
+	}
+	return ""
+}

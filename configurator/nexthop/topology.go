@@ -1,0 +1,187 @@
+package nexthop
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// topology is how this machine's devices are stacked, as far as it decides who forwards a frame: netpoll all the way down
+// to a network card, or something that does not run in a panic.
+type topology struct {
+	devices map[int]device
+	// ports are where a bridge has seen a station: its forwarding database.
+	ports map[station][]int
+	// cable is the kind of link that stands for a card and its cable where tests make the network.
+	cable string
+}
+
+type station struct {
+	bridge int
+	mac    mac
+}
+
+// Kinds of links that hand a frame from netpoll on to netpoll of the devices below: they have ndo_netpoll_setup, or
+// are made of ports of the switch chip below (drivers/net/bonding, team, macvlan.c; net/8021q, bridge, dsa).
+const (
+	kindBridge  = "bridge"
+	kindBond    = "bond"
+	kindTeam    = "team"
+	kindVLAN    = "vlan"
+	kindMacvlan = "macvlan"
+	kindMacvtap = "macvtap"
+	kindDSA     = "dsa"
+)
+
+// stops says in the second half of a sentence why netpoll gets no frame through d, or "" if it does or hands it on to the
+// devices below. What is neither a card nor known to hand on is refused: a device that seems to work, with the help of
+// a process, a softirq or a kernel thread, is silent in a panic.
+func (d device) stops() string {
+	switch d.kind {
+	case kindBridge, kindBond, kindTeam, kindVLAN, kindMacvlan, kindMacvtap, kindDSA, "device":
+		return ""
+	case "openvswitch":
+		return "is a port of Open vSwitch: a frame whose flow has expired is sent by a process, and none runs in a panic"
+	case "tuntap":
+		return "hands its packets to a process, and none runs in a panic"
+	case "veth", "netkit":
+		return fmt.Sprintf("is one end of a %s pair: the other end receives in a softirq, and none runs in a panic", d.kind)
+	case "wireguard":
+		return "encrypts in kernel threads, and none runs in a panic"
+	case "dummy":
+		return "is a dummy device: it throws everything away"
+	}
+	if d.parent != "" {
+		return "" // a card whose driver names a kind
+	}
+	return fmt.Sprintf("is a %s device: it sends through the network stack, which a panic cannot use", d.kind)
+}
+
+// maxStacked is MAX_NEST_DEV of the kernel, include/linux/netdevice.h.
+const maxStacked = 8
+
+// cards returns the names of the network cards that a frame to next leaves by if it is sent through d. The error is an
+// ErrUnusable that says who on the way would have to be alive.
+func (t topology) cards(d device, next mac) ([]string, error) {
+	names, err := t.below(d, next, 0)
+	slices.Sort(names)
+	return slices.Compact(names), err
+}
+
+func (t topology) below(d device, next mac, depth int) ([]string, error) {
+	if depth > maxStacked {
+		return nil, fmt.Errorf("%w: the devices below are stacked too deep", ErrUnusable)
+	}
+	if d.kind == t.cable {
+		return []string{d.name}, nil
+	}
+	if why := d.stops(); why != "" {
+		return nil, fmt.Errorf("%w: %s %s", ErrUnusable, d.name, why)
+	}
+	switch d.kind {
+	case kindBridge:
+		if seen := t.ports[station{d.index, next}]; len(seen) > 0 {
+			return t.all(seen, next, depth)
+		}
+		return t.any(t.enslaved(d.index), next, depth) // it floods
+	case kindBond, kindTeam:
+		return t.all(t.enslaved(d.index), next, depth)
+	case kindVLAN, kindMacvlan, kindMacvtap:
+		lower, ok := t.devices[d.lower]
+		if !ok {
+			return nil, fmt.Errorf("%w: %s sits on a device of another network namespace", ErrUnusable, d.name)
+		}
+		return t.below(lower, next, depth+1)
+	}
+	return []string{d.name}, nil
+}
+
+// all are the cards below the devices, each of which must lead to one: which of them the frame takes is not ours to say.
+func (t topology) all(indices []int, next mac, depth int) ([]string, error) {
+	var names []string
+	for _, i := range indices {
+		some, err := t.below(t.devices[i], next, depth+1)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, some...)
+	}
+	return names, nil
+}
+
+// any are the cards below those devices that lead to one, if any does: the frame takes all of them.
+func (t topology) any(indices []int, next mac, depth int) ([]string, error) {
+	var names []string
+	var errs []error
+	for _, i := range indices {
+		some, err := t.below(t.devices[i], next, depth+1)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		names = append(names, some...)
+	}
+	if len(names) == 0 {
+		return nil, errors.Join(errs...)
+	}
+	return names, nil
+}
+
+// enslaved are the devices that can send for a master.
+func (t topology) enslaved(master int) []int {
+	var indices []int
+	for i, d := range t.devices {
+		if d.master == master && d.notReady() == "" {
+			indices = append(indices, i)
+		}
+	}
+	slices.Sort(indices)
+	return indices
+}
+
+// stacked reports whether frames that are sent through d leave by other devices.
+func (d device) stacked() bool {
+	return d.kind != "device" && d.stops() == "" && d.parent == ""
+}
+
+// readTopology reads all devices, and where the bridges among them have seen next.
+func readTopology(next mac, cable string) (topology, error) {
+	t := topology{devices: make(map[int]device), ports: make(map[station][]int), cable: cable}
+	links, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) { // what was lost to a race comes back as an event
+		return t, fmt.Errorf("read devices: %w", err)
+	}
+	for _, l := range links {
+		d := deviceOf(l)
+		t.devices[d.index] = d
+	}
+	seen, err := netlink.NeighList(0, unix.AF_BRIDGE)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return t, fmt.Errorf("read the bridges' forwarding database: %w", err)
+	}
+	for _, n := range seen {
+		if m, ok := macOf(n.HardwareAddr); ok && m == next && n.MasterIndex != 0 && n.LinkIndex != n.MasterIndex {
+			key := station{n.MasterIndex, m}
+			if !slices.Contains(t.ports[key], n.LinkIndex) {
+				t.ports[key] = append(t.ports[key], n.LinkIndex)
+			}
+		}
+	}
+	return t, nil
+}
+
+// cardsOf is what cards says of this machine.
+func (q query) cardsOf(d device, next mac) (string, error) {
+	if d.kind == q.cable || d.stops() == "" && !d.stacked() {
+		return d.name, nil // as on most nodes: nothing else has to be read
+	}
+	t, err := readTopology(next, q.cable)
+	if err != nil {
+		return "", err
+	}
+	names, err := t.cards(d, next)
+	return strings.Join(names, " "), err
+}

@@ -1,0 +1,43 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/lastgasp/lastgasp/e2e/lab"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// TestConfiguratorIsQuiet has a hundred pods come and go in a minute while watch runs. None of them is on the way to a
+// listener: no pass, no canary, and nothing in the kernel's log.
+func TestConfiguratorIsQuiet(t *testing.T) {
+	g := newGuest(t, "6.12", lab.VMSpec{Modules: []string{"veth"}})
+	a := newEar(t, g.net, lab.ListenerAddr.Addr())
+	g.write(t, config, fmt.Sprintf("endpoint: {static: [%q]}\ncanary: {interval: 1h}\n", a.String()))
+	defer g.startWatch(t)()
+	g.awaitTargets(t, "lastgasp-10.77.2.10-1")
+	eventually(t, "the first pass", func() error {
+		if v := g.status(t).Verdict; v != "covered" {
+			return fmt.Errorf("verdict %s", v)
+		}
+		return nil
+	})
+	a.forget()
+	g.guestRun(t, "pods", "100", "600ms")
+	records, _ := a.settle(t)
+	for _, text := range records {
+		if _, ok := netconsole.ParseCanary(text); ok {
+			t.Errorf("a canary: %s", text)
+		}
+	}
+	log := g.read(t, lab.LogPath("lastgasp-configurator"))
+	if passes := strings.Count(log, "running a pass"); passes > 0 {
+		t.Errorf("%d passes:\n%s", passes, log)
+	}
+	// And it still notices what does matter.
+	g.write(t, configfs+"/lastgasp-10.77.2.10-1/enabled", "0")
+	g.awaitTargets(t, "lastgasp-10.77.2.10-2")
+}
