@@ -70,7 +70,8 @@ func (e *Engine) emittedAgain(inc detect.Incident, k key) (again, taken bool) {
 	return true, true
 }
 
-// account accounts for the trace of h, which goes once it is on record or never will be. Whoever calls it holds mu.
+// account drops h's trace once it is on record or never will be, and counts the bytes of what is left. Whoever calls it
+// holds mu.
 func (e *Engine) account(h *heard) {
 	if len(h.inc.Trace) <= h.lines || h.over && h.death == "" {
 		h.inc.Trace = nil
