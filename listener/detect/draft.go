@@ -177,7 +177,7 @@ func lostOops(lines []line) int {
 				return -1 // it is that one's
 			}
 			return at
-		case whereLine.MatchString(msg):
+		case wherever(msg) != nil:
 			at = i
 		case cpuLine.MatchString(msg):
 			if at >= 0 {
