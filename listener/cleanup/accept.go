@@ -39,7 +39,7 @@ func (e *Engine) accept(ctx context.Context, h *heard) {
 	}
 	e.mu.Lock()
 	h.over = true
-	e.weigh(h)
+	e.account(h)
 	e.mu.Unlock()
 	e.forgetState(h)
 }
