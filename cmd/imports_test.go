@@ -42,7 +42,7 @@ var architecture = map[string][]string{
 	"listener/kube":          {"listener/cleanup", "listener/detect", "listener/kube/v1alpha1", "listener/netconsole", "listener/policy"},
 	"listener/kube/v1alpha1": {},
 
-	"e2e/bench":         {"e2e/cloud", "e2e/crowd", "e2e/guest/control", "e2e/lab", "e2e/load", "e2e/story", "listener/netconsole"},
+	"e2e/bench":         {"e2e/cloud", "e2e/crowd", "e2e/guest/control", "e2e/lab", "e2e/load", "e2e/story", "listener/detect", "listener/netconsole", "listener/receive"},
 	"e2e/cloud":         {"e2e/cloud/imds", "e2e/lab"},
 	"e2e/cloud/imds":    {},
 	"e2e/corpus":        {"listener", "listener/detect"},

@@ -38,6 +38,10 @@ func BootParam(specs []configfs.Spec) (string, error) {
 	return strings.Join(parts, ";"), nil
 }
 
+// CommandLine is param for the kernel command line. The double quotes keep GRUB's shell from its semicolons. GRUB takes them
+// away; where it does not, the kernel does (next_arg, lib/cmdline.c), also for a module: modprobe passes them on to it.
+func CommandLine(param string) string { return `netconsole.netconsole="` + param + `"` }
+
 // BootSpecs are the wanted targets of a draft as they are for early boot, whether they are armed already or not. They
 // send from a port of their own, the next below localPort and its alternates: netconsole keeps them for as long as the
 // machine runs, and an acknowledgement must not be taken for that of one of ours.

@@ -2,6 +2,7 @@ package configurator
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -42,5 +43,19 @@ func TestBootParam(t *testing.T) {
 				t.Errorf("%d bytes", len(got))
 			}
 		})
+	}
+}
+
+// To GRUB's shell a bare semicolon ends the command; the kernel knows double quotes, and no single ones.
+func TestCommandLine(t *testing.T) {
+	const want = `netconsole.netconsole="+r6665@fd00::5/ens5,6666@fd00::10/02:00:00:00:00:01;+r6665@10.0.1.5/ens5,6666@10.0.0.10/02:00:00:00:00:01"`
+	v6, v4 := specTo("[fd00::10]:6666", gatewayMAC), specTo("10.0.0.10:6666", gatewayMAC)
+	v6.LocalIP, v6.LocalPort, v4.LocalPort = netip.MustParseAddr("fd00::5"), 6665, 6665
+	param, err := BootParam([]configfs.Spec{v6, v4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := CommandLine(param); got != want {
+		t.Errorf("%s, want\n%s", got, want)
 	}
 }

@@ -186,7 +186,7 @@ func TestUserDataRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	head, content, ok := strings.Cut(text, "    content: |\n")
-	if !ok || !strings.HasPrefix(head, "#cloud-config\nwrite_files:\n  - path: /etc/lastgasp/configurator.d/") {
+	if !ok || !strings.HasPrefix(head, "#cloud-config\n"+mergeHow+"write_files:\n  - path: /etc/lastgasp/configurator.d/") {
 		t.Fatalf("user-data:\n%s", text)
 	}
 	file := filepath.Join(t.TempDir(), "50-user-data.yaml")

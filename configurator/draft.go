@@ -116,13 +116,12 @@ func (c *Configurator) resolve(ctx context.Context, d *Draft) error {
 		done()
 		if err != nil {
 			errs = append(errs, fmt.Errorf("listener %s: %w", listener, err))
-			d.silent = append(d.silent, listener)
+			if errors.Is(err, nexthop.ErrNoReply) || errors.Is(err, nexthop.ErrNoRoute) { // of the listener itself, if it is on-link
+				d.silent = append(d.silent, listener)
+			}
 			continue
 		}
 		d.wanted = append(d.wanted, wanted{listener: listener, hop: hop})
-	}
-	if len(d.wanted) == 0 {
-		d.silent = nil // this node's own trouble: other listeners would fare no better
 	}
 	return errors.Join(errs...)
 }

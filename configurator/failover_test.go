@@ -47,6 +47,7 @@ func TestASilentListenerIsReplacedByAnotherOfTheList(t *testing.T) {
 	}{
 		{"both chosen ones acknowledge nothing", func(w *world, l netip.AddrPort) { w.deaf[l] = true }, chosen, others(chosen)},
 		{"one does not", func(w *world, l netip.AddrPort) { w.deaf[l] = true }, chosen[:1], chosen[1:]},
+		{"both cannot be reached, being in the node's own subnet", func(w *world, l netip.AddrPort) { w.routes[l.Addr().String()] = nexthop.ErrNoReply }, chosen, others(chosen)},
 		{"one cannot be reached", func(w *world, l netip.AddrPort) { w.routes[l.Addr().String()] = nexthop.ErrNoReply }, chosen[:1], chosen[1:]},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -112,6 +113,8 @@ func TestANodeThatWasCutOffKeepsItsListeners(t *testing.T) {
 	}{
 		{"it cannot send", func(w *world, l netip.AddrPort) { w.routes[l.Addr().String()] = nexthop.ErrNotReady }},
 		{"nothing is heard of it", func(w *world, l netip.AddrPort) { w.deaf[l] = true }},
+		{"both", func(w *world, l netip.AddrPort) { w.routes[l.Addr().String()], w.deaf[l] = nexthop.ErrNotReady, true }},
+		{"its gateway is gone", func(w *world, l netip.AddrPort) { w.routes[l.Addr().String()], w.deaf[l] = nexthop.ErrNoReply, true }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)

@@ -200,20 +200,27 @@ func avoided(before *machine.State, now time.Duration) map[string]time.Duration 
 }
 
 // noteSilence adds chosen listeners that could not be reached, or did not acknowledge, to those to avoid, and takes out
-// those that did.
-func noteSilence(avoid map[string]time.Duration, unreachable []netip.AddrPort, proofs []canary.Proof, now time.Duration) map[string]time.Duration {
+// those that did. If nobody of the list is left it is this node that is cut off, and nobody is to be avoided.
+func noteSilence(avoid map[string]time.Duration, d Draft, proofs []canary.Proof, now time.Duration) map[string]time.Duration {
 	if avoid == nil {
 		avoid = make(map[string]time.Duration)
 	}
-	for _, listener := range unreachable {
+	for _, listener := range d.silent {
 		avoid[listener.String()] = now
 	}
-	for _, p := range proofs {
-		if p.Acked {
-			delete(avoid, p.Listener.String())
-		} else {
-			avoid[p.Listener.String()] = now
+	for _, w := range d.wanted {
+		for _, p := range proofs {
+			switch {
+			case p.Listener != w.listener:
+			case p.Acked:
+				delete(avoid, w.listener.String())
+			default:
+				avoid[w.listener.String()] = now
+			}
 		}
+	}
+	if !slices.ContainsFunc(d.Found.Endpoints, func(e endpoint.Endpoint) bool { _, silent := avoid[e.String()]; return !silent }) {
+		clear(avoid)
 	}
 	return avoid
 }
@@ -260,11 +267,11 @@ func (c *Configurator) execute(ctx context.Context, d Draft, before *machine.Sta
 			proofs, err = c.prove(ctx, d.Identity, armed, plan.Drop)
 		}
 	}
+	s.Silent = noteSilence(s.Silent, d, proofs, c.Uptime())
 	if err != nil {
 		errs, complete = append(errs, err), false
 		proofs = unproved(slices.Concat(armed, plan.Drop), err)
 	} else {
-		s.Silent = noteSilence(s.Silent, d.silent, proofs[:len(armed)], c.Uptime())
 		for _, p := range proofs[:len(armed)] {
 			if !p.Acked {
 				errs, complete = append(errs, fmt.Errorf("%s to %s: %w: %s", p.Target, p.Listener, ErrUnproved, p.Why)), false

@@ -110,7 +110,10 @@ func newStatus(now time.Duration, f machine.Facts, present []configfs.State, set
 		}
 		s.Targets = append(s.Targets, t)
 	}
-	s.Findings = slices.Concat([]machine.Finding{}, machine.Findings(f, present), provenFindings(now, s.Targets, last))
+	s.Findings = slices.Concat([]machine.Finding{}, provenFindings(now, s.Targets, last), machine.Findings(f, present))
+	if len(present) == 0 && last != nil && last.Failed != "" {
+		s.Findings[len(s.Findings)-1].Mend = "mend what made the last pass fail: " + last.Failed
+	}
 	if last != nil && last.Failed == "" {
 		s.Verdict = proved(now, present, *last)
 	}

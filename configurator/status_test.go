@@ -57,6 +57,8 @@ func statusCases() []statusCase {
 	failed.Failed = "listener 10.0.3.10:6666: reach 10.0.3.10: no route"
 	failed.Passed = []string{"ssm: throttled: Rate exceeded"}
 	failed.Where = "last known good since 2026-11-21T20:00:00Z, from ssm /lastgasp/endpoint version 2"
+	refusedPass := last()
+	refusedPass.Failed = "listener 10.0.2.10:6666: reach 10.0.2.10: device cannot be used: tap0 hands its packets to a process"
 	return []statusCase{
 		{"covered", goodFacts, []configfs.State{one, two}, nil, last(acked(one, 90*time.Second), acked(two, 90*time.Second)), Covered},
 		{"mute-kernel", nbcon, []configfs.State{one}, nil, last(acked(one, 90*time.Second)), Mute},
@@ -64,6 +66,7 @@ func statusCases() []statusCase {
 		{"one-silent", goodFacts, []configfs.State{one, two}, nil, last(acked(one, 90*time.Second), silent), Unproven},
 		{"all-silent", goodFacts, []configfs.State{two}, nil, last(silent), Unproven},
 		{"nothing-armed", goodFacts, nil, nil, nil, Mute},
+		{"nothing-armed-after-a-failure", goodFacts, nil, nil, refusedPass, Mute},
 		{"no-watch", goodFacts, []configfs.State{one}, nil, last(acked(one, 50*time.Hour)), Unproven},
 		{"last-ack-still-counts", goodFacts, []configfs.State{one}, nil, last(acked(one, 3*DefaultConfig().Canary.Interval)), Covered},
 		{"stranger", goodFacts, []configfs.State{one, two}, nil, last(acked(one, time.Minute), unregistered), Stranger},

@@ -11,6 +11,15 @@ import (
 // UserDataFile is where cloud-init leaves its drop-in.
 const UserDataFile = "/etc/lastgasp/configurator.d/50-user-data.yaml"
 
+// mergeHow has cloud-init merge this part with the others of a user-data instead of replacing what they say: its default
+// (dict(replace)+list()+str()) lets the last part that has write_files win. What counts is the later part's word.
+const mergeHow = `merge_how:
+  - name: list
+    settings: [append]
+  - name: dict
+    settings: [no_replace, recurse_list]
+`
+
 // UserData is cloud-init user-data that configures a node as c: one file, written before any ordinary unit starts, so
 // that nothing has to be run. Only what differs from the defaults is in it.
 func UserData(c Config) (string, error) {
@@ -19,12 +28,23 @@ func UserData(c Config) (string, error) {
 		return "", fmt.Errorf("write user-data: %w", err)
 	}
 	var b strings.Builder
-	b.WriteString("#cloud-config\nwrite_files:\n")
+	b.WriteString("#cloud-config\n" + mergeHow + "write_files:\n")
 	fmt.Fprintf(&b, "  - path: %s\n    permissions: \"0644\"\n    content: |\n", UserDataFile)
 	for line := range strings.Lines(string(content)) {
 		b.WriteString("      " + line)
 	}
 	return b.String(), nil
+}
+
+// UserDataMIME is UserData as a multi-part archive, which is what EKS and Karpenter merge their own part into.
+func UserDataMIME(c Config) (string, error) {
+	text, err := UserData(c)
+	if err != nil {
+		return "", err
+	}
+	// No line of a document in YAML that is indented below "content: |" begins with the boundary.
+	return "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"//\"\n\n" +
+		"--//\nContent-Type: text/cloud-config; charset=\"utf-8\"\n\n" + text + "\n--//--\n", nil
 }
 
 // document is c as it stands in a file: the inverse of merge.

@@ -19,9 +19,9 @@ import (
 
 const (
 	// pollEvery is how often the watch reads what sends no event: which targets are enabled, kernel.panic, and the
-	// modification times of configuration files. That is a file for each target; Go's runtime needs four or five context
+	// modification times of configuration files. That is a file for each target; Go's runtime needs some seven context
 	// switches for one such round.
-	pollEvery = 5 * time.Second
+	pollEvery = 10 * time.Second
 	// rereadEvery is how often it reads targets and settings as a whole, some dozens of files.
 	rereadEvery = time.Minute
 )
@@ -206,10 +206,14 @@ func statusLine(s machine.State, err error) string {
 		return fmt.Sprintf("%d armed, but: %s", len(s.Targets), first)
 	}
 	var listeners []string
+	outcome := "armed and acknowledged"
 	for _, t := range s.Targets {
 		listeners = append(listeners, t.Listener.String())
+		if !t.Known {
+			outcome = "armed and acknowledged, but the cluster has no Node for this machine yet"
+		}
 	}
-	return fmt.Sprintf("armed and acknowledged: %s (%s)", strings.Join(listeners, ", "), s.Where)
+	return fmt.Sprintf("%s: %s (%s)", outcome, strings.Join(listeners, ", "), s.Where)
 }
 
 // targetNames are those of the targets that a pass has left, sorted as a listing is.

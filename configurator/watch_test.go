@@ -430,8 +430,8 @@ func TestWatchAsksAgainUntilTheNodeIsKnown(t *testing.T) {
 		if s, err := node.Status(nil); err != nil || s.Verdict != Stranger {
 			t.Fatalf("verdict %s, %v", s.Verdict, err)
 		}
-		if !w.notified("READY=1") {
-			t.Error("not ready, though what is here to be done is done")
+		if !w.notified("STATUS=armed and acknowledged, but the cluster has no Node for this machine yet: 10.0.2.10:6666") {
+			t.Error("the unit's status hides it")
 		}
 		w.change(func() { w.strange = false })
 		pass(2 * register)

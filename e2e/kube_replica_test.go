@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -119,6 +120,7 @@ type doomed struct {
 	gasp                 netconsole.Secret
 	addr                 netip.Addr
 	pods                 []string
+	death                string // name of the NodeDeath; empty: that of node and boot
 }
 
 // newDoomed is number i of them; it has yet to join the cluster.
@@ -160,7 +162,7 @@ func (d *doomed) register(n *corev1.Node, boot string) {
 	setAddresses(n, d.addr.String())
 }
 
-func (d *doomed) record() string { return policy.DeathName(d.name, d.boot) }
+func (d *doomed) record() string { return cmp.Or(d.death, policy.DeathName(d.name, d.boot)) }
 
 // gasps sends what the kernel says when it dies, from the node's own address.
 func (d *doomed) gasps(w *kubeWorld, to ...*replica) error {
@@ -220,7 +222,7 @@ func (w *kubeWorld) ended(ctx context.Context, d *doomed) (policy.Death, error) 
 	switch {
 	case err != nil:
 		return r, err
-	case r.Phase == policy.Pending || r.Phase == "":
+	case r.Phase.AtWork():
 		return r, fmt.Errorf("phase %q, owner %s, steps %+v", r.Phase, r.Owner, r.Steps)
 	}
 	return r, nil

@@ -119,6 +119,9 @@ func (w *kubeWorld) checkWorkloads(t *testing.T, bin string) {
 		d.register(n, d.boot)
 		n.Status.Capacity = corev1.ResourceList{corev1.ResourcePods: resource.MustParse("110")}
 	})
+	if err := w.lab.Enroll(ctx, d.name, d.boot, d.gasp.Sum()); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := w.lab.KubectlAs(ctx, must(w.lab.Kubeconfig("admin", "system:masters")), kinds, "apply", "-f", "-"); err != nil {
 		t.Fatal(err)
 	}
@@ -327,7 +330,9 @@ func (w *kubeWorld) checkDryRun(t *testing.T, bin string) {
 	if err := d.gasps(w, r); err != nil {
 		t.Fatal(err)
 	}
-	record := w.awaitPhase(t, d, r, policy.Refused)
+	rehearsed := *d
+	rehearsed.death = policy.DryRunName(d.record(), d.boot)
+	record := w.awaitPhase(t, &rehearsed, r, policy.Refused)
 	var steps []string
 	for _, s := range record.Steps {
 		steps = append(steps, s.Name)
@@ -335,7 +340,7 @@ func (w *kubeWorld) checkDryRun(t *testing.T, bin string) {
 			t.Errorf("step %s is done", s.Name)
 		}
 	}
-	if got, want := strings.Join(steps, " "), "fence record list fail tell detach delete node"; got != want || record.PodsTotal != len(d.pods) {
+	if got, want := strings.Join(steps, " "), "fence list fail events detach delete node"; got != want || record.PodsTotal != len(d.pods) {
 		t.Errorf("plan %q for %d pods, want %q for %d", got, record.PodsTotal, want, len(d.pods))
 	}
 	for _, e := range w.audit(t) {

@@ -36,7 +36,7 @@ const (
 	maxCovered, maxStrangers = 72 << 10, 8 << 10
 )
 
-// Coverage is the book of canaries. It is written once a canary and read when somebody asks.
+// Coverage remembers the last canary of each address. It is written once per canary and read on request.
 type Coverage struct {
 	mu        sync.Mutex
 	byAddr    map[netip.Addr]proof
@@ -133,7 +133,7 @@ func (c *Coverage) Report(now time.Time, roster []RosterNode) []NodeCover {
 	return rows
 }
 
-// Count tells how many nodes there are of each Cover.
+// Count is how many nodes there are of each Cover.
 func (c *Coverage) Count(now time.Time, roster []RosterNode) map[Cover]int {
 	counts := make(map[Cover]int)
 	for _, row := range c.rows(now, roster) {

@@ -142,7 +142,7 @@ func (d *Directory) next(ctx context.Context) (inc detect.Incident, ok bool) {
 }
 
 // finding is what makes two emissions, not far apart in time, one file. A kernel has several troubles at once, but an
-// oops may end in a panic and is then the same story. Whoever sends from the same address without the secret tells another.
+// oops may end in a panic and is then the same story. What is sent from the same address without the secret is another.
 type finding struct {
 	src    netip.Addr
 	boot   string
@@ -169,7 +169,7 @@ const (
 	reportFile = ".report.json"
 )
 
-// fileName sorts by time, says which address the incident came from and what machine it is about, and tells troubles apart.
+// fileName sorts by time, says which address the incident came from and what machine it is about, and differs by trouble.
 func fileName(inc detect.Incident) string {
 	class := reportFile
 	if inc.Verdict == detect.Dying {
@@ -331,7 +331,7 @@ func (x *index) load(path string) error {
 	return nil
 }
 
-// parseName tells class and address of a file.
+// parseName reads class and address from the name of a file.
 func parseName(name string) (class, addr string, ok bool) {
 	for _, class := range [...]string{deathFile, reportFile} {
 		if base, is := strings.CutSuffix(name, class); is {

@@ -19,8 +19,8 @@ import (
 // stuckAfter is for how long a reader may not look at its socket. It does so every second.
 const stuckAfter = 10 * time.Second
 
-// Admin is the HTTP side: metrics, health, who is covered, profiles. It binds to loopback unless told otherwise, and
-// /debug/ answers to nobody else even then: a profile costs processor time, and a trace tells what is in memory.
+// Admin is the HTTP side: metrics, health, who is covered, profiles. It binds to loopback unless configured otherwise,
+// and /debug/ answers to nobody else even then: a profile costs processor time, and a trace shows what is in memory.
 type Admin struct {
 	Gatherer prometheus.Gatherer
 	Coverage *Coverage

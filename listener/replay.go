@@ -39,7 +39,7 @@ type Replayed struct {
 	Lines       int              `json:"lines"`
 }
 
-// maxLine bounds a line of a capture or log: a 64 KiB datagram in base64, with room.
+// maxLine bounds a line of a capture or log: a 64 KiB datagram in base64, with room. What is beyond it in a log is left out.
 const maxLine = 256 << 10
 
 // LineError says which line of a capture or log is wrong, counted from 1.
@@ -111,9 +111,12 @@ func guess(in *bufio.Reader) Format {
 }
 
 // datagram judges one line of a capture.
-func (p *replay) datagram(line []byte) error {
+func (p *replay) datagram(line []byte, cut bool) error {
 	if len(bytes.TrimSpace(line)) == 0 {
 		return nil
+	}
+	if cut {
+		return fmt.Errorf("longer than %d bytes", maxLine)
 	}
 	var d Datagram
 	if err := json.Unmarshal(line, &d); err != nil {
@@ -144,7 +147,7 @@ func (p *replay) replayLog(in io.Reader) error {
 		}
 		p.shard.Record(p.now, netip.AddrPort{}, rec)
 	}
-	err := p.eachLine(in, func(line []byte) error {
+	err := p.eachLine(in, func(line []byte, _ bool) error {
 		log.Line(string(line), push)
 		return nil
 	})
@@ -153,7 +156,7 @@ func (p *replay) replayLog(in io.Reader) error {
 	}
 	log.Flush(push)
 	p.reading.Kernel = log.Kernel()
-	p.reading.Line, p.reading.Text = log.Strange()
+	p.reading.Line, p.reading.Text = log.Unrecognised()
 	return nil
 }
 
@@ -186,27 +189,29 @@ func (p *replay) advance(to time.Time) {
 	}
 }
 
-// eachLine calls f for every line.
-func (p *replay) eachLine(r io.Reader, f func(line []byte) error) error {
-	sc := bufio.NewScanner(r)
-	sc.Buffer(make([]byte, 0, 4096), maxLine)
-	n := 0
-	for sc.Scan() {
-		n++
-		if err := f(sc.Bytes()); err != nil {
+// eachLine calls f for every line, without its newline. Of a line longer than maxLine it gets the beginning, and true.
+func (p *replay) eachLine(r io.Reader, f func(line []byte, cut bool) error) error {
+	in := bufio.NewReaderSize(r, maxLine)
+	for n := 1; ; n++ {
+		line, cut, err := in.ReadLine()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := f(line, cut); err != nil {
 			return &LineError{n, err}
+		}
+		for more := cut; more; {
+			if _, more, err = in.ReadLine(); err != nil && !errors.Is(err, io.EOF) {
+				return err
+			}
 		}
 		if p.err != nil {
 			return p.err
 		}
 	}
-	switch err := sc.Err(); {
-	case errors.Is(err, bufio.ErrTooLong):
-		return &LineError{n + 1, fmt.Errorf("longer than %d bytes", maxLine)}
-	case err != nil:
-		return err
-	}
-	return nil
 }
 
 // finish lets all that is open complete.

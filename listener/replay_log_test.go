@@ -164,6 +164,24 @@ func TestReplayFindsTheKernelInAnyLog(t *testing.T) {
 		{"talosctl dmesg", in("10.0.1.5: kern: warning: [2024-11-29T13:49:23.123456789Z]: %[2]s")},
 		{"a collector's address in front", in("10.0.1.5:6665 %[1]s %[2]s")},
 		{"a collector's name in front", in("node-7 %[1]s %[2]s")},
+		{"journalctl in Korean", in("11월 29 13:49:23 node-7 kernel: %[2]s")},
+		{"journalctl in Thai", in("พ.ย. 29 13:49:23 node-7 kernel: %[2]s")},
+		{"journalctl in Brazil's time", in("sex 2024-11-29 13:49:23 -03 node-7 kernel: %[2]s")},
+		{"two blanks behind the program", in("Nov 29 13:49:23 node-7 kernel:  %[1]s %[2]s")},
+		{"none behind the program", in("Nov 29 13:49:23 node-7 kernel:%[1]s %[2]s")},
+		{"a broadcast to terminals", in("Message from syslogd@node-7 at Nov 29 13:49:23 ...\n kernel:%[1]s %[2]s\n")},
+		{"busybox logread", in("Fri Nov 29 13:49:23 2024 kern.warn kernel: %[1]s %[2]s")},
+		{"aws logs tail", in("2024-11-29T13:49:23.123000+00:00 node/i-0abc/kern %[1]s %[2]s")},
+		{"logcli", in(`2024-11-29T13:49:23Z {host="node-7", job="kern"} %[1]s %[2]s`)},
+		{"grep -H", in("/var/log/kern.log:Nov 29 13:49:23 node-7 kernel: %[1]s %[2]s")},
+		{"grep -Hn of a console", in("console.log:%[3]d:%[1]s %[2]s")},
+		{"zgrep with context", in("/var/log/kern.log.1.gz-%[1]s %[2]s")},
+		{"pdsh", in("node-7: %[1]s %[2]s")},
+		{"rsyslog's JSON", in(`{"programname":"kernel","facility":"kern","message":%[4]s}`)},
+		{"Cloud Logging", in(`{"insertId":"1","jsonPayload":{"SYSLOG_IDENTIFIER":"kernel","_TRANSPORT":"kernel","MESSAGE":%[4]s}}`)},
+		{"aws ec2 get-console-output", fmt.Sprintf("{\n    \"InstanceId\": \"i-0abc\",\n    \"Output\": %q,\n    \"Timestamp\": \"2024-11-29T13:49:23+00:00\"\n}\n", strings.ReplaceAll(in("%[1]s %[2]s"), "\n", "\r\n"))},
+		{"aws ec2 get-console-output --output text", "i-0abc\t" + strings.ReplaceAll(in("%[1]s %[2]s"), "\n", "\r\n") + "\t2024-11-29T13:49:23+00:00\n"},
+		{"American dates", in("11/29/2024, 1:49:23 PM %[1]s %[2]s")},
 		{"CRI", in("2024-11-29T13:49:23.123456789Z stdout F %[1]s %[2]s")},
 		{"CRI around a syslog", in("2024-11-29T13:49:23.123456789Z stderr F Nov 29 13:49:23 node-7 kernel: %[2]s")},
 		{"kubectl logs --timestamps", in("2024-11-29T13:49:23.123456789Z %[1]s %[2]s")},
@@ -220,6 +238,14 @@ func TestReplayLeavesQuotationsAlone(t *testing.T) {
 		`{"_TRANSPORT":"journal","MESSAGE":"` + panicked + `"}`,
 		`{"MESSAGE":"` + panicked + `"}`,
 		`{"msg":"` + panicked + `"}`,
+		`{"programname":"kubelet","message":"[   12.345678] ` + panicked + `"}`,
+		`{"facility":"daemon","message":"[   12.345678] ` + panicked + `"}`,
+		`{"jsonPayload":{"_TRANSPORT":"stdout","MESSAGE":"` + panicked + `"}}`,
+		"11/29/2024, 1:49:23 PM " + panicked,
+		"node-7: " + panicked,
+		"kern.log:12:" + panicked,
+		"kernel of truth: " + panicked,
+		"Message from syslogd@node-7 at Nov 29 13:49:23 ...\n conserver:[   12.345678] " + panicked,
 		`{"log":"` + panicked + `\n","stream":"stdout"}`,
 		`{"log":"{\"log\":\"[   12.345678] ` + panicked + `\"}","stream":"stdout"}`,
 		"__CURSOR=s=1\n_TRANSPORT=syslog\nSYSLOG_IDENTIFIER=kernel\nMESSAGE=" + panicked + "\n",
@@ -278,5 +304,12 @@ func TestReplayGuessesTheFormat(t *testing.T) {
 	var out bytes.Buffer
 	if _, err := Replay(bytes.NewReader(append([]byte("\n"), capture...)), &out, &detect.Config{}, Auto); err != nil || out.String() != want {
 		t.Errorf("a capture: %v, %s", err, cmp.Diff(want, out.String()))
+	}
+}
+
+func TestReplayOfALogWithAnEndlessLine(t *testing.T) {
+	got, _ := logReplay(t, "[    1.000000] "+strings.Repeat("x", 3*maxLine)+"\n[    2.000000] Kernel panic - not syncing: x\n")
+	if diff := cmp.Diff([]string{"dying KernelPanic: x"}, got); diff != "" {
+		t.Errorf("incidents (-want +got):\n%s", diff)
 	}
 }

@@ -15,9 +15,14 @@ func (c *command) bootParams() *cobra.Command {
 		Short: "Print what makes netconsole cover early boot",
 		Long: `Resolves the targets and prints them as netconsole's own parameter, at most 255 bytes, in the two forms in which the
 kernel takes it. It covers the time before this program runs, and holds for as long as this machine keeps its address and
-its gateway: do not bake it into an image.`,
-		Example: `  lastgasp-configurator boot-params | sudo tee /etc/modprobe.d/lastgasp.conf    netconsole as a module
-  linux … netconsole.netconsole='…'                                              the same on the kernel command line`,
+its gateway: do not bake it into an image.
+
+The double quotes on the kernel command line are right with every boot loader: GRUB, to which a bare semicolon ends the
+command, takes them away, and from others (systemd-boot, EFI stub, PXE) the kernel takes them away itself. It does not
+know single quotes.`,
+		Example: `  lastgasp-configurator boot-params | sudo tee /etc/modprobe.d/lastgasp.conf         netconsole as a module
+  lastgasp-configurator boot-params -o json | jq -r .commandLine                      for the kernel command line
+  GRUB_CMDLINE_LINUX='… netconsole.netconsole="…"'                                    the same in /etc/default/grub`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			node, err := c.arming()
@@ -32,8 +37,9 @@ its gateway: do not bake it into an image.`,
 			if param == "" {
 				return err
 			}
-			if printErr := c.print(map[string]string{"netconsole": param}, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "# On the kernel command line, quoted, because of the semicolons: netconsole.netconsole='%s'\noptions netconsole netconsole=%s\n", param, param)
+			commandLine := configurator.CommandLine(param)
+			if printErr := c.print(map[string]string{"netconsole": param, "commandLine": commandLine}, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "# On the kernel command line: %s\noptions netconsole netconsole=%s\n", commandLine, param)
 				return err
 			}); printErr != nil {
 				return printErr
@@ -44,19 +50,29 @@ its gateway: do not bake it into an image.`,
 }
 
 func (c *command) userData() *cobra.Command {
-	return &cobra.Command{
+	var archive bool
+	cmd := &cobra.Command{
 		Use:   "user-data",
 		Short: "Print cloud-init user-data that configures a node like this one",
 		Long: `Prints a #cloud-config that writes the effective configuration as a drop-in. cloud-init writes it before any ordinary
-unit starts, so it runs nothing.`,
-		Example: `  lastgasp-configurator user-data --endpoint 10.0.2.10:6666 > user-data.yaml`,
-		Args:    cobra.NoArgs,
+unit starts, so it runs nothing.
+
+With --mime it is a multi-part archive, for EKS's launch templates (nodeadm) and the userData of Karpenter's EC2NodeClass,
+which add a part of their own. Beside other text/cloud-config parts this one has to be the last: its merge_how keeps what
+they say, while a later part without merge_how would replace its file by its own.`,
+		Example: `  lastgasp-configurator user-data --endpoint 10.0.2.10:6666 > user-data.yaml
+  lastgasp-configurator user-data --mime --endpoint '[fd00::10]:6666' > user-data.mime`,
+		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			cfg, err := c.loadComplete()
 			if err != nil {
 				return err
 			}
-			text, err := configurator.UserData(cfg)
+			made := configurator.UserData
+			if archive {
+				made = configurator.UserDataMIME
+			}
+			text, err := made(cfg)
 			if err != nil {
 				return err
 			}
@@ -66,4 +82,6 @@ unit starts, so it runs nothing.`,
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&archive, "mime", false, "print a MIME multi-part archive, for EKS and Karpenter")
+	return cmd
 }

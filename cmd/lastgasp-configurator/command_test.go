@@ -104,7 +104,9 @@ func TestUsage(t *testing.T) {
 		{name: "an unknown format", args: []string{"status", "-o", "yaml"}, code: 2, stderr: "use text or json"},
 		{name: "a bad file", config: "targets: many\n", args: []string{"apply"}, code: 2, stderr: `configurator.yaml:1: targets: "many" is not a number`},
 		{name: "no listener", args: []string{"apply", "--dry-run"}, code: 2, stderr: "configurator.yaml: endpoint: no listener is configured"},
-		{name: "user-data", args: []string{"user-data", "--endpoint", "10.0.2.10:6666"}, stdout: "#cloud-config\nwrite_files:\n"},
+		{name: "user-data", args: []string{"user-data", "--endpoint", "10.0.2.10:6666"}, stdout: "#cloud-config\nmerge_how:\n"},
+		{name: "user-data for EKS and Karpenter", args: []string{"user-data", "--mime", "--endpoint", "[fd00::10]:6666"},
+			stdout: "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"//\"\n\n--//\nContent-Type: text/cloud-config; charset=\"utf-8\"\n\n#cloud-config\n"},
 		{name: "user-data for programs", args: []string{"user-data", "-o", "json", "--endpoint", "10.0.2.10:6666"}, stdout: `"userData": "#cloud-config\n`},
 		{name: "completion", args: []string{"completion", "bash"}, stdout: "# bash completion"},
 	} {

@@ -92,6 +92,27 @@ func TestReplayWithRules(t *testing.T) {
 	}
 }
 
+// A log that nothing is found in may be one that replay cannot read.
+func TestReplayOfSomethingElse(t *testing.T) {
+	for _, tt := range []struct{ name, in, want string }{
+		{"another program's log", "\n127.0.0.1 GET /\n", "-:2: no kernel line recognised; the first line that is none: \"127.0.0.1 GET /\"\n"},
+		{"nothing", "\n", "-: no kernel line recognised\n"},
+		{"a healthy kernel's", "[    1.000000] eth0: up\n", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := command()
+			var out, stderr bytes.Buffer
+			c.SetIn(strings.NewReader(tt.in))
+			c.SetOut(&out)
+			c.SetErr(&stderr)
+			c.SetArgs([]string{"replay", "-"})
+			if err := c.ExecuteContext(t.Context()); err != nil || out.Len() > 0 || stderr.String() != tt.want {
+				t.Errorf("%v, printed %q and %q, want %q", err, out.String(), stderr.String(), tt.want)
+			}
+		})
+	}
+}
+
 func TestNodesTable(t *testing.T) {
 	now := time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
 	addr := netip.MustParseAddr("10.0.1.5")

@@ -629,6 +629,46 @@ func TestLiveBridge(t *testing.T) {
 	}
 }
 
+// TestLivePath has pods come and go, and routes that are nobody's business, and then what does matter.
+func TestLivePath(t *testing.T) {
+	node, gate := subnet(t)
+	wire(node, "eth1", nodeMAC1, gate, "eth1", gateMAC1)
+	node.ip("route add default via 10.0.0.1", "addr add 10.0.1.5/24 dev eth1")
+	gate.ip("addr add 10.0.0.2/24 dev eth0")
+	look := func() (p Path) {
+		node.do(func() { p = query{Query{Destination: ip(listener)}, "veth"}.path() })
+		return p
+	}
+	known := []Path{look()}
+	if known[0].Problem != "" || known[0].Device != "eth0" || known[0].NextHop != ip("10.0.0.1") {
+		t.Fatalf("path %+v", known[0])
+	}
+	for _, tt := range []struct {
+		name string
+		do   string
+		want string // begins with
+	}{
+		{"a pod starts", "link add pod0 type veth peer name pod0p", ""},
+		{"its route", "route add 10.200.0.7/32 dev eth1", ""},
+		{"its rule", "rule add from 10.200.0.7 lookup 100", ""},
+		{"its address on a device of ours", "addr add 10.0.0.77/24 dev eth0", ""},
+		{"the pod ends", "link del pod0", ""},
+		{"the gateway is met", "neigh replace 10.0.0.1 lladdr " + gateMAC + " dev eth0", ""},
+		{"the gateway is forgotten", "neigh flush dev eth0", ""},
+		{"the gateway moves", "neigh replace 10.0.0.1 lladdr " + gateMAC1 + " dev eth0", "neighbour 10.0.0.1 on eth0 moved from " + gateMAC},
+		{"another default route", "route replace default via 10.0.0.2", "10.9.1.53 is reached by way of 10.0.0.2"},
+		{"a better route", "route add 10.9.0.0/16 via 10.0.1.1", "10.9.1.53 is reached by eth1"},
+		{"its device goes down", "link set eth1 down", "10.9.1.53 is reached by eth0"},
+		{"and no other is left", "link set eth0 down", "10.9.1.53 cannot be reached: no route"},
+	} {
+		node.ip(tt.do)
+		next, changes := Compare(known, []Path{look()})
+		if known = next; tt.want == "" && changes != "" || !strings.HasPrefix(changes, tt.want) {
+			t.Errorf("%s: changes %q, want %q", tt.name, changes, tt.want)
+		}
+	}
+}
+
 func TestLiveResolveEndsWithItsContext(t *testing.T) {
 	node, _ := subnet(t)
 	ctx, cancel := context.WithCancelCause(t.Context())

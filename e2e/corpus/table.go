@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -139,7 +140,7 @@ func (t *table) print(out io.Writer) error {
 	}{{"kind", t.kinds}, {"kernel", t.kernel}} {
 		fmt.Fprintf(w, "%s\tfiles\tincidents\theard\trecall\tfalse\tnames\tright\t\t\n", part.title)
 		total = sum{}
-		for _, name := range slices.Sorted(maps.Keys(part.rows)) {
+		for _, name := range slices.SortedFunc(maps.Keys(part.rows), byVersion) {
 			s := part.rows[name]
 			s.print(w, name)
 			total.files += s.files - 1
@@ -149,6 +150,18 @@ func (t *table) print(out io.Writer) error {
 		fmt.Fprintln(w, "\t\t\t\t\t\t\t\t\t")
 	}
 	return w.Flush()
+}
+
+// byVersion orders 4.9 before 4.19, and everything else by name.
+func byVersion(a, b string) int {
+	var a1, a2, b1, b2 int
+	if _, err := fmt.Sscanf(a, "%d.%d", &a1, &a2); err != nil {
+		return cmp.Compare(a, b)
+	}
+	if _, err := fmt.Sscanf(b, "%d.%d", &b1, &b2); err != nil {
+		return cmp.Compare(a, b)
+	}
+	return cmp.Or(cmp.Compare(a1, b1), cmp.Compare(a2, b2))
 }
 
 func (s sum) print(w io.Writer, name string) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/lastgasp/lastgasp/e2e/lab"
 )
@@ -72,7 +73,10 @@ func StartListener(ctx context.Context, s lab.Scope, spec ListenerSpec) (d *lab.
 		return nil, "", fmt.Errorf("make a folder for the listener: %w", err)
 	}
 	s.Cleanup(func() { os.RemoveAll(dir) })
-	config := fmt.Sprintf("listen: [%q]\nkubernetes: true\nkubeconfig: %s\n%s\n", spec.Listen, kubeconfig, spec.Policy)
+	config := fmt.Sprintf("listen: [%q]\nkubernetes: true\nkubeconfig: %s\nrecords: %s\n%s\n", spec.Listen, kubeconfig, dir, spec.Policy)
+	if !strings.Contains(spec.Policy, "pods:") {
+		config += "pods: {keep: 0s}\n" // the lab's pods have no owner, and nobody to read them
+	}
 	file := filepath.Join(dir, "listener.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, "", fmt.Errorf("write listener.yaml: %w", err)

@@ -36,6 +36,7 @@ func (e *Engine) accept(ctx context.Context, h *heard) {
 	w.decidedOnce()
 	e.mu.Lock()
 	h.over = true
+	e.weigh(h)
 	e.mu.Unlock()
 	if ctx.Err() == nil {
 		e.forgetState(h)
@@ -94,7 +95,7 @@ func (w *work) accept(ctx context.Context) error {
 		w.e.located(w.heard, death.Name, d.Authority, 0)
 		return err
 	}
-	death.Phase, death.Decision = phaseOf(d.Answer), d.Why
+	death.Phase, death.Decision = firstPhase(d.Answer), d.Why
 	death.Owner, death.Started = w.e.replica, w.e.Now()
 	w.death = death
 	ours, err := w.create(ctx, d)
@@ -102,6 +103,7 @@ func (w *work) accept(ctx context.Context) error {
 		return err
 	}
 	w.e.located(w.heard, death.Name, d.Authority, len(death.Trace))
+	w.inc.Trace = nil // it is on record
 	if death.Phase == policy.Recorded {
 		w.decided(d)
 		return w.complete(ctx, keeping)
@@ -115,6 +117,14 @@ func phaseOf(a policy.Answer) policy.Phase {
 		policy.Refuse: policy.Refused, policy.Wait: policy.Pending, policy.Record: policy.Recorded,
 		policy.Hold: policy.Held, policy.Act: policy.Cleaning,
 	}[a]
+}
+
+// firstPhase is the phase that a death is created in. It is not Held before the fence is up.
+func firstPhase(a policy.Answer) policy.Phase {
+	if a == policy.Hold {
+		return policy.Pending
+	}
+	return phaseOf(a)
 }
 
 // reserve takes the death in hand, also from the work on a less trusted incident that nothing was decided about.
@@ -166,8 +176,8 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 			w.created(have)
 			return true, nil
 		case errors.Is(err, ErrExists):
-			if ours, err := w.giveWayOrLeave(ctx, d); err != nil || !ours {
-				return false, err
+			if again, ours, err := w.replaceOrLeave(ctx, d); err != nil || !again {
+				return ours, err
 			}
 		default:
 			// Without a death on record nobody may act. It is the one denial that is worth waiting for: people mend
@@ -180,7 +190,7 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 			if d.Answer == policy.Refuse || d.Answer == policy.Record {
 				return false, w.retract(ctx, d)
 			}
-			w.death.Phase, w.death.Decision, w.death.Authority = phaseOf(d.Answer), d.Why, d.Authority
+			w.death.Phase, w.death.Decision, w.death.Authority = firstPhase(d.Answer), d.Why, d.Authority
 		}
 	}
 }
@@ -189,6 +199,7 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 func (w *work) created(have policy.Death) {
 	mine := w.death
 	w.death = have
+	w.death.Trace = nil // it is on record
 	w.death.Phase, w.death.Decision, w.death.Owner, w.death.Started = mine.Phase, mine.Decision, mine.Owner, mine.Started
 	w.noteFence()
 }
@@ -210,16 +221,17 @@ func (w *work) awaitRights(ctx context.Context) (d policy.Decision, err error) {
 	return d, err
 }
 
-// giveWayOrLeave decides about the death that has our name already. It reports whether its place is free for ours.
-func (w *work) giveWayOrLeave(ctx context.Context, d policy.Decision) (free bool, err error) {
+// replaceOrLeave decides about the death that has our name already. It says whether to create ours again, else whether the
+// one that is there is ours.
+func (w *work) replaceOrLeave(ctx context.Context, d policy.Decision) (again, ours bool, err error) {
 	have, err := w.readDeath(ctx, w.name)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return true, sleep(ctx, firstPause) // it was there a moment ago
+		return true, false, sleep(ctx, firstPause) // it was there a moment ago
 	case err != nil && answered(err):
-		return true, sleep(ctx, longestPause)
+		return true, false, sleep(ctx, longestPause)
 	case err != nil:
-		return false, err
+		return false, false, err
 	}
 	undecided := have.Phase == "" || have.Phase == policy.Pending || have.Phase == policy.Held
 	weaker := have.Authority < d.Authority && (undecided || have.Phase == policy.Recorded)
@@ -230,16 +242,20 @@ func (w *work) giveWayOrLeave(ctx context.Context, d policy.Decision) (free bool
 			return w.e.cluster.DeleteDeath(ctx, have)
 		})
 		if err != nil && !answered(err) {
-			return false, err
+			return false, false, err
 		}
-		return true, nil
+		return true, false, nil
+	}
+	if have.Owner == w.e.replica && have.Phase.AtWork() { // created, and the answer was lost
+		w.created(have)
+		return false, true, nil
 	}
 	w.log.Info("already on record", "death", have.Name, "phase", string(have.Phase), "owner", have.Owner)
 	w.e.located(w.heard, have.Name, d.Authority, len(have.Trace))
 	if have.Phase.Finished() {
-		return false, w.unfence(ctx, w.mark(false))
+		return false, false, w.unfence(ctx, w.mark(false))
 	}
-	return false, nil
+	return false, false, nil
 }
 
 // retract lifts the fence of an incident that is refused and has no death of ours. If another replica recorded it, the
@@ -304,55 +320,6 @@ func (w *work) onRecord(ctx context.Context) string {
 	return ""
 }
 
-// recordTrace adds the rest of a trace to its death. Every replica that heard it does so; the second finds nothing to add.
-// Who is believed less than the death may not add to it.
-func (e *Engine) recordTrace(ctx context.Context, h *heard) {
-	c := e.calls(e.log.With("source", h.key.src.String(), "boot", h.key.boot))
-	e.mu.Lock()
-	inc, name, a := h.inc, h.death, h.authority
-	e.mu.Unlock()
-	err := c.try(ctx, tidying, "record trace", func(ctx context.Context) error {
-		d, err := e.cluster.Death(ctx, name)
-		if err != nil || a < d.Authority || !d.Lengthen(inc) {
-			return err
-		}
-		_, err = e.cluster.AmendDeath(ctx, d)
-		return err
-	})
-	if !answered(err) {
-		return
-	}
-	if err != nil {
-		c.log.Warn("trace not recorded", "death", name, "err", err)
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	h.lines, h.amending = len(inc.Trace), false
-	e.amend(h)
-}
-
-// amend has a longer trace recorded, when it is whole. Whoever calls it holds mu.
-func (e *Engine) amend(h *heard) {
-	if h.death == "" || h.amending || !h.inc.Complete || len(h.inc.Trace) <= h.lines || e.policy.DryRun {
-		return
-	}
-	select {
-	case e.longer <- h:
-		h.amending = true
-	default: // the next emission tries again
-	}
-}
-
-// traceOnRecord reports whether the whole trace of the death is on record, as far as this replica can tell.
-func (w *work) traceOnRecord() bool {
-	if w.heard == nil {
-		return false
-	}
-	w.e.mu.Lock()
-	defer w.e.mu.Unlock()
-	return w.heard.inc.Complete && !w.heard.amending && w.heard.lines >= len(w.heard.inc.Trace)
-}
-
 // mark is what the Node is to carry beside the taints.
 func (w *work) mark(outOfService bool) policy.Mark {
 	return policy.Mark{
@@ -382,7 +349,7 @@ func (w *work) rehearse(ctx context.Context) error {
 	w.decided(d)
 	inc := w.e.incident(w.heard)
 	death := policy.NewDeath(inc, d.Authority, w.first)
-	w.name = policy.DeathName("dry-run-"+death.Name, death.Boot)
+	w.name = policy.DryRunName(death.Name, death.Boot)
 	death.Name, death.Phase, death.Owner = w.name, policy.Refused, w.e.replica
 	death.Decision = fmt.Sprintf("dry run: would %s: %s", d.Answer, d.Why)
 	death.Started = w.e.Now()

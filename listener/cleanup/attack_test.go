@@ -406,6 +406,36 @@ func TestLeaseRenewedDuringACleanup(t *testing.T) {
 	})
 }
 
+// Without the right to read Nodes nobody knows whether one is back.
+func TestNodesThatMayNotBeReadAnyMore(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.panics(1)
+		denied := true
+		p := testPolicy()
+		p.NodeVerb = policy.NodeAwait
+		a, _ := run(t, p, faulty{world: w, before: func(_ context.Context, call string) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if call == "Node" && denied {
+				return fmt.Errorf("nodes: %w", ErrForbidden)
+			}
+			return nil
+		}}, "a")
+		offer(t, w, incident(1, boot1, secret1), a)
+		pass(2 * time.Minute)
+		if d := w.only(); w.failed() > 0 || d.Phase != policy.Cleaning {
+			t.Errorf("%d pods failed, phase %s; want it to wait", w.failed(), d.Phase)
+		}
+		w.reboots(1, boot2)
+		w.set(func() { denied = false })
+		pass(time.Minute)
+		if w.failed() > 0 || w.node("n1").Fenced {
+			t.Errorf("%d pods of a node that is back failed, fenced %v", w.failed(), w.node("n1").Fenced)
+		}
+	})
+}
+
 // As long as the API server does not let us write Nodes and pods, deaths are recorded, and their nodes looked at.
 func TestNothingMayBeWritten(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {

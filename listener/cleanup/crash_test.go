@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 // faulty stands between an engine and the world. Every call that may be part of a cleanup passes through before and
@@ -206,6 +207,49 @@ func TestKilledAtEveryCall(t *testing.T) {
 						})
 					})
 				}
+			})
+		}
+	}
+}
+
+// The same where a witness is awaited first: nobody acts before there is one, and everything is done once.
+func TestKilledAtEveryCallWhileAWitnessIsAwaited(t *testing.T) {
+	for _, heard := range []bool{true, false} {
+		for n, more := 1, true; more; n++ {
+			t.Run(fmt.Sprintf("call %d, the other heard it %v", n, heard), func(t *testing.T) {
+				bubble(t, func(t *testing.T, w *world) {
+					pods := w.populate("n1")
+					w.set(func() {
+						w.latency = time.Millisecond
+						node := w.nodes["n1"]
+						node.Pin = policy.Pin{}
+						w.nodes["n1"] = node
+					})
+					inc := incident(1, "", "")
+					inc.Identity = netconsole.Identity{}
+					w.panics(1)
+					c, dead, calls := dying(w, n, n%2 == 0)
+					a, kill := run(t, testPolicy(), c, "a")
+					b, _ := run(t, testPolicy(), w, "b")
+					offer(t, w, inc, a)
+					if pass(time.Microsecond); heard {
+						offer(t, w, inc, b)
+					}
+					select {
+					case <-dead:
+					case <-time.After(2 * time.Minute):
+					}
+					if time.Since(inc.Time) < 40*time.Second && w.failed() > 0 {
+						t.Errorf("%d pods failed without a witness", w.failed())
+					}
+					kill()
+					more = calls() >= n
+					pass(2 * time.Minute)
+					if !heard && len(w.deaths) == 0 {
+						return // killed before it could do anything
+					}
+					w.cleanedOnce(pods)
+				})
 			})
 		}
 	}

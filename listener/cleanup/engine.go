@@ -50,6 +50,7 @@ type Engine struct {
 	refusals  policy.Limiter
 	distrust  policy.Distrust
 	heard     map[key]*heard
+	traces    int              // bytes of their traces
 	inHand    map[string]*work // by name of the death
 	jobs      int              // goroutines at work on deaths, fences and traces
 	rehearsed map[netip.Addr]policy.Pin
@@ -98,8 +99,8 @@ func (e *Engine) Offer(inc detect.Incident) bool {
 		}
 	}
 	k := keyOf(inc)
-	if e.emittedAgain(inc, k) {
-		return true
+	if again, taken := e.emittedAgain(inc, k); again {
+		return taken
 	}
 	return e.intake.put(&heard{key: k, lane: e.laneOf(inc, k), inc: inc})
 }

@@ -394,7 +394,7 @@ func TestClaimsTakenOverDoNotPassTheBreaker(t *testing.T) {
 		stop()
 		w.set(func() {
 			for _, r := range w.deaths {
-				if r.Phase != policy.Cleaning && r.Phase != policy.Held {
+				if !r.Phase.AtWork() && r.Phase != policy.Held {
 					t.Errorf("death of %s is %s, want it at work or held: the test proves nothing", r.Node, r.Phase)
 				}
 			}

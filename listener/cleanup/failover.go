@@ -280,7 +280,10 @@ func (w *work) deletePods(ctx context.Context, p policy.Plan, all bool) (string,
 	w.death.SetOutcome(w.became)
 	notes := []string{t.String()}
 	if n := len(groups[2]); n > 0 {
-		notes = append(notes, fmt.Sprintf("%d kept until %s", n, p.KeepTill.UTC().Format("15:04:05 UTC")))
+		kept := fmt.Sprintf("%d kept until %s", n, p.KeepTill.UTC().Format("15:04:05 UTC"))
+		if notes = append(notes, kept); t == (tally{}) {
+			notes = notes[1:]
+		}
 	}
 	return strings.Join(append(notes, finalized(slices.Concat(groups[:]...))...), "; "), nil
 }

@@ -78,64 +78,69 @@ func (w *work) noteUnfenced() {
 
 // unfence takes our taints and our mark off the Node, if its mark is that of the same death.
 func (w *work) unfence(ctx context.Context, mark policy.Mark) error {
-	no := false
-	for w.lookup == policy.Found && w.node.Mark.Death == mark.Death && mark.Death != "" {
-		patch := NodePatch{Fence: &no, Mark: &policy.Mark{}}
+	no, lifted := false, false
+	denied, err := w.patchNode(ctx, keeping, func() *NodePatch {
+		if mark.Death == "" || w.node.Mark.Death != mark.Death {
+			return nil
+		}
+		lifted = true
+		patch := &NodePatch{Fence: &no, Mark: &policy.Mark{}}
 		if w.node.Mark.OutOfService {
 			patch.OutOfService = &no
 		}
-		err := w.patchNode(ctx, keeping, patch)
-		switch {
-		case err == nil:
-			w.log.Info("unfenced", "death", mark.Death, "node", w.node.Name)
-			return nil
-		case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound):
-			if err := w.readNode(ctx, keeping); err != nil {
-				return err
-			}
-		case answered(err):
-			w.log.Error("node not unfenced", "node", w.node.Name, "err", err)
-			return nil
-		default:
-			return err
-		}
+		return patch
+	})
+	switch {
+	case denied != nil:
+		w.log.Error("node not unfenced", "node", w.node.Name, "err", denied)
+	case lifted && err == nil:
+		w.log.Info("unfenced", "death", mark.Death, "node", w.node.Name)
 	}
-	return nil
+	return err
 }
 
 // inService takes our out-of-service taint away. Nobody else ever would, and a node that comes back with it loses the
 // volumes of its new pods.
 func (w *work) inService(ctx context.Context) error {
-	no := false
-	for w.lookup == policy.Found && w.node.Mark.Death == w.name && w.node.Mark.OutOfService {
-		mark := w.mark(false)
-		err := w.patchNode(ctx, tidying, NodePatch{OutOfService: &no, Mark: &mark})
-		switch {
-		case err == nil:
+	no, mark := false, w.mark(false)
+	denied, err := w.patchNode(ctx, tidying, func() *NodePatch {
+		if w.node.Mark.Death != w.name || !w.node.Mark.OutOfService {
 			return nil
-		case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound):
-			if err := w.readNode(ctx, keeping); err != nil {
-				return err
-			}
-		case answered(err):
-			w.log.Error("node left out of service", "node", w.node.Name, "err", err)
-			return nil
-		default:
-			return err
 		}
-	}
-	return nil
-}
-
-// patchNode patches the Node as it was read.
-func (w *work) patchNode(ctx context.Context, u urgency, p NodePatch) error {
-	was, is := w.node, policy.Node{}
-	err := w.try(ctx, u, "patch node", func(ctx context.Context) (err error) {
-		is, err = w.e.cluster.PatchNode(ctx, was, p)
-		return err
+		return &NodePatch{OutOfService: &no, Mark: &mark}
 	})
-	if err == nil {
-		w.node = is
+	if denied != nil {
+		w.log.Error("node left out of service", "node", w.node.Name, "err", denied)
 	}
 	return err
+}
+
+// patchNode patches the Node with what want makes of it as it was read last, nil for nothing. A Node that changed is read
+// again, and want asked again.
+func (w *work) patchNode(ctx context.Context, u urgency, want func() *NodePatch) (denied, err error) {
+	for {
+		patch := want()
+		if w.lookup != policy.Found || patch == nil {
+			return nil, nil
+		}
+		err := w.try(ctx, u, "patch node", func(ctx context.Context) error {
+			n, err := w.e.cluster.PatchNode(ctx, w.node, *patch)
+			if err == nil {
+				w.node = n
+			}
+			return err
+		})
+		switch {
+		case err == nil:
+			return nil, nil
+		case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound):
+			if err := w.readNode(ctx, keeping); err != nil {
+				return nil, err
+			}
+		case answered(err):
+			return err, nil
+		default:
+			return nil, err
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package cleanup
 
 import (
+	"context"
 	"maps"
 	"net/netip"
 	"time"
@@ -16,6 +17,8 @@ const (
 	// deathsApart is how far apart two emissions from one source may be and still speak of one death. A machine has to
 	// boot before it can die again.
 	deathsApart = 30 * time.Second
+	// maxTraces bounds, in bytes, the traces of what is in hand. Beyond that the rest of a trace has to be offered again.
+	maxTraces = 64 << 20
 )
 
 // key is what makes two emissions, not far apart in time, one incident. The secret is part of it, by its SHA-256: whoever
@@ -39,6 +42,7 @@ type heard struct {
 	// authority is how far the incident was believed when it was judged first.
 	authority detect.Authority
 	lines     int  // of the trace that is on record
+	bytes     int  // of the trace that is not
 	amending  bool // a longer trace is being recorded
 	over      bool // this replica is done with it
 	saved     bool // it is in the state directory
@@ -47,34 +51,62 @@ type heard struct {
 // speaksOf reports whether inc may be a later emission of the incident heard at the time given.
 func speaksOf(inc detect.Incident, at time.Time) bool { return inc.Time.Sub(at).Abs() < deathsApart }
 
-// emittedAgain takes in a later emission of an incident that was taken in hand before, and reports whether inc is one.
-func (e *Engine) emittedAgain(inc detect.Incident, k key) bool {
+// emittedAgain takes in a later emission of an incident that was taken in hand before. It reports whether inc is one, and
+// whether there was room for its trace.
+func (e *Engine) emittedAgain(inc detect.Incident, k key) (again, taken bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	h := e.heard[k]
 	if h == nil || !speaksOf(inc, h.inc.Time) || (h.over && !inc.Complete) {
-		return false
+		return false, false
+	}
+	if e.traces+traceSize(inc)-h.bytes > maxTraces {
+		return true, false
 	}
 	inc.Time, inc.Identity = h.inc.Time, h.inc.Identity
 	h.inc = inc
+	e.weigh(h)
 	e.amend(h)
-	return true
+	return true, true
+}
+
+// weigh accounts for the trace of h, which goes once it is on record or never will be. Whoever calls it holds mu.
+func (e *Engine) weigh(h *heard) {
+	if len(h.inc.Trace) <= h.lines || h.over && h.death == "" {
+		h.inc.Trace = nil
+	}
+	e.traces += traceSize(h.inc) - h.bytes
+	h.bytes = traceSize(h.inc)
 }
 
 // taken remembers an incident that is taken in hand.
 func (e *Engine) taken(h *heard) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	forget := func(of func(*heard) bool) {
+		maps.DeleteFunc(e.heard, func(_ key, o *heard) bool {
+			if o.over && of(o) {
+				e.traces -= o.bytes
+				return true
+			}
+			return false
+		})
+	}
 	if len(e.heard) >= heardSize {
-		maps.DeleteFunc(e.heard, func(_ key, o *heard) bool { return o.over && h.inc.Time.Sub(o.inc.Time) > heardFor })
+		forget(func(o *heard) bool { return h.inc.Time.Sub(o.inc.Time) > heardFor })
 	}
 	if len(e.heard) >= heardSize { // strangers go first
-		maps.DeleteFunc(e.heard, func(_ key, o *heard) bool { return o.over && o.lane != verified })
+		forget(func(o *heard) bool { return o.lane != verified })
 	}
-	if len(e.heard) >= 2*heardSize {
-		maps.DeleteFunc(e.heard, func(_ key, o *heard) bool { return o.over })
+	if len(e.heard) >= heardSize {
+		forget(func(*heard) bool { return true })
+	}
+	if was := e.heard[h.key]; was != nil {
+		e.traces -= was.bytes
+		was.bytes = 0
 	}
 	e.heard[h.key] = h
+	e.weigh(h)
 }
 
 // bestOf is the most trusted incident of a death that this replica heard, nil if it heard none.
@@ -101,5 +133,56 @@ func (e *Engine) located(h *heard, death string, a detect.Authority, lines int) 
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	h.death, h.authority, h.lines = death, a, lines
+	e.weigh(h)
 	e.amend(h)
+}
+
+// recordTrace adds the rest of a trace to its death. Every replica that heard it does so; the second finds nothing to add.
+// Who is believed less than the death may not add to it.
+func (e *Engine) recordTrace(ctx context.Context, h *heard) {
+	c := e.calls(e.log.With("source", h.key.src.String(), "boot", h.key.boot))
+	e.mu.Lock()
+	inc, name, a := h.inc, h.death, h.authority
+	e.mu.Unlock()
+	err := c.try(ctx, tidying, "record trace", func(ctx context.Context) error {
+		d, err := e.cluster.Death(ctx, name)
+		if err != nil || a < d.Authority || !d.Lengthen(inc) {
+			return err
+		}
+		_, err = e.cluster.AmendDeath(ctx, d)
+		return err
+	})
+	if !answered(err) {
+		return
+	}
+	if err != nil {
+		c.log.Warn("trace not recorded", "death", name, "err", err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	h.lines, h.amending = len(inc.Trace), false
+	e.weigh(h)
+	e.amend(h)
+}
+
+// amend has a longer trace recorded, when it is whole. Whoever calls it holds mu.
+func (e *Engine) amend(h *heard) {
+	if h.death == "" || h.amending || !h.inc.Complete || len(h.inc.Trace) <= h.lines || e.policy.DryRun {
+		return
+	}
+	select {
+	case e.longer <- h:
+		h.amending = true
+	default: // the next emission tries again
+	}
+}
+
+// traceOnRecord reports whether the whole trace of the death is on record, as far as this replica can tell.
+func (w *work) traceOnRecord() bool {
+	if w.heard == nil {
+		return false
+	}
+	w.e.mu.Lock()
+	defer w.e.mu.Unlock()
+	return w.heard.inc.Complete && !w.heard.amending && w.heard.lines >= len(w.heard.inc.Trace)
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
 )
 
 // Lanes of the intake. What waits in one takes no room in another.
@@ -23,10 +25,14 @@ const (
 	pauseAfter = 10 * time.Second
 )
 
-// bounds of each lane: addresses that may wait, and incidents that may be in hand until they are decided.
-func bounds(l int) (waiting, inHand int) {
-	return [...]int{512, 512, 64}[l], [...]int{2048, 256, 8}[l]
+// bounds of each lane: addresses that may wait, bytes of their traces, and incidents that may be in hand until they are
+// decided.
+func bounds(l int) (waiting, bytes, inHand int) {
+	return [...]int{512, 512, 64}[l], [...]int{16 << 20, 8 << 20, 1 << 20}[l], [...]int{512, 256, 8}[l]
 }
+
+// lastLines are kept of a stranger's trace that waits beyond its lane's bytes.
+const lastLines = 16
 
 // intake holds incidents until they are taken in hand. It owns no clock and no goroutine.
 type intake struct {
@@ -41,6 +47,7 @@ type lane struct {
 	turn    []netip.Addr // of addresses with something waiting, each once
 	waiting map[netip.Addr][]*heard
 	busy    map[netip.Addr]time.Time // when something of the address may be taken again; zero: when it is done
+	bytes   int                      // of the traces that wait
 	inHand  int
 }
 
@@ -57,20 +64,30 @@ func (in *intake) put(h *heard) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	l, src := &in.lanes[h.lane], h.key.src
-	if most, _ := bounds(h.lane); len(l.waiting[src]) == 0 && len(l.turn) >= most {
+	waiting, bytes, _ := bounds(h.lane)
+	if len(l.waiting[src]) == 0 && len(l.turn) >= waiting {
 		return false
+	}
+	if l.bytes+traceSize(h.inc) > bytes {
+		if h.lane == verified {
+			return false
+		}
+		h.inc.Trace = slices.Clone(h.inc.Trace[max(0, len(h.inc.Trace)-lastLines):])
 	}
 	if len(l.waiting[src]) == 0 {
 		l.turn = append(l.turn, src)
 	}
+	l.bytes += traceSize(h.inc)
 	// A later emission of the same incident takes the place of the earlier one.
 	if i := slices.IndexFunc(l.waiting[src], func(o *heard) bool { return o.key == h.key }); i >= 0 {
 		h.inc.Time = l.waiting[src][i].inc.Time
+		l.bytes -= traceSize(l.waiting[src][i].inc)
 		l.waiting[src][i] = h
 	} else {
 		l.waiting[src] = append(l.waiting[src], h)
 	}
 	if len(l.waiting[src]) > perAddress {
+		l.bytes -= traceSize(l.waiting[src][0].inc)
 		l.waiting[src] = l.waiting[src][1:]
 	}
 	in.signal()
@@ -84,7 +101,7 @@ func (in *intake) take(now time.Time) (h *heard, wait time.Duration) {
 	defer in.mu.Unlock()
 	for i := range in.lanes {
 		l := &in.lanes[i]
-		if _, most := bounds(i); l.inHand >= most {
+		if _, _, most := bounds(i); l.inHand >= most {
 			continue
 		}
 		for t, src := range l.turn {
@@ -98,6 +115,7 @@ func (in *intake) take(now time.Time) (h *heard, wait time.Duration) {
 			}
 			l.turn = slices.Delete(l.turn, t, t+1)
 			h, l.waiting[src] = l.waiting[src][0], l.waiting[src][1:]
+			l.bytes -= traceSize(h.inc)
 			if len(l.waiting[src]) > 0 {
 				l.turn = append(l.turn, src)
 			} else {
@@ -142,6 +160,14 @@ func (in *intake) all() (all []*heard) {
 		}
 	}
 	return all
+}
+
+// traceSize is how many bytes an incident's trace takes.
+func traceSize(inc detect.Incident) (n int) {
+	for _, line := range inc.Trace {
+		n += len(line) + 16 // of a string header
+	}
+	return n
 }
 
 // signal wakes whoever takes.

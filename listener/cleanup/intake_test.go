@@ -22,7 +22,7 @@ func TestOfferNeverBlocks(t *testing.T) {
 	w := newWorld(t)
 	e := NewEngine(testPolicy(), w, nil, "a", nil) // nobody runs it
 	for lane, first := range map[int]int{unknowns: 20000, strangers: 10000, verified: 0} {
-		most, _ := bounds(lane)
+		most, _, _ := bounds(lane)
 		taken := 0
 		for i := range 3 * most {
 			secret := netconsole.Secret("")
@@ -360,5 +360,53 @@ func TestDualStackNodeIsOneIncident(t *testing.T) {
 		offer(t, w, inc, e)
 		pass(time.Minute)
 		w.cleanedOnce(pods)
+	})
+}
+
+// Traces may be long, and the API server away.
+func TestTracesThatWaitAreBounded(t *testing.T) {
+	for lane := range lanes {
+		in := newIntake()
+		_, most, _ := bounds(lane)
+		for i := range 500 {
+			for boot := range perAddress {
+				inc := incident(i, fmt.Sprint("boot ", boot), "")
+				inc.Trace = slices.Repeat([]string{strings.Repeat("x", 1000)}, 128)
+				in.put(&heard{key: keyOf(inc), lane: lane, inc: inc})
+			}
+		}
+		bytes := 0
+		for _, h := range in.all() {
+			bytes += traceSize(h.inc)
+		}
+		if l := &in.lanes[lane]; bytes != l.bytes || bytes > 5*most {
+			t.Errorf("lane %d: %d bytes wait, %d counted, want %d and little more", lane, bytes, l.bytes, most)
+		}
+	}
+	bubble(t, func(t *testing.T, w *world) {
+		for i := 10; i < 600; i++ {
+			w.addNode(i, fmt.Sprint("boot ", i), secret1)
+		}
+		w.set(func() { w.down = true })
+		e, _ := run(t, testPolicy(), w, "a")
+		for range 3 {
+			for i := 10; i < 600; i++ {
+				inc := incident(i, fmt.Sprint("boot ", i), secret1)
+				inc.Trace = slices.Repeat([]string{strings.Repeat("x", 1000)}, 128)
+				e.Offer(inc)
+				inc.Complete, inc.Trace = true, append(inc.Trace, inc.Trace...)
+				e.Offer(inc)
+			}
+			pass(time.Second)
+		}
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		bytes := 0
+		for _, h := range e.heard {
+			bytes += traceSize(h.inc)
+		}
+		if bytes != e.traces || bytes > 2*maxTraces {
+			t.Errorf("%d bytes in hand, %d counted, want %d and little more", bytes, e.traces, maxTraces)
+		}
 	})
 }

@@ -17,29 +17,26 @@ func (w *work) detach(ctx context.Context) (string, error) {
 	if err != nil || volumes == 0 {
 		return "no volumes attached", err
 	}
-	yes := true
-	for {
-		if err := w.readNode(ctx, tidying); err != nil {
-			return "", err
-		}
+	if err := w.readNode(ctx, tidying); err != nil {
+		return "", err
+	}
+	yes, note := true, "node out of service"
+	denied, err := w.patchNode(ctx, tidying, func() *NodePatch {
 		switch {
 		case w.back() != "":
-			return fmt.Sprintf("%d volumes attached; %s", volumes, w.back()), nil
-		case w.node.OutOfService:
-			return fmt.Sprintf("%d volumes attached; the node is out of service already", volumes), nil
+			note = w.back()
+		case w.node.OutOfService && !w.node.Mark.OutOfService:
+			note = "the node is out of service already"
+		case !w.node.OutOfService:
+			mark := w.mark(true)
+			return &NodePatch{OutOfService: &yes, Mark: &mark}
 		}
-		mark := w.mark(true)
-		err := w.patchNode(ctx, tidying, NodePatch{OutOfService: &yes, Mark: &mark})
-		switch {
-		case err == nil:
-			return fmt.Sprintf("%d volumes attached; node out of service", volumes), nil
-		case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound):
-		case answered(err):
-			return fmt.Sprintf("%d volumes attached; denied: %v", volumes, err), nil
-		default:
-			return "", err
-		}
+		return nil
+	})
+	if denied != nil {
+		note = fmt.Sprintf("denied: %v", denied)
 	}
+	return fmt.Sprintf("%d volumes attached; %s", volumes, note), err
 }
 
 // stepNode waits for the volumes and then does what the plan has for the Node. Each write names the Node that was read: one

@@ -53,6 +53,7 @@ func (w *work) takeOver(ctx context.Context, seen policy.Death) error {
 // recall goes on from what the death says, also about its pods.
 func (w *work) recall(d policy.Death) {
 	w.death = d
+	w.death.Trace = nil // it is on record
 	for _, o := range d.Outcomes {
 		for _, i := range o.Pods {
 			if i >= 0 && i < len(d.Pods) {
@@ -131,7 +132,7 @@ func (w *work) reconcile(ctx context.Context) (again time.Duration, err error) {
 		if begun, err := w.begunBefore(ctx); err != nil {
 			return 0, err
 		} else if begun {
-			d.Answer = policy.Act
+			d.Answer, d.Why, d.Authority = policy.Act, w.death.Decision, w.death.Authority
 		}
 	}
 	switch d.Answer {

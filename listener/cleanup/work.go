@@ -83,20 +83,29 @@ func (w *work) decidedOnce() {
 	}
 }
 
-// readNode reads the Node again. One that is gone is an answer, too.
+// readNode reads the Node again. One that is gone is an answer; a denial is none: nobody knows then whether it is back.
 func (w *work) readNode(ctx context.Context, u urgency) error {
-	var n policy.Node
-	err := w.try(ctx, u, "read node", func(ctx context.Context) (err error) {
-		n, err = w.e.cluster.Node(ctx, w.node.Name)
-		return err
-	})
-	if err != nil && !answered(err) {
-		return err
+	for {
+		var n policy.Node
+		err := w.try(ctx, u, "read node", func(ctx context.Context) (err error) {
+			n, err = w.e.cluster.Node(ctx, w.node.Name)
+			return err
+		})
+		switch {
+		case err == nil:
+			w.lookup, w.node = policy.Found, n
+			return nil
+		case errors.Is(err, ErrNotFound):
+			w.lookup = policy.NoNode
+			return nil
+		case !answered(err):
+			return err
+		}
+		w.log.Error("cannot read node", "node", w.node.Name, "err", err)
+		if err := sleep(ctx, longestPause); err != nil {
+			return err
+		}
 	}
-	if w.lookup = lookup(err); err == nil {
-		w.node = n
-	}
-	return nil
 }
 
 func (w *work) readDeath(ctx context.Context, name string) (d policy.Death, err error) {
@@ -178,7 +187,7 @@ func (w *work) judge() policy.Decision {
 // decided says what was decided to log and people.
 func (w *work) decided(d policy.Decision) {
 	w.log.Info("decided", "death", w.name, "node", w.node.Name, "answer", d.Answer.String(), "authority", d.Authority,
-		"why", d.Why, "reason", policy.FirstLine(w.inc.Title), "lines", len(w.inc.Trace))
+		"why", d.Why, "reason", policy.FirstLine(w.inc.Title))
 	if w.lookup != policy.Found || w.e.policy.DryRun {
 		return
 	}

@@ -8,10 +8,10 @@ import (
 
 const (
 	// disorder is by how much uptimes go back within a boot: records that waited for their fragments come
-	// netconsole.Patience late, and clocks of CPUs differ.
-	disorder = 2 * netconsole.Patience
+	// netconsole.WireTimeout late, and clocks of CPUs differ.
+	disorder = 2 * netconsole.WireTimeout
 	// pause is a gap in the arrival of records that a late one cannot follow, and without which nothing can have booted.
-	pause = netconsole.Patience * 3 / 2
+	pause = netconsole.WireTimeout * 3 / 2
 )
 
 // A clock is how far a kernel's log has come.

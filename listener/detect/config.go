@@ -13,7 +13,7 @@ type Config struct {
 	// Bytes bounds the memory for these lines. 32 KiB if zero.
 	Bytes int
 	// Silence is how long a dying source must be silent for its incident to be complete, thrice as long where CPUs stall.
-	// 2 s if zero; no shorter than netconsole.Patience, for which fragments are waited for.
+	// 2 s if zero; no shorter than netconsole.WireTimeout, for which fragments are waited for.
 	Silence time.Duration
 	// Rules are the user's. They are asked before the built-in ones and may overrule them.
 	Rules []Rule

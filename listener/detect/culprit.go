@@ -31,7 +31,7 @@ var (
 	oomLine  = regexp.MustCompile(`^oom-kill:.*,task_memcg=([^,]*),task=(.{0,24}),pid=(\d{1,10}),uid=\d+$`)
 	killLine = regexp.MustCompile(`^Out of memory(?: \([^)]*\))?: Kill(?:ed)? process (\d{1,10}) \((.{0,24})\)`)
 	// lastgasp's kernel module, where it is loaded: "culprit: oops cpu=1 ctx=task comm=insmod pid=117 cgroup=/a/b".
-	moduleLine = regexp.MustCompile(`^(?:[\w-]+: )?culprit: \w+ cpu=(\d{1,5}) ctx=(\w+) comm=(.{0,24}) pid=(\d{1,10}) cgroup=(\S*)`)
+	moduleLine = regexp.MustCompile(`^(?:lastgasp\w*: )?culprit: \w+ cpu=(\d{1,5}) ctx=(\w+) comm=(.{0,24}) pid=(\d{1,10}) cgroup=(\S*)`)
 	inSoftirq  = regexp.MustCompile(`^ *(?:\[<[0-9a-f]+>\] )?(?:\w*do_softirq\w*|handle_softirqs|el1h?_(?:64_)?irq\w*|__irq_svc|run_timer_softirq|net_rx_action)\+0x`)
 )
 
@@ -51,18 +51,18 @@ func culprit(lines []line, head int, rule *Rule) Culprit {
 			continue
 		}
 		msg := lines[i].message()
-		if m := moduleLine.FindStringSubmatch(msg); m != nil {
+		if m := submatch(moduleLine, msg, "culprit: "); m != nil {
 			return Culprit{Comm: m[3], PID: number(m[4]), CPU: number(m[1]), Cgroup: m[5], Bystander: m[2] != "task"}
 		}
 		if other := lines[i].caller(); other != caller && other != "" && caller != "" {
 			continue
 		}
 		if c.Comm == "" {
-			if m := hungLine.FindStringSubmatch(msg); m != nil {
+			if m := submatch(hungLine, msg, "INFO: task "); m != nil {
 				return Culprit{Comm: m[1], PID: number(m[2]), CPU: -1}
-			} else if m := lockupLine.FindStringSubmatch(msg); m != nil {
+			} else if m := submatch(lockupLine, msg, "soft lockup"); m != nil {
 				c = Culprit{Comm: m[2], PID: number(m[3]), CPU: number(m[1])}
-			} else if m := cpuLine.FindStringSubmatch(msg); m != nil {
+			} else if m := submatch(cpuLine, msg, "CPU: "); m != nil {
 				c = Culprit{Comm: m[3], PID: number(m[2]), CPU: number(m[1])}
 			}
 		}
@@ -70,11 +70,19 @@ func culprit(lines []line, head int, rule *Rule) Culprit {
 		case strings.HasPrefix(msg, " </"), strings.HasPrefix(msg, "---[ end trace"):
 			return c.idle()
 		case rule.stalls: // is reported by an interrupt, which the task has nothing to do with
-		case msg == " <IRQ>", msg == " <SOFTIRQ>", msg == " <NMI>", inSoftirq.MatchString(msg), strings.HasSuffix(msg, "in interrupt"):
+		case msg == " <IRQ>", msg == " <SOFTIRQ>", msg == " <NMI>", submatch(inSoftirq, msg, "+0x") != nil, strings.HasSuffix(msg, "in interrupt"):
 			c.Bystander = c.Comm != ""
 		}
 	}
 	return c.idle()
+}
+
+// submatch matches an expression on a text if it has what is part of every match.
+func submatch(re *regexp.Regexp, text, part string) []string {
+	if !strings.Contains(text, part) {
+		return nil
+	}
+	return re.FindStringSubmatch(text)
 }
 
 // idle marks the idle task, which does nothing by itself.

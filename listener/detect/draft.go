@@ -90,7 +90,7 @@ func (d *draft) extend(now time.Time, silence time.Duration) {
 func (d *draft) end(now time.Time) {
 	if !d.ended {
 		d.ended = true
-		d.due = now.Add(netconsole.Patience)
+		d.due = now.Add(netconsole.WireTimeout)
 	}
 }
 
@@ -177,7 +177,7 @@ func lostOops(lines []line) int {
 				return -1 // it is that one's
 			}
 			return at
-		case whereLine.MatchString(msg):
+		case wherever(msg) != nil:
 			at = i
 		case cpuLine.MatchString(msg):
 			if at >= 0 {

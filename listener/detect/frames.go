@@ -14,19 +14,23 @@ const (
 	symbol = `([A-Za-z_$][\w.$]*)\+0x([0-9a-f]+)/0x[0-9a-f]+`
 	// bracketed is a code address in brackets, which kernels printed in front of a symbol before 4.10, and some still do.
 	bracketed = `(?:\[<?[^>\]\n]{0,40}>?\] *)`
+	// behind is all that may follow a symbol: the module with its build id, the unwinder's notes, the file that a script found.
+	// Lines that begin with a task's name, which may look like a symbol, go on otherwise.
+	behind = `\)?(?: \[[^\]\n]{0,80}\]| \([\w ]{1,20}\)| \(?[\w./+~-]+:\d+\)?)*\)?\s*$`
 )
 
 var (
 	// A frame of a backtrace: " foo+0x12/0x40 [mod]", "? " in front where the unwinder guesses, a note such as " (P)" behind
 	// it on arm64 since 6.13, a module with its build id, a file where a script put it.
-	frameLine = regexp.MustCompile(`^(?: +|\(?\[<?[0-9a-f]+>?\]\)? *)(?:\(?\[<?[0-9a-f x]+>?\] *)*(\? )?\.?` + symbol + `(?:[ )].*)?$`)
+	frameLine = regexp.MustCompile(`^(?: +|\(?\[<?[0-9a-f]+>?\]\)? *)(?:\(?\[<?[0-9a-f x]+>?\] *)*(\? )?\.?` + symbol + behind)
 	// The same of arm: "[<c0012345>] (foo) from [<c0054321>] (bar+0x12/0x40)", " foo from bar+0x12/0x40" since 5.19.
 	armFrame = regexp.MustCompile(`^ *(?:\[<[0-9a-f]+>\] \((\w+)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?\)|(\w+)) from (?:\[<[0-9a-f]+>\] \()?` + symbol)
 	// Where the kernel was: "RIP: 0010:foo+0x12/0x40 [mod]" (e030 under Xen), with addresses in brackets before 4.10; "pc : "
 	// and "PC is at" on arm, "epc : " on RISC-V and MIPS, NIP on PowerPC, the PSW of s390. 0033 is userspace, 0x… no code at all.
 	whereLine = regexp.MustCompile(`^(?:(?:RIP|EIP|IP)(?::? +| is at )(?:(?:0010|0008|e030|e008|0060|0061):)?|(?:pc|epc|era) *: *|PC is at |NIP |Krnl PSW : .{0,60}\(|kernel_?pc: )` +
-		bracketed + `*(?:[0-9a-f]{8,16} )?(?:` + symbol + `|(0x[0-9a-f]+|[0-9a-f]{8,16}\b|\(null\)))`)
-	lockedAt = regexp.MustCompile(`(?:, at: ` + bracketed + `?|^ +last function: )([A-Za-z_][\w.]*)(?:\+0x|$)`)
+		bracketed + `*(?:[0-9a-f]{8,16} )?(?:` + symbol + behind + `|(0x[0-9a-f]+|[0-9a-f]{8,16}|\(null\))\s*$)`)
+	// Where lockdep says a lock was taken: "ffff8880120b9168 (&x->lock){....}-{2:2}, at: foo+0x14b/0x460"; what a worker ran last.
+	lockedAt = regexp.MustCompile(`\([^\n]+\)\{[^}\n]{1,12}\}(?:-\{[\d:]{1,7}\})?, at: ` + bracketed + `?([A-Za-z_][\w.]*)\+0x|^ +last function: ([A-Za-z_][\w.]*)\s*$`)
 	// `uname -r` as dump_stack_print_info (lib/dump_stack.c) prints it: "CPU: 0 PID: 1 Comm: init Not tainted 6.1.0 #1".
 	releaseIn = regexp.MustCompile(`^CPU: \d+ .*(?:Not tainted|Tainted: [A-Z -]+) ([0-9]\S*) #`)
 	// bpfTag is the hash in the name of a BPF program, which changes with its bytecode.
@@ -76,7 +80,7 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 			continue
 		}
 		msg := lines[i].message()
-		if m := whereLine.FindStringSubmatch(msg); m != nil {
+		if m := wherever(msg); m != nil {
 			embedded = embedded || len(stack) > 0 && !done
 			if !located && (len(stack) == 0 || rule.Verdict == Oops || rule.stalls) {
 				located = true
@@ -144,9 +148,22 @@ func recursing(stack []string) string {
 	return best
 }
 
+// wherever matches whereLine, and is quick about lines that cannot be one.
+func wherever(msg string) []string {
+	if msg == "" || !strings.Contains("RIEPpeNKk", msg[:1]) {
+		return nil
+	}
+	m := whereLine.FindStringSubmatch(msg)
+	if m != nil && isProcessLine([]byte(msg)) {
+		return nil
+	}
+	return m
+}
+
 // startsStack reports whether a backtrace comes next.
 func startsStack(msg string) bool {
-	return strings.HasPrefix(msg, "Call Trace:") || strings.HasPrefix(msg, "Call trace:") || strings.HasPrefix(msg, "Backtrace:")
+	head := strings.TrimRight(msg, " ")
+	return head == "Call Trace:" || head == "Call trace:" || head == "Backtrace:" || strings.HasPrefix(msg, "Backtrace: ")
 }
 
 // namesPlace is the function that a line names between a headline and its backtrace, empty if it names none: where lockdep
@@ -156,7 +173,7 @@ func namesPlace(msg string, rule *Rule) string {
 		return ""
 	}
 	if m := lockedAt.FindStringSubmatch(msg); m != nil {
-		return function(m[1])
+		return function(m[1] + m[2])
 	}
 	return ""
 }

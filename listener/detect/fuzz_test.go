@@ -116,3 +116,34 @@ func checkBounds(t *testing.T, s *Source) {
 		}
 	}
 }
+
+// FuzzLogReader feeds lines of a log. Whatever they are, records come out that could stand in one.
+func FuzzLogReader(f *testing.F) {
+	for _, log := range []string{
+		"[    3.591339][    T1] x\n<4>[    3.591339] x\nkern  :emerg : [    3.591339] x\n4,1,3591339,-,caller=T1; x\n",
+		"Nov 29 13:49:23 host kernel: [    3.591339] x\n2024-11-29T13:49:23.123456+00:00 host systemd[1]: x\n<4>1 2024-11-29T13:49:23Z host kernel - - - x\n",
+		"2024-11-29T13:49:23.123456789Z stdout F [    3.591339] x\n{\"log\":\"[    3.591339] x\\n\"}\n{\"_TRANSPORT\":\"kernel\",\"MESSAGE\":[120,255]}\n",
+		"__CURSOR=s\n_TRANSPORT=kernel\nMESSAGE\n12345678x\n\n{\n\"MESSAGE\" : \"x\"\n}\n",
+		"Panic#1 Part2\n<4>[    3.591339] x\nPanic#1 Part1\n<4>[    3.591340] y\n",
+		"panic: e[    3.591339] x\n[    3.591340] y\nPassword: [    9.591339] x\n",
+	} {
+		f.Add(log)
+	}
+	f.Fuzz(func(t *testing.T, log string) {
+		var reader LogReader
+		lines := 0
+		check := func(r *netconsole.Record) {
+			if len(bytes.TrimSpace(r.Text)) == 0 || r.Extended || r.Uptime < -1 || r.Prefix < -1 || r.Prefix > 999 {
+				t.Fatalf("%+v", r)
+			}
+		}
+		for line := range strings.SplitSeq(log, "\n") {
+			lines++
+			reader.Line(line, check)
+		}
+		reader.Flush(check)
+		if number, text := reader.Unrecognised(); number > lines || number > 0 && strings.TrimSpace(text) == "" {
+			t.Fatalf("of %d lines the first unrecognised one is %d %q", lines, number, text)
+		}
+	})
+}

@@ -113,3 +113,42 @@ func TestPlacesOfEveryArchitecture(t *testing.T) {
 		})
 	}
 }
+
+// A process chooses its name, and the kernel prints it at the beginning of a line, at facility 0.
+func TestNoTaskCanNameACrash(t *testing.T) {
+	const (
+		segfault = "[1234]: segfault at 0 ip 0000000000401000 sp 00007ffc0 error 4 in y[400000+1000]"
+		oom      = " invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"
+		order    = ": page allocation failure: order:4, mode:0xcc0(GFP_KERNEL), nodemask=(null)"
+		head     = "BUG: kernel NULL pointer dereference, address: 0000000000000008\n"
+		rest     = "RIP: 0010:guilty+0x1/0x2\nCall Trace:\n guilty_caller+0x1/0x2\n"
+		lockdep  = "WARNING: possible recursive locking detected\n"
+		locked   = " (&x->lock){+.+.}-{3:3}, at: guilty+0x1/0x2\n"
+	)
+	for _, name := range []string{
+		"IP: a+0x1/0x2", "IP: a+0x1/0x2 ", "RIP: 0010:0x0", "RIP: 0010:0x0 ", "pc : a+0x1/0x2 ", "EIP: a+0x1/0x2", "NIP [] a+0x1/2",
+		" a+0x1/0x2", " a+0x1/0x2 ", " a+0x1/0x2 (P)", "[<0>] a+0x1/0x2", " a from b+0x1/2", "a, at: b+0x1", "){.}, at: b+0x1", "(){.}, at: b+0x", "culprit: x cpu=",
+		"CPU: 1 PID: 1 C", "---[ end trace", "PC is at a+0x1/",
+	} {
+		for _, says := range []string{segfault, oom, order} {
+			if len(name) > maxComm {
+				t.Fatalf("%q is too long for a name", name)
+			}
+			inc := completeIncident(t, head+name+says+"\n"+rest)
+			if want := "kernel NULL pointer dereference in guilty"; inc.Title != want || inc.Culprit.Comm != "" {
+				t.Errorf("a task called %q made it %q (%+v), want %q", name, inc.Title, inc.Culprit, want)
+			}
+			if says == order {
+				continue // which is a finding of its own
+			}
+			inc = completeIncident(t, lockdep+name+says+"\n"+locked)
+			if want := "possible recursive locking detected in guilty"; inc.Title != want {
+				t.Errorf("a task called %q made it %q, want %q", name, inc.Title, want)
+			}
+			all := completed(rest + name + says + "\nKernel panic - not syncing: Fatal exception\n")
+			if want := "dying KernelPanic: oops in guilty"; len(all) == 0 || all[len(all)-1] != want && strings.HasPrefix(all[len(all)-1], "dying KernelPanic: oops") {
+				t.Errorf("a task called %q made it %q, want %q", name, all, want)
+			}
+		}
+	}
+}

@@ -11,12 +11,12 @@ import (
 // Pieces of the expressions below.
 const (
 	// Times: ISO 8601 with a zone or none, a syslog's in any language and order, seconds since 1970, a time of day.
-	isoTime    = `(?:[\pL.]{1,12},? )?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?: ?(?:Z|[+-]\d\d:?\d\d)(?:\[[\w/]+\])?)?(?: [A-Z]{3,5})?`
-	syslogTime = `(?:[\pL.]{2,4},? )?(?:[\pL.]{2,7}|\d{1,2}月) {1,2}\d{1,2}\.?,?(?: \d{4})? \d\d:\d\d:\d\d(?:\.\d+)?(?: \d{4})?`
-	dayFirst   = `(?:[\pL.]{2,4},? )?\d{1,2}\.? [\pL.]{3,7}(?: \d{4})? \d\d:\d\d:\d\d(?:\.\d+)?`
-	otherTime  = `\d{10}\.\d{3,9}|\d\d:\d\d:\d\d(?:\.\d+)?`
+	isoTime    = `(?:[\pL\pM.]{1,12},? )?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?: ?(?:Z|[+-]\d\d(?::?\d\d)?)(?:\[[\w/]+\])?)?(?: [A-Z]{3,5})?`
+	syslogTime = `(?:[\pL\pM.]{2,5},? )?(?:[\pL\pM.]{2,12}|\d{1,2}[月월]|[Tt]hg \d{1,2}) {1,2}\d{1,2}\.?,?(?: \d{4})? \d\d:\d\d:\d\d(?:\.\d+)?(?: \d{4})?`
+	dayFirst   = `(?:[\pL\pM.]{2,5},? )?\d{1,2}\.? [\pL\pM.]{3,12}(?: \d{4})? \d\d:\d\d:\d\d(?:\.\d+)?`
+	otherTime  = `\d{10}\.\d{3,9}|\d{1,2}/\d{1,2}/\d{2,4},? \d{1,2}:\d\d:\d\d(?:\.\d+)?(?: [AP]M)?|\d\d:\d\d:\d\d(?:\.\d+)?`
 	anyTime    = `(?:` + isoTime + `|` + syslogTime + `|` + dayFirst + `|` + otherTime + `)`
-	hostName   = `[\pL\d_][\pL\d_.:%-]*`
+	hostName   = `[\pL\d_][\pL\d_.:%/-]*`
 	facility   = `kern|user|mail|daemon|auth|syslog|lpr|news|cron|authpriv|ftp|local\d`
 	levelName  = `emerg|panic|alert|crit|critical|err|error|warn|warning|notice|info|debug`
 	// kernelStamp is what uptimeStamp matches, behind the envelope.
@@ -31,9 +31,12 @@ var (
 	logTime = regexp.MustCompile(`^(?:\[` + isoTime + `\]|` + anyTime + `):? `)
 	// dmesgISO is dmesg --time-format=iso, whose comma tells it from all others. The message is next.
 	dmesgISO = regexp.MustCompile(`^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d,\d{6}[+-]\d\d:?\d\d `)
-	stream   = regexp.MustCompile(`^(?:stdout|stderr) [FP] `)
+	// stream is CRI's, or logcli's labels: "{host=\"a\"} ".
+	stream = regexp.MustCompile(`^(?:(?:stdout|stderr) [FP] |\{[^{}]{1,500}\} +)`)
+	// fileName is what `grep` puts in front: "/var/log/kern.log:", "kern.log.1-", with the number of the line.
+	fileName = regexp.MustCompile(`^(?:[\w.+@-]*/[\w./+@-]+|[\w+@-]+\.[\w.]+)[:-](?:\d{1,9}[:-])?`)
 
-	kernelName = regexp.MustCompile(`^(?:` + hostName + ` )?kernel(?:\[\d+\])?: `)
+	kernelName = regexp.MustCompile(`^(?:` + hostName + ` )?kernel(?:\[\d+\])?: ?`)
 	stampNext  = regexp.MustCompile(`^(?:` + hostName + ` )?(` + kernelStamp + `)`)
 	// syslog-ng, logread and loggers that write the names: "kern.crit kernel: ", "host kern.warn kernel: ", "kern crit: ".
 	named = regexp.MustCompile(`^(?:` + hostName + ` )?(` + facility + `)[. ](` + levelName + `)(?: ` + hostName + `)?(?: (kernel)(?:\[\d+\])?)?: `)
@@ -52,6 +55,9 @@ var (
 func cutEnvelope(line string, r *netconsole.Record) (rest string, how origin) {
 	rest = strings.TrimLeft(line, " \t\r")
 	if m := podName.FindString(rest); m != "" && (logTime.MatchString(rest[len(m):]) || stampNext.MatchString(rest[len(m):])) {
+		rest = rest[len(m):]
+	}
+	if m := fileName.FindString(rest); m != "" && (logTime.MatchString(rest[len(m):]) || uptimeStamp.MatchString(rest[len(m):])) && !logTime.MatchString(rest) {
 		rest = rest[len(m):]
 	}
 	if m := lineNumber.FindString(rest); m != "" && (logTime.MatchString(rest[len(m):]) || stampNext.MatchString(rest[len(m):])) && !logTime.MatchString(rest) {

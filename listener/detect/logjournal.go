@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"cmp"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -21,10 +22,18 @@ func jsonEntry(line string) (entry map[string]string, ok bool) {
 		return nil, false
 	}
 	entry = make(map[string]string, len(fields))
+	addFields(entry, fields)
+	return entry, true
+}
+
+// addFields adds the texts in a JSON object, those of objects in it included: jsonPayload, _source.
+func addFields(entry map[string]string, fields map[string]any) {
 	for key, value := range fields {
 		switch v := value.(type) {
 		case string:
 			entry[key] = v
+		case map[string]any:
+			addFields(entry, v)
 		case []any: // bytes that are not UTF-8
 			b := make([]byte, 0, len(v))
 			for _, n := range v {
@@ -35,19 +44,28 @@ func jsonEntry(line string) (entry map[string]string, ok bool) {
 			entry[key] = string(b)
 		}
 	}
-	return entry, true
 }
 
-// parseJSON reads the record of an entry. The log of a container is an envelope around a line.
+// parseJSON reads the record of an entry. What is not the journal's is an envelope around a line: a container's log, a
+// syslog daemon's.
 func parseJSON(entry map[string]string) (netconsole.Record, origin) {
-	log, ok := entry["log"]
-	if !ok || entry["MESSAGE"] != "" {
+	if entry["MESSAGE"] != "" {
 		return parseEntry(entry)
 	}
-	if strings.HasPrefix(strings.TrimSpace(log), "{") {
+	text := cmp.Or(entry["log"], entry["message"], entry["msg"], entry["line"], entry["textPayload"])
+	if text == "" || strings.HasPrefix(strings.TrimSpace(text), "{") {
 		return netconsole.Record{}, foreign
 	}
-	r, how := parseLine(log)
+	program := strings.TrimRight(cmp.Or(entry["_TRANSPORT"], entry["SYSLOG_IDENTIFIER"], entry["programname"], entry["appname"],
+		entry["app-name"], entry["ident"], entry["syslogtag"], entry["tag"]), ":")
+	facility := cmp.Or(entry["facility"], entry["syslogfacility-text"])
+	switch {
+	case program != "" && program != "kernel", facility != "" && facility != "kern" && facility != "0":
+		return netconsole.Record{}, foreign
+	case program == "kernel", facility != "":
+		text = "kernel: " + text
+	}
+	r, how := parseLine(text)
 	if how < marked {
 		return r, foreign
 	}
@@ -58,12 +76,9 @@ func parseJSON(entry map[string]string) (netconsole.Record, origin) {
 // is: a time stamp in it is a quotation.
 func parseEntry(entry map[string]string) (netconsole.Record, origin) {
 	r := netconsole.Record{Prefix: 0, Uptime: -1}
-	text := entry["MESSAGE"]
-	if text == "" {
-		text = entry["message"]
-	}
+	text := strings.TrimRight(entry["MESSAGE"], " \t\r\n")
 	switch transport := entry["_TRANSPORT"]; {
-	case text == "":
+	case strings.TrimSpace(text) == "":
 		return r, foreign
 	case transport != "" && transport != "kernel": // `logger -t kernel` has "syslog"
 		return r, foreign
@@ -78,7 +93,7 @@ func parseEntry(entry map[string]string) (netconsole.Record, origin) {
 	if us := entry["_SOURCE_MONOTONIC_TIMESTAMP"]; len(us) > 6 && len(us) < 16 && isDigits(us) {
 		r.Uptime = seconds(us[:len(us)-6], us[len(us)-6:])
 	}
-	r.Text = []byte(strings.TrimRight(text, " \t\r\n"))
+	r.Text = []byte(text)
 	return r, addressed
 }
 

@@ -47,6 +47,9 @@ func parseLine(line string) (netconsole.Record, origin) {
 	if how == foreign {
 		return r, foreign
 	}
+	if s := strings.TrimLeft(rest, " "); how == addressed && uptimeStamp.MatchString(s) {
+		rest = s
+	}
 	unmarked := rest
 	rest, level := cutLevel(rest)
 	rest, stamp := cutStamp(rest)

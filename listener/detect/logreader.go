@@ -28,10 +28,10 @@ const (
 //
 // It is a state machine: feed every line, blank ones too, and call Flush at the end. The zero value is ready.
 type LogReader struct {
-	line       int // number of lines read
-	kernel     int // records that said they were the kernel's
-	strange    int // number of the first line that did not, 0 if none
-	strangerIs string
+	line         int // number of lines read
+	kernel       int // lines that said they were a kernel's
+	first        int // number of the first line that did not, 0 if none
+	unrecognised string
 
 	last    time.Duration // uptime of the last record, -1 if unknown
 	stamps  bool          // last is known
@@ -81,18 +81,22 @@ func (l *LogReader) Flush(emit func(*netconsole.Record)) {
 // Kernel is how many lines said they were a kernel's.
 func (l *LogReader) Kernel() int { return l.kernel }
 
-// Strange is the first line that did not say it was a kernel's, and its number from 1; 0 if all did.
-func (l *LogReader) Strange() (number int, text string) { return l.strange, l.strangerIs }
+// Unrecognised is the first line that did not say it was a kernel's, and its number from 1; 0 if all did.
+func (l *LogReader) Unrecognised() (number int, text string) { return l.first, l.unrecognised }
 
 // single reads a line that stands for itself.
 func (l *LogReader) single(text string, emit func(*netconsole.Record)) {
 	if strings.TrimSpace(text) == "" {
 		return
 	}
+	if entry, ok := jsonEntry(text); ok && entry["Output"] != "" {
+		l.output(entry, emit)
+		return
+	}
 	r, how := parseLine(text)
 	if how <= bare {
-		if l.strange == 0 {
-			l.strange, l.strangerIs = l.line, text
+		if l.first == 0 {
+			l.first, l.unrecognised = l.line, text
 		}
 	} else {
 		l.kernel++
@@ -184,8 +188,19 @@ func (l *LogReader) corroborate(uptime time.Duration, emit func(*netconsole.Reco
 // release emits the pending lines as lines that are nobody's.
 func (l *LogReader) release(emit func(*netconsole.Record)) { l.corroborate(-1, emit) }
 
+// output reads the lines in what `aws ec2 get-console-output` prints.
+func (l *LogReader) output(entry map[string]string, emit func(*netconsole.Record)) {
+	for line := range strings.Lines(entry["Output"]) {
+		l.single(strings.TrimRight(line, "\r\n"), emit)
+	}
+}
+
 // record emits the record of an entry of the journal.
 func (l *LogReader) record(e map[string]string, emit func(*netconsole.Record)) {
+	if e["Output"] != "" {
+		l.output(e, emit)
+		return
+	}
 	r, how := parseEntry(e)
 	if how == foreign {
 		return

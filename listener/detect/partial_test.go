@@ -139,7 +139,7 @@ func TestABeginningIsToldOnceMoreAsItsRecord(t *testing.T) {
 			func(g *rig) {
 				r := g.record(panicEnd)
 				g.begin(r, all, boot...)
-				g.now = start.Add(netconsole.Patience)
+				g.now = start.Add(netconsole.WireTimeout)
 				r.Missing, r.Fields = 100, append(boot[:2:2], netconsole.Field{Value: netconsole.Gap})
 				g.push(r)
 			},

@@ -179,7 +179,7 @@ func (s *Source) owner(r *netconsole.Record) *boot {
 
 // pushPartial emits a death that the beginning of a record announces. Only the whole record proves whose death it is.
 // Therefore a copy of the boot that it may belong to judges the beginning: the incident claims no more than the beginning
-// does, and the boot itself does not change. The whole record arrives within netconsole.Patience and is judged as if
+// does, and the boot itself does not change. The whole record arrives within netconsole.WireTimeout and is judged as if
 // nothing had preceded it.
 func (s *Source) pushPartial(now time.Time, r *netconsole.Record, emit func(Incident)) {
 	if s.provisional != nil && !stronger(r.Identity(), s.provisional.draft.id) {
@@ -198,7 +198,7 @@ func (s *Source) pushPartial(now time.Time, r *netconsole.Record, emit func(Inci
 	})
 	if emitted {
 		b.ring = ring{} // the boot itself goes on writing to it
-		b.draft.due = now.Add(2 * netconsole.Patience)
+		b.draft.due = now.Add(2 * netconsole.WireTimeout)
 		s.provisional = b
 	}
 }

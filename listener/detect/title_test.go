@@ -57,7 +57,7 @@ func TestWhereItHappened(t *testing.T) {
 			[]string{"foo", "baz"},
 		},
 		{
-			"the reporting machinery names nothing", direct,
+			"what only reports names nothing", direct,
 			"Call Trace:\n <TASK>\n dump_stack_lvl+0x44/0x5c\n panic+0x118/0x2f4\n sysrq_handle_crash+0x16/0x20\n __handle_sysrq.cold+0x44/0x11c\n </TASK>\n",
 			[]string{"sysrq_handle_crash", "__handle_sysrq"},
 		},

@@ -18,7 +18,8 @@ type assembly struct {
 	spans  []span // in order of offset, disjoint
 	data   []byte // in order of arrival
 	due    time.Time
-	told   bool // emitted once already, as Partial
+	// emitted means once, as Partial.
+	emitted bool
 	// contested says that another record with the same header contradicts it.
 	contested bool
 	pieces    pieces
@@ -63,10 +64,10 @@ type finished struct {
 }
 
 func (a *assembly) finished() finished {
-	return finished{header: a.header, total: a.total, until: a.due.Add(Patience), pieces: a.pieces}
+	return finished{header: a.header, total: a.total, until: a.due.Add(WireTimeout), pieces: a.pieces}
 }
 
-// pieces tells the first fragments of a record from others. The kernel cuts a record once, so that each of its fragments
+// pieces distinguishes the first fragments of a record from others. The kernel cuts a record once, so that each of its fragments
 // is one of them or beside them.
 type pieces struct {
 	seen [3]piece

@@ -1,8 +1,11 @@
 package netconsole
 
-import "bytes"
+import (
+	"bytes"
+	"crypto/subtle"
+)
 
-// Credentials are the boot and the secret that a datagram carries, as Identity would tell them of its record, read before
+// Credentials are the boot and the secret that a datagram carries, as Identity would have them of its record, read before
 // anything else is done with it. They point into the datagram. There are none in the basic format, in fragments, and in a
 // record that lost its end.
 func (f *Frame) Credentials() (boot, secret []byte, ok bool) {
@@ -38,7 +41,42 @@ func credential(line []byte) (value []byte, key string) {
 	return nil, ""
 }
 
-// isField tells a ` key=value` line.
+// isField recognizes a ` key=value` line.
 func isField(line []byte) bool {
 	return len(line) > 1 && line[0] == ' ' && bytes.IndexByte(line[1:], '=') > 0
+}
+
+// Seal is what stands behind the text of a datagram that carries credentials. Those of one boot mostly carry the same, and
+// need not be read again.
+type Seal struct {
+	before, secret, behind []byte
+}
+
+// Seal copies what stands behind the text; false if there are no credentials in it.
+func (f *Frame) Seal() (s Seal, ok bool) {
+	const key = " " + KeySecret + "="
+	if _, _, ok := f.Credentials(); !ok {
+		return s, false
+	}
+	_, tail, _ := bytes.Cut(f.Body, []byte{'\n'})
+	tail = bytes.Clone(tail)
+	at := 0
+	if !bytes.HasPrefix(tail, []byte(key)) {
+		at = bytes.Index(tail, []byte("\n"+key)) + 1
+	}
+	at += len(key)
+	end := at + bytes.IndexByte(tail[at:], '\n')
+	return Seal{tail[:at], tail[at:end], tail[end:]}, true
+}
+
+// On reports whether the datagram carries the same, in constant time as far as the secret goes. The zero Seal is on none.
+func (s *Seal) On(f *Frame) bool {
+	n := len(s.before) + len(s.secret) + len(s.behind)
+	if n == 0 || !f.Extended || f.Fragment || f.Cut || len(f.Body) <= n {
+		return false
+	}
+	text, tail := f.Body[:len(f.Body)-n], f.Body[len(f.Body)-n:]
+	return bytes.IndexByte(text, '\n') == len(text)-1 &&
+		bytes.Equal(tail[:len(s.before)], s.before) && bytes.Equal(tail[n-len(s.behind):], s.behind) &&
+		subtle.ConstantTimeCompare(tail[len(s.before):n-len(s.behind)], s.secret) == 1
 }

@@ -51,6 +51,9 @@ func FuzzCredentials(f *testing.F) {
 			return
 		}
 		boot, secret, ok := frame.Credentials()
+		if seal, sealed := frame.Seal(); sealed != ok || seal.On(&frame) != ok || ok && string(seal.secret) != string(secret) {
+			t.Fatalf("boot %q and secret %q, sealed: %v with %q", boot, secret, sealed, seal.secret)
+		}
 		var got []Record
 		var s Stream
 		_ = s.Push(start, payload, collect(&got))
@@ -62,6 +65,48 @@ func FuzzCredentials(f *testing.F) {
 			t.Fatalf("boot %q and secret %q of a record of %q", boot, secret, id)
 		}
 	})
+}
+
+func TestSeal(t *testing.T) {
+	parse := func(payload string) *Frame {
+		f, err := ParseFrame([]byte(payload))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &f
+	}
+	seal, ok := parse("6.12.117,0,1,1,-;x\n instance=i\n boot=7f3c\n gasp=c2Vj\n cpu=1\n").Seal()
+	if !ok {
+		t.Fatal("no seal")
+	}
+	for _, tt := range []struct {
+		name, payload string
+		want          bool
+	}{
+		{"another record of the boot", "6.12.117,4,2,2,-;another text\n instance=i\n boot=7f3c\n gasp=c2Vj\n cpu=1\n", true},
+		{"an empty text", "6.12.117,4,2,2,-;\n instance=i\n boot=7f3c\n gasp=c2Vj\n cpu=1\n", true},
+		{"another CPU", "6.12.117,4,2,2,-;x\n instance=i\n boot=7f3c\n gasp=c2Vj\n cpu=2\n", false},
+		{"another secret", "6.12.117,4,2,2,-;x\n instance=i\n boot=7f3c\n gasp=c2VK\n cpu=1\n", false},
+		{"another boot", "6.12.117,4,2,2,-;x\n instance=i\n boot=7f3d\n gasp=c2Vj\n cpu=1\n", false},
+		{"a field before it", "6.12.117,4,2,2,-;x\n boot=0000\n instance=i\n boot=7f3c\n gasp=c2Vj\n cpu=1\n", false},
+		{"nothing but it", "6.12.117,4,2,2,-; instance=i\n boot=7f3c\n gasp=c2Vj\n cpu=1\n", false},
+		{"a fragment", "6.12.117,4,2,2,-,ncfrag=0/90;x\n instance=i\n boot=7f3c\n gasp=c2Vj\n cpu=1\n", false},
+		{"the basic format", "x\n instance=i\n boot=7f3c\n gasp=c2Vj\n cpu=1\n", false},
+		{"the end alone", "6.12.117,4,2,2,-;x\n", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := parse(tt.payload)
+			if got := seal.On(f); got != tt.want {
+				t.Errorf("it is on %q: %v, want %v", tt.payload, got, tt.want)
+			}
+			if new(Seal).On(f) {
+				t.Error("the zero Seal is on it")
+			}
+		})
+	}
+	if _, ok := parse("0,1,1,-;x\n boot=7f3c\n").Seal(); ok {
+		t.Error("a record without a secret has a seal")
+	}
 }
 
 // TestForgedFragments: whoever knows or guesses the header of a record sends fragments in the kernel's name.

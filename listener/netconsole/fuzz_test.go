@@ -66,7 +66,7 @@ func FuzzStream(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		s.Flush(now.Add(Patience), collect(&got))
+		s.Flush(now.Add(WireTimeout), collect(&got))
 		if !s.Deadline().IsZero() || s.held != 0 || len(s.open) != 0 {
 			t.Fatalf("%d bytes held after giving up, deadline %v", s.held, s.Deadline())
 		}

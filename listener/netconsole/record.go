@@ -11,7 +11,7 @@ import (
 // Record is one kernel log record, whole again and decoded. A Stream lends it out: the Record, its Text and its Fields are
 // overwritten by the next one, the strings in them are not.
 type Record struct {
-	// Extended tells the format it came in. Only the extended format carries Release, Prefix, Seq, Cont, Caller and Fields.
+	// Extended is the format it came in. Only the extended format carries Release, Prefix, Seq, Cont, Caller and Fields.
 	Extended bool
 	// Partial means that the record began but has not all arrived: it is emitted now for the sake of an alarm, and
 	// exactly once more, Partial no longer set, when it is whole or its time is up. A log leaves it out.
@@ -40,7 +40,7 @@ type Record struct {
 	// Fields are the ` key=value` lines behind the text in order of arrival: kernel dictionary, userdata, sysdata. A
 	// field with no key, whose value is Gap, stands where some may be missing.
 	Fields []Field
-	// Missing is how many bytes of the record never arrived, at least: only a fragmented record tells its length, for
+	// Missing is how many bytes of the record never arrived, at least: only a fragmented record says its length, for
 	// any other it is 1. Text and Fields then hold nothing but what a whole record would hold too.
 	Missing int
 }
@@ -48,7 +48,7 @@ type Record struct {
 // Field is one ` key=value` line of an extended record. It prints without its value if that is the secret of a boot.
 type Field struct{ Key, Value string }
 
-// Gap stands where bytes are missing. Missing, and not Gap, tells that some are: any text may contain it.
+// Gap stands where bytes are missing. Only Missing says that some are: any text may contain Gap.
 const Gap = "[…]"
 
 // Facility of the record: 0 is the kernel itself, -1 means unknown (basic format). Text written to /dev/kmsg can never

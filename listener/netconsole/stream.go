@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Patience is how long a record waits for the rest of it. The kernel sends the pieces of a record back to back.
-const Patience = time.Second
+// WireTimeout is how long a record waits for its missing pieces. The kernel sends the pieces of a record back to back.
+const WireTimeout = time.Second
 
 const (
 	// maxOpen bounds the records under assembly. CPUs take turns at the console, so that more than two are rare; but whoever
@@ -22,7 +22,7 @@ const (
 //
 // Records come out in the order in which they became whole. A record whose beginning is there but not all of it comes
 // out at once, marked Partial, so that an alarm need not wait for userdata; it comes out again, and finally, when it is
-// whole or has waited for longer than Patience.
+// whole or has waited for longer than WireTimeout.
 //
 // A Stream holds at most 256 KiB of unfinished records, gives up the oldest to keep to that, and lets go of everything
 // but a few hundred bytes when it has none.
@@ -44,8 +44,8 @@ type Stream struct {
 }
 
 // Push takes one datagram and emits the records it completes, usually one. The record, and Fields in it, are valid only
-// until emit returns; the strings may be kept. The error tells that the datagram was malformed and dropped, and is one
-// of the sentinels of this package.
+// until emit returns; the strings may be kept. An error means that the datagram was malformed and
+// dropped; it is one of the sentinels of this package.
 func (s *Stream) Push(now time.Time, payload []byte, emit func(*Record)) error {
 	f, err := ParseFrame(payload)
 	return s.PushFrame(now, payload, &f, err, emit)
@@ -79,7 +79,7 @@ func (s *Stream) PushFrame(now time.Time, payload []byte, f *Frame, err error, e
 	return nil
 }
 
-// Flush gives up on records that have waited longer than Patience: they are emitted as they are.
+// Flush gives up on records that have waited longer than WireTimeout: they are emitted as they are.
 func (s *Stream) Flush(now time.Time, emit func(*Record)) {
 	for len(s.open) > 0 && !s.open[0].due.After(now) {
 		s.finish(0, emit)
@@ -164,7 +164,7 @@ func (s *Stream) pushWhole(f *Frame, emit func(*Record)) {
 
 // pushFragment adds a fragment to every record under assembly that it fits, the same header and no other bytes where
 // they overlap. One that contradicts all of them, or a record that is finished, begins another record: who of the two is
-// the kernel cannot be known, so that both are told and neither proves anything.
+// the kernel cannot be known, so that both are emitted and neither proves anything.
 func (s *Stream) pushFragment(now time.Time, f *Frame, emit func(*Record)) error {
 	if len(s.open) == 0 && s.done == nil {
 		s.seed = maphash.MakeSeed()
@@ -216,8 +216,8 @@ func (s *Stream) pushFragment(now time.Time, f *Frame, emit func(*Record)) error
 		case a.missing() == 0:
 			s.finish(i, emit)
 			i--
-		case a.begun() && !a.told:
-			a.told = true
+		case a.begun() && !a.emitted:
+			a.emitted = true
 			s.build(a)
 			s.record.Partial = true
 			s.lend(emit)
@@ -234,7 +234,7 @@ func (s *Stream) begin(now time.Time, f *Frame, emit func(*Record)) *assembly {
 	if len(s.open) == maxOpen {
 		s.finish(0, emit)
 	}
-	a := newAssembly(f, s.head(f), now.Add(Patience))
+	a := newAssembly(f, s.head(f), now.Add(WireTimeout))
 	s.open = append(s.open, a)
 	return a
 }

@@ -205,21 +205,21 @@ func TestStreamGivesUpInTime(t *testing.T) {
 	}
 	push(t, &s, start, "0,1,0,-,ncfrag=0/40;Kernel panic\n instance=i-0abc\n boot=")
 	push(t, &s, start.Add(time.Millisecond), "0,2,0,-,ncfrag=10/60;tail\n boot=7f3c\n gasp=c2Vj\n note=")
-	if d := s.Deadline(); !d.Equal(start.Add(Patience)) {
+	if d := s.Deadline(); !d.Equal(start.Add(WireTimeout)) {
 		t.Errorf("deadline %v, want a second after the first fragment", d)
 	}
 
 	var got []Record
-	s.Flush(start.Add(Patience-1), collect(&got))
+	s.Flush(start.Add(WireTimeout-1), collect(&got))
 	if len(got) != 0 {
 		t.Errorf("gave up early: %+v", got)
 	}
-	s.Flush(start.Add(Patience), collect(&got))
-	if d := s.Deadline(); !d.Equal(start.Add(Patience + time.Millisecond)) {
+	s.Flush(start.Add(WireTimeout), collect(&got))
+	if d := s.Deadline(); !d.Equal(start.Add(WireTimeout + time.Millisecond)) {
 		t.Errorf("deadline %v, want that of the second record", d)
 	}
 	// No Flush is needed when datagrams come.
-	got = append(got, push(t, &s, start.Add(Patience+time.Millisecond), "6,3,0,-;x\n")...)
+	got = append(got, push(t, &s, start.Add(WireTimeout+time.Millisecond), "6,3,0,-;x\n")...)
 	gap := Field{Value: Gap}
 	want := []Record{
 		{Extended: true, Seq: 1, Text: []byte("Kernel panic"), Missing: 5, Fields: []Field{{"instance", "i-0abc"}, gap}},
@@ -238,7 +238,7 @@ func TestStreamGivesUpInTime(t *testing.T) {
 		t.Errorf("waits for nothing until %v", d)
 	}
 
-	if late := push(t, &s, start.Add(Patience+2*time.Millisecond), "0,1,0,-,ncfrag=36/40;7f3\n"); len(late) != 0 {
+	if late := push(t, &s, start.Add(WireTimeout+2*time.Millisecond), "0,1,0,-,ncfrag=36/40;7f3\n"); len(late) != 0 {
 		t.Errorf("a late fragment made the record anew: %+v", late)
 	}
 	if d := s.Deadline(); !d.IsZero() {
@@ -246,7 +246,7 @@ func TestStreamGivesUpInTime(t *testing.T) {
 	}
 	// The same numbers after a while are a new boot's.
 	push(t, &s, start.Add(time.Minute), "0,1,0,-,ncfrag=36/40;7f3\n")
-	if d := s.Deadline(); !d.Equal(start.Add(time.Minute + Patience)) {
+	if d := s.Deadline(); !d.Equal(start.Add(time.Minute + WireTimeout)) {
 		t.Errorf("deadline %v, want one for the new record", d)
 	}
 }
@@ -281,7 +281,7 @@ func TestDeadlineIsTheNearest(t *testing.T) {
 		for i, d := range order {
 			push(t, &s, start.Add(time.Duration(i)*time.Millisecond), d)
 		}
-		if d := s.Deadline(); !d.Equal(start.Add(Patience)) {
+		if d := s.Deadline(); !d.Equal(start.Add(WireTimeout)) {
 			t.Errorf("deadline %v, want a second after the first of %d datagrams", d, len(order))
 		}
 	}
@@ -342,7 +342,7 @@ func TestStreamMemoryIsBounded(t *testing.T) {
 					t.Fatalf("after datagram %d: %v", i, err)
 				}
 			}
-			s.Flush(start.Add(Patience), func(*Record) { records++ })
+			s.Flush(start.Add(WireTimeout), func(*Record) { records++ })
 			if records == 0 {
 				t.Error("nothing was told")
 			}
@@ -492,7 +492,7 @@ func mislead(rng *rand.Rand, anyhow bool) error {
 			return err
 		}
 	}
-	s.Flush(start.Add(Patience), collect(&got))
+	s.Flush(start.Add(WireTimeout), collect(&got))
 	if !s.Deadline().IsZero() || s.held != 0 {
 		return fmt.Errorf("%d bytes held after giving up, deadline %v", s.held, s.Deadline())
 	}

@@ -11,6 +11,9 @@ const (
 	nameNode = 50 // bytes of the node's name that stay readable
 )
 
+// DryRunName is the name of the NodeDeath in which a dry run says what it would have done about the death of that name.
+func DryRunName(death, boot string) string { return DeathName("dry-run-"+death, boot) }
+
 // DeathName is the name of the NodeDeath of one boot of one node: a DNS-1123 label of at most 63 bytes, the same in every
 // replica. Where no Node answered, node is the source address.
 func DeathName(node, boot string) string {

@@ -15,11 +15,11 @@ type Config struct {
 	Judge   *detect.Config
 	Sink    Sink
 	Metrics *Metrics
-	// Pins tells the secrets of boots; without it nobody can be verified.
+	// Pins knows the secrets of boots; without it nobody can be verified.
 	Pins Pins
-	// Nodes tells who is a Node of the cluster; without it everybody is.
+	// Nodes knows the Nodes of the cluster; without it every sender is one.
 	Nodes Nodes
-	// Canaries is told of every canary that is answered.
+	// Canaries is given every canary that is answered.
 	Canaries Canaries
 	// Records is given every record.
 	Records Records
@@ -39,7 +39,7 @@ type Sink interface {
 	Canary(src netip.Addr, id netconsole.Identity, at time.Time) bool
 }
 
-// Pins knows what a node or a canary has told the cluster about the secret of a boot.
+// Pins knows the secrets that nodes have pinned, or that were claimed by canary.
 type Pins interface {
 	// Pinned reports whether a Node that runs the boot says that its secret has this netconsole.Secret.Sum.
 	Pinned(boot, sum string) bool

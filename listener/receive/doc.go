@@ -1,5 +1,5 @@
-// Package receive is the way of a datagram from the socket to the Sink: whose it is, what it says, and who is told. What
-// it says is decided by netconsole and detect, what is done about it by the Sink.
+// Package receive is the way of a datagram from the socket to the Sink: who sent it, what it says, and handing that on.
+// What it says is decided by netconsole and detect, what is done about it by the Sink.
 //
 // One goroutine per socket reads datagrams and owns a Shard, the state of every source that sends to it: no locks on that
 // state, and nothing the goroutine does may wait. An incident is handed to the Sink, which answers at once whether it took

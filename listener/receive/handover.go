@@ -146,7 +146,7 @@ func (h *handover) may(now time.Time, p *party) bool {
 	return h.unlimited || p.offers.has(now, offersBurst, offersPerSecond)
 }
 
-// supersedes reports whether who gets b need not have got a: it is the same death, told completely.
+// supersedes reports whether who gets b need not have got a: it is the same death, complete.
 func supersedes(b, a detect.Incident) bool {
 	return a.Verdict == detect.Dying && b.Verdict == detect.Dying && !a.Complete && a.Identity == b.Identity && a.Time.Equal(b.Time)
 }

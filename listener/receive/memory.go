@@ -6,7 +6,7 @@ const (
 	// maxSources is a fleet of 65,536 that is verified, with room for an uneven spread over the shards and for strangers. An
 	// idle one takes some 2 KiB.
 	maxSources = 80 << 10
-	// maxKept bounds, in bytes, the log that the sources of a lane keep: their last lines, incidents being told, records
+	// maxKept bounds, in bytes, the log that the sources of a lane keep: their last lines, incidents in the making, records
 	// being joined. maxKeptByParty bounds that of one node, or of the strangers of one address.
 	maxKept, maxKeptByParty = 48 << 20, 2 << 20
 	// maxDeaths and maxReports bound the incidents of a lane that wait for the Sink.

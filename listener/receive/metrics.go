@@ -36,8 +36,8 @@ type Metrics struct {
 
 	Buffer atomic.Int64 // bytes of receive buffer that the kernel granted
 
-	// Incident is told the verdict and the cause of each incident once, Judged how long it took from reading its datagram to
-	// handing it over. Both may be nil.
+	// Incident is called once for each incident, Judged with the time from reading its datagram to handing it over. Both may
+	// be nil.
 	Incident func(detect.Verdict, string)
 	Judged   func(time.Duration)
 }

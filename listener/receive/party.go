@@ -122,12 +122,11 @@ func (r *refusal) note(now time.Time, boot, secret []byte) {
 
 // current reports whether the cluster still knows the node's secret, or did so a moment ago.
 func (t *table) current(now time.Time, n *node) bool {
-	if now.Sub(n.checked) < checkAfter {
-		return true
-	}
-	n.checked = now
-	if t.pins.Pinned(n.boot, n.sum) {
-		n.confirmed = now
+	if now.Sub(n.checked) >= checkAfter {
+		n.checked = now
+		if t.pins.Pinned(n.boot, n.sum) {
+			n.confirmed = now
+		}
 	}
 	return now.Sub(n.confirmed) < pinGrace
 }

@@ -22,8 +22,8 @@ const (
 )
 
 // batch receives many datagrams with one system call and allocates for none of them. The standard library and
-// golang.org/x/sys have no recvmmsg(2), golang.org/x/net allocates an address per datagram; BenchmarkReceive tells what
-// it saves: four tenths of the processor time of receiving. This file is the only one of the listener with unsafe in it.
+// golang.org/x/sys have no recvmmsg(2), golang.org/x/net allocates an address per datagram; BenchmarkReceive shows what
+// that saves: four tenths of the processor time of receiving. This file is the only one of the listener with unsafe in it.
 type batch struct {
 	conn    syscall.RawConn
 	receive func(fd uintptr) bool // kept, so that it is made once

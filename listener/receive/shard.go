@@ -91,19 +91,31 @@ func (s *Shard) Receive(now time.Time, from netip.AddrPort, payload []byte) (ack
 
 // sender is the source of a datagram: that of the node if it proves which node sent it, that of a stranger otherwise.
 func (s *Shard) sender(now time.Time, from netip.AddrPort, f *netconsole.Frame) *source {
+	var stranger *source
+	for src := s.table.sources[from]; src != nil; src = src.sibling {
+		switch {
+		case src.party.node == nil:
+			stranger = src
+		case src.seal.On(f) && s.table.current(now, src.party.node):
+			s.verified++
+			s.table.touch(now, src)
+			return src
+		}
+	}
 	boot, secret, ok := f.Credentials()
-	if !ok {
+	if !ok || stranger != nil && stranger.refusal.stands(now, boot, secret) {
 		return s.source(now, from, nil)
 	}
-	stranger := s.table.strangerAt(from)
-	if stranger == nil || !stranger.refusal.stands(now, boot, secret) {
-		if p := s.table.verify(now, boot, secret); p != nil {
-			s.verified++
-			return s.source(now, from, p)
+	if p := s.table.verify(now, boot, secret); p != nil {
+		s.verified++
+		src := s.source(now, from, p)
+		if src != nil {
+			src.seal, _ = f.Seal()
 		}
-		if stranger != nil {
-			stranger.refusal.note(now, boot, secret)
-		}
+		return src
+	}
+	if stranger != nil {
+		stranger.refusal.note(now, boot, secret)
 	}
 	return s.source(now, from, nil)
 }
@@ -120,7 +132,7 @@ func (s *Shard) withinQuota(now time.Time, src *source) bool {
 	if src.quota.take(now, quotaBurst, quotaPerSecond) && (!src.young(now) || p.quota.take(now, quotaBurst, quotaPerSecond)) {
 		return true
 	}
-	p.lossy = now.Add(netconsole.Patience)
+	p.lossy = now.Add(netconsole.WireTimeout)
 	return false
 }
 
@@ -135,7 +147,7 @@ func (s *Shard) source(now time.Time, from netip.AddrPort, p *party) *source {
 		if p == nil {
 			p = s.table.addresses[from.Addr()]
 		}
-		if old := p.stalest(); old != nil {
+		if old := p.stalest(now); old != nil {
 			s.finish(now, old)
 			more := 0
 			src, more = s.table.add(now, from, p)
@@ -236,7 +248,7 @@ func (s *Shard) assembled(r *netconsole.Record) *source {
 	return node
 }
 
-// withdraw takes back what the beginning of a record made of a stranger: the node it is from tells it.
+// withdraw takes back what the beginning of a record proved of a stranger: the whole record is its node's.
 func (s *Shard) withdraw(src *source, r *netconsole.Record) {
 	if src.judge.Withdraw(r) && src.dying {
 		src.dying = false
@@ -269,7 +281,7 @@ func (s *Shard) incident(inc detect.Incident) {
 }
 
 // lost notes that the kernel dropped datagrams.
-func (s *Shard) lost(now time.Time) { s.lossy = now.Add(netconsole.Patience) }
+func (s *Shard) lost(now time.Time) { s.lossy = now.Add(netconsole.WireTimeout) }
 
 // publish takes the counts over that change with every datagram. The counters are shared: to write to one costs as much as
 // a good part of a datagram when other processors do so, too.
@@ -320,7 +332,7 @@ func (s *Shard) Next() time.Time {
 	return next
 }
 
-// unfinished reports whether a death is still being told or an incident waits to be taken.
+// unfinished reports whether a death is not complete yet or an incident waits to be taken.
 func (s *Shard) unfinished() bool { return s.dying > 0 || s.handover.size() > 0 }
 
 // schedule notes when the source wants attention next. A deadline that is already over is put just ahead of now, so that

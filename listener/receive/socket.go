@@ -75,7 +75,7 @@ func adopt(pc net.PacketConn) (*socket, error) {
 	return s, nil
 }
 
-// setUp gives a socket its buffer and makes the kernel tell what it drops.
+// setUp gives a socket its buffer and makes the kernel count what it drops.
 func setUp(fd int) (granted int, err error) {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1); err != nil {
 		return 0, os.NewSyscallError("setsockopt SO_RXQ_OVFL", err)

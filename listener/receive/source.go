@@ -23,11 +23,12 @@ type source struct {
 	last    time.Time // heard
 	quota   bucket
 	acks    bucket
-	kept    int    // bytes of log, as the table has booked them
-	proven  bool   // verified, or a stranger that sent a canary that was answered
-	dying   bool   // the alarm was given, the complete incident is still to come
-	facts   []fact // newest last
-	refusal refusal
+	kept    int             // bytes of log, as the table has booked them
+	proven  bool            // verified, or a stranger that sent a canary that was answered
+	dying   bool            // the alarm was given, the complete incident is still to come
+	facts   []fact          // newest last
+	refusal refusal         // of a stranger
+	seal    netconsole.Seal // of a node
 
 	waiting int      // incidents in the hand-over
 	newest  *waiting // the last of them
@@ -61,8 +62,8 @@ func (src *source) learn(f fact) {
 	src.facts = append(src.facts, f)
 }
 
-// fatal is what an oops means in a record of that identity. A record that lost what tells its identity is taken for one
-// of the kernel that was heard last and could prove who it is.
+// fatal is what an oops means in a record of that identity. A record that lost its identity is taken for one of the
+// kernel that was heard last and could prove who it is.
 func (src *source) fatal(r *netconsole.Record) (panicOnOops, kdump bool) {
 	id := r.Identity()
 	lost := r.Missing > 0 && id.Boot == "" && id.Secret == ""

@@ -35,9 +35,9 @@ const (
 // table is the sources of one shard. Finding, making and forgetting one take constant time, whatever a flood does.
 //
 // A full lane forgets whom it has not heard for the longest time, strangers before sources whose canary was answered, and
-// nobody whose incident is in hand. Within one address strangers make way in the same order: ports made up there push
-// out neither who sent a canary nor a kernel in its panic, and cannot keep a kernel out either: if they are all busy the
-// shard has one of them finish.
+// nobody whose incident is in hand. Within one address strangers make way in the same order, the young before the old:
+// ports made up there push out neither who sent a canary nor a kernel in its panic, and cannot keep a kernel out either:
+// if they are all busy the shard has one of them finish.
 type table struct {
 	limits limits
 	judge  *detect.Config
@@ -46,7 +46,7 @@ type table struct {
 	held      *source                    // that must not be forgotten now: a record of it is being judged
 	sources   map[netip.AddrPort]*source // the first of its siblings
 	addresses map[netip.Addr]*party      // of strangers
-	nodes     map[string][]*party        // by boot; Nodes that claim the same one are told apart by their secrets
+	nodes     map[string][]*party        // by boot; Nodes that claim the same one differ in their secrets
 	lanes     [lanes]struct {
 		unproven, proven queue // the one heard last is last
 		count            int   // of sources
@@ -68,26 +68,21 @@ func (t *table) size() int { return t.lanes[verified].count + t.lanes[strangers]
 func (t *table) find(now time.Time, from netip.AddrPort, n *party) *source {
 	for src := t.sources[from]; src != nil; src = src.sibling {
 		if src.party == n || n == nil && src.party.node == nil {
-			src.last = now
-			t.queue(src).touch(src)
+			t.touch(now, src)
 			return src
 		}
 	}
 	return nil
 }
 
-// strangerAt is the state of strangers at an address and port, nil if they have none.
-func (t *table) strangerAt(from netip.AddrPort) *source {
-	for src := t.sources[from]; src != nil; src = src.sibling {
-		if src.party.node == nil {
-			return src
-		}
-	}
-	return nil
+// touch notes that the source was heard.
+func (t *table) touch(now time.Time, src *source) {
+	src.last = now
+	t.queue(src).touch(src)
 }
 
-// add makes room for a sender that find did not find, and makes its state; nil if there is no room. It tells how many
-// others it forgot.
+// add makes room for a sender that find did not find, and makes its state; nil if there is no room. It returns how
+// many others it forgot.
 func (t *table) add(now time.Time, from netip.AddrPort, p *party) (src *source, forgotten int) {
 	if p == nil {
 		p = t.addresses[from.Addr()]
@@ -196,31 +191,40 @@ func (t *table) release(p *party) {
 }
 
 // oldest is which source of the party to forget first, nil if none can be: one that has nothing in hand, no stranger whose
-// canary was answered, or whoever is long silent.
+// canary was answered, or whoever is long silent. None that is older makes way for ports that may be made up.
 func (p *party) oldest(now time.Time) *source {
-	var oldest *source
-	for _, src := range p.sources {
-		free := src.idle(now) || (!src.proven || p.node != nil) && !src.busy()
-		if free && (oldest == nil || src.last.Before(oldest.last)) {
-			oldest = src
-		}
+	removable := func(src *source) bool { return !src.proven || p.node != nil }
+	oldest := p.first(now, func(src *source) bool { return src.idle(now) || removable(src) && !src.busy() })
+	if oldest == nil || oldest.idle(now) || oldest.young(now) {
+		return oldest
+	}
+	if slices.ContainsFunc(p.sources, func(src *source) bool { return removable(src) && src.young(now) }) {
+		return nil // they are all busy: one of them has to finish
 	}
 	return oldest
 }
 
-// stalest is the source heard longest ago of a party that has as many as it may, nil if it has room. They may all have
+// stalest is which source to finish and forget of a party that has as many as it may, nil if it has room. They may all have
 // something in hand: whoever shares a node's address can keep them busy, and the next one to speak may be its kernel.
-func (p *party) stalest() *source {
+func (p *party) stalest(now time.Time) *source {
 	if p == nil || len(p.sources) < p.maxSources() {
 		return nil
 	}
-	var oldest *source
+	return p.first(now, func(src *source) bool { return !src.proven || p.node != nil })
+}
+
+// first is who makes way first among those that can: a young source, which may be a port that was made up just now, and of
+// several the one heard longest ago.
+func (p *party) first(now time.Time, can func(*source) bool) *source {
+	var first *source
 	for _, src := range p.sources {
-		if (!src.proven || p.node != nil) && (oldest == nil || src.last.Before(oldest.last)) {
-			oldest = src
+		switch {
+		case !can(src):
+		case first == nil, src.young(now) && !first.young(now), src.young(now) == first.young(now) && src.last.Before(first.last):
+			first = src
 		}
 	}
-	return oldest
+	return first
 }
 
 // proven is how many sources of the address sent a canary.

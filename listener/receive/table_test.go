@@ -84,13 +84,14 @@ func TestFullAddressForgets(t *testing.T) {
 			}
 		}
 	}
-	now := epoch.Add(time.Minute)
+	now := epoch.Add(youngFor / 2)
 	for _, tt := range []struct {
 		name string
 		do   func(tbl *table, s []*source)
 		gone int // -1: the newcomer is refused
 	}{
 		{"the port it has not heard for the longest time", func(*table, []*source) {}, 0},
+		{"a port that may be made up before one that is older", func(_ *table, s []*source) { s[0].first = epoch.Add(-time.Hour) }, 1},
 		{"no port that was heard since", func(tbl *table, s []*source) { tbl.find(now, s[0].addr, nil) }, 1},
 		{"no port that sent a canary", prove(2), 2},
 		{"a port, however many sent canaries", prove(maxPerAddress), maxProven},
