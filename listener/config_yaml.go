@@ -152,7 +152,7 @@ type authority struct {
 }
 
 func (a *authority) UnmarshalYAML(n *yaml.Node) error {
-	if err := a.UnmarshalText([]byte(n.Value)); err != nil || a.Authority == detect.Text {
+	if err := a.UnmarshalText([]byte(n.Value)); err != nil || a.Authority < detect.Kernel {
 		return wrong(n, "an authority to act at; write kernel, boot or pinned")
 	}
 	a.set = true
