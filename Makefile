@@ -10,7 +10,7 @@ export CGO_ENABLED ?= 0
 
 FUZZTIME   ?= 20000x
 
-.PHONY: build check format vet staticcheck pure fuzz live e2e test demo bench clean
+.PHONY: build check format vet staticcheck pure fuzz live e2e fixtures test demo bench clean
 
 build: ## both binaries into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -41,11 +41,16 @@ fuzz: ## every fuzz target for FUZZTIME, on its kept corpus and on
 
 # configurator/configfs has live tests too: they run inside the lab's guests, because they want kernels that have netconsole.
 live: ## tests against this machine's kernel, in network namespaces of their own (root)
-	.ci/no-skips $(GO) test -count=1 -tags live -run '^TestLive' -v ./configurator/nexthop ./configurator/canary
+	.ci/no-skips $(GO) test -count=1 -tags live -run '^TestLive' -v ./configurator/nexthop ./configurator/canary ./listener
 
 e2e: ## tests in the lab: microVMs that crash, a real control plane (root)
 	cd e2e/authenticator && $(GO) vet ./... && $(GO) test -count=1 ./...
 	.ci/no-skips $(GO) test -count=1 -tags e2e -timeout 80m -p 1 -v ./e2e/...
+
+FIXTURES ?= .
+
+fixtures: ## capture the fixtures of listener/detect anew, or those that FIXTURES matches (6.12-arm64-sysrq); two hours for all (root)
+	$(GO) test -count=1 -tags e2e -timeout 180m -run 'TestCaptureCorpus/$(FIXTURES)' -v ./e2e/lab -update
 
 test: check fuzz live e2e ## every test there is
 

@@ -20,35 +20,39 @@ const module = "github.com/lastgasp/lastgasp"
 var architecture = map[string][]string{
 	"cmd":                       {},
 	"cmd/lastgasp-configurator": {"configurator", "configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole"},
-	"cmd/lastgasp-listener":     {"listener", "listener/cloud", "listener/cleanup", "listener/detect", "listener/kube", "listener/netconsole"},
+	"cmd/lastgasp-listener":     {"listener", "listener/cloud", "listener/cleanup", "listener/detect", "listener/kube", "listener/netconsole", "listener/policy", "listener/receive"},
 
-	"configurator":          {"configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole"},
+	"configurator":          {"configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole", "listener/yamlkeys"},
 	"configurator/canary":   {"configurator/machine", "listener/netconsole"},
 	"configurator/machine":  {"configurator/configfs", "listener/netconsole"},
 	"configurator/ec2":      {},
-	"configurator/endpoint": {"configurator/configfs", "configurator/ec2"},
+	"configurator/endpoint": {"configurator/configfs", "configurator/ec2", "listener/yamlkeys"},
 	"configurator/enroll":   {"configurator/ec2"},
 	"configurator/nexthop":  {"configurator/configfs"},
 	"configurator/configfs": {},
 
-	"listener":               {"listener/cleanup", "listener/detect", "listener/netconsole"},
+	"listener":               {"listener/cleanup", "listener/detect", "listener/netconsole", "listener/policy", "listener/receive", "listener/yamlkeys"},
+	"listener/yamlkeys":      {},
+	"listener/receive":       {"listener/detect", "listener/netconsole"},
 	"listener/netconsole":    {},
 	"listener/detect":        {"listener/netconsole"},
 	"listener/cloud":         {"listener/cleanup"},
-	"listener/cleanup":       {"listener/detect", "listener/netconsole"},
-	"listener/kube":          {"listener/cleanup", "listener/detect", "listener/kube/v1alpha1"},
+	"listener/policy":        {"listener/detect", "listener/netconsole"},
+	"listener/cleanup":       {"listener/detect", "listener/netconsole", "listener/policy"},
+	"listener/kube":          {"listener/cleanup", "listener/detect", "listener/kube/v1alpha1", "listener/netconsole", "listener/policy"},
 	"listener/kube/v1alpha1": {},
 
-	"e2e/bench":         {"e2e/cloud", "e2e/crowd", "e2e/guest/control", "e2e/lab", "e2e/load", "e2e/story", "listener/netconsole"},
+	"e2e/bench":         {"e2e/cloud", "e2e/crowd", "e2e/guest/control", "e2e/lab", "e2e/load", "e2e/story", "listener/detect", "listener/netconsole", "listener/receive"},
 	"e2e/cloud":         {"e2e/cloud/imds", "e2e/lab"},
 	"e2e/cloud/imds":    {},
-	"e2e/crowd":         {"e2e/lab", "e2e/load", "e2e/story"},
+	"e2e/corpus":        {"listener", "listener/detect"},
+	"e2e/crowd":         {"e2e/lab", "e2e/load", "e2e/story", "listener/netconsole"},
 	"e2e/demo":          {"e2e/lab", "e2e/story"},
 	"e2e/guest":         {"e2e/guest/control"},
 	"e2e/guest/control": {},
 	"e2e/load":          {"listener/netconsole"},
 	"e2e/lab":           {"e2e/guest/control"},
-	"e2e/story":         {"e2e/lab", "listener/kube/v1alpha1", "listener/netconsole"},
+	"e2e/story":         {"e2e/lab", "e2e/load", "listener/kube/v1alpha1", "listener/netconsole"},
 }
 
 // thirdParty says which packages may import what from outside. A prefix that is not listed here is free for all.
@@ -61,14 +65,15 @@ var thirdParty = map[string][]string{
 	"github.com/vishvananda/netlink": {"configurator/nexthop", "e2e"},
 	"github.com/prometheus/":         {"listener", "cmd/lastgasp-listener"},
 	"github.com/spf13/cobra":         {"cmd"},
-	"github.com/coreos/go-systemd":   {"configurator", "listener", "cmd"},
-	"gopkg.in/yaml.v3":               {"configurator", "configurator/endpoint", "configurator/enroll", "listener", "listener/cloud"},
+	"github.com/coreos/go-systemd":   {"configurator", "listener/receive", "cmd"},
+	"gopkg.in/yaml.v3":               {"configurator", "configurator/endpoint", "configurator/enroll", "listener", "listener/cloud", "listener/yamlkeys"},
 }
 
 // standardOnly are the packages that a reader may trust to touch nothing: no third party, no sockets, no files.
 var standardOnly = map[string][]string{
 	"listener/netconsole": {"net", "os", "syscall", "time/tzdata"},
 	"listener/detect":     {"net", "os", "syscall"},
+	"listener/policy":     {"net", "os", "syscall", "context", "sync"},
 }
 
 func TestImportTable(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
 	"github.com/lastgasp/lastgasp/configurator/machine"
+	"github.com/lastgasp/lastgasp/listener/yamlkeys"
 )
 
 // DefaultConfigFile is read unless the command line names another file. Unlike that one it may be missing.
@@ -66,29 +67,7 @@ func DefaultConfig() Config {
 }
 
 // ConfigError says what is wrong with the configuration, where, and what to do, in one line.
-type ConfigError struct {
-	Origin string // file, variable or flag
-	Line   int    // in the file, 0 if there are no lines
-	Key    string // dotted, empty for the document as a whole
-	Err    error
-}
-
-// Error is "file:line: key: what is wrong; what to do".
-func (e *ConfigError) Error() string {
-	var b strings.Builder
-	b.WriteString(e.Origin)
-	if e.Line > 0 {
-		fmt.Fprintf(&b, ":%d", e.Line)
-	}
-	if e.Key != "" {
-		b.WriteString(": " + e.Key)
-	}
-	b.WriteString(": " + strings.Join(strings.Fields(e.Err.Error()), " "))
-	return b.String()
-}
-
-// Unwrap gives Err.
-func (e *ConfigError) Unwrap() error { return e.Err }
+type ConfigError = yamlkeys.Error
 
 // LoadConfig reads file, then the *.yaml of the directory of the same name with .d in lexical order, then LASTGASP_…
 // variables of environ ("KEY=value"), then the endpoints given by flag, each over what was there before. Only the

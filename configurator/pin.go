@@ -2,13 +2,9 @@ package configurator
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
-
-	"gopkg.in/yaml.v3"
 
 	"github.com/lastgasp/lastgasp/configurator/enroll"
 	"github.com/lastgasp/lastgasp/configurator/machine"
@@ -25,14 +21,6 @@ func (c EnrollConfig) Kubeconfigs() []string {
 		return []string{c.Kubeconfig}
 	}
 	return enroll.Kubeconfigs()
-}
-
-func setPath(to *string, n *yaml.Node) error {
-	if n.Kind != yaml.ScalarNode || !filepath.IsAbs(n.Value) {
-		return fmt.Errorf("%s is not an absolute path; write one", show(n))
-	}
-	*to = n.Value
-	return nil
 }
 
 // EnrollState is the file below root that holds how enrolment stands.

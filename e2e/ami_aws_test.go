@@ -80,7 +80,7 @@ func startFormer(t *testing.T, w *story.World) *former {
 	dir := t.TempDir()
 	f := &former{heard{filepath.Join(dir, "records.json")}, netip.AddrPortFrom(lab.APIServerAddr.Addr(), 6666)}
 	config := filepath.Join(dir, "listener.yaml")
-	text := fmt.Sprintf("listen: [%q]\nadmin: 127.0.0.1:9667\ncluster: none\nrecords: %s\nship: {to: %s}\n", f.addr, dir, f.path)
+	text := fmt.Sprintf("listen: [%q]\nadmin: 127.0.0.1:9667\nrecords: %s\nship: {to: %s}\n", f.addr, dir, f.path)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

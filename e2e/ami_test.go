@@ -63,6 +63,7 @@ func TestAMI(t *testing.T) {
 		for _, broken := range brokenWorlds {
 			t.Run(broken.name, func(t *testing.T) { broken.try(t, n) })
 		}
+		t.Run("seven restarts in a row", n.wantRestartable)
 		a.move(t, n)
 		a.kill(t, n, victims, "kernel") // 6.1 has no userdata: a second witness must agree
 	})
@@ -181,10 +182,10 @@ func (a *amiWorld) kill(t *testing.T, n *amiNode, victims []corev1.Pod, authorit
 	if err := death.Check(); err != nil {
 		t.Error(err)
 	}
-	spec := death.Record.Spec
+	spec := death.NodeDeath.Spec
 	if spec.Authority != authority || spec.Boot != n.BootID || !strings.Contains(spec.Reason, "sysrq triggered crash") {
 		t.Errorf("recorded authority %s, boot %s, reason %q", spec.Authority, spec.Boot, spec.Reason)
 	}
 	t.Logf("fenced after %v, pods failed after %v, replaced after %v, node gone after %v",
-		death.Fenced.Sub(death.Gasp), death.PodsFailed.Sub(death.Gasp), death.Replaced.Sub(death.Gasp), death.NodeGone.Sub(death.Gasp))
+		death.Fenced.Sub(death.Heard), death.PodsFailed.Sub(death.Heard), death.Replaced.Sub(death.Heard), death.NodeGone.Sub(death.Heard))
 }

@@ -40,7 +40,7 @@ func newGuest(t *testing.T, kernel string, spec lab.VMSpec) *guest {
 	bin := filepath.Join(t.TempDir(), "lastgasp-configurator")
 	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin,
 		"github.com/lastgasp/lastgasp/cmd/lastgasp-configurator")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+k.Arch)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}

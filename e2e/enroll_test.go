@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -90,14 +91,7 @@ func TestEnroll(t *testing.T) {
 		}
 	})
 	t.Run("a second installation in the same boot has another secret, and the pin follows", func(t *testing.T) {
-		was := w.wantedPin(t)
-		if err := g.vm.Remove(t.Context(), secrets); err != nil {
-			t.Fatal(err)
-		}
-		g.run(t, 1, "apply") // nobody acknowledges
-		if is := w.wantedPin(t); is == was {
-			t.Fatal("the secret is the same")
-		}
+		w.newSecret(t)
 		w.awaitPin(t)
 	})
 	t.Run("an outage of the API server and a rotated certificate are survived", func(t *testing.T) {
@@ -128,6 +122,26 @@ func TestEnroll(t *testing.T) {
 				t.Errorf("patch of %s %v: %v; NodeRestriction forbids it", other.Name, subresources, err)
 			}
 		}
+	})
+	t.Run("with what we ship installed the node itself still may, and nobody else", func(t *testing.T) {
+		root, err := lab.CheckoutRoot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := cluster.Kubectl(t.Context(), "apply", "--kustomize", filepath.Join(root, "packaging/kubernetes")); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the policy to be in force", func() error {
+			if err := w.tryAnnotate(t, `"`+g.vm.BootID()+`:forged"`); !apierrors.IsForbidden(err) && !apierrors.IsInvalid(err) {
+				return fmt.Errorf("the administrator may replace the pin: %v", err)
+			}
+			return nil
+		})
+		if err := w.tryAnnotate(t, `null`); !apierrors.IsForbidden(err) && !apierrors.IsInvalid(err) {
+			t.Errorf("the administrator may remove the pin: %v", err)
+		}
+		w.newSecret(t)
+		w.awaitPin(t)
 	})
 	t.Run("credentials that are no node's are refused in words", func(t *testing.T) {
 		path, err := cluster.Kubeconfig("admin", "system:masters")
@@ -199,14 +213,14 @@ func TestNotEnrolled(t *testing.T) {
 		w.Explain(t)
 		t.Fatal(err)
 	}
-	if d.Record.Spec.Authority != "claimed" {
-		t.Errorf("authority %s, want claimed", d.Record.Spec.Authority)
+	if d.NodeDeath.Spec.Authority != "claimed" {
+		t.Errorf("authority %s, want claimed", d.NodeDeath.Spec.Authority)
 	}
 	// The Lease lasts 40 s and was renewed at most 10 s before the panic.
-	if waited := d.PodsFailed.Sub(d.Gasp); waited < 30*time.Second {
+	if waited := d.PodsFailed.Sub(d.Heard); waited < 30*time.Second {
 		t.Errorf("pods were failed after %v, without a witness", waited)
 	}
-	t.Logf("fenced after %v, pods failed after %v", d.Fenced.Sub(d.Gasp), d.PodsFailed.Sub(d.Gasp))
+	t.Logf("fenced after %v, pods failed after %v", d.Fenced.Sub(d.Heard), d.PodsFailed.Sub(d.Heard))
 }
 
 // writeCredentials gives the guest's kubelet credentials, other ones every time.
@@ -256,13 +270,32 @@ func (w *enrolled) awaitPin(t *testing.T) {
 	})
 }
 
+// newSecret has a second installation make another secret.
+func (w *enrolled) newSecret(t *testing.T) {
+	t.Helper()
+	was := w.wantedPin(t)
+	if err := w.vm.Remove(t.Context(), secrets); err != nil {
+		t.Fatal(err)
+	}
+	w.run(t, 1, "apply") // nobody acknowledges
+	if is := w.wantedPin(t); is == was {
+		t.Fatal("the secret is the same")
+	}
+}
+
 // annotate sets the pin as the administrator, to JSON.
 func (w *enrolled) annotate(t *testing.T, value string) {
 	t.Helper()
-	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%s}}}`, enroll.PinKey, value)
-	if _, err := w.cluster.Client().CoreV1().Nodes().Patch(t.Context(), w.name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+	if err := w.tryAnnotate(t, value); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func (w *enrolled) tryAnnotate(t *testing.T, value string) error {
+	t.Helper()
+	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%s}}}`, enroll.PinKey, value)
+	_, err := w.cluster.Client().CoreV1().Nodes().Patch(t.Context(), w.name, types.MergePatchType, patch, metav1.PatchOptions{})
+	return err
 }
 
 // awaitLine waits until status says so of enrolment, in a line that begins so.

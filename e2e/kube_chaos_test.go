@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/lastgasp/lastgasp/e2e/story"
-	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // TestKubeChaos lets nodes die while the API server is at its worst. Both replicas meet the same trouble. Each time every
@@ -64,12 +64,12 @@ func TestKubeChaos(t *testing.T) {
 				}
 			}
 			for _, d := range dying {
-				var r cleanup.Record
+				var r policy.Death
 				err := within(t.Context(), 2*time.Minute, func() (err error) {
 					r, err = w.ended(t.Context(), d)
 					return err
 				})
-				if err != nil || r.Phase != cleanup.Cleaned {
+				if err != nil || r.Phase != policy.Cleaned {
 					t.Fatalf("%s: phase %s, %v; a says:\n%s\nb says:\n%s", d.name, r.Phase, err, a.says(), b.says())
 				}
 			}

@@ -15,7 +15,7 @@ import (
 
 	"github.com/lastgasp/lastgasp/e2e/cloud"
 	"github.com/lastgasp/lastgasp/e2e/story"
-	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // TestKubeTerminatesTheInstance follows a death down to the machine: the Node's instance is gone in EC2 once its pods are
@@ -45,15 +45,15 @@ func TestKubeTerminatesTheInstance(t *testing.T) {
 	if err := dying.gasps(w, r); err != nil {
 		t.Fatal(err)
 	}
-	var record cleanup.Record
+	var record policy.Death
 	if err := within(t.Context(), time.Minute, func() error {
 		record, err = w.ended(t.Context(), dying)
 		return err
 	}); err != nil {
 		t.Fatalf("%v; the listener says:\n%s", err, r.says())
 	}
-	i := slices.IndexFunc(record.Steps, func(s cleanup.StepStatus) bool { return s.Name == cleanup.StepInstance })
-	if record.Phase != cleanup.Cleaned || i < 0 || !strings.Contains(record.Steps[i].Note, "asked to terminate "+dying.instance) {
+	i := slices.IndexFunc(record.Steps, func(s policy.StepStatus) bool { return s.Name == policy.StepInstance })
+	if record.Phase != policy.Cleaned || i < 0 || !strings.Contains(record.Steps[i].Note, "asked to terminate "+dying.instance) {
 		t.Errorf("the record is %s, its steps are %+v", record.Phase, record.Steps)
 	}
 	for d, want := range map[*doomed]string{dying: "terminated", bystander: "running"} {

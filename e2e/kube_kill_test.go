@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/lastgasp/lastgasp/e2e/story"
-	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // TestKubeKilledAfterEveryCall kills the listener that owns a cleanup after each of its API calls in turn: when it has the
@@ -81,7 +81,7 @@ type victim struct {
 	died   time.Time
 	backAt time.Time
 	took   time.Duration // from its death to the end of the cleanup
-	phase  cleanup.Phase // of the record then
+	phase  policy.Phase  // of the record then
 }
 
 func (w *kubeWorld) newVictim(t *testing.T, bin, name string, i int, f fate) *victim {
@@ -118,7 +118,7 @@ func (v *victim) meddle(rw http.ResponseWriter, r *http.Request, pass http.Handl
 	switch {
 	case v.dies == 0 || n < v.dies:
 		pass.ServeHTTP(rw, r)
-		if r.Method == http.MethodPost && r.URL.Path == "/apis/lastgasp.dev/v1alpha1/kernelpanics" {
+		if r.Method == http.MethodPost && r.URL.Path == "/apis/lastgasp.dev/v1alpha1/nodedeaths" {
 			v.claim()
 		}
 		return
@@ -212,7 +212,7 @@ func (w *kubeWorld) judge(t *testing.T, victims []*victim) {
 		switch {
 		case v.back:
 			err = v.spared(log, v.backAt)
-		case v.phase != cleanup.Cleaned:
+		case v.phase != policy.Cleaned:
 			err = fmt.Errorf("phase %s, want Cleaned", v.phase)
 		default:
 			err = v.cleanedOnce(log)

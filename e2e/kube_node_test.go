@@ -17,6 +17,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 func (w *kubeWorld) checkFind(t *testing.T) {
@@ -29,9 +31,11 @@ func (w *kubeWorld) checkFind(t *testing.T) {
 		n.Status.NodeInfo.MachineID = "5f4dcc3b5aa765d61d8327deb882cf99"
 		setAddresses(n, "10.9.0.2")
 	})
+	const cloned = "00000000000000000000000000c10bed"
 	for _, name := range []string{"twin-a", "twin-b"} {
 		w.newNode(t, name, func(n *corev1.Node) {
-			n.Status.NodeInfo.MachineID = "cloned"
+			n.Status.NodeInfo.MachineID = cloned
+			n.Status.NodeInfo.BootID = name
 			setAddresses(n, "10.9.0.3")
 		})
 	}
@@ -49,11 +53,11 @@ func (w *kubeWorld) checkFind(t *testing.T) {
 		{name: "unknown instance from a node's address", instance: "i-0bbb", addr: "10.9.0.1", err: cleanup.ErrNotFound},
 		{name: "unknown address", addr: "10.9.0.99", err: cleanup.ErrNotFound},
 		{name: "address of two nodes", addr: "10.9.0.3", err: cleanup.ErrAmbiguous},
-		{name: "machine id of two nodes", instance: "cloned", addr: "10.9.0.3", err: cleanup.ErrAmbiguous},
+		{name: "machine id of two nodes", instance: cloned, addr: "10.9.0.3", err: cleanup.ErrAmbiguous},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			eventually(t, "the cache to follow", func() error {
-				got, err := w.cluster.FindNode(ctx, tt.instance, netip.MustParseAddr(tt.addr))
+				got, err := w.cluster.FindNode(ctx, cleanup.Sender{Instance: tt.instance, Addr: netip.MustParseAddr(tt.addr)})
 				if !errors.Is(err, tt.err) || got.Name != tt.want {
 					return fmt.Errorf("node %q, error %v; want %q, %v", got.Name, err, tt.want, tt.err)
 				}
@@ -64,23 +68,27 @@ func (w *kubeWorld) checkFind(t *testing.T) {
 	t.Run("address of a node deleted just now", func(t *testing.T) {
 		addr := netip.MustParseAddr("10.9.0.1")
 		w.mustDeleteNode(t, "ec2")
-		eventually(t, "the cache to forget", func() error { return wantErr(cleanup.ErrNotFound)(w.cluster.FindNode(ctx, "", addr)) })
+		eventually(t, "the cache to forget", func() error { return wantErr(cleanup.ErrNotFound)(w.cluster.FindNode(ctx, cleanup.Sender{Addr: addr})) })
 
 		// The name of an EC2 node is made of its address, so another machine comes by both.
 		w.newNode(t, "ec2", func(n *corev1.Node) { n.Spec.ProviderID = "aws:///us-east-1a/i-0ccc"; setAddresses(n, "10.9.0.1") })
-		eventually(t, "the cache to follow", func() error { return wantErr(cleanup.ErrAmbiguous)(w.cluster.FindNode(ctx, "", addr)) })
-		eventually(t, "the instance to tell", func() error { return wantErr(nil)(w.cluster.FindNode(ctx, "i-0ccc", addr)) })
+		eventually(t, "the cache to follow", func() error {
+			return wantErr(cleanup.ErrAmbiguous)(w.cluster.FindNode(ctx, cleanup.Sender{Addr: addr}))
+		})
+		eventually(t, "the instance to tell", func() error {
+			return wantErr(nil)(w.cluster.FindNode(ctx, cleanup.Sender{Instance: "i-0ccc", Addr: addr}))
+		})
 		w.mustDeleteNode(t, "ec2")
 	})
 	t.Run("address of a machine that registered again", func(t *testing.T) {
 		again := func(n *corev1.Node) { n.Spec.ProviderID = "aws:///us-east-1a/i-0ddd"; setAddresses(n, "10.9.0.4") }
 		w.newNode(t, "again", again)
 		addr := netip.MustParseAddr("10.9.0.4")
-		eventually(t, "the cache to follow", func() error { return wantErr(nil)(w.cluster.FindNode(ctx, "", addr)) })
+		eventually(t, "the cache to follow", func() error { return wantErr(nil)(w.cluster.FindNode(ctx, cleanup.Sender{Addr: addr})) })
 		w.mustDeleteNode(t, "again")
 		uid := w.newNode(t, "again", again).UID
 		eventually(t, "the cache to follow", func() error {
-			n, err := w.cluster.FindNode(ctx, "", addr)
+			n, err := w.cluster.FindNode(ctx, cleanup.Sender{Addr: addr})
 			if err == nil && n.UID != string(uid) {
 				err = errors.New("still the old one")
 			}
@@ -96,13 +104,13 @@ func (w *kubeWorld) checkFence(t *testing.T) {
 		n.Annotations = map[string]string{"example.com/a": "b"}
 		n.Spec.Taints = []corev1.Taint{{Key: "dedicated", Value: "db", Effect: corev1.TaintEffectNoSchedule}}
 	})
-	mark := cleanup.Mark{Record: "fence-1", Boot: "11111111-2222", Reason: "sysrq triggered crash", OutOfService: true}
+	mark := policy.Mark{Death: "fence-1", Boot: "11111111-2222", Reason: "sysrq triggered crash", OutOfService: true}
 	on := w.patchNode(t, "fence", cleanup.NodePatch{Fence: ptr(true), OutOfService: ptr(true), Mark: &mark})
 	if !on.Fenced || !on.OutOfService || on.Mark != mark {
 		t.Errorf("fenced node: %+v", on)
 	}
 	if diff := cmp.Diff([]string{
-		"dedicated=db:NoSchedule", "lastgasp.dev/kernel-panic=:NoSchedule", "node.kubernetes.io/out-of-service=kernel-panic:NoSchedule",
+		"dedicated=db:NoSchedule", "lastgasp.dev/dead=:NoSchedule", "node.kubernetes.io/out-of-service=node-death:NoSchedule",
 	}, w.ownTaints(t, "fence")); diff != "" {
 		t.Errorf("taints (-want +got):\n%s", diff)
 	}
@@ -146,8 +154,8 @@ func (w *kubeWorld) checkFence(t *testing.T) {
 		}
 	})
 
-	off := w.patchNode(t, "fence", cleanup.NodePatch{Fence: ptr(false), OutOfService: ptr(false), Mark: &cleanup.Mark{}})
-	if off.Fenced || off.OutOfService || off.Mark != (cleanup.Mark{}) {
+	off := w.patchNode(t, "fence", cleanup.NodePatch{Fence: ptr(false), OutOfService: ptr(false), Mark: &policy.Mark{}})
+	if off.Fenced || off.OutOfService || off.Mark != (policy.Mark{}) {
 		t.Errorf("unfenced node: %+v", off)
 	}
 	eventually(t, "the node to be listed no more", func() error { return w.isMarked(ctx, "fence", false) })
@@ -164,20 +172,43 @@ func (w *kubeWorld) checkFence(t *testing.T) {
 	}
 }
 
-func (w *kubeWorld) checkPin(t *testing.T) {
-	w.newNode(t, "pin", nil)
-	first := cleanup.Pin{Boot: "boot-1", Sum: "aaaa"}
-	if got := w.patchNode(t, "pin", cleanup.NodePatch{Pin: &first}).Pin; got != first {
-		t.Errorf("pin: %+v, want %+v", got, first)
+// checkClaim is about the listener's own way; what others may not do with pins and claims is in kube_policy_test.go.
+func (w *kubeWorld) checkClaim(t *testing.T) {
+	w.newNode(t, "claim", nil)
+	claim := policy.Pin{Boot: "boot-1", Sum: "aaaa"}
+	if got := w.patchNode(t, "claim", cleanup.NodePatch{Claim: &claim}).Claim; got != claim {
+		t.Errorf("claim: %+v, want %+v", got, claim)
 	}
-	_, err := w.cluster.PatchNode(t.Context(), w.readNode(t, "pin"), cleanup.NodePatch{Pin: &cleanup.Pin{Boot: "boot-1", Sum: "bbbb"}})
-	if !errors.Is(err, cleanup.ErrDenied) {
-		t.Errorf("replace the pin of a boot: %v, want ErrDenied", err)
+	w.newNode(t, "claim-early", nil)
+	eventually(t, "the claim of a boot that the node does not run to be denied", func() error {
+		_, err := w.cluster.PatchNode(t.Context(), w.readNode(t, "claim-early"), cleanup.NodePatch{Claim: &policy.Pin{Boot: "boot-2", Sum: "b"}})
+		if errors.Is(err, cleanup.ErrConflict) {
+			return err // the node lifecycle controller was faster
+		}
+		if !errors.Is(err, cleanup.ErrDenied) {
+			t.Errorf("claim a boot that the node does not run: %v, want ErrDenied", err)
+		}
+		return nil
+	})
+	eventually(t, "the cache to follow", func() error {
+		pin, authority, ok := w.cluster.Pin("boot-1")
+		// All nodes of this test say that they run boot-1, so nobody is believed; once it runs another boot, it is.
+		if ok {
+			return fmt.Errorf("boot-1 is %v by %v", pin, authority)
+		}
+		return nil
+	})
+	w.setBoot(t, "claim", "boot-3")
+	next := policy.Pin{Boot: "boot-3", Sum: "cccc"}
+	if got := w.patchNode(t, "claim", cleanup.NodePatch{Claim: &next}).Claim; got != next {
+		t.Errorf("claim of the next boot: %+v, want %+v", got, next)
 	}
-	next := cleanup.Pin{Boot: "boot-2", Sum: "bbbb"}
-	if got := w.patchNode(t, "pin", cleanup.NodePatch{Pin: &next}).Pin; got != next {
-		t.Errorf("pin of the next boot: %+v, want %+v", got, next)
-	}
+	eventually(t, "the claim to be found by its boot", func() error {
+		if pin, authority, ok := w.cluster.Pin("boot-3"); !ok || pin != next || authority != detect.Claimed {
+			return fmt.Errorf("pin %+v, authority %v, %v", pin, authority, ok)
+		}
+		return nil
+	})
 }
 
 func (w *kubeWorld) checkLease(t *testing.T) {
@@ -201,7 +232,7 @@ func (w *kubeWorld) checkLease(t *testing.T) {
 
 func (w *kubeWorld) checkDeleteNode(t *testing.T) {
 	ctx := t.Context()
-	mark := &cleanup.Mark{Record: "r", Boot: "b", Reason: "x"}
+	mark := &policy.Mark{Death: "r", Boot: "b", Reason: "x"}
 	for _, tt := range []struct {
 		name  string
 		patch cleanup.NodePatch
@@ -211,7 +242,7 @@ func (w *kubeWorld) checkDeleteNode(t *testing.T) {
 		{"unmarked", cleanup.NodePatch{}, "", cleanup.ErrDenied},
 		{"marked and not fenced", cleanup.NodePatch{Mark: mark}, "", cleanup.ErrDenied},
 		{"fenced and not marked", cleanup.NodePatch{Fence: ptr(true)}, "", cleanup.ErrDenied},
-		{"control plane", cleanup.NodePatch{Fence: ptr(true), Mark: mark}, "node-role.kubernetes.io/control-plane", cleanup.ErrDenied},
+		{"control plane", cleanup.NodePatch{Mark: mark}, "node-role.kubernetes.io/control-plane", cleanup.ErrDenied},
 		{"marked and fenced", cleanup.NodePatch{Fence: ptr(true), Mark: mark}, "", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -18,14 +18,15 @@ import (
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/kube"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// kubeDeath is what pods are told in these tests.
-var kubeDeath = cleanup.Death{
-	Record:  "node-1-boot-1",
-	Code:    "KernelPanic",
+// kubeNotice is what pods are told in these tests.
+var kubeNotice = policy.Notice{
+	Death:   "node-1-boot-1",
+	Cause:   "KernelPanic",
 	Reason:  "Kernel panic - not syncing: sysrq triggered crash",
-	Message: "node-1: Kernel panic - not syncing: sysrq triggered crash (6.12.107, record node-1-boot-1)",
+	Message: "node-1: Kernel panic - not syncing: sysrq triggered crash (6.12.107, NodeDeath node-1-boot-1)",
 	Time:    time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC),
 }
 
@@ -44,36 +45,36 @@ func (w *kubeWorld) checkFail(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]cleanup.Pod{pod}, pods); diff != "" {
+	if diff := cmp.Diff([]policy.Pod{pod}, pods); diff != "" {
 		t.Errorf("pods of the node (-want +got):\n%s", diff)
 	}
-	if pod.Owner != (cleanup.Owner{APIVersion: "v1", Kind: "ConfigMap", Name: "web", UID: string(owner.UID)}) || pod.Started.IsZero() {
+	if pod.Owner != (policy.Owner{APIVersion: "v1", Kind: "ConfigMap", Name: "web", UID: string(owner.UID)}) || pod.Started.IsZero() {
 		t.Errorf("pod: %+v, want owner and start", pod)
 	}
 
-	failed, err := w.cluster.FailPod(t.Context(), pod, kubeDeath)
+	failed, err := w.cluster.FailPod(t.Context(), pod, kubeNotice)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if failed.Phase != "Failed" || !failed.Marked || failed.Record != kubeDeath.Record || failed.ResourceVersion == pod.ResourceVersion {
+	if failed.Phase != "Failed" || !failed.Marked || failed.Death != kubeNotice.Death || failed.ResourceVersion == pod.ResourceVersion {
 		t.Errorf("failed pod: %+v", failed)
 	}
 	after := w.getPod(t, "running")
-	at := metav1.NewTime(kubeDeath.Time)
+	at := metav1.NewTime(kubeNotice.Time)
 	want := before.DeepCopy()
 	want.ResourceVersion = after.ResourceVersion
 	want.Annotations = map[string]string{
 		"example.com/a":                   "b",
-		"lastgasp.dev/record":             kubeDeath.Record,
-		"lastgasp.dev/termination-reason": kubeDeath.Reason,
+		"lastgasp.dev/death":              kubeNotice.Death,
+		"lastgasp.dev/termination-reason": kubeNotice.Reason,
 		"lastgasp.dev/termination-code":   "KernelPanic",
 		"lastgasp.dev/termination-by":     "lastgasp-listener",
 	}
-	want.Status.Phase, want.Status.Reason, want.Status.Message = corev1.PodFailed, "KernelPanic", kubeDeath.Message
+	want.Status.Phase, want.Status.Reason, want.Status.Message = corev1.PodFailed, "KernelPanic", kubeNotice.Message
 	scheduled := want.Status.Conditions
 	want.Status.Conditions = []corev1.PodCondition{
-		{Type: "DisruptionTarget", Status: "True", Reason: "KernelPanic", Message: kubeDeath.Message, LastTransitionTime: at},
-		{Type: "lastgasp.dev/KernelPanic", Status: "True", Reason: "KernelPanic", Message: kubeDeath.Message, LastTransitionTime: at},
+		{Type: "DisruptionTarget", Status: "True", Reason: "KernelPanic", Message: kubeNotice.Message, LastTransitionTime: at},
+		{Type: "lastgasp.dev/NodeDeath", Status: "True", Reason: "KernelPanic", Message: kubeNotice.Message, LastTransitionTime: at},
 	}
 	for _, c := range scheduled { // what was there stays; Ready and ContainersReady turn
 		if c.Type == corev1.PodReady || c.Type == corev1.ContainersReady {
@@ -93,7 +94,7 @@ func (w *kubeWorld) checkFail(t *testing.T) {
 	if m.Subresource != "status" || m.Operation != metav1.ManagedFieldsOperationUpdate {
 		t.Errorf("fields managed by %s of subresource %q, want Update of status", m.Operation, m.Subresource)
 	}
-	for _, field := range []string{`f:phase`, `DisruptionTarget`, `f:lastgasp.dev/record`} {
+	for _, field := range []string{`f:phase`, `DisruptionTarget`, `f:lastgasp.dev/death`} {
 		if !strings.Contains(m.FieldsV1.GetRawString(), field) {
 			t.Errorf("%s is not ours: %s", field, m.FieldsV1.GetRawString())
 		}
@@ -110,18 +111,18 @@ func (w *kubeWorld) checkFail(t *testing.T) {
 		if !pod.Deleting {
 			t.Fatalf("pod is not terminating: %+v", pod)
 		}
-		if got, err := w.cluster.FailPod(t.Context(), pod, kubeDeath); err != nil || got.Phase != "Failed" {
+		if got, err := w.cluster.FailPod(t.Context(), pod, kubeNotice); err != nil || got.Phase != "Failed" {
 			t.Errorf("fail a terminating pod: %v, %v", got.Phase, err)
 		}
 	})
 	t.Run("pending", func(t *testing.T) {
 		pod := w.newPod(t, "pending", node, corev1.PodPending, nil)
-		if got, err := w.cluster.FailPod(t.Context(), pod, kubeDeath); err != nil || got.Phase != "Failed" {
+		if got, err := w.cluster.FailPod(t.Context(), pod, kubeNotice); err != nil || got.Phase != "Failed" {
 			t.Errorf("fail a pending pod: %v, %v", got.Phase, err)
 		}
 	})
 	t.Run("with an overlong message", func(t *testing.T) {
-		d := kubeDeath
+		d := kubeNotice
 		d.Reason = strings.Repeat("Käse\xff", 1000)
 		d.Message = strings.Repeat("Käse\xff", 1000)
 		pod := w.newPod(t, "verbose", node, corev1.PodRunning, nil)
@@ -139,15 +140,15 @@ func (w *kubeWorld) checkFailPreconditions(t *testing.T) {
 	node := w.newNode(t, "stale", nil).Name
 	for _, tt := range []struct {
 		name   string
-		change func(*cleanup.Pod)
+		change func(*policy.Pod)
 		want   error
 	}{
-		{"another uid", func(p *cleanup.Pod) { p.UID = "00000000-0000-0000-0000-000000000000" }, cleanup.ErrConflict},
-		{"succeeded meanwhile", func(p *cleanup.Pod) { w.setPhase(t, p.Name, corev1.PodSucceeded) }, cleanup.ErrConflict},
-		{"gone meanwhile", func(p *cleanup.Pod) {
+		{"another uid", func(p *policy.Pod) { p.UID = "00000000-0000-0000-0000-000000000000" }, cleanup.ErrConflict},
+		{"succeeded meanwhile", func(p *policy.Pod) { w.setPhase(t, p.Name, corev1.PodSucceeded) }, cleanup.ErrConflict},
+		{"gone meanwhile", func(p *policy.Pod) {
 			w.kubectl(t, "delete", "pod", p.Name, "--force", "--grace-period=0")
 		}, cleanup.ErrNotFound},
-		{"finished before", func(p *cleanup.Pod) {
+		{"finished before", func(p *policy.Pod) {
 			w.setPhase(t, p.Name, corev1.PodSucceeded)
 			*p = w.readPod(t, p.Name)
 		}, cleanup.ErrDenied},
@@ -155,7 +156,7 @@ func (w *kubeWorld) checkFailPreconditions(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			pod := w.newPod(t, "stale-"+strings.ReplaceAll(tt.name, " ", "-"), node, corev1.PodRunning, nil)
 			tt.change(&pod)
-			if _, err := w.cluster.FailPod(t.Context(), pod, kubeDeath); !errors.Is(err, tt.want) {
+			if _, err := w.cluster.FailPod(t.Context(), pod, kubeNotice); !errors.Is(err, tt.want) {
 				t.Errorf("fail: %v, want %v", err, tt.want)
 			}
 			if now, err := w.cluster.Pod(t.Context(), pod.Namespace, pod.Name); err == nil && now.Phase == "Failed" {
@@ -166,7 +167,7 @@ func (w *kubeWorld) checkFailPreconditions(t *testing.T) {
 	t.Run("without a resource version the policy saves a succeeded pod", func(t *testing.T) {
 		pod := w.newPod(t, "succeeded", node, corev1.PodSucceeded, nil)
 		pod.Phase, pod.ResourceVersion = "Running", ""
-		if _, err := w.cluster.FailPod(t.Context(), pod, kubeDeath); !errors.Is(err, cleanup.ErrDenied) {
+		if _, err := w.cluster.FailPod(t.Context(), pod, kubeNotice); !errors.Is(err, cleanup.ErrDenied) {
 			t.Errorf("fail: %v, want ErrDenied", err)
 		}
 	})
@@ -177,7 +178,7 @@ func (w *kubeWorld) checkFailPreconditions(t *testing.T) {
 func (w *kubeWorld) checkReturningKubelet(t *testing.T) {
 	node := w.newNode(t, "returning", nil).Name
 	pod := w.newPod(t, "returned", node, corev1.PodRunning, nil)
-	if _, err := w.cluster.FailPod(t.Context(), pod, kubeDeath); err != nil {
+	if _, err := w.cluster.FailPod(t.Context(), pod, kubeNotice); err != nil {
 		t.Fatal(err)
 	}
 	kubelet := `{"metadata":{"uid":"` + pod.UID + `"},"status":{
@@ -190,7 +191,7 @@ func (w *kubeWorld) checkReturningKubelet(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := w.getPod(t, pod.Name)
-	if got.Status.Phase != corev1.PodFailed || got.Status.Reason != "KernelPanic" || got.Annotations["lastgasp.dev/record"] == "" {
+	if got.Status.Phase != corev1.PodFailed || got.Status.Reason != "KernelPanic" || got.Annotations["lastgasp.dev/death"] == "" {
 		t.Errorf("phase %s, reason %s, annotations %v", got.Status.Phase, got.Status.Reason, got.Annotations)
 	}
 	kept := map[corev1.PodConditionType]string{}
@@ -199,7 +200,7 @@ func (w *kubeWorld) checkReturningKubelet(t *testing.T) {
 			kept[c.Type] = c.Reason
 		}
 	}
-	if kept["DisruptionTarget"] != "KernelPanic" || kept["lastgasp.dev/KernelPanic"] != "KernelPanic" {
+	if kept["DisruptionTarget"] != "KernelPanic" || kept["lastgasp.dev/NodeDeath"] != "KernelPanic" {
 		t.Errorf("conditions that are true: %v", kept)
 	}
 	if read := w.readPod(t, pod.Name); !read.Started.IsZero() {
@@ -219,10 +220,10 @@ func (w *kubeWorld) checkMirror(t *testing.T) {
 	if !pod.Mirror {
 		t.Fatalf("pod is no mirror: %+v", pod)
 	}
-	if _, err := w.cluster.FailPod(t.Context(), pod, kubeDeath); !errors.Is(err, cleanup.ErrDenied) {
+	if _, err := w.cluster.FailPod(t.Context(), pod, kubeNotice); !errors.Is(err, cleanup.ErrDenied) {
 		t.Errorf("fail: %v, want ErrDenied", err)
 	}
-	annotated, err := w.cluster.AnnotatePod(t.Context(), pod, kubeDeath)
+	annotated, err := w.cluster.AnnotatePod(t.Context(), pod, kubeNotice)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,16 +233,16 @@ func (w *kubeWorld) checkMirror(t *testing.T) {
 	if err := w.cluster.DeletePod(t.Context(), annotated); !errors.Is(err, cleanup.ErrDenied) {
 		t.Errorf("delete: %v, want ErrDenied", err)
 	}
-	if _, err := w.cluster.AnnotatePod(t.Context(), pod, kubeDeath); !errors.Is(err, cleanup.ErrConflict) {
+	if _, err := w.cluster.AnnotatePod(t.Context(), pod, kubeNotice); !errors.Is(err, cleanup.ErrConflict) {
 		t.Errorf("annotate a pod that changed: %v, want ErrConflict", err)
 	}
 }
 
 func (w *kubeWorld) checkDeletePod(t *testing.T) {
 	node := w.newNode(t, "deleting", nil).Name
-	fail := func(t *testing.T, p cleanup.Pod) cleanup.Pod {
+	fail := func(t *testing.T, p policy.Pod) policy.Pod {
 		t.Helper()
-		p, err := w.cluster.FailPod(t.Context(), p, kubeDeath)
+		p, err := w.cluster.FailPod(t.Context(), p, kubeNotice)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -308,18 +309,18 @@ func (w *kubeWorld) checkAnnotationKeys(t *testing.T) {
 	c := w.connect(t, kube.Config{REST: w.account, Annotations: kube.Annotations{Reason: key}})
 	node := w.newNode(t, "titus", nil).Name
 	pod := w.newPod(t, "titus", node, corev1.PodRunning, nil)
-	if _, err := c.FailPod(t.Context(), pod, kubeDeath); !errors.Is(err, cleanup.ErrDenied) {
+	if _, err := c.FailPod(t.Context(), pod, kubeNotice); !errors.Is(err, cleanup.ErrDenied) {
 		t.Errorf("fail with a key that the policy does not know: %v, want ErrDenied", err)
 	}
 	w.kubectl(t, "patch", "validatingadmissionpolicy", "lastgasp-listener-pods", "--type=json",
 		`--patch=[{"op":"test","path":"/spec/variables/0/name","value":"alsoOurs"},
 		{"op":"replace","path":"/spec/variables/0/expression","value":"['`+key+`']"}]`)
 	eventually(t, "the changed policy to be in force", func() error {
-		_, err := c.FailPod(t.Context(), w.readPod(t, "titus"), kubeDeath)
+		_, err := c.FailPod(t.Context(), w.readPod(t, "titus"), kubeNotice)
 		return err
 	})
-	if got := w.getPod(t, "titus").Annotations[key]; got != kubeDeath.Reason {
-		t.Errorf("%s: %q, want %q", key, got, kubeDeath.Reason)
+	if got := w.getPod(t, "titus").Annotations[key]; got != kubeNotice.Reason {
+		t.Errorf("%s: %q, want %q", key, got, kubeNotice.Reason)
 	}
 	if err := c.DeletePod(t.Context(), w.readPod(t, "titus")); err != nil {
 		t.Errorf("delete: %v", err)

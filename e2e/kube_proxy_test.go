@@ -10,6 +10,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"k8s.io/client-go/rest"
@@ -67,8 +68,10 @@ func (w *kubeWorld) proxy(t *testing.T, m meddle) (kubeconfig string) {
 	return kubeconfig
 }
 
-// ofCaches reports whether a call only fills a cache. Listeners make these all the time; all others belong to a cleanup.
+// ofCaches reports whether a call only fills a cache, shows that the replica lives or proves a policy. Listeners make these
+// all the time; all others belong to a cleanup.
 func ofCaches(r *http.Request) bool {
 	return r.Method == http.MethodGet &&
-		(r.URL.Path == "/api/v1/nodes" || r.URL.Path == "/apis/lastgasp.dev/v1alpha1/kernelpanics")
+		(r.URL.Path == "/api/v1/nodes" || r.URL.Path == "/apis/lastgasp.dev/v1alpha1/nodedeaths") ||
+		strings.Contains(r.URL.Path, "/namespaces/lastgasp/leases") || r.URL.Query().Has("dryRun")
 }

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/story"
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // newReplicaWorld is a kubeWorld for listeners that are processes of their own: nothing of ours is scheduled, and
@@ -118,6 +120,7 @@ type doomed struct {
 	gasp                 netconsole.Secret
 	addr                 netip.Addr
 	pods                 []string
+	death                string // name of the NodeDeath; empty: that of node and boot
 }
 
 // newDoomed is number i of them; it has yet to join the cluster.
@@ -132,6 +135,9 @@ func newDoomed(name string, i int) *doomed {
 func (w *kubeWorld) join(t *testing.T, d *doomed) {
 	t.Helper()
 	w.newNode(t, d.name, func(n *corev1.Node) { d.register(n, d.boot) })
+	if err := w.lab.Enroll(t.Context(), d.name, d.boot, d.gasp.Sum()); err != nil {
+		t.Fatal(err)
+	}
 	for _, pod := range []string{"a", "b", "c"} {
 		pod = d.name + "-" + pod
 		w.newPod(t, pod, d.name, corev1.PodRunning, nil)
@@ -153,11 +159,10 @@ func (w *kubeWorld) join(t *testing.T, d *doomed) {
 func (d *doomed) register(n *corev1.Node, boot string) {
 	n.Spec.ProviderID = "aws:///zone/" + d.instance
 	n.Status.NodeInfo.BootID = boot
-	n.Annotations = map[string]string{"lastgasp.dev/pin": boot + ":" + d.gasp.Sum()}
 	setAddresses(n, d.addr.String())
 }
 
-func (d *doomed) record() string { return cleanup.RecordName(d.name, d.boot) }
+func (d *doomed) record() string { return cmp.Or(d.death, policy.DeathName(d.name, d.boot)) }
 
 // gasps sends what the kernel says when it dies, from the node's own address.
 func (d *doomed) gasps(w *kubeWorld, to ...*replica) error {
@@ -212,12 +217,12 @@ func (w *kubeWorld) comesBack(ctx context.Context, d *doomed) error {
 }
 
 // ended returns d's record once its cleanup is over.
-func (w *kubeWorld) ended(ctx context.Context, d *doomed) (cleanup.Record, error) {
-	r, err := w.cluster.Record(ctx, d.record())
+func (w *kubeWorld) ended(ctx context.Context, d *doomed) (policy.Death, error) {
+	r, err := w.cluster.Death(ctx, d.record())
 	switch {
 	case err != nil:
 		return r, err
-	case r.Phase == cleanup.Claimed || r.Phase == "":
+	case r.Phase.AtWork():
 		return r, fmt.Errorf("phase %q, owner %s, steps %+v", r.Phase, r.Owner, r.Steps)
 	}
 	return r, nil
@@ -246,7 +251,7 @@ func (w *kubeWorld) untouched(ctx context.Context, d *doomed) error {
 	if err != nil {
 		return err
 	}
-	if n.BootID != rebooted || n.Fenced || n.OutOfService || n.Mark != (cleanup.Mark{}) || pod.Finished() || pod.Deleting || pod.Marked {
+	if n.BootID != rebooted || n.Fenced || n.OutOfService || n.Mark != (policy.Mark{}) || pod.Finished() || pod.Deleting || pod.Marked {
 		return fmt.Errorf("node %+v, pod %+v; want it in service", n, pod)
 	}
 	return nil

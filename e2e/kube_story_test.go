@@ -21,6 +21,7 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/lab"
 	"github.com/lastgasp/lastgasp/e2e/story"
 	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // TestKubeStory is what packaging/kubernetes/README.md promises to users and operators.
@@ -31,7 +32,7 @@ func TestKubeStory(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("each kind of workload", func(t *testing.T) { w.checkWorkloads(t, bin) })
-	for i, verb := range []cleanup.NodeVerb{cleanup.NodeAwait, cleanup.NodeAnnotate} {
+	for i, verb := range []policy.NodeVerb{policy.NodeAwait, policy.NodeAnnotate} {
 		t.Run("node "+string(verb)+", and the listener is restarted", func(t *testing.T) { w.checkReturn(t, bin, verb, 10+i) })
 	}
 	t.Run("held, and released by a human", func(t *testing.T) { w.checkHeld(t, bin) })
@@ -118,6 +119,9 @@ func (w *kubeWorld) checkWorkloads(t *testing.T, bin string) {
 		d.register(n, d.boot)
 		n.Status.Capacity = corev1.ResourceList{corev1.ResourcePods: resource.MustParse("110")}
 	})
+	if err := w.lab.Enroll(ctx, d.name, d.boot, d.gasp.Sum()); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := w.lab.KubectlAs(ctx, must(w.lab.Kubeconfig("admin", "system:masters")), kinds, "apply", "-f", "-"); err != nil {
 		t.Fatal(err)
 	}
@@ -155,12 +159,12 @@ func (w *kubeWorld) checkWorkloads(t *testing.T, bin string) {
 	if err := d.gasps(w, r); err != nil {
 		t.Fatal(err)
 	}
-	record := w.awaitPhase(t, d, r, cleanup.Cleaned)
-	if record.PodsDone != len(was)-1 || record.PodsTotal != record.PodsDone {
-		t.Errorf("%d of %d pods failed, want all %d but the static one", record.PodsDone, record.PodsTotal, len(was)-1)
+	record := w.awaitPhase(t, d, r, policy.Cleaned)
+	if record.PodsFailed != len(was)-1 || record.PodsTotal != record.PodsFailed {
+		t.Errorf("%d of %d pods failed, want all %d but the static one", record.PodsFailed, record.PodsTotal, len(was)-1)
 	}
 	for name, p := range failed() {
-		if p.Status.Reason != "KernelPanic" || p.Annotations["lastgasp.dev/record"] != record.Name || len(p.Status.ContainerStatuses) == 0 ||
+		if p.Status.Reason != "KernelPanic" || p.Annotations["lastgasp.dev/death"] != record.Name || len(p.Status.ContainerStatuses) == 0 ||
 			p.Status.ContainerStatuses[0].State.Terminated != nil {
 			t.Errorf("pod %s failed for reason %q with container states %+v", name, p.Status.Reason, p.Status.ContainerStatuses)
 		}
@@ -187,7 +191,7 @@ func (w *kubeWorld) checkWorkloads(t *testing.T, bin string) {
 		}
 	}
 	for _, p := range w.podsOn(t, d.name) { // the garbage collector and PodGC take their time for the mirror
-		if p.Name != "static" || p.Status.Phase != corev1.PodRunning || p.Annotations["lastgasp.dev/record"] != record.Name {
+		if p.Name != "static" || p.Status.Phase != corev1.PodRunning || p.Annotations["lastgasp.dev/death"] != record.Name {
 			t.Errorf("pod %s is left on the node, %s, with annotations %v", p.Name, p.Status.Phase, p.Annotations)
 		}
 	}
@@ -224,11 +228,11 @@ func finishedJob(j *batchv1.Job) bool {
 }
 
 // checkReturn has the node come back after the listener that fenced it is gone: another one lifts the fence.
-func (w *kubeWorld) checkReturn(t *testing.T, bin string, verb cleanup.NodeVerb, i int) {
+func (w *kubeWorld) checkReturn(t *testing.T, bin string, verb policy.NodeVerb, i int) {
 	d := newDoomed(string(verb), i)
 	w.join(t, d)
-	policy := anyNumber + "\nnode: " + string(verb)
-	r := w.startReplica(t, bin, "", policy)
+	settings := anyNumber + "\nnode: " + string(verb)
+	r := w.startReplica(t, bin, "", settings)
 	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
 	if err := d.gasps(w, r); err != nil {
 		t.Fatal(err)
@@ -248,11 +252,11 @@ func (w *kubeWorld) checkReturn(t *testing.T, bin string, verb cleanup.NodeVerb,
 		return nil
 	})
 	r.Kill()
-	r = w.startReplica(t, bin, "", policy)
+	r = w.startReplica(t, bin, "", settings)
 	if err := w.comesBack(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
-	w.awaitPhase(t, d, r, cleanup.Cleaned)
+	w.awaitPhase(t, d, r, policy.Cleaned)
 	eventually(t, "the node to be in service", func() error { return w.untouched(t.Context(), d) })
 }
 
@@ -265,8 +269,8 @@ func (w *kubeWorld) checkHeld(t *testing.T, bin string) {
 	if err := d.gasps(w, r); err != nil {
 		t.Fatal(err)
 	}
-	w.awaitPhase(t, d, r, cleanup.Held)
-	if n := w.readNode(t, d.name); !n.Fenced || n.Mark.Record != d.record() {
+	w.awaitPhase(t, d, r, policy.Held)
+	if n := w.readNode(t, d.name); !n.Fenced || n.Mark.Death != d.record() {
 		t.Errorf("node %+v, want it fenced", n)
 	}
 	for _, pod := range d.pods {
@@ -274,8 +278,8 @@ func (w *kubeWorld) checkHeld(t *testing.T, bin string) {
 			t.Errorf("pod %+v, want it untouched", p)
 		}
 	}
-	w.kubectl(t, "annotate", "kernelpanic", d.record(), "lastgasp.dev/release=true")
-	w.awaitPhase(t, d, r, cleanup.Cleaned)
+	w.kubectl(t, "annotate", "nodedeath", d.record(), "lastgasp.dev/release=true")
+	w.awaitPhase(t, d, r, policy.Cleaned)
 	if err := d.cleanedOnce(w.audit(t)); err != nil {
 		t.Error(err)
 	}
@@ -289,7 +293,7 @@ func (w *kubeWorld) checkDrain(t *testing.T, bin string) {
 	claim := sync.OnceFunc(func() { close(claimed) })
 	r := w.startReplica(t, bin, w.proxy(t, func(rw http.ResponseWriter, r *http.Request, pass http.Handler) {
 		pass.ServeHTTP(rw, r)
-		if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/kernelpanics") {
+		if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/nodedeaths") {
 			claim()
 		}
 	}), anyNumber)
@@ -305,7 +309,7 @@ func (w *kubeWorld) checkDrain(t *testing.T, bin string) {
 	if err := syscall.Kill(r.PID(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	w.awaitPhase(t, d, r, cleanup.Cleaned)
+	w.awaitPhase(t, d, r, policy.Cleaned)
 	eventually(t, "the listener to end", func() error {
 		if r.Died() == nil {
 			return errors.New("it runs")
@@ -326,7 +330,9 @@ func (w *kubeWorld) checkDryRun(t *testing.T, bin string) {
 	if err := d.gasps(w, r); err != nil {
 		t.Fatal(err)
 	}
-	record := w.awaitPhase(t, d, r, cleanup.Refused)
+	rehearsed := *d
+	rehearsed.death = policy.DryRunName(d.record(), d.boot)
+	record := w.awaitPhase(t, &rehearsed, r, policy.Refused)
 	var steps []string
 	for _, s := range record.Steps {
 		steps = append(steps, s.Name)
@@ -334,11 +340,11 @@ func (w *kubeWorld) checkDryRun(t *testing.T, bin string) {
 			t.Errorf("step %s is done", s.Name)
 		}
 	}
-	if got, want := strings.Join(steps, " "), "fence record list fail tell detach delete node"; got != want || record.PodsTotal != len(d.pods) {
+	if got, want := strings.Join(steps, " "), "fence list fail events detach delete node"; got != want || record.PodsTotal != len(d.pods) {
 		t.Errorf("plan %q for %d pods, want %q for %d", got, record.PodsTotal, want, len(d.pods))
 	}
 	for _, e := range w.audit(t) {
-		if strings.HasPrefix(e.name, d.name) && !strings.Contains(e.what, "kernelpanics") {
+		if strings.HasPrefix(e.name, d.name) && !strings.Contains(e.what, "nodedeaths") {
 			t.Errorf("%s %s in a dry run", e.what, e.name)
 		}
 	}
@@ -354,7 +360,7 @@ func (w *kubeWorld) podsOn(t *testing.T, node string) []corev1.Pod {
 }
 
 // awaitPhase waits until d's cleanup has come to this end.
-func (w *kubeWorld) awaitPhase(t *testing.T, d *doomed, r *replica, phase cleanup.Phase) (record cleanup.Record) {
+func (w *kubeWorld) awaitPhase(t *testing.T, d *doomed, r *replica, phase policy.Phase) (record policy.Death) {
 	t.Helper()
 	err := within(t.Context(), time.Minute, func() (err error) {
 		if record, err = w.ended(t.Context(), d); err == nil && record.Phase != phase {

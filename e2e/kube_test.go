@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // TestKube tries every verb of cleanup.Cluster on a real API server, under the service account, the rights and the
@@ -25,7 +26,7 @@ func TestKube(t *testing.T) {
 	t.Run("requests are served by the shipped flow schema", w.checkFlowSchema)
 	t.Run("a node is found by instance and by address", w.checkFind)
 	t.Run("a node is fenced and unfenced, and foreign taints stay", w.checkFence)
-	t.Run("a boot is pinned once", w.checkPin)
+	t.Run("a boot is claimed once", w.checkClaim)
 	t.Run("a kubelet's lease is read", w.checkLease)
 	t.Run("a pod is failed in one write", w.checkFail)
 	t.Run("a pod that changed is not failed", w.checkFailPreconditions)
@@ -33,21 +34,31 @@ func TestKube(t *testing.T) {
 	t.Run("a mirror pod is annotated only", w.checkMirror)
 	t.Run("a pod is deleted once it is marked", w.checkDeletePod)
 	t.Run("volume attachments are counted", w.checkAttachments)
-	t.Run("a record is claimed, kept, amended and dropped", w.checkRecords)
-	t.Run("a record may name no node", w.checkRecordWithoutNode)
-	t.Run("a trace fits", w.checkTrace)
-	t.Run("kubectl shows records", w.checkKubectl)
+	t.Run("a death is created, updated, amended and dropped", w.checkDeaths)
+	t.Run("a death may name no node", w.checkDeathWithoutNode)
+	t.Run("the largest death fits", w.checkLargestDeath)
+	t.Run("kubectl shows deaths", w.checkKubectl)
+	t.Run("replicas see each other", w.checkReplicas)
 	t.Run("a node is deleted once it is marked and fenced", w.checkDeleteNode)
 	t.Run("events are told", w.checkEvents)
 	t.Run("annotation keys are configurable", w.checkAnnotationKeys)
 	t.Run("the service account may do this and no more", w.checkRights)
 	t.Run("the policies hold whatever the rights", w.checkPoliciesBeyondRights)
+	t.Run("a pin is the node's own", w.checkPins)
+	t.Run("a claim is the listener's, for the boot that runs", w.checkClaims)
+	t.Run("only the listener writes deaths", w.checkDeathWriters)
+	t.Run("the policies are proved", w.checkProof)
 	t.Run("the host-network variant applies", w.checkHostNetwork)
 	t.Run("an API server that was away is found again", w.checkAway)
 }
 
+// kubePolicies are all admission policies that are shipped.
+var kubePolicies = []string{
+	"lastgasp-listener-pods", "lastgasp-listener-nodes", "lastgasp-listener-leases", "lastgasp-nodedeaths", "lastgasp-pin", "lastgasp-claim",
+}
+
 func (w *kubeWorld) checkPolicies(t *testing.T) {
-	for _, name := range []string{"lastgasp-listener-pods", "lastgasp-listener-nodes"} {
+	for _, name := range kubePolicies {
 		eventually(t, "the type check of "+name, func() error {
 			p, err := w.admin.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(t.Context(), name, metav1.GetOptions{})
 			if err != nil {
@@ -99,11 +110,11 @@ func (w *kubeWorld) checkFlowSchema(t *testing.T) {
 
 func (w *kubeWorld) checkEvents(t *testing.T) {
 	node := w.newNode(t, "told", nil)
-	w.cluster.Tell(cleanup.Event{
+	w.cluster.Emit(cleanup.Event{
 		Node: w.readNode(t, "told"), Warning: true, Reason: "KernelPanic", Action: "Fence", Note: strings.Repeat("ä", 2000),
 	})
-	w.cluster.Tell(cleanup.Event{
-		Owner: cleanup.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", UID: "u"}, Namespace: "default",
+	w.cluster.Emit(cleanup.Event{
+		Owner: policy.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", UID: "u"}, Namespace: "default",
 		Reason: "KernelPanic", Action: "FailPods", Note: "3 pods failed",
 	})
 	for _, tt := range []struct{ object, kind string }{{"told", "Warning"}, {"web", "Normal"}} {
@@ -154,23 +165,23 @@ func (w *kubeWorld) checkHostNetwork(t *testing.T) {
 func (w *kubeWorld) checkAway(t *testing.T) {
 	w.newNode(t, "patient", func(n *corev1.Node) { setAddresses(n, "10.9.0.7") })
 	addr := netip.MustParseAddr("10.9.0.7")
-	eventually(t, "the cache to follow", func() error { return wantErr(nil)(w.cluster.FindNode(t.Context(), "", addr)) })
+	eventually(t, "the cache to follow", func() error { return wantErr(nil)(w.cluster.FindNode(t.Context(), cleanup.Sender{Addr: addr})) })
 	patient := w.readNode(t, "patient")
 
 	w.lab.StopAPIServer()
-	_, err := w.cluster.FindNode(t.Context(), "", addr)
+	_, err := w.cluster.FindNode(t.Context(), cleanup.Sender{Addr: addr})
 	for _, s := range []error{nil, cleanup.ErrNotFound, cleanup.ErrDenied, cleanup.ErrConflict} {
 		if errors.Is(err, s) {
 			t.Errorf("find a node while the API server is away: %v, want an error that may pass", err)
 		}
 	}
-	w.cluster.Tell(cleanup.Event{Node: patient, Reason: "KernelPanic", Action: "Fence", Note: "told while nobody listened"})
+	w.cluster.Emit(cleanup.Event{Node: patient, Reason: "KernelPanic", Action: "Fence", Note: "told while nobody listened"})
 	if err := w.lab.StartAPIServer(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	w.newNode(t, "late", func(n *corev1.Node) { setAddresses(n, "10.9.0.8") })
 	eventually(t, "the cache to follow again", func() error {
-		return wantErr(nil)(w.cluster.FindNode(t.Context(), "", netip.MustParseAddr("10.9.0.8")))
+		return wantErr(nil)(w.cluster.FindNode(t.Context(), cleanup.Sender{Addr: netip.MustParseAddr("10.9.0.8")}))
 	})
 	eventually(t, "the event of that time", func() error {
 		list, err := w.admin.EventsV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "regarding.name=patient"})

@@ -8,20 +8,28 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/lastgasp/lastgasp/e2e/lab"
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/kube"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
+
+// deaths is the resource, for clients that know no types.
+var deaths = schema.GroupVersionResource{Group: "lastgasp.dev", Version: "v1alpha1", Resource: "nodedeaths"}
 
 // kubeWorld is a control plane with packaging/kubernetes applied.
 type kubeWorld struct {
@@ -29,14 +37,22 @@ type kubeWorld struct {
 	net     *lab.Net
 	ns      *lab.NS // of the control plane
 	admin   kubernetes.Interface
-	account *rest.Config          // of system:serviceaccount:lastgasp:listener
+	account *rest.Config          // of the listener's service account
 	raw     *kubernetes.Clientset // the same, for what our own client would never send
+	dynamic dynamic.Interface     // the same, for custom resources
 	cluster *kube.Cluster
+
+	namespace string // of the listener
+	installed string // kustomization that was applied
 
 	replicas int // processes started, whose addresses must differ
 }
 
-func newKubeWorld(t *testing.T) *kubeWorld {
+// newKubeWorld installs packaging/kubernetes as it is.
+func newKubeWorld(t *testing.T) *kubeWorld { return newKubeWorldIn(t, "lastgasp") }
+
+// newKubeWorldIn installs into a namespace: another one than lastgasp is there before, and named by an overlay.
+func newKubeWorldIn(t *testing.T, namespace string) *kubeWorld {
 	net, err := lab.NewNet(t)
 	if err != nil {
 		t.Fatal(err)
@@ -45,11 +61,17 @@ func newKubeWorld(t *testing.T) *kubeWorld {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &kubeWorld{lab: c, net: net, ns: net.Listener, admin: c.Client()}
-	w.kubectl(t, "apply", "-k", "../packaging/kubernetes")
-	w.kubectl(t, "wait", "--for=condition=Established", "--timeout=30s", "crd/kernelpanics.lastgasp.dev")
+	w := &kubeWorld{
+		lab: c, net: net, ns: net.Listener, admin: c.Client(), namespace: namespace, installed: "../packaging/kubernetes",
+	}
+	if namespace != "lastgasp" {
+		w.kubectl(t, "create", "namespace", namespace)
+		w.installed = overlay(t, "namespace: "+namespace)
+	}
+	w.kubectl(t, "apply", "-k", w.installed)
+	w.kubectl(t, "wait", "--for=condition=Established", "--timeout=30s", "crd/nodedeaths.lastgasp.dev")
 
-	token, err := w.admin.CoreV1().ServiceAccounts("lastgasp").CreateToken(t.Context(), "listener",
+	token, err := w.admin.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), "listener",
 		&authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -59,9 +81,33 @@ func newKubeWorld(t *testing.T) *kubeWorld {
 	if w.raw, err = kubernetes.NewForConfig(w.account); err != nil {
 		t.Fatal(err)
 	}
-	w.cluster = w.connect(t, kube.Config{REST: w.account, Replica: "listener-0"})
+	if w.dynamic, err = dynamic.NewForConfig(w.account); err != nil {
+		t.Fatal(err)
+	}
+	w.cluster = w.connect(t, kube.Config{REST: w.account, Replica: "listener-0", Namespace: namespace})
 	w.awaitPolicies(t)
 	return w
+}
+
+// overlay is a kustomization on top of packaging/kubernetes/base, as a user would write it.
+func overlay(t *testing.T, text string) string {
+	t.Helper()
+	base, err := filepath.Abs("../packaging/kubernetes/base")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if base, err = filepath.Rel(dir, base); err != nil { // kustomize wants it relative
+		t.Fatal(err)
+	}
+	text = "resources: [" + base + "]\n" + text + "\n"
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // connect returns a running Cluster that has seen the nodes there are.
@@ -74,7 +120,7 @@ func (w *kubeWorld) connect(t *testing.T, cfg kube.Config) *kube.Cluster {
 	if c.Synced() {
 		t.Fatal("synced before Run")
 	}
-	if _, err := c.FindNode(t.Context(), "", netip.MustParseAddr("10.0.0.1")); err == nil || errors.Is(err, cleanup.ErrNotFound) {
+	if _, err := c.FindNode(t.Context(), cleanup.Sender{Addr: netip.MustParseAddr("10.0.0.1")}); err == nil || errors.Is(err, cleanup.ErrNotFound) {
 		t.Fatalf("find a node before the cache is filled: %v, want an error that may pass", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -139,6 +185,16 @@ func (w *kubeWorld) newNode(t *testing.T, name string, change func(*corev1.Node)
 	return out
 }
 
+// setBoot writes what the kubelet of a rebooted node would.
+func (w *kubeWorld) setBoot(t *testing.T, node, boot string) {
+	t.Helper()
+	_, err := w.admin.CoreV1().Nodes().Patch(t.Context(), node, types.StrategicMergePatchType,
+		[]byte(fmt.Sprintf(`{"status":{"nodeInfo":{"bootID":%q}}}`, boot)), metav1.PatchOptions{}, "status")
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func setAddresses(n *corev1.Node, addrs ...string) {
 	n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: n.Name}}
 	for _, a := range addrs {
@@ -146,7 +202,7 @@ func setAddresses(n *corev1.Node, addrs ...string) {
 	}
 }
 
-func (w *kubeWorld) newPod(t *testing.T, name, node string, phase corev1.PodPhase, change func(*corev1.Pod)) cleanup.Pod {
+func (w *kubeWorld) newPod(t *testing.T, name, node string, phase corev1.PodPhase, change func(*corev1.Pod)) policy.Pod {
 	t.Helper()
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -190,7 +246,7 @@ func (w *kubeWorld) setPhase(t *testing.T, name string, phase corev1.PodPhase) {
 }
 
 // patchNode patches a node as our client, again when somebody else (the node lifecycle controller) was faster.
-func (w *kubeWorld) patchNode(t *testing.T, name string, p cleanup.NodePatch) cleanup.Node {
+func (w *kubeWorld) patchNode(t *testing.T, name string, p cleanup.NodePatch) policy.Node {
 	t.Helper()
 	for range 20 {
 		n, err := w.cluster.PatchNode(t.Context(), w.readNode(t, name), p)
@@ -203,10 +259,10 @@ func (w *kubeWorld) patchNode(t *testing.T, name string, p cleanup.NodePatch) cl
 		return n
 	}
 	t.Fatalf("node %s changes all the time", name)
-	return cleanup.Node{}
+	return policy.Node{}
 }
 
-func (w *kubeWorld) deleteNode(ctx context.Context, n cleanup.Node) error {
+func (w *kubeWorld) deleteNode(ctx context.Context, n policy.Node) error {
 	err := w.cluster.DeleteNode(ctx, n)
 	for range 20 {
 		if !errors.Is(err, cleanup.ErrConflict) {
@@ -219,7 +275,7 @@ func (w *kubeWorld) deleteNode(ctx context.Context, n cleanup.Node) error {
 	return err
 }
 
-func (w *kubeWorld) readNode(t *testing.T, name string) cleanup.Node {
+func (w *kubeWorld) readNode(t *testing.T, name string) policy.Node {
 	t.Helper()
 	n, err := w.cluster.Node(t.Context(), name)
 	if err != nil {
@@ -228,7 +284,7 @@ func (w *kubeWorld) readNode(t *testing.T, name string) cleanup.Node {
 	return n
 }
 
-func (w *kubeWorld) readPod(t *testing.T, name string) cleanup.Pod {
+func (w *kubeWorld) readPod(t *testing.T, name string) policy.Pod {
 	t.Helper()
 	p, err := w.cluster.Pod(t.Context(), "default", name)
 	if err != nil {
@@ -291,8 +347,8 @@ func eventually(t *testing.T, what string, ask func() error) {
 }
 
 // wantErr turns a look-up's answer into an error unless it is want.
-func wantErr(want error) func(cleanup.Node, error) error {
-	return func(n cleanup.Node, err error) error {
+func wantErr(want error) func(policy.Node, error) error {
+	return func(n policy.Node, err error) error {
 		if !errors.Is(err, want) {
 			return fmt.Errorf("node %q, error %v; want %v", n.Name, err, want)
 		}

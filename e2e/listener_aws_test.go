@@ -17,6 +17,7 @@ import (
 	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/google/go-cmp/cmp"
 
@@ -60,7 +61,7 @@ func TestListenersAnnounceThemselves(t *testing.T) {
 		t.Helper()
 		dir := t.TempDir()
 		file := filepath.Join(dir, "listener.yaml")
-		config = fmt.Sprintf("cluster: none\nrecords: %s\n%s", dir, config)
+		config = fmt.Sprintf("cluster: prod-1\nrecords: %s\n%s", dir, config)
 		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +77,7 @@ func TestListenersAnnounceThemselves(t *testing.T) {
 			}
 		})
 	}
-	const parameter = "announce: {ssm: '/lastgasp/{region}/endpoint'"
+	const parameter = "announce: {ssm: '/lastgasp/{cluster}/{region}/endpoint'"
 	first := endpoint.Endpoint{Host: "10.77.2.10", Port: 6666, Zone: "euw1-az1"}
 	second := endpoint.Endpoint{Host: "10.77.1.6", Port: 6667, Zone: "euw1-az2"}
 	successor := endpoint.Endpoint{Host: "10.77.2.20", Port: 6668, Zone: "euw1-az1"}
@@ -95,7 +96,7 @@ func awaitAnnounced(t *testing.T, moto *cloud.Moto, version int64, want ...endpo
 	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
 	for range 300 {
-		out, err := moto.Parameters("eu-west-1").GetParameters(t.Context(), &ssm.GetParametersInput{Names: []string{"/lastgasp/eu-west-1/endpoint"}})
+		out, err := moto.Parameters("eu-west-1").GetParameters(t.Context(), &ssm.GetParametersInput{Names: []string{"/lastgasp/prod-1/eu-west-1/endpoint"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -136,7 +137,8 @@ func TestInstancesAreRebootedAndTerminated(t *testing.T) {
 		t.Fatal(err)
 	}
 	moto := useMoto(t, ns)
-	instances := listenercloud.Instances{Account: listenercloud.NewAccount(moto.Client())}
+	client := awshttp.NewBuildableClient().WithTransportOptions(func(tr *http.Transport) { tr.DialContext = ns.Dial })
+	instances := listenercloud.Instances{Account: listenercloud.NewAccount(client)}
 
 	ids := runInstances(t, moto, 2)
 	doomed, bystander := ids[0], ids[1]

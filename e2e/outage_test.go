@@ -47,7 +47,7 @@ func TestPanicWhileTheAPIServerIsDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	// All but the static pod; the DaemonSets of other tests do not run here.
-	if done := record.Status.Pods.Done; done != len(victims)-1 {
+	if done := record.Status.Pods.Failed; done != len(victims)-1 {
 		t.Errorf("%d pods failed, want %d", done, len(victims)-1)
 	}
 	if record.Spec.Authority != "pinned" || !strings.Contains(strings.Join(record.Spec.Trace, "\n"), "Kernel panic - not syncing") {

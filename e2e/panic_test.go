@@ -58,13 +58,13 @@ func TestPanic(t *testing.T) {
 			if err := d.Check(); err != nil {
 				t.Error(err)
 			}
-			spec := d.Record.Spec
+			spec := d.NodeDeath.Spec
 			if spec.Authority != c.authority || spec.Boot != n.BootID || !strings.Contains(spec.Reason, c.reason) {
 				t.Errorf("recorded authority %s, boot %s, reason %q; want %s, %s, %q",
 					spec.Authority, spec.Boot, spec.Reason, c.authority, n.BootID, c.reason)
 			}
 			t.Logf("fenced after %v, pods failed after %v, replaced after %v",
-				d.Fenced.Sub(d.Gasp), d.PodsFailed.Sub(d.Gasp), d.Replaced.Sub(d.Gasp))
+				d.Fenced.Sub(d.Heard), d.PodsFailed.Sub(d.Heard), d.Replaced.Sub(d.Heard))
 		})
 	}
 	t.Run("7 panic=5 is mute and says so", func(t *testing.T) { mute(t, w) })

@@ -16,7 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/lastgasp/lastgasp/e2e/story"
-	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // TestReboot has a node panic and come back on another boot, as the same Node object, while the cleanup is not over yet:
@@ -44,8 +44,8 @@ func TestReboot(t *testing.T) {
 			r.comeBack(t)
 			r.newPods(t)
 			eventually(t, "the cleanup to end", func() error {
-				rec, err := w.cluster.Record(t.Context(), r.record)
-				if err == nil && rec.Phase != cleanup.Cleaned {
+				rec, err := w.cluster.Death(t.Context(), r.record)
+				if err == nil && rec.Phase != policy.Cleaned {
 					err = fmt.Errorf("phase %s, steps %+v", rec.Phase, rec.Steps)
 				}
 				return err
@@ -83,7 +83,7 @@ func (w *hollowWorld) newRebooter(t *testing.T, name string) *rebooter {
 		t.Fatal(err)
 	}
 	r := &rebooter{Hollow: h, w: w, node: w.getNode(t, name).UID, died: map[types.UID]bool{}}
-	r.old, r.record = h.Identity.Boot, cleanup.RecordName(name, h.Identity.Boot)
+	r.old, r.record = h.Identity.Boot, policy.DeathName(name, h.Identity.Boot)
 	w.kubectl(t, "create", "namespace", name)
 	err = w.fleet.Apply(t.Context(), name, fmt.Sprintf(`apiVersion: apps/v1
 kind: Deployment
@@ -173,8 +173,8 @@ func (r *rebooter) die(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the old pods to be gone", func() error {
-		rec, err := r.w.cluster.Record(t.Context(), r.record)
-		if err == nil && !done(rec, cleanup.StepDelete) {
+		rec, err := r.w.cluster.Death(t.Context(), r.record)
+		if err == nil && !done(rec, policy.StepDelete) {
 			err = fmt.Errorf("steps %+v", rec.Steps)
 		}
 		return err
@@ -199,7 +199,7 @@ func (r *rebooter) inService() error {
 		return err
 	case n.UID != string(r.node) || n.BootID != r.Identity.Boot:
 		return errors.New("it is another")
-	case n.Fenced || n.OutOfService || n.Mark != (cleanup.Mark{}):
+	case n.Fenced || n.OutOfService || n.Mark != (policy.Mark{}):
 		return fmt.Errorf("fenced %t, out of service %t, mark %+v", n.Fenced, n.OutOfService, n.Mark)
 	}
 	return nil
@@ -208,16 +208,16 @@ func (r *rebooter) inService() error {
 // recorded checks what is on record of the old boot.
 func (r *rebooter) recorded(t *testing.T, note string) {
 	t.Helper()
-	rec, err := r.w.cluster.Record(t.Context(), r.record)
+	rec, err := r.w.cluster.Death(t.Context(), r.record)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rec.Boot != r.old || rec.PodsDone != rebooterPods || rec.PodsTotal != rebooterPods {
+	if rec.Boot != r.old || rec.PodsFailed != rebooterPods || rec.PodsTotal != rebooterPods {
 		t.Errorf("boot %s with %d of %d pods failed, want %s with %d of %d",
-			rec.Boot, rec.PodsDone, rec.PodsTotal, r.old, rebooterPods, rebooterPods)
+			rec.Boot, rec.PodsFailed, rec.PodsTotal, r.old, rebooterPods, rebooterPods)
 	}
 	for _, s := range rec.Steps {
-		if s.Name == cleanup.StepNode && !strings.Contains(s.Note, note) {
+		if s.Name == policy.StepNode && !strings.Contains(s.Note, note) {
 			t.Errorf("the last step says %q, want …%s…", s.Note, note)
 		}
 	}
@@ -229,7 +229,7 @@ func (r *rebooter) recorded(t *testing.T, note string) {
 }
 
 // done reports whether a step of the cleanup is done.
-func done(r cleanup.Record, step string) bool {
+func done(r policy.Death, step string) bool {
 	for _, s := range r.Steps {
 		if s.Name == step && s.Done {
 			return true

@@ -34,7 +34,7 @@ func TestStorm(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &stormWorld{World: w, binary: filepath.Join(bin, "lastgasp-listener")}
-	if s.voice, err = w.Voice(t); err != nil {
+	if s.kernels, err = w.Kernels(t); err != nil {
 		t.Fatal(err)
 	}
 	if s.watch, err = w.Watch(t.Context()); err != nil {
@@ -48,9 +48,9 @@ func TestStorm(t *testing.T) {
 
 type stormWorld struct {
 	*crowd.World
-	binary string
-	voice  *crowd.Voice
-	watch  *crowd.Watcher
+	binary  string
+	kernels *crowd.Kernels
+	watch   *crowd.Watcher
 }
 
 // listen runs a listener until t ends.
@@ -74,11 +74,11 @@ func (s *stormWorld) die(t *testing.T, c crowd.Crowd) time.Time {
 	if err := s.Make(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.voice.Arm(t.Context(), c, s.watch); err != nil {
+	if err := s.kernels.Arm(t.Context(), c, s.watch); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	if _, err := s.voice.Panic(t.Context(), c); err != nil {
+	if _, err := s.kernels.Panic(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
 	return began
@@ -114,7 +114,7 @@ func (s *stormWorld) held(t *testing.T) {
 	if _, err := s.Admin.CoreV1().Nodes().Patch(t.Context(), back, types.StrategicMergePatchType, boot, metav1.PatchOptions{}, "status"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Cluster.Kubectl(t.Context(), "annotate", "kernelpanic", "--all", v1alpha1.ReleaseAnnotation+"=true"); err != nil {
+	if _, err := s.Cluster.Kubectl(t.Context(), "annotate", "nodedeath", "--all", v1alpha1.ReleaseAnnotation+"=true"); err != nil {
 		t.Fatal(err)
 	}
 	s.awaitPhases(t, c, "Cleaned", "Refused")
@@ -135,7 +135,7 @@ func (s *stormWorld) held(t *testing.T) {
 func (s *stormWorld) untouched(t *testing.T, nodes []string, since time.Time) {
 	t.Helper()
 	for _, e := range s.audit(t) {
-		if e.received.Before(since) || e.what == "patch nodes" || strings.HasSuffix(e.what, "kernelpanics") || strings.HasSuffix(e.what, "kernelpanics/status") {
+		if e.received.Before(since) || e.what == "patch nodes" || strings.HasSuffix(e.what, "nodedeaths") || strings.HasSuffix(e.what, "nodedeaths/status") {
 			continue
 		}
 		for _, node := range nodes {
@@ -295,18 +295,18 @@ func (s *stormWorld) once(t *testing.T, c crowd.Crowd) {
 
 func (s *stormWorld) audit(t *testing.T) []written { return (&kubeWorld{lab: s.Cluster}).audit(t) }
 
-// records are the KernelPanics of c, by Node.
-func (s *stormWorld) records(t *testing.T, c crowd.Crowd) map[string]v1alpha1.KernelPanic {
+// records are the NodeDeaths of c, by Node.
+func (s *stormWorld) records(t *testing.T, c crowd.Crowd) map[string]v1alpha1.NodeDeath {
 	t.Helper()
-	out, err := s.Cluster.Kubectl(t.Context(), "get", "kernelpanics", "--output=json")
+	out, err := s.Cluster.Kubectl(t.Context(), "get", "nodedeaths", "--output=json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var list v1alpha1.KernelPanicList
+	var list v1alpha1.NodeDeathList
 	if err := json.Unmarshal([]byte(out), &list); err != nil {
 		t.Fatal(err)
 	}
-	records, names := map[string]v1alpha1.KernelPanic{}, c.Names()
+	records, names := map[string]v1alpha1.NodeDeath{}, c.Names()
 	for _, r := range list.Items {
 		if slices.Contains(names, r.Spec.Node) {
 			records[r.Spec.Node] = r

@@ -16,8 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/lastgasp/lastgasp/e2e/story"
-	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // TestWrongNode tries everything we could think of to have a living node cleaned up. At the end the same words come from
@@ -87,21 +87,21 @@ func (w *hollowWorld) forgeries(t *testing.T) {
 			name: "plain text from another host",
 			say:  func(v *bystander) error { return v.stranger.Say(story.BasicPanic()...) },
 			want: func(v *bystander) refusal {
-				return refusal{cleanup.RecordName(v.strange.String(), ""), "text", false, unknown + "address " + v.strange.String()}
+				return refusal{policy.DeathName(v.strange.String(), ""), "text", false, unknown + "address " + v.strange.String()}
 			},
 		},
 		{
 			name: "a kernel's record from another host",
 			say:  func(v *bystander) error { return v.stranger.Say(story.Panic(netconsole.Identity{})...) },
 			want: func(v *bystander) refusal {
-				return refusal{cleanup.RecordName(v.strange.String(), ""), "kernel", false, unknown + "address " + v.strange.String()}
+				return refusal{policy.DeathName(v.strange.String(), ""), "kernel", false, unknown + "address " + v.strange.String()}
 			},
 		},
 		{
 			name: "the true secret from another host",
 			say:  func(v *bystander) error { return v.stranger.Say(story.Panic(v.Identity)...) },
 			want: func(v *bystander) refusal {
-				return refusal{cleanup.RecordName(v.strange.String(), v.Identity.Boot), "kernel", false, unknown + "instance " + v.Identity.Instance}
+				return refusal{policy.DeathName(v.strange.String(), v.Identity.Boot), "kernel", false, unknown + "instance " + v.Identity.Instance}
 			},
 		},
 	} {
@@ -142,8 +142,8 @@ func (w *hollowWorld) replayAfterReboot(t *testing.T) {
 	if err := v.Say(story.Panic(old)...); err != nil {
 		t.Fatal(err)
 	}
-	w.refused(t, refusal{cleanup.RecordName(v.strange.String(), old.Boot), "kernel", false, "no Node answers to instance"})
-	w.refused(t, refusal{cleanup.RecordName(v.Name, old.Boot), "kernel", false, "runs boot " + v.Identity.Boot})
+	w.refused(t, refusal{policy.DeathName(v.strange.String(), old.Boot), "kernel", false, "no Node answers to instance"})
+	w.refused(t, refusal{policy.DeathName(v.Name, old.Boot), "kernel", false, "runs boot " + v.Identity.Boot})
 	if pin := w.getNode(t, v.Name).Annotations["lastgasp.dev/pin"]; pin != v.Pin() {
 		t.Errorf("pin %q, want %q", pin, v.Pin())
 	}
@@ -230,7 +230,7 @@ func (w *hollowWorld) impossibleSecret(t *testing.T) {
 	if err := voice.Say(story.Panic(id)...); err != nil {
 		t.Fatal(err)
 	}
-	w.refused(t, refusal{cleanup.RecordName("old-kernel", id.Boot), "boot", true, "renewed its Lease"})
+	w.refused(t, refusal{policy.DeathName("old-kernel", id.Boot), "boot", true, "renewed its Lease"})
 }
 
 func (w *hollowWorld) reusedAddress(t *testing.T) {
@@ -240,7 +240,7 @@ func (w *hollowWorld) reusedAddress(t *testing.T) {
 	if err := voice.Say(story.Panic(netconsole.Identity{})...); err != nil {
 		t.Fatal(err)
 	}
-	w.refused(t, refusal{cleanup.RecordName(addr.String(), ""), "kernel", false, "more than one Node answers to address"})
+	w.refused(t, refusal{policy.DeathName(addr.String(), ""), "kernel", false, "more than one Node answers to address"})
 }
 
 func (w *hollowWorld) departedIdentity(t *testing.T) {
@@ -250,7 +250,7 @@ func (w *hollowWorld) departedIdentity(t *testing.T) {
 	if err := voice.Say(story.Panic(old)...); err != nil {
 		t.Fatal(err)
 	}
-	w.refused(t, refusal{cleanup.RecordName(addr.String(), old.Boot), "kernel", false, "no Node answers to instance " + old.Instance})
+	w.refused(t, refusal{policy.DeathName(addr.String(), old.Boot), "kernel", false, "no Node answers to instance " + old.Instance})
 }
 
 // exchange has an address change hands: from a Node, whose identity it returns, to another.
@@ -273,7 +273,7 @@ func (w *hollowWorld) sharedAddress(t *testing.T) {
 	if err := voice.Say(story.Panic(netconsole.Identity{})...); err != nil {
 		t.Fatal(err)
 	}
-	w.refused(t, refusal{cleanup.RecordName(addr.String(), ""), "kernel", false, "more than one Node answers to address"})
+	w.refused(t, refusal{policy.DeathName(addr.String(), ""), "kernel", false, "more than one Node answers to address"})
 }
 
 func (w *hollowWorld) clonedMachine(t *testing.T) {
@@ -293,7 +293,7 @@ func (w *hollowWorld) clonedMachine(t *testing.T) {
 	if err := voice.Say(story.Panic(id)...); err != nil {
 		t.Fatal(err)
 	}
-	w.refused(t, refusal{cleanup.RecordName(addr.String(), id.Boot), "kernel", false, "more than one Node answers to instance " + machine})
+	w.refused(t, refusal{policy.DeathName(addr.String(), id.Boot), "kernel", false, "more than one Node answers to instance " + machine})
 }
 
 func (w *hollowWorld) controlPlane(t *testing.T) {
@@ -306,7 +306,7 @@ func (w *hollowWorld) controlPlane(t *testing.T) {
 	if err := voice.Say(story.Panic(id)...); err != nil {
 		t.Fatal(err)
 	}
-	w.refused(t, refusal{cleanup.RecordName("control-plane", id.Boot), "boot", false, "belongs to the control plane"})
+	w.refused(t, refusal{policy.DeathName("control-plane", id.Boot), "boot", false, "belongs to the control plane"})
 }
 
 // manyAtOnce forges a gasp of every one of many nodes. All are fenced, which is the price, and none for longer than its
@@ -323,7 +323,7 @@ func (w *hollowWorld) manyAtOnce(t *testing.T) {
 	for i := range many {
 		name := fmt.Sprintf("many-%d", i)
 		id := w.member(t, name, func(n *corev1.Node) { setAddresses(n, addrs[i].String()) })
-		records[i] = cleanup.RecordName(name, id.Boot)
+		records[i] = policy.DeathName(name, id.Boot)
 		w.keepLease(t, name)
 	}
 	for _, v := range voices {
@@ -363,8 +363,8 @@ func (w *hollowWorld) trueDeath(t *testing.T, v *bystander) {
 		t.Fatal(err)
 	}
 	eventually(t, "the node to be cleaned up", func() error {
-		r, err := w.cluster.Record(t.Context(), v.record())
-		if err == nil && r.Phase != cleanup.Cleaned {
+		r, err := w.cluster.Death(t.Context(), v.record())
+		if err == nil && r.Phase != policy.Cleaned {
 			err = fmt.Errorf("phase %s: %s", r.Phase, r.Decision)
 		}
 		return err

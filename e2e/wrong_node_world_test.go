@@ -17,9 +17,9 @@ import (
 
 	"github.com/lastgasp/lastgasp/e2e/lab"
 	"github.com/lastgasp/lastgasp/e2e/story"
-	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/kube"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // hollowWorld is a kubeWorld with hollow nodes and a listener that hears them.
@@ -90,8 +90,8 @@ func (w *hollowWorld) pinRefused(t *testing.T, node string) {
 	})
 }
 
-// record is the name of the KernelPanic of the node's present boot.
-func (v *bystander) record() string { return cleanup.RecordName(v.Name, v.Identity.Boot) }
+// record is the name of the NodeDeath of the node's present boot.
+func (v *bystander) record() string { return policy.DeathName(v.Name, v.Identity.Boot) }
 
 // without is what every pod of the node can know of its identity.
 func (v *bystander) without() netconsole.Identity {
@@ -143,7 +143,7 @@ func (v *bystander) arm(t *testing.T) {
 func (v *bystander) unharmed(t *testing.T) {
 	t.Helper()
 	n, pod := v.w.getNode(t, v.Name), v.w.getPod(t, v.Name)
-	_, marked := n.Annotations["lastgasp.dev/record"]
+	_, marked := n.Annotations["lastgasp.dev/death"]
 	if n.UID != v.node || marked || slices.ContainsFunc(n.Spec.Taints, isOurs) {
 		t.Errorf("node %s, annotations %v, taints %v; want it as it was", n.UID, n.Annotations, n.Spec.Taints)
 	}
@@ -167,17 +167,17 @@ type refusal struct {
 // refused waits until the record says so, and for the fence to be lifted.
 func (w *hollowWorld) refused(t *testing.T, want refusal) {
 	t.Helper()
-	var r cleanup.Record
+	var r policy.Death
 	eventually(t, "the refusal", func() (err error) {
-		if r, err = w.cluster.Record(t.Context(), want.record); err != nil {
+		if r, err = w.cluster.Death(t.Context(), want.record); err != nil {
 			return err
 		}
-		if r.Phase != cleanup.Refused {
+		if r.Phase != policy.Refused {
 			return fmt.Errorf("phase %s: %s", r.Phase, r.Decision)
 		}
 		return nil
 	})
-	fenced := done(r, cleanup.StepFence)
+	fenced := done(r, policy.StepFence)
 	if got := r.Authority.String(); got != want.authority || fenced != want.fenced || !strings.Contains(r.Decision, want.why) {
 		t.Errorf("refused on %s authority, fenced %t: %s; want %s, %t, …%s…", got, fenced, r.Decision, want.authority, want.fenced, want.why)
 	}
@@ -198,7 +198,7 @@ func (w *hollowWorld) refused(t *testing.T, want refusal) {
 	})
 	eventually(t, "the fence to be lifted", func() error {
 		n, err := w.cluster.Node(t.Context(), r.Node)
-		if err == nil && (n.Fenced || n.Mark != (cleanup.Mark{})) {
+		if err == nil && (n.Fenced || n.Mark != (policy.Mark{})) {
 			err = errors.New("it is there")
 		}
 		return err

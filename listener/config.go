@@ -1,18 +1,17 @@
 package listener
 
 import (
-	"bytes"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
-	"time"
 
-	"gopkg.in/yaml.v3"
-
-	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/policy"
+	"github.com/lastgasp/lastgasp/listener/yamlkeys"
 )
 
 // DefaultConfigFile is read when no other is named; it may be absent.
@@ -21,14 +20,17 @@ const DefaultConfigFile = "/etc/lastgasp/listener.yaml"
 // Stdout is the Config.Ship that means standard output.
 const Stdout = "stdout"
 
-// Config is what listener.yaml says, checked.
+// Config is the configuration: complete, validated, with defaults filled in.
 type Config struct {
-	Listen      []string // addresses of the UDP sockets
-	Admin       string   // address of the HTTP side, empty for none
-	Kubernetes  bool     // false: records go to a directory and nothing is acted on
-	Kubeconfig  string   // empty: the pod's own service account
-	Records     string   // directory for records without a cluster
-	Policy      cleanup.Policy
+	Cluster     string             // name of the cluster, empty if it has none
+	Listen      []string           // addresses of the UDP sockets
+	Admin       string             // address of the HTTP server
+	Kubernetes  bool               // false: deaths go to a directory and nothing is acted on
+	Kubeconfig  string             // empty: the pod's own service account
+	Records     string             // directory for deaths without Kubernetes
+	KeyFile     string             // where Key is read from, empty for none
+	Key         ed25519.PrivateKey // signs acknowledgements; nil: they are not signed
+	Policy      policy.Policy
 	Judge       detect.Config
 	Ship        string // where all kernel records go as JSON lines: Stdout, a file, or empty for nowhere
 	Annotations Annotations
@@ -38,49 +40,8 @@ type Config struct {
 // Annotations are the keys under which a pod is told why it died, empty for ours.
 type Annotations struct{ Reason, Code, By string }
 
-// file is listener.yaml as it is written.
-type file struct {
-	Listen     []hostPort `yaml:"listen"`
-	Admin      *hostPort  `yaml:"admin"`
-	Cluster    mode       `yaml:"cluster"`
-	Kubeconfig string     `yaml:"kubeconfig"`
-	Records    string     `yaml:"records"`
-	Act        struct {
-		At          authority `yaml:"at"`
-		Corroborate duration  `yaml:"corroborate"`
-		Distrust    duration  `yaml:"distrust"`
-	} `yaml:"act"`
-	Limits struct {
-		Nodes   *count   `yaml:"nodes"`
-		Percent *count   `yaml:"percent"`
-		Window  duration `yaml:"window"`
-	} `yaml:"limits"`
-	Node nodeVerb `yaml:"node"`
-	Pods struct {
-		Keep duration `yaml:"keep"`
-	} `yaml:"pods"`
-	Keep struct {
-		Records *count   `yaml:"records"`
-		For     duration `yaml:"for"`
-	} `yaml:"keep"`
-	NodeTimeout  duration `yaml:"nodeTimeout"`
-	ControlPlane bool     `yaml:"controlPlane"`
-	Rules        []rule   `yaml:"rules"`
-	Ship         struct {
-		To shipTo `yaml:"to"`
-	} `yaml:"ship"`
-	Annotations struct {
-		Reason annotationKey `yaml:"reason"`
-		Code   annotationKey `yaml:"code"`
-		By     annotationKey `yaml:"by"`
-	} `yaml:"annotations"`
-	Announce announce `yaml:"announce"`
-	EC2      struct {
-		AfterPanic afterPanic `yaml:"afterPanic"`
-	} `yaml:"ec2"`
-}
-
-// LoadConfig reads a config file. A missing DefaultConfigFile is an empty one; any other missing file is an error.
+// LoadConfig reads a config file and the key it names. A missing DefaultConfigFile is an empty one; any other missing file is
+// an error.
 func LoadConfig(path string) (Config, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) && path == DefaultConfigFile {
@@ -89,100 +50,105 @@ func LoadConfig(path string) (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("read config: %w", err)
 	}
-	return ParseConfig(path, b)
-}
-
-// ParseConfig checks a config. Its errors are one line each: file, line, what is wrong and what to do.
-func ParseConfig(path string, b []byte) (Config, error) {
-	var f file
-	dec := yaml.NewDecoder(bytes.NewReader(b))
-	dec.KnownFields(true)
-	if err := dec.Decode(&f); err != nil && !errors.Is(err, io.EOF) {
-		return Config{}, oneLine(path, err)
+	c, err := ParseConfig(path, b)
+	if err != nil || c.KeyFile == "" {
+		return c, err
 	}
-	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
-		return Config{}, fmt.Errorf("%s: only one YAML document is read; remove what follows the first `---`", path)
-	}
-	c := Config{
-		Listen:     []string{":6666"},
-		Admin:      "127.0.0.1:9666",
-		Kubernetes: f.Cluster == "kubernetes",
-		Kubeconfig: f.Kubeconfig,
-		Records:    "/var/lib/lastgasp",
-		Policy:     cleanup.DefaultPolicy(),
-		Ship:       string(f.Ship.To),
-		Annotations: Annotations{
-			Reason: string(f.Annotations.Reason), Code: string(f.Annotations.Code), By: string(f.Annotations.By),
-		},
-	}
-	if f.Listen != nil {
-		if len(f.Listen) == 0 {
-			return Config{}, fmt.Errorf("%s: listen: the list is empty; name an address, or leave the key out for :6666", path)
-		}
-		c.Listen = nil
-		for _, a := range f.Listen {
-			c.Listen = append(c.Listen, string(a))
-		}
-	}
-	if f.Admin != nil {
-		c.Admin = string(*f.Admin)
-	}
-	if f.Records != "" {
-		c.Records = f.Records
-	}
-	p := &c.Policy
-	p.ControlPlane = f.ControlPlane
-	if f.Act.At.set {
-		p.ActAt = f.Act.At.Authority
-	}
-	if f.Node != "" {
-		p.NodeVerb = cleanup.NodeVerb(f.Node)
-	}
-	if f.EC2.AfterPanic != "" {
-		p.AfterPanic = cleanup.AfterPanic(f.EC2.AfterPanic)
-	}
-	for _, d := range []struct {
-		to   *time.Duration
-		from duration
-	}{
-		{&p.Corroborate, f.Act.Corroborate}, {&p.Distrust, f.Act.Distrust},
-		{&p.Window, f.Limits.Window}, {&p.KeepPods, f.Pods.Keep}, {&p.AwaitTimeout, f.NodeTimeout},
-		{&p.KeepRecordsFor, f.Keep.For},
-	} {
-		if d.from.set {
-			*d.to = d.from.Duration
-		}
-	}
-	for _, n := range []struct {
-		to   *int
-		from *count
-	}{{&p.MaxNodes, f.Limits.Nodes}, {&p.MaxPercent, f.Limits.Percent}, {&p.KeepRecords, f.Keep.Records}} {
-		if n.from != nil {
-			*n.to = int(*n.from)
-		}
-	}
-	if err := p.Validate(); err != nil {
-		return Config{}, at(path, b, err)
-	}
-	announce, err := f.Announce.config(c.Listen)
+	b, err = os.ReadFile(c.KeyFile)
 	if err != nil {
-		return Config{}, at(path, b, err)
+		return Config{}, fmt.Errorf("read key: %w", err)
 	}
-	c.Announce = announce
-	for _, r := range f.Rules {
-		c.Judge.Rules = append(c.Judge.Rules, detect.Rule(r))
-	}
-	if err := c.Judge.Compile(); err != nil {
-		return Config{}, fmt.Errorf("%s: %w", path, err)
+	if c.Key, err = parseKey(b); err != nil {
+		return Config{}, fmt.Errorf("read key: %s: %w", c.KeyFile, err)
 	}
 	return c, nil
 }
 
-// at puts before err, which begins with a key, where that stands.
-func at(path string, b []byte, err error) error {
-	key, _, _ := strings.Cut(err.Error(), ":")
-	if line, ok := lineOf(b, key); ok {
-		path = fmt.Sprintf("%s:%d", path, line)
+// parseKey reads a private key as openssl writes it (PKCS #8, RFC 5958, in PEM).
+func parseKey(text []byte) (ed25519.PrivateKey, error) {
+	const remedy = "write one with: openssl genpkey -algorithm ed25519"
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "PRIVATE KEY" {
+		return nil, errors.New("it holds no PEM private key; " + remedy)
 	}
-	return fmt.Errorf("%s: %w", path, err)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%w; %s", err, remedy)
+	}
+	ed, ok := key.(ed25519.PrivateKey)
+	if !ok {
+		return nil, errors.New("it is not an Ed25519 key; " + remedy)
+	}
+	return ed, nil
+}
+
+// defaultConfig is what an empty file means.
+func defaultConfig() Config {
+	return Config{
+		Listen:  []string{":6666"},
+		Admin:   "127.0.0.1:9666",
+		Records: "/var/lib/lastgasp",
+		Policy:  policy.DefaultPolicy(),
+	}
+}
+
+// ParseConfig checks a config. Its errors are one line each: file, line, key, what is wrong and what to do.
+func ParseConfig(path string, b []byte) (Config, error) {
+	c := defaultConfig()
+	lines, err := yamlkeys.Read(path, b, c.keys())
+	if err != nil {
+		return Config{}, err
+	}
+	if err := c.Policy.Validate(); err != nil {
+		key, rest, _ := strings.Cut(err.Error(), ": ")
+		return Config{}, lines.Locate(path, key, errors.New(rest))
+	}
+	if key, err := c.Announce.complete(c); err != nil {
+		return Config{}, lines.Locate(path, key, err)
+	}
+	if err := c.Judge.Compile(); err != nil {
+		return Config{}, lines.Locate(path, "rules", err)
+	}
+	return c, nil
+}
+
+// keys is every key there is. One that is absent leaves c as it is.
+func (c *Config) keys() yamlkeys.Keys {
+	p := &c.Policy
+	return yamlkeys.Keys{
+		"cluster":    yamlkeys.Value(&c.Cluster, "the name of a cluster; use letters, digits, dots, hyphens and underscores", clusterName),
+		"listen":     readListen(&c.Listen),
+		"admin":      yamlkeys.Value(&c.Admin, bindable, bindAddress),
+		"kubernetes": yamlkeys.Bool(&c.Kubernetes),
+		"kubeconfig": yamlkeys.Text(&c.Kubeconfig),
+		"records":    yamlkeys.Text(&c.Records),
+		"key":        yamlkeys.Value(&c.KeyFile, "the path of a file, from / on; keep the key itself out of the config", absolutePath),
+
+		"act.at":          yamlkeys.Value(&p.ActAt, "an authority to act at; write kernel, boot, claimed, pinned or never", authority),
+		"act.corroborate": yamlkeys.Duration(&p.Corroborate, 0, week),
+		"act.distrust":    yamlkeys.Duration(&p.Distrust, 0, week),
+		"limits.nodes":    yamlkeys.Int(&p.MaxNodes, 0, 1_000_000),
+		"limits.percent":  yamlkeys.Int(&p.MaxPercent, 0, 100),
+		"limits.window":   yamlkeys.Duration(&p.Window, 0, week),
+		"node": yamlkeys.Word(&p.NodeVerb, "what to do with the node; write delete, await or annotate",
+			policy.NodeDelete, policy.NodeAwait, policy.NodeAnnotate),
+		"nodeTimeout":  yamlkeys.Duration(&p.AwaitTimeout, 0, week),
+		"pods.keep":    yamlkeys.Duration(&p.KeepPods, 0, week),
+		"keep.records": yamlkeys.Int(&p.KeepRecords, 0, 1_000_000),
+		"keep.for":     yamlkeys.Duration(&p.KeepRecordsFor, 0, 100*week),
+		"controlPlane": yamlkeys.Bool(&p.ControlPlane),
+		"ec2.afterPanic": yamlkeys.Word(&p.AfterPanic, "what to do with the instance; write none, reboot or terminate",
+			policy.LeaveInstance, policy.RebootInstance, policy.TerminateInstance),
+
+		"rules":   readRules(&c.Judge.Rules),
+		"ship.to": yamlkeys.Value(&c.Ship, "where records can be shipped to; write stdout or the path of a file, from / on", shipTo),
+
+		"annotations.reason": yamlkeys.Value(&c.Annotations.Reason, annotationForm, annotationKey),
+		"annotations.code":   yamlkeys.Value(&c.Annotations.Code, annotationForm, annotationKey),
+		"annotations.by":     yamlkeys.Value(&c.Annotations.By, annotationForm, annotationKey),
+
+		"announce.ssm":     yamlkeys.Value(&c.Announce.Parameter, "the name of a parameter; write one like /lastgasp/{cluster}/endpoint", parameterName),
+		"announce.address": yamlkeys.Value(&c.Announce.Address, "an address that nodes can reach; write host:port, for instance 10.0.2.10:6666", reachable),
+		"announce.zone":    yamlkeys.Value(&c.Announce.Zone, "the id of an availability zone; write one like euw1-az1", zoneID),
+	}
 }

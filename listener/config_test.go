@@ -9,8 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // Each invalid-*.yaml starts with a comment that is the exact error an operator sees, after "FILE:".
@@ -54,7 +54,7 @@ func TestEmptyConfigIsTheDefault(t *testing.T) {
 	if diff := cmp.Diff([]string{":6666"}, c.Listen); diff != "" {
 		t.Errorf("listen (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(cleanup.DefaultPolicy(), c.Policy); diff != "" {
+	if diff := cmp.Diff(policy.DefaultPolicy(), c.Policy); diff != "" {
 		t.Errorf("policy (-want +got):\n%s", diff)
 	}
 }
@@ -63,19 +63,21 @@ func TestFullConfig(t *testing.T) {
 	c, err := ParseConfig("c.yaml", []byte(`
 listen: [":6666", "127.0.0.1:6667"]
 admin: ""
-cluster: kubernetes
+cluster: prod-1
+kubernetes: true
 act: {at: boot, corroborate: 20s, distrust: 1m}
 limits: {nodes: 3, percent: 0, window: 1h}
 node: await
 pods: {keep: 5m}
 annotations: {reason: pod.titus.netflix.com/pod-termination-reason}
 `))
-	if err == nil || !strings.HasPrefix(err.Error(), `c.yaml:3: "" is not an address`) {
+	if err == nil || !strings.HasPrefix(err.Error(), `c.yaml:3: admin: "" is not an address`) {
 		t.Fatalf("an empty admin address: %v", err)
 	}
 	c, err = ParseConfig("c.yaml", []byte(`
 listen: [":6666", "127.0.0.1:6667"]
-cluster: kubernetes
+cluster: prod-1
+kubernetes: true
 act: {at: boot, corroborate: 20s, distrust: 1m}
 limits: {nodes: 3, percent: 0, window: 1h}
 node: await
@@ -85,7 +87,7 @@ keep: {records: 50, for: 48h}
 annotations: {reason: pod.titus.netflix.com/pod-termination-reason}
 ship: {to: stdout}
 rules:
-  - code: NVMeDead
+  - cause: NVMeDead
     verdict: sick
     match: 'nvme (nvme\d+): I/O \d+ QID \d+ timeout, disable controller'
     title: "$1 does not answer"
@@ -95,15 +97,15 @@ rules:
 		t.Fatal(err)
 	}
 	p := c.Policy
-	if !c.Kubernetes || p.ActAt != detect.Boot || p.Corroborate != 20*time.Second || p.Distrust != time.Minute ||
-		p.MaxNodes != 3 || p.MaxPercent != 0 || p.Window != time.Hour || p.NodeVerb != cleanup.NodeAwait ||
+	if c.Cluster != "prod-1" || !c.Kubernetes || p.ActAt != detect.Boot || p.Corroborate != 20*time.Second || p.Distrust != time.Minute ||
+		p.MaxNodes != 3 || p.MaxPercent != 0 || p.Window != time.Hour || p.NodeVerb != policy.NodeAwait ||
 		p.KeepPods != 5*time.Minute || p.AwaitTimeout != 20*time.Minute || c.Annotations.Reason != "pod.titus.netflix.com/pod-termination-reason" ||
 		p.KeepRecords != 50 || p.KeepRecordsFor != 48*time.Hour || len(c.Listen) != 2 || c.Ship != Stdout {
 		t.Errorf("config %+v", c)
 	}
 	var out strings.Builder
 	log := "[    9.000000] nvme nvme1: I/O 7 QID 1 timeout, disable controller\n"
-	if err := ReplayLog(strings.NewReader(log), &out, &c.Judge); err != nil || !strings.Contains(out.String(), `"title":"nvme1 does not answer"`) {
+	if _, err := Replay(strings.NewReader(log), &out, &c.Judge, Log); err != nil || !strings.Contains(out.String(), `"title":"nvme1 does not answer"`) {
 		t.Errorf("the user's rule found %q, %v", out.String(), err)
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// CoverMetric counts the nodes of each Cover when it is asked: replicas hear different canaries, and each tells its own.
+// CoverMetric counts the nodes of each Cover when it is asked: replicas hear different canaries, and each counts its own.
 type CoverMetric struct {
 	Coverage *Coverage
 	Roster   func() []RosterNode // nil without a cluster
@@ -22,12 +22,12 @@ func (c CoverMetric) Collect(out chan<- prometheus.Metric) {
 		roster = c.Roster()
 	}
 	counts := c.Coverage.Count(time.Now(), roster)
-	for _, cover := range [...]Cover{Covered, Unproven, Mute, Silent} {
+	for _, cover := range [...]Cover{Covered, Unproven, Mute, Silent, Stranger} {
 		out <- prometheus.MustNewConstMetric(c.desc(), prometheus.GaugeValue, float64(counts[cover]), string(cover))
 	}
 }
 
 func (CoverMetric) desc() *prometheus.Desc {
 	return prometheus.NewDesc("lastgasp_nodes",
-		"Nodes by whether this replica could hear them die: covered, unproven, mute or silent.", []string{"cover"}, nil)
+		"Nodes by whether this replica could hear them die: covered, unproven, mute, silent, or a stranger that is no Node.", []string{"cover"}, nil)
 }

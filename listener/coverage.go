@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/receive"
 )
 
 // Cover says whether a node could be heard dying.
@@ -23,6 +23,8 @@ const (
 	Silent Cover = "silent"
 	// Unproven: a Node of the cluster that never sent one.
 	Unproven Cover = "unproven"
+	// Stranger: its canary arrived, and no Node of the cluster is its sender: nobody would act on its death.
+	Stranger Cover = "stranger"
 )
 
 const (
@@ -30,26 +32,27 @@ const (
 	interval = 10 * time.Minute
 	// slack is by how much a canary may be late: it waits for an answer, tries again, and is spread over time.
 	slack = time.Minute
+	// maxCovered bounds the addresses whose canaries are remembered: Nodes, and besides a few that are none.
+	maxCovered, maxStrangers = 72 << 10, 8 << 10
 )
 
-// Coverage is the book of canaries. It is written once a canary and read when somebody asks.
+// Coverage remembers the last canary of each address. It is written once per canary and read on request.
 type Coverage struct {
-	mu     sync.Mutex
-	byAddr map[netip.Addr]heard
-	swept  time.Time
+	mu        sync.Mutex
+	byAddr    map[netip.Addr]proof
+	strangers int // in byAddr
+	swept     time.Time
 }
 
-// heard is the last canary of an address.
-type heard struct {
-	at     time.Time
-	canary netconsole.Canary
-	seq    uint64 // of its record
-	gasp   string // SHA-256 of the secret it came with, empty if none
+// proof is the last canary of an address.
+type proof struct {
+	receive.Canary
+	sum string // SHA-256 of the secret it came with, empty if none
 }
 
 // silent reports whether three canaries in a row are missing.
-func (h heard) silent(now time.Time) bool {
-	return now.Sub(h.at) > 3*cmp.Or(h.canary.Interval, interval)+slack
+func (p proof) silent(now time.Time) bool {
+	return now.Sub(p.At) > 3*cmp.Or(p.Interval, interval)+slack
 }
 
 // NodeCover is one row of `lastgasp-listener nodes`.
@@ -69,42 +72,59 @@ type RosterNode struct {
 	Addresses []netip.Addr
 }
 
-// heard books a canary that arrived at now. It is false if it proves nothing new: a second target of the node sends the
-// same record, and so does whoever replays it; and a canary without a gasp is no word from a node whose canaries have one.
-func (c *Coverage) heard(now time.Time, from netip.Addr, h heard) (fresh bool) {
+// Canary implements receive.Canaries. A second target of the node sends the same record, and so does whoever replays it;
+// and a canary without a secret is no word from a node whose canaries have one, nor is that of a stranger at its address.
+func (c *Coverage) Canary(canary receive.Canary) (fresh bool) {
+	p := proof{canary, canary.Secret.Sum()}
+	p.Secret = "" // only its sum is kept
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.byAddr == nil {
-		c.byAddr = make(map[netip.Addr]heard)
+		c.byAddr = make(map[netip.Addr]proof)
 	}
-	old, known := c.byAddr[from]
+	old, found := c.byAddr[p.From]
 	switch {
-	case known && old.gasp != "" && h.gasp == "" && !old.silent(now):
+	case found && !old.silent(p.At) && (old.sum != "" && p.sum == "" || old.Known && !p.Known):
 		return false
-	case known && h.gasp != "" && h.gasp == old.gasp && h.canary.Boot == old.canary.Boot && h.seq <= old.seq:
+	case found && p.sum != "" && p.sum == old.sum && p.Boot == old.Boot && p.Seq <= old.Seq:
 		return false
-	case !known && len(c.byAddr) >= maxSources && !c.sweep(now):
+	case !found && !c.room(p) && !c.sweep(p.At, p):
 		return false
 	}
-	h.at = now
-	c.byAddr[from] = h
+	if found && !old.Known {
+		c.strangers--
+	}
+	if !p.Known {
+		c.strangers++
+	}
+	c.byAddr[p.From] = p
 	return true
 }
 
-// sweep makes room by forgetting who is long silent, and reports whether there is any. It looks no more than once a
+// room reports whether there is room for one address more. Strangers never take that of Nodes.
+func (c *Coverage) room(p proof) bool {
+	return len(c.byAddr)-c.strangers < maxCovered && p.Known || c.strangers < maxStrangers && !p.Known
+}
+
+// sweep makes room for p by forgetting who is long silent, and reports whether there is any. It looks no more than once a
 // minute: it has to look at everybody.
-func (c *Coverage) sweep(now time.Time) bool {
+func (c *Coverage) sweep(now time.Time, p proof) bool {
 	if now.Sub(c.swept) >= time.Minute {
 		c.swept = now
-		maps.DeleteFunc(c.byAddr, func(_ netip.Addr, old heard) bool { return old.silent(now) })
+		maps.DeleteFunc(c.byAddr, func(_ netip.Addr, old proof) bool {
+			if old.silent(now) && !old.Known {
+				c.strangers--
+			}
+			return old.silent(now)
+		})
 	}
-	return len(c.byAddr) < maxSources
+	return c.room(p)
 }
 
 // Report joins the canaries with the Nodes that exist, worst first, then by name and address.
 func (c *Coverage) Report(now time.Time, roster []RosterNode) []NodeCover {
 	rows := c.rows(now, roster)
-	order := []Cover{Mute, Silent, Unproven, Covered}
+	order := []Cover{Mute, Silent, Unproven, Stranger, Covered}
 	slices.SortFunc(rows, func(a, b NodeCover) int {
 		return cmp.Or(
 			cmp.Compare(slices.Index(order, a.Cover), slices.Index(order, b.Cover)),
@@ -113,7 +133,7 @@ func (c *Coverage) Report(now time.Time, roster []RosterNode) []NodeCover {
 	return rows
 }
 
-// Count tells how many nodes there are of each Cover.
+// Count is how many nodes there are of each Cover.
 func (c *Coverage) Count(now time.Time, roster []RosterNode) map[Cover]int {
 	counts := make(map[Cover]int)
 	for _, row := range c.rows(now, roster) {
@@ -135,32 +155,34 @@ func (c *Coverage) rows(now time.Time, roster []RosterNode) []NodeCover {
 			row.Address = n.Addresses[0]
 		}
 		for _, addr := range n.Addresses {
-			if l, ok := byAddr[addr]; ok {
+			if p, ok := byAddr[addr]; ok {
 				named[addr] = true
-				row = l.row(now, addr)
+				row = p.row(now)
 				row.Node = n.Name
 			}
 		}
 		rows = append(rows, row)
 	}
-	for addr, l := range byAddr {
+	for addr, p := range byAddr {
 		if !named[addr] {
-			rows = append(rows, l.row(now, addr))
+			rows = append(rows, p.row(now))
 		}
 	}
 	return rows
 }
 
-func (l heard) row(now time.Time, addr netip.Addr) NodeCover {
+func (p proof) row(now time.Time) NodeCover {
 	row := NodeCover{
-		Address: addr, Instance: l.canary.Instance, Kernel: l.canary.Facts.Kernel,
-		Cover: Covered, Canary: l.at,
+		Address: p.From, Instance: p.Instance, Kernel: p.Facts.Kernel, Cover: Covered, Canary: p.At,
 	}
-	if why := l.canary.Facts.Mute(); why != "" {
+	if !p.Known {
+		row.Cover, row.Why = Stranger, "no Node of the cluster has this address and instance"
+	}
+	if why := p.Facts.Mute(); why != "" {
 		row.Cover, row.Why = Mute, why
 	}
-	if l.silent(now) {
-		row.Cover, row.Why = Silent, "its last canary came "+now.Sub(l.at).Round(time.Minute).String()+" ago"
+	if p.silent(now) {
+		row.Cover, row.Why = Silent, "its last canary came "+now.Sub(p.At).Round(time.Minute).String()+" ago"
 	}
 	return row
 }

@@ -7,13 +7,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/receive"
 )
 
 func TestCoverageReport(t *testing.T) {
 	c := new(Coverage)
 	book := func(at time.Time, addr, kernel string, panicSeconds int) {
-		c.heard(at, netip.MustParseAddr(addr), heard{canary: netconsole.Canary{
+		c.Canary(receive.Canary{At: at, From: netip.MustParseAddr(addr), Known: addr != "10.0.0.9", Canary: netconsole.Canary{
 			Instance: "i-" + addr, Facts: netconsole.Facts{Kernel: kernel, Panic: panicSeconds, PanicOnOops: true, ConsoleLevel: 7},
 		}})
 	}
@@ -31,7 +33,7 @@ func TestCoverageReport(t *testing.T) {
 	}) {
 		got = append(got, r.Node+" "+r.Address.String()+" "+string(r.Cover))
 	}
-	want := []string{"b 10.0.0.2 mute", "c 10.0.0.3 silent", "d 10.0.0.4 unproven", " 10.0.0.9 covered", "a 10.0.0.1 covered"}
+	want := []string{"b 10.0.0.2 mute", "c 10.0.0.3 silent", "d 10.0.0.4 unproven", " 10.0.0.9 stranger", "a 10.0.0.1 covered"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("rows (-want +got):\n%s", diff)
 	}
@@ -54,7 +56,7 @@ func TestSilenceIsMeasuredInIntervals(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := new(Coverage)
-			c.heard(epoch, nodeA.Addr(), heard{canary: netconsole.Canary{Interval: tt.interval}})
+			c.Canary(receive.Canary{At: epoch, From: nodeA.Addr(), Known: true, Canary: netconsole.Canary{Interval: tt.interval}})
 			if row := c.Report(epoch.Add(tt.age), nil)[0]; row.Cover != tt.want {
 				t.Errorf("%s after %s, want %s", row.Cover, tt.age, tt.want)
 			}
@@ -64,30 +66,67 @@ func TestSilenceIsMeasuredInIntervals(t *testing.T) {
 
 func TestCoverageIsBounded(t *testing.T) {
 	c := new(Coverage)
-	for i := range maxSources + 1000 {
-		c.heard(epoch, node(i).Addr(), heard{})
+	heard := func(at time.Time, from netip.Addr, known bool) bool {
+		return c.Canary(receive.Canary{At: at, From: from, Known: known})
 	}
-	if n := len(c.byAddr); n != maxSources {
-		t.Errorf("%d addresses kept, want %d", n, maxSources)
+	for i := range 10 * maxStrangers {
+		heard(epoch, node(1<<20+i).Addr(), false)
 	}
-	if c.heard(epoch.Add(time.Second), nodeA.Addr(), heard{}) {
+	if n := len(c.byAddr); n != maxStrangers {
+		t.Errorf("%d strangers kept, want %d", n, maxStrangers)
+	}
+	for i := range maxCovered + 1000 {
+		heard(epoch, node(i).Addr(), true)
+	}
+	if n := len(c.byAddr); n != maxStrangers+maxCovered {
+		t.Errorf("%d addresses kept, want %d", n, maxStrangers+maxCovered)
+	}
+	if heard(epoch.Add(time.Second), nodeA.Addr(), true) {
 		t.Error("booked although there is no room")
 	}
-	if !c.heard(epoch.Add(time.Hour), nodeA.Addr(), heard{}) || len(c.byAddr) != 1 {
-		t.Errorf("%d addresses an hour later, want the new one alone", len(c.byAddr))
+	if !heard(epoch.Add(time.Hour), nodeA.Addr(), true) || len(c.byAddr) != 1 || c.strangers != 0 {
+		t.Errorf("%d addresses an hour later, %d of them strangers; want the new one alone", len(c.byAddr), c.strangers)
 	}
 }
 
 // A made-up secret with a sequence number from the far future must not make the node's own canaries look old.
 func TestForgedCanaryDoesNotSilenceTheNode(t *testing.T) {
 	c := new(Coverage)
-	c.heard(epoch, nodeA.Addr(), heard{canary: canaryA(true), gasp: "own", seq: 100})
-	c.heard(epoch, nodeA.Addr(), heard{canary: canaryA(true), gasp: "made up", seq: 1 << 63})
+	heard := func(at time.Time, secret netconsole.Secret, seq uint64) bool {
+		return c.Canary(receive.Canary{Canary: canaryA(), At: at, From: nodeA.Addr(), Secret: secret, Seq: seq, Known: true})
+	}
+	heard(epoch, "own", 100)
+	heard(epoch, "made up", 1<<63)
 	later := epoch.Add(time.Hour)
-	if !c.heard(later, nodeA.Addr(), heard{canary: canaryA(true), gasp: "own", seq: 200}) {
+	if !heard(later, "own", 200) {
 		t.Error("the node's own canary proves nothing any more")
 	}
 	if row := c.Report(later, nil)[0]; row.Cover != Covered {
 		t.Errorf("the node is %s: %s", row.Cover, row.Why)
+	}
+}
+
+func TestReplayedCanaryProvesNothing(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		later []byte // 20 minutes after the node's own canary with seq 500
+		want  Cover  // 40 minutes after it
+	}{
+		{"the next one", canaryDatagram(501, canaryA(), userdata), Covered},
+		{"the same again", canaryDatagram(500, canaryA(), userdata), Silent},
+		{"an older one", canaryDatagram(400, canaryA(), userdata), Silent},
+		{"one without identity", canaryDatagram(501, canaryA(), "\n"), Silent},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cov := new(Coverage)
+			sh := receive.NewShard(&receive.Config{Judge: &detect.Config{}, Sink: new(sink), Canaries: cov, Metrics: new(receive.Metrics)})
+			sh.Receive(epoch, nodeA, canaryDatagram(500, canaryA(), userdata))
+			if ack := sh.Receive(epoch.Add(20*time.Minute), nodeA, tt.later); len(ack) == 0 || len(ack) > len(tt.later) {
+				t.Errorf("answered %d bytes with %d", len(tt.later), len(ack))
+			}
+			if row := cov.Report(epoch.Add(40*time.Minute), nil)[0]; row.Cover != tt.want {
+				t.Errorf("cover %+v, want %s", row, tt.want)
+			}
+		})
 	}
 }

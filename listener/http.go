@@ -12,10 +12,15 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/lastgasp/lastgasp/listener/receive"
 )
 
-// Admin is the HTTP side: metrics, health, who is covered, profiles. It binds to loopback unless told otherwise, and
-// /debug/ answers to nobody else even then: a profile costs processor time, and a trace tells what is in memory.
+// stuckAfter is for how long a reader may not look at its socket. It does so every second.
+const stuckAfter = 10 * time.Second
+
+// Admin is the HTTP side: metrics, health, who is covered, profiles. It binds to loopback unless configured otherwise,
+// and /debug/ answers to nobody else even then: a profile costs processor time, and a trace shows what is in memory.
 type Admin struct {
 	Gatherer prometheus.Gatherer
 	Coverage *Coverage
@@ -23,8 +28,10 @@ type Admin struct {
 	Ready func() error
 	// Roster lists the Nodes of the cluster; nil without a cluster.
 	Roster func() []RosterNode
-	// Sockets tells of the sockets.
-	Sockets func() []SocketState
+	// Sockets is what the sockets are doing.
+	Sockets func() []receive.SocketState
+	// LastRead is when all of them were last looked at.
+	LastRead func() time.Time
 	// Version is the program's.
 	Version string
 	// Started is when it began.
@@ -34,12 +41,12 @@ type Admin struct {
 // Handler serves the admin endpoints.
 func (a *Admin) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(a.Gatherer, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.Handle("GET /metrics", promhttp.HandlerFor(a.Gatherer, promhttp.HandlerOpts{MaxRequestsInFlight: maxInFlight}))
+	mux.HandleFunc("GET /healthz", a.health)
 	mux.HandleFunc("GET /readyz", a.ready)
-	mux.HandleFunc("GET /nodes", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /nodes", atMost(maxInFlight, func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, a.Coverage.Report(time.Now(), a.roster()))
-	})
+	}))
 	debug := http.NewServeMux()
 	debug.HandleFunc("GET /debug/state", a.state)
 	debug.HandleFunc("GET /debug/pprof/", pprof.Index)
@@ -54,6 +61,15 @@ func (a *Admin) roster() []RosterNode {
 		return nil
 	}
 	return a.Roster()
+}
+
+// health fails where a socket is not read: nobody is heard then, and only a restart helps.
+func (a *Admin) health(w http.ResponseWriter, _ *http.Request) {
+	if since := time.Since(a.LastRead()); since > stuckAfter {
+		http.Error(w, "the sockets have not been read for "+since.Round(time.Second).String(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
 }
 
 func (a *Admin) ready(w http.ResponseWriter, _ *http.Request) {
@@ -73,13 +89,13 @@ func (a *Admin) state(w http.ResponseWriter, _ *http.Request) {
 		ready = err.Error()
 	}
 	writeJSON(w, struct {
-		Version    string        `json:"version"`
-		Up         string        `json:"up"`
-		Ready      string        `json:"ready"`
-		Sockets    []SocketState `json:"sockets"`
-		Nodes      map[Cover]int `json:"nodes"`
-		Goroutines int           `json:"goroutines"`
-		HeapBytes  uint64        `json:"heapBytes"`
+		Version    string                `json:"version"`
+		Up         string                `json:"up"`
+		Ready      string                `json:"ready"`
+		Sockets    []receive.SocketState `json:"sockets"`
+		Nodes      map[Cover]int         `json:"nodes"`
+		Goroutines int                   `json:"goroutines"`
+		HeapBytes  uint64                `json:"heapBytes"`
 	}{
 		a.Version, time.Since(a.Started).Round(time.Second).String(), ready, a.Sockets(),
 		a.Coverage.Count(time.Now(), a.roster()), runtime.NumGoroutine(), mem.HeapAlloc,

@@ -1,12 +1,16 @@
 package listener
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +18,7 @@ import (
 
 	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/receive"
 )
 
 func TestAdmin(t *testing.T) {
@@ -22,21 +27,23 @@ func TestAdmin(t *testing.T) {
 	for _, tt := range []struct {
 		name, path, from string
 		notReady         error
+		unread           time.Duration // the sockets, for so long
 		code             int
 		body             string // part of it
 	}{
-		{"healthy", "/healthz", elsewhere, nil, 200, "ok\n"},
-		{"healthy though not ready", "/healthz", elsewhere, waiting, 200, "ok\n"},
-		{"ready", "/readyz", elsewhere, nil, 200, "ok\n"},
-		{"not ready", "/readyz", elsewhere, waiting, 503, "the Nodes have not been listed yet\n"},
-		{"nodes", "/nodes", elsewhere, nil, 200, `"node":"ip-10-0-1-5","address":"10.77.1.5","instance":"i-0abc","cover":"covered"`},
-		{"coverage as a metric", "/metrics", elsewhere, nil, 200, "lastgasp_nodes{cover=\"covered\"} 1\nlastgasp_nodes{cover=\"mute\"} 0\nlastgasp_nodes{cover=\"silent\"} 0\nlastgasp_nodes{cover=\"unproven\"} 1\n"},
-		{"state", "/debug/state", loopback, nil, 200, `"ready":"yes","sockets":[{"address":"[::]:6666","bufferBytes":67108864,"sources":1,"incidentsWaiting":0,"datagramsDropped":0}],"nodes":{"covered":1,"unproven":1}`},
-		{"state over IPv6", "/debug/state", "[::1]:4000", waiting, 200, `"ready":"the Nodes have not been listed yet"`},
-		{"state from elsewhere", "/debug/state", elsewhere, nil, 403, "only from this machine"},
-		{"profiles from elsewhere", "/debug/pprof/heap", elsewhere, nil, 403, "only from this machine"},
-		{"profiles", "/debug/pprof/goroutine?debug=1", loopback, nil, 200, "goroutine profile"},
-		{"nothing else", "/", loopback, nil, 404, ""},
+		{"healthy", "/healthz", elsewhere, nil, 0, 200, "ok\n"},
+		{"healthy though not ready", "/healthz", elsewhere, waiting, 0, 200, "ok\n"},
+		{"stuck", "/healthz", elsewhere, nil, time.Minute, 503, "the sockets have not been read for 1m0s\n"},
+		{"ready", "/readyz", elsewhere, nil, 0, 200, "ok\n"},
+		{"not ready", "/readyz", elsewhere, waiting, 0, 503, "the Nodes have not been listed yet\n"},
+		{"nodes", "/nodes", elsewhere, nil, 0, 200, `"node":"ip-10-0-1-5","address":"10.77.1.5","instance":"i-0abc","cover":"covered"`},
+		{"coverage as a metric", "/metrics", elsewhere, nil, 0, 200, "lastgasp_nodes{cover=\"covered\"} 1\nlastgasp_nodes{cover=\"mute\"} 0\nlastgasp_nodes{cover=\"silent\"} 0\nlastgasp_nodes{cover=\"stranger\"} 0\nlastgasp_nodes{cover=\"unproven\"} 1\n"},
+		{"state", "/debug/state", loopback, nil, 0, 200, `"ready":"yes","sockets":[{"address":"[::]:6666","bufferBytes":67108864,"sources":1,"verifiedNodes":0,"incidentsWaiting":0,"datagramsDropped":0}],"nodes":{"covered":1,"unproven":1}`},
+		{"state over IPv6", "/debug/state", "[::1]:4000", waiting, 0, 200, `"ready":"the Nodes have not been listed yet"`},
+		{"state from elsewhere", "/debug/state", elsewhere, nil, 0, 403, "only from this machine"},
+		{"profiles from elsewhere", "/debug/pprof/heap", elsewhere, nil, 0, 403, "only from this machine"},
+		{"profiles", "/debug/pprof/goroutine?debug=1", loopback, nil, 0, 200, "goroutine profile"},
+		{"nothing else", "/", loopback, nil, 0, 404, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			registry := prometheus.NewRegistry()
@@ -45,10 +52,13 @@ func TestAdmin(t *testing.T) {
 				return []RosterNode{{"ip-10-0-1-5", []netip.Addr{nodeA.Addr()}}, {"ip-10-0-1-6", []netip.Addr{netip.MustParseAddr("10.77.1.6")}}}
 			}
 			registry.MustRegister(CoverMetric{coverage, roster})
-			coverage.heard(time.Now(), nodeA.Addr(), heard{canary: canaryA(true)})
+			coverage.Canary(receive.Canary{Canary: canaryA(), At: time.Now(), From: nodeA.Addr(), Known: true})
 			a := Admin{
 				Gatherer: registry, Coverage: coverage, Roster: roster, Ready: func() error { return tt.notReady },
-				Sockets: func() []SocketState { return []SocketState{{Address: "[::]:6666", Buffer: 67108864, Sources: 1}} },
+				LastRead: func() time.Time { return time.Now().Add(-tt.unread) },
+				Sockets: func() []receive.SocketState {
+					return []receive.SocketState{{Address: "[::]:6666", Buffer: 67108864, Sources: 1}}
+				},
 			}
 			r := httptest.NewRequest(http.MethodGet, tt.path, nil)
 			r.RemoteAddr = tt.from
@@ -62,13 +72,95 @@ func TestAdmin(t *testing.T) {
 	}
 }
 
+// Whoever opens connections and says nothing keeps nobody else from an answer.
+func TestIdleConnectionsAreBounded(t *testing.T) {
+	a := Admin{Gatherer: prometheus.NewRegistry(), Coverage: new(Coverage), LastRead: time.Now}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.Serve(ctx, ln) }()
+	dial := func(from string) net.Conn {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 10 * time.Second}
+		conn, err := d.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	for i := range 1000 {
+		dial(fmt.Sprintf("127.0.1.%d", 1+i%10))
+	}
+	// One of them cannot close another's.
+	for range 10 {
+		probe := dial("127.0.0.1")
+		for i := range 100 {
+			dial(fmt.Sprintf("127.0.1.%d", 1+i%10))
+		}
+		fmt.Fprint(probe, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		answer, err := io.ReadAll(probe)
+		if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200 OK") {
+			t.Fatalf("answered %q, %v", answer, err)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("serve: %v", err)
+	}
+}
+
+// Who has most connections loses the oldest of his own.
+func TestWhoseConnectionGoes(t *testing.T) {
+	l := new(boundedListener)
+	var all []*boundedConn
+	open := func(n int) *boundedConn {
+		near, far := net.Pipe()
+		t.Cleanup(func() { far.Close() })
+		c := &boundedConn{Conn: near, client: node(n).Addr()}
+		c.release = sync.OnceFunc(func() { l.remove(c) })
+		all = append(all, c)
+		for _, victim := range l.add(c) {
+			if most := len(l.byClient[victim.client]); most < len(l.byClient[c.client]) {
+				t.Errorf("a connection of an address with %d goes for one of an address with %d", most, len(l.byClient[c.client]))
+			}
+			victim.Close()
+		}
+		return c
+	}
+	first := open(0)
+	for i := range 1000 {
+		open(1 + i%5)
+		if l.open > maxConnections {
+			t.Fatalf("%d connections, want %d at most", l.open, maxConnections)
+		}
+	}
+	for range 1000 {
+		open(1)
+	}
+	if n := len(l.byClient[node(1).Addr()]); n > maxPerClient {
+		t.Errorf("%d connections of one address, want %d at most", n, maxPerClient)
+	}
+	if len(l.byClient[first.client]) != 1 {
+		t.Error("the connection of an address that has one is gone")
+	}
+	for _, c := range all {
+		c.Close()
+	}
+	if l.open != 0 || len(l.byClient) != 0 {
+		t.Errorf("%d connections of %d addresses are known though all are closed", l.open, len(l.byClient))
+	}
+}
+
 // TestMetricsAreBounded has many nodes do what nodes do: not one series more comes of it.
 func TestMetricsAreBounded(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	coverage := new(Coverage)
 	m := NewMetrics(registry)
 	registry.MustRegister(CoverMetric{Coverage: coverage})
-	sh := newShard(1, &detect.Config{}, new(sink), coverage, m)
+	sh := receive.NewShard(&receive.Config{Judge: &detect.Config{}, Sink: new(sink), Canaries: coverage, Metrics: &m.Receive})
 	series := func() (n int) {
 		families, err := registry.Gather()
 		if err != nil {
@@ -88,8 +180,8 @@ func TestMetricsAreBounded(t *testing.T) {
 	}
 	die := func(n int) {
 		c := netconsole.Canary{Nonce: strings.Repeat("ab", 16), Instance: "i-1", Boot: "b-1"}
-		sh.receive(epoch, node(n), canaryDatagram(1, c, "\n"))
-		sh.receive(epoch, node(n), kernelRecord(8, "Kernel panic - not syncing: Fatal exception"))
+		sh.Receive(epoch, node(n), canaryDatagram(1, c, "\n"))
+		sh.Receive(epoch, node(n), kernelRecord(8, "Kernel panic - not syncing: Fatal exception"))
 	}
 	die(0)
 	before := series()

@@ -1,67 +1,82 @@
 package listener
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/policy"
+	"github.com/lastgasp/lastgasp/listener/receive"
 )
 
-// Metrics are the listener's counters. No label ever names a node: a fleet's worth of label values would outlive it.
+// Metrics are what the listener counts. No label ever names a node: a fleet's worth of label values would outlive it.
 type Metrics struct {
-	Datagrams, Malformed, Refused, OverQuota, ReadErrors, KernelDrops prometheus.Counter
-	Records, Shipped, ShipDropped                                     prometheus.Counter
-	Canaries, CanariesRepeated, Acks, AcksLimited                     prometheus.Counter
-	Incidents                                                         *prometheus.CounterVec
-	HandoverFull, IncidentsDropped                                    prometheus.Counter
-	Sources, Waiting, Buffer                                          prometheus.Gauge
-	Evicted, Cramped                                                  prometheus.Counter
-	Verdict                                                           prometheus.Histogram
+	Receive receive.Metrics
+
+	shipped, shipDropped prometheus.Counter
 }
 
-// NewMetrics makes the counters and registers them with r.
+// NewMetrics makes the metrics and registers them with r.
 func NewMetrics(r prometheus.Registerer) *Metrics {
+	m := new(Metrics)
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "lastgasp", Name: name, Help: help})
 		r.MustRegister(c)
 		return c
 	}
-	gauge := func(name, help string) prometheus.Gauge {
-		g := prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "lastgasp", Name: name, Help: help})
-		r.MustRegister(g)
-		return g
+	for _, c := range []struct {
+		value      *atomic.Int64
+		name, help string
+	}{
+		{&m.Receive.Datagrams, "datagrams_total", "Datagrams received."},
+		{&m.Receive.Verified, "datagrams_verified_total", "Datagrams that carried the secret of their boot."},
+		{&m.Receive.Malformed, "datagrams_malformed_total", "Datagrams or canaries that are not what netconsole sends; dropped."},
+		{&m.Receive.Refused, "datagrams_refused_total", "Datagrams from sources beyond the table's bounds; dropped."},
+		{&m.Receive.OverQuota, "datagrams_over_quota_total", "Datagrams dropped because their node or address sent too many."},
+		{&m.Receive.ReadErrors, "read_errors_total", "Errors while reading a socket."},
+		{&m.Receive.KernelDrops, "datagrams_dropped_total", "Datagrams the kernel dropped because the receive buffer was full."},
+		{&m.Receive.Records, "records_total", "Kernel log records joined from datagrams."},
+		{&m.Receive.Canaries, "canaries_total", "Canaries received."},
+		{&m.Receive.CanariesRepeated, "canaries_repeated_total", "Canaries that proved nothing new: of a second target, replayed or without identity."},
+		{&m.Receive.CanariesForeign, "canaries_foreign_total", "Canaries not answered because they name another cluster."},
+		{&m.Receive.CanariesStranger, "canaries_stranger_total", "Canaries answered whose sender is no Node of the cluster."},
+		{&m.Receive.Acks, "acks_total", "Canaries answered."},
+		{&m.Receive.AcksLimited, "acks_limited_total", "Canaries not answered because their node or address sent too many."},
+		{&m.Receive.HandoverFull, "handover_full_total", "Times an incident had to wait because cleanup was busy."},
+		{&m.Receive.IncidentsDropped, "incidents_dropped_total", "Incidents given up because their node or address had too many waiting."},
+		{&m.Receive.Evicted, "sources_evicted_total", "Sources forgotten to make room for others."},
+		{&m.Receive.Cramped, "records_cramped_total", "Times a source's lines were given up at once because the memory for them was in use."},
+	} {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "lastgasp", Name: c.name, Help: c.help},
+			func() float64 { return float64(c.value.Load()) }))
 	}
-	m := &Metrics{
-		Datagrams:        counter("datagrams_total", "Datagrams received."),
-		Malformed:        counter("datagrams_malformed_total", "Datagrams or canaries that are not what netconsole sends; dropped."),
-		Refused:          counter("datagrams_refused_total", "Datagrams from sources beyond the table's bounds; dropped."),
-		OverQuota:        counter("datagrams_over_quota_total", "Datagrams dropped because their source sent too many."),
-		ReadErrors:       counter("read_errors_total", "Errors while reading a socket."),
-		KernelDrops:      counter("datagrams_dropped_total", "Datagrams the kernel dropped because the receive buffer was full."),
-		Records:          counter("records_total", "Kernel log records joined from datagrams."),
-		Shipped:          counter("records_shipped_total", "Records written to where they are shipped to."),
-		ShipDropped:      counter("records_ship_dropped_total", "Records not shipped because whoever reads them is slow or gone."),
-		CanariesRepeated: counter("canaries_repeated_total", "Canaries that proved nothing new: of a second target, replayed or without identity."),
-		Canaries:         counter("canaries_total", "Canaries received."),
-		Acks:             counter("acks_total", "Canaries answered."),
-		AcksLimited:      counter("acks_limited_total", "Canaries not answered because their source sent too many."),
-		HandoverFull:     counter("handover_full_total", "Times an incident had to wait because cleanup was busy."),
-		IncidentsDropped: counter("incidents_dropped_total", "Findings given up because their source had too many waiting."),
-		Evicted:          counter("sources_evicted_total", "Sources forgotten to make room for others."),
-		Cramped:          counter("records_cramped_total", "Times a source's lines were given up at once because all memory for them was in use."),
-		Incidents: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: "lastgasp", Name: "incidents_total", Help: "Incidents by verdict and code.",
-		}, []string{"verdict", "code"}),
-		Sources: gauge("sources", "Sources in the table."),
-		Waiting: gauge("incidents_waiting", "Incidents that wait because cleanup is busy."),
-		Buffer:  gauge("receive_buffer_bytes", "Receive buffer the kernel granted, all sockets together."),
-		Verdict: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Namespace: "lastgasp", Name: "verdict_seconds", Help: "From reading a datagram to handing its incident over.",
-			Buckets: prometheus.ExponentialBuckets(10e-6, 4, 10),
-		}),
+	for _, g := range []struct {
+		value      *atomic.Int64
+		name, help string
+	}{
+		{&m.Receive.Sources, "sources", "Sources in the table."},
+		{&m.Receive.Nodes, "verified_nodes", "Nodes in the table whose secret is known."},
+		{&m.Receive.Waiting, "incidents_waiting", "Incidents that wait because cleanup is busy."},
+		{&m.Receive.Buffer, "receive_buffer_bytes", "Receive buffer the kernel granted, all sockets together."},
+	} {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "lastgasp", Name: g.name, Help: g.help},
+			func() float64 { return float64(g.value.Load()) }))
 	}
-	r.MustRegister(m.Incidents, m.Verdict)
+	m.shipped = counter("records_shipped_total", "Records written to where they are shipped to.")
+	m.shipDropped = counter("records_ship_dropped_total", "Records not shipped because whoever reads them is slow or gone.")
+	incidents := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "lastgasp", Name: "incidents_total", Help: "Incidents by verdict and code.",
+	}, []string{"verdict", "code"})
+	judged := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: "lastgasp", Name: "verdict_seconds", Help: "From reading a datagram to handing its incident over.",
+		Buckets: prometheus.ExponentialBuckets(10e-6, 4, 10),
+	})
+	r.MustRegister(incidents, judged)
+	m.Receive.Incident = func(v detect.Verdict, cause string) { incidents.WithLabelValues(v.String(), cause).Inc() }
+	m.Receive.Judged = func(after time.Duration) { judged.Observe(after.Seconds()) }
 	return m
 }
 
@@ -80,28 +95,21 @@ func (m *Metrics) Observe(r prometheus.Registerer, o cleanup.Observer) cleanup.O
 		r.MustRegister(c)
 		return c
 	}
-	fenced := histogram("fence_seconds", "From a gasp's arrival to the fence on its Node.")
-	failed := histogram("pod_failed_seconds", "From a gasp's arrival to a pod being Failed.")
-	finished := vec("cleanups_total", "Incidents that came to an end, by phase.", "phase")
-	pinned := vec("pins_total", "Canaries offered to be pinned, by result.", "result")
+	fenced := histogram("fence_seconds", "From hearing an incident to the fence on its Node.")
+	failed := histogram("pod_failed_seconds", "From hearing an incident to a pod being Failed.")
+	finished := vec("cleanups_total", "Deaths that came to an end, by phase.", "phase")
+	claimed := vec("claims_total", "Canaries offered as claims, by result.", "result")
 	faults := prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: "lastgasp", Name: "api_faults_total", Help: "API calls that had to be repeated."})
 	atWork := prometheus.NewGauge(prometheus.GaugeOpts{
-		Namespace: "lastgasp", Name: "cleanups_at_work", Help: "Incidents being worked on."})
+		Namespace: "lastgasp", Name: "cleanups_at_work", Help: "Deaths being worked on."})
 	r.MustRegister(faults, atWork)
 
 	o.Fenced = func(after time.Duration) { fenced.Observe(after.Seconds()) }
 	o.PodFailed = func(after time.Duration) { failed.Observe(after.Seconds()) }
-	o.Finished = func(phase cleanup.Phase, _ time.Duration) { finished.WithLabelValues(string(phase)).Inc() }
-	o.Pinned = func(result string) { pinned.WithLabelValues(result).Inc() }
+	o.Finished = func(phase policy.Phase, _ time.Duration) { finished.WithLabelValues(string(phase)).Inc() }
+	o.Claimed = func(result policy.Claiming) { claimed.WithLabelValues(string(result)).Inc() }
 	o.Fault = faults.Inc
 	o.AtWork = func(n int) { atWork.Set(float64(n)) }
 	return o
 }
-
-// nopRegisterer lets a replay count without publishing.
-type nopRegisterer struct{}
-
-func (nopRegisterer) Register(prometheus.Collector) error  { return nil }
-func (nopRegisterer) MustRegister(...prometheus.Collector) {}
-func (nopRegisterer) Unregister(prometheus.Collector) bool { return true }

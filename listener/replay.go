@@ -13,6 +13,7 @@ import (
 
 	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/receive"
 )
 
 // Datagram is one line of a capture.
@@ -28,7 +29,8 @@ type Replayed struct {
 	Src         string           `json:"src"`
 	Instance    string           `json:"instance"`
 	Boot        string           `json:"boot"`
-	Code        string           `json:"code"`
+	Verdict     detect.Verdict   `json:"verdict"`
+	Code        string           `json:"code"` // the cause
 	Title       string           `json:"title"`
 	Fingerprint string           `json:"fingerprint"`
 	Fatal       bool             `json:"fatal"`
@@ -37,7 +39,7 @@ type Replayed struct {
 	Lines       int              `json:"lines"`
 }
 
-// maxLine bounds a line of a capture or log: a 64 KiB datagram in base64, with room.
+// maxLine bounds a line of a capture or log: a 64 KiB datagram in base64, with room. What is beyond it in a log is left out.
 const maxLine = 256 << 10
 
 // LineError says which line of a capture or log is wrong, counted from 1.
@@ -49,107 +51,174 @@ type LineError struct {
 func (e *LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e.Err) }
 func (e *LineError) Unwrap() error { return e.Err }
 
-// ReplayDatagrams judges a capture of datagrams and writes one JSON object per incident, in the order in which they
-// were complete. Memory does not grow with the capture, and the same capture always gives the same. What is wrong with
-// the capture is a *LineError.
-func ReplayDatagrams(r io.Reader, w io.Writer, judge *detect.Config) error {
-	p := newReplay(w, judge)
-	return p.eachLine(r, func(line []byte) error {
-		var d Datagram
-		if err := json.Unmarshal(line, &d); err != nil {
-			return plainJSON(err)
-		}
-		const years = 100 * 365 * 24 * 3600.0
-		switch {
-		case !d.Src.IsValid():
-			return errors.New(`"src" is missing; want "ip:port"`)
-		case d.Payload == nil:
-			return errors.New(`"payload_b64" is missing; want the datagram in base64`)
-		case d.T < -years || d.T > years:
-			return fmt.Errorf("t is %g, want seconds", d.T)
-		}
-		p.advance(p.epoch.Add(time.Duration(math.Round(d.T * 1e9))))
-		p.shard.receive(p.now, d.Src, d.Payload)
-		return nil
-	})
+// Format is what a replay reads.
+type Format string
+
+const (
+	// Auto decides by the first line: a capture has "payload_b64" in it.
+	Auto Format = "auto"
+	// Datagrams is a capture: one Datagram as JSON per line.
+	Datagrams Format = "datagrams"
+	// Log is kernel log in any form that detect.LogReader knows.
+	Log Format = "log"
+)
+
+// A Reading says what a replay of a log recognised.
+type Reading struct {
+	Incidents int
+	Kernel    int // lines that said they were a kernel's, datagrams
+	// Line and Text are the first line that did not say so, 0 and "" if all did.
+	Line int
+	Text string
 }
 
-// ReplayLog judges plain kernel log text, as dmesg or a serial console prints it. Such text has no sender and no
-// facility, so its authority is never above text.
-func ReplayLog(r io.Reader, w io.Writer, judge *detect.Config) error {
+// Replay judges what in has and writes one JSON object per incident, in the order in which they were complete. Memory does not
+// grow with the input, and the same input always gives the same. What is wrong with the input is a *LineError.
+//
+// A log has no sender, and its facility proves nothing, so that its authority is never above text.
+func Replay(in io.Reader, w io.Writer, judge *detect.Config, format Format) (Reading, error) {
 	p := newReplay(w, judge)
-	p.now = p.epoch
-	src := p.shard.source(p.epoch, netip.AddrPort{})
-	return p.eachLine(r, func(line []byte) error {
-		rec, ok := detect.ParseLogLine(string(line))
-		if !ok {
-			return nil
+	if format == Auto {
+		buffered := bufio.NewReaderSize(in, maxLine)
+		format, in = guess(buffered), buffered
+	}
+	var err error
+	if format == Datagrams {
+		err = p.eachLine(in, p.datagram)
+	} else {
+		err = p.replayLog(in)
+	}
+	if err != nil {
+		return p.reading, err
+	}
+	p.finish()
+	return p.reading, p.err
+}
+
+// guess reads the beginning of the input without taking it.
+func guess(in *bufio.Reader) Format {
+	begin, _ := in.Peek(maxLine)
+	for line := range bytes.Lines(begin) {
+		if line = bytes.TrimSpace(line); len(line) == 0 {
+			continue
 		}
-		// The log's own clock is the only one there is. It starts again at a reboot, time does not.
+		if line[0] == '{' && bytes.Contains(line, []byte(`"payload_b64"`)) {
+			return Datagrams
+		}
+		break
+	}
+	return Log
+}
+
+// datagram judges one line of a capture.
+func (p *replay) datagram(line []byte, cut bool) error {
+	if len(bytes.TrimSpace(line)) == 0 {
+		return nil
+	}
+	if cut {
+		return fmt.Errorf("longer than %d bytes", maxLine)
+	}
+	var d Datagram
+	if err := json.Unmarshal(line, &d); err != nil {
+		return plainJSON(err)
+	}
+	const years = 100 * 365 * 24 * 3600.0
+	switch {
+	case !d.Src.IsValid():
+		return errors.New(`"src" is missing; want "ip:port"`)
+	case d.Payload == nil:
+		return errors.New(`"payload_b64" is missing; want the datagram in base64`)
+	case d.T < -years || d.T > years:
+		return fmt.Errorf("t is %g, want seconds", d.T)
+	}
+	p.reading.Kernel++
+	p.advance(p.epoch.Add(time.Duration(math.Round(d.T * 1e9))))
+	p.shard.Receive(p.now, d.Src, d.Payload)
+	return nil
+}
+
+// replayLog judges a log. The log's own clock is the only one there is. It starts again at a reboot, time does not.
+func (p *replay) replayLog(in io.Reader) error {
+	p.now = p.epoch
+	var log detect.LogReader
+	push := func(rec *netconsole.Record) {
 		if rec.Uptime >= 0 {
 			p.advance(p.epoch.Add(rec.Uptime))
 		}
-		p.shard.now, p.shard.src = p.now, src
-		p.shard.record(&rec)
-		p.shard.schedule()
+		p.shard.Record(p.now, netip.AddrPort{}, rec)
+	}
+	err := p.eachLine(in, func(line []byte, _ bool) error {
+		log.Line(string(line), push)
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	log.Flush(push)
+	p.reading.Kernel = log.Kernel()
+	p.reading.Line, p.reading.Text = log.Unrecognised()
+	return nil
 }
 
 // replay is a shard that lives in the time of a capture, and a Sink that prints what it is offered, once per incident:
 // when it is complete.
 type replay struct {
-	shard *shard
+	shard *receive.Shard
 	epoch time.Time // t=0
 	now   time.Time
 	out   *json.Encoder
 	err   error // of writing
+
+	reading Reading
 }
 
 func newReplay(w io.Writer, judge *detect.Config) *replay {
 	p := &replay{epoch: time.Unix(0, 0).UTC(), out: json.NewEncoder(w)}
 	p.out.SetEscapeHTML(false)
-	p.shard = newShard(1, judge, p, &Coverage{}, NewMetrics(nopRegisterer{}))
+	p.shard = receive.NewShard(&receive.Config{Judge: judge, Sink: p, Metrics: new(receive.Metrics), Replay: true})
 	return p
 }
 
 // advance lets every deadline pass until to. Time never goes back, whatever the capture says.
 func (p *replay) advance(to time.Time) {
-	for next := p.shard.next(); !next.IsZero() && !next.After(to); next = p.shard.next() {
-		p.shard.tick(next)
+	for next := p.shard.Next(); !next.IsZero() && !next.After(to); next = p.shard.Next() {
+		p.shard.Tick(next)
 	}
 	if p.now.IsZero() || to.After(p.now) {
 		p.now = to
 	}
 }
 
-// eachLine calls f for every line that is not blank, and lets the last incidents complete.
-func (p *replay) eachLine(r io.Reader, f func(line []byte) error) error {
-	sc := bufio.NewScanner(r)
-	sc.Buffer(make([]byte, 0, 4096), maxLine)
-	n := 0
-	for sc.Scan() {
-		n++
-		if len(bytes.TrimSpace(sc.Bytes())) == 0 {
-			continue
+// eachLine calls f for every line, without its newline. Of a line longer than maxLine it gets the beginning, and true.
+func (p *replay) eachLine(r io.Reader, f func(line []byte, cut bool) error) error {
+	in := bufio.NewReaderSize(r, maxLine)
+	for n := 1; ; n++ {
+		line, cut, err := in.ReadLine()
+		if errors.Is(err, io.EOF) {
+			return nil
 		}
-		if err := f(sc.Bytes()); err != nil {
+		if err != nil {
+			return err
+		}
+		if err := f(line, cut); err != nil {
 			return &LineError{n, err}
+		}
+		for more := cut; more; {
+			if _, more, err = in.ReadLine(); err != nil && !errors.Is(err, io.EOF) {
+				return err
+			}
 		}
 		if p.err != nil {
 			return p.err
 		}
 	}
-	switch err := sc.Err(); {
-	case errors.Is(err, bufio.ErrTooLong):
-		return &LineError{n + 1, fmt.Errorf("longer than %d bytes", maxLine)}
-	case err != nil:
-		return err
+}
+
+// finish lets all that is open complete.
+func (p *replay) finish() {
+	for next := p.shard.Next(); !next.IsZero(); next = p.shard.Next() {
+		p.shard.Tick(next)
 	}
-	for next := p.shard.next(); !next.IsZero(); next = p.shard.next() {
-		p.shard.tick(next)
-	}
-	return p.err
 }
 
 // plainJSON says what is wrong with a line without speaking of Go.
@@ -166,13 +235,14 @@ func (p *replay) Offer(inc detect.Incident) bool {
 	if !inc.Complete || p.err != nil {
 		return true
 	}
+	p.reading.Incidents++
 	src := ""
 	if inc.Source.IsValid() {
 		src = inc.Source.String()
 	}
 	p.err = p.out.Encode(Replayed{
 		T: inc.Time.Sub(p.epoch).Seconds(), Src: src, Instance: inc.Identity.Instance, Boot: inc.Identity.Boot,
-		Code: inc.Cause, Title: inc.Title, Fingerprint: inc.Fingerprint, Fatal: inc.Verdict == detect.Dying,
+		Verdict: inc.Verdict, Code: inc.Cause, Title: inc.Title, Fingerprint: inc.Fingerprint, Fatal: inc.Verdict == detect.Dying,
 		Authority: inc.Authority, Release: inc.Release, Lines: len(inc.Trace),
 	})
 	return true

@@ -32,7 +32,7 @@ func captures(t testing.TB) []string {
 func replayOf(t testing.TB, r io.Reader) string {
 	t.Helper()
 	var out bytes.Buffer
-	if err := ReplayDatagrams(r, &out, &detect.Config{}); err != nil {
+	if _, err := Replay(r, &out, &detect.Config{}, Datagrams); err != nil {
 		t.Fatal(err)
 	}
 	return out.String()
@@ -169,7 +169,7 @@ func TestReplayNamesTheLine(t *testing.T) {
 		{"no end of line", strings.Repeat("x", maxLine+1), `line 1: longer than 262144 bytes`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			err := ReplayDatagrams(strings.NewReader(tt.input), io.Discard, &detect.Config{})
+			_, err := Replay(strings.NewReader(tt.input), io.Discard, &detect.Config{}, Datagrams)
 			if err == nil || err.Error() != tt.want {
 				t.Errorf("error %v, want %s", err, tt.want)
 			}
@@ -184,7 +184,7 @@ func TestReplayOfALog(t *testing.T) {
 	in := "[    1.000000] Linux version 6.12.117\nnonsense\n[    9.000000] Kernel panic - not syncing: Fatal exception\n" +
 		"[    0.000000] Linux version 6.12.117\n[    9.000000] Kernel panic - not syncing: Attempted to kill init!\n"
 	var out bytes.Buffer
-	if err := ReplayLog(strings.NewReader(in), &out, &detect.Config{}); err != nil {
+	if _, err := Replay(strings.NewReader(in), &out, &detect.Config{}, Log); err != nil {
 		t.Fatal(err)
 	}
 	var got []string
@@ -203,7 +203,7 @@ func TestReplayOfALog(t *testing.T) {
 
 func TestReplayOfALogWithoutTimes(t *testing.T) {
 	var out bytes.Buffer
-	if err := ReplayLog(strings.NewReader("Kernel panic - not syncing: Fatal exception\n"), &out, &detect.Config{}); err != nil {
+	if _, err := Replay(strings.NewReader("Kernel panic - not syncing: Fatal exception\n"), &out, &detect.Config{}, Log); err != nil {
 		t.Fatal(err)
 	}
 	var r Replayed

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -55,14 +56,14 @@ type shipped struct {
 	Missing  int               `json:"missing,omitempty"` // bytes, at least
 }
 
-// record takes one record and never waits.
-func (p *Shipper) record(now time.Time, from netip.AddrPort, r *netconsole.Record) {
+// Record implements receive.Records. It never waits.
+func (p *Shipper) Record(now time.Time, from netip.AddrPort, r *netconsole.Record) {
 	if r.Partial {
 		return // it comes again
 	}
 	line, err := json.Marshal(newShipped(now, from, r))
 	if err != nil {
-		p.metrics.ShipDropped.Inc()
+		p.metrics.shipDropped.Inc()
 		return
 	}
 	p.mu.Lock()
@@ -72,7 +73,7 @@ func (p *Shipper) record(now time.Time, from netip.AddrPort, r *netconsole.Recor
 	}
 	p.mu.Unlock()
 	if !fits {
-		p.metrics.ShipDropped.Inc()
+		p.metrics.shipDropped.Inc()
 		return
 	}
 	select {
@@ -85,7 +86,7 @@ func newShipped(now time.Time, from netip.AddrPort, r *netconsole.Record) shippe
 	id := r.Identity()
 	s := shipped{
 		Time: now.UTC(), Source: from, Instance: id.Instance, Boot: id.Boot, Release: r.Release, Caller: r.Caller,
-		Cont: r.Cont, Text: string(r.Text), Missing: r.Missing,
+		Cont: r.Cont, Text: printableLines(string(r.Text)), Missing: r.Missing,
 	}
 	if r.Extended {
 		facility, level, seq := r.Facility(), r.Level(), r.Seq
@@ -103,11 +104,23 @@ func newShipped(now time.Time, from netip.AddrPort, r *netconsole.Record) shippe
 		if s.Fields == nil {
 			s.Fields = make(map[string]string)
 		}
-		if _, twice := s.Fields[f.Key]; !twice {
-			s.Fields[f.Key] = f.Value
+		if _, twice := s.Fields[netconsole.Printable(f.Key)]; !twice {
+			s.Fields[netconsole.Printable(f.Key)] = printableLines(f.Value)
 		}
 	}
 	return s
+}
+
+// printableLines leaves the newlines in a text, which JSON escapes.
+func printableLines(text string) string {
+	if !strings.Contains(text, "\n") {
+		return netconsole.Printable(text)
+	}
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = netconsole.Printable(lines[i])
+	}
+	return strings.Join(lines, "\n")
 }
 
 // Run writes until ctx ends, and then what is left, unless that takes longer than a second.
@@ -149,8 +162,8 @@ func (p *Shipper) writeAll(ctx context.Context) {
 				p.log.Info("records shipped again")
 			}
 		}
-		p.metrics.Shipped.Add(float64(bytes.Count(lines[:n], []byte{'\n'})))
-		p.metrics.ShipDropped.Add(float64(bytes.Count(lines[n:], []byte{'\n'})))
+		p.metrics.shipped.Add(float64(bytes.Count(lines[:n], []byte{'\n'})))
+		p.metrics.shipDropped.Add(float64(bytes.Count(lines[n:], []byte{'\n'})))
 		spare = lines
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 func TestShippedLines(t *testing.T) {
@@ -27,16 +28,17 @@ func TestShippedLines(t *testing.T) {
 			`"facility":3,"level":6,"seq":2,"uptime":0.000007,"text":"usb 1-1: new device","fields":{"DEVICE":"c189:1","SUBSYSTEM":"usb"}`,
 		},
 		{"a basic record", "[    3.594994] RDX: 0\n", `"uptime":3.594994,"text":"RDX: 0"`},
-		{"what is not UTF-8", "0,1,1,-;\\xff\\x1b[m\n", `"facility":0,"level":0,"seq":1,"uptime":0.000001,"text":"\ufffd\u001b[m"`},
+		{"what turns the text around, and a second line", "0,1,1,-;\\xe2\\x80\\xaex\\x0ay\n k=\xe2\x80\xae\n",
+			`"facility":0,"level":0,"seq":1,"uptime":0.000001,"text":"\\xe2\\x80\\xaex\ny","fields":{"k":"\\xe2\\x80\\xae"}`},
+		{"what is not UTF-8", "0,1,1,-;\\xff\\x1b[m\n", `"facility":0,"level":0,"seq":1,"uptime":0.000001,"text":"\\xff\\x1b[m"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			sh, _ := testShard(new(sink))
 			var out bytes.Buffer
-			sh.ship = NewShipper(&out, sh.metrics, slog.New(slog.DiscardHandler))
-			sh.receive(epoch, nodeA, []byte(tt.payload))
+			ship := NewShipper(&out, NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+			shippingShard(new(sink), ship).Receive(epoch, nodeA, []byte(tt.payload))
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
-			if err := sh.ship.Run(ctx); err != nil {
+			if err := ship.Run(ctx); err != nil {
 				t.Fatal(err)
 			}
 			want := `{"time":"2026-11-21T03:00:00Z","source":"10.77.1.5:6665",` + tt.want + "}\n"
@@ -58,26 +60,26 @@ func (s stuck) Write(b []byte) (int, error) {
 func TestNobodyWaitsForWhoeverReadsTheRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := new(sink)
-		sh, _ := testShard(s)
 		pipe := stuck{make(chan struct{})}
-		sh.ship = NewShipper(pipe, sh.metrics, slog.New(slog.DiscardHandler))
+		ship := NewShipper(pipe, NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+		sh := shippingShard(s, ship)
 		ctx, cancel := context.WithCancel(t.Context())
 		var done sync.WaitGroup
-		done.Go(func() { sh.ship.Run(ctx) })
+		done.Go(func() { ship.Run(ctx) })
 		line := kernelRecord(1, strings.Repeat("x", 900))
 		const sent = 4 * maxUnshipped / 1024
 		for i := range sent {
-			sh.receive(epoch, node(i/1000), line)
+			sh.Receive(epoch, node(i/1000), line)
 		}
 		synctest.Wait()
-		dropped := counter(t, sh.metrics.ShipDropped)
+		dropped := counter(t, ship.metrics.shipDropped)
 		if dropped == 0 || dropped == sent {
 			t.Errorf("%v of %d records dropped, want some", dropped, sent)
 		}
-		if n := len(sh.ship.lines); n > maxUnshipped {
+		if n := len(ship.lines); n > maxUnshipped {
 			t.Errorf("%d bytes wait, want %d at most", n, maxUnshipped)
 		}
-		sh.receive(epoch, nodeA, kernelRecord(8, "Kernel panic - not syncing: Fatal exception"))
+		sh.Receive(epoch, nodeA, kernelRecord(8, "Kernel panic - not syncing: Fatal exception"))
 		if len(s.incidents) != 1 {
 			t.Error("a panic is not heard while shipping is stuck")
 		}
@@ -89,15 +91,14 @@ func TestNobodyWaitsForWhoeverReadsTheRecords(t *testing.T) {
 }
 
 func TestFailedWritesAreCounted(t *testing.T) {
-	sh, _ := testShard(new(sink))
 	r, w := io.Pipe()
 	r.Close()
-	sh.ship = NewShipper(w, sh.metrics, slog.New(slog.DiscardHandler))
-	sh.receive(epoch, nodeA, dull())
+	ship := NewShipper(w, NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+	shippingShard(new(sink), ship).Receive(epoch, nodeA, kernelRecord(1, "link becomes ready"))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	sh.ship.Run(ctx)
-	if dropped, shipped := counter(t, sh.metrics.ShipDropped), counter(t, sh.metrics.Shipped); dropped != 1 || shipped != 0 {
+	ship.Run(ctx)
+	if dropped, shipped := counter(t, ship.metrics.shipDropped), counter(t, ship.metrics.shipped); dropped != 1 || shipped != 0 {
 		t.Errorf("%v dropped and %v shipped, want 1 and 0", dropped, shipped)
 	}
 }

@@ -49,12 +49,12 @@ func TestMistakes(t *testing.T) {
 		{"an unknown command", []string{"frobnicate"}, true, `unknown command "frobnicate"; write run, replay or nodes`},
 		{"an unknown flag", []string{"run", "--fast"}, true, "unknown flag: --fast"},
 		{"too many arguments", []string{"run", "now"}, true, `unexpected argument "now"`},
-		{"a wrong config", []string{"run", "--config", config}, true, config + `:1: "remove" is not what to do with the node; write delete, await or annotate`},
-		{"a wrong config for replay", []string{"replay", "--config", config, "-"}, true, config + `:1: "remove" is not what to do with the node; write delete, await or annotate`},
+		{"a wrong config", []string{"run", "--config", config}, true, config + `:1: node: "remove" is not what to do with the node; write delete, await or annotate`},
+		{"a wrong config for replay", []string{"replay", "--config", config, "-"}, true, config + `:1: node: "remove" is not what to do with the node; write delete, await or annotate`},
 		{"no file", []string{"replay"}, true, "replay wants a FILE, or - for standard input"},
-		{"an unknown format", []string{"replay", "--format=pcap", "-"}, true, `unknown --format "pcap"; write datagrams or log`},
-		{"a capture that is none", []string{"replay", "--config", empty, capture}, false, capture + ":1: not a JSON object: unexpected end of JSON input"},
-		{"standard input that is none", []string{"replay", "--config", empty, "-"}, false, "-:2: not a JSON object: invalid character 'h' looking for beginning of value"},
+		{"an unknown format", []string{"replay", "--format=pcap", "-"}, true, `unknown --format "pcap"; write auto, datagrams or log`},
+		{"a capture that is none", []string{"replay", "--format=datagrams", "--config", empty, capture}, false, capture + ":1: not a JSON object: unexpected end of JSON input"},
+		{"standard input that is none", []string{"replay", "--format=datagrams", "--config", empty, "-"}, false, "-:2: not a JSON object: invalid character 'h' looking for beginning of value"},
 		{"a file that is not there", []string{"replay", "--config", empty, dir + "/gone"}, false, "open " + dir + "/gone: no such file or directory"},
 		{"an unknown output", []string{"nodes", "-o", "xml"}, true, `unknown --output "xml"; write table or json`},
 	} {
@@ -82,7 +82,7 @@ func TestHelpShowsEveryKey(t *testing.T) {
 
 func TestReplayWithRules(t *testing.T) {
 	config := filepath.Join(t.TempDir(), "rules.yaml")
-	rules := "rules: [{code: Teapot, verdict: dying, match: \"I'm a teapot\", examples: [\"I'm a teapot\"]}]\n"
+	rules := "rules: [{cause: Teapot, verdict: dying, match: \"I'm a teapot\", examples: [\"I'm a teapot\"]}]\n"
 	if err := os.WriteFile(config, []byte(rules), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -92,25 +92,46 @@ func TestReplayWithRules(t *testing.T) {
 	}
 }
 
+// A log that nothing is found in may be one that replay cannot read.
+func TestReplayOfSomethingElse(t *testing.T) {
+	for _, tt := range []struct{ name, in, want string }{
+		{"another program's log", "\n127.0.0.1 GET /\n", "-:2: no kernel line recognised; the first line that is none: \"127.0.0.1 GET /\"\n"},
+		{"nothing", "\n", "-: no kernel line recognised\n"},
+		{"a healthy kernel's", "[    1.000000] eth0: up\n", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := command()
+			var out, stderr bytes.Buffer
+			c.SetIn(strings.NewReader(tt.in))
+			c.SetOut(&out)
+			c.SetErr(&stderr)
+			c.SetArgs([]string{"replay", "-"})
+			if err := c.ExecuteContext(t.Context()); err != nil || out.Len() > 0 || stderr.String() != tt.want {
+				t.Errorf("%v, printed %q and %q, want %q", err, out.String(), stderr.String(), tt.want)
+			}
+		})
+	}
+}
+
 func TestNodesTable(t *testing.T) {
 	now := time.Date(2026, 11, 21, 3, 0, 0, 0, time.UTC)
 	addr := netip.MustParseAddr("10.0.1.5")
 	var out strings.Builder
 	err := printNodes(&out, []listener.NodeCover{
 		{Node: "ip-10-0-1-5", Address: addr, Cover: listener.Mute, Kernel: "7.1.0", Canary: now.Add(-time.Minute), Why: "it reboots first"},
-		{Address: addr.Next(), Instance: "i-0abc", Cover: listener.Covered, Kernel: "6.12.1", Canary: now.Add(-90 * time.Second)},
+		{Address: addr.Next(), Instance: "i-0abc", Cover: listener.Stranger, Kernel: "6\x1b[2J\u202e\t1", Canary: now.Add(-90 * time.Second)},
 		{Node: "ip-10-0-1-7", Address: addr.Next().Next(), Cover: listener.Unproven, Why: "no canary ever arrived from it"},
 	}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := `
-NODE          ADDRESS    COVER      CANARY      KERNEL   WHY
-ip-10-0-1-5   10.0.1.5   mute       1m0s ago    7.1.0    it reboots first
-(i-0abc)      10.0.1.6   covered    1m30s ago   6.12.1   
-ip-10-0-1-7   10.0.1.7   unproven   -           -        no canary ever arrived from it
+NODE          ADDRESS    COVER      CANARY      KERNEL                   WHY
+ip-10-0-1-5   10.0.1.5   mute       1m0s ago    7.1.0                    it reboots first
+(i-0abc)      10.0.1.6   stranger   1m30s ago   6\x1b[2J\xe2\x80\xae 1   
+ip-10-0-1-7   10.0.1.7   unproven   -           -                        no canary ever arrived from it
 
-1 covered, 1 mute, 0 silent, 1 unproven
+0 covered, 1 mute, 0 silent, 1 unproven, 1 strangers
 `
 	if diff := cmp.Diff(want[1:], out.String()); diff != "" {
 		t.Errorf("table (-want +got):\n%s", diff)

@@ -6,25 +6,28 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/lastgasp/lastgasp/listener"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 func nodesCommand(configFile *string) *cobra.Command {
 	var admin, output string
 	c := &cobra.Command{
 		Use:   "nodes",
-		Short: "who is covered, unproven, mute, silent",
+		Short: "which nodes could be heard dying",
 		Long: `nodes asks a running listener which nodes it could hear dying.
 
   covered   its canary arrived lately, and its kernel would be heard
   mute      its canary says that its panic would not be heard, and why
   silent    its canaries have stopped
   unproven  a node of the cluster that never sent one
+  stranger  its canary arrived, but no node of the cluster is its sender: nobody would act on its death
 
 Each replica knows only of the canaries that it received itself, and of none from before it started.`,
 		Example: `  lastgasp-listener nodes                               # ask the listener of this machine's config
@@ -85,17 +88,20 @@ func printNodes(out io.Writer, rows []listener.NodeCover, now time.Time) error {
 		counts[r.Cover]++
 		node, canary := r.Node, "-"
 		if node == "" {
-			node = "(" + r.Instance + ")" // no Node of the cluster
+			node = "(" + r.Instance + ")" // not a Node of the cluster
 		}
 		if !r.Canary.IsZero() {
 			canary = now.Sub(r.Canary).Round(time.Second).String() + " ago"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", node, r.Address, r.Cover, canary, cmp.Or(r.Kernel, "-"), r.Why)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", cell(node), r.Address, r.Cover, canary, cell(cmp.Or(r.Kernel, "-")), cell(r.Why))
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(out, "\n%d covered, %d mute, %d silent, %d unproven\n",
-		counts[listener.Covered], counts[listener.Mute], counts[listener.Silent], counts[listener.Unproven])
+	_, err := fmt.Fprintf(out, "\n%d covered, %d mute, %d silent, %d unproven, %d strangers\n",
+		counts[listener.Covered], counts[listener.Mute], counts[listener.Silent], counts[listener.Unproven], counts[listener.Stranger])
 	return err
 }
+
+// cell makes what a node said of itself fit for a cell of a table.
+func cell(s string) string { return strings.ReplaceAll(netconsole.Printable(s), "\t", " ") }

@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/lastgasp/lastgasp/listener"
-	"github.com/lastgasp/lastgasp/listener/detect"
 )
 
 func replayCommand(configFile *string) *cobra.Command {
@@ -17,14 +18,18 @@ func replayCommand(configFile *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "replay FILE…",
 		Short: "judge a capture or a kernel log, touch nothing",
-		Long: `replay gives captured datagrams or plain kernel log text the same judgement as the daemon, the config's rules
-included, and prints one JSON object per incident. Each FILE is judged by itself; - is standard input.
+		Long: `replay gives captured datagrams or kernel log text the same judgement as the daemon, the config's rules included, and
+prints one JSON object per incident. Each FILE is judged by itself; - is standard input.
 
+  --format=auto       datagrams or log, by the first line
   --format=datagrams  one JSON object per line: {"t": seconds, "src": "ip:port", "payload_b64": "…"}
-  --format=log        text as dmesg or a serial console prints it`,
+  --format=log        kernel log as anything prints it: dmesg, journalctl (all of its -o), syslog and container logs,
+                      /dev/kmsg, pstore, serial consoles
+
+Where no line of a log says that it is a kernel's and nothing was found, standard error says so.`,
 		Example: `  lastgasp-listener replay capture.jsonl
-  dmesg | lastgasp-listener replay --format=log -
-  lastgasp-listener replay --format=log --config new-rules.yaml /var/log/kern.log   # try rules on what there was`,
+  journalctl -k -b -1 -o json | lastgasp-listener replay -
+  lastgasp-listener replay --config new-rules.yaml /var/log/kern.log   # try rules on what there was`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usageError{errors.New("replay wants a FILE, or - for standard input")}
@@ -32,32 +37,45 @@ included, and prints one JSON object per incident. Each FILE is judged by itself
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			judge := map[string]func(io.Reader, io.Writer, *detect.Config) error{
-				"datagrams": listener.ReplayDatagrams, "log": listener.ReplayLog,
-			}[format]
-			if judge == nil {
-				return usageError{fmt.Errorf("unknown --format %q; write datagrams or log", format)}
+			if !slices.Contains([]string{"auto", "datagrams", "log"}, format) {
+				return usageError{fmt.Errorf("unknown --format %q; write auto, datagrams or log", format)}
 			}
 			cfg, err := listener.LoadConfig(*configFile)
 			if err != nil {
 				return usageError{err}
 			}
 			for _, name := range args {
+				var reading listener.Reading
 				err := replayFile(name, cmd.InOrStdin(), func(in io.Reader) error {
-					return judge(in, cmd.OutOrStdout(), &cfg.Judge)
+					var err error
+					reading, err = listener.Replay(in, cmd.OutOrStdout(), &cfg.Judge, listener.Format(format))
+					return err
 				})
 				if err != nil {
 					return err
+				}
+				if reading.Kernel == 0 && reading.Incidents == 0 {
+					fmt.Fprintln(cmd.ErrOrStderr(), notUnderstood(name, reading))
 				}
 			}
 			return nil
 		},
 	}
-	c.Flags().StringVar(&format, "format", "datagrams", "datagrams or log")
+	c.Flags().StringVar(&format, "format", "auto", "auto, datagrams or log")
 	return c
 }
 
-// replayFile judges one file. What is wrong in it is told as FILE:LINE.
+// notUnderstood is the sentence for an input in which nothing looks like a kernel's.
+func notUnderstood(name string, r listener.Reading) string {
+	if r.Line == 0 {
+		return name + ": no kernel line recognised"
+	}
+	const enough = 200
+	text := strings.ToValidUTF8(r.Text[:min(len(r.Text), enough)], "")
+	return fmt.Sprintf("%s:%d: no kernel line recognised; the first line that is none: %q", name, r.Line, text)
+}
+
+// replayFile judges one file. Errors in it are prefixed FILE:LINE.
 func replayFile(name string, stdin io.Reader, judge func(io.Reader) error) error {
 	in := stdin
 	if name != "-" {

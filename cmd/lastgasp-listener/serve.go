@@ -1,14 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"crypto/ed25519"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
+	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -22,6 +26,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener"
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/kube"
+	"github.com/lastgasp/lastgasp/listener/receive"
 )
 
 // finishFor bounds, together with what Serve itself takes, the time from SIGTERM to the end: ten seconds.
@@ -36,17 +41,23 @@ const gcPercent = 50
 func serve(ctx context.Context, cfg listener.Config) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
 	klog.SetSlogLogger(log) // what client-go has to say
+	if cfg.Key != nil {
+		log.Info("acknowledgements are signed", "endpoint.key", base64.StdEncoding.EncodeToString(cfg.Key.Public().(ed25519.PublicKey)))
+	}
 	debug.SetGCPercent(gcPercent)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	l := &listener.Listener{
-		Addresses: cfg.Listen, Judge: &cfg.Judge, Coverage: new(listener.Coverage),
-		Metrics: listener.NewMetrics(registry), Log: log,
+	metrics, coverage := listener.NewMetrics(registry), new(listener.Coverage)
+	r := &receive.Receiver{
+		Addresses: cfg.Listen, Log: log,
+		Config: receive.Config{
+			Judge: &cfg.Judge, Metrics: &metrics.Receive, Canaries: coverage, Cluster: cfg.Cluster, Key: cfg.Key,
+		},
 	}
-	if err := l.Listen(ctx); err != nil {
+	if err := r.Listen(ctx); err != nil {
 		return err
 	}
-	defer l.Close()
+	defer r.Close()
 
 	// reading ends with the signal or with the first part that fails, acting when the reading is over, and what acting
 	// needs when that has ended.
@@ -55,12 +66,12 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	defer wasRead()
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	p, err := newParts(cfg, l, registry, log)
+	p, err := newParts(cfg, &r.Config, metrics, registry, log)
 	if err != nil {
 		return err
 	}
 	admin := &listener.Admin{
-		Gatherer: registry, Coverage: l.Coverage, Roster: p.roster, Sockets: l.State, Version: version, Started: time.Now(),
+		Gatherer: registry, Coverage: coverage, Roster: p.roster, Sockets: r.State, LastRead: r.LastRead, Version: version, Started: time.Now(),
 		Ready: func() error {
 			if reading.Err() != nil {
 				return errors.New("about to end")
@@ -68,11 +79,19 @@ func serve(ctx context.Context, cfg listener.Config) error {
 			return p.ready()
 		},
 	}
-	registry.MustRegister(listener.CoverMetric{Coverage: l.Coverage, Roster: p.roster})
+	registry.MustRegister(listener.CoverMetric{Coverage: coverage, Roster: p.roster})
 	if cfg.Admin != "" {
-		if err := serveAdmin(working, g, cfg.Admin, admin.Handler(), log); err != nil {
-			return err
+		ln, err := new(net.ListenConfig).Listen(working, "tcp", cfg.Admin)
+		if err != nil {
+			return fmt.Errorf("serve admin: %w", err)
 		}
+		log.Info("admin", "address", ln.Addr().String())
+		g.Go(func() error {
+			if err := admin.Serve(working, ln); err != nil {
+				return fmt.Errorf("serve admin: %w", err)
+			}
+			return nil
+		})
 	}
 	for _, run := range p.run {
 		g.Go(func() error { return run(working) })
@@ -83,7 +102,7 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	})
 	g.Go(func() error {
 		defer wasRead()
-		return l.Serve(reading)
+		return r.Serve(reading)
 	})
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		log.Warn("tell systemd that we are ready", "err", err)
@@ -91,7 +110,7 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	if interval, err := daemon.SdWatchdogEnabled(false); err != nil {
 		log.Warn("systemd's watchdog", "err", err)
 	} else if interval > 0 {
-		go watchdog(reading, interval, l.Turned, func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog) })
+		go watchdog(reading, interval, r.LastRead, func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog) })
 	}
 	context.AfterFunc(reading, func() {
 		log.Info("ending", "cause", context.Cause(reading))
@@ -108,16 +127,16 @@ type parts struct {
 	roster func() []listener.RosterNode // nil without a cluster
 }
 
-func newParts(cfg listener.Config, l *listener.Listener, r prometheus.Registerer, log *slog.Logger) (*parts, error) {
+func newParts(cfg listener.Config, to *receive.Config, m *listener.Metrics, r prometheus.Registerer, log *slog.Logger) (*parts, error) {
 	p := &parts{ready: func() error { return nil }}
 	if cfg.Kubernetes {
-		if err := p.cluster(cfg, l, r, log); err != nil {
+		if err := p.cluster(cfg, to, m, r, log); err != nil {
 			return nil, err
 		}
 	} else {
-		directory := cleanup.NewDirectory(cfg.Records, log)
-		l.Sink = directory
-		p.act = directory.Run
+		directory := listener.NewDirectory(cfg.Records, listener.Keep{Records: cfg.Policy.KeepRecords, For: cfg.Policy.KeepRecordsFor}, log)
+		to.Sink = directory
+		p.act, p.ready = directory.Run, directory.Ready
 	}
 	p.announce(cfg, log)
 	if cfg.Ship != "" {
@@ -128,13 +147,14 @@ func newParts(cfg listener.Config, l *listener.Listener, r prometheus.Registerer
 				return nil, fmt.Errorf("ship records: %w", err)
 			}
 		}
-		l.Ship = listener.NewShipper(out, l.Metrics, log)
-		p.run = append(p.run, l.Ship.Run)
+		ship := listener.NewShipper(out, m, log)
+		to.Records = ship
+		p.run = append(p.run, ship.Run)
 	}
 	return p, nil
 }
 
-func (p *parts) cluster(cfg listener.Config, l *listener.Listener, r prometheus.Registerer, log *slog.Logger) error {
+func (p *parts) cluster(cfg listener.Config, to *receive.Config, m *listener.Metrics, r prometheus.Registerer, log *slog.Logger) error {
 	replica, err := replicaName()
 	if err != nil {
 		return err
@@ -145,17 +165,13 @@ func (p *parts) cluster(cfg listener.Config, l *listener.Listener, r prometheus.
 	}
 	engine := cleanup.NewEngine(cfg.Policy, cluster, instances(cfg.Policy), replica, log)
 	engine.Drain = finishFor
-	engine.Observer = l.Metrics.Observe(r, engine.Observer)
-	l.Sink = engine
+	engine.State = filepath.Join(cfg.Records, "in-hand")
+	engine.Observer = m.Observe(r, engine.Observer)
+	to.Sink, to.Pins, to.Nodes = engine, cluster, cluster
 	p.act = engine.Run
 	p.run = append(p.run, cluster.Run)
 	p.roster = func() []listener.RosterNode { return roster(cluster) }
-	p.ready = func() error {
-		if !cluster.Synced() {
-			return errors.New("the Nodes have not been listed yet")
-		}
-		return nil
-	}
+	p.ready = cluster.Ready
 	return nil
 }
 
@@ -171,7 +187,7 @@ func replicaName() (string, error) {
 func connect(cfg listener.Config, replica string, log *slog.Logger) (*kube.Cluster, error) {
 	rc, err := clientcmd.BuildConfigFromFlags("", cfg.Kubeconfig)
 	if errors.Is(err, rest.ErrNotInCluster) {
-		return nil, usageError{errors.New("cluster: kubernetes outside a pod needs the key kubeconfig: name the file")}
+		return nil, usageError{errors.New("kubernetes: true outside a pod needs the key kubeconfig; name the file")}
 	}
 	if err != nil {
 		return nil, usageError{fmt.Errorf("read kubeconfig: %w", err)}
@@ -179,7 +195,17 @@ func connect(cfg listener.Config, replica string, log *slog.Logger) (*kube.Clust
 	rc.UserAgent = "lastgasp-listener/" + version
 	return kube.New(kube.Config{
 		REST: rc, Log: log, Replica: replica, Annotations: kube.Annotations(cfg.Annotations),
+		Namespace: cmp.Or(os.Getenv("POD_NAMESPACE"), namespaceOfPod()), Pod: os.Getenv("POD_NAME"),
 	})
+}
+
+// namespaceOfPod is the namespace that the kubelet writes beside a pod's token, empty outside a pod.
+func namespaceOfPod() string {
+	text, err := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
 }
 
 func roster(cluster *kube.Cluster) []listener.RosterNode {
@@ -188,23 +214,6 @@ func roster(cluster *kube.Cluster) []listener.RosterNode {
 		out = append(out, listener.RosterNode{Name: n.Name, Addresses: n.Addresses})
 	}
 	return out
-}
-
-func serveAdmin(ctx context.Context, g *errgroup.Group, address string, h http.Handler, log *slog.Logger) error {
-	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
-	if err != nil {
-		return fmt.Errorf("serve admin: %w", err)
-	}
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
-	log.Info("admin", "address", ln.Addr().String())
-	g.Go(func() error {
-		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serve admin: %w", err)
-		}
-		return nil
-	})
-	context.AfterFunc(ctx, func() { srv.Close() })
-	return nil
 }
 
 // withoutTime drops slog's timestamp: journald and the container runtime add their own.

@@ -6,8 +6,8 @@ import (
 )
 
 // watchdog calls notify several times per interval, which is WatchdogSec= of the unit, until ctx ends, but only while every
-// socket is being read, as turned tells. Otherwise systemd starts us anew, and has kept what arrived meanwhile.
-func watchdog(ctx context.Context, interval time.Duration, turned func() time.Time, notify func()) {
+// socket is read: lastRead is when they last were. Otherwise systemd restarts the process, and keeps what arrives meanwhile.
+func watchdog(ctx context.Context, interval time.Duration, lastRead func() time.Time, notify func()) {
 	tick := time.NewTicker(interval / 4)
 	defer tick.Stop()
 	for {
@@ -15,7 +15,7 @@ func watchdog(ctx context.Context, interval time.Duration, turned func() time.Ti
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			if now.Sub(turned()) < interval/2 {
+			if now.Sub(lastRead()) < interval/2 {
 				notify()
 			}
 		}

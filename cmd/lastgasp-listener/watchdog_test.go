@@ -13,13 +13,13 @@ func TestWatchdogIsFedWhileSocketsAreRead(t *testing.T) {
 		const interval = time.Minute
 		ctx, cancel := context.WithCancel(t.Context())
 		var stuck, fed atomic.Int64 // since when, Unix nanoseconds; and how often
-		turned := func() time.Time {
+		lastRead := func() time.Time {
 			if at := stuck.Load(); at != 0 {
 				return time.Unix(0, at)
 			}
 			return time.Now()
 		}
-		go watchdog(ctx, interval, turned, func() { fed.Add(1) })
+		go watchdog(ctx, interval, lastRead, func() { fed.Add(1) })
 
 		time.Sleep(10*interval + time.Second)
 		if n := fed.Load(); n != 40 {

@@ -18,6 +18,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/lastgasp/lastgasp/configurator/configfs"
+	"github.com/lastgasp/lastgasp/listener/yamlkeys"
 )
 
 // Endpoint is one listener as an operator names it.
@@ -143,19 +144,7 @@ func fields(text string) []string {
 	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
 }
 
-// NodeError says what is wrong with one node of a YAML document.
-type NodeError struct {
-	Line int // of the document, from 1
-	Err  error
-}
-
-// Error is what is wrong, without the line.
-func (e *NodeError) Error() string { return e.Err.Error() }
-
-// Unwrap gives Err.
-func (e *NodeError) Unwrap() error { return e.Err }
-
-// FromNode reads the same as ParseList from a part of a YAML document. Its errors are *NodeError.
+// FromNode reads the same as ParseList from a part of a YAML document. Its errors are *yamlkeys.Error.
 func FromNode(n *yaml.Node) ([]Endpoint, error) {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
@@ -168,12 +157,12 @@ func FromNode(n *yaml.Node) ([]Endpoint, error) {
 	for _, item := range items {
 		some, err := fromItem(item)
 		if err != nil {
-			return nil, &NodeError{Line: item.Line, Err: err}
+			return nil, &yamlkeys.Error{Line: item.Line, Err: err}
 		}
 		list = append(list, some...)
 	}
 	if len(list) == 0 {
-		return nil, &NodeError{Line: n.Line, Err: errors.New("no endpoint in it; write host:port or a list of them")}
+		return nil, &yamlkeys.Error{Line: n.Line, Err: errors.New("no endpoint in it; write host:port or a list of them")}
 	}
 	return list, nil
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/listener/yamlkeys"
 )
 
 func TestParseList(t *testing.T) {
@@ -76,7 +78,7 @@ func TestParseList(t *testing.T) {
 
 func TestErrorsKnowTheirLine(t *testing.T) {
 	_, err := ParseList("- 10.0.2.10:6666\n- 10.0.3.10:6666\n- nonsense\n")
-	var node *NodeError
+	var node *yamlkeys.Error
 	if !errors.As(err, &node) || node.Line != 3 {
 		t.Errorf("error %#v", err)
 	}

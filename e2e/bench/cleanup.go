@@ -40,7 +40,7 @@ func cleanup(ctx context.Context, report func(Row)) error {
 // deaths is a cluster whose nodes may die.
 type deaths struct {
 	*crowd.World
-	voice    *crowd.Voice
+	kernels  *crowd.Kernels
 	watch    *crowd.Watcher
 	inFlight int // of the loop
 	report   func(Row)
@@ -56,7 +56,7 @@ func cleanupDeaths(ctx context.Context, binary string, report func(Row)) error {
 		return err
 	}
 	d := &deaths{World: w, report: report}
-	if d.voice, err = w.Voice(s); err != nil {
+	if d.kernels, err = w.Kernels(s); err != nil {
 		return err
 	}
 	if d.watch, err = w.Watch(ctx); err != nil {
@@ -79,12 +79,12 @@ func (d *deaths) populate(ctx context.Context, c crowd.Crowd) error {
 	if err := d.Make(ctx, c); err != nil {
 		return err
 	}
-	return d.voice.Arm(ctx, c, d.watch)
+	return d.kernels.Arm(ctx, c, d.watch)
 }
 
 // die lets a crowd die and returns when each of its nodes said so, and when the last of their pods was seen Failed.
 func (d *deaths) die(ctx context.Context, c crowd.Crowd) (said map[string]time.Time, failed time.Time, err error) {
-	if said, err = d.voice.Panic(ctx, c); err != nil {
+	if said, err = d.kernels.Panic(ctx, c); err != nil {
 		return nil, time.Time{}, err
 	}
 	failed, err = d.watch.Failed(ctx, c)

@@ -105,7 +105,7 @@ func (d *deaths) write(ctx context.Context, pods []corev1.Pod, inFlight int, pha
 // statusPatch is as large as the listener's patch of a dead node's pod.
 func statusPatch(p *corev1.Pod, phase corev1.PodPhase) ([]byte, error) {
 	const reason = "Kernel panic - not syncing: sysrq triggered crash"
-	message := reason + " on node " + p.Spec.NodeName + ", kernel 6.12.117+deb13-cloud-amd64; see kernelpanic " + p.Spec.NodeName + "-0123456789ab"
+	message := reason + " on node " + p.Spec.NodeName + ", kernel 6.12.117+deb13-cloud-amd64; see nodedeath " + p.Spec.NodeName + "-0123456789ab"
 	now := metav1.Now()
 	condition := func(kind string, status corev1.ConditionStatus, message string) map[string]any {
 		c := map[string]any{"type": kind, "status": status, "reason": "KernelPanic", "lastTransitionTime": now}
@@ -119,13 +119,13 @@ func statusPatch(p *corev1.Pod, phase corev1.PodPhase) ([]byte, error) {
 			"uid": p.UID, "resourceVersion": p.ResourceVersion,
 			"annotations": map[string]string{
 				"lastgasp.dev/termination-reason": reason, "lastgasp.dev/termination-code": "KernelPanic",
-				"lastgasp.dev/termination-by": "bench", "lastgasp.dev/record": p.Spec.NodeName + "-0123456789ab",
+				"lastgasp.dev/termination-by": "bench", "lastgasp.dev/death": p.Spec.NodeName + "-0123456789ab",
 			},
 		},
 		"status": map[string]any{
 			"phase": phase, "reason": "KernelPanic", "message": message,
 			"conditions": []any{
-				condition("DisruptionTarget", corev1.ConditionTrue, message), condition("lastgasp.dev/KernelPanic", corev1.ConditionTrue, message),
+				condition("DisruptionTarget", corev1.ConditionTrue, message), condition("lastgasp.dev/NodeDeath", corev1.ConditionTrue, message),
 				condition("Ready", corev1.ConditionFalse, ""), condition("ContainersReady", corev1.ConditionFalse, ""),
 			},
 		},

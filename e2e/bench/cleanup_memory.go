@@ -30,7 +30,7 @@ func cleanupMemory(ctx context.Context, binary string, report func(Row)) error {
 	if err := w.Cluster.StartAPIServer(ctx); err != nil {
 		return err
 	}
-	voice, err := w.Voice(s)
+	kernels, err := w.Kernels(s)
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func cleanupMemory(ctx context.Context, binary string, report func(Row)) error {
 	}
 	report(idle)
 	s.Logf("letting every node be heard and pinned")
-	if err := voice.Arm(ctx, fleet, watch); err != nil {
+	if err := kernels.Arm(ctx, fleet, watch); err != nil {
 		return err
 	}
 	heard, err := row("listener's memory, every node pinned", "VmRSS")
@@ -63,7 +63,7 @@ func cleanupMemory(ctx context.Context, binary string, report func(Row)) error {
 	report(heard.aim("≤ 150 MiB", heard.Value <= 150))
 
 	one := fleet.Part(fleet.Nodes/2, 1)
-	said, err := voice.Panic(ctx, one)
+	said, err := kernels.Panic(ctx, one)
 	if err != nil {
 		return err
 	}

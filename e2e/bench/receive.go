@@ -18,7 +18,7 @@ func receive(ctx context.Context, report func(Row)) error {
 		return err
 	}
 	for _, measure := range []func(context.Context, *receivers, func(Row)) error{
-		receiveCost, receiveBacklog, receiveLoss, receiveGrowth, receiveVerdict, receiveMemory, receiveDeaths,
+		receiveCost, receiveVerified, receiveBacklog, receiveLoss, receiveGrowth, receiveVerdict, receiveMemory, receiveDeaths,
 	} {
 		if err := measure(ctx, r, report); err != nil {
 			return err

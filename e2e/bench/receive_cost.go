@@ -26,7 +26,7 @@ func receiveCost(ctx context.Context, r *receivers, report func(Row)) error {
 		if format == load.Extended {
 			subjects, rounds = append(subjects, peers...), 7
 		}
-		fleet := load.NewFleet(0, nodes, format)
+		fleet := load.NewNodes(0, nodes, format)
 		all, err := inTurn(rounds, subjects, func(x *subject) (outcome, error) {
 			return x.bear(ctx, load.Plan{Count: rate / 2, PerSecond: rate}, fleet.Chatter)
 		})
@@ -61,7 +61,7 @@ func receiveBacklog(ctx context.Context, r *receivers, report func(Row)) error {
 		return err
 	}
 	const nodes = 1000
-	fleet := load.NewFleet(0, nodes, load.Extended)
+	fleet := load.NewNodes(0, nodes, load.Extended)
 	all, err := inTurn(9, []*subject{limit, own.subject}, func(x *subject) (outcome, error) {
 		return x.workOff(ctx, backlog, fleet.Chatter)
 	})
@@ -82,7 +82,7 @@ func receiveGrowth(ctx context.Context, r *receivers, report func(Row)) error {
 	s := new(scope)
 	defer s.Run()
 	sizes := []int{10, 100, 1000, 10_000, 65_536}
-	fleets := map[*subject]*load.Fleet{}
+	fleets := map[*subject]*load.Nodes{}
 	var daemons []*ours
 	var subjects []*subject
 	for _, n := range sizes {
@@ -90,7 +90,7 @@ func receiveGrowth(ctx context.Context, r *receivers, report func(Row)) error {
 		if err != nil {
 			return err
 		}
-		fleet := load.NewFleet(0, n, load.Extended)
+		fleet := load.NewNodes(0, n, load.Extended)
 		fleets[own.subject] = fleet
 		daemons, subjects = append(daemons, own), append(subjects, own.subject)
 		if _, err := own.bear(ctx, load.Plan{Count: min(200*n, 1_000_000), PerSecond: 200_000}, fleet.Chatter); err != nil {

@@ -25,7 +25,7 @@ func receiveDeaths(ctx context.Context, r *receivers, report func(Row)) error {
 		return err
 	}
 	const nodes, deaths = 20_000, 1000
-	fleet := load.NewFleet(0, nodes, load.Extended)
+	fleet := load.NewNodes(0, nodes, load.Extended)
 	if _, err := own.bear(ctx, load.Plan{Count: 2 * nodes, PerSecond: 100_000}, fleet.Chatter); err != nil {
 		return err
 	}

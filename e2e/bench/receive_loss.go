@@ -19,7 +19,7 @@ func receiveLoss(ctx context.Context, r *receivers, report func(Row)) error {
 	}
 	const nodes = 1000
 	const long = 2 * time.Second
-	fleet := load.NewFleet(0, nodes, load.Extended)
+	fleet := load.NewNodes(0, nodes, load.Extended)
 	send := func(x *subject, perSecond float64, count int) (outcome, error) {
 		return x.bear(ctx, load.Plan{Count: count, PerSecond: perSecond, Within: 10 * long}, fleet.Chatter)
 	}

@@ -11,7 +11,7 @@ import (
 func receiveMemory(ctx context.Context, r *receivers, report func(Row)) error {
 	const idle, goal = 65_536, 300
 	idleLoad := func(x *subject) error {
-		fleet := load.NewFleet(0, idle, load.Extended)
+		fleet := load.NewNodes(0, idle, load.Extended)
 		for _, next := range []load.Next{fleet.Canary, fleet.Chatter} {
 			if o, err := x.bear(ctx, load.Plan{Count: idle, PerSecond: 100_000}, next); err != nil {
 				return err
@@ -48,7 +48,7 @@ func receiveMemory(ctx context.Context, r *receivers, report func(Row)) error {
 			return err
 		}
 		// Its buffer is small: what it loses are sources it need not hold.
-		if _, err := c.bear(ctx, load.Plan{Count: idle, PerSecond: 50_000}, load.NewFleet(0, idle, load.Extended).Chatter); err != nil {
+		if _, err := c.bear(ctx, load.Plan{Count: idle, PerSecond: 50_000}, load.NewNodes(0, idle, load.Extended).Chatter); err != nil {
 			return err
 		}
 		now, err := memory(c.daemon, "VmRSS")
@@ -64,7 +64,7 @@ func receiveMemory(ctx context.Context, r *receivers, report func(Row)) error {
 	if err != nil {
 		return err
 	}
-	fleet := load.NewFleet(0, chatty, load.Extended)
+	fleet := load.NewNodes(0, chatty, load.Extended)
 	if _, err := fresh.bear(ctx, load.Plan{Count: chatty * lines, PerSecond: 200_000}, fleet.Chatter); err != nil {
 		return err
 	}

@@ -72,7 +72,7 @@ func (r *receivers) startOurs(ctx context.Context, s *scope) (*ours, error) {
 	o.subject, err = start(ctx, s, "lastgasp-listener", sockets(), func(at netip.AddrPort, dir string) ([]string, error) {
 		o.records = filepath.Join(dir, "records")
 		config := filepath.Join(dir, "listener.yaml")
-		text := fmt.Sprintf("listen: [%q]\nadmin: %q\ncluster: none\nrecords: %s\n", at, o.admin, o.records)
+		text := fmt.Sprintf("listen: [%q]\nadmin: %q\nrecords: %s\n", at, o.admin, o.records)
 		return []string{r.listener, "run", "--config", config}, os.WriteFile(config, []byte(text), 0o600)
 	})
 	if err != nil {

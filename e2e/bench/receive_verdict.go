@@ -112,7 +112,7 @@ func (t *trial) run(ctx context.Context, s *scope, x *subject, dir string) error
 		return err
 	}
 	defer dying.Close()
-	fleet := load.NewFleet(0, t.nodes, load.Extended)
+	fleet := load.NewNodes(0, t.nodes, load.Extended)
 	if _, err := x.sender.Send(ctx, load.Plan{Count: t.nodes, PerSecond: t.noise}, fleet.Chatter); err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func buildImage(ctx context.Context, dir, base string, spec ImageSpec) (*lab.Dis
 
 // install puts what is under test into the system at root, and the lab's agent.
 func install(ctx context.Context, root string, spec ImageSpec) error {
-	agent, err := lab.BuildGuest(ctx)
+	agent, err := lab.BuildGuest(ctx, "amd64")
 	if err != nil {
 		return err
 	}

@@ -171,7 +171,12 @@ func TestPermissionsAreFewAndBound(t *testing.T) {
 			t.Errorf("line %d: %v on every resource there is", n.Line, actions)
 		}
 		if strings.Contains(resource.Value, ":instance/") {
-			child(t, n, "Condition", "StringEquals")
+			if tag := child(t, n, "Condition", "StringEquals").Content[1]; tag.Tag != "!Ref" || tag.Value != "ClusterName" {
+				t.Errorf("line %d: instances of another cluster, too", n.Line)
+			}
+		}
+		if strings.Contains(resource.Value, ":parameter/") && !strings.HasSuffix(resource.Value, ":parameter/lastgasp/${ClusterName}/*") {
+			t.Errorf("line %d: parameters of another cluster, too", n.Line)
 		}
 	})
 	slices.Sort(found)
@@ -199,8 +204,15 @@ func TestAChangeReloadsTheFleetAtAPace(t *testing.T) {
 			t.Errorf("%s is %s, want %s", key, got, want)
 		}
 	}
+	target := child(t, command, "Targets", 0)
+	if tag := child(t, target, "Values", 0); child(t, target, "Key").Value != "tag:lastgasp" || tag.Tag != "!Ref" || tag.Value != "ClusterName" {
+		t.Errorf("it reloads %s", tag.Value)
+	}
 	run := child(t, doc, "Resources", "ReloadDocument", "Properties", "Content", "mainSteps", 0, "inputs", "runCommand", 0).Value
-	unit := strings.TrimPrefix(run, "systemctl reload ")
+	unit := run[strings.LastIndexByte(run, ' ')+1:]
+	if !strings.HasPrefix(run, "systemctl reload") {
+		t.Errorf("%q does not reload", run)
+	}
 	if _, err := os.Stat(filepath.Join("../../systemd", unit)); err != nil {
 		t.Errorf("%q reloads what we do not ship: %v", run, err)
 	}
@@ -223,11 +235,16 @@ func TestTheListenersPortIsOpenToNodes(t *testing.T) {
 	}
 }
 
-// The two templates say the same: what one allows, the other does.
+// The two templates say the same: what one allows, the other does, and for the same cluster only.
 func TestTerraformAllowsTheSame(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(templates, "terraform/main.tf"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^.*(?:/lastgasp/|[tT]ag[:/]lastgasp").*$`).FindAllString(string(text), -1) {
+		if !strings.Contains(m, "var.cluster_name") {
+			t.Errorf("of another cluster, too: %s", m)
+		}
 	}
 	var got []string
 	for _, m := range regexp.MustCompile(`"((?:ec2|iam|ssm|sts):[A-Z][A-Za-z]+)"( =)?`).FindAllStringSubmatch(string(text), -1) {

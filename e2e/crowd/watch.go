@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	taint  = "lastgasp.dev/kernel-panic"
+	taint  = "lastgasp.dev/dead"
 	pinKey = "lastgasp.dev/pin"
 	// patience is several times what a busy machine needs for whatever is waited for.
 	patience = 2 * time.Minute

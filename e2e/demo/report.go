@@ -25,10 +25,10 @@ func report(ctx context.Context, out io.Writer, w *story.World, n *story.Node, d
 	}
 	milestones := []milestone{
 		{d.Panic, "the kernel is made to panic"},
-		{d.Gasp, "its last gasp arrives: " + d.Record.Spec.Reason},
+		{d.Heard, "its last gasp arrives: " + d.NodeDeath.Spec.Reason},
 		{d.Fenced, "the node is fenced: nothing new is scheduled there"},
-		{d.Recorded, "a KernelPanic records it, authority " + d.Record.Spec.Authority},
-		{d.PodsFailed, fmt.Sprintf("its %d pods have failed, with the reason", d.Record.Status.Pods.Done)},
+		{d.Recorded, "a KernelPanic records it, authority " + d.NodeDeath.Spec.Authority},
+		{d.PodsFailed, fmt.Sprintf("its %d pods have failed, with the reason", d.NodeDeath.Status.Pods.Failed)},
 		{d.Replaced, "the services run elsewhere"},
 		{d.PodsGone, "the dead pods are gone"},
 		{d.NodeGone, "the node is gone"},
@@ -37,15 +37,15 @@ func report(ctx context.Context, out io.Writer, w *story.World, n *story.Node, d
 	}
 	slices.SortStableFunc(milestones, func(a, b milestone) int { return a.at.Compare(b.at) })
 	for _, m := range milestones {
-		fmt.Fprintf(tw, "%+.3f s\t  %s\n", m.at.Sub(d.Gasp).Seconds(), m.what)
+		fmt.Fprintf(tw, "%+.3f s\t  %s\n", m.at.Sub(d.Heard).Seconds(), m.what)
 	}
 	tw.Flush()
 
-	table, err := w.Cluster.Kubectl(ctx, "get", "kernelpanics")
+	table, err := w.Cluster.Kubectl(ctx, "get", "nodedeaths")
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\n$ kubectl get kernelpanics\n%s", table)
+	fmt.Fprintf(out, "\n$ kubectl get nodedeaths\n%s", table)
 	fmt.Fprintf(out, "\nWhy did pod %s die?\n", d.Told.Name)
 	for _, c := range d.Told.Status.Conditions {
 		if string(c.Type) == "DisruptionTarget" {
@@ -53,8 +53,8 @@ func report(ctx context.Context, out io.Writer, w *story.World, n *story.Node, d
 		}
 	}
 	fmt.Fprintf(out, "  %s\n", d.Told.Annotations["lastgasp.dev/termination-reason"])
-	fmt.Fprintf(out, "\nThe kept trace, %d lines:\n", len(d.Record.Spec.Trace))
-	fmt.Fprint(out, indent(strings.Join(d.Record.Spec.Trace[:min(traceShown, len(d.Record.Spec.Trace))], "\n")))
+	fmt.Fprintf(out, "\nThe kept trace, %d lines:\n", len(d.NodeDeath.Spec.Trace))
+	fmt.Fprint(out, indent(strings.Join(d.NodeDeath.Spec.Trace[:min(traceShown, len(d.NodeDeath.Spec.Trace))], "\n")))
 	fmt.Fprintln(out)
 	return nil
 }

@@ -28,7 +28,7 @@ func serve() error {
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0); err != nil {
 		return fmt.Errorf("leave the OOM killer's reach: %w", err)
 	}
-	port, err := openPort(control.Port)
+	port, err := openPort(control.Port())
 	if err != nil {
 		return err
 	}

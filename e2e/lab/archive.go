@@ -81,8 +81,9 @@ type archive struct {
 	options []string
 }
 
-// openArchive makes a private apt for suite in the folder dir and reads the package lists.
-func openArchive(ctx context.Context, dir, suite string) (*archive, error) {
+// openArchive makes a private apt for suite, on a machine of architecture arch, in the folder dir and reads the package lists.
+// Packages of amd64, on which everything is built, can be had as name:amd64.
+func openArchive(ctx context.Context, dir, suite, arch string) (*archive, error) {
 	m, err := findMirror(ctx)
 	if err != nil {
 		return nil, err
@@ -100,6 +101,9 @@ func openArchive(ctx context.Context, dir, suite string) (*archive, error) {
 		return nil, fmt.Errorf("make a private apt: %w", err)
 	}
 	a := &archive{options: []string{
+		"-o", "APT::Architecture=" + arch,
+		"-o", "APT::Architectures::=" + arch,
+		"-o", "APT::Architectures::=amd64",
 		"-o", "Dir::Etc::SourceList=" + list,
 		"-o", "Dir::Etc::SourceParts=/dev/null",
 		"-o", "Dir::Etc::Preferences=/dev/null",
@@ -134,6 +138,9 @@ func (a *archive) closure(ctx context.Context, root string, follow *regexp.Regex
 		pkg := parsePackage(out)
 		found = append(found, queue[0]+"="+pkg.version)
 		for _, name := range pkg.depends {
+			if strings.HasPrefix(name, "linux-kbuild-") {
+				name += ":amd64" // programs that run where modules are built
+			}
 			if !seen[name] && follow.MatchString(name) {
 				seen[name] = true
 				queue = append(queue, name)

@@ -13,6 +13,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -129,6 +130,20 @@ func (c *Cluster) KubeletFiles(name string) (map[string][]byte, error) {
 		return nil, fmt.Errorf("write kubeconfig of %s: %w", user, err)
 	}
 	return map[string][]byte{KubeletConf: conf, KubeletPEM: append(pair.cert, pair.key...)}, nil
+}
+
+// Enroll writes the pin of a node's boot to its Node with the kubelet's credentials, as its configurator would. Sum is the
+// SHA-256 of the boot's secret.
+func (c *Cluster) Enroll(ctx context.Context, node, boot, sum string) error {
+	client, err := c.NodeClient(node)
+	if err != nil {
+		return err
+	}
+	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{"lastgasp.dev/pin":"%s:%s"}}}`, boot, sum)
+	if _, err := client.CoreV1().Nodes().Patch(ctx, node, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		return fmt.Errorf("enrol node %s: %w", node, err)
+	}
+	return nil
 }
 
 // NodeClient is a clientset with the credentials of the named node's kubelet. It works from any namespace.

@@ -238,7 +238,7 @@ func checkDeadNode(t *testing.T, c *Cluster, a *HollowNode) {
 	ctx := t.Context()
 	a.Kill()
 	for _, args := range [][]string{
-		{"taint", "node", "node-a", "lastgasp.dev/kernel-panic:NoSchedule"},
+		{"taint", "node", "node-a", "lastgasp.dev/dead:NoSchedule"},
 		{"delete", "pods", "--field-selector=spec.nodeName=node-a", "--force", "--grace-period=0"},
 	} {
 		if _, err := c.Kubectl(ctx, args...); err != nil {

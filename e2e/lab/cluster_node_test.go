@@ -24,7 +24,7 @@ func TestReady(t *testing.T) {
 		{name: "ready but not yet so for the controllers", boot: here, conditions: yes,
 			taints: []corev1.Taint{{Key: corev1.TaintNodeNotReady}}},
 		{name: "ready and tainted by others", boot: here, conditions: yes, want: true,
-			taints: []corev1.Taint{{Key: "lastgasp.dev/kernel-panic"}}},
+			taints: []corev1.Taint{{Key: "lastgasp.dev/dead"}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			node := &corev1.Node{}

@@ -15,16 +15,25 @@ var update = flag.Bool("update", false, "capture the fixtures of listener/detect
 
 const fixtures = "../../listener/detect/testdata"
 
-// TestCaptureCorpus sees to it that listener/detect has fixtures of every scenario on every kernel:
+// TestCaptureCorpus checks that listener/detect has fixtures of every scenario on every kernel, on arm64 of some:
 //
 //	captures/KERNEL-SCENARIO.ext.jsonl, .basic.jsonl   what netconsole sent in either format
 //	logs/KERNEL-SCENARIO.log                           what the serial console showed after the boot; of poweroff: all
 //
-// Run it with -update (and -timeout 60m) to make them anew, on a machine with little else to do.
+// `make fixtures` makes them anew, on a machine with little else to do.
 func TestCaptureCorpus(t *testing.T) {
-	for _, kernel := range []string{"6.1", "6.12", "7"} {
-		for _, sc := range allScenarios() {
-			if len(sc.kernels) > 0 && !slices.Contains(sc.kernels, kernel) {
+	some := pick(t, "sysrq", "null-deref", "err-ptr", "bug", "stack-overflow", "oops-in-irq", "softlockup", "hung-task", "panic-on-warn")
+	for _, k := range []struct {
+		kernel    string
+		scenarios []scenario
+	}{
+		{"6.1", allScenarios()}, {"6.12", allScenarios()}, {"7", allScenarios()},
+		{"6.1-arm64", some}, {"6.12-arm64", allScenarios()}, {"7-arm64", some},
+	} {
+		kernel := k.kernel
+		for _, sc := range k.scenarios {
+			sc, ok := sc.on(kernel)
+			if !ok {
 				continue
 			}
 			name := kernel + "-" + sc.name

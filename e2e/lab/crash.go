@@ -111,7 +111,7 @@ func crashSourceFiles() (crashSources, error) {
 
 // buildCrashModule leaves lastgasp_crash.ko in dir.
 func buildCrashModule(ctx context.Context, s Scope, k *Kernel, source crashSources, dir string) error {
-	root, err := toolchain(ctx, s)
+	root, err := toolchain(ctx, s, k.Arch)
 	if err != nil {
 		return err
 	}
@@ -144,9 +144,12 @@ func buildCrashModule(ctx context.Context, s Scope, k *Kernel, source crashSourc
 	}
 	// objtool wants /proc. The mount namespace that unshare makes for it goes away with make. Without
 	// DEBUG_INFO_BTF_MODULES nothing asks for pahole.
-	_, err = run(ctx, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--root="+root,
-		"make", "-C", headers, "M=/build", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules")
-	if err != nil {
+	build := []string{"--pid", "--fork", "--kill-child", "--mount-proc", "--root=" + root,
+		"make", "-C", headers, "M=/build", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"}
+	if k.Arch == "arm64" {
+		build = append(build, "ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-")
+	}
+	if _, err := run(ctx, "unshare", build...); err != nil {
 		return err
 	}
 	ko, err := os.ReadFile(filepath.Join(work, "lastgasp_crash.ko"))
@@ -159,20 +162,25 @@ func buildCrashModule(ctx context.Context, s Scope, k *Kernel, source crashSourc
 	return nil
 }
 
-// toolchain returns a root with the compilers of all the lab's kernels: packages extracted, not installed, since a
-// compiler needs no configuring.
-func toolchain(ctx context.Context, s Scope) (string, error) {
-	pkgs := []string{
+// toolchain returns a root with the compilers of all the lab's kernels of an architecture: packages extracted, not installed,
+// since a compiler needs no configuring. The build tools in the headers are amd64's and want its C library.
+func toolchain(ctx context.Context, s Scope, arch string) (string, error) {
+	key, compilers := "toolchain", []string{
 		"gcc-12", // bookworm's 6.1
 		"gcc-14", // trixie's 6.12 and 7
+	}
+	if arch == "arm64" {
+		key, compilers = "toolchain-arm64", []string{"gcc-12-aarch64-linux-gnu", "gcc-14-aarch64-linux-gnu"}
+	}
+	pkgs := append(compilers,
 		"make", "libc6-dev", "libelf1t64", "libssl3t64", "libdw1t64",
 		"bash", "coreutils", "dash", "findutils", "grep", "mawk", "sed",
-	}
+	)
 	if err := InstallPackages(ctx, s, "mmdebstrap", "debian-archive-keyring"); err != nil {
 		return "", err
 	}
-	cached, err := Cached(ctx, "toolchain", func(dir string) error {
-		s.Logf("fetching compilers from Debian trixie")
+	cached, err := Cached(ctx, key, func(dir string) error {
+		s.Logf("fetching compilers for %s from Debian trixie", arch)
 		m, err := findMirror(ctx)
 		if err != nil {
 			return err

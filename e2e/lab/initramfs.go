@@ -34,7 +34,7 @@ var (
 // writeInitramfs packs the guest's userland, the modules it needs, its configuration and files into dest. It is not
 // compressed: an emulated CPU would take longer to unpack it than QEMU takes to load it.
 func writeInitramfs(ctx context.Context, dest string, spec VMSpec, config control.Config) error {
-	guest, err := BuildGuest(ctx)
+	guest, err := BuildGuest(ctx, spec.Kernel.Arch)
 	if err != nil {
 		return err
 	}
@@ -112,9 +112,9 @@ func (f GuestFile) read() ([]byte, fs.FileMode, error) {
 	return data, mode, nil
 }
 
-// BuildGuest compiles e2e/guest and returns the program, statically linked. go build leaves one alone that is up to date,
-// hence the cache.
-func BuildGuest(ctx context.Context) ([]byte, error) {
+// BuildGuest compiles e2e/guest for an architecture and returns the program, statically linked. go build leaves one alone that
+// is up to date, hence the cache.
+func BuildGuest(ctx context.Context, arch string) ([]byte, error) {
 	cache, err := CacheDir()
 	if err != nil {
 		return nil, err
@@ -124,8 +124,8 @@ func BuildGuest(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	defer unlock()
-	program := filepath.Join(cache, "guest")
-	_, err = run(ctx, "env", "CGO_ENABLED=0",
+	program := filepath.Join(cache, "guest-"+arch)
+	_, err = run(ctx, "env", "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch,
 		"go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "github.com/lastgasp/lastgasp/e2e/guest")
 	if err != nil {
 		return nil, fmt.Errorf("build the guest's init: %w", err)

@@ -11,8 +11,12 @@ import (
 
 // Kernel is one of Debian's own cloud kernels, unpacked in the cache and never installed.
 type Kernel struct {
-	// Name is what the lab calls it: "6.1", "6.12" or "7".
+	// Name is what the lab calls it: "6.1", "6.12" or "7", and "6.12-arm64" and the like.
 	Name string
+	// Series is the Name without the architecture.
+	Series string
+	// Arch is its architecture, in Debian's and Go's words: amd64 or arm64.
+	Arch string
 	// Release is what uname -r says.
 	Release string
 	// Image is the path of the compressed kernel.
@@ -24,9 +28,17 @@ type Kernel struct {
 	headerDebs []string
 }
 
-// kernelSuite returns the suite of Debian that a kernel comes from.
-func kernelSuite(name string) (string, error) {
-	switch name {
+// kernelArch splits the name of a kernel.
+func kernelArch(name string) (series, arch string) {
+	if series, ok := strings.CutSuffix(name, "-arm64"); ok {
+		return series, "arm64"
+	}
+	return name, "amd64"
+}
+
+// kernelSuite returns the suite of Debian that a series comes from.
+func kernelSuite(series string) (string, error) {
+	switch series {
 	case "6.1":
 		return "bookworm", nil
 	case "6.12":
@@ -34,26 +46,27 @@ func kernelSuite(name string) (string, error) {
 	case "7": // the first series whose netconsole is an nbcon console, silent in a panic that reboots
 		return "trixie-backports", nil
 	}
-	return "", fmt.Errorf("find kernel %q: the lab knows 6.1, 6.12 and 7", name)
+	return "", fmt.Errorf("find kernel %q: the lab knows 6.1, 6.12 and 7", series)
 }
 
 // From 7 on the image package is split into base, binary and modules. Headers belong to an exact version of the kernel,
 // which the archive keeps only for a while: they are fetched together.
 var (
-	imagePackages  = regexp.MustCompile(`^linux-(image|base|binary|modules)-.*cloud-amd64$`)
+	imagePackages  = regexp.MustCompile(`^linux-(image|base|binary|modules)-.*cloud-a(md|rm)64$`)
 	headerPackages = regexp.MustCompile(`^linux-(headers|kbuild|compiler)-`)
 )
 
-// FetchKernel returns the kernel called name ("6.1", "6.12", "7"): from the cache, else the newest version that the
-// Debian mirror of this machine has.
+// FetchKernel returns the kernel called name ("6.1", "6.12", "7", "6.12-arm64" …): from the cache, else the newest version
+// that the Debian mirror of this machine has.
 func FetchKernel(ctx context.Context, s Scope, name string) (*Kernel, error) {
-	suite, err := kernelSuite(name)
+	series, arch := kernelArch(name)
+	suite, err := kernelSuite(series)
 	if err != nil {
 		return nil, err
 	}
 	dir, err := Cached(ctx, filepath.Join("kernels", name), func(dir string) error {
 		s.Logf("fetching kernel %s from Debian %s", name, suite)
-		return fetchKernel(ctx, dir, suite)
+		return fetchKernel(ctx, dir, suite, arch)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("fetch kernel %s: %w", name, err)
@@ -62,26 +75,26 @@ func FetchKernel(ctx context.Context, s Scope, name string) (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !strings.HasPrefix(k.Release, name+".") {
+	if !strings.HasPrefix(k.Release, series+".") {
 		return nil, fmt.Errorf("fetch kernel %s: Debian %s has %s", name, suite, k.Release)
 	}
-	k.Name = name
+	k.Name, k.Series, k.Arch = name, series, arch
 	return k, nil
 }
 
 // fetchKernel fills dir with root/, the unpacked kernel, and headers/, the packages to build modules with.
-func fetchKernel(ctx context.Context, dir, suite string) error {
+func fetchKernel(ctx context.Context, dir, suite, arch string) error {
 	apt := filepath.Join(dir, "apt")
 	defer os.RemoveAll(apt)
-	a, err := openArchive(ctx, apt, suite)
+	a, err := openArchive(ctx, apt, suite, arch)
 	if err != nil {
 		return err
 	}
-	images, err := a.closure(ctx, "linux-image-cloud-amd64", imagePackages)
+	images, err := a.closure(ctx, "linux-image-cloud-"+arch, imagePackages)
 	if err != nil {
 		return err
 	}
-	headers, err := a.closure(ctx, "linux-headers-cloud-amd64", headerPackages)
+	headers, err := a.closure(ctx, "linux-headers-cloud-"+arch, headerPackages)
 	if err != nil {
 		return err
 	}

@@ -278,7 +278,7 @@ func (g *armed) target(t *testing.T, ctx context.Context, n *Net, name string, p
 	write("remote_mac", n.GatewayMAC().String())
 	if name == "extended" {
 		write("extended", "1")
-		if g.vm.spec.Kernel.Name != "6.1" { // release came with 6.6, userdata with 6.9
+		if g.vm.spec.Kernel.Series != "6.1" { // release came with 6.6, userdata with 6.9
 			write("release", "1")
 			identity := map[string]string{"boot": g.vm.BootID()}
 			for key, value := range fixtureIdentity {

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -113,7 +114,7 @@ const readyTimeout = 4 * time.Minute
 // log is kept if s ends in failure.
 func BootVM(ctx context.Context, s Scope, spec VMSpec) (*VM, error) {
 	spec = spec.withDefaults()
-	if err := InstallPackages(ctx, s, "qemu-system-x86", "iproute2", "xz-utils"); err != nil {
+	if err := InstallPackages(ctx, s, spec.machine().pkg, "iproute2", "xz-utils"); err != nil {
 		return nil, err
 	}
 	dir, err := os.MkdirTemp("", "lastgasp-"+spec.Name+"-")
@@ -155,7 +156,7 @@ func (vm *VM) start(s Scope) error {
 		return err
 	}
 	defer theirs.Close()
-	cmd := vm.spec.Net.Node.Command(context.Background(), "qemu-system-x86_64", vm.arguments()...)
+	cmd := vm.spec.Net.Node.Command(context.Background(), vm.spec.machine().program, vm.arguments()...)
 	cmd.ExtraFiles = []*os.File{theirs}
 	vm.qemu, err = startProcess("qemu", filepath.Join(vm.dir, "qemu.log"), cmd)
 	if err != nil {
@@ -185,29 +186,20 @@ func preferMainLoop(pid int) error {
 	return nil
 }
 
-// arguments are QEMU's. The CPUs are emulated, by one thread for all of them: with a thread each, a CPU now and then
-// executes code that another has just patched back (a static key), and the kernel dies of "Oops: int3" (one boot in
-// fifty). Of the features, QEMU 7.2's cmpxchg16b breaks the slab allocator of newer kernels, and la57 only costs time.
+// arguments are QEMU's.
 func (vm *VM) arguments() []string {
-	spec := vm.spec
-	cmdline := append([]string{
-		"console=ttyS0", "net.ifnames=0",
-		"no_timer_check", // which on a busy host finds that the timer does not work, and panics
-		// As of a CPU of 6.25 GHz: every delay takes two or three times as long, among them netpoll's patience of one jiffy
-		// (see preferMainLoop) and the seconds of kernel.panic.
-		"lpj=25000000",
-	}, spec.Append...)
-	args := []string{
-		"-accel", "tcg,thread=single", "-cpu", "max,-cx16,-la57",
-		"-machine", "q35", "-nodefaults", "-no-user-config", "-display", "none",
+	spec, m := vm.spec, vm.spec.machine()
+	args := append(slices.Clone(m.arguments),
+		"-nodefaults", "-no-user-config", "-display", "none",
 		"-smp", strconv.Itoa(spec.CPUs), "-m", strconv.Itoa(spec.MemoryMiB),
 		"-kernel", vm.kernel(), "-initrd", vm.initramfs(),
-		"-append", strings.Join(cmdline, " "),
-		"-chardev", "file,id=console,path=" + vm.Serial(), "-serial", "chardev:console",
-		"-chardev", "socket,id=control,fd=3", "-serial", "chardev:control",
-		"-netdev", "tap,id=net,script=no,downscript=no,ifname=" + vm.tap(),
+		"-append", strings.Join(slices.Concat(m.append, []string{"net.ifnames=0"}, spec.Append), " "),
+		"-chardev", "file,id=console,path="+vm.Serial(), "-serial", "chardev:console",
+		"-chardev", "socket,id=control,fd=3",
+		"-netdev", "tap,id=net,script=no,downscript=no,ifname="+vm.tap(),
 		"-device", strings.Join(append([]string{"virtio-net-pci,netdev=net,romfile=,mac=" + spec.MAC.String()}, spec.NIC...), ","),
-	}
+	)
+	args = append(args, m.control...)
 	if spec.Disk != nil {
 		args = append(args, "-drive", "if=virtio,format=raw,cache=unsafe,file="+spec.Disk.Image)
 	}

@@ -29,16 +29,16 @@ func TestOnlyLoopback(t *testing.T) {
 func TestLimits(t *testing.T) {
 	s := sender(t, netip.MustParseAddrPort("127.0.0.1:9"))
 	for _, plan := range []Plan{{}, {Count: -1}, {Count: MaxCount + 1}, {Count: 1, Within: MaxWithin + 1}, {Count: 1, PerSecond: -1}} {
-		if _, err := s.Send(t.Context(), plan, NewFleet(0, 1, Basic).Chatter); err == nil {
+		if _, err := s.Send(t.Context(), plan, NewNodes(0, 1, Basic).Chatter); err == nil {
 			t.Errorf("%+v is accepted", plan)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Send(ctx, Plan{Count: 1000, PerSecond: 1}, NewFleet(0, 1, Basic).Chatter); !errors.Is(err, context.Canceled) {
+	if _, err := s.Send(ctx, Plan{Count: 1000, PerSecond: 1}, NewNodes(0, 1, Basic).Chatter); !errors.Is(err, context.Canceled) {
 		t.Errorf("an ended context: %v", err)
 	}
-	if sent, err := s.Send(t.Context(), Plan{Count: 1000, PerSecond: 1, Within: time.Nanosecond}, NewFleet(0, 1, Basic).Chatter); err == nil || sent.Count > 1 {
+	if sent, err := s.Send(t.Context(), Plan{Count: 1000, PerSecond: 1, Within: time.Nanosecond}, NewNodes(0, 1, Basic).Chatter); err == nil || sent.Count > 1 {
 		t.Errorf("sent %d in a nanosecond, %v", sent.Count, err)
 	}
 }
@@ -62,7 +62,7 @@ func TestEverySourceArrives(t *testing.T) {
 	defer conn.Close()
 	s := sender(t, conn.LocalAddr().(*net.UDPAddr).AddrPort())
 	const nodes = 100
-	sent, err := s.Send(t.Context(), Plan{Count: 2 * nodes, PerSecond: 1e6}, NewFleet(0, nodes, Extended).Chatter)
+	sent, err := s.Send(t.Context(), Plan{Count: 2 * nodes, PerSecond: 1e6}, NewNodes(0, nodes, Extended).Chatter)
 	if err != nil || sent.Count != 2*nodes {
 		t.Fatalf("sent %d, %v", sent.Count, err)
 	}

@@ -20,27 +20,27 @@ import (
 // it did not.
 type Death struct {
 	Panic      time.Time // the crash was asked for
-	Gasp       time.Time // the listener received the first fatal record
+	Heard      time.Time // the listener received the first fatal record
 	Fenced     time.Time // our taint was on the Node
-	Recorded   time.Time // the KernelPanic was there
+	Recorded   time.Time // the NodeDeath was there
 	PodsFailed time.Time // the last pod of the node was Failed with the reason
 	Replaced   time.Time // every service pod ran on another node
 	PodsGone   time.Time // the last of the dead pods was deleted
 	JobRetried time.Time // the Job with a policy had a new pod running
 	NodeGone   time.Time // the Node was deleted
 
-	Record  v1alpha1.KernelPanic // as it is at the end
-	Told    corev1.Pod           // one pod as it was when it failed
-	Policy  batchv1.JobStatus    // of the Job with podFailurePolicy, at the end
-	Plain   batchv1.JobStatus    // of the Job without
-	Victims int                  // pods on the node when it died
+	NodeDeath v1alpha1.NodeDeath // as it is at the end
+	Told      corev1.Pod         // one pod as it was when it failed
+	Policy    batchv1.JobStatus  // of the Job with podFailurePolicy, at the end
+	Plain     batchv1.JobStatus  // of the Job without
+	Victims   int                // pods on the node when it died
 }
 
 // fullTrace is fewer lines than the trace of any panic, and more than its alarm has.
 const fullTrace = 20
 
 const (
-	fenceTaint = "lastgasp.dev/kernel-panic"
+	fenceTaint = "lastgasp.dev/dead"
 	reasonKey  = "lastgasp.dev/termination-reason"
 )
 
@@ -70,7 +70,7 @@ func (w *World) Kill(ctx context.Context, n *Node, crash lab.Crash, victims []co
 			node := node(seen, n.Name)
 			return node != nil && tainted(node)
 		}},
-		{"its KernelPanic", &d.Recorded, func(seen []Sighting) bool { return record(seen, n.Name) != nil }},
+		{"its KernelPanic", &d.Recorded, func(seen []Sighting) bool { return nodeDeath(seen, n.Name) != nil }},
 		{"its pods to be Failed", &d.PodsFailed, func(seen []Sighting) bool {
 			failed := map[string]bool{}
 			for _, s := range seen {
@@ -95,11 +95,11 @@ func (w *World) Kill(ctx context.Context, n *Node, crash lab.Crash, victims []co
 		}},
 		{"the Node to be gone", &d.NodeGone, func(seen []Sighting) bool { return nodeGone(seen, n.Name) }},
 		{"its record to be complete", new(time.Time), func(seen []Sighting) bool {
-			r := record(seen, n.Name)
+			r := nodeDeath(seen, n.Name)
 			if !complete(r) {
 				return false
 			}
-			d.Record = *r
+			d.NodeDeath = *r
 			return true
 		}},
 	} {
@@ -107,7 +107,7 @@ func (w *World) Kill(ctx context.Context, n *Node, crash lab.Crash, victims []co
 			return d, err
 		}
 	}
-	d.Gasp = d.Record.Spec.Time.Time
+	d.Heard = d.NodeDeath.Spec.Time.Time
 	jobs := w.Cluster.Client().BatchV1().Jobs(n.Namespace)
 	for name, status := range map[string]*batchv1.JobStatus{"batch-policy": &d.Policy, "batch-plain": &d.Plain} {
 		job, err := jobs.Get(ctx, name, metav1.GetOptions{})
@@ -119,15 +119,15 @@ func (w *World) Kill(ctx context.Context, n *Node, crash lab.Crash, victims []co
 	return d, nil
 }
 
-// AwaitCleaned waits until the node's KernelPanic is Cleaned and whole, the Node gone and its services run elsewhere.
-func (w *World) AwaitCleaned(ctx context.Context, n *Node) (v1alpha1.KernelPanic, error) {
+// AwaitCleaned waits until the node's NodeDeath is Cleaned and whole, the Node gone and its services run elsewhere.
+func (w *World) AwaitCleaned(ctx context.Context, n *Node) (v1alpha1.NodeDeath, error) {
 	watcher, err := Watch(ctx, w.Cluster.RESTConfig(), n.Namespace)
 	if err != nil {
-		return v1alpha1.KernelPanic{}, err
+		return v1alpha1.NodeDeath{}, err
 	}
-	var done v1alpha1.KernelPanic
+	var done v1alpha1.NodeDeath
 	_, err = watcher.Await(ctx, n.Name+" to be cleaned up", func(seen []Sighting) bool {
-		r := record(seen, n.Name)
+		r := nodeDeath(seen, n.Name)
 		if !complete(r) || node(seen, n.Name) != nil || Elsewhere(seen, n.Name, "web") != 3 {
 			return false
 		}
@@ -138,7 +138,7 @@ func (w *World) AwaitCleaned(ctx context.Context, n *Node) (v1alpha1.KernelPanic
 }
 
 // complete reports whether cleanup is over and the whole trace is kept.
-func complete(r *v1alpha1.KernelPanic) bool {
+func complete(r *v1alpha1.NodeDeath) bool {
 	return r != nil && r.Status.Phase == "Cleaned" && len(r.Spec.Trace) >= fullTrace
 }
 
@@ -176,12 +176,12 @@ func tainted(n *corev1.Node) bool {
 func mirror(p *corev1.Pod) bool { return p.Annotations[corev1.MirrorPodAnnotationKey] != "" }
 
 // steps of a cleanup, in order.
-var steps = []string{"fence", "record", "list", "fail", "tell", "detach", "delete", "node"}
+var steps = []string{"fence", "list", "fail", "events", "detach", "delete", "node"}
 
 // Check says what of the promise was not kept, nil if all was.
 func (d Death) Check() error {
 	var done []string
-	for _, step := range d.Record.Status.Steps {
+	for _, step := range d.NodeDeath.Status.Steps {
 		if step.Done {
 			done = append(done, step.Name)
 		}
@@ -196,7 +196,7 @@ func (d Death) Check() error {
 		{d.Told.Status.Phase == corev1.PodFailed && d.Told.Status.Reason == "KernelPanic", "the pod's status does not say KernelPanic"},
 		{d.Policy.Failed == 0, "the Job with a podFailurePolicy paid for the death"},
 		{d.Plain.Failed == 1, "the Job without a podFailurePolicy did not count the death once"},
-		{strings.Contains(strings.Join(d.Record.Spec.Trace, "\n"), "Kernel panic - not syncing"), "the kept trace has no panic in it"},
+		{strings.Contains(strings.Join(d.NodeDeath.Spec.Trace, "\n"), "Kernel panic - not syncing"), "the kept trace has no panic in it"},
 	} {
 		if !promise.kept {
 			return errors.New(promise.what)

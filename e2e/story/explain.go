@@ -38,7 +38,7 @@ func (w *World) Explain(s lab.Scope) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if out, err := w.Cluster.Kubectl(ctx, "get", "kernelpanics,nodes,pods", "--all-namespaces", "-o", "wide"); err == nil {
+	if out, err := w.Cluster.Kubectl(ctx, "get", "nodedeaths,nodes,pods", "--all-namespaces", "-o", "wide"); err == nil {
 		s.Logf("the cluster:\n%s", out)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/uuid"
 
 	"github.com/lastgasp/lastgasp/e2e/lab"
@@ -36,24 +35,14 @@ func (h *Hollow) Start(ctx context.Context) (err error) {
 	return err
 }
 
-// Arm proves by a canary that the listener hears the node, and pins its boot.
+// Arm has the node enrol itself and prove by a canary that the listener hears it, and waits until its boot is pinned.
 func (h *Hollow) Arm(ctx context.Context) error {
 	h.said++
+	if err := h.fleet.Cluster.Enroll(ctx, h.Name, h.Identity.Boot, h.Identity.Secret.Sum()); err != nil {
+		return err
+	}
 	if err := h.voice.Prove(ctx, Canary(h.Identity, 100+h.said)); err != nil {
 		return err
-	}
-	return h.Enroll(ctx)
-}
-
-// Enroll pins the node's boot as its configurator would: with the kubelet's credentials.
-func (h *Hollow) Enroll(ctx context.Context) error {
-	client, err := h.fleet.Cluster.NodeClient(h.Name)
-	if err != nil {
-		return err
-	}
-	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, pinKey, h.Pin())
-	if _, err := client.CoreV1().Nodes().Patch(ctx, h.Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
-		return fmt.Errorf("pin %s: %w", h.Name, err)
 	}
 	return await(ctx, "the pin of "+h.Name, func(ctx context.Context) error {
 		n, err := h.fleet.Cluster.Client().CoreV1().Nodes().Get(ctx, h.Name, metav1.GetOptions{})
@@ -67,7 +56,7 @@ func (h *Hollow) Enroll(ctx context.Context) error {
 	})
 }
 
-// Pin is the annotation by which the listener recognises the gasp of this boot.
+// Pin is the annotation by which the listener recognises the secret of this boot.
 func (h *Hollow) Pin() string { return h.Identity.Boot + ":" + h.Identity.Secret.Sum() }
 
 // Panic says what the kernel would say last.

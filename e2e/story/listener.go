@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/lastgasp/lastgasp/e2e/lab"
 )
@@ -38,7 +39,7 @@ func Install(ctx context.Context, c *lab.Cluster) error {
 	if _, err := c.Kubectl(ctx, "--namespace=lastgasp", "scale", "deployment", "--all", "--replicas=0"); err != nil {
 		return fmt.Errorf("make room for the listener: %w", err)
 	}
-	if _, err := c.Kubectl(ctx, "wait", "--for=condition=Established", "crd/kernelpanics.lastgasp.dev", "--timeout=30s"); err != nil {
+	if _, err := c.Kubectl(ctx, "wait", "--for=condition=Established", "crd/nodedeaths.lastgasp.dev", "--timeout=30s"); err != nil {
 		return fmt.Errorf("wait for the CRD: %w", err)
 	}
 	return nil
@@ -72,7 +73,10 @@ func StartListener(ctx context.Context, s lab.Scope, spec ListenerSpec) (d *lab.
 		return nil, "", fmt.Errorf("make a folder for the listener: %w", err)
 	}
 	s.Cleanup(func() { os.RemoveAll(dir) })
-	config := fmt.Sprintf("listen: [%q]\ncluster: kubernetes\nkubeconfig: %s\n%s\n", spec.Listen, kubeconfig, spec.Policy)
+	config := fmt.Sprintf("listen: [%q]\nkubernetes: true\nkubeconfig: %s\nrecords: %s\n%s\n", spec.Listen, kubeconfig, dir, spec.Policy)
+	if !strings.Contains(spec.Policy, "pods:") {
+		config += "pods: {keep: 0s}\n" // the lab's pods have no owner, and nobody to read them
+	}
 	file := filepath.Join(dir, "listener.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, "", fmt.Errorf("write listener.yaml: %w", err)

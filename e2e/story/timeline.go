@@ -22,15 +22,14 @@ import (
 
 // Sighting is one thing that the API showed, and when.
 type Sighting struct {
-	At   time.Time
-	Kind watch.EventType
-	Pod  *corev1.Pod
-	Node *corev1.Node
-	// Record is a KernelPanic.
-	Record *v1alpha1.KernelPanic
+	At        time.Time
+	Kind      watch.EventType
+	Pod       *corev1.Pod
+	Node      *corev1.Node
+	NodeDeath *v1alpha1.NodeDeath
 }
 
-// Watcher keeps everything the API shows of a namespace's pods, of all Nodes and all KernelPanics. It sees what any controller would see,
+// Watcher keeps everything the API shows of a namespace's pods, of all Nodes and all NodeDeaths. It sees what any controller would see,
 // no earlier.
 type Watcher struct {
 	mu     sync.Mutex
@@ -52,7 +51,7 @@ func Watch(ctx context.Context, config *rest.Config, namespace string) (*Watcher
 	}{
 		{corev1.SchemeGroupVersion.WithResource("pods"), namespace},
 		{corev1.SchemeGroupVersion.WithResource("nodes"), ""},
-		{v1alpha1.GroupVersion().WithResource("kernelpanics"), ""},
+		{v1alpha1.GroupVersion().WithResource("nodedeaths"), ""},
 	} {
 		events, err := client.Resource(what.resource).Namespace(what.namespace).Watch(ctx, metav1.ListOptions{})
 		if err != nil {
@@ -104,9 +103,9 @@ func sighting(ev watch.Event) (Sighting, error) {
 	case "Node":
 		s.Node = new(corev1.Node)
 		into = s.Node
-	case "KernelPanic":
-		s.Record = new(v1alpha1.KernelPanic)
-		into = s.Record
+	case "NodeDeath":
+		s.NodeDeath = new(v1alpha1.NodeDeath)
+		into = s.NodeDeath
 	default:
 		return s, fmt.Errorf("a watch brought a %s: %v", u.GetKind(), u.Object)
 	}
@@ -185,11 +184,11 @@ func deleted(seen []Sighting, uids map[string]bool) int {
 	return n
 }
 
-// record returns the latest state of the KernelPanic of a Node, nil if there is none.
-func record(seen []Sighting, name string) *v1alpha1.KernelPanic {
+// nodeDeath returns the latest state of the NodeDeath of a Node, nil if there is none.
+func nodeDeath(seen []Sighting, name string) *v1alpha1.NodeDeath {
 	for _, s := range slices.Backward(seen) {
-		if s.Record != nil && s.Record.Spec.Node == name && s.Kind != watch.Deleted {
-			return s.Record
+		if s.NodeDeath != nil && s.NodeDeath.Spec.Node == name && s.Kind != watch.Deleted {
+			return s.NodeDeath
 		}
 	}
 	return nil

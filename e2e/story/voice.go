@@ -12,11 +12,9 @@ import (
 	"time"
 
 	"github.com/lastgasp/lastgasp/e2e/lab"
+	"github.com/lastgasp/lastgasp/e2e/load"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
-
-// release is the kernel that voices speak of.
-const release = "6.12.117+deb13-cloud-amd64"
 
 // Voice is a socket from which datagrams go to the listener: a kernel's netconsole, or somebody who shares its address.
 type Voice struct {
@@ -77,7 +75,7 @@ func Panic(id netconsole.Identity) [][]byte {
 	return [][]byte{
 		extended(kernelInfo, 600, "sysrq: Trigger a crash", id),
 		extended(kernelEmerg, 601, "Kernel panic - not syncing: sysrq triggered crash", id),
-		extended(kernelEmerg, 602, "CPU: 1 UID: 0 PID: 4711 Comm: bash Not tainted "+release+" #1", id),
+		extended(kernelEmerg, 602, "CPU: 1 UID: 0 PID: 4711 Comm: bash Not tainted "+load.Release+" #1", id),
 		extended(kernelEmerg, 603, "---[ end Kernel panic - not syncing: sysrq triggered crash ]---", id),
 	}
 }
@@ -91,24 +89,23 @@ func BasicPanic() [][]byte {
 func Canary(id netconsole.Identity, seq int) []byte {
 	line := netconsole.Canary{
 		Nonce: hex.EncodeToString(random(16)), Instance: id.Instance, Boot: id.Boot,
-		Facts: netconsole.Facts{Kernel: release, Panic: 10, PanicOnOops: true, ConsoleLevel: 7, Version: "lab"},
+		Facts: netconsole.Facts{Kernel: load.Release, Panic: 10, PanicOnOops: true, ConsoleLevel: 7, Version: "lab"},
 	}.Line()
 	return extended(userWarning, seq, line, id)
 }
 
 func extended(prefix, seq int, text string, id netconsole.Identity) []byte {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s,%d,%d,%d,-;%s\n", release, prefix, seq, 1000*seq, text)
+	var userdata strings.Builder
 	for _, field := range []netconsole.Field{
 		{Key: netconsole.KeyInstance, Value: id.Instance},
 		{Key: netconsole.KeyBoot, Value: id.Boot},
 		{Key: netconsole.KeySecret, Value: string(id.Secret)},
 	} {
 		if field.Value != "" {
-			fmt.Fprintf(&b, " %s=%s\n", field.Key, field.Value)
+			fmt.Fprintf(&userdata, " %s=%s\n", field.Key, field.Value)
 		}
 	}
-	return []byte(b.String())
+	return load.Record(nil, prefix, seq, text, userdata.String())
 }
 
 func random(n int) []byte {

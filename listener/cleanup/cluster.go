@@ -6,15 +6,18 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // What a Cluster answers when it cannot do as asked. Everything else is a fault that may pass and is worth repeating.
 var (
 	// ErrNotFound: the object is not there (any more).
 	ErrNotFound = errors.New("not found")
-	// ErrAmbiguous: more than one Node answers to the address or instance; acting would be a guess.
+	// ErrAmbiguous: more than one Node answers to the sender; acting would be a guess.
 	ErrAmbiguous = errors.New("more than one node matches")
-	// ErrExists: another replica created the object first.
+	// ErrExists: the object was created before.
 	ErrExists = errors.New("already exists")
 	// ErrConflict: the object changed since it was read (409, or 422 for another UID); read again and decide again.
 	ErrConflict = errors.New("changed since it was read")
@@ -25,140 +28,99 @@ var (
 	ErrForbidden = fmt.Errorf("%w: no right to", ErrDenied)
 )
 
-// Cluster is all that cleanup needs of Kubernetes, at cleanup's own verbs. Reads are live and consistent unless their
+// Sender is who sent an incident or a canary, as far as it says so. Sum is the SHA-256 of its secret; all but Addr may be
+// empty.
+type Sender struct {
+	Instance, Boot, Sum string
+	Addr                netip.Addr
+}
+
+// Cluster is all that cleanup needs of Kubernetes, in cleanup's own verbs. Reads are live and consistent unless their
 // comment says otherwise. Every write carries what it was decided on: UID and resourceVersion of the value passed in.
 type Cluster interface {
-	// FindNode returns the one Node that is instance (matched against the last element of spec.providerID, then the
-	// Node's machine id) or, where instance is empty, has addr among its addresses. The candidate comes from a cache,
-	// the answer is read live. A Node found by instance must also own addr, else ErrNotFound: the gasp is not its own.
-	FindNode(ctx context.Context, instance string, addr netip.Addr) (Node, error)
+	// FindNode returns the one Node that s speaks of: the Node with that instance (the last element of spec.providerID,
+	// else the machine id) or, where instance is empty, with that address. Several with the same instance or address are
+	// told apart by the boot they run, then by a pin or claim of boot and sum, before they are ErrAmbiguous. The candidate
+	// comes from a cache, the answer is read live. A Node found by instance must also own the address, else ErrNotFound:
+	// what was sent is not its own.
+	FindNode(ctx context.Context, s Sender) (policy.Node, error)
 	// Node reads one Node.
-	Node(ctx context.Context, name string) (Node, error)
+	Node(ctx context.Context, name string) (policy.Node, error)
 	// NodeCount is how many Nodes there are, from the cache, for the breaker.
 	NodeCount() int
+	// Pin returns the pin, else the claim, of a boot that some Node runs, from the cache, with the authority that a secret
+	// gets which matches it. It never blocks.
+	Pin(boot string) (pin policy.Pin, a detect.Authority, ok bool)
+	// Known reports whether a Node answers to that instance and address, or to the address where instance is empty, from
+	// the cache. It never blocks.
+	Known(instance string, addr netip.Addr) bool
 	// LeaseRenewed is when the Node's kubelet last renewed its Lease and how long it holds the Lease for, zero if it does
 	// not say. ErrNotFound if there is none.
 	LeaseRenewed(ctx context.Context, node string) (renewed time.Time, duration time.Duration, err error)
 	// MarkedNodes lists the Nodes that carry our mark or our taint, from the cache.
-	MarkedNodes(ctx context.Context) ([]Node, error)
+	MarkedNodes(ctx context.Context) ([]policy.Node, error)
 	// PatchNode applies p to the Node as it was read and returns it as it is now.
-	PatchNode(ctx context.Context, n Node, p NodePatch) (Node, error)
+	PatchNode(ctx context.Context, n policy.Node, p NodePatch) (policy.Node, error)
 	// DeleteNode deletes exactly the Node that was read (UID and resourceVersion preconditions).
-	DeleteNode(ctx context.Context, n Node) error
+	DeleteNode(ctx context.Context, n policy.Node) error
 
-	// CreateRecord writes the KernelPanic that claims the incident; ErrExists means another replica owns it.
-	CreateRecord(ctx context.Context, r Record) (Record, error)
-	// Record reads one KernelPanic by name.
-	Record(ctx context.Context, name string) (Record, error)
-	// Records lists every KernelPanic, from a cache and without Trace: it is asked every few seconds, and whoever acts on
-	// the answer reads the record again.
-	Records(ctx context.Context) ([]Record, error)
-	// UpdateRecord writes r's status and whatever r adds to the spec (title, fingerprint, trace, …; nothing is taken away),
-	// ErrConflict if the record changed since it was read.
-	UpdateRecord(ctx context.Context, r Record) (Record, error)
-	// DeleteRecord removes an old KernelPanic.
-	DeleteRecord(ctx context.Context, r Record) error
+	// CreateDeath writes a NodeDeath, spec and status. ErrExists: there is one of that name already. Where the spec got
+	// through and the status did not, it succeeds and the status it returns is empty; UpdateDeath writes it.
+	CreateDeath(ctx context.Context, d policy.Death) (policy.Death, error)
+	// Death reads one NodeDeath.
+	Death(ctx context.Context, name string) (policy.Death, error)
+	// Deaths lists every NodeDeath, from a cache and without Trace and Pods: it is asked every second, and whoever acts on
+	// the answer reads the death again.
+	Deaths(ctx context.Context) ([]policy.Death, error)
+	// UpdateDeath writes d's status only, ErrConflict if the death changed since it was read.
+	UpdateDeath(ctx context.Context, d policy.Death) (policy.Death, error)
+	// AmendDeath adds to the spec of the death with d's UID what d says more. A longer trace replaces the shorter one and,
+	// with it, cause, reason, fingerprint, remedy, release and culprit; evidence that is new is added; pods and images are
+	// set if there are none. Nothing else changes, and a death without anything to add is not written. It needs no
+	// version and so cannot conflict. It returns the death as it is now, which has another version if it was written.
+	AmendDeath(ctx context.Context, d policy.Death) (policy.Death, error)
+	// DeleteDeath removes exactly the NodeDeath that was read (UID precondition).
+	DeleteDeath(ctx context.Context, d policy.Death) error
+	// Replicas lists the listeners' Leases. The Lease of this replica is renewed, every 2 s or more often, by the Cluster.
+	Replicas(ctx context.Context) ([]Replica, error)
 
 	// Pods lists the pods bound to a Node, consistently, without a cache.
-	Pods(ctx context.Context, node string) ([]Pod, error)
+	Pods(ctx context.Context, node string) ([]policy.Pod, error)
 	// Pod reads one pod.
-	Pod(ctx context.Context, namespace, name string) (Pod, error)
+	Pod(ctx context.Context, namespace, name string) (policy.Pod, error)
 	// FailPod is the fail-over: one PATCH of pods/status with phase Failed, reason, conditions and annotations.
-	FailPod(ctx context.Context, p Pod, d Death) (Pod, error)
-	// AnnotatePod writes d's annotations only, for pods whose phase is not ours to set (mirror and finished pods).
-	AnnotatePod(ctx context.Context, p Pod, d Death) (Pod, error)
+	FailPod(ctx context.Context, p policy.Pod, n policy.Notice) (policy.Pod, error)
+	// AnnotatePod writes n's annotations only, for pods whose phase is not ours to set (mirror pods).
+	AnnotatePod(ctx context.Context, p policy.Pod, n policy.Notice) (policy.Pod, error)
 	// DeletePod deletes with grace 0 and UID precondition. A pod with finalizers stays, marked; that is not an error.
-	DeletePod(ctx context.Context, p Pod) error
+	DeletePod(ctx context.Context, p policy.Pod) error
 	// Attachments counts the VolumeAttachments that name the Node.
 	Attachments(ctx context.Context, node string) (int, error)
 
-	// Tell emits an event. It never blocks and never fails: events are for people.
-	Tell(e Event)
+	// Emit emits an event. It never blocks and never fails: events are for people.
+	Emit(e Event)
 }
 
-// Node is a Kubernetes Node as it was read.
-type Node struct {
-	Name            string
-	UID             string
-	ResourceVersion string
-	ProviderID      string
-	Addresses       []netip.Addr
-	BootID          string // status.nodeInfo.bootID: the boot whose kubelet reported last
-	Kernel          string // status.nodeInfo.kernelVersion of that boot: `uname -r`
-	Ready           bool   // condition Ready is True
-	Silent          bool   // condition Ready is Unknown: the control plane has not heard from the kubelet
-	Created         time.Time
-	ControlPlane    bool
-	Pin             Pin  // annotation lastgasp.dev/pin
-	Mark            Mark // our annotations, zero if the Node carries none
-	Fenced          bool // our taint is on the Node
-	OutOfService    bool // the out-of-service taint is on the Node
+// Replica is the Lease of one listener of the cluster.
+type Replica struct {
+	Name    string    // as in Death.Owner
+	Renewed time.Time // by its own clock: only ever compared with itself
 }
 
-// Pin ties the gasp of one boot to a Node.
-type Pin struct {
-	Boot string // boot id
-	Sum  string // netconsole.Gasp.Sum
-}
-
-// Mark is what the fence writes on the Node beside the taint, and what a restarted listener goes on from.
-type Mark struct {
-	Record string // name of the KernelPanic
-	Boot   string // boot id that panicked; empty if unknown
-	Reason string // the incident's title
-	// OutOfService tells that the out-of-service taint is ours, so that we remove it and nobody else's.
-	OutOfService bool
-}
-
-// NodePatch is one change to a Node; nil and zero fields are left alone.
+// NodePatch is one change to a Node; nil fields are left alone.
 type NodePatch struct {
-	Fence        *bool // put or remove the taint lastgasp.dev/kernel-panic:NoSchedule
-	OutOfService *bool // put or remove the taint node.kubernetes.io/out-of-service:NoSchedule
-	Mark         *Mark // write our annotations; a zero Mark removes them
-	Pin          *Pin  // write the pin annotation
+	Fence        *bool        // put or remove the taint lastgasp.dev/dead:NoSchedule
+	OutOfService *bool        // put or remove the taint node.kubernetes.io/out-of-service:NoSchedule
+	Mark         *policy.Mark // write our annotations; a zero Mark removes them
+	Claim        *policy.Pin  // write the claim annotation
 }
 
-// Pod is a Kubernetes Pod as it was read.
-type Pod struct {
-	Namespace       string
-	Name            string
-	UID             string
-	ResourceVersion string
-	Node            string
-	Phase           string // Pending, Running, Succeeded, Failed, Unknown
-	Mirror          bool   // static pod's mirror: the kubelet owns it
-	Deleting        bool   // has a deletionTimestamp
-	Finalizers      []string
-	Created         time.Time
-	// Started is the latest start of any of its containers, zero if none ever ran. The kubelet of a rebooted node runs
-	// the same pod objects again: a start after the gasp means that this pod lives.
-	Started time.Time
-	Owner   Owner // controlling owner, zero if none
-	// Marked tells that the pod carries our termination-reason annotation, Record which KernelPanic's.
-	Marked bool
-	Record string
-}
-
-// Finished reports whether the pod's phase is final.
-func (p Pod) Finished() bool { return p.Phase == "Succeeded" || p.Phase == "Failed" }
-
-// Owner is the controlling owner of a pod.
-type Owner struct{ APIVersion, Kind, Name, UID string }
-
-// Death is what a pod of a dead node is told.
-type Death struct {
-	Record  string    // name of the KernelPanic
-	Code    string    // incident code: KernelPanic, …
-	Reason  string    // one line: the panic's headline
-	Message string    // ≤ 1 KiB: headline, node, kernel, record
-	Time    time.Time // of the gasp: when the pod stopped being ready
-}
-
-// Event is something worth telling people.
+// Event is something worth telling people. Exactly one of Node, Pod and Owner is what it is about.
 type Event struct {
-	Node      Node   // set for events on a Node
-	Owner     Owner  // set for events on a pods' owner
-	Namespace string // of Owner
+	Node      policy.Node
+	Pod       policy.Pod
+	Owner     policy.Owner // of pods
+	Namespace string       // of Owner
 	Warning   bool
 	Reason    string // CamelCase: KernelPanic, KernelPanicRefused, KernelOops, …
 	Action    string // CamelCase verb: Fence, FailPods, DeleteNode, Report, …

@@ -1,20 +1,20 @@
-// Package cleanup turns "this kernel is dying" into pods that failed for a stated reason, a Node nothing is scheduled to,
-// and a record that outlives both; and into nothing at all when the evidence does not hold.
+// Package cleanup turns "this kernel is dead" into pods that failed for a stated reason, a Node nothing is scheduled to, and
+// a NodeDeath that outlives both; and into nothing at all when the evidence does not hold.
 //
-// Reading order: Policy.Decide (decide.go) is the judgement, one pure function. Plan (plan.go) is what follows from it,
-// a plain value. The Engine carries plans out against a Cluster (cluster.go), which listener/kube implements:
+// What is judged, and what follows from it, is package policy's. Here an Engine carries it out against a Cluster
+// (cluster.go), which listener/kube implements. Reading order:
 //
-//	engine.go     incidents and canaries come in, one job for each death
-//	job.go        how a job makes its API calls, through queue.go, and shows meanwhile that it lives
-//	hear.go       first half of a job: find the Node, fence it (fence.go), claim the incident (claim.go), weigh witnesses
-//	steps.go      second half: the steps of the plan, pods in failover.go, volumes and Node in node.go, the machine
-//	              below it in instance.go
-//	save.go       the record as write-ahead log and sign of life
-//	watch.go      what has no job: takeovers, held records, fences to lift, old records; decided in roster.go
-//	pin.go        canaries
-//	directory.go  what there is instead of all this without a cluster
+//	engine.go     incidents and canaries come in; what is in hand, and how it ends
+//	intake.go     incidents that wait, in three lanes; heard.go remembers those that were taken in hand
+//	accept.go     the only way from an incident to a NodeDeath: find the Node, create the death, fence
+//	reconcile.go  what a death and its Node ask for next, again and again: the first time, after a crash, after a takeover
+//	steps.go      the steps of a plan; pods in failover.go, fence and Node in fence.go and node.go, the machine in instance.go
+//	scan.go       what nobody works on: takeovers, held deaths, fences to lift, late pods, old deaths
+//	claims.go     canaries; findings.go kernels that are wounded and live
+//	state.go      incidents that must survive a restart
+//	calls.go      API calls: one after the other through queue.go, repeated until answered
 //
-// Any number of listeners may work on one cluster, all hearing every node. The KernelPanic record is claim and
-// write-ahead log: whoever creates it owns the incident, and who falls silent loses it. Every step is idempotent, reads
-// what it needs, and says in each write what it was decided on, so that doing it again, or from elsewhere, is harmless.
+// Any number of listeners may work on one cluster, all hearing every node. Whoever creates the NodeDeath owns it, and who
+// lets its Lease expire loses it. Every step is idempotent, reads what it needs, and says in each write what it was decided
+// on, so that doing it again, or from elsewhere, is harmless.
 package cleanup

@@ -2,6 +2,7 @@ package cleanup
 
 import (
 	"context"
+	"github.com/lastgasp/lastgasp/listener/policy"
 	"testing"
 	"time"
 )
@@ -11,23 +12,23 @@ func TestDrain(t *testing.T) {
 		name    string
 		latency time.Duration
 		offered bool
-		phase   Phase // empty: no record
+		phase   policy.Phase // empty: no death
 		takes   time.Duration
 	}{
 		{"with nothing in hand", 0, false, "", 0},
-		{"with an incident that was just offered", 0, true, Cleaned, time.Second},
-		{"with more than it has time for", time.Second, true, Claimed, 5 * time.Second},
+		{"with an incident that was just offered", 0, true, policy.Cleaned, time.Second},
+		{"with more than it has time for", time.Second, true, policy.Cleaning, 5 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				w.populate("n1")
 				w.set(func() { w.latency = tt.latency })
 				w.panics(1)
-				e := NewEngine(DefaultPolicy(), w, nil, "a", nil)
+				e := NewEngine(testPolicy(), w, nil, "a", nil)
 				e.Drain = 5 * time.Second
 				ctx, cancel := context.WithCancel(t.Context())
 				if tt.offered {
-					offer(t, w, gasp(1, boot1, gaspOf1), e)
+					offer(t, w, incident(1, boot1, secret1), e)
 				}
 				cancel() // before Run has taken anything in
 				began := time.Now()

@@ -3,64 +3,67 @@ package cleanup
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 const (
-	intakeSize = 512  // incidents waiting for a job
-	maxJobs    = 2048 // incidents being worked on; one that waits for its node to come back is one of them
-	// recentSize and recentFor bound the memory of finished jobs. It leads the rest of a trace to its record.
-	recentSize = 4096
-	recentFor  = 15 * time.Minute
-	// deathsApart is how far apart two emissions from one source may be and still speak of one death. A machine has to
-	// boot before it can die again.
-	deathsApart = 30 * time.Second
+	intakeSize = 512 // findings, and canaries, that wait
+	// A death refused at once is recorded a few times only: datagrams cost nothing. These are per policy.Policy.Window.
+	refusalsPerAddress = 5
+	refusalsInAll      = 100
 )
 
 // Engine works on incidents until they are cleaned up, held or refused.
 type Engine struct {
 	// Now is the clock decisions are made by; time.Now unless replaced before Run.
 	Now func() time.Time
-	// Observer is told what happens; set it before Run.
+	// Observer hears what happens; set it before Run.
 	Observer Observer
 	// Drain is how long Run goes on with the incidents in hand when it is to end; set it before Run.
 	Drain time.Duration
+	// State is a directory for incidents that are not in the cluster yet, or not done when Run ends. The next Run goes on
+	// with them. Empty: they are lost.
+	State string
 
-	policy    Policy
+	policy    policy.Policy
 	cluster   Cluster
 	instances Instances
 	replica   string
 	log       *slog.Logger
-	calls     *queue
+	queue     *queue
 
-	intake   chan detect.Incident
-	reports  chan detect.Incident
+	intake   *intake
+	findings chan detect.Incident
 	canaries chan canary
-	orders   chan *job // from watch to dispatch
-	ended    chan *job
+	longer   chan *heard // incidents whose trace is longer than what is on record
+	ended    chan struct{}
 
 	mu        sync.Mutex
-	breaker   Breaker
-	refusals  Breaker // bounds records of gasps that are refused at once
-	distrust  Distrust
-	busy      map[string]*job    // by the record or fence they work on
-	lastBeat  time.Time          // when this replica last wrote a record
-	rehearsed map[netip.Addr]Pin // pins a dry run did not write
+	breaker   policy.Breaker // nodes acted on
+	early     policy.Breaker // nodes fenced without a witness
+	refusals  policy.Limiter
+	distrust  policy.Distrust
+	heard     map[key]*heard
+	traces    int              // bytes of their traces
+	inHand    map[string]*work // by name of the death
+	jobs      int              // goroutines at work on deaths, fences and traces
+	rehearsed map[netip.Addr]policy.Pin
 }
 
 // NewEngine returns an Engine that carries out p, which must be valid, on c, and on the instances below it: nil will do
 // where p leaves these alone. Replica is this process's name among the listeners of the cluster and must be its alone. A
 // nil log discards.
-func NewEngine(p Policy, c Cluster, instances Instances, replica string, log *slog.Logger) *Engine {
+func NewEngine(p policy.Policy, c Cluster, instances Instances, replica string, log *slog.Logger) *Engine {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	limits := policy.Breaker{Nodes: p.MaxNodes, Percent: p.MaxPercent, Window: p.Window}
 	return &Engine{
 		Now:       time.Now,
 		Observer:  discard(),
@@ -69,39 +72,57 @@ func NewEngine(p Policy, c Cluster, instances Instances, replica string, log *sl
 		instances: instances,
 		replica:   replica,
 		log:       log,
-		calls:     newQueue(),
-		intake:    make(chan detect.Incident, intakeSize),
-		reports:   make(chan detect.Incident, intakeSize),
+		queue:     newQueue(),
+		intake:    newIntake(),
+		findings:  make(chan detect.Incident, intakeSize),
 		canaries:  make(chan canary, intakeSize),
-		orders:    make(chan *job),
-		ended:     make(chan *job),
-		breaker:   Breaker{Nodes: p.MaxNodes, Percent: p.MaxPercent, Window: p.Window},
-		refusals:  Breaker{Nodes: maxRefusals, Window: p.Window},
-		distrust:  Distrust{For: p.Distrust},
-		busy:      map[string]*job{},
-		rehearsed: map[netip.Addr]Pin{},
+		longer:    make(chan *heard, heardSize),
+		ended:     make(chan struct{}, 1),
+		breaker:   limits,
+		early:     limits,
+		refusals:  policy.Limiter{PerAddress: refusalsPerAddress, Total: refusalsInAll, Window: p.Window},
+		distrust:  policy.Distrust{For: p.Distrust},
+		heard:     map[key]*heard{},
+		inHand:    map[string]*work{},
+		rehearsed: map[netip.Addr]policy.Pin{},
 	}
 }
 
 // Offer hands over an incident and never blocks. False means that there is no room: offer it again later.
 func (e *Engine) Offer(inc detect.Incident) bool {
-	to := e.intake
 	if inc.Verdict != detect.Dying {
-		to = e.reports // chatter of the living must not keep out the dying
+		select {
+		case e.findings <- inc: // chatter of the living must not keep out the dying
+			return true
+		default:
+			return false
+		}
 	}
-	select {
-	case to <- inc:
-		return true
-	default:
-		return false
+	k := keyOf(inc)
+	if again, taken := e.emittedAgain(inc, k); again {
+		return taken
 	}
+	return e.intake.put(&heard{key: k, lane: e.laneOf(inc, k), inc: inc})
 }
 
-// Canary hands over a canary that src sent at the time given; the first one of a boot pins it. It never blocks, and
+// laneOf is verified for a sender that knows the secret a Node pinned and is a Node itself: what is carried off to another
+// address is a stranger's.
+func (e *Engine) laneOf(inc detect.Incident, k key) int {
+	if !e.cluster.Known(inc.Identity.Instance, k.src) {
+		return unknowns
+	}
+	pin, a, ok := e.cluster.Pin(k.boot)
+	if ok && inc.Authority == detect.Kernel && a == detect.Pinned && k.sum != "" && k.sum == pin.Sum {
+		return verified
+	}
+	return strangers
+}
+
+// Canary hands over a canary that src sent at the time given; the first one of a boot claims it. It never blocks, and
 // false means that there is no room.
 func (e *Engine) Canary(src netip.Addr, id netconsole.Identity, at time.Time) bool {
 	if id.Boot == "" || id.Secret == "" {
-		return true // a kernel without userdata has nothing to pin
+		return true // a kernel without userdata has nothing to claim
 	}
 	select {
 	case e.canaries <- canary{src: src, id: id, at: at}:
@@ -112,130 +133,125 @@ func (e *Engine) Canary(src netip.Addr, id netconsole.Identity, at time.Time) bo
 }
 
 // Run works until ctx ends, and on for Drain at most until every incident that was offered is dealt with. What is
-// unfinished then stands in its record, for another replica or the next start. Canaries and reports in hand are dropped:
-// they come again.
+// unfinished then stands in its NodeDeath, for another replica, and in State, for the next start. Canaries and findings in
+// hand are dropped: they come again.
 func (e *Engine) Run(ctx context.Context) error {
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	context.AfterFunc(ctx, func() { time.AfterFunc(e.Drain, stop) })
+	e.restore()
 	var parts sync.WaitGroup
-	parts.Go(func() { e.calls.run(working) })
+	parts.Go(func() { e.queue.run(working) })
 	parts.Go(func() { e.dispatch(ctx, working); stop() })
-	parts.Go(func() { e.pinAll(ctx) })
+	parts.Go(func() { e.claimAll(ctx) })
 	parts.Go(func() { e.reportAll(ctx) })
-	parts.Go(func() { e.watch(ctx) })
 	parts.Wait()
+	e.saveInHand()
 	return nil
 }
 
-// key is what makes two emissions, not far apart in time, one incident. The gasp is part of it: whoever sends from the
-// node's address without knowing the secret speaks of something else.
-type key struct {
-	src  netip.Addr
-	boot string
-	gasp netconsole.Secret
-}
-
-func keyOf(inc detect.Incident) key {
-	return key{inc.Source.Addr(), inc.Identity.Boot, inc.Identity.Secret}
-}
-
-// past is what is left of a finished job.
-type past struct {
-	record    string           // empty if there is none
-	authority detect.Authority // that of the job's incident
-	heard     time.Time        // Incident.Time
-}
-
-// speaksOf reports whether inc may be a later emission of the incident heard at the time given.
-func speaksOf(inc detect.Incident, heard time.Time) bool {
-	return inc.Time.Sub(heard).Abs() < deathsApart
-}
-
-// dispatch gives every incident its job, and later emissions of the incident to the same one. It owns that table. It ends
-// with working, or when ctx has ended and nothing is in hand.
+// dispatch takes incidents in hand and, every second, what nobody works on. It ends with working, or when ctx has ended and
+// nothing is in hand.
 func (e *Engine) dispatch(ctx, working context.Context) {
-	hearing, recent := map[key]*job{}, map[key]past{}
 	var jobs sync.WaitGroup
 	defer jobs.Wait()
-	atWork := 0
-	start := func(j *job) {
-		atWork++
-		e.Observer.AtWork(atWork)
+	start := func(do func(context.Context)) {
+		e.count(1)
 		jobs.Go(func() {
-			j.run(working)
-			select {
-			case e.ended <- j:
-			case <-working.Done():
-			}
+			defer e.count(-1)
+			do(working)
 		})
 	}
-	for ending := ctx.Done(); ending != nil || atWork > 0 || len(e.intake) > 0; {
-		intake, orders := e.intake, e.orders
-		if atWork >= maxJobs {
-			intake, orders = nil, nil
+	scanned := make(chan struct{}, 1)
+	r, scanning := &roster{}, false
+	tick := time.NewTicker(scanEvery)
+	defer tick.Stop()
+	scan := func() {
+		scanning = true
+		jobs.Go(func() { e.scan(ctx, r, start); scanned <- struct{}{} })
+	}
+	scan()
+	for ending := ctx.Done(); ; {
+		var later <-chan time.Time
+		for {
+			h, in := e.intake.take(e.Now())
+			if h == nil {
+				if in > 0 {
+					later = time.After(in)
+				}
+				break
+			}
+			e.taken(h)
+			start(func(ctx context.Context) { e.accept(ctx, h) })
+		}
+		if ending == nil && e.idle() && !scanning {
+			return
 		}
 		select {
 		case <-working.Done():
 			return
 		case <-ending:
 			ending = nil
-		case j := <-orders:
-			start(j)
-		case inc := <-intake:
-			k := keyOf(inc)
-			j, p := hearing[k], recent[k]
-			switch {
-			case j != nil && speaksOf(inc, j.heard):
-				j.hearMore(inc)
-			case inc.Complete && speaksOf(inc, p.heard):
-				if p.record != "" {
-					start(e.amendment(p, inc))
-				}
-			default:
-				hearing[k] = e.hearing(inc)
-				start(hearing[k])
-			}
-		case j := <-e.ended:
-			atWork--
-			e.Observer.AtWork(atWork)
-			if hearing[j.key] != j {
-				continue
-			}
-			delete(hearing, j.key)
-			p := past{j.rec.Name, Authority(j.inc, j.first), j.heard}
-			recent = remember(recent, j.key, p)
-			if j.unheard() && p.record != "" {
-				start(e.amendment(p, j.inc))
+			e.saveInHand()
+		case <-e.intake.wake:
+		case <-e.ended:
+		case <-later:
+		case h := <-e.longer:
+			start(func(ctx context.Context) { e.recordTrace(ctx, h) })
+		case <-scanned:
+			scanning = false
+		case <-tick.C:
+			if ending != nil && !scanning {
+				scan()
 			}
 		}
 	}
 }
 
-// remember adds to a bounded memory.
-func remember(recent map[key]past, k key, p past) map[key]past {
-	if len(recent) >= recentSize {
-		maps.DeleteFunc(recent, func(_ key, old past) bool { return p.heard.Sub(old.heard) > recentFor })
-	}
-	if len(recent) >= recentSize {
-		recent = map[key]past{}
-	}
-	recent[k] = p
-	return recent
-}
-
-// begin reserves a name for j, unless another job of this replica has it. end releases it.
-func (e *Engine) begin(name string, j *job) (other *job) {
+// count counts the goroutines at work.
+func (e *Engine) count(n int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if other = e.busy[name]; other == nil {
-		e.busy[name] = j
+	e.jobs += n
+	e.Observer.AtWork(e.jobs)
+	select {
+	case e.ended <- struct{}{}:
+	default:
+	}
+}
+
+// idle reports whether nothing is in hand and nothing waits.
+func (e *Engine) idle() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.jobs == 0 && len(e.longer) == 0 && e.intake.empty()
+}
+
+// calls makes API calls, and logs to log when they have to be repeated.
+func (e *Engine) calls(log *slog.Logger) calls {
+	return calls{queue: e.queue, now: e.Now, fault: e.Observer.Fault, log: log}
+}
+
+// reserve takes the death of that name in hand for w, unless this replica works on it already; release lets go of it.
+func (e *Engine) reserve(name string, w *work) (other *work) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if other = e.inHand[name]; other == nil {
+		e.inHand[name] = w
 	}
 	return other
 }
 
-func (e *Engine) end(name string) {
+func (e *Engine) isInHand(name string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.busy, name)
+	return e.inHand[name] != nil
+}
+
+func (e *Engine) release(name string, w *work) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.inHand[name] == w {
+		delete(e.inHand, name)
+	}
 }

@@ -3,6 +3,7 @@ package cleanup
 import (
 	"context"
 	"fmt"
+	"github.com/lastgasp/lastgasp/listener/policy"
 	"log/slog"
 	"maps"
 	"slices"
@@ -19,12 +20,12 @@ import (
 )
 
 // run starts an engine in the bubble; the function returned stops it and waits.
-func run(t *testing.T, p Policy, c Cluster, replica string) (*Engine, func()) {
+func run(t *testing.T, p policy.Policy, c Cluster, replica string) (*Engine, func()) {
 	t.Helper()
 	return runOn(t, p, c, nil, replica)
 }
 
-func runOn(t *testing.T, p Policy, c Cluster, instances Instances, replica string) (*Engine, func()) {
+func runOn(t *testing.T, p policy.Policy, c Cluster, instances Instances, replica string) (*Engine, func()) {
 	t.Helper()
 	if err := p.Validate(); err != nil {
 		t.Fatal(err)
@@ -32,6 +33,12 @@ func runOn(t *testing.T, p Policy, c Cluster, instances Instances, replica strin
 	e := NewEngine(p, c, instances, replica, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})))
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
+	switch c := c.(type) {
+	case *world:
+		wg.Go(func() { renew(ctx, c, nil, replica) })
+	case faulty:
+		wg.Go(func() { renew(ctx, c.world, c.before, replica) })
+	}
 	wg.Go(func() {
 		if err := e.Run(ctx); err != nil {
 			t.Errorf("run: %v", err)
@@ -46,7 +53,7 @@ func runOn(t *testing.T, p Policy, c Cluster, instances Instances, replica strin
 func bubble(t *testing.T, f func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		w.addNode(1, boot1, gaspOf1)
+		w.addNode(1, boot1, secret1)
 		w.addNode(2, "boot of node 2", "secret of node 2")
 		ctx, cancel := context.WithCancel(t.Context())
 		t.Cleanup(func() { cancel(); synctest.Wait() })
@@ -61,7 +68,7 @@ func pass(d time.Duration) {
 	synctest.Wait()
 }
 
-// offer hands a gasp to the engines.
+// offer hands an incident to the engines.
 func offer(t *testing.T, w *world, inc detect.Incident, engines ...*Engine) {
 	t.Helper()
 	for _, e := range engines {
@@ -77,38 +84,39 @@ func TestCleanupOfOneNode(t *testing.T) {
 		w.populate("n2")
 		w.set(func() { w.volumes["n1"] = 2 })
 		pass(time.Second)
-		inc := gasp(1, boot1, gaspOf1)
+		inc := incident(1, boot1, secret1)
 		pass(20 * time.Millisecond)
 		w.addPod("n1", "n1-young", "apps/v1 ReplicaSet", nil)
-		w.set(func() { // created and started after the gasp
+		w.set(func() { // bound to the node after its death: nobody will start it there
 			p := w.pods["default/n1-young"]
 			p.Created, p.Started = time.Now(), time.Time{}
 			w.pods["default/n1-young"] = p
 		})
 		w.panics(1)
-		e, _ := run(t, DefaultPolicy(), w, "a")
+		e, _ := run(t, testPolicy(), w, "a")
 		var fenced []time.Duration
 		e.Observer.Fenced = func(d time.Duration) { fenced = append(fenced, d) }
 		offer(t, w, inc, e)
 		pass(5 * time.Second)
 
 		want := []string{
-			"fence n1", "create Claimed record",
-			"annotate n1-static", "fail n1-bare", "fail n1-db", "fail n1-log", "fail n1-sum", "fail n1-web",
+			"create Cleaning death", "fence n1",
+			"annotate n1-static", "fail n1-bare", "fail n1-db", "fail n1-log", "fail n1-sum", "fail n1-web", "fail n1-young",
 			"out-of-service=true n1",
 			"delete n1-sum", // a Job's first
-			"delete n1-bare", "delete n1-db", "delete n1-log", "delete n1-web",
+			"delete n1-bare", "delete n1-db", "delete n1-log", "delete n1-web", "delete n1-young",
 			"delete n1", // last
 		}
 		got := w.log()
-		slices.Sort(got[2:8]) // in parallel
-		slices.Sort(got[10:14])
+		slices.Sort(got[:2]) // in parallel
+		slices.Sort(got[2:9])
+		slices.Sort(got[11:16])
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("calls (-want +got):\n%s", diff)
 		}
 		r := w.only()
-		if r.Phase != Cleaned || r.PodsDone != 5 || r.PodsTotal != 5 || r.Authority != detect.Pinned || r.Boot != boot1 {
-			t.Errorf("record: %+v", r)
+		if r.Phase != policy.Cleaned || r.PodsFailed != 6 || r.PodsTotal != 6 || r.Authority != detect.Pinned || r.Boot != boot1 {
+			t.Errorf("death: %+v", r)
 		}
 		var steps []string
 		for _, s := range r.Steps {
@@ -116,27 +124,28 @@ func TestCleanupOfOneNode(t *testing.T) {
 		}
 		wantSteps := []string{
 			"fence true: node n1 fenced",
-			"record true: claimed by a",
-			"list true: 9 pods: 5 to fail, 0 failed before, 1 to annotate, 3 to leave alone",
-			"fail true: 5 failed, 1 annotated, 3 left alone",
-			"tell true: node and 4 owners",
+			"list true: 9 pods: 6 to fail, 0 failed before, 1 to annotate, 2 to leave alone",
+			"fail true: 6 failed, 1 annotated, 2 left alone",
+			"events true: node, 6 pods and 5 owners",
 			"detach true: 2 volumes attached; node out of service",
-			"delete true: 5 deleted; default/n1-db waits for finalizer example.com/backup",
+			"delete true: 6 deleted; default/n1-db waits for finalizer example.com/backup",
 			"node true: deleted",
 		}
 		if diff := cmp.Diff(wantSteps, steps); diff != "" {
 			t.Errorf("steps (-want +got):\n%s", diff)
 		}
 		if len(fenced) != 1 || fenced[0] < 20*time.Millisecond || fenced[0] > time.Second {
-			t.Errorf("fence latencies %v, want one, counted from the gasp", fenced)
+			t.Errorf("fence latencies %v, want one, counted from the panic", fenced)
 		}
 		var events []string
 		for _, ev := range w.events {
-			events = append(events, ev.Reason+" "+ev.Node.Name+ev.Owner.Kind)
+			events = append(events, ev.Reason+" "+ev.Node.Name+ev.Pod.Name+ev.Owner.Kind)
 		}
 		slices.Sort(events)
 		if diff := cmp.Diff([]string{
-			"KernelPanic DaemonSet", "KernelPanic Job", "KernelPanic ReplicaSet", "KernelPanic StatefulSet", "KernelPanic n1",
+			"KernelPanic DaemonSet", "KernelPanic Job", "KernelPanic ReplicaSet", "KernelPanic ReplicaSet", "KernelPanic StatefulSet",
+			"KernelPanic n1", "KernelPanic n1-bare", "KernelPanic n1-db", "KernelPanic n1-log", "KernelPanic n1-sum",
+			"KernelPanic n1-web", "KernelPanic n1-young",
 		}, events); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}
@@ -146,10 +155,10 @@ func TestCleanupOfOneNode(t *testing.T) {
 func TestTraceIsCompletedAfterwards(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
-		inc := gasp(1, boot1, gaspOf1)
+		inc := incident(1, boot1, secret1)
 		w.panics(1)
-		a, _ := run(t, DefaultPolicy(), w, "a")
-		b, _ := run(t, DefaultPolicy(), w, "b")
+		a, _ := run(t, testPolicy(), w, "a")
+		b, _ := run(t, testPolicy(), w, "b")
 		offer(t, w, inc, a, b)
 		pass(3 * time.Second) // the cleanup is over and the Node is gone
 		inc.Complete, inc.Title = true, "sysrq triggered crash in write_sysrq_trigger"
@@ -157,8 +166,8 @@ func TestTraceIsCompletedAfterwards(t *testing.T) {
 		offer(t, w, inc, a, b)
 		pass(3 * time.Second)
 		r := w.only()
-		if r.Phase != Cleaned || r.Title != inc.Title || len(r.Trace) != 5 {
-			t.Errorf("record: phase %s, title %q, %d lines", r.Phase, r.Title, len(r.Trace))
+		if r.Phase != policy.Cleaned || r.Reason != inc.Title || len(r.Trace) != 5 {
+			t.Errorf("death: phase %s, title %q, %d lines", r.Phase, r.Reason, len(r.Trace))
 		}
 	})
 }
@@ -167,17 +176,17 @@ func TestTraceIsCompletedDuringCleanup(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
 		w.set(func() { w.latency = 700 * time.Millisecond })
-		inc := gasp(1, boot1, gaspOf1)
+		inc := incident(1, boot1, secret1)
 		w.panics(1)
-		a, _ := run(t, DefaultPolicy(), w, "a")
+		a, _ := run(t, testPolicy(), w, "a")
 		offer(t, w, inc, a)
 		pass(4 * time.Second)
 		inc.Complete = true
 		inc.Trace = append(inc.Trace, "Call Trace:")
 		offer(t, w, inc, a)
 		pass(time.Minute)
-		if r := w.only(); r.Phase != Cleaned || len(r.Trace) != 3 {
-			t.Errorf("record: phase %s, %d lines", r.Phase, len(r.Trace))
+		if r := w.only(); r.Phase != policy.Cleaned || len(r.Trace) != 3 {
+			t.Errorf("death: phase %s, %d lines", r.Phase, len(r.Trace))
 		}
 	})
 }
@@ -188,10 +197,10 @@ func TestTwoReplicasCleanUpOnce(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				pods := w.populate("n1")
 				w.set(func() { w.volumes["n1"] = 1; w.latency = latency })
-				inc := gasp(1, boot1, gaspOf1)
+				inc := incident(1, boot1, secret1)
 				w.panics(1)
-				a, _ := run(t, DefaultPolicy(), w, "a")
-				b, _ := run(t, DefaultPolicy(), w, "b")
+				a, _ := run(t, testPolicy(), w, "a")
+				b, _ := run(t, testPolicy(), w, "b")
 				offer(t, w, inc, a, b)
 				pass(2 * time.Minute)
 				w.cleanedOnce(pods)
@@ -206,7 +215,7 @@ func (w *world) cleanedOnce(pods []string) {
 	r := w.only()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if r.Phase != Cleaned {
+	if r.Phase != policy.Cleaned {
 		w.t.Errorf("phase %s (%s), want Cleaned", r.Phase, r.Decision)
 	}
 	for _, name := range pods {
@@ -218,7 +227,7 @@ func (w *world) cleanedOnce(pods []string) {
 		w.t.Errorf("failed %v, want %v", slices.Sorted(maps.Keys(w.failures)), pods)
 	}
 	if w.created != 1 {
-		w.t.Errorf("%d records created, want 1", w.created)
+		w.t.Errorf("%d deaths created, want 1", w.created)
 	}
 	if _, ok := w.nodes["n1"]; ok {
 		w.t.Error("node n1 is still there")
@@ -254,8 +263,8 @@ func (w *world) cleanedOnce(pods []string) {
 			w.t.Errorf("pod %s was failed and not deleted", name)
 		}
 	}
-	if r.PodsDone != len(pods) || r.PodsTotal != len(pods) {
-		w.t.Errorf("%d/%d pods on record, want %d", r.PodsDone, r.PodsTotal, len(pods))
+	if r.PodsFailed != len(pods) || r.PodsTotal != len(pods) {
+		w.t.Errorf("%d/%d pods on record, want %d", r.PodsFailed, r.PodsTotal, len(pods))
 	}
 }
 
@@ -266,28 +275,28 @@ func TestStormIsHeldByTheBreakerAndReleased(t *testing.T) {
 		t.Cleanup(func() { cancel(); synctest.Wait() })
 		go w.kubelets(ctx)
 		const nodes = 20
-		p := DefaultPolicy()
+		p := testPolicy()
 		p.MaxNodes, p.MaxPercent = 3, 10
 		a, _ := run(t, p, w, "a")
 		for i := 1; i <= nodes; i++ {
-			w.addNode(i, fmt.Sprint("boot ", i), gaspOf1)
+			w.addNode(i, fmt.Sprint("boot ", i), secret1)
 			w.populate(fmt.Sprintf("n%d", i))
 		}
 		for i := 1; i <= 8; i++ {
 			w.panics(i)
-			offer(t, w, gasp(i, fmt.Sprint("boot ", i), gaspOf1), a)
+			offer(t, w, incident(i, fmt.Sprint("boot ", i), secret1), a)
 		}
 		pass(30 * time.Second)
-		phases := func() map[Phase]int {
+		phases := func() map[policy.Phase]int {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			m := map[Phase]int{}
-			for _, r := range w.records {
+			m := map[policy.Phase]int{}
+			for _, r := range w.deaths {
 				m[r.Phase]++
 			}
 			return m
 		}
-		if diff := cmp.Diff(map[Phase]int{Cleaned: 3, Held: 5}, phases()); diff != "" {
+		if diff := cmp.Diff(map[policy.Phase]int{policy.Cleaned: 3, policy.Held: 5}, phases()); diff != "" {
 			t.Fatalf("phases (-want +got):\n%s", diff)
 		}
 		for _, n := range w.nodes {
@@ -296,23 +305,23 @@ func TestStormIsHeldByTheBreakerAndReleased(t *testing.T) {
 			}
 		}
 		w.set(func() { // a human looks at one of them
-			for k, r := range w.records {
-				if r.Phase == Held {
+			for k, r := range w.deaths {
+				if r.Phase == policy.Held {
 					r.Released, r.Version = true, w.next()
-					w.records[k] = r
+					w.deaths[k] = r
 					break
 				}
 			}
 		})
 		pass(10 * time.Second)
-		if diff := cmp.Diff(map[Phase]int{Cleaned: 4, Held: 4}, phases()); diff != "" {
+		if diff := cmp.Diff(map[policy.Phase]int{policy.Cleaned: 4, policy.Held: 4}, phases()); diff != "" {
 			t.Errorf("after the release (-want +got):\n%s", diff)
 		}
 		// One of the held nodes comes back by itself: re-examined, not replayed.
 		var back string
 		w.set(func() {
-			for _, r := range w.records {
-				if r.Phase == Held {
+			for _, r := range w.deaths {
+				if r.Phase == policy.Held {
 					back = r.Node
 				}
 			}
@@ -321,10 +330,10 @@ func TestStormIsHeldByTheBreakerAndReleased(t *testing.T) {
 		fmt.Sscanf(back, "n%d", &i)
 		w.reboots(i, boot2)
 		pass(11 * time.Minute)
-		if diff := cmp.Diff(map[Phase]int{Cleaned: 7, Refused: 1}, phases()); diff != "" {
+		if diff := cmp.Diff(map[policy.Phase]int{policy.Cleaned: 7, policy.Recorded: 1}, phases()); diff != "" {
 			t.Errorf("after the window (-want +got):\n%s", diff)
 		}
-		if n := w.node(back); n.Fenced || n.Mark != (Mark{}) {
+		if n := w.node(back); n.Fenced || n.Mark != (policy.Mark{}) {
 			t.Errorf("node %s is back and still fenced: %+v", back, n)
 		}
 	})
@@ -333,26 +342,26 @@ func TestStormIsHeldByTheBreakerAndReleased(t *testing.T) {
 // A scan that finds claims which are still being judged must not take them for deaths that were let through.
 func TestClaimsUnderWayDoNotPassTheBreaker(t *testing.T) {
 	for ahead := time.Duration(0); ahead < 2*time.Second; ahead += 200 * time.Millisecond {
-		t.Run(fmt.Sprintf("gasps %s after a scan", ahead), func(t *testing.T) {
+		t.Run(fmt.Sprintf("incidents %s after a scan", ahead), func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				const nodes = 40
 				for i := 10; i < 10+nodes; i++ {
-					w.addNode(i, fmt.Sprint("boot ", i), gaspOf1)
+					w.addNode(i, fmt.Sprint("boot ", i), secret1)
 				}
 				w.set(func() { w.latency = 300 * time.Millisecond })
-				p := DefaultPolicy()
+				p := testPolicy()
 				p.MaxNodes, p.MaxPercent = 3, 0
 				a, _ := run(t, p, w, "a")
 				pass(ahead)
 				for i := 10; i < 10+nodes; i++ {
 					w.panics(i)
-					offer(t, w, gasp(i, fmt.Sprint("boot ", i), gaspOf1), a)
+					offer(t, w, incident(i, fmt.Sprint("boot ", i), secret1), a)
 				}
 				pass(time.Minute)
 				cleaned := 0
 				w.set(func() {
-					for _, r := range w.records {
-						if r.Phase == Cleaned {
+					for _, r := range w.deaths {
+						if r.Phase == policy.Cleaned {
 							cleaned++
 						}
 					}
@@ -370,34 +379,34 @@ func TestClaimsTakenOverDoNotPassTheBreaker(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		const nodes = 12
 		for i := 10; i < 10+nodes; i++ {
-			w.addNode(i, fmt.Sprint("boot ", i), gaspOf1)
+			w.addNode(i, fmt.Sprint("boot ", i), secret1)
 		}
 		w.set(func() { w.latency = 300 * time.Millisecond })
-		p := DefaultPolicy()
+		p := testPolicy()
 		p.MaxNodes, p.MaxPercent = 3, 0
 		a, stop := run(t, p, w, "a")
 		run(t, p, w, "b")
 		for i := 10; i < 10+nodes; i++ {
 			w.panics(i)
-			offer(t, w, gasp(i, fmt.Sprint("boot ", i), gaspOf1), a)
+			offer(t, w, incident(i, fmt.Sprint("boot ", i), secret1), a)
 		}
 		pass(time.Second) // a finds, fences and claims; it does not get to decide
 		stop()
 		w.set(func() {
-			for _, r := range w.records {
-				if r.Phase != Claimed {
-					t.Errorf("record of %s is %s, want it claimed: the test proves nothing", r.Node, r.Phase)
+			for _, r := range w.deaths {
+				if !r.Phase.AtWork() && r.Phase != policy.Held {
+					t.Errorf("death of %s is %s, want it at work or held: the test proves nothing", r.Node, r.Phase)
 				}
 			}
 		})
 		pass(time.Minute)
-		phases := map[Phase]int{}
+		phases := map[policy.Phase]int{}
 		w.set(func() {
-			for _, r := range w.records {
+			for _, r := range w.deaths {
 				phases[r.Phase]++
 			}
 		})
-		if diff := cmp.Diff(map[Phase]int{Cleaned: 3, Held: nodes - 3}, phases); diff != "" {
+		if diff := cmp.Diff(map[policy.Phase]int{policy.Cleaned: 3, policy.Held: nodes - 3}, phases); diff != "" {
 			t.Errorf("phases (-want +got):\n%s", diff)
 		}
 	})
@@ -406,69 +415,66 @@ func TestClaimsTakenOverDoNotPassTheBreaker(t *testing.T) {
 func TestFalseAlarm(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
-		w.set(func() { n := w.nodes["n1"]; n.Pin = Pin{}; w.nodes["n1"] = n })
-		a, _ := run(t, DefaultPolicy(), w, "a")
-		b, _ := run(t, DefaultPolicy(), w, "b")
-		offer(t, w, gasp(1, boot1, "guessed"), a, b)
+		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+		a, _ := run(t, testPolicy(), w, "a")
+		b, _ := run(t, testPolicy(), w, "b")
+		offer(t, w, incident(1, boot1, "guessed"), a, b)
 		pass(time.Second)
 		if !w.node("n1").Fenced {
 			t.Fatal("not fenced while a second witness is waited for")
 		}
 		pass(15 * time.Second)
-		if r := w.only(); r.Phase != Refused || !strings.Contains(r.Decision, "renewed its Lease") {
-			t.Fatalf("record: %s, %s", r.Phase, r.Decision)
+		if r := w.only(); r.Phase != policy.Refused || !strings.Contains(r.Decision, "renewed its Lease") {
+			t.Fatalf("death: %s, %s", r.Phase, r.Decision)
 		}
-		if n := w.node("n1"); n.Fenced || n.Mark != (Mark{}) {
+		if n := w.node("n1"); n.Fenced || n.Mark != (policy.Mark{}) {
 			t.Fatalf("still fenced: %+v", n)
 		}
 
-		// At once, and later by a replica that did not refuse it itself and knows of it from the record.
-		for _, e := range []*Engine{a, b} {
-			before := len(w.log())
-			offer(t, w, gasp(1, boot1, "guessed"), e)
+		// Again at once, and later by a replica that did not refuse it itself and knows of it from the death; and under other
+		// boots, too: that is judged, and recorded, but nothing is fenced any more, by no replica.
+		before := len(w.log())
+		for i := range 5 {
+			offer(t, w, incident(1, boot1, "guessed"), a)
 			pass(20 * time.Second)
-			if diff := cmp.Diff([]string{}, w.log()[before:]); diff != "" {
-				t.Errorf("the forger was listened to (-want +got):\n%s", diff)
+			offer(t, w, incident(1, boot1, "guessed"), b)
+			pass(20 * time.Second)
+			offer(t, w, incident(1, fmt.Sprint("invented ", i), ""), a, b)
+			pass(20 * time.Second)
+		}
+		for _, c := range w.log()[before:] {
+			if !strings.Contains(c, " death") {
+				t.Errorf("the forger was believed: %s", c)
 			}
 		}
 
-		// Again and again, under other boots too: nothing is fenced any more, by no replica.
-		before := len(w.log())
-		for i := range 5 {
-			offer(t, w, gasp(1, fmt.Sprint("invented ", i), ""), a, b)
-			pass(20 * time.Second)
-			offer(t, w, gasp(1, boot1, "guessed"), a, b)
-			pass(20 * time.Second)
-		}
-		if diff := cmp.Diff([]string{}, w.log()[before:]); diff != "" {
-			t.Errorf("the forger was listened to (-want +got):\n%s", diff)
-		}
-
 		// The true death of that boot is not lost by the false one.
-		w.set(func() { n := w.nodes["n1"]; n.Pin = Pin{boot1, gaspOf1.Sum()}; w.nodes["n1"] = n })
+		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{Boot: boot1, Sum: secret1.Sum()}; w.nodes["n1"] = n })
 		w.panics(1)
-		offer(t, w, gasp(1, boot1, gaspOf1), a, b)
+		offer(t, w, incident(1, boot1, secret1), a, b)
 		pass(10 * time.Second)
-		if r := w.only(); r.Phase != Cleaned || r.Authority != detect.Pinned {
-			t.Errorf("record: %+v", r)
-		}
+		w.set(func() {
+			if d := w.deaths[policy.DeathName("n1", boot1)]; d.Phase != policy.Cleaned || d.Authority != detect.Pinned {
+				t.Errorf("death: %+v", d)
+			}
+		})
 	})
 }
 
 func TestWeakGaspIsCorroborated(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		pods := w.populate("n1")
-		inc := gasp(1, "", "")
+		inc := incident(1, "", "")
 		inc.Identity = netconsole.Identity{} // Linux 6.1: known by its address alone, and never pinned
-		w.set(func() { n := w.nodes["n1"]; n.Pin = Pin{}; w.nodes["n1"] = n })
+		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
 		w.panics(1)
-		e, _ := run(t, DefaultPolicy(), w, "a")
+		e, _ := run(t, testPolicy(), w, "a")
 		offer(t, w, inc, e)
-		pass(14 * time.Second)
+		pass(41 * time.Second)
 		if w.failed() != 0 || !w.node("n1").Fenced {
-			t.Fatal("acted on before there was a second witness, or not fenced")
+			t.Fatal("acted on before there was a witness, or not fenced")
 		}
-		pass(10 * time.Second)
+		pass(5 * time.Second)
 		w.cleanedOnce(pods)
 		if r := w.only(); r.Boot != boot1 || r.Authority != detect.Kernel {
 			t.Errorf("boot %q, authority %v; want the Node's boot, kernel", r.Boot, r.Authority)
@@ -478,24 +484,28 @@ func TestWeakGaspIsCorroborated(t *testing.T) {
 
 func TestWrongNodes(t *testing.T) {
 	for _, tt := range []struct {
-		name    string
-		world   func(w *world)
-		inc     func() detect.Incident
-		records int
-		why     string
+		name  string
+		world func(w *world)
+		inc   func() detect.Incident
+		phase policy.Phase // empty: Refused
+		why   string
 	}{
 		{
-			name: "an old boot's gasp after the reboot", world: func(w *world) { w.reboots(1, boot2) },
-			inc: func() detect.Incident { return gasp(1, boot1, gaspOf1) }, records: 1, why: "the gasp is of boot " + boot1,
+			name: "a boot that is over, without its secret", world: func(w *world) { w.reboots(1, boot2) },
+			inc: func() detect.Incident { return incident(1, boot1, "guessed") }, why: "the panic is of boot " + boot1,
+		},
+		{
+			name: "a boot that is over, with its secret", world: func(w *world) { w.reboots(1, boot2) },
+			inc: func() detect.Incident { return incident(1, boot1, secret1) }, phase: policy.Recorded, why: "runs by now",
 		},
 		{
 			name: "an address that another instance has by now",
 			inc: func() detect.Incident {
-				inc := gasp(1, boot1, gaspOf1)
-				inc.Source = gasp(2, "", "").Source
+				inc := incident(1, boot1, secret1)
+				inc.Source = incident(2, "", "").Source
 				return inc
 			},
-			records: 1, why: "no Node answers to instance i-1 with address 10.0.0.2",
+			why: "no Node answers to instance i-1 with address 10.0.0.2",
 		},
 		{
 			name: "two Nodes with one address",
@@ -503,35 +513,35 @@ func TestWrongNodes(t *testing.T) {
 				w.set(func() { n := w.nodes["n2"]; n.Addresses = append(n.Addresses, address(1)); w.nodes["n2"] = n })
 			},
 			inc: func() detect.Incident {
-				inc := gasp(1, "", "")
+				inc := incident(1, "", "")
 				inc.Identity = netconsole.Identity{}
 				return inc
 			},
-			records: 1, why: "more than one Node answers",
+			why: "more than one Node answers",
 		},
 		{
 			name: "text from userspace",
 			inc: func() detect.Incident {
-				inc := gasp(1, boot1, gaspOf1)
+				inc := incident(1, boot1, secret1)
 				inc.Authority = detect.Text
 				return inc
 			},
-			records: 1, why: "anybody could have sent",
+			why: "anybody could have sent",
 		},
 		{
 			name: "a pod on the node that guessed the boot",
-			inc:  func() detect.Incident { return gasp(1, boot1, "guessed") }, records: 1, why: "renewed its Lease",
+			inc:  func() detect.Incident { return incident(1, boot1, "guessed") }, why: "renewed its Lease",
 		},
 		{
 			name: "a control-plane node",
 			world: func(w *world) {
 				w.set(func() { n := w.nodes["n1"]; n.ControlPlane = true; w.nodes["n1"] = n })
 			},
-			inc: func() detect.Incident { return gasp(1, boot1, gaspOf1) }, records: 1, why: "control plane",
+			inc: func() detect.Incident { return incident(1, boot1, secret1) }, why: "control plane",
 		},
 		{
 			name: "a host that is no Node",
-			inc:  func() detect.Incident { return gasp(99, boot1, gaspOf1) }, records: 1, why: "no Node answers",
+			inc:  func() detect.Incident { return incident(99, boot1, secret1) }, why: "no Node answers",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -542,12 +552,15 @@ func TestWrongNodes(t *testing.T) {
 				if tt.world != nil {
 					tt.world(w)
 				}
-				a, _ := run(t, DefaultPolicy(), w, "a")
-				b, _ := run(t, DefaultPolicy(), w, "b")
+				a, _ := run(t, testPolicy(), w, "a")
+				b, _ := run(t, testPolicy(), w, "b")
 				offer(t, w, tt.inc(), a, b)
 				pass(30 * time.Second)
-				if r := w.only(); r.Phase != Refused || !strings.Contains(r.Decision, tt.why) {
-					t.Errorf("record: %s, %s; want …%s…", r.Phase, r.Decision, tt.why)
+				if tt.phase == "" {
+					tt.phase = policy.Refused
+				}
+				if r := w.only(); r.Phase != tt.phase || !strings.Contains(r.Decision, tt.why) {
+					t.Errorf("death: %s, %s; want …%s…", r.Phase, r.Decision, tt.why)
 				}
 				for _, c := range w.log() {
 					if strings.HasPrefix(c, "delete") || strings.HasPrefix(c, "fail") {
@@ -566,31 +579,33 @@ func TestWrongNodes(t *testing.T) {
 
 func TestForgerIsDistrustedAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		a, _ := run(t, DefaultPolicy(), w, "a")
-		offer(t, w, gasp(1, boot2, ""), a)
+		a, _ := run(t, testPolicy(), w, "a")
+		offer(t, w, incident(1, boot2, ""), a)
 		pass(time.Millisecond)
-		offer(t, w, gasp(1, boot1, ""), a) // before any record was read again
+		offer(t, w, incident(1, boot1, ""), a) // before any death was read again
 		pass(time.Minute)
-		if diff := cmp.Diff([]string{"create Refused record"}, w.log()); diff != "" {
+		if diff := cmp.Diff([]string{"create Refused death", "create Pending death"}, w.log()); diff != "" {
 			t.Errorf("calls (-want +got):\n%s", diff)
 		}
 	})
 }
 
-// A replica whose cache still has a refused gasp must not lift the fence of the true one that took its place.
+// A replica whose cache still has a refused incident must not lift the fence of the true one that took its place.
 func TestFenceOfABetterGaspStays(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		p := DefaultPolicy()
-		p.NodeVerb = NodeAwait
+		p := testPolicy()
+		p.NodeVerb = policy.NodeAwait
 		a, _ := run(t, p, w, "a")
 		b, _ := run(t, p, w, "b")
 		w.panics(1)
-		offer(t, w, gasp(1, boot1, gaspOf1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(5 * time.Second)
-		if r := w.only(); r.Phase != Claimed {
-			t.Fatalf("phase %s, want Claimed: the node is awaited", r.Phase)
+		if r := w.only(); r.Phase != policy.Cleaning {
+			t.Fatalf("phase %s, want Cleaning: the node is awaited", r.Phase)
 		}
-		b.order(t.Context(), w.only().Name, b.lifting(w.node("n1")))
+		if err := b.newWork(detect.Incident{}, b.log).lift(t.Context(), w.node("n1")); err != nil {
+			t.Fatal(err)
+		}
 		pass(5 * time.Second)
 		if !w.node("n1").Fenced {
 			t.Error("the fence was lifted from under a cleanup")
@@ -601,15 +616,15 @@ func TestFenceOfABetterGaspStays(t *testing.T) {
 func TestFalseAlarmTakesNoRoomOnTheBreaker(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		pods := w.populate("n1")
-		p := DefaultPolicy()
+		p := testPolicy()
 		p.MaxNodes, p.MaxPercent = 1, 0
 		a, _ := run(t, p, w, "a")
 		b, _ := run(t, p, w, "b")
-		offer(t, w, gasp(2, "boot of node 2", "guessed"), a, b)
+		offer(t, w, incident(2, "boot of node 2", "guessed"), a, b)
 		pass(20 * time.Second)
-		w.set(func() { clear(w.records); w.created = 0 })
+		w.set(func() { clear(w.deaths); w.created = 0 })
 		w.panics(1)
-		offer(t, w, gasp(1, boot1, gaspOf1), a, b)
+		offer(t, w, incident(1, boot1, secret1), a, b)
 		pass(20 * time.Second)
 		w.cleanedOnce(pods)
 	})
@@ -620,37 +635,37 @@ func TestReplayOfWhatWasCleanedUp(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		pods := w.populate("n1")
 		w.panics(1)
-		a, _ := run(t, DefaultPolicy(), w, "a")
-		inc := gasp(1, boot1, gaspOf1)
+		a, _ := run(t, testPolicy(), w, "a")
+		inc := incident(1, boot1, secret1)
 		offer(t, w, inc, a)
 		pass(time.Minute)
 		w.cleanedOnce(pods)
-		n := w.addNode(1, boot1, gaspOf1)
+		n := w.addNode(1, boot1, secret1)
 		w.set(func() { n.UID = "uid-n1-again"; w.nodes["n1"] = n; w.dead["n1"] = false })
 		w.populate("n1")
 		before := w.failed()
-		offer(t, w, gasp(1, boot1, gaspOf1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(time.Minute)
-		if n := w.node("n1"); n.Fenced || n.Mark != (Mark{}) || w.failed() != before || w.only().Phase != Cleaned {
+		if n := w.node("n1"); n.Fenced || n.Mark != (policy.Mark{}) || w.failed() != before || w.only().Phase != policy.Cleaned {
 			t.Errorf("node %+v, %d pods failed, phase %s", n, w.failed()-before, w.only().Phase)
 		}
 	})
 }
 
-// A weaker gasp of a death that is on record may not put its own text there, whether its owner still works on it or not.
+// A weaker incident of a death that is on record may not put its own text there, whether its owner still works on it or not.
 func TestForgedTraceIsNotRecorded(t *testing.T) {
-	for _, verb := range []NodeVerb{NodeAnnotate, NodeAwait} {
+	for _, verb := range []policy.NodeVerb{policy.NodeAnnotate, policy.NodeAwait} {
 		t.Run(string(verb), func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				w.populate("n1")
 				w.panics(1)
-				p := DefaultPolicy()
+				p := testPolicy()
 				p.NodeVerb = verb
 				a, _ := run(t, p, w, "a")
 				b, _ := run(t, p, w, "b")
-				offer(t, w, gasp(1, boot1, gaspOf1), a)
+				offer(t, w, incident(1, boot1, secret1), a)
 				pass(time.Second)
-				forged := gasp(1, boot1, "guessed")
+				forged := incident(1, boot1, "guessed")
 				offer(t, w, forged, a, b)
 				pass(time.Second)
 				forged.Complete, forged.Trace = true, make([]string, 100)
@@ -669,13 +684,15 @@ func TestForgedTraceIsNotRecorded(t *testing.T) {
 // Sources cost nothing. What no Node answers to is recorded, but not without end.
 func TestStrangersAreBounded(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		e, _ := run(t, DefaultPolicy(), w, "a")
-		for i := 100; i < 200; i++ {
-			offer(t, w, gasp(i, boot1, gaspOf1), e)
+		e, _ := run(t, testPolicy(), w, "a")
+		for i := 100; i < 100+2*refusalsInAll; i++ {
+			for !e.Offer(incident(i, boot1, secret1)) {
+				pass(time.Millisecond)
+			}
 		}
 		pass(time.Minute)
-		if w.created != maxRefusals {
-			t.Errorf("%d records, want %d", w.created, maxRefusals)
+		if w.created != refusalsInAll {
+			t.Errorf("%d deaths, want %d", w.created, refusalsInAll)
 		}
 	})
 }
@@ -684,18 +701,18 @@ func TestStrangersAreBounded(t *testing.T) {
 func TestCrashLoop(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
-		p := DefaultPolicy()
-		p.NodeVerb = NodeAwait
+		p := testPolicy()
+		p.NodeVerb = policy.NodeAwait
 		a, _ := run(t, p, w, "a")
 		b, _ := run(t, p, w, "b")
 		die := func(boot string) {
 			w.set(func() {
 				n := w.nodes["n1"]
-				n.BootID, n.Ready, n.Pin, n.ResourceVersion = boot, false, Pin{boot, gaspOf1.Sum()}, w.next()
+				n.BootID, n.Ready, n.Pin, n.ResourceVersion = boot, false, policy.Pin{Boot: boot, Sum: secret1.Sum()}, w.next()
 				w.nodes["n1"] = n
 			})
 			w.panics(1)
-			offer(t, w, gasp(1, boot, gaspOf1), a, b)
+			offer(t, w, incident(1, boot, secret1), a, b)
 		}
 		die(boot1)
 		pass(10 * time.Second)
@@ -706,16 +723,16 @@ func TestCrashLoop(t *testing.T) {
 		}
 		w.reboots(1, "the third boot")
 		pass(20 * time.Second)
-		if n := w.node("n1"); n.Fenced || n.Mark != (Mark{}) {
+		if n := w.node("n1"); n.Fenced || n.Mark != (policy.Mark{}) {
 			t.Errorf("node %+v, want it unfenced", n)
 		}
 		w.set(func() {
-			if len(w.records) != 2 {
-				t.Errorf("%d records, want 2", len(w.records))
+			if len(w.deaths) != 2 {
+				t.Errorf("%d deaths, want 2", len(w.deaths))
 			}
-			for _, r := range w.records {
-				if r.Phase != Cleaned {
-					t.Errorf("record of boot %s: %s", r.Boot, r.Phase)
+			for _, r := range w.deaths {
+				if r.Phase != policy.Cleaned {
+					t.Errorf("death of boot %s: %s", r.Boot, r.Phase)
 				}
 			}
 		})
@@ -727,17 +744,18 @@ func TestLaterRecordProvesMore(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		pods := w.populate("n1")
 		w.panics(1)
-		a, _ := run(t, DefaultPolicy(), w, "a")
-		bare := gasp(1, "", "")
+		a, _ := run(t, testPolicy(), w, "a")
+		bare := incident(1, "", "")
 		bare.Identity = netconsole.Identity{}
 		offer(t, w, bare, a)
 		pass(time.Second)
 		if w.failed() > 0 || !w.node("n1").Fenced {
 			t.Fatal("acted on an address alone, or not fenced")
 		}
-		whole := gasp(1, boot1, gaspOf1)
+		whole := incident(1, boot1, secret1)
 		offer(t, w, whole, a)
 		pass(3 * time.Second)
+		w.set(func() { w.created-- }) // the death of the first was replaced
 		w.cleanedOnce(pods)
 		whole.Complete, whole.Trace = true, append(whole.Trace, "Call Trace:")
 		offer(t, w, whole, a)
@@ -751,10 +769,10 @@ func TestLaterRecordProvesMore(t *testing.T) {
 // A kernel without userdata dies, and again after its reboot, while the first death is still being waited about.
 func TestSecondDeathWithoutUserdata(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		p := DefaultPolicy()
-		p.NodeVerb = NodeAwait
+		p := testPolicy()
+		p.NodeVerb = policy.NodeAwait
 		a, _ := run(t, p, w, "a")
-		bare := gasp(1, "", "")
+		bare := incident(1, "", "")
 		bare.Identity = netconsole.Identity{}
 		w.panics(1)
 		offer(t, w, bare, a)
@@ -767,7 +785,7 @@ func TestSecondDeathWithoutUserdata(t *testing.T) {
 		pass(30 * time.Second)
 		w.set(func() {
 			boots := map[string]bool{}
-			for _, r := range w.records {
+			for _, r := range w.deaths {
 				boots[r.Boot] = true
 			}
 			if !boots[boot1] || !boots[boot2] {
@@ -777,49 +795,56 @@ func TestSecondDeathWithoutUserdata(t *testing.T) {
 	})
 }
 
-// Refused gasps from the address of a node that did die, which anybody may send, make no room for the next one.
+// Refused incidents from the address of a node that did die, which anybody may send, make no room for the next one.
 func TestForgerDoesNotDrainTheBreaker(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		p := DefaultPolicy()
-		p.MaxNodes, p.MaxPercent, p.NodeVerb = 1, 0, NodeAnnotate
+		p := testPolicy()
+		p.MaxNodes, p.MaxPercent, p.NodeVerb = 1, 0, policy.NodeAnnotate
 		a, _ := run(t, p, w, "a")
 		w.panics(1)
-		offer(t, w, gasp(1, boot1, gaspOf1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(5 * time.Second)
-		offer(t, w, gasp(1, "invented", ""), a)
+		offer(t, w, incident(1, "invented", ""), a)
 		pass(time.Millisecond)
 		w.panics(2)
-		offer(t, w, gasp(2, "boot of node 2", "secret of node 2"), a)
+		offer(t, w, incident(2, "boot of node 2", "secret of node 2"), a)
 		pass(5 * time.Second)
 		w.set(func() {
-			for _, r := range w.records {
-				if want := map[string]Phase{"n1": Cleaned, "n2": Held}[r.Node]; r.Boot != "invented" && r.Phase != want {
-					t.Errorf("record of node %s: %s (%s), want %s", r.Node, r.Phase, r.Decision, want)
+			for _, r := range w.deaths {
+				if want := map[string]policy.Phase{"n1": policy.Cleaned, "n2": policy.Held}[r.Node]; r.Boot != "invented" && r.Phase != want {
+					t.Errorf("death of node %s: %s (%s), want %s", r.Node, r.Phase, r.Decision, want)
 				}
 			}
 		})
 	})
 }
 
-// Boot ids cost nothing either. Refusals that teach no distrust are recorded, but not without end.
+// Boot ids cost nothing either. What is refused is recorded, but not without end, and looked at ever so often only.
 func TestRefusalsAreBounded(t *testing.T) {
-	for name, tune := range map[string]func(w *world, p *Policy){
-		"of a control-plane node": func(w *world, p *Policy) {
+	for name, tune := range map[string]func(w *world, p *policy.Policy){
+		"of a control-plane node": func(w *world, p *policy.Policy) {
 			w.set(func() { n := w.nodes["n1"]; n.ControlPlane = true; w.nodes["n1"] = n })
 		},
-		"without distrust": func(w *world, p *Policy) { p.Distrust = 0 },
+		"without distrust": func(w *world, p *policy.Policy) { p.Distrust = 0 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
-				p := DefaultPolicy()
+				p := testPolicy()
 				tune(w, &p)
-				e, _ := run(t, p, w, "a")
-				for i := range 5 * maxRefusals {
-					offer(t, w, gasp(1, fmt.Sprint("invented ", i), ""), e)
+				finds := 0
+				e, _ := run(t, p, faulty{world: w, before: func(_ context.Context, call string) error {
+					if call == "FindNode" {
+						w.set(func() { finds++ })
+					}
+					return nil
+				}}, "a")
+				for i := range 600 { // ten a second
+					offer(t, w, incident(1, fmt.Sprint("invented ", i), ""), e)
+					pass(100 * time.Millisecond)
 				}
 				pass(time.Minute)
-				if w.created != maxRefusals {
-					t.Errorf("%d records, want %d", w.created, maxRefusals)
+				if w.created != refusalsPerAddress || finds > 12 {
+					t.Errorf("%d deaths and %d look-ups, want %d and one each ten seconds", w.created, finds, refusalsPerAddress)
 				}
 			})
 		})
@@ -830,17 +855,17 @@ func TestRefusalsAreBounded(t *testing.T) {
 func TestLongLease(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		pods := w.populate("n1")
-		w.set(func() { n := w.nodes["n1"]; n.Pin = Pin{}; w.nodes["n1"] = n; w.lease = 2 * time.Minute })
+		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n; w.lease = 2 * time.Minute })
 		w.panics(1)
-		e, _ := run(t, DefaultPolicy(), w, "a")
-		bare := gasp(1, "", "")
+		e, _ := run(t, testPolicy(), w, "a")
+		bare := incident(1, "", "")
 		bare.Identity = netconsole.Identity{}
 		offer(t, w, bare, e)
-		pass(32 * time.Second)
+		pass(121 * time.Second)
 		if w.failed() != 0 {
-			t.Fatal("acted on a silence in which a living kubelet need not have said anything")
+			t.Fatal("acted on before the Lease was silent for its whole duration")
 		}
-		pass(10 * time.Second)
+		pass(5 * time.Second)
 		w.cleanedOnce(pods)
 	})
 }

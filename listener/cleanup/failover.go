@@ -6,82 +6,98 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// jobTracking is the finalizer by which the Job controller counts a pod. It is its to remove, and it does so at once.
-const jobTracking = "batch.kubernetes.io/job-tracking"
+const (
+	// jobTracking is the finalizer by which the Job controller counts a pod. It is its to remove, and it does so at once.
+	jobTracking = "batch.kubernetes.io/job-tracking"
+	// Pods are listed again while a dead node is there: first soon after the fail-over, then ever less often.
+	firstSweep   = time.Second
+	longestSweep = time.Minute
+)
 
-// failPods is the fail-over: all pods of the node in parallel, those that changed meanwhile read and judged again, and
-// all of them left alone as soon as the node turns out to be back.
-func (j *job) failPods(ctx context.Context, p Plan) (string, error) {
-	j.failing = true
-	defer func() { j.failing = false }()
-	var t tally
-	all := make([]int, len(j.pods))
+// failPods is the fail-over: all pods of the node in parallel, those that changed meanwhile read and judged again, and all
+// of them left alone as soon as the node turns out to be back.
+func (w *work) failPods(ctx context.Context, p policy.Plan) (note string, again time.Duration, err error) {
+	all := make([]int, len(w.pods))
 	for i := range all {
 		all[i] = i
 	}
-	todo := j.triage(p, &t, all)
-	t.revived = 0 // came to life after the gasp: never ours to fail
-	// The list may have taken minutes, or the decision may be another replica's.
-	if err := j.lookForReturn(ctx); err != nil {
-		return "", err
+	// The list may have taken minutes.
+	if err := w.readNode(ctx, failing); err != nil {
+		return "", 0, err
 	}
-	switch {
-	case j.back != "" && j.found == nil:
-		t.revived, todo = j.toFail(todo), nil
-	case j.found == nil:
-		// Whoever judged the gasp otherwise may have lifted the fence before it saw that we had claimed the record.
-		if err := j.keepFence(ctx); err != nil {
-			return "", err
+	if w.back() == "" {
+		// Whoever judged the incident otherwise may have lifted the fence before it saw the death.
+		if ok, err := w.fence(ctx, fencing); err != nil || !ok {
+			return "", time.Second, err
 		}
 	}
+	t, err := w.failAll(ctx, p, all)
+	if err != nil {
+		return "", 0, err
+	}
+	w.death.PodsFailed = t.failed + t.gone
+	w.death.PodsTotal = w.death.PodsFailed + t.denied + t.revived
+	w.notePods(t)
+	if why := w.back(); why != "" {
+		return t.String() + "; " + why, 0, nil
+	}
+	return t.String(), 0, nil
+}
+
+// failAll fails those of the pods that are to be failed, and annotates those that are to be annotated.
+func (w *work) failAll(ctx context.Context, p policy.Plan, which []int) (t tally, err error) {
+	todo := w.triage(p, &t, which)
+	t.revived = 0 // came to life after the panic: never ours to fail
 	for len(todo) > 0 {
-		answers, err := j.each(ctx, failing, "fail pods", len(todo), func(ctx context.Context, i int) error {
-			return j.failPod(ctx, p, &j.pods[todo[i]])
+		if w.back() != "" && w.lookup == policy.Found {
+			t.revived += w.toFail(todo)
+			return t, nil
+		}
+		answers, err := w.each(ctx, failing, "fail pods", len(todo), func(ctx context.Context, i int) error {
+			return w.failPod(ctx, p, &w.pods[todo[i]])
 		})
 		if err != nil {
-			return "", err
+			return t, err
 		}
-		changed := t.count(answers, j.pods, todo)
+		changed := w.count(&t, answers, todo)
 		if len(changed) == 0 {
-			break
+			return t, nil
 		}
-		if err := j.lookForReturn(ctx); err != nil {
-			return "", err
+		if err := w.readNode(ctx, failing); err != nil {
+			return t, err
 		}
-		if j.back != "" && j.found == nil {
-			t.revived += j.toFail(changed)
-			break
+		if todo = changed; w.back() == "" || w.lookup != policy.Found {
+			if err := w.readPods(ctx, changed); err != nil {
+				return t, err
+			}
+			todo = w.triage(p, &t, changed)
 		}
-		if err := j.readPods(ctx, changed); err != nil {
-			return "", err
-		}
-		todo = j.triage(p, &t, changed)
 	}
-	j.rec.PodsDone = t.failed + t.gone
-	j.rec.PodsTotal = j.rec.PodsDone + t.denied + t.revived
-	if j.back != "" {
-		return t.String() + "; " + j.back, nil
-	}
-	return t.String(), nil
+	return t, nil
 }
 
 // triage counts those of the pods that need nothing and returns the others; which and the answer are indices.
-func (j *job) triage(p Plan, t *tally, which []int) (todo []int) {
+func (w *work) triage(p policy.Plan, t *tally, which []int) (todo []int) {
 	for _, i := range which {
-		pod := j.pods[i]
+		pod := w.pods[i]
 		if pod.UID == "" {
 			t.gone++
 			continue
 		}
-		switch careFor(pod, p.Record, p.Death.Time) {
-		case fail, annotate:
+		switch policy.CareFor(pod, p.Death, p.Notice.Time) {
+		case policy.Fail, policy.Annotate:
 			todo = append(todo, i)
-		case failed:
+		case policy.Failed:
 			t.failed++
-		case leave:
+			w.became[pod.UID] = policy.PodFailed
+		case policy.Leave:
 			t.left++
+			w.became[pod.UID] = policy.PodLeft
 			if !pod.Finished() && !pod.Mirror {
 				t.revived++
 			}
@@ -91,9 +107,9 @@ func (j *job) triage(p Plan, t *tally, which []int) (todo []int) {
 }
 
 // toFail counts those of the pods that are to fail and not only to be annotated.
-func (j *job) toFail(which []int) (n int) {
+func (w *work) toFail(which []int) (n int) {
 	for _, i := range which {
-		if !j.pods[i].Mirror {
+		if !w.pods[i].Mirror {
 			n++
 		}
 	}
@@ -101,30 +117,77 @@ func (j *job) toFail(which []int) (n int) {
 }
 
 // failPod fails or, where the phase is the kubelet's, annotates one pod. It runs in the queue and owns *pod meanwhile.
-func (j *job) failPod(ctx context.Context, p Plan, pod *Pod) error {
-	do := j.e.cluster.FailPod
+func (w *work) failPod(ctx context.Context, p policy.Plan, pod *policy.Pod) error {
+	do := w.e.cluster.FailPod
 	if pod.Mirror {
-		do = j.e.cluster.AnnotatePod
+		do = w.e.cluster.AnnotatePod
 	}
-	out, err := do(ctx, *pod, p.Death)
+	out, err := do(ctx, *pod, p.Notice)
 	if err != nil {
 		return err
 	}
 	*pod = out
 	if !out.Mirror {
-		j.e.Observer.PodFailed(j.e.Now().Sub(p.Death.Time))
+		w.e.Observer.PodFailed(w.e.Now().Sub(p.Notice.Time))
 	}
 	return nil
 }
 
+// count counts the answers to the writes of the pods, and returns those that changed since they were read.
+func (w *work) count(t *tally, answers []error, which []int) (changed []int) {
+	for i, err := range answers {
+		pod := w.pods[which[i]]
+		switch {
+		case err == nil && pod.Mirror:
+			t.annotated++
+			w.became[pod.UID] = policy.PodMirror
+		case err == nil:
+			t.failed++
+			w.became[pod.UID] = policy.PodFailed
+		case errors.Is(err, ErrNotFound):
+			t.gone++
+			w.became[pod.UID] = policy.PodGone
+		case errors.Is(err, ErrConflict):
+			changed = append(changed, which[i])
+		default:
+			t.denied, t.denial = t.denied+1, err
+			w.became[pod.UID] = policy.PodDenied
+		}
+	}
+	return changed
+}
+
+// denied is how many pods the API server would not have failed.
+func (w *work) denied() (n int) {
+	for _, what := range w.became {
+		if what == policy.PodDenied {
+			n++
+		}
+	}
+	return n
+}
+
+// notePods notes in the status what became of the pods.
+func (w *work) notePods(t tally) {
+	switch {
+	case w.denied() > 0:
+		w.condition(policy.PodsFailed, policy.False, "Denied", t.String())
+	case w.death.PodsFailed < w.death.PodsTotal:
+		w.condition(policy.PodsFailed, policy.False, "NodeIsBack", t.String())
+	default:
+		w.condition(policy.PodsFailed, policy.True, "Failed", t.String())
+	}
+	w.death.SetOutcome(w.became)
+}
+
 // readPods reads some pods again. One that is gone, or of whose name there is another by now, becomes a zero Pod.
-func (j *job) readPods(ctx context.Context, which []int) error {
-	_, err := j.each(ctx, failing, "read pods", len(which), func(ctx context.Context, i int) error {
-		pod := &j.pods[which[i]]
-		now, err := j.e.cluster.Pod(ctx, pod.Namespace, pod.Name)
+func (w *work) readPods(ctx context.Context, which []int) error {
+	_, err := w.each(ctx, failing, "read pods", len(which), func(ctx context.Context, i int) error {
+		pod := &w.pods[which[i]]
+		now, err := w.e.cluster.Pod(ctx, pod.Namespace, pod.Name)
 		switch {
 		case errors.Is(err, ErrNotFound), err == nil && now.UID != pod.UID:
-			*pod = Pod{}
+			*pod = policy.Pod{}
 		case err == nil:
 			*pod = now
 		}
@@ -133,47 +196,106 @@ func (j *job) readPods(ctx context.Context, which []int) error {
 	return err
 }
 
-// deletePods deletes the pods that were failed: those of Jobs and then, if all is true, the others.
-func (j *job) deletePods(ctx context.Context, p Plan, all bool) (string, error) {
-	var jobs, others []Pod
-	for _, pod := range j.pods {
-		switch {
-		case careFor(pod, p.Record, p.Death.Time) != failed:
-		case pod.ofJob():
-			jobs = append(jobs, pod)
-		default:
-			others = append(others, pod)
+// sweep lists the pods again, ever less often, and fails what has come to the dead node since: what tolerates every taint,
+// or was bound to it late. It does so as long as the node is dead and there.
+func (w *work) sweep(ctx context.Context, p policy.Plan) error {
+	now := w.e.Now()
+	if now.Before(w.sweepAt) || w.back() != "" || !w.death.Step(policy.StepFail).Done {
+		return nil
+	}
+	w.sweepAt = now.Add(min(firstSweep<<min(w.sweeps, 10), longestSweep))
+	w.sweeps++
+	late, err := w.failLate(ctx, p)
+	if err != nil || late == 0 {
+		return err
+	}
+	return w.save(ctx, tidying)
+}
+
+// failLate fails the pods that came to the dead node after its fail-over, and deletes those that somebody replaces.
+func (w *work) failLate(ctx context.Context, p policy.Plan) (late int, err error) {
+	if err := w.readPodsOf(ctx, p.Node); err != nil {
+		return 0, err
+	}
+	var which []int
+	for i, pod := range w.pods {
+		if policy.CareFor(pod, p.Death, p.Notice.Time) == policy.Fail && w.became[pod.UID] == "" {
+			which = append(which, i)
 		}
 	}
-	groups := [][]Pod{jobs}
-	if all {
-		groups = append(groups, others)
+	if len(which) == 0 {
+		return 0, nil
+	}
+	// What was listed before the Node was seen as the dead one, or gone, was bound to the dead one.
+	if err := w.readNode(ctx, failing); err != nil || (w.back() != "" && w.lookup == policy.Found) {
+		return 0, err
+	}
+	t, err := w.failAll(ctx, p, which)
+	if err != nil {
+		return 0, err
+	}
+	w.death.PodsFailed += t.failed + t.gone
+	w.death.PodsTotal += t.failed + t.gone + t.denied + t.revived
+	w.notePods(t)
+	w.log.Info("late pods", "death", w.name, "node", p.Node, "note", t.String())
+	for _, i := range which {
+		if pod := w.pods[i]; policy.CareFor(pod, p.Death, p.Notice.Time) == policy.Failed {
+			w.emitFor(pod, p)
+		}
+	}
+	_, err = w.deletePods(ctx, p, p.KeepTill.IsZero())
+	return len(which), err
+}
+
+// deletePods deletes the pods that were failed: those of Jobs, then the others that are replaced and then, if all is true,
+// those that nobody replaces.
+func (w *work) deletePods(ctx context.Context, p policy.Plan, all bool) (string, error) {
+	var groups [3][]policy.Pod
+	for _, pod := range w.pods {
+		switch {
+		case policy.CareFor(pod, p.Death, p.Notice.Time) != policy.Failed || pod.Deleting && w.became[pod.UID] == policy.PodDeleted:
+		case pod.OfJob():
+			groups[0] = append(groups[0], pod)
+		case pod.Replaced() || all:
+			groups[1] = append(groups[1], pod)
+		default:
+			groups[2] = append(groups[2], pod)
+		}
 	}
 	var t tally
-	for _, pods := range groups {
-		answers, err := j.each(ctx, tidying, "delete pods", len(pods), func(ctx context.Context, i int) error {
-			return j.deletePod(ctx, pods[i])
+	for _, pods := range groups[:2] {
+		answers, err := w.each(ctx, tidying, "delete pods", len(pods), func(ctx context.Context, i int) error {
+			return w.deletePod(ctx, pods[i])
 		})
 		if err != nil {
 			return "", err
 		}
 		t.countDeleted(answers)
+		for i, err := range answers {
+			if err == nil {
+				w.became[pods[i].UID] = policy.PodDeleted
+			}
+		}
 	}
+	w.death.SetOutcome(w.became)
 	notes := []string{t.String()}
-	if !all && len(others) > 0 {
-		notes = append(notes, fmt.Sprintf("%d kept until %s", len(others), p.KeepTill.UTC().Format("15:04:05 UTC")))
+	if n := len(groups[2]); n > 0 {
+		kept := fmt.Sprintf("%d kept until %s", n, p.KeepTill.UTC().Format("15:04:05 UTC"))
+		if notes = append(notes, kept); t == (tally{}) {
+			notes = notes[1:]
+		}
 	}
-	return strings.Join(append(notes, finalized(slices.Concat(jobs, others))...), "; "), nil
+	return strings.Join(append(notes, finalized(slices.Concat(groups[:]...))...), "; "), nil
 }
 
 // deletePod deletes one pod and believes that it is another one by now only if it has seen it: a conflict may be about
 // anything. It runs in the queue.
-func (j *job) deletePod(ctx context.Context, pod Pod) error {
-	err := j.e.cluster.DeletePod(ctx, pod)
+func (w *work) deletePod(ctx context.Context, pod policy.Pod) error {
+	err := w.e.cluster.DeletePod(ctx, pod)
 	if !errors.Is(err, ErrConflict) {
 		return err
 	}
-	now, readErr := j.e.cluster.Pod(ctx, pod.Namespace, pod.Name)
+	now, readErr := w.e.cluster.Pod(ctx, pod.Namespace, pod.Name)
 	switch {
 	case readErr != nil:
 		return readErr
@@ -184,7 +306,7 @@ func (j *job) deletePod(ctx context.Context, pod Pod) error {
 }
 
 // finalized says which pods wait for finalizers that are others' to remove. They are never stripped.
-func finalized(pods []Pod) []string {
+func finalized(pods []policy.Pod) []string {
 	const most = 5
 	var held []string
 	for _, pod := range pods {
@@ -198,4 +320,48 @@ func finalized(pods []Pod) []string {
 		held = append(held[:most], fmt.Sprintf("%d more", len(held)-most))
 	}
 	return held
+}
+
+// tally counts what became of pods, for a step's note.
+type tally struct {
+	failed, annotated, deleted, gone, left, denied int
+	revived                                        int   // left alone though they were ours to fail: they changed
+	denial                                         error // one of the denials
+}
+
+// countDeleted counts the answers to deletions. A conflict means that another pod has the name by now.
+func (t *tally) countDeleted(answers []error) {
+	for _, err := range answers {
+		switch {
+		case err == nil:
+			t.deleted++
+		case errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict):
+			t.gone++
+		default:
+			t.denied, t.denial = t.denied+1, err
+		}
+	}
+}
+
+// String is the tally as a step's note.
+func (t tally) String() string {
+	var parts []string
+	for _, c := range []struct {
+		n    int
+		what string
+	}{
+		{t.failed, "failed"}, {t.deleted, "deleted"}, {t.gone, "gone already"}, {t.annotated, "annotated"},
+		{t.left, "left alone"}, {t.denied, "denied"},
+	} {
+		if c.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", c.n, c.what))
+		}
+	}
+	if len(parts) == 0 {
+		return "no pods"
+	}
+	if t.denial != nil {
+		parts = append(parts, "last: "+t.denial.Error())
+	}
+	return strings.Join(parts, ", ")
 }

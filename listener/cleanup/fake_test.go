@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/lastgasp/lastgasp/listener/policy"
 	"maps"
 	"net/netip"
 	"slices"
@@ -23,16 +24,18 @@ type world struct {
 
 	mu       sync.Mutex
 	version  int
-	nodes    map[string]Node
-	renewed  map[string]time.Time // Leases
-	dead     map[string]bool      // machines whose kernel has panicked: what may be hit at all
-	pods     map[string]Pod       // by namespace/name
-	volumes  map[string]int       // attachments by node
-	records  map[string]Record
+	nodes    map[string]policy.Node
+	renewed  map[string]time.Time  // Leases
+	dead     map[string]bool       // machines whose kernel has panicked: what may be hit at all
+	pods     map[string]policy.Pod // by namespace/name
+	volumes  map[string]int        // attachments by node
+	deaths   map[string]policy.Death
 	events   []Event
-	calls    []string       // what changed something, in order
-	failures map[string]int // pod UID → times it was failed
-	created  int            // records
+	calls    []string             // what changed something, in order
+	failures map[string]int       // pod UID → times it was failed
+	created  int                  // deaths
+	finds    int                  // look-ups of Nodes
+	replicas map[string]time.Time // Leases of listeners
 	latency  time.Duration
 	lease    time.Duration // spec.leaseDurationSeconds of every Lease
 	down     bool
@@ -40,29 +43,37 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	return &world{
-		t: t, nodes: map[string]Node{}, renewed: map[string]time.Time{}, dead: map[string]bool{}, pods: map[string]Pod{},
-		volumes: map[string]int{}, records: map[string]Record{}, failures: map[string]int{}, lease: 40 * time.Second,
+		t: t, nodes: map[string]policy.Node{}, renewed: map[string]time.Time{}, dead: map[string]bool{}, pods: map[string]policy.Pod{},
+		volumes: map[string]int{}, deaths: map[string]policy.Death{}, failures: map[string]int{}, lease: 40 * time.Second,
+		replicas: map[string]time.Time{},
 	}
 }
 
 const (
-	gaspOf1 = netconsole.Secret("secret of node 1")
+	secret1 = netconsole.Secret("secret of node 1")
 	boot1   = "11111111-0000-4000-8000-000000000001"
 	boot2   = "11111111-0000-4000-8000-000000000002"
 )
 
+// testPolicy is the default one, but keeps no pods: most tests wait for the end of a cleanup.
+func testPolicy() policy.Policy {
+	p := policy.DefaultPolicy()
+	p.KeepPods = 0
+	return p
+}
+
 func address(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
 
-// addNode adds Ready node ni, running boot and pinned to gasp.
-func (w *world) addNode(i int, boot string, gasp netconsole.Secret) Node {
+// addNode adds Ready node ni, running boot and pinned to secret.
+func (w *world) addNode(i int, boot string, secret netconsole.Secret) policy.Node {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n := Node{
+	n := policy.Node{
 		Name: fmt.Sprintf("n%d", i), UID: fmt.Sprintf("uid-n%d", i), ProviderID: fmt.Sprintf("aws:///zone/i-%d", i),
 		Addresses: []netip.Addr{address(i)}, BootID: boot, Ready: true, Created: time.Now().Add(-time.Hour),
 	}
-	if gasp != "" {
-		n.Pin = Pin{Boot: boot, Sum: gasp.Sum()}
+	if secret != "" {
+		n.Pin = policy.Pin{Boot: boot, Sum: secret.Sum()}
 	}
 	n.ResourceVersion = w.next()
 	w.nodes[n.Name] = n
@@ -71,15 +82,15 @@ func (w *world) addNode(i int, boot string, gasp netconsole.Secret) Node {
 }
 
 // addPod adds a pod that runs since a minute ago.
-func (w *world) addPod(node, name, owner string, change func(*Pod)) {
+func (w *world) addPod(node, name, owner string, change func(*policy.Pod)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	p := Pod{
+	p := policy.Pod{
 		Namespace: "default", Name: name, UID: "uid-" + name, Node: node, Phase: "Running",
 		Created: time.Now().Add(-time.Minute), Started: time.Now().Add(-time.Minute),
 	}
 	if api, kind, ok := strings.Cut(owner, " "); ok {
-		p.Owner = Owner{APIVersion: api, Kind: kind, Name: kind + "-of-" + name, UID: "uid-owner-" + name}
+		p.Owner = policy.Owner{APIVersion: api, Kind: kind, Name: kind + "-of-" + name, UID: "uid-owner-" + name}
 	}
 	if change != nil {
 		change(&p)
@@ -91,18 +102,18 @@ func (w *world) addPod(node, name, owner string, change func(*Pod)) {
 // populate puts one pod of every kind on a node and returns the names of those that have to fail.
 func (w *world) populate(node string) []string {
 	w.addPod(node, node+"-web", "apps/v1 ReplicaSet", nil)
-	w.addPod(node, node+"-db", "apps/v1 StatefulSet", func(p *Pod) { p.Finalizers = []string{"example.com/backup"} })
+	w.addPod(node, node+"-db", "apps/v1 StatefulSet", func(p *policy.Pod) { p.Finalizers = []string{"example.com/backup"} })
 	w.addPod(node, node+"-log", "apps/v1 DaemonSet", nil)
-	w.addPod(node, node+"-sum", "batch/v1 Job", func(p *Pod) { p.Finalizers = []string{jobTracking} })
+	w.addPod(node, node+"-sum", "batch/v1 Job", func(p *policy.Pod) { p.Finalizers = []string{jobTracking} })
 	w.addPod(node, node+"-bare", "", nil)
-	w.addPod(node, node+"-static", "v1 Node", func(p *Pod) { p.Mirror = true })
-	w.addPod(node, node+"-over", "batch/v1 Job", func(p *Pod) { p.Phase = "Succeeded" })
-	w.addPod(node, node+"-broken", "batch/v1 Job", func(p *Pod) { p.Phase = "Failed" })
+	w.addPod(node, node+"-static", "v1 Node", func(p *policy.Pod) { p.Mirror = true })
+	w.addPod(node, node+"-over", "batch/v1 Job", func(p *policy.Pod) { p.Phase = "Succeeded" })
+	w.addPod(node, node+"-broken", "batch/v1 Job", func(p *policy.Pod) { p.Phase = "Failed" })
 	return []string{node + "-bare", node + "-db", node + "-log", node + "-sum", node + "-web"}
 }
 
-// gasp is the incident that the kernel of node i sends.
-func gasp(i int, boot string, secret netconsole.Secret) detect.Incident {
+// incident is what the kernel of node i makes known when it dies.
+func incident(i int, boot string, secret netconsole.Secret) detect.Incident {
 	return detect.Incident{
 		Source:   netip.AddrPortFrom(address(i), 6665),
 		Identity: netconsole.Identity{Instance: fmt.Sprintf("i-%d", i), Boot: boot, Secret: secret},
@@ -115,6 +126,16 @@ func gasp(i int, boot string, secret netconsole.Secret) detect.Incident {
 // panics stops node i's kubelet.
 func (w *world) panics(i int) { w.mu.Lock(); w.dead[fmt.Sprintf("n%d", i)] = true; w.mu.Unlock() }
 
+// loses has the control plane find out that it does not hear from node i.
+func (w *world) loses(i int) {
+	w.set(func() {
+		if n, ok := w.nodes[fmt.Sprintf("n%d", i)]; ok {
+			n.Ready, n.Silent, n.SilentSince, n.ResourceVersion = false, true, time.Now(), w.next()
+			w.nodes[n.Name] = n
+		}
+	})
+}
+
 // reboots brings node i back on another boot.
 func (w *world) reboots(i int, boot string) {
 	w.mu.Lock()
@@ -124,7 +145,7 @@ func (w *world) reboots(i int, boot string) {
 	if !ok {
 		return
 	}
-	n.BootID, n.Ready, n.ResourceVersion = boot, true, w.next()
+	n.BootID, n.Ready, n.Silent, n.ResourceVersion = boot, true, false, w.next()
 	w.nodes[name] = n
 	w.dead[name] = false
 	for k, p := range w.pods {
@@ -178,34 +199,60 @@ func (w *world) did(format string, args ...any) {
 }
 
 // FindNode matches instance or address as the interface says.
-func (w *world) FindNode(ctx context.Context, instance string, addr netip.Addr) (Node, error) {
+func (w *world) FindNode(ctx context.Context, who Sender) (policy.Node, error) {
 	if err := w.enter(ctx); err != nil {
-		return Node{}, err
+		return policy.Node{}, err
 	}
 	defer w.mu.Unlock()
-	var found []Node
+	w.finds++
+	found := w.matching(who.Instance, who.Addr)
+	switch {
+	case len(found) > 1:
+		return policy.Node{}, ErrAmbiguous
+	case len(found) == 0 || !slices.Contains(found[0].Addresses, who.Addr):
+		return policy.Node{}, fmt.Errorf("find node of %s: %w", who.Addr, ErrNotFound)
+	}
+	return found[0], nil
+}
+
+func (w *world) matching(instance string, addr netip.Addr) (found []policy.Node) {
 	for _, n := range w.nodes {
 		if instance != "" && strings.HasSuffix(n.ProviderID, "/"+instance) || instance == "" && slices.Contains(n.Addresses, addr) {
 			found = append(found, n)
 		}
 	}
-	switch {
-	case len(found) > 1:
-		return Node{}, ErrAmbiguous
-	case len(found) == 0 || !slices.Contains(found[0].Addresses, addr):
-		return Node{}, fmt.Errorf("find node of %s: %w", addr, ErrNotFound)
-	}
-	return found[0], nil
+	return found
 }
 
-func (w *world) Node(ctx context.Context, name string) (Node, error) {
+func (w *world) Pin(boot string) (policy.Pin, detect.Authority, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, n := range w.nodes {
+		if boot != "" && n.BootID == boot && n.Pin.Boot == boot {
+			return n.Pin, detect.Pinned, true
+		}
+		if boot != "" && n.BootID == boot && n.Claim.Boot == boot {
+			return n.Claim, detect.Claimed, true
+		}
+	}
+	return policy.Pin{}, 0, false
+}
+
+func (w *world) Known(instance string, addr netip.Addr) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	found := w.matching(instance, addr)
+	return len(found) > 0 && slices.Contains(found[0].Addresses, addr)
+}
+
+func (w *world) Node(ctx context.Context, name string) (policy.Node, error) {
 	if err := w.enter(ctx); err != nil {
-		return Node{}, err
+		return policy.Node{}, err
 	}
 	defer w.mu.Unlock()
 	n, ok := w.nodes[name]
 	if !ok {
-		return Node{}, ErrNotFound
+		return policy.Node{}, ErrNotFound
 	}
 	return n, nil
 }
@@ -224,26 +271,26 @@ func (w *world) LeaseRenewed(ctx context.Context, node string) (time.Time, time.
 	return at, w.lease, nil
 }
 
-func (w *world) MarkedNodes(ctx context.Context) ([]Node, error) {
+func (w *world) MarkedNodes(ctx context.Context) ([]policy.Node, error) {
 	if err := w.enter(ctx); err != nil {
 		return nil, err
 	}
 	defer w.mu.Unlock()
 	marked := slices.Collect(maps.Values(w.nodes))
-	return slices.DeleteFunc(marked, func(n Node) bool { return !n.Fenced && n.Mark == (Mark{}) }), nil
+	return slices.DeleteFunc(marked, func(n policy.Node) bool { return !n.Fenced && n.Mark == (policy.Mark{}) }), nil
 }
 
-func (w *world) PatchNode(ctx context.Context, n Node, p NodePatch) (Node, error) {
+func (w *world) PatchNode(ctx context.Context, n policy.Node, p NodePatch) (policy.Node, error) {
 	if err := w.enter(ctx); err != nil {
-		return Node{}, err
+		return policy.Node{}, err
 	}
 	defer w.mu.Unlock()
 	have, ok := w.nodes[n.Name]
 	switch {
 	case !ok:
-		return Node{}, ErrNotFound
+		return policy.Node{}, ErrNotFound
 	case have.UID != n.UID || have.ResourceVersion != n.ResourceVersion:
-		return Node{}, ErrConflict
+		return policy.Node{}, ErrConflict
 	}
 	if p.Fence != nil {
 		have.Fenced = *p.Fence
@@ -259,19 +306,19 @@ func (w *world) PatchNode(ctx context.Context, n Node, p NodePatch) (Node, error
 	if p.Mark != nil {
 		have.Mark = *p.Mark
 	}
-	if p.Pin != nil {
-		if have.Pin.Boot == p.Pin.Boot && have.Pin != *p.Pin {
-			w.t.Errorf("pin of boot %s replaced on %s", p.Pin.Boot, n.Name)
+	if p.Claim != nil {
+		if have.Claim.Boot == p.Claim.Boot || have.Pin.Boot == p.Claim.Boot || have.BootID != p.Claim.Boot {
+			w.t.Errorf("boot %s claimed on %s: %+v", p.Claim.Boot, n.Name, have)
 		}
-		have.Pin = *p.Pin
-		w.did("pin %s", n.Name)
+		have.Claim = *p.Claim
+		w.did("claim %s", n.Name)
 	}
 	have.ResourceVersion = w.next()
 	w.nodes[n.Name] = have
 	return have, nil
 }
 
-func (w *world) DeleteNode(ctx context.Context, n Node) error {
+func (w *world) DeleteNode(ctx context.Context, n policy.Node) error {
 	if err := w.enter(ctx); err != nil {
 		return err
 	}
@@ -295,90 +342,141 @@ func (w *world) DeleteNode(ctx context.Context, n Node) error {
 	return nil
 }
 
-func (w *world) CreateRecord(ctx context.Context, r Record) (Record, error) {
+func (w *world) CreateDeath(ctx context.Context, d policy.Death) (policy.Death, error) {
 	if err := w.enter(ctx); err != nil {
-		return Record{}, err
+		return policy.Death{}, err
 	}
 	defer w.mu.Unlock()
-	if _, ok := w.records[r.Name]; ok {
-		return Record{}, ErrExists
+	if _, ok := w.deaths[d.Name]; ok {
+		return policy.Death{}, ErrExists
 	}
-	if n := w.nodes[r.Node]; r.Phase == Claimed && !n.Fenced {
-		w.t.Errorf("record %s claimed before node %s was fenced", r.Name, r.Node)
-	}
-	r.Version, r.UID, r.Created = w.next(), "uid-"+r.Name+w.next(), time.Now()
-	w.records[r.Name] = r
+	d.Version, d.UID, d.Created = w.next(), "uid-"+d.Name+w.next(), time.Now()
+	w.deaths[d.Name] = d
 	w.created++
-	w.did("create %s record", r.Phase)
-	return r, nil
+	w.did("create %s death", d.Phase)
+	return d, nil
 }
 
-func (w *world) Record(ctx context.Context, name string) (Record, error) {
+func (w *world) Death(ctx context.Context, name string) (policy.Death, error) {
 	if err := w.enter(ctx); err != nil {
-		return Record{}, err
+		return policy.Death{}, err
 	}
 	defer w.mu.Unlock()
-	r, ok := w.records[name]
+	d, ok := w.deaths[name]
 	if !ok {
-		return Record{}, ErrNotFound
+		return policy.Death{}, ErrNotFound
 	}
-	return r, nil
+	return d, nil
 }
 
-func (w *world) Records(ctx context.Context) ([]Record, error) {
+func (w *world) Deaths(ctx context.Context) ([]policy.Death, error) {
 	if err := w.enter(ctx); err != nil {
 		return nil, err
 	}
 	defer w.mu.Unlock()
-	var all []Record
-	for _, r := range w.records {
-		r.Trace = nil
-		all = append(all, r)
+	var all []policy.Death
+	for _, d := range w.deaths {
+		d.Trace, d.Pods = nil, nil
+		all = append(all, d)
 	}
 	return all, nil
 }
 
-func (w *world) UpdateRecord(ctx context.Context, r Record) (Record, error) {
+func (w *world) UpdateDeath(ctx context.Context, d policy.Death) (policy.Death, error) {
 	if err := w.enter(ctx); err != nil {
-		return Record{}, err
+		return policy.Death{}, err
 	}
 	defer w.mu.Unlock()
-	have, ok := w.records[r.Name]
+	have, ok := w.deaths[d.Name]
 	switch {
 	case !ok:
-		return Record{}, ErrNotFound
-	case have.Version != r.Version:
-		return Record{}, ErrConflict
+		return policy.Death{}, ErrNotFound
+	case have.Version != d.Version || have.UID != d.UID:
+		return policy.Death{}, ErrConflict
 	}
-	r.Version, r.Released = w.next(), have.Released
-	if len(r.Trace) == 0 {
-		r.Trace = have.Trace
-	}
-	w.records[r.Name] = r
-	return r, nil
+	have.Version = w.next()
+	have.Phase, have.Decision, have.Owner, have.Started, have.Completed = d.Phase, d.Decision, d.Owner, d.Started, d.Completed
+	have.Conditions, have.Steps, have.Outcomes = d.Conditions, d.Steps, d.Outcomes
+	have.PodsTotal, have.PodsFailed = d.PodsTotal, d.PodsFailed
+	w.deaths[d.Name] = have
+	return have, nil
 }
 
-func (w *world) DeleteRecord(ctx context.Context, r Record) error {
+func (w *world) AmendDeath(ctx context.Context, d policy.Death) (policy.Death, error) {
 	if err := w.enter(ctx); err != nil {
-		return err
+		return policy.Death{}, err
 	}
 	defer w.mu.Unlock()
-	if have, ok := w.records[r.Name]; !ok {
-		return ErrNotFound
-	} else if have.UID != r.UID {
-		return ErrConflict
+	have, ok := w.deaths[d.Name]
+	if !ok || have.UID != d.UID {
+		return policy.Death{}, ErrNotFound
 	}
-	delete(w.records, r.Name)
-	w.did("delete record")
-	return nil
+	changed := false
+	if len(d.Trace) > len(have.Trace) {
+		have.Trace, have.Cause, have.Reason, have.Fingerprint = d.Trace, d.Cause, d.Reason, d.Fingerprint
+		have.Remedy, have.Release, changed = d.Remedy, d.Release, true
+	}
+	if len(have.Pods) == 0 && len(d.Pods) > 0 {
+		have.Pods, have.Images, have.PodsOmitted, changed = d.Pods, d.Images, d.PodsOmitted, true
+	}
+	if changed {
+		have.Version = w.next()
+		w.deaths[d.Name] = have
+	}
+	return have, nil
 }
 
-func (w *world) Pods(ctx context.Context, node string) ([]Pod, error) {
+func (w *world) Replicas(ctx context.Context) (all []Replica, err error) {
 	if err := w.enter(ctx); err != nil {
 		return nil, err
 	}
 	defer w.mu.Unlock()
-	var pods []Pod
+	for name, at := range w.replicas {
+		all = append(all, Replica{name, at})
+	}
+	return all, nil
+}
+
+// renew renews the Lease of a listener until ctx ends, through the same connection as its calls.
+func renew(ctx context.Context, w *world, before func(context.Context, string) error, replica string) {
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		if before == nil || before(ctx, "Renew") == nil {
+			w.set(func() {
+				if !w.down && ctx.Err() == nil {
+					w.replicas[replica] = time.Now()
+				}
+			})
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+}
+
+func (w *world) DeleteDeath(ctx context.Context, r policy.Death) error {
+	if err := w.enter(ctx); err != nil {
+		return err
+	}
+	defer w.mu.Unlock()
+	if have, ok := w.deaths[r.Name]; !ok {
+		return ErrNotFound
+	} else if have.UID != r.UID {
+		return ErrConflict
+	}
+	delete(w.deaths, r.Name)
+	w.did("delete death")
+	return nil
+}
+
+func (w *world) Pods(ctx context.Context, node string) ([]policy.Pod, error) {
+	if err := w.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer w.mu.Unlock()
+	var pods []policy.Pod
 	for _, k := range slices.Sorted(maps.Keys(w.pods)) {
 		if p := w.pods[k]; p.Node == node {
 			pods = append(pods, p)
@@ -387,27 +485,28 @@ func (w *world) Pods(ctx context.Context, node string) ([]Pod, error) {
 	return pods, nil
 }
 
-func (w *world) Pod(ctx context.Context, namespace, name string) (Pod, error) {
+func (w *world) Pod(ctx context.Context, namespace, name string) (policy.Pod, error) {
 	if err := w.enter(ctx); err != nil {
-		return Pod{}, err
+		return policy.Pod{}, err
 	}
 	defer w.mu.Unlock()
 	p, ok := w.pods[namespace+"/"+name]
 	if !ok {
-		return Pod{}, ErrNotFound
+		return policy.Pod{}, ErrNotFound
 	}
 	return p, nil
 }
 
-func (w *world) FailPod(ctx context.Context, p Pod, d Death) (Pod, error) {
-	return w.writePod(ctx, p, d, func(have *Pod) {
-		if have.Finished() || have.Mirror || have.Created.After(d.Time) || have.Started.After(d.Time) {
+func (w *world) FailPod(ctx context.Context, p policy.Pod, notice policy.Notice) (policy.Pod, error) {
+	return w.writePod(ctx, p, notice, func(have *policy.Pod) {
+		if have.Finished() || have.Mirror || have.Started.After(notice.Time) {
 			w.t.Errorf("pod %s failed: it must not be: %+v", have.Name, *have)
 		}
-		if n, ok := w.nodes[p.Node]; ok && !n.Fenced {
+		n, ok := w.nodes[p.Node]
+		if ok && !n.Fenced {
 			w.t.Errorf("pod %s failed before node %s was fenced", p.Name, p.Node)
 		}
-		if !w.dead[p.Node] {
+		if ok && !w.dead[p.Node] {
 			w.t.Errorf("pod %s on living node %s failed", p.Name, p.Node)
 		}
 		have.Phase = "Failed"
@@ -416,8 +515,8 @@ func (w *world) FailPod(ctx context.Context, p Pod, d Death) (Pod, error) {
 	})
 }
 
-func (w *world) AnnotatePod(ctx context.Context, p Pod, d Death) (Pod, error) {
-	return w.writePod(ctx, p, d, func(have *Pod) {
+func (w *world) AnnotatePod(ctx context.Context, p policy.Pod, n policy.Notice) (policy.Pod, error) {
+	return w.writePod(ctx, p, n, func(have *policy.Pod) {
 		if !have.Mirror {
 			w.t.Errorf("pod %s annotated: it is no mirror", have.Name)
 		}
@@ -425,25 +524,25 @@ func (w *world) AnnotatePod(ctx context.Context, p Pod, d Death) (Pod, error) {
 	})
 }
 
-func (w *world) writePod(ctx context.Context, p Pod, d Death, change func(*Pod)) (Pod, error) {
+func (w *world) writePod(ctx context.Context, p policy.Pod, n policy.Notice, change func(*policy.Pod)) (policy.Pod, error) {
 	if err := w.enter(ctx); err != nil {
-		return Pod{}, err
+		return policy.Pod{}, err
 	}
 	defer w.mu.Unlock()
 	have, ok := w.pods[p.Namespace+"/"+p.Name]
 	switch {
 	case !ok:
-		return Pod{}, ErrNotFound
+		return policy.Pod{}, ErrNotFound
 	case have.UID != p.UID || have.ResourceVersion != p.ResourceVersion:
-		return Pod{}, ErrConflict
+		return policy.Pod{}, ErrConflict
 	}
 	change(&have)
-	have.Marked, have.Record, have.ResourceVersion = true, d.Record, w.next()
+	have.Marked, have.Death, have.ResourceVersion = true, n.Death, w.next()
 	w.pods[p.Namespace+"/"+p.Name] = have
 	return have, nil
 }
 
-func (w *world) DeletePod(ctx context.Context, p Pod) error {
+func (w *world) DeletePod(ctx context.Context, p policy.Pod) error {
 	if err := w.enter(ctx); err != nil {
 		return err
 	}
@@ -488,30 +587,32 @@ func (w *world) attached(node string) int {
 	return w.volumes[node]
 }
 
-func (w *world) Tell(e Event) { w.mu.Lock(); w.events = append(w.events, e); w.mu.Unlock() }
+func (w *world) Emit(e Event) { w.mu.Lock(); w.events = append(w.events, e); w.mu.Unlock() }
 
 var _ Cluster = (*world)(nil)
 
 // set changes the world from the test.
 func (w *world) set(change func()) { w.mu.Lock(); defer w.mu.Unlock(); change() }
 
-// only returns the one record there has to be.
-func (w *world) only() Record {
+// only returns the one death there has to be.
+func (w *world) only() policy.Death {
 	w.t.Helper()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.records) != 1 {
-		w.t.Fatalf("%d records, want 1: %v", len(w.records), slices.Collect(maps.Keys(w.records)))
+	if len(w.deaths) != 1 {
+		w.t.Fatalf("%d deaths, want 1: %v", len(w.deaths), slices.Collect(maps.Keys(w.deaths)))
 	}
-	for _, r := range w.records {
+	for _, r := range w.deaths {
 		return r
 	}
-	return Record{}
+	return policy.Death{}
 }
 
 // node, log and failed are what a test reads while engines run.
-func (w *world) node(name string) Node { w.mu.Lock(); defer w.mu.Unlock(); return w.nodes[name] }
+func (w *world) node(name string) policy.Node { w.mu.Lock(); defer w.mu.Unlock(); return w.nodes[name] }
 
 func (w *world) log() []string { w.mu.Lock(); defer w.mu.Unlock(); return slices.Clone(w.calls) }
 
 func (w *world) failed() int { w.mu.Lock(); defer w.mu.Unlock(); return len(w.failures) }
+
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)

@@ -1,112 +1,146 @@
 package cleanup
 
 import (
-	"cmp"
 	"context"
 	"errors"
+
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// fence taints the Node as it was judged. Again tells that it changed meanwhile and was read anew.
-func (j *job) fence(ctx context.Context) (again bool, err error) {
-	if j.e.policy.DryRun || (j.node.Fenced && j.node.Mark.Record == j.name) {
-		return false, nil
+// fenced reports whether the Node carries the fence of this death.
+func (w *work) fenced() bool { return w.node.Fenced && w.node.Mark.Death == w.name }
+
+// fenceOnce puts the fence on the Node as it was read last.
+func (w *work) fenceOnce(ctx context.Context) error {
+	if w.fenced() {
+		return nil
 	}
-	yes := true
 	// An out-of-service taint of an earlier death is still ours to remove.
-	err = j.patchNode(ctx, fencing, NodePatch{Fence: &yes, Mark: j.mark(j.node.Mark.OutOfService)})
-	switch {
-	case err == nil:
-		j.ours = true
-		j.e.Observer.Fenced(j.e.Now().Sub(j.inc.Time))
-		j.step(StepFence, true, "node %s fenced", j.node.Name)
-	case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound):
-		return true, j.readNode(ctx, fencing)
-	case answered(err):
-		j.step(StepFence, false, "denied: %v", err)
-	default:
-		return false, err
-	}
-	return false, nil
-}
-
-// keepFence puts the fence up again if it is not there any more.
-func (j *job) keepFence(ctx context.Context) error {
-	for again := true; again && j.found == nil && j.node.BootID == j.rec.Boot; {
-		var err error
-		if again, err = j.fence(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// mark is what the Node is to carry beside the taints.
-func (j *job) mark(outOfService bool) *Mark {
-	reason := cmp.Or(firstLine(j.inc.Title), j.inc.Cause)
-	return &Mark{Record: j.name, Boot: j.boot(), Reason: reason, OutOfService: outOfService}
-}
-
-// patchNode patches the Node as it was read.
-func (j *job) patchNode(ctx context.Context, u urgency, p NodePatch) error {
-	was, is := j.node, Node{}
-	err := j.try(ctx, u, "patch node", func(ctx context.Context) (err error) {
-		is, err = j.e.cluster.PatchNode(ctx, was, p)
-		return err
-	})
+	yes, mark := true, w.mark(w.node.Mark.OutOfService)
+	n, err := w.e.cluster.PatchNode(ctx, w.node, NodePatch{Fence: &yes, Mark: &mark})
 	if err == nil {
-		j.node = is
+		w.node = n
+		w.e.Observer.Fenced(w.e.Now().Sub(w.inc.Time))
 	}
 	return err
 }
 
-// unfence takes our taints and our mark off the Node, if the mark is still this job's.
-func (j *job) unfence(ctx context.Context) error {
-	no := false
-	for {
-		if err := j.readNode(ctx, keeping); err != nil {
-			return err
-		}
-		if j.found != nil || j.node.Mark.Record != j.name {
-			return nil
-		}
-		patch := NodePatch{Fence: &no, Mark: &Mark{}}
-		if j.node.Mark.OutOfService {
-			patch.OutOfService = &no
-		}
-		err := j.patchNode(ctx, keeping, patch)
+// fence puts the fence up, as long as the Node is the one that was judged. It is not ok if the API server did not answer:
+// then the Node is to be looked at again before the next attempt. A denial is noted, and ok.
+func (w *work) fence(ctx context.Context, u urgency) (ok bool, err error) {
+	for w.lookup == policy.Found && w.node.UID == w.first.UID && w.node.BootID == w.first.BootID && !w.fenced() {
+		err := w.once(ctx, u, w.fenceOnce)
 		switch {
-		case err == nil:
-			j.log.Info("unfenced", "record", j.name, "node", j.node.Name)
-			return nil
+		case ctx.Err() != nil:
+			return false, context.Cause(ctx)
 		case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound): // changed or gone: look again
-		case answered(err):
-			j.log.Error("node not unfenced", "node", j.node.Name, "err", err)
-			return nil
-		default:
-			return err
+			if err := w.readNode(ctx, u); err != nil {
+				return false, err
+			}
+		case errors.Is(err, ErrDenied) && !errors.Is(err, ErrForbidden), w.forbidden(err):
+			w.step(policy.StepFence, false, "denied: %v", err)
+			w.condition(policy.Fenced, policy.False, "Denied", err.Error())
+			return true, nil
+		case err != nil:
+			w.repeats("fence node", err, firstPause)
+			return false, nil
 		}
 	}
+	w.noteFence()
+	return true, nil
+}
+
+// forbidden reports whether the API server has forbidden the fence for long enough to be believed.
+func (w *work) forbidden(err error) bool {
+	if !errors.Is(err, ErrForbidden) {
+		return false
+	}
+	if w.forbiddenAt.IsZero() {
+		w.forbiddenAt = w.e.Now()
+	}
+	return w.e.Now().Sub(w.forbiddenAt) >= forbiddenFor
+}
+
+// noteFence notes the fence in the status, if it is up.
+func (w *work) noteFence() {
+	if w.fenced() && !w.death.Step(policy.StepFence).Done {
+		w.step(policy.StepFence, true, "node %s fenced", w.node.Name)
+		w.condition(policy.Fenced, policy.True, "Tainted", "nothing more is scheduled to node "+w.node.Name)
+	}
+}
+
+// noteUnfenced notes in the status that the fence goes.
+func (w *work) noteUnfenced() {
+	if w.death.Step(policy.StepFence).Done {
+		w.condition(policy.Fenced, policy.False, "Lifted", "the fence is lifted from node "+w.node.Name)
+	}
+}
+
+// unfence takes our taints and our mark off the Node, if its mark is that of the same death.
+func (w *work) unfence(ctx context.Context, mark policy.Mark) error {
+	no, lifted := false, false
+	denied, err := w.patchNode(ctx, keeping, func() *NodePatch {
+		if mark.Death == "" || w.node.Mark.Death != mark.Death {
+			return nil
+		}
+		lifted = true
+		patch := &NodePatch{Fence: &no, Mark: &policy.Mark{}}
+		if w.node.Mark.OutOfService {
+			patch.OutOfService = &no
+		}
+		return patch
+	})
+	switch {
+	case denied != nil:
+		w.log.Error("node not unfenced", "node", w.node.Name, "err", denied)
+	case lifted && err == nil:
+		w.log.Info("unfenced", "death", mark.Death, "node", w.node.Name)
+	}
+	return err
 }
 
 // inService takes our out-of-service taint away. Nobody else ever would, and a node that comes back with it loses the
 // volumes of its new pods.
-func (j *job) inService(ctx context.Context) error {
-	no := false
-	for j.found == nil && j.node.Mark.Record == j.name && j.node.Mark.OutOfService {
-		err := j.patchNode(ctx, tidying, NodePatch{OutOfService: &no, Mark: j.mark(false)})
+func (w *work) inService(ctx context.Context) error {
+	no, mark := false, w.mark(false)
+	denied, err := w.patchNode(ctx, tidying, func() *NodePatch {
+		if w.node.Mark.Death != w.name || !w.node.Mark.OutOfService {
+			return nil
+		}
+		return &NodePatch{OutOfService: &no, Mark: &mark}
+	})
+	if denied != nil {
+		w.log.Error("node left out of service", "node", w.node.Name, "err", denied)
+	}
+	return err
+}
+
+// patchNode patches the Node with what want makes of it as it was read last, nil for nothing. A Node that changed is read
+// again, and want asked again.
+func (w *work) patchNode(ctx context.Context, u urgency, want func() *NodePatch) (denied, err error) {
+	for {
+		patch := want()
+		if w.lookup != policy.Found || patch == nil {
+			return nil, nil
+		}
+		err := w.try(ctx, u, "patch node", func(ctx context.Context) error {
+			n, err := w.e.cluster.PatchNode(ctx, w.node, *patch)
+			if err == nil {
+				w.node = n
+			}
+			return err
+		})
 		switch {
 		case err == nil:
-			return nil
+			return nil, nil
 		case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound):
-			if err := j.readNode(ctx, keeping); err != nil {
-				return err
+			if err := w.readNode(ctx, keeping); err != nil {
+				return nil, err
 			}
 		case answered(err):
-			j.log.Error("node left out of service", "node", j.node.Name, "err", err)
-			return nil
+			return err, nil
 		default:
-			return err
+			return nil, err
 		}
 	}
-	return nil
 }

@@ -3,6 +3,7 @@ package cleanup
 import (
 	"context"
 	"fmt"
+	"github.com/lastgasp/lastgasp/listener/policy"
 	"testing"
 	"time"
 )
@@ -13,18 +14,18 @@ func TestForbiddenForAWhile(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		for_ time.Duration
-		want Phase
+		want policy.Phase
 	}{
-		{"while the API server starts", 20 * time.Second, Cleaned},
-		{"for want of a right", time.Hour, Refused},
+		{"while the API server starts", 20 * time.Second, policy.Cleaned},
+		{"for want of a right", time.Hour, policy.Refused},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				w.populate("n1")
 				w.panics(1)
-				inc, since := gasp(1, boot1, gaspOf1), time.Now()
-				e, _ := run(t, DefaultPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
-					if time.Since(since) < c.for_ && call != "CreateRecord" && call != "UpdateRecord" {
+				inc, since := incident(1, boot1, secret1), time.Now()
+				e, _ := run(t, testPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
+					if time.Since(since) < c.for_ && call != "CreateDeath" && call != "UpdateDeath" {
 						return fmt.Errorf("%s: %w", call, ErrForbidden)
 					}
 					return nil

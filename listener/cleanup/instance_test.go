@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/lastgasp/lastgasp/listener/policy"
 	"slices"
 	"strings"
 	"sync"
@@ -51,15 +52,6 @@ func (c *cloud) Terminate(ctx context.Context, id string) error { return c.ask(c
 
 func (c *cloud) log() []string { c.mu.Lock(); defer c.mu.Unlock(); return slices.Clone(c.asked) }
 
-func (r Record) note(step string) string {
-	for _, s := range r.Steps {
-		if s.Name == step {
-			return s.Note
-		}
-	}
-	return ""
-}
-
 // whole is inc as it is emitted again when its source has fallen silent.
 func whole(inc detect.Incident) detect.Incident {
 	inc.Complete = true
@@ -69,22 +61,22 @@ func whole(inc detect.Incident) detect.Incident {
 
 func TestInstanceAfterItsWholeTrace(t *testing.T) {
 	for _, tt := range []struct {
-		after AfterPanic
-		verb  NodeVerb
+		after policy.AfterPanic
+		verb  policy.NodeVerb
 	}{
-		{RebootInstance, NodeDelete}, {RebootInstance, NodeAwait}, {RebootInstance, NodeAnnotate},
-		{TerminateInstance, NodeDelete}, {TerminateInstance, NodeAnnotate},
+		{policy.RebootInstance, policy.NodeDelete}, {policy.RebootInstance, policy.NodeAwait}, {policy.RebootInstance, policy.NodeAnnotate},
+		{policy.TerminateInstance, policy.NodeDelete}, {policy.TerminateInstance, policy.NodeAnnotate},
 	} {
 		t.Run(fmt.Sprintf("%s, node %s", tt.after, tt.verb), func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				w.populate("n1")
 				w.panics(1)
-				p := DefaultPolicy()
+				p := testPolicy()
 				p.AfterPanic, p.NodeVerb = tt.after, tt.verb
 				c := &cloud{w: w}
 				a, _ := runOn(t, p, w, c, "a")
 				b, _ := runOn(t, p, w, c, "b")
-				inc := gasp(1, boot1, gaspOf1)
+				inc := incident(1, boot1, secret1)
 				offer(t, w, inc, a, b)
 				pass(5 * time.Second)
 				if asked := c.log(); len(asked) > 0 {
@@ -97,12 +89,12 @@ func TestInstanceAfterItsWholeTrace(t *testing.T) {
 					t.Errorf("asked (-want +got):\n%s", diff)
 				}
 				r := w.only()
-				if got := r.note(StepInstance); got != fmt.Sprintf("asked to %s i-1", tt.after) || len(r.Trace) != 4 {
+				if got := r.Step(policy.StepInstance).Note; got != fmt.Sprintf("asked to %s i-1", tt.after) || len(r.Trace) != 4 {
 					t.Errorf("step %q with %d lines on record", got, len(r.Trace))
 				}
 				w.reboots(1, boot2)
 				pass(time.Minute)
-				if r := w.only(); r.Phase != Cleaned || len(c.log()) != 1 {
+				if r := w.only(); r.Phase != policy.Cleaned || len(c.log()) != 1 {
 					t.Errorf("phase %s, asked %v; want it once", r.Phase, c.log())
 				}
 			})
@@ -115,16 +107,16 @@ func TestInstanceOfAKernelThatNamesNone(t *testing.T) {
 		w.panics(1)
 		w.set(func() {
 			n := w.nodes["n1"]
-			n.Pin = Pin{} // no userdata, no pin
+			n.Pin = policy.Pin{} // no userdata, no pin
 			w.nodes["n1"] = n
 		})
-		p, c, inc := DefaultPolicy(), &cloud{w: w}, gasp(1, "", "")
-		p.AfterPanic, inc.Identity.Instance = RebootInstance, ""
+		p, c, inc := testPolicy(), &cloud{w: w}, incident(1, "", "")
+		p.AfterPanic, inc.Identity.Instance = policy.RebootInstance, ""
 		a, _ := runOn(t, p, w, c, "a")
 		offer(t, w, inc, a)
 		pass(time.Minute)
 		if diff := cmp.Diff([]string{"reboot i-1"}, c.log()); diff != "" || w.only().Instance != "i-1" {
-			t.Errorf("record of %s; asked (-want +got):\n%s", w.only().Instance, diff)
+			t.Errorf("death of %s; asked (-want +got):\n%s", w.only().Instance, diff)
 		}
 	})
 }
@@ -132,32 +124,32 @@ func TestInstanceOfAKernelThatNamesNone(t *testing.T) {
 func TestInstanceIsLeftAlone(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		story func(w *world, p *Policy, inc *detect.Incident)
-		phase Phase
+		story func(w *world, p *policy.Policy, inc *detect.Incident)
+		phase policy.Phase
 	}{
-		{"where the kubelet contradicts", func(w *world, _ *Policy, inc *detect.Incident) {
+		{"where the kubelet contradicts", func(w *world, _ *policy.Policy, inc *detect.Incident) {
 			w.dead["n1"], inc.Identity.Secret = false, "guessed"
-		}, Refused},
-		{"in a dry run", func(_ *world, p *Policy, _ *detect.Incident) { p.DryRun = true }, Refused},
-		{"while the breaker is open", func(_ *world, p *Policy, _ *detect.Incident) { p.MaxNodes, p.MaxPercent = 0, 0 }, Held},
-		{"when it is back by itself", func(w *world, p *Policy, _ *detect.Incident) {
-			p.NodeVerb = NodeAwait
+		}, policy.Refused},
+		{"in a dry run", func(_ *world, p *policy.Policy, _ *detect.Incident) { p.DryRun = true }, policy.Refused},
+		{"while the breaker is open", func(_ *world, p *policy.Policy, _ *detect.Incident) { p.MaxNodes, p.MaxPercent = 0, 0 }, policy.Held},
+		{"when it is back by itself", func(w *world, p *policy.Policy, _ *detect.Incident) {
+			p.NodeVerb = policy.NodeAwait
 			time.AfterFunc(5*time.Second, func() { w.reboots(1, boot2) })
-		}, Cleaned},
-		{"when nobody knows which it is", func(w *world, _ *Policy, inc *detect.Incident) {
+		}, policy.Cleaned},
+		{"when nobody knows which it is", func(w *world, _ *policy.Policy, inc *detect.Incident) {
 			n := w.nodes["n1"]
 			n.ProviderID, inc.Identity.Instance = "", ""
 			w.nodes["n1"] = n
-		}, Cleaned},
+		}, policy.Cleaned},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				w.panics(1)
-				p, c, inc := DefaultPolicy(), &cloud{w: w}, gasp(1, boot1, gaspOf1)
-				p.AfterPanic = TerminateInstance
+				p, c, inc := testPolicy(), &cloud{w: w}, incident(1, boot1, secret1)
+				p.AfterPanic = policy.TerminateInstance
 				w.set(func() { tt.story(w, &p, &inc) })
-				if p.NodeVerb == NodeAwait {
-					p.AfterPanic = RebootInstance
+				if p.NodeVerb == policy.NodeAwait {
+					p.AfterPanic = policy.RebootInstance
 				}
 				a, _ := runOn(t, p, w, c, "a")
 				offer(t, w, inc, a)
@@ -192,15 +184,15 @@ func TestCloudThatDoesNotAgree(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				pods := w.populate("n1")
 				w.panics(1)
-				p, c := DefaultPolicy(), &cloud{w: w, answer: tt.answer}
-				p.AfterPanic = RebootInstance
+				p, c := testPolicy(), &cloud{w: w, answer: tt.answer}
+				p.AfterPanic = policy.RebootInstance
 				a, _ := runOn(t, p, w, c, "a")
 				runOn(t, p, w, c, "b")
-				offer(t, w, gasp(1, boot1, gaspOf1), a)
+				offer(t, w, incident(1, boot1, secret1), a)
 				pass(3 * time.Minute)
 				w.cleanedOnce(pods) // the Node is deleted in any case, and by a: the wait is no silence
 				r := w.only()
-				if got := r.note(StepInstance); got != tt.note || r.Owner != "a" || tt.asked > 0 && len(c.log()) != tt.asked {
+				if got := r.Step(policy.StepInstance).Note; got != tt.note || r.Owner != "a" || tt.asked > 0 && len(c.log()) != tt.asked {
 					t.Errorf("asked %v, note %q, owner %s; want %d times and %q", c.log(), got, r.Owner, tt.asked, tt.note)
 				}
 			})
@@ -212,7 +204,7 @@ func TestCloudThatDoesNotAgree(t *testing.T) {
 func TestInstanceAfterATakeover(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		dies time.Duration // after the gasp
+		dies time.Duration // after the panic
 		want int
 	}{
 		{"while the trace is awaited", 5 * time.Second, 1},
@@ -223,8 +215,8 @@ func TestInstanceAfterATakeover(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				pods := w.populate("n1")
 				w.panics(1)
-				p := DefaultPolicy()
-				p.AfterPanic, p.KeepPods = RebootInstance, time.Minute // so that something is left to do after it
+				p := testPolicy()
+				p.AfterPanic, p.KeepPods = policy.RebootInstance, time.Minute // so that something is left to do after it
 				c := &cloud{w: w, answer: func(ctx context.Context, nth int) error {
 					if nth == 1 {
 						select {
@@ -235,12 +227,12 @@ func TestInstanceAfterATakeover(t *testing.T) {
 					return ctx.Err()
 				}}
 				a, kill := runOn(t, p, w, c, "a")
-				offer(t, w, gasp(1, boot1, gaspOf1), a)
+				offer(t, w, incident(1, boot1, secret1), a)
 				pass(tt.dies)
 				kill()
 				runOn(t, p, w, c, "b")
 				pass(5 * time.Minute)
-				if r := w.only(); r.Phase != Cleaned || r.Owner != "b" || w.failed() != len(pods) || len(c.log()) != tt.want {
+				if r := w.only(); r.Phase != policy.Cleaned || r.Owner != "b" || w.failed() != len(pods) || len(c.log()) != tt.want {
 					t.Errorf("phase %s by %s, %d pods failed, asked %v; want %d times", r.Phase, r.Owner, w.failed(), c.log(), tt.want)
 				}
 			})

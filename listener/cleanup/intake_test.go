@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/lastgasp/lastgasp/listener/policy"
 	"net/netip"
 	"slices"
 	"strings"
@@ -18,22 +19,31 @@ import (
 )
 
 func TestOfferNeverBlocks(t *testing.T) {
-	e := NewEngine(DefaultPolicy(), newWorld(t), nil, "a", nil) // nobody runs it
-	inc := detect.Incident{Verdict: detect.Dying}
-	taken := 0
-	for range 10 * intakeSize {
-		if !e.Offer(inc) {
-			break
+	w := newWorld(t)
+	e := NewEngine(testPolicy(), w, nil, "a", nil) // nobody runs it
+	for lane, first := range map[int]int{unknowns: 20000, strangers: 10000, verified: 0} {
+		most, _, _ := bounds(lane)
+		taken := 0
+		for i := range 3 * most {
+			secret := netconsole.Secret("")
+			if lane != unknowns {
+				w.addNode(first+i, fmt.Sprint("boot ", first+i), secret1)
+			}
+			if lane == verified {
+				secret = secret1
+			}
+			if e.Offer(incident(first+i, fmt.Sprint("boot ", first+i), secret)) {
+				taken++
+			}
 		}
-		taken++
-	}
-	if taken != intakeSize {
-		t.Errorf("%d incidents taken before it was full, want %d", taken, intakeSize)
+		if taken != most {
+			t.Errorf("lane %d: %d addresses taken before it was full, want %d", lane, taken, most)
+		}
 	}
 	if !e.Offer(detect.Incident{Verdict: detect.Sick}) {
-		t.Error("no room for a report though only the intake of the dying is full")
+		t.Error("no room for a finding though only the intake of the dying is full")
 	}
-	id := netconsole.Identity{Boot: boot1, Secret: gaspOf1}
+	id := netconsole.Identity{Boot: boot1, Secret: secret1}
 	for range intakeSize {
 		e.Canary(address(1), id, time.Time{})
 	}
@@ -45,37 +55,75 @@ func TestOfferNeverBlocks(t *testing.T) {
 	}
 }
 
-func TestPins(t *testing.T) {
+// Of one address the latest few wait: a node that dies says nothing after that.
+func TestIntakeOfOneAddress(t *testing.T) {
+	in := newIntake()
+	put := func(src, boot int) {
+		inc := incident(src, fmt.Sprint("boot ", boot), "")
+		if !in.put(&heard{key: keyOf(inc), lane: strangers, inc: inc}) {
+			t.Fatal("not taken")
+		}
+	}
+	for boot := range 1000 {
+		put(1, boot)
+	}
+	put(2, 1)
+	var got []string
+	take := func(at time.Duration) *heard {
+		h, wait := in.take(noon.Add(at))
+		if h == nil {
+			got = append(got, fmt.Sprint("wait ", wait))
+			return nil
+		}
+		got = append(got, fmt.Sprint(h.key.src, " ", h.key.boot))
+		return h
+	}
+	first := take(0)
+	take(0) // the other address has its turn
+	take(0) // one of an address at a time
+	in.done(noon, first, true)
+	take(time.Second) // and then a pause
+	second := take(pauseAfter)
+	in.done(noon, second, false)
+	take(pauseAfter)
+	if diff := cmp.Diff([]string{
+		"10.0.0.1 boot 996", "10.0.0.2 boot 1", "wait 0s", "wait 9s", "10.0.0.1 boot 997", "10.0.0.1 boot 998",
+	}, got); diff != "" {
+		t.Errorf("taken (-want +got):\n%s", diff)
+	}
+}
+
+func TestClaims(t *testing.T) {
 	id := func(i int, boot string, g netconsole.Secret) netconsole.Identity {
 		return netconsole.Identity{Instance: fmt.Sprintf("i-%d", i), Boot: boot, Secret: g}
 	}
 	for _, tt := range []struct {
 		name  string
 		story func(w *world, canary func(i int, id netconsole.Identity))
-		want  Pin // of n1
+		want  policy.Pin // the claim of n1
 		tally string
 	}{
 		{
-			name: "the first canary of a boot pins it, later ones do not",
+			name: "the first canary of a boot claims it, later ones do not",
 			story: func(w *world, canary func(int, netconsole.Identity)) {
 				canary(1, id(1, boot1, "first"))
 				canary(1, id(1, boot1, "second"))
 				canary(1, id(1, boot1, "first"))
 			},
-			want: Pin{boot1, netconsole.Secret("first").Sum()}, tally: "pinned refused",
+			want: policy.Pin{Boot: boot1, Sum: netconsole.Secret("first").Sum()}, tally: "claimed refused",
 		},
 		{
-			name: "the next boot is pinned anew, once the kubelet reports it",
+			name: "the next boot is claimed anew, once the kubelet reports it",
 			story: func(w *world, canary func(int, netconsole.Identity)) {
 				canary(1, id(1, boot1, "first"))
 				canary(1, id(1, boot2, "of the next boot"))
 				pass(30 * time.Second)
-				if w.node("n1").Pin.Boot != boot1 {
-					w.t.Error("a boot that nobody reported is pinned")
+				if w.node("n1").Claim.Boot != boot1 {
+					w.t.Error("a boot that nobody reported is claimed")
 				}
 				w.reboots(1, boot2)
 			},
-			want: Pin{boot2, netconsole.Secret("of the next boot").Sum()}, tally: "pinned waiting pinned",
+			want: policy.Pin{Boot: boot2, Sum: netconsole.Secret("of the next boot").Sum()}, tally: "claimed waiting claimed",
 		},
 		{
 			name: "a canary waits for its Node to be registered",
@@ -88,7 +136,7 @@ func TestPins(t *testing.T) {
 				w.set(func() { w.nodes["n1"] = n })
 				canary(1, id(1, boot1, "second")) // and now that the Node is there
 			},
-			want: Pin{boot1, netconsole.Secret("first").Sum()}, tally: "waiting pinned",
+			want: policy.Pin{Boot: boot1, Sum: netconsole.Secret("first").Sum()}, tally: "waiting claimed",
 		},
 		{
 			name: "a canary waits for the API server",
@@ -98,15 +146,28 @@ func TestPins(t *testing.T) {
 				pass(time.Minute)
 				w.set(func() { w.down = false })
 			},
-			want: Pin{boot1, netconsole.Secret("first").Sum()}, tally: "waiting pinned",
+			want: policy.Pin{Boot: boot1, Sum: netconsole.Secret("first").Sum()}, tally: "waiting claimed",
 		},
 		{
 			name: "a canary from another address than the node's own",
 			story: func(w *world, canary func(int, netconsole.Identity)) {
 				canary(2, id(1, boot1, "first"))
-				pass(pinDeadline)
+				pass(claimDeadline)
 			},
 			tally: "waiting given up",
+		},
+		{
+			name: "a boot that the node pinned itself",
+			story: func(w *world, canary func(int, netconsole.Identity)) {
+				w.set(func() {
+					n := w.nodes["n1"]
+					n.Pin = policy.Pin{Boot: boot1, Sum: netconsole.Secret("its own").Sum()}
+					w.nodes["n1"] = n
+				})
+				canary(1, id(1, boot1, "its own"))
+				canary(1, id(1, boot1, "another"))
+			},
+			tally: "known refused",
 		},
 		{
 			name:  "a kernel without userdata",
@@ -115,10 +176,10 @@ func TestPins(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
-				w.set(func() { n := w.nodes["n1"]; n.Pin = Pin{}; w.nodes["n1"] = n })
+				w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
 				var results []string
-				e := NewEngine(DefaultPolicy(), w, nil, "a", nil)
-				e.Observer.Pinned = func(r string) { results = append(results, r) }
+				e := NewEngine(testPolicy(), w, nil, "a", nil)
+				e.Observer.Claimed = func(r policy.Claiming) { results = append(results, string(r)) }
 				ctx, cancel := context.WithCancel(t.Context())
 				defer func() { cancel(); synctest.Wait() }()
 				go e.Run(ctx)
@@ -129,8 +190,8 @@ func TestPins(t *testing.T) {
 					pass(time.Millisecond)
 				})
 				pass(time.Minute)
-				if got := w.node("n1").Pin; got != tt.want {
-					t.Errorf("pin %+v, want %+v", got, tt.want)
+				if got := w.node("n1").Claim; got != tt.want {
+					t.Errorf("claim %+v, want %+v", got, tt.want)
 				}
 				if got := strings.Join(results, " "); got != tt.tally {
 					t.Errorf("results %q, want %q", got, tt.tally)
@@ -148,7 +209,7 @@ func TestCanariesOfManyNodes(t *testing.T) {
 		}
 		w.set(func() { w.latency = 10 * time.Millisecond })
 		finds := 0
-		e, _ := run(t, DefaultPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
+		e, _ := run(t, testPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
 			if call == "FindNode" {
 				w.set(func() { finds++ })
 			}
@@ -163,22 +224,22 @@ func TestCanariesOfManyNodes(t *testing.T) {
 			}
 			pass(10 * time.Minute)
 		}
-		pinned := 0
+		claimed := 0
 		for _, c := range w.log() {
-			if strings.HasPrefix(c, "pin ") {
-				pinned++
+			if strings.HasPrefix(c, "claim ") {
+				claimed++
 			}
 		}
-		if pinned != nodes || finds != nodes {
-			t.Errorf("%d nodes pinned with %d look-ups, want %d each: what is known is not asked for again", pinned, finds, nodes)
+		if claimed != nodes || finds != nodes {
+			t.Errorf("%d nodes claimed with %d look-ups, want %d each: what is known is not asked for again", claimed, finds, nodes)
 		}
 	})
 }
 
 func TestReports(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		e, _ := run(t, DefaultPolicy(), w, "a")
-		oops := gasp(1, boot1, gaspOf1)
+		e, _ := run(t, testPolicy(), w, "a")
+		oops := incident(1, boot1, secret1)
 		oops.Verdict, oops.Cause, oops.Title, oops.Remedy = detect.Oops, "KernelOops", "null dereference in foo", "update to 6.12.9"
 		sick := oops
 		sick.Verdict, sick.Cause = detect.Sick, "TaskHung"
@@ -292,12 +353,60 @@ func TestDualStackNodeIsOneIncident(t *testing.T) {
 		v6 := netip.MustParseAddr("fd00::1")
 		w.set(func() { n := w.nodes["n1"]; n.Addresses = append(n.Addresses, v6); w.nodes["n1"] = n })
 		w.panics(1)
-		e, _ := run(t, DefaultPolicy(), w, "a")
-		inc := gasp(1, boot1, gaspOf1)
+		e, _ := run(t, testPolicy(), w, "a")
+		inc := incident(1, boot1, secret1)
 		offer(t, w, inc, e)
 		inc.Source = netip.AddrPortFrom(v6, 6665)
 		offer(t, w, inc, e)
 		pass(time.Minute)
 		w.cleanedOnce(pods)
+	})
+}
+
+// Traces may be long, and the API server away.
+func TestTracesThatWaitAreBounded(t *testing.T) {
+	for lane := range lanes {
+		in := newIntake()
+		_, most, _ := bounds(lane)
+		for i := range 500 {
+			for boot := range perAddress {
+				inc := incident(i, fmt.Sprint("boot ", boot), "")
+				inc.Trace = slices.Repeat([]string{strings.Repeat("x", 1000)}, 128)
+				in.put(&heard{key: keyOf(inc), lane: lane, inc: inc})
+			}
+		}
+		bytes := 0
+		for _, h := range in.all() {
+			bytes += traceSize(h.inc)
+		}
+		if l := &in.lanes[lane]; bytes != l.bytes || bytes > 5*most {
+			t.Errorf("lane %d: %d bytes wait, %d counted, want %d and little more", lane, bytes, l.bytes, most)
+		}
+	}
+	bubble(t, func(t *testing.T, w *world) {
+		for i := 10; i < 600; i++ {
+			w.addNode(i, fmt.Sprint("boot ", i), secret1)
+		}
+		w.set(func() { w.down = true })
+		e, _ := run(t, testPolicy(), w, "a")
+		for range 3 {
+			for i := 10; i < 600; i++ {
+				inc := incident(i, fmt.Sprint("boot ", i), secret1)
+				inc.Trace = slices.Repeat([]string{strings.Repeat("x", 1000)}, 128)
+				e.Offer(inc)
+				inc.Complete, inc.Trace = true, append(inc.Trace, inc.Trace...)
+				e.Offer(inc)
+			}
+			pass(time.Second)
+		}
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		bytes := 0
+		for _, h := range e.heard {
+			bytes += traceSize(h.inc)
+		}
+		if bytes != e.traces || bytes > 2*maxTraces {
+			t.Errorf("%d bytes in hand, %d counted, want %d and little more", bytes, e.traces, maxTraces)
+		}
 	})
 }

@@ -4,146 +4,164 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// detach lets attach/detach drop the node's volumes at once, if it has any. It comes after the fail-over, because a
-// volume is dropped only when no live pod wants it.
-func (j *job) detach(ctx context.Context) (string, error) {
-	volumes, err := j.attachments(ctx)
+// detach lets attach/detach drop the node's volumes at once, if it has any. It comes after the fail-over, because a volume
+// is dropped only when no live pod wants it.
+func (w *work) detach(ctx context.Context) (string, error) {
+	volumes, err := w.attachments(ctx)
 	if err != nil || volumes == 0 {
 		return "no volumes attached", err
 	}
-	yes := true
-	for {
-		if err := j.lookForReturn(ctx); err != nil {
-			return "", err
-		}
-		switch {
-		case j.back != "":
-			return fmt.Sprintf("%d volumes attached; %s", volumes, j.back), nil
-		case j.node.OutOfService:
-			return fmt.Sprintf("%d volumes attached; the node is out of service already", volumes), nil
-		}
-		err := j.patchNode(ctx, tidying, NodePatch{OutOfService: &yes, Mark: j.mark(true)})
-		switch {
-		case err == nil:
-			return fmt.Sprintf("%d volumes attached; node out of service", volumes), nil
-		case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound):
-		case answered(err):
-			return fmt.Sprintf("%d volumes attached; denied: %v", volumes, err), nil
-		default:
-			return "", err
-		}
+	if err := w.readNode(ctx, tidying); err != nil {
+		return "", err
 	}
+	yes, note := true, "node out of service"
+	denied, err := w.patchNode(ctx, tidying, func() *NodePatch {
+		switch {
+		case w.back() != "":
+			note = w.back()
+		case w.node.OutOfService && !w.node.Mark.OutOfService:
+			note = "the node is out of service already"
+		case !w.node.OutOfService:
+			mark := w.mark(true)
+			return &NodePatch{OutOfService: &yes, Mark: &mark}
+		}
+		return nil
+	})
+	if denied != nil {
+		note = fmt.Sprintf("denied: %v", denied)
+	}
+	return fmt.Sprintf("%d volumes attached; %s", volumes, note), err
 }
 
-// settleNode waits for the volumes and then does what the plan has for the Node. The Node is read before each write, and
-// the write names what was read: one that is back on a new boot is never deleted.
-func (j *job) settleNode(ctx context.Context, p Plan) (string, error) {
-	if err := j.awaitVolumes(ctx, p); err != nil {
-		return "", err
+// stepNode waits for the volumes and then does what the plan has for the Node. Each write names the Node that was read: one
+// that is back on a new boot is never deleted.
+func (w *work) stepNode(ctx context.Context, p policy.Plan) (note string, again time.Duration, err error) {
+	if err := w.readNode(ctx, keeping); err != nil {
+		return "", 0, err
+	}
+	if why := w.back(); why != "" {
+		return w.noteSettled(ctx, p, why)
+	}
+	waits, err := w.volumesLeft(ctx, p)
+	if err != nil || waits {
+		return "", volumesEvery, err
 	}
 	switch {
-	case j.back != "":
-		return j.welcome(ctx)
-	case j.rec.PodsDone < j.rec.PodsTotal:
-		err := j.inService(ctx)
-		return fmt.Sprintf("kept and fenced: %d pods could not be failed", j.rec.PodsTotal-j.rec.PodsDone), err
-	case p.Verb == NodeDelete:
-		return j.deleteNode(ctx)
+	case w.denied() > 0:
+		w.condition(policy.Settled, policy.False, "Kept", "pods could not be failed")
+		return fmt.Sprintf("kept and fenced: %d pods could not be failed", w.denied()), 0, w.inService(ctx)
+	case p.Verb == policy.NodeDelete:
+		return w.deleteNode(ctx, p)
 	}
-	if err := j.inService(ctx); err != nil {
-		return "", err
+	if err := w.inService(ctx); err != nil {
+		return "", 0, err
 	}
-	if p.Verb == NodeAnnotate {
-		return "kept, fenced until it is Ready on a new boot", nil
+	if p.Verb == policy.NodeAnnotate {
+		w.condition(policy.Settled, policy.True, "Kept", "fenced until it is back on a new boot")
+		return "kept, fenced until it is back on a new boot", 0, nil
 	}
-	return j.awaitReturn(ctx, p)
+	left := p.AwaitTill.Sub(w.e.Now())
+	if left > 0 {
+		return "", min(left, returnEvery), nil
+	}
+	return w.deleteNode(ctx, p)
 }
 
-// awaitVolumes waits until nothing is attached, the time for it is over or the node is not the dead one any more.
-func (j *job) awaitVolumes(ctx context.Context, p Plan) error {
-	_, since := j.rec.stepDone(StepDetach)
-	for {
-		if err := j.lookForReturn(ctx); err != nil || j.back != "" {
-			return err
-		}
-		volumes, err := j.attachments(ctx)
-		if err != nil || volumes == 0 {
-			return err
-		}
-		if j.e.Now().Sub(since) >= p.DetachFor {
-			j.log.Warn("volumes still attached", "node", p.Node, "volumes", volumes, "after", p.DetachFor)
-			return nil
-		}
-		if err := j.sleep(ctx, volumesEvery); err != nil {
-			return err
-		}
+// noteSettled notes that the Node is gone or back.
+func (w *work) noteSettled(ctx context.Context, p policy.Plan, why string) (string, time.Duration, error) {
+	w.condition(policy.Settled, policy.True, "Settled", why)
+	if w.lookup != policy.Found {
+		return why, 0, w.failLeftBehind(ctx, p)
 	}
+	if w.node.Mark.Death == w.name {
+		return "unfenced: " + why, 0, w.welcome(ctx)
+	}
+	if w.death.Step(policy.StepFence).Done {
+		return "unfenced: " + why, 0, nil
+	}
+	return why, 0, nil
 }
 
-// awaitReturn keeps the node fenced until it is Ready on a new boot, and deletes it when it is not back in time.
-func (j *job) awaitReturn(ctx context.Context, p Plan) (string, error) {
+// volumesLeft reports whether volumes are attached and there is still time for them.
+func (w *work) volumesLeft(ctx context.Context, p policy.Plan) (bool, error) {
+	volumes, err := w.attachments(ctx)
+	if err != nil {
+		return false, err
+	}
+	since := w.e.Now().Sub(w.death.Step(policy.StepDetach).Time)
+	switch {
+	case volumes == 0:
+		w.condition(policy.VolumesDetached, policy.True, "Detached", "no volumes attached")
+		return false, nil
+	case since < p.DetachFor:
+		return true, nil
+	}
+	w.log.Warn("volumes still attached", "node", p.Node, "volumes", volumes, "after", p.DetachFor)
+	w.condition(policy.VolumesDetached, policy.False, "StillAttached", fmt.Sprintf("%d volumes after %s", volumes, p.DetachFor))
+	return false, nil
+}
+
+// deleteNode deletes the Node, after what came to it late, and deals with what was bound to it until then.
+func (w *work) deleteNode(ctx context.Context, p policy.Plan) (string, time.Duration, error) {
+	if _, err := w.failLate(ctx, p); err != nil {
+		return "", 0, err
+	}
 	for {
-		if err := j.lookForReturn(ctx); err != nil {
-			return "", err
+		if why := w.back(); why != "" {
+			return w.noteSettled(ctx, p, why)
 		}
-		left := p.AwaitTill.Sub(j.e.Now())
+		dead := w.node
+		err := w.try(ctx, tidying, "delete node", func(ctx context.Context) error { return w.e.cluster.DeleteNode(ctx, dead) })
 		switch {
-		case j.back != "" && (j.found != nil || j.node.UID != j.rec.NodeUID || j.node.Ready || left <= 0):
-			return j.welcome(ctx)
-		case j.back == "" && left <= 0:
-			return j.deleteNode(ctx)
-		}
-		if err := j.sleep(ctx, min(max(left, time.Second), returnEvery)); err != nil {
-			return "", err
-		}
-	}
-}
-
-// welcome gives a node that is back to the scheduler: at once if it is Ready, else watch does it when it is.
-func (j *job) welcome(ctx context.Context) (string, error) {
-	if j.found != nil || j.node.Mark.Record != j.name {
-		return j.back, nil
-	}
-	if j.node.Ready {
-		return "unfenced: " + j.back, j.unfence(ctx)
-	}
-	return "fenced until Ready: " + j.back, j.inService(ctx)
-}
-
-func (j *job) deleteNode(ctx context.Context) (string, error) {
-	for {
-		if err := j.lookForReturn(ctx); err != nil {
-			return "", err
-		}
-		if j.back != "" {
-			return j.welcome(ctx)
-		}
-		dead := j.node
-		err := j.try(ctx, tidying, "delete node", func(ctx context.Context) error { return j.e.cluster.DeleteNode(ctx, dead) })
-		switch {
+		case err == nil && len(dead.Finalizers) > 0:
+			note := "deletion asked for; the node waits for finalizer " + strings.Join(dead.Finalizers, ", ")
+			w.condition(policy.Settled, policy.True, "DeletionAskedFor", note)
+			return note, 0, nil
 		case err == nil:
-			return "deleted", nil
-		case errors.Is(err, ErrNotFound):
-			return "gone already", nil
-		case errors.Is(err, ErrConflict): // changed: look again
+			w.lookup = policy.NoNode
+			w.condition(policy.Settled, policy.True, "Deleted", "the node is deleted")
+			return "deleted", 0, w.failLeftBehind(ctx, p)
+		case errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // changed or gone: look again
+			if err := w.readNode(ctx, keeping); err != nil {
+				return "", 0, err
+			}
 		case answered(err):
-			return fmt.Sprintf("kept and fenced; denied: %v", err), nil
+			w.condition(policy.Settled, policy.False, "Denied", err.Error())
+			return fmt.Sprintf("kept and fenced; denied: %v", err), 0, nil
 		default:
-			return "", err
+			return "", 0, err
 		}
 	}
 }
 
-func (j *job) attachments(ctx context.Context) (n int, err error) {
-	err = j.try(ctx, tidying, "count attachments", func(ctx context.Context) (err error) {
-		n, err = j.e.cluster.Attachments(ctx, j.node.Name)
+// failLeftBehind fails what was bound to the Node until it was gone: now nothing more comes to it, and nobody would fail
+// this for a minute.
+func (w *work) failLeftBehind(ctx context.Context, p policy.Plan) error {
+	for range 5 {
+		late, err := w.failLate(ctx, p)
+		if err != nil || late == 0 || w.lookup == policy.Found {
+			return err
+		}
+		if err := sleep(ctx, volumesEvery); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *work) attachments(ctx context.Context) (n int, err error) {
+	err = w.try(ctx, tidying, "count attachments", func(ctx context.Context) (err error) {
+		n, err = w.e.cluster.Attachments(ctx, w.node.Name)
 		return err
 	})
 	if errors.Is(err, ErrDenied) {
-		j.log.Error("attached volumes unknown", "node", j.node.Name, "err", err)
+		w.log.Error("attached volumes unknown", "node", w.node.Name, "err", err)
 		return 0, nil
 	}
 	return n, err

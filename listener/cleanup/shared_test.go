@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/lastgasp/lastgasp/listener/policy"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -11,19 +12,19 @@ import (
 
 // A conflict may be about anything; what was to be done is left undone only if it was seen to be another object.
 func TestConflictThatIsNone(t *testing.T) {
-	for _, call := range []string{"CreateRecord", "DeletePod", "DeleteNode", "FailPod", "PatchNode", "UpdateRecord"} {
+	for _, call := range []string{"CreateDeath", "DeletePod", "DeleteNode", "FailPod", "PatchNode", "UpdateDeath"} {
 		t.Run(call, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				pods := w.populate("n1")
 				w.panics(1)
 				var calls atomic.Int32
-				a, _ := run(t, DefaultPolicy(), faulty{world: w, before: func(_ context.Context, c string) error {
+				a, _ := run(t, testPolicy(), faulty{world: w, before: func(_ context.Context, c string) error {
 					if c == call && calls.Add(1) <= 3 {
 						return fmt.Errorf("chaos: %w", ErrConflict)
 					}
 					return nil
 				}}, "a")
-				offer(t, w, gasp(1, boot1, gaspOf1), a)
+				offer(t, w, incident(1, boot1, secret1), a)
 				pass(30 * time.Second)
 				w.cleanedOnce(pods)
 				for _, name := range pods {
@@ -48,21 +49,21 @@ func TestFenceOfAnothersClaim(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
 		w.panics(1)
-		p := DefaultPolicy()
-		p.NodeVerb = NodeAwait
+		p := testPolicy()
+		p.NodeVerb = policy.NodeAwait
 		a, _ := run(t, p, alive{faulty{world: w, before: func(_ context.Context, call string) error {
-			if call == "CreateRecord" {
+			if call == "CreateDeath" {
 				return fmt.Errorf("too long: %w", ErrDenied)
 			}
 			return nil
 		}}}, "a")
 		b, _ := run(t, p, w, "b")
-		offer(t, w, gasp(1, boot1, gaspOf1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(time.Second)
-		offer(t, w, gasp(1, boot1, gaspOf1), b)
+		offer(t, w, incident(1, boot1, secret1), b)
 		pass(20 * time.Second)
-		if r, n := w.only(), w.node("n1"); r.Owner != "b" || !n.Fenced || n.Mark.Record != r.Name {
-			t.Errorf("record of %s, phase %s; node %+v, want it fenced", r.Owner, r.Phase, n)
+		if r, n := w.only(), w.node("n1"); r.Owner != "b" || !n.Fenced || n.Mark.Death != r.Name {
+			t.Errorf("death of %s, phase %s; node %+v, want it fenced", r.Owner, r.Phase, n)
 		}
 	})
 }
@@ -72,25 +73,25 @@ func TestFenceIsKeptUp(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		pods := w.populate("n1")
 		w.panics(1)
-		a, _ := run(t, DefaultPolicy(), faulty{world: w, after: func(_ context.Context, call string) error {
-			if call == "CreateRecord" {
+		a, _ := run(t, testPolicy(), faulty{world: w, after: func(_ context.Context, call string) error {
+			if call == "CreateDeath" {
 				w.set(func() {
 					n := w.nodes["n1"]
-					n.Fenced, n.Mark, n.ResourceVersion = false, Mark{}, w.next()
+					n.Fenced, n.Mark, n.ResourceVersion = false, policy.Mark{}, w.next()
 					w.nodes["n1"] = n
 				})
 			}
 			return nil
 		}}, "a")
-		offer(t, w, gasp(1, boot1, gaspOf1), a)
+		offer(t, w, incident(1, boot1, secret1), a)
 		pass(5 * time.Second)
-		if r := w.only(); r.Phase != Cleaned || w.failed() != len(pods) {
+		if r := w.only(); r.Phase != policy.Cleaned || w.failed() != len(pods) {
 			t.Errorf("phase %s, %d pods failed", r.Phase, w.failed())
 		}
 	})
 }
 
-// UDP sources and boot ids cost nothing; records and events do.
+// UDP sources and boot ids cost nothing; deaths and events do.
 func TestRefusalsOfOneNodeAreBounded(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.set(func() {
@@ -98,16 +99,16 @@ func TestRefusalsOfOneNodeAreBounded(t *testing.T) {
 			n.ControlPlane = true
 			w.nodes["n1"] = n
 		})
-		a, _ := run(t, DefaultPolicy(), w, "a")
+		a, _ := run(t, testPolicy(), w, "a")
 		for i := range 200 {
-			inc := gasp(1, fmt.Sprintf("boot %d", i/2), "") // each boot twice
-			inc.Identity.Secret = gaspOf1[:1+i%16]
+			inc := incident(1, fmt.Sprintf("boot %d", i/2), "") // each boot twice
+			inc.Identity.Secret = secret1[:1+i%16]
 			offer(t, w, inc, a)
-			pass(100 * time.Millisecond)
+			pass(time.Second)
 		}
 		w.set(func() {
-			if len(w.events) != maxRefusals || len(w.records) != maxRefusals {
-				t.Errorf("%d events and %d records, want %d of each", len(w.events), len(w.records), maxRefusals)
+			if len(w.events) != refusalsPerAddress || len(w.deaths) != refusalsPerAddress {
+				t.Errorf("%d events and %d deaths, want %d of each", len(w.events), len(w.deaths), refusalsPerAddress)
 			}
 		})
 	})

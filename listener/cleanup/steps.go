@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 const (
@@ -12,174 +14,214 @@ const (
 	returnEvery  = 3 * time.Second
 )
 
-// carryOut does the steps of p in order. A step that a record says is done is not repeated; list is, it changes nothing.
-func (j *job) carryOut(ctx context.Context, p Plan) error {
-	j.log.Info("plan", "record", p.Record, "node", p.Node, "steps", p)
+// back says why the Node, as it was read last, is not the dead one any more: a sentence, empty while it is.
+func (w *work) back() string {
+	switch {
+	case w.lookup != policy.Found:
+		return "the node is gone"
+	case w.node.UID != w.death.NodeUID:
+		return "the node was registered anew"
+	case w.node.BootID != w.death.Boot:
+		return "the node is back on boot " + w.node.BootID
+	}
+	return ""
+}
+
+// execute does the steps of the plan that are not done, in order, up to one that has to wait: then it says how long.
+func (w *work) execute(ctx context.Context) (again time.Duration, err error) {
+	p := policy.NewPlan(w.e.policy, w.death, w.node)
+	if err := w.welcome(ctx); err != nil {
+		return 0, err
+	}
 	for _, s := range p.Steps {
-		if done, _ := j.rec.stepDone(s.Name); done && s.Name != StepList {
+		done := w.death.Step(s.Name).Done
+		if s.Name == policy.StepList {
+			done = w.listed
+		}
+		if done {
 			continue
 		}
-		note, err := j.carryOutStep(ctx, p, s.Name)
+		note, again, err := w.doStep(ctx, p, s.Name)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		if note != "" {
-			j.step(s.Name, true, "%s", note)
+		if again > 0 {
+			return again, w.meanwhile(ctx, p)
 		}
+		if note == "" {
+			continue // fence: done before, or denied for good
+		}
+		w.step(s.Name, true, "%s", note)
 		// Between these nothing is lost that could not be seen again; a hundred nodes at once are spared the writes.
-		if s.Name == StepFail || s.Name == StepDelete || s.Name == StepInstance {
-			if err := j.save(ctx, tidying); err != nil {
+		if s.Name == policy.StepFail || s.Name == policy.StepDelete || s.Name == policy.StepInstance {
+			if err := w.save(ctx, tidying); err != nil {
+				return 0, err
+			}
+		}
+		if s.Name == policy.StepFail {
+			if err := w.namePods(ctx); err != nil {
+				return 0, err
+			}
+		}
+	}
+	if w.death.Phase = policy.Cleaned; w.denied() > 0 {
+		w.death.Phase = policy.Incomplete
+	}
+	return 0, w.complete(ctx, tidying)
+}
+
+func (w *work) doStep(ctx context.Context, p policy.Plan, name string) (note string, again time.Duration, err error) {
+	switch name {
+	case policy.StepFence:
+		if ok, err := w.fence(ctx, fencing); err != nil || !ok {
+			return "", time.Second, err
+		}
+	case policy.StepList:
+		note, err = w.list(ctx, p)
+	case policy.StepFail:
+		return w.failPods(ctx, p)
+	case policy.StepEvents:
+		note = w.emit(p)
+	case policy.StepDetach:
+		note, err = w.detach(ctx)
+	case policy.StepDelete:
+		note, err = w.deletePods(ctx, p, p.KeepTill.IsZero())
+	case policy.StepInstance:
+		return w.stepInstance(ctx, p)
+	case policy.StepExpire:
+		return w.stepExpire(ctx, p)
+	case policy.StepNode:
+		return w.stepNode(ctx, p)
+	}
+	return note, 0, err
+}
+
+// meanwhile does what may not wait while a step does: pods that come to the dead node late are failed, and the taint by
+// which volumes detach stays no longer than they need.
+func (w *work) meanwhile(ctx context.Context, p policy.Plan) error {
+	if w.back() == "" && w.node.Mark.Death == w.name && w.node.Mark.OutOfService {
+		if left, err := w.volumesLeft(ctx, p); err != nil {
+			return err
+		} else if !left {
+			if err := w.inService(ctx); err != nil {
 				return err
 			}
 		}
 	}
-	j.rec.Phase = Cleaned
-	if err := j.save(ctx, tidying); err != nil {
-		return err
-	}
-	j.finished()
-	return nil
+	return w.sweep(ctx, p)
 }
 
-func (j *job) carryOutStep(ctx context.Context, p Plan, name string) (note string, err error) {
-	switch name {
-	case StepList:
-		return j.list(ctx, p)
-	case StepFail:
-		return j.failPods(ctx, p)
-	case StepTell:
-		return j.tell(p), nil
-	case StepDetach:
-		return j.detach(ctx)
-	case StepDelete:
-		return j.deletePods(ctx, p, p.KeepTill.IsZero())
-	case StepInstance:
-		return j.settleInstance(ctx, p)
-	case StepExpire:
-		return j.expire(ctx, p)
-	case StepNode:
-		return j.settleNode(ctx, p)
+// welcome gives a node that is back on another boot to the scheduler at once, but not before its pods were dealt with: the
+// new kubelet would start them.
+func (w *work) welcome(ctx context.Context) error {
+	if w.lookup != policy.Found || w.back() == "" || !w.death.Step(policy.StepFail).Done {
+		return nil
 	}
-	return "", nil // fence and record: done before there was a plan, or denied for good
+	if w.node.Mark.Death == w.name {
+		w.condition(policy.Fenced, policy.False, "Back", w.back())
+	}
+	return w.unfence(ctx, w.mark(false))
 }
 
 // list reads the node's pods. Without it nothing that follows would be right, so it does not take a denial for an answer.
-func (j *job) list(ctx context.Context, p Plan) (string, error) {
-	for {
-		err := j.try(ctx, failing, "list pods", func(ctx context.Context) (err error) {
-			j.pods, err = j.e.cluster.Pods(ctx, p.Node)
-			return err
-		})
-		if err == nil {
-			break
-		}
-		if !answered(err) {
-			return "", err
-		}
-		j.log.Error("cannot list pods", "node", p.Node, "err", err)
-		if err := j.sleep(ctx, longestPause); err != nil {
-			return "", err
-		}
+func (w *work) list(ctx context.Context, p policy.Plan) (string, error) {
+	if err := w.readPodsOf(ctx, p.Node); err != nil {
+		return "", err
 	}
-	count := [...]int{leave: 0, annotate: 0, fail: 0, failed: 0}
-	for _, pod := range j.pods {
-		count[careFor(pod, p.Record, p.Death.Time)]++
+	w.listed = true
+	var count [policy.Failed + 1]int
+	for _, pod := range w.pods {
+		count[policy.CareFor(pod, p.Death, p.Notice.Time)]++
 	}
-	if done, _ := j.rec.stepDone(StepFail); !done { // else some may be deleted by now
-		j.rec.PodsDone, j.rec.PodsTotal = count[failed], count[failed]+count[fail]
+	if !w.death.Step(policy.StepFail).Done { // else some may be deleted by now
+		w.death.PodsFailed, w.death.PodsTotal = count[policy.Failed], count[policy.Failed]+count[policy.Fail]
 	}
 	return fmt.Sprintf("%d pods: %d to fail, %d failed before, %d to annotate, %d to leave alone",
-		len(j.pods), count[fail], count[failed], count[annotate], count[leave]), nil
+		len(w.pods), count[policy.Fail], count[policy.Failed], count[policy.Annotate], count[policy.Leave]), nil
 }
 
-// tell emits the events. It is done once; events are for people.
-func (j *job) tell(p Plan) string {
-	j.e.cluster.Tell(Event{
-		Node: j.node, Warning: true, Reason: p.Death.Code, Action: "FailPods",
-		Note: fmt.Sprintf("%s; %d of %d pods failed over; see kernelpanic %s", p.Death.Reason, j.rec.PodsDone, j.rec.PodsTotal, p.Record),
-	})
-	told := map[string]bool{}
-	for _, pod := range j.pods {
-		if pod.Owner == (Owner{}) || told[pod.Owner.UID] || careFor(pod, p.Record, p.Death.Time) != failed {
-			continue
-		}
-		told[pod.Owner.UID] = true
-		j.e.cluster.Tell(Event{
-			Owner: pod.Owner, Namespace: pod.Namespace, Warning: true, Reason: p.Death.Code, Action: "FailPods",
-			Note: fmt.Sprintf("pod %s and others of this owner on the node failed: %s", pod.Name, p.Death.Message),
+func (w *work) readPodsOf(ctx context.Context, node string) error {
+	for {
+		err := w.try(ctx, failing, "list pods", func(ctx context.Context) (err error) {
+			w.pods, err = w.e.cluster.Pods(ctx, node)
+			return err
 		})
-	}
-	return fmt.Sprintf("node and %d owners", len(told))
-}
-
-// expire deletes the kept pods when their time is over. A node that comes back meanwhile is not kept waiting.
-func (j *job) expire(ctx context.Context, p Plan) (string, error) {
-	for now := j.e.Now(); now.Before(p.KeepTill); now = j.e.Now() {
-		if err := j.sleep(ctx, min(p.KeepTill.Sub(now), returnEvery)); err != nil {
-			return "", err
+		if err == nil || !answered(err) {
+			return err
 		}
-		if err := j.lookForReturn(ctx); err != nil {
-			return "", err
-		}
-		if j.back == "" {
-			continue
-		}
-		if j.found != nil {
-			break // PodGC takes every pod of a Node that is gone
-		}
-		if _, err := j.welcome(ctx); err != nil {
-			return "", err
+		w.log.Error("cannot list pods", "node", node, "err", err)
+		if err := sleep(ctx, longestPause); err != nil {
+			return err
 		}
 	}
-	return j.deletePods(ctx, p, true)
 }
 
-// lookForReturn reads the Node again and notes when it is not the dead one any more.
-func (j *job) lookForReturn(ctx context.Context) error {
-	if err := j.readNode(ctx, keeping); err != nil {
+// namePods puts on record who was on the node.
+func (w *work) namePods(ctx context.Context) error {
+	if len(w.death.Pods) > 0 || len(w.pods) == 0 {
+		return nil
+	}
+	w.death.NamePods(w.pods)
+	named, out := w.death, policy.Death{}
+	err := w.try(ctx, tidying, "name pods", func(ctx context.Context) (err error) {
+		out, err = w.e.cluster.AmendDeath(ctx, named)
 		return err
-	}
+	})
 	switch {
-	case j.found != nil:
-		j.back = "the node is gone"
-	case j.node.UID != j.rec.NodeUID:
-		j.back = "the node was registered anew"
-	case j.node.BootID != j.rec.Boot:
-		j.back = "the node is back on boot " + j.node.BootID
-	default:
-		j.back = ""
+	case err == nil && out.UID == w.death.UID:
+		w.death.Version = out.Version
+	case !answered(err):
+		return err
 	}
 	return nil
 }
 
-// rehearse decides as if in earnest, and records what would have been done.
-func (j *job) rehearse(ctx context.Context) error {
-	d, err := j.weigh(ctx)
-	if err != nil {
-		return err
-	}
-	j.decided(d)
-	d.Why = fmt.Sprintf("dry run: would %s: %s", d.Answer, d.Why)
-	r := j.record(Refused, d)
-	if d.Answer == Act {
-		p := NewPlan(j.e.policy, j.rec)
-		note, err := j.list(ctx, p)
-		if err != nil {
-			return err
+// emit emits the events. It is done once; events are for people.
+func (w *work) emit(p policy.Plan) string {
+	e := w.e.cluster
+	e.Emit(Event{
+		Node: w.node, Warning: true, Reason: p.Notice.Cause, Action: "FailPods",
+		Note: fmt.Sprintf("%s; %d of %d pods failed over; see nodedeath %s", p.Notice.Reason, w.death.PodsFailed, w.death.PodsTotal, p.Death),
+	})
+	pods, owners := 0, map[string]bool{}
+	for _, pod := range w.pods {
+		if policy.CareFor(pod, p.Death, p.Notice.Time) != policy.Failed {
+			continue
 		}
-		for _, s := range p.Steps {
-			r.Steps = append(r.Steps, StepStatus{Name: s.Name, Time: j.e.Now(), Note: s.What})
-			if s.Name == StepList {
-				r.Steps[len(r.Steps)-1].Note += ": " + note
-			}
+		pods++
+		w.emitFor(pod, p)
+		if !pod.Replaced() || owners[pod.Owner.UID] {
+			continue
 		}
-		r.PodsTotal = j.rec.PodsTotal
-		j.log.Info("dry run", "plan", p.String())
+		owners[pod.Owner.UID] = true
+		e.Emit(Event{
+			Owner: pod.Owner, Namespace: pod.Namespace, Warning: true, Reason: p.Notice.Cause, Action: "FailPods",
+			Note: fmt.Sprintf("pod %s and others of this owner on the node failed: %s", pod.Name, p.Notice.Message),
+		})
 	}
-	have, _, err := j.create(ctx, r)
-	if answered(err) {
-		j.rec = have
-		return nil
+	return fmt.Sprintf("node, %d pods and %d owners", pods, len(owners))
+}
+
+func (w *work) emitFor(pod policy.Pod, p policy.Plan) {
+	w.e.cluster.Emit(Event{Pod: pod, Warning: true, Reason: p.Notice.Cause, Action: "FailPods", Note: p.Notice.Message})
+}
+
+// stepExpire deletes the kept pods when their time is over.
+func (w *work) stepExpire(ctx context.Context, p policy.Plan) (string, time.Duration, error) {
+	// PodGC takes every pod of a Node that is gone. Where none is kept there is nothing to wait for.
+	if left := p.KeepTill.Sub(w.e.Now()); left > 0 && w.lookup == policy.Found && w.kept(p) {
+		return "", min(left, returnEvery), nil
 	}
-	return err
+	note, err := w.deletePods(ctx, p, true)
+	return note, 0, err
+}
+
+// kept reports whether a pod is kept for people to read.
+func (w *work) kept(p policy.Plan) bool {
+	for _, pod := range w.pods {
+		if !pod.Replaced() && policy.CareFor(pod, p.Death, p.Notice.Time) == policy.Failed {
+			return true
+		}
+	}
+	return false
 }

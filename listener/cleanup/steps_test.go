@@ -3,6 +3,7 @@ package cleanup
 import (
 	"context"
 	"fmt"
+	"github.com/lastgasp/lastgasp/listener/policy"
 	"slices"
 	"strings"
 	"testing"
@@ -14,45 +15,44 @@ import (
 func TestNodeVerbs(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
-		verb   NodeVerb
+		verb   policy.NodeVerb
 		story  func(w *world) // after the fail-over
 		fenced bool           // at the end
 		exists bool
 		node   string // note of the last step
 	}{
-		{name: "delete: the node goes last", verb: NodeDelete, node: "deleted"},
+		{name: "delete: the node goes last", verb: policy.NodeDelete, node: "deleted"},
 		{
-			name: "await: a node back on a new boot is unfenced", verb: NodeAwait,
+			name: "await: a node back on a new boot is unfenced", verb: policy.NodeAwait,
 			story: func(w *world) { pass(22 * time.Second); w.reboots(1, boot2) }, exists: true,
 			node: "unfenced: the node is back on boot " + boot2,
 		},
-		{name: "await: a node that does not come back is deleted", verb: NodeAwait, node: "deleted"},
+		{name: "await: a node that does not come back is deleted", verb: policy.NodeAwait, node: "deleted"},
 		{
-			name: "await: a node back but not Ready stays fenced until it is", verb: NodeAwait,
+			name: "await: a node back but not Ready is unfenced: its agents may need the scheduler to become so", verb: policy.NodeAwait,
 			story: func(w *world) {
 				pass(22 * time.Second)
 				w.reboots(1, boot2)
 				w.set(func() { n := w.nodes["n1"]; n.Ready = false; w.nodes["n1"] = n })
-				pass(11 * time.Minute)
-				if n := w.node("n1"); !n.Fenced {
-					w.t.Error("unfenced before it was Ready")
+				pass(5 * time.Second)
+				if n := w.node("n1"); n.Fenced {
+					w.t.Error("fenced on its new boot")
 				}
-				w.set(func() { n := w.nodes["n1"]; n.Ready = true; w.nodes["n1"] = n })
-			}, exists: true, node: "fenced until Ready: the node is back on boot " + boot2,
+			}, exists: true, node: "unfenced: the node is back on boot " + boot2,
 		},
 		{
-			name: "await: somebody else deleted the node", verb: NodeAwait,
+			name: "await: somebody else deleted the node", verb: policy.NodeAwait,
 			story: func(w *world) { pass(22 * time.Second); w.set(func() { delete(w.nodes, "n1") }) },
 			node:  "the node is gone",
 		},
 		{
-			name: "annotate: the node stays and stays fenced", verb: NodeAnnotate, exists: true, fenced: true,
-			node: "kept, fenced until it is Ready on a new boot",
+			name: "annotate: the node stays and stays fenced", verb: policy.NodeAnnotate, exists: true, fenced: true,
+			node: "kept, fenced until it is back on a new boot",
 		},
 		{
-			name: "annotate: the fence goes when the node is Ready on a new boot", verb: NodeAnnotate, exists: true,
+			name: "annotate: the fence goes when the node is back on a new boot", verb: policy.NodeAnnotate, exists: true,
 			story: func(w *world) { pass(time.Minute); w.reboots(1, boot2) },
-			node:  "kept, fenced until it is Ready on a new boot",
+			node:  "kept, fenced until it is back on a new boot",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -60,10 +60,10 @@ func TestNodeVerbs(t *testing.T) {
 				w.populate("n1")
 				w.set(func() { w.volumes["n1"] = 1 })
 				w.panics(1)
-				p := DefaultPolicy()
+				p := testPolicy()
 				p.NodeVerb = tt.verb
 				e, _ := run(t, p, w, "a")
-				offer(t, w, gasp(1, boot1, gaspOf1), e)
+				offer(t, w, incident(1, boot1, secret1), e)
 				pass(5 * time.Second)
 				if w.failed() != 5 {
 					t.Fatalf("%d pods failed, want 5", w.failed())
@@ -73,11 +73,11 @@ func TestNodeVerbs(t *testing.T) {
 				}
 				pass(12 * time.Minute)
 				r := w.only()
-				if last := r.Steps[len(r.Steps)-1]; r.Phase != Cleaned || last.Name != StepNode || last.Note != tt.node {
+				if last := r.Steps[len(r.Steps)-1]; r.Phase != policy.Cleaned || last.Name != policy.StepNode || last.Note != tt.node {
 					t.Errorf("%s, %s: %q; want node: %q", r.Phase, last.Name, last.Note, tt.node)
 				}
 				n := w.node("n1")
-				if (n.Name != "") != tt.exists || n.Fenced != tt.fenced || n.OutOfService || (!tt.fenced && n.Mark != (Mark{})) {
+				if (n.Name != "") != tt.exists || n.Fenced != tt.fenced || n.OutOfService || (!tt.fenced && n.Mark != (policy.Mark{})) {
 					t.Errorf("node: %+v; want it to exist: %v, fenced: %v", n, tt.exists, tt.fenced)
 				}
 			})
@@ -109,15 +109,15 @@ func TestNodeComesBackDuringTheCleanup(t *testing.T) {
 			}
 			return nil
 		}}
-		e, _ := run(t, DefaultPolicy(), c, "a")
-		offer(t, w, gasp(1, boot1, gaspOf1), e)
+		e, _ := run(t, testPolicy(), c, "a")
+		offer(t, w, incident(1, boot1, secret1), e)
 		pass(time.Minute)
 		r := w.only()
-		if r.Phase != Cleaned || w.failed() != 2 {
+		if r.Phase != policy.Cleaned || w.failed() != 2 {
 			t.Errorf("%s, %d of %d pods failed; want 2", r.Phase, w.failed(), len(pods))
 		}
 		n := w.node("n1")
-		if n.Name == "" || n.Fenced || n.Mark != (Mark{}) {
+		if n.Name == "" || n.Fenced || n.Mark != (policy.Mark{}) {
 			t.Errorf("node: %+v; want it unfenced", n)
 		}
 		alive := 0
@@ -140,14 +140,14 @@ func TestNodeIsBackBeforeAnythingWasDone(t *testing.T) {
 		w.populate("n1")
 		w.panics(1)
 		w.set(func() { w.down = true })
-		e, _ := run(t, DefaultPolicy(), w, "a")
-		offer(t, w, gasp(1, boot1, gaspOf1), e)
+		e, _ := run(t, testPolicy(), w, "a")
+		offer(t, w, incident(1, boot1, secret1), e)
 		pass(10 * time.Second)
 		w.reboots(1, boot2)
 		pass(10 * time.Second)
 		w.set(func() { w.down = false })
 		pass(time.Minute)
-		if r := w.only(); r.Phase != Refused || w.failed() != 0 || w.node("n1").Fenced {
+		if r := w.only(); r.Phase != policy.Recorded || w.failed() != 0 || w.node("n1").Fenced {
 			t.Errorf("%s (%s), %d pods failed, fenced %v", r.Phase, r.Decision, w.failed(), w.node("n1").Fenced)
 		}
 	})
@@ -159,7 +159,7 @@ func TestPodFinishesUnderTheHand(t *testing.T) {
 		w.populate("n1")
 		w.panics(1)
 		once := false
-		e, _ := run(t, DefaultPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
+		e, _ := run(t, testPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
 			w.set(func() {
 				if p := w.pods["default/n1-sum"]; call == "FailPod" && !once {
 					p.Phase, p.ResourceVersion, once = "Succeeded", w.next(), true
@@ -168,14 +168,14 @@ func TestPodFinishesUnderTheHand(t *testing.T) {
 			})
 			return nil
 		}}, "a")
-		offer(t, w, gasp(1, boot1, gaspOf1), e)
+		offer(t, w, incident(1, boot1, secret1), e)
 		pass(time.Minute)
 		r := w.only()
 		if p := w.pods["default/n1-sum"]; p.Phase != "Succeeded" || p.Marked {
 			t.Errorf("pod: %+v", p)
 		}
-		if r.PodsDone != 4 || r.PodsTotal != 4 || r.Phase != Cleaned || w.node("n1").Name != "" {
-			t.Errorf("%d/%d pods, phase %s, node %q", r.PodsDone, r.PodsTotal, r.Phase, w.node("n1").Name)
+		if r.PodsFailed != 4 || r.PodsTotal != 4 || r.Phase != policy.Cleaned || w.node("n1").Name != "" {
+			t.Errorf("%d/%d pods, phase %s, node %q", r.PodsFailed, r.PodsTotal, r.Phase, w.node("n1").Name)
 		}
 	})
 }
@@ -185,15 +185,15 @@ func TestNodeComesBackAtItsDeletion(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
 		w.panics(1)
-		e, _ := run(t, DefaultPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
+		e, _ := run(t, testPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
 			if call == "DeleteNode" {
 				w.reboots(1, boot2)
 			}
 			return nil
 		}}, "a")
-		offer(t, w, gasp(1, boot1, gaspOf1), e)
+		offer(t, w, incident(1, boot1, secret1), e)
 		pass(time.Minute)
-		if n := w.node("n1"); n.Name == "" || n.Fenced || w.only().Phase != Cleaned {
+		if n := w.node("n1"); n.Name == "" || n.Fenced || w.only().Phase != policy.Cleaned {
 			t.Errorf("node %+v, phase %s; want it kept and unfenced", n, w.only().Phase)
 		}
 	})
@@ -203,13 +203,13 @@ func TestVolumesThatDoNotGo(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
 		w.set(func() { w.volumes["n1"] = 1 })
-		w.addPod("n1", "n1-wants-it", "", func(p *Pod) { p.Created = time.Now().Add(time.Hour) }) // never ours to fail
+		w.addPod("n1", "n1-wants-it", "", func(p *policy.Pod) { p.Started = time.Now().Add(time.Hour) }) // never ours to fail
 		w.panics(1)
-		p := DefaultPolicy()
-		p.NodeVerb = NodeAnnotate
+		p := testPolicy()
+		p.NodeVerb = policy.NodeAnnotate
 		e, _ := run(t, p, w, "a")
-		offer(t, w, gasp(1, boot1, gaspOf1), e)
-		pass(detachFor - 5*time.Second)
+		offer(t, w, incident(1, boot1, secret1), e)
+		pass(policy.NewPlan(p, policy.Death{}, policy.Node{}).DetachFor - 5*time.Second)
 		if !w.node("n1").OutOfService {
 			t.Fatal("not out of service while volumes are attached")
 		}
@@ -225,10 +225,10 @@ func TestForeignOutOfServiceTaintStays(t *testing.T) {
 		w.populate("n1")
 		w.set(func() { w.volumes["n1"] = 1; n := w.nodes["n1"]; n.OutOfService = true; w.nodes["n1"] = n })
 		w.panics(1)
-		p := DefaultPolicy()
-		p.NodeVerb = NodeAwait
+		p := testPolicy()
+		p.NodeVerb = policy.NodeAwait
 		e, _ := run(t, p, w, "a")
-		offer(t, w, gasp(1, boot1, gaspOf1), e)
+		offer(t, w, incident(1, boot1, secret1), e)
 		pass(10 * time.Second)
 		w.reboots(1, boot2)
 		pass(10 * time.Second)
@@ -239,16 +239,16 @@ func TestForeignOutOfServiceTaintStays(t *testing.T) {
 }
 
 func TestKeptPods(t *testing.T) {
-	for i, verb := range []NodeVerb{NodeDelete, NodeAwait, NodeAnnotate, NodeDelete, NodeAwait, NodeAnnotate} {
+	for i, verb := range []policy.NodeVerb{policy.NodeDelete, policy.NodeAwait, policy.NodeAnnotate, policy.NodeDelete, policy.NodeAwait, policy.NodeAnnotate} {
 		comesBack := i >= 3
 		t.Run(fmt.Sprintf("%s, node comes back %v", verb, comesBack), func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				w.populate("n1")
 				w.panics(1)
-				p := DefaultPolicy()
+				p := testPolicy()
 				p.NodeVerb, p.KeepPods = verb, 5*time.Minute
 				e, _ := run(t, p, w, "a")
-				offer(t, w, gasp(1, boot1, gaspOf1), e)
+				offer(t, w, incident(1, boot1, secret1), e)
 				pass(2 * time.Minute)
 				if comesBack {
 					w.reboots(1, boot2)
@@ -269,8 +269,8 @@ func TestKeptPods(t *testing.T) {
 					slices.Sort(names)
 					return names
 				}
-				if diff := cmp.Diff([]string{"n1-bare", "n1-db", "n1-log", "n1-web"}, left()); diff != "" {
-					t.Errorf("kept (-want +got); a Job's is never kept:\n%s", diff)
+				if diff := cmp.Diff([]string{"n1-bare"}, left()); diff != "" {
+					t.Errorf("kept (-want +got); what is replaced is not:\n%s", diff)
 				}
 				if w.node("n1").Name == "" {
 					t.Error("the node went before its kept pods: PodGC would take them")
@@ -279,7 +279,7 @@ func TestKeptPods(t *testing.T) {
 				if got := left(); len(got) > 0 {
 					t.Errorf("still kept: %q", got)
 				}
-				if r := w.only(); r.Phase != Cleaned {
+				if r := w.only(); r.Phase != policy.Cleaned {
 					t.Errorf("phase %s", r.Phase)
 				}
 			})
@@ -302,23 +302,24 @@ func TestDenials(t *testing.T) {
 		step   string
 		note   string
 		gone   bool // the Node
+		phase  policy.Phase
 	}{
-		{name: "a pod that may not be failed keeps its node", before: deny("FailPod"), step: StepNode, note: "kept and fenced: 5 pods could not be failed"},
-		{name: "denials are in the step's note", before: deny("FailPod"), step: StepFail, note: "1 annotated, 2 left alone, 5 denied, last: FailPod: denied"},
-		{name: "pods that may not be deleted", before: deny("DeletePod"), step: StepDelete, note: "5 denied, last: DeletePod: denied", gone: true},
-		{name: "a node that may not be deleted", before: deny("DeleteNode"), step: StepNode, note: "kept and fenced; denied: DeleteNode: denied"},
-		{name: "volumes that may not be counted", before: deny("Attachments"), step: StepDetach, note: "no volumes attached", gone: true},
+		{name: "a pod that may not be failed keeps its node", before: deny("FailPod"), step: policy.StepNode, note: "kept and fenced: 5 pods could not be failed", phase: policy.Incomplete},
+		{name: "denials are in the step's note", before: deny("FailPod"), step: policy.StepFail, note: "1 annotated, 2 left alone, 5 denied, last: FailPod: denied", phase: policy.Incomplete},
+		{name: "pods that may not be deleted", before: deny("DeletePod"), step: policy.StepDelete, note: "5 denied, last: DeletePod: denied", gone: true, phase: policy.Cleaned},
+		{name: "a node that may not be deleted", before: deny("DeleteNode"), step: policy.StepNode, note: "kept and fenced; denied: DeleteNode: denied", phase: policy.Cleaned},
+		{name: "volumes that may not be counted", before: deny("Attachments"), step: policy.StepDetach, note: "no volumes attached", gone: true, phase: policy.Cleaned},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				w.populate("n1")
 				w.panics(1)
-				e, _ := run(t, DefaultPolicy(), faulty{world: w, before: tt.before}, "a")
-				offer(t, w, gasp(1, boot1, gaspOf1), e)
+				e, _ := run(t, testPolicy(), faulty{world: w, before: tt.before}, "a")
+				offer(t, w, incident(1, boot1, secret1), e)
 				pass(time.Minute)
 				r := w.only()
-				i := slices.IndexFunc(r.Steps, func(s StepStatus) bool { return s.Name == tt.step })
-				if r.Phase != Cleaned || i < 0 || !strings.HasPrefix(r.Steps[i].Note, tt.note) {
+				i := slices.IndexFunc(r.Steps, func(s policy.StepStatus) bool { return s.Name == tt.step })
+				if r.Phase != tt.phase || i < 0 || !strings.HasPrefix(r.Steps[i].Note, tt.note) {
 					t.Errorf("%s, steps %+v; want %s: %s…", r.Phase, r.Steps, tt.step, tt.note)
 				}
 				if n := w.node("n1"); (n.Name == "") != tt.gone {
@@ -331,19 +332,19 @@ func TestDenials(t *testing.T) {
 
 // Without claim and list nothing is right; people mend rights.
 func TestDenialsThatAreWaitedOut(t *testing.T) {
-	for _, denied := range []string{"CreateRecord", "Pods"} {
+	for _, denied := range []string{"CreateDeath", "Pods"} {
 		t.Run(denied, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				pods := w.populate("n1")
 				w.panics(1)
 				until := time.Now().Add(time.Minute)
-				e, _ := run(t, DefaultPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
+				e, _ := run(t, testPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
 					if call == denied && time.Now().Before(until) {
 						return ErrDenied
 					}
 					return nil
 				}}, "a")
-				offer(t, w, gasp(1, boot1, gaspOf1), e)
+				offer(t, w, incident(1, boot1, secret1), e)
 				pass(50 * time.Second)
 				if w.failed() > 0 || w.node("n1").Name == "" {
 					t.Error("acted without")
@@ -358,11 +359,11 @@ func TestDenialsThatAreWaitedOut(t *testing.T) {
 func TestDryRun(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
-		w.set(func() { n := w.nodes["n1"]; n.Pin = Pin{}; w.nodes["n1"] = n })
-		p := DefaultPolicy()
+		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+		p := testPolicy()
 		p.DryRun = true
 		e, _ := run(t, p, w, "a")
-		inc := gasp(1, boot1, gaspOf1)
+		inc := incident(1, boot1, secret1)
 		if !e.Canary(inc.Source.Addr(), inc.Identity, time.Now()) {
 			t.Fatal("canary not taken")
 		}
@@ -370,11 +371,11 @@ func TestDryRun(t *testing.T) {
 		w.panics(1)
 		offer(t, w, inc, e)
 		pass(time.Minute)
-		if diff := cmp.Diff([]string{"create Refused record"}, w.log()); diff != "" {
+		if diff := cmp.Diff([]string{"create Refused death"}, w.log()); diff != "" {
 			t.Errorf("written (-want +got):\n%s", diff)
 		}
 		r := w.only()
-		if r.Decision != "dry run: would act: pinned authority" || r.PodsTotal != 5 {
+		if !strings.HasPrefix(r.Decision, "dry run: would act: claimed authority, and the Lease of node n1 was not renewed") || r.PodsTotal != 5 {
 			t.Errorf("decision %q, %d pods", r.Decision, r.PodsTotal)
 		}
 		var steps []string
@@ -384,7 +385,7 @@ func TestDryRun(t *testing.T) {
 				t.Errorf("step %s done", s.Name)
 			}
 		}
-		if diff := cmp.Diff(strings.Fields("fence record list fail tell detach delete node"), steps); diff != "" {
+		if diff := cmp.Diff(strings.Fields("fence list fail events detach delete node"), steps); diff != "" {
 			t.Errorf("steps (-want +got):\n%s", diff)
 		}
 	})
@@ -394,18 +395,18 @@ func TestHundredNodesAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		const nodes = 100
 		for i := 10; i < 10+nodes; i++ {
-			n := w.addNode(i, fmt.Sprint("boot ", i), gaspOf1)
+			n := w.addNode(i, fmt.Sprint("boot ", i), secret1)
 			for j := range 50 {
 				w.addPod(n.Name, fmt.Sprintf("%s-%d", n.Name, j), "apps/v1 ReplicaSet", nil)
 			}
 			w.panics(i)
 		}
 		w.set(func() { w.latency = 20 * time.Millisecond })
-		p := DefaultPolicy()
+		p := testPolicy()
 		p.MaxPercent = 100
 		a, _ := run(t, p, w, "a")
 		for i := 10; i < 10+nodes; i++ {
-			offer(t, w, gasp(i, fmt.Sprint("boot ", i), gaspOf1), a)
+			offer(t, w, incident(i, fmt.Sprint("boot ", i), secret1), a)
 		}
 		pass(time.Minute)
 		calls := w.log()
@@ -445,19 +446,19 @@ func TestTraceWaitsForTheFailOver(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		const nodes, pods = 100, 50
 		for i := 10; i < 10+nodes; i++ {
-			n := w.addNode(i, fmt.Sprint("boot ", i), gaspOf1)
+			n := w.addNode(i, fmt.Sprint("boot ", i), secret1)
 			for j := range pods {
 				w.addPod(n.Name, fmt.Sprintf("%s-%d", n.Name, j), "apps/v1 ReplicaSet", nil)
 			}
 			w.panics(i)
 		}
 		w.set(func() { w.latency = 20 * time.Millisecond })
-		p := DefaultPolicy()
+		p := testPolicy()
 		p.MaxPercent = 100
 		a, _ := run(t, p, w, "a")
 		tell := func(whole bool) {
 			for i := 10; i < 10+nodes; i++ {
-				inc := gasp(i, fmt.Sprint("boot ", i), gaspOf1)
+				inc := incident(i, fmt.Sprint("boot ", i), secret1)
 				if inc.Complete = whole; whole {
 					inc.Trace = append(inc.Trace, "Call Trace:")
 				}
@@ -467,7 +468,7 @@ func TestTraceWaitsForTheFailOver(t *testing.T) {
 		traces := func() (whole int) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			for _, r := range w.records {
+			for _, r := range w.deaths {
 				if len(r.Trace) > 2 {
 					whole++
 				}

@@ -1,110 +1,98 @@
-// Package cloud is all that the listener knows of AWS, and both of it is opt-in: it announces where the listener is in
-// Parameter Store, and reboots or terminates the instance below a node that has panicked.
+// Package cloud is all that the listener knows of AWS. It announces where the listener is in Parameter Store, and reboots
+// or terminates the instance of a node that has panicked. Both are off by default.
 package cloud
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"strings"
 	"sync"
-	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	"github.com/aws/smithy-go"
 )
 
-// Account is how AWS is reached. Region, credentials and endpoints come from the usual environment variables
-// (AWS_REGION, AWS_ROLE_ARN, AWS_ENDPOINT_URL, …), else from the metadata service of the instance this runs on. Nothing is
-// asked before it is needed.
+// Account is the AWS account this process belongs to, found as AWS's own tools find it: by environment variables
+// (AWS_REGION, AWS_ROLE_ARN, AWS_ENDPOINT_URL, AWS_USE_FIPS_ENDPOINT, AWS_CA_BUNDLE, …), the shared config file, the role of
+// the service account (IRSA, EKS Pod Identity), else by the metadata service of the instance. Nothing is asked before it is
+// needed, and an account that was not found is looked for again by the next call.
 type Account struct {
-	http     *http.Client
+	client   sdk.HTTPClient
 	metadata *imds.Client
-	keys     *sdk.CredentialsCache
 
-	mu     sync.Mutex
-	region string // once it is known
+	mu    sync.Mutex
+	found *clients
 }
 
-// metadataTimeout bounds a question to the metadata service, which a pod may be too many hops away from.
-const metadataTimeout = 3 * time.Second
-
-// NewAccount returns the account this process belongs to. Calls other than those to the metadata service go by client.
-func NewAccount(client *http.Client) *Account {
-	a := &Account{
-		http: client,
-		metadata: imds.New(imds.Options{
-			EnableFallback: sdk.FalseTernary,
-			// No proxy: the address is link-local, whatever HTTP_PROXY says.
-			HTTPClient: &http.Client{Timeout: metadataTimeout, Transport: &http.Transport{}},
-		}),
-	}
-	a.keys = sdk.NewCredentialsCache(a.credentials())
-	return a
+// clients are made together, once the account has been found.
+type clients struct {
+	region string
+	ec2    *ec2.Client
+	ssm    *ssm.Client
 }
 
-// Region is the region that calls go to.
-func (a *Account) Region(ctx context.Context) (string, error) {
+// NewAccount returns the account this process belongs to. Calls go through client; nil is the SDK's own. With AWS_CA_BUNDLE
+// set, another client must be an *awshttp.BuildableClient, or nothing is found.
+func NewAccount(client sdk.HTTPClient) *Account {
+	return &Account{client: client, metadata: imds.New(imds.Options{
+		EnableFallback: sdk.FalseTernary,
+		// The address is link-local: no proxy reaches it, whatever HTTP_PROXY says.
+		HTTPClient: awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy = nil }),
+	})}
+}
+
+// clients finds the account.
+func (a *Account) clients(ctx context.Context) (*clients, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.region == "" {
-		a.region = cmp.Or(os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION"))
+	if a.found != nil {
+		return a.found, nil
 	}
-	if a.region == "" {
-		region, err := a.ask(ctx, "placement/region")
-		if err != nil {
-			return "", fmt.Errorf("find the region (AWS_REGION is not set): %w", err)
-		}
-		a.region = region
+	cfg, err := config.LoadDefaultConfig(ctx,
+		config.WithHTTPClient(a.client),
+		config.WithEC2IMDSRegion(func(o *config.UseEC2IMDSRegion) { o.Client = a.metadata }),
+		config.WithEC2RoleCredentialOptions(func(o *ec2rolecreds.Options) { o.Client = a.metadata }),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("find AWS by the environment (AWS_REGION, …) or instance metadata: %w", err)
 	}
-	return a.region, nil
+	a.found = &clients{
+		region: cfg.Region,
+		ssm:    ssm.NewFromConfig(cfg),
+		// A cleanup repeats what may pass, and waits for other nodes' pods in between: the SDK would hide why.
+		ec2: ec2.NewFromConfig(cfg, func(o *ec2.Options) { o.Retryer = sdk.NopRetryer{} }),
+	}
+	return a.found, nil
 }
 
 // zone is the id of the availability zone this runs in.
 func (a *Account) zone(ctx context.Context) (string, error) {
-	return a.ask(ctx, "placement/availability-zone-id")
-}
-
-// ask reads one value of the metadata service.
-func (a *Account) ask(ctx context.Context, path string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, metadataTimeout)
-	defer cancel()
+	const path = "placement/availability-zone-id"
 	out, err := a.metadata.GetMetadata(ctx, &imds.GetMetadataInput{Path: path})
 	if err != nil {
 		return "", fmt.Errorf("ask instance metadata for %s: %w", path, err)
 	}
 	defer out.Content.Close()
-	text, err := io.ReadAll(io.LimitReader(out.Content, 1<<10))
+	zone, err := io.ReadAll(io.LimitReader(out.Content, 1<<10))
 	if err != nil {
 		return "", fmt.Errorf("ask instance metadata for %s: %w", path, err)
 	}
-	if len(text) == 0 {
-		return "", fmt.Errorf("ask instance metadata for %s: it is empty", path)
-	}
-	return string(text), nil
+	return string(zone), nil
 }
 
-// urlOf is the URL of a service ("ssm", "ec2", "sts") in region.
-func urlOf(ctx context.Context, service, region string) (string, error) {
-	if url := cmp.Or(os.Getenv("AWS_ENDPOINT_URL_"+strings.ToUpper(service)), os.Getenv("AWS_ENDPOINT_URL")); url != "" {
-		return url, nil
+// shorten reduces the SDK's errors to what an operator can use.
+func shorten(err error) error {
+	var refused smithy.APIError
+	if errors.As(err, &refused) {
+		return fmt.Errorf("%s: %s", refused.ErrorCode(), refused.ErrorMessage())
 	}
-	// What the partitions' domains are is known to the SDK's clients only; that of ssm is here anyway.
-	off := false
-	found, err := ssm.NewDefaultEndpointResolverV2().ResolveEndpoint(ctx, ssm.EndpointParameters{
-		Region: &region, UseDualStack: &off, UseFIPS: &off,
-	})
-	if err != nil {
-		return "", fmt.Errorf("find %s in region %s: %w", service, region, err)
-	}
-	host, ok := strings.CutPrefix(found.URI.Host, "ssm.")
-	if !ok {
-		return "", errors.New("find " + service + " in region " + region + ": " + found.URI.Host + " is of an unknown form")
-	}
-	return "https://" + service + "." + host, nil
+	return err
 }

@@ -26,11 +26,8 @@ func newStore(t *testing.T) *store {
 	s := &store{values: make(map[string]string)}
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
+	setEnvironment(t)
 	t.Setenv("AWS_ENDPOINT_URL_SSM", server.URL)
-	t.Setenv("AWS_ENDPOINT_URL", "")
-	t.Setenv("AWS_REGION", "eu-west-1")
-	t.Setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "example")
 	return s
 }
 
@@ -82,12 +79,12 @@ func (s *store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-const parameter = "/lastgasp/eu-west-1/endpoint"
+const parameter = "/lastgasp/prod-1/eu-west-1/endpoint"
 
 func announcer(address, zone string) *Announcer {
 	return &Announcer{
-		Parameter: "/lastgasp/{region}/endpoint", Address: address, Zone: zone,
-		Account: NewAccount(http.DefaultClient), Log: slog.New(slog.DiscardHandler),
+		Parameter: "/lastgasp/{cluster}/{region}/endpoint", Cluster: "prod-1", Address: address, Zone: zone,
+		Account: NewAccount(nil), Log: slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -175,7 +172,24 @@ func TestReplicasOfOneZoneDoNotFight(t *testing.T) {
 	}
 }
 
-func TestAListenerThatMovesIsFollowed(t *testing.T) {
+func TestClustersDoNotOverwriteEachOther(t *testing.T) {
+	s := newStore(t)
+	blue, green := announcer("10.0.1.10:6666", "euw1-az1"), announcer("10.1.1.10:6666", "euw1-az1")
+	blue.Cluster, green.Cluster = "blue", "green"
+	for range 3 {
+		blue.turn(t.Context())
+		green.turn(t.Context())
+	}
+	want := map[string]string{
+		"/lastgasp/blue/eu-west-1/endpoint":  format([]entry{{"10.0.1.10:6666", "euw1-az1"}}),
+		"/lastgasp/green/eu-west-1/endpoint": format([]entry{{"10.1.1.10:6666", "euw1-az1"}}),
+	}
+	if diff := cmp.Diff(want, s.values); diff != "" {
+		t.Errorf("parameters (-want +got):\n%s", diff)
+	}
+}
+
+func TestAListenerThatMovesReplacesItsEntry(t *testing.T) {
 	s := newStore(t)
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "true") // nobody knows the zone
 	a := announcer("10.0.1.10:6666", "")
@@ -187,7 +201,7 @@ func TestAListenerThatMovesIsFollowed(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoListIsLeftAlone(t *testing.T) {
+func TestAnUnreadableParameterIsLeftAlone(t *testing.T) {
 	s := newStore(t)
 	s.values[parameter] = "see the wiki"
 	if wait := announcer("10.0.1.10:6666", "euw1-az1").turn(t.Context()); wait != againMin {

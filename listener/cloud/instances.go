@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"regexp"
 
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/smithy-go"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
@@ -17,47 +17,53 @@ type Instances struct{ Account *Account }
 
 var _ cleanup.Instances = Instances{}
 
-// Reboot implements cleanup.Instances. EC2 asks the machine first, and resets one that does not obey, as after a panic it
-// does not, within a few minutes.
+// Reboot implements cleanup.Instances. EC2 asks the machine first. It resets a machine that does not obey, as one does not
+// after a panic, within a few minutes.
 func (i Instances) Reboot(ctx context.Context, id string) error {
-	return i.act(ctx, "RebootInstances", id)
+	return i.call(ctx, "reboot", id, func(api *ec2.Client) error {
+		_, err := api.RebootInstances(ctx, &ec2.RebootInstancesInput{InstanceIds: []string{id}})
+		return err
+	})
 }
 
 // Terminate implements cleanup.Instances. An instance that is terminated already is not an error.
 func (i Instances) Terminate(ctx context.Context, id string) error {
-	return i.act(ctx, "TerminateInstances", id)
+	return i.call(ctx, "terminate", id, func(api *ec2.Client) error {
+		_, err := api.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: []string{id}})
+		return err
+	})
 }
 
 // instanceID is the form of an EC2 instance id.
 var instanceID = regexp.MustCompile(`^i-[0-9a-f]{8,17}$`)
 
-func (i Instances) act(ctx context.Context, action, id string) error {
+func (i Instances) call(ctx context.Context, verb, id string, call func(*ec2.Client) error) error {
 	if !instanceID.MatchString(id) {
-		return fmt.Errorf("%s: %q is not the id of an EC2 instance: %w", action, id, cleanup.ErrNotFound)
+		return fmt.Errorf("%s: %q is not the id of an EC2 instance: %w", verb, id, cleanup.ErrNotFound)
 	}
-	err := i.Account.query(ctx, "ec2", i.Account.keys, url.Values{
-		"Action": {action}, "Version": {"2016-11-15"}, "InstanceId.1": {id},
-	}, nil)
+	c, err := i.Account.clients(ctx)
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", action, id, explain(err))
+		return fmt.Errorf("%s %s: %w", verb, id, err)
+	}
+	if err := call(c.ec2); err != nil {
+		return fmt.Errorf("%s %s: %w", verb, id, explain(err))
 	}
 	return nil
 }
 
-// explain tells what EC2 answers for good from what may pass, by
+// explain separates what EC2 refuses for good from what may pass, by
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
 func explain(err error) error {
 	var refused smithy.APIError
 	if !errors.As(err, &refused) {
 		return err
 	}
-	said := fmt.Errorf("%s: %s", refused.ErrorCode(), refused.ErrorMessage())
 	switch refused.ErrorCode() {
 	case "InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed":
-		return fmt.Errorf("%w: %w", cleanup.ErrNotFound, said)
+		return fmt.Errorf("%w: %w", cleanup.ErrNotFound, shorten(err))
 	case "UnauthorizedOperation", "UnsupportedOperation", "IncorrectState", "IncorrectInstanceState",
 		"OperationNotPermitted": // protected against termination
-		return fmt.Errorf("%w: %w", cleanup.ErrDenied, said)
+		return fmt.Errorf("%w: %w", cleanup.ErrDenied, shorten(err))
 	}
-	return said
+	return shorten(err)
 }

@@ -13,11 +13,12 @@ import (
 // entry is one listener in the parameter, as lastgasp-configurator reads it.
 type entry struct {
 	Address string // host:port
-	Zone    string // id of its availability zone, empty if nobody said
+	Zone    string // id of its availability zone, empty if unknown
 }
 
-// parseList reads what stands in the parameter: host:port, several of them, or a YAML list of host:port and of
-// {address: host:port, zone: az-id}. What it does not understand it refuses, lest it be lost when the list is written back.
+// parseList reads the parameter's value: one or several host:port, or a YAML list of host:port and of
+// {address: host:port, zone: az-id}. It refuses what it does not understand, which would be lost when the list is written
+// back.
 func parseList(text string) ([]entry, error) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal([]byte(text), &doc); err != nil {
@@ -70,8 +71,8 @@ func parseItem(item *yaml.Node) ([]entry, error) {
 	return list, nil
 }
 
-// format writes a list so that people, parseList and lastgasp-configurator can read it: a line for each listener, or, if
-// none has a zone, all in one.
+// format writes a list so that people, parseList and lastgasp-configurator can read it: one line for each listener, or all in
+// one line if none has a zone.
 func format(list []entry) string {
 	if !slices.ContainsFunc(list, func(e entry) bool { return e.Zone != "" }) {
 		var addresses []string
@@ -79,7 +80,7 @@ func format(list []entry) string {
 			addresses = append(addresses, e.Address)
 		}
 		text := strings.Join(addresses, ",")
-		if strings.HasPrefix(text, "[") { // an IPv6 address, or else a list of YAML's
+		if strings.HasPrefix(text, "[") { // an IPv6 address, which YAML would take for a list
 			text = "'" + text + "'"
 		}
 		return text

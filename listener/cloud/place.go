@@ -5,27 +5,27 @@ import (
 	"slices"
 )
 
-// outcome is what a look at the list led to.
+// outcome is what one turn of announcing came to.
 type outcome int
 
 const (
-	present    outcome = iota + 1 // it is in the list
-	superseded                    // another one has its place
-	written                       // it has been put there just now
+	present    outcome = iota + 1 // our entry is in the list
+	superseded                    // another listener has our zone's entry
+	written                       // our entry was written
 )
 
-// place puts mine into its zone's place in list: instead of whoever is there if it takes over, else only if nobody is.
-// Others' places are left as they are. It is pure.
-func place(list []entry, mine entry, takeOver bool) ([]entry, outcome) {
-	sameZone := func(e entry) bool { return e.Zone == mine.Zone }
+// place puts own into list as its zone's entry. It replaces the zone's entry only if takeOver is set, and leaves the entries
+// of other zones as they are. It is pure.
+func place(list []entry, own entry, takeOver bool) ([]entry, outcome) {
+	sameZone := func(e entry) bool { return e.Zone == own.Zone }
 	switch {
-	case slices.Contains(list, mine):
+	case slices.Contains(list, own):
 		return list, present
 	case slices.ContainsFunc(list, sameZone) && !takeOver:
 		return list, superseded
 	}
-	list = slices.DeleteFunc(slices.Clone(list), func(e entry) bool { return sameZone(e) || e.Address == mine.Address })
-	list = append(list, mine)
+	list = slices.DeleteFunc(slices.Clone(list), func(e entry) bool { return sameZone(e) || e.Address == own.Address })
+	list = append(list, own)
 	slices.SortStableFunc(list, func(a, b entry) int { return cmp.Compare(a.Zone, b.Zone) })
 	return list, written
 }

@@ -6,21 +6,17 @@ import (
 	"time"
 )
 
-// Config is what a listener may set for all its sources. The zero value is a good one. It must not change once sources
-// use it.
+// Config applies to all sources of a listener. The zero value is usable. It must not change once sources use it.
 type Config struct {
 	// Lines is how many lines a source keeps of what it sent last. 200 if zero.
-	Lines int `yaml:"lines"`
+	Lines int
 	// Bytes bounds the memory for these lines. 32 KiB if zero.
-	Bytes int `yaml:"bytes"`
+	Bytes int
 	// Silence is how long a dying source must be silent for its incident to be complete, thrice as long where CPUs stall.
-	// 2 s if zero; no shorter than netconsole.Patience, for which fragments are waited for.
-	Silence time.Duration `yaml:"silence"`
-	// PanicOnOops takes an oops for a death notice when the source has not said what its kernel does. Every kubelet sets
-	// kernel.panic_on_oops=1.
-	PanicOnOops bool `yaml:"panic_on_oops"`
+	// 2 s if zero; no shorter than netconsole.WireTimeout, for which fragments are waited for.
+	Silence time.Duration
 	// Rules are the user's. They are asked before the built-in ones and may overrule them.
-	Rules []Rule `yaml:"rules"`
+	Rules []Rule
 
 	table *table
 }

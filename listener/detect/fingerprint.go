@@ -7,23 +7,34 @@ import (
 	"strings"
 )
 
-// number is anything in a title that may differ between occurrences of one bug: error codes, devices, sizes.
-var number = regexp.MustCompile(`\b0x[0-9a-f]+\b|[0-9]+`)
+var (
+	// variable is anything in a title that may differ between occurrences of one bug: error codes, devices, sizes.
+	variable = regexp.MustCompile(`\b0x[0-9a-f]+\b|[0-9]+`)
+	// folder is the path of a source file, which is absolute or relative as the build liked it.
+	folder = regexp.MustCompile(`(?:[\w.+~-]*/)+([\w.+-]+\.(?:c|h|S|rs))\b`)
+	// exitCode is how a process ended, by which deaths of init differ.
+	exitCode = regexp.MustCompile(`exitcode=0x([0-9a-f]+)`)
+)
 
-// fingerprint is equal for equal bugs on different machines, boots and builds: 12 hex digits of a hash of the code of
-// what went wrong first, its title without numbers, and the innermost reliable frames by name. Whatever else a trace
-// tells (addresses, offsets, CPUs, tasks, modules) does not enter.
+// fingerprint is equal for equal bugs on different machines, boots, builds, kernels and architectures: 12 hex digits of a hash
+// of the cause of what went wrong first, its title without numbers and folders, and the guilty function with its caller.
+// Whatever else a trace says (addresses, offsets, CPUs, tasks, modules) does not enter, and neither does the helper in which it
+// happened. Titles that name nothing (a lost headline) differ by the functions, deaths of init by its exit code.
 //
-// One backtrace may be cut short by the loss of its last lines, and then counts as another bug if fewer than maxFrames are
-// left.
-func fingerprint(code, title string, t *trace) string {
+// It changes if the line of one of the two functions is lost, unless the report says the function twice: the summary of an
+// oops does, and so does a backtrace on arm64.
+func fingerprint(cause, title string, t *trace) string {
 	h := sha256.New()
 	field := func(s string) {
 		h.Write([]byte(s))
 		h.Write([]byte{0})
 	}
-	field(code)
-	field(number.ReplaceAllLiteralString(strings.Replace(title, inFunction, "", 1), "#"))
+	field(cause)
+	title = folder.ReplaceAllString(strings.Replace(title, inFunction, "", 1), "$1")
+	if m := exitCode.FindStringSubmatch(title); m != nil {
+		field("exit " + m[1])
+	}
+	field(variable.ReplaceAllLiteralString(title, "#"))
 	for _, f := range t.frames {
 		field(f)
 	}

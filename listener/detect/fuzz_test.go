@@ -97,22 +97,53 @@ func checkIncident(t *testing.T, inc Incident) {
 // checkBounds holds whatever is sent.
 func checkBounds(t *testing.T, s *Source) {
 	t.Helper()
-	if len(s.lives) > maxLives {
-		t.Fatalf("%d lives", len(s.lives))
+	if len(s.boots) > maxBoots {
+		t.Fatalf("%d boots", len(s.boots))
 	}
-	for _, l := range s.lives {
-		if len(l.ring.buf) > 4<<10 || l.ring.lines > 50 || len(l.told) > maxTold {
-			t.Fatalf("a ring of %d bytes and %d lines, %d tellings", len(l.ring.buf), l.ring.lines, len(l.told))
+	for _, b := range s.boots {
+		if len(b.ring.buf) > 4<<10 || b.ring.lines > 50 || len(b.reported) > maxReported {
+			t.Fatalf("a ring of %d bytes and %d lines, %d findings", len(b.ring.buf), b.ring.lines, len(b.reported))
 		}
-		if l.report == nil {
+		if b.draft == nil {
 			continue
 		}
 		size := 0
-		for _, ln := range l.report.lines {
+		for _, ln := range b.draft.lines {
 			size += len(ln.text)
 		}
-		if size > 4<<10+maxTailBytes || len(l.report.lines) > 50+maxTail {
-			t.Fatalf("a report of %d bytes and %d lines", size, len(l.report.lines))
+		if size > 4<<10+maxTailBytes || len(b.draft.lines) > 50+maxTail {
+			t.Fatalf("a report of %d bytes and %d lines", size, len(b.draft.lines))
 		}
 	}
+}
+
+// FuzzLogReader feeds lines of a log. Whatever they are, records come out that could stand in one.
+func FuzzLogReader(f *testing.F) {
+	for _, log := range []string{
+		"[    3.591339][    T1] x\n<4>[    3.591339] x\nkern  :emerg : [    3.591339] x\n4,1,3591339,-,caller=T1; x\n",
+		"Nov 29 13:49:23 host kernel: [    3.591339] x\n2024-11-29T13:49:23.123456+00:00 host systemd[1]: x\n<4>1 2024-11-29T13:49:23Z host kernel - - - x\n",
+		"2024-11-29T13:49:23.123456789Z stdout F [    3.591339] x\n{\"log\":\"[    3.591339] x\\n\"}\n{\"_TRANSPORT\":\"kernel\",\"MESSAGE\":[120,255]}\n",
+		"__CURSOR=s\n_TRANSPORT=kernel\nMESSAGE\n12345678x\n\n{\n\"MESSAGE\" : \"x\"\n}\n",
+		"Panic#1 Part2\n<4>[    3.591339] x\nPanic#1 Part1\n<4>[    3.591340] y\n",
+		"panic: e[    3.591339] x\n[    3.591340] y\nPassword: [    9.591339] x\n",
+	} {
+		f.Add(log)
+	}
+	f.Fuzz(func(t *testing.T, log string) {
+		var reader LogReader
+		lines := 0
+		check := func(r *netconsole.Record) {
+			if len(bytes.TrimSpace(r.Text)) == 0 || r.Extended || r.Uptime < -1 || r.Prefix < -1 || r.Prefix > 999 {
+				t.Fatalf("%+v", r)
+			}
+		}
+		for line := range strings.SplitSeq(log, "\n") {
+			lines++
+			reader.Line(line, check)
+		}
+		reader.Flush(check)
+		if number, text := reader.Unrecognised(); number > lines || number > 0 && strings.TrimSpace(text) == "" {
+			t.Fatalf("of %d lines the first unrecognised one is %d %q", lines, number, text)
+		}
+	})
 }

@@ -3,7 +3,9 @@ package detect
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener/netconsole"
@@ -21,17 +23,21 @@ const (
 	Dying
 )
 
-// Authority is how far a gasp can be believed, weakest first.
+// Authority is how far a record can be believed, weakest first.
 type Authority int
 
 const (
 	// Text: basic format or userspace facility; anybody could have written it.
 	Text Authority = iota
+	// Cloud: the cloud's console text of this boot says so. Not emitted by this package.
+	Cloud
 	// Kernel: extended format, facility 0, from the source's own address.
 	Kernel
-	// Boot: and its boot id is the Node's.
+	// Boot: and its boot id is the Node's. Not emitted by this package, like those below.
 	Boot
-	// Pinned: and its gasp is the pinned one of that boot.
+	// Claimed: and its secret matches what a canary claimed for that boot.
+	Claimed
+	// Pinned: and its secret matches what the node itself pinned.
 	Pinned
 )
 
@@ -46,14 +52,20 @@ type Incident struct {
 	// Uptime is the sender's uptime in the deciding record, -1 if unknown.
 	Uptime time.Duration
 
+	// Verified means that the cluster knew the secret in Identity for that boot when the record arrived. Whoever queues
+	// incidents serves these first; whether to act on one is decided anew, by Authority.
+	Verified bool
+
 	Verdict   Verdict
-	Authority Authority // Text or Kernel: what the record proves by itself
+	Authority Authority // Text or Kernel, what the record proves by itself
 	// Cause is a stable word, node-problem-detector's where it has one: KernelPanic, KernelOops, SoftLockup, …
 	Cause string
 	// Title names the crash as a kernel engineer would: "general protection fault in foo".
 	Title string
 	// Fingerprint is equal for equal bugs: a hash of kind and reliable frames, 12 hex digits.
 	Fingerprint string
+	// Culprit is the task that the text names.
+	Culprit Culprit
 	// Remedy is advice for a known bug, usually empty.
 	Remedy string
 	// Release is `uname -r`, empty if the records do not say.
@@ -92,17 +104,15 @@ func (v *Verdict) UnmarshalText(text []byte) error {
 	return fmt.Errorf("verdict %q is none of sick, oops, dying", text)
 }
 
-// String is the authority as one word: text, kernel, boot or pinned.
+// authorities are the words for each Authority.
+func authorities() [6]string {
+	return [...]string{Text: "text", Cloud: "cloud", Kernel: "kernel", Boot: "boot", Claimed: "claimed", Pinned: "pinned"}
+}
+
+// String is the authority as one word.
 func (a Authority) String() string {
-	switch a {
-	case Text:
-		return "text"
-	case Kernel:
-		return "kernel"
-	case Boot:
-		return "boot"
-	case Pinned:
-		return "pinned"
+	if words := authorities(); a >= Text && a <= Pinned {
+		return words[a]
 	}
 	return "Authority(" + strconv.Itoa(int(a)) + ")"
 }
@@ -112,11 +122,11 @@ func (a Authority) MarshalText() ([]byte, error) { return []byte(a.String()), ni
 
 // UnmarshalText reads what MarshalText writes.
 func (a *Authority) UnmarshalText(text []byte) error {
-	for _, known := range [...]Authority{Text, Kernel, Boot, Pinned} {
-		if string(text) == known.String() {
-			*a = known
-			return nil
-		}
+	words := authorities()
+	i := slices.Index(words[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("authority %q is none of %s", text, strings.Join(words[:], ", "))
 	}
-	return fmt.Errorf("authority %q is none of text, kernel, boot, pinned", text)
+	*a = Authority(i)
+	return nil
 }

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -8,184 +9,212 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// ParseLogLine reads one line of kernel log as dmesg, journalctl, syslog or a serial console prints it. It tells the
-// text, the uptime if there is one, and the facility if the line names it (`dmesg -r`, `dmesg -x`); whatever it says, a
-// log line proves nothing. It reports false for a line that is not the kernel's: another program's in a syslog, or empty.
+// ParseLogLine reads one line of kernel log as dmesg, journalctl, a syslog daemon, a container runtime, /dev/kmsg, pstore or
+// a serial console prints it. The record has the text, the uptime if there is one, and the facility if the line names it;
+// whatever it says, a log line proves nothing. It reports false for a line that is not the kernel's: another program's, or
+// empty.
 //
-// A time stamp inside the text stays there: it belongs to the log of another machine, or to an older log that is being
-// quoted.
+// A time stamp inside the text stays there: it belongs to the log of another machine, or to an older log that is quoted.
 func ParseLogLine(line string) (netconsole.Record, bool) {
+	r, how := parseLine(line)
+	return r, how != foreign
+}
+
+// An origin is how a line says that it is the kernel's.
+type origin int
+
+const (
+	foreign   origin = iota // it is another program's, or empty
+	bare                    // it does not say
+	marked                  // by a time stamp of the kernel's, or by its priority
+	addressed               // by the envelope of another log, which names the kernel or has such a stamp behind it
+)
+
+// parseLine reads one line. Colour and what consoles put around a line are removed.
+func parseLine(line string) (netconsole.Record, origin) {
 	r := netconsole.Record{Prefix: -1, Uptime: -1}
-	line = strings.TrimRight(line, "\r\n")
+	line = strings.Trim(colour.ReplaceAllLiteralString(line, ""), "\r\n\x00\x1e")
+	if rec, ok := kmsgLine(line); ok {
+		return rec, addressed
+	}
+	if entry, ok := jsonEntry(line); ok {
+		return parseJSON(entry)
+	}
 	if i := strings.Index(line, " login: ["); i > 0 && !strings.ContainsAny(line[:i], " [") {
 		line = line[i+len(" login: "):] // agetty's prompt, which a console message does not wait for
 	}
+	rest, how := cutEnvelope(line, &r)
+	if how == foreign {
+		return r, foreign
+	}
+	if s := strings.TrimLeft(rest, " "); how == addressed && uptimeStamp.MatchString(s) {
+		rest = s
+	}
+	unmarked := rest
+	rest, level := cutLevel(rest)
+	rest, stamp := cutStamp(rest)
+	switch {
+	case stamp.found:
+		r.Uptime = stamp.uptime
+		rest = cutCaller(rest, &r)
+		how = max(how, marked)
+	case level >= 0 && how == bare:
+		how = marked
+	case level < 0:
+		rest = unmarked
+	}
+	if level >= 0 {
+		r.Prefix = level
+	}
+	if stamp.found && !stamp.wall {
+		// journalctl -o short-monotonic has the host and the identifier behind the time.
+		if m := behindStamp.FindStringSubmatch(rest); m != nil {
+			if m[1] != "kernel" {
+				return r, foreign
+			}
+			rest, how = rest[len(m[0]):], addressed
+		}
+	}
+	rest = strings.TrimRight(rest, " \t\r")
+	if strings.TrimSpace(rest) == "" {
+		return r, foreign
+	}
+	r.Text = []byte(rest)
+	return r, how
+}
 
-	line, ok := cutSyslog(line)
-	if !ok {
+var (
+	// colour is what terminals obey: dmesg --color, systemd's status lines, firmware that clears the screen.
+	colour = regexp.MustCompile("\x1b(?:\\[[0-9;?]*[A-Za-z]|[()][A-Z0-9]|[=>])")
+	// behindStamp is "host kernel: " or "host program[12]: ". "foo bar: text" is the kernel's own.
+	behindStamp = regexp.MustCompile(`^[\w.:-]+ (kernel|[^ :\[\]=,]+\[\d+\]): `)
+	// kmsg is a record of /dev/kmsg (Documentation/ABI/testing/dev-kmsg), with the release in front in netconsole's form.
+	kmsg = regexp.MustCompile(`^(?:[\w.+~-]+,)?(\d{1,4}),\d+,(\d+),[-cC+](?:,[^;]*)?;(.*)$`)
+	// netconsd is what netconsd's logger modules write: release, sequence number, microseconds, facility, level.
+	netconsd = regexp.MustCompile(`^(?:\S+ )?\d{6,} (\d{14}) (\d{1,3}) ([0-7]) (.*)$`)
+)
+
+// kmsgLine reads a record of /dev/kmsg or one of netconsd's.
+func kmsgLine(line string) (netconsole.Record, bool) {
+	r := netconsole.Record{}
+	var us, text string
+	if m := kmsg.FindStringSubmatch(line); m != nil {
+		r.Prefix, _ = strconv.Atoi(m[1])
+		us, text = m[2], m[3]
+	} else if m := netconsd.FindStringSubmatch(line); m != nil {
+		facility, _ := strconv.Atoi(m[2])
+		r.Prefix = facility<<3 | int(m[3][0]-'0')
+		us, text = m[1], m[4]
+	} else {
 		return r, false
 	}
-	line, r.Prefix = cutDecoded(line)
-	if r.Prefix < 0 {
-		line, r.Prefix = cutPriority(line)
+	n, err := strconv.ParseInt(us, 10, 64)
+	if err != nil || n > int64(maxUptime/time.Microsecond) {
+		return r, false
 	}
-	line, r.Uptime = cutStamp(line)
-	line = cutCaller(line)
-	if r.Uptime >= 0 {
-		// journalctl -o short-monotonic has the host and the identifier behind the time.
-		if rest, kernel, named := cutIdentifier(line); named {
-			if !kernel {
-				return r, false
-			}
-			line = rest
+	r.Uptime = time.Duration(n) * time.Microsecond
+	r.Text = []byte(strings.TrimRight(text, " "))
+	return r, len(r.Text) > 0
+}
+
+// maxUptime is more than any machine was ever up.
+const maxUptime = 100 * 365 * 24 * time.Hour
+
+// levels are the names of log levels, as `dmesg -x`, syslog daemons and talosctl write them.
+var levels = regexp.MustCompile(`^(?:(emerg|panic)|(alert)|(crit|critical)|(err|error)|(warn|warning)|(notice)|(info)|(debug)) *$`)
+
+// levelOf is the number of a level's name, -1 if it is none.
+func levelOf(name string) int {
+	m := levels.FindStringSubmatchIndex(name)
+	if m == nil {
+		return -1
+	}
+	for level := range 8 {
+		if m[2+2*level] >= 0 {
+			return level
 		}
 	}
-	r.Text = []byte(line)
-	return r, line != ""
+	return -1
 }
 
-// cutSyslog takes off "Nov 21 21:44:00 host kernel: " and its form with an ISO 8601 time. It reports false if another
-// program is named.
-func cutSyslog(line string) (rest string, ok bool) {
-	after := cutDate(line)
-	if after == line {
-		return line, true
+// facilityOf is the number of a facility's name; which one of userspace's does not matter.
+func facilityOf(name string) int {
+	if strings.TrimSpace(name) == "kern" {
+		return 0
 	}
-	rest, kernel, named := cutIdentifier(after)
-	if !named {
-		return after, true // dmesg --time-format=iso has the time alone
-	}
-	return rest, kernel
+	return 1
 }
 
-// cutDate takes off a date and time of syslog or ISO 8601 and the space behind it.
-func cutDate(line string) string {
-	if len(line) > 16 && strings.Contains("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec ", line[:4]) &&
-		line[3] == ' ' && line[6] == ' ' && line[9] == ':' && line[12] == ':' && line[15] == ' ' {
-		return line[16:]
+// cutLevel removes "<12>" (dmesg -r, pstore, console_msg_format=syslog) or "kern  :emerg : " (dmesg -x). The level is -1 if
+// there is neither.
+func cutLevel(line string) (rest string, prefix int) {
+	if m := priority.FindStringSubmatch(line); m != nil {
+		n, _ := strconv.Atoi(m[1])
+		return line[len(m[0]):], n
 	}
-	if len(line) > 20 && line[4] == '-' && line[7] == '-' && line[10] == 'T' && line[13] == ':' && line[16] == ':' {
-		if date, rest, found := strings.Cut(line, " "); found && isDigits(date[:4]) && len(date) <= 35 {
-			return rest
-		}
-	}
-	return line
-}
-
-// cutIdentifier takes off "host kernel: ". Named is false if there is no host and program at all.
-func cutIdentifier(s string) (rest string, kernel, named bool) {
-	host, after, found := strings.Cut(s, " ")
-	if !found || host == "" || strings.ContainsAny(host, ":[]()<>,=") {
-		return s, false, false
-	}
-	program, rest, found := strings.Cut(after, ": ")
-	if !found || program == "" || strings.ContainsAny(program, " ,=") {
-		return s, false, false
-	}
-	if program != "kernel" && !strings.HasSuffix(program, "]") {
-		return s, false, false // "foo bar: text" is kernel text as well
-	}
-	return rest, program == "kernel", true
-}
-
-// cutDecoded takes off what `dmesg -x` puts in front: "kern  :emerg : ".
-func cutDecoded(line string) (rest string, prefix int) {
-	facility, after, found := strings.Cut(line, ":")
-	if !found || len(facility) != 6 {
-		return line, -1
-	}
-	level, rest, found := strings.Cut(after, ": ")
-	if !found || len(level) > 7 {
-		return line, -1
-	}
-	n := -1
-	for i, name := range [...]string{"emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"} {
-		if strings.TrimRight(level, " ") == name {
-			n = i
-		}
-	}
-	switch strings.TrimRight(facility, " ") {
-	case "kern":
-	case "user", "mail", "daemon", "auth", "syslog", "lpr", "news":
-		n |= 1 << 3 // which one does not matter
-	default:
-		return line, -1
-	}
-	if n < 0 {
-		return line, -1
-	}
-	return rest, n
-}
-
-// cutPriority takes off "<12>" (dmesg -r, console_msg_format=syslog).
-func cutPriority(line string) (rest string, prefix int) {
-	if !strings.HasPrefix(line, "<") {
-		return line, -1
-	}
-	number, rest, found := strings.Cut(line[1:], ">")
-	if !found || len(number) > 4 || !isDigits(number) {
-		return line, -1
-	}
-	n, err := strconv.Atoi(number)
-	if err != nil {
-		return line, -1
-	}
-	return rest, n
-}
-
-// cutStamp takes off a time in brackets and the space behind it: "[    3.591339] ", "[    3.591339 <    0.000012>] "
-// (dmesg -d), "[  +0.000012] ", "[Nov21 21:44] " (dmesg -e), "[Fri Nov 21 21:44:00 2025] " (dmesg -T). The latter ones do
-// not tell the uptime.
-func cutStamp(line string) (rest string, uptime time.Duration) {
-	if !strings.HasPrefix(line, "[") {
-		return line, -1
-	}
-	in, rest, found := strings.Cut(line[1:], "]")
-	if !found || len(in) < 8 || len(in) > 40 {
-		return line, -1
-	}
-	rest = strings.TrimPrefix(rest, " ")
-	number, delta, _ := strings.Cut(in, " <")
-	if delta != "" && !strings.HasSuffix(delta, ">") {
-		return line, -1
-	}
-	number = strings.TrimLeft(number, " ")
-	if sec, frac, found := strings.Cut(strings.TrimPrefix(number, "+"), "."); found && len(sec) <= 9 && len(frac) == 6 &&
-		isDigits(sec) && isDigits(frac) {
-		if number[0] == '+' {
-			return rest, -1
-		}
-		s, _ := strconv.ParseInt(sec, 10, 64)
-		us, _ := strconv.ParseInt(frac, 10, 64)
-		return rest, time.Duration(s)*time.Second + time.Duration(us)*time.Microsecond
-	}
-	for _, layout := range [...]string{"Mon Jan _2 15:04:05 2006", "Jan_2 15:04"} {
-		if _, err := time.Parse(layout, in); err == nil {
-			return rest, -1
-		}
+	if m := decoded.FindStringSubmatch(line); m != nil {
+		return line[len(m[0]):], facilityOf(m[1])<<3 | levelOf(m[2])
 	}
 	return line, -1
 }
 
-// cutCaller takes off "[    T1] ", which CONFIG_PRINTK_CALLER adds.
-func cutCaller(line string) string {
-	if !strings.HasPrefix(line, "[") {
-		return line
-	}
-	in, rest, found := strings.Cut(line[1:], "]")
-	in = strings.TrimLeft(in, " ")
-	if !found || len(in) < 2 || in[0] != 'T' && in[0] != 'C' || !isDigits(in[1:]) {
-		return line
-	}
-	return strings.TrimPrefix(rest, " ")
+var (
+	priority = regexp.MustCompile(`^<(\d{1,3})>`)
+	decoded  = regexp.MustCompile(`^(kern|user|mail|daemon|auth|syslog|lpr|news|cron|authpriv|ftp|local\d) *:(emerg|alert|crit|err|warn|notice|info|debug) *: `)
+)
+
+// A stamp is a time in brackets.
+type stamp struct {
+	found  bool
+	wall   bool          // it is a time of day
+	uptime time.Duration // -1 if it does not say
 }
 
-// isDigits reports whether s is a decimal number of at least one digit.
-func isDigits(s string) bool {
-	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' {
-			return false
+var (
+	// uptimeStamp is print_time's "[    3.591339] ", with what kernels and tools add: the CPU ("@1", ",1"), the time since
+	// the line before (dmesg -d), that alone ("+0.000012").
+	uptimeStamp = regexp.MustCompile(`^\[ *(\+)?(\d{1,12})\.(\d{6})(?:[@,]\d{1,4})?(?: *<[^<>]{0,20}>)? ?\] ?`)
+	// wallStamp is dmesg -e, -H and -T.
+	wallStamp = regexp.MustCompile(`^\[(?:[\pL.]{2,5} [\pL.]{2,6} [ \d]\d \d\d:\d\d:\d\d \d{4}|[\pL.]{2,6} ?\d\d? \d\d:\d\d(?::\d\d)?)\]:? ?`)
+)
+
+// cutStamp removes a time in brackets and the space behind it.
+func cutStamp(line string) (rest string, s stamp) {
+	if m := uptimeStamp.FindStringSubmatch(line); m != nil {
+		if m[1] != "" {
+			return line[len(m[0]):], stamp{true, false, -1}
 		}
+		return line[len(m[0]):], stamp{true, false, seconds(m[2], m[3])}
 	}
-	return s != ""
+	if m := wallStamp.FindString(line); m != "" {
+		return line[len(m):], stamp{true, true, -1}
+	}
+	return line, stamp{uptime: -1}
+}
+
+// seconds is the time of "%5lu.%06lu", -1 if it is beyond all reason.
+func seconds(sec, us string) time.Duration {
+	s, err := strconv.ParseInt(sec, 10, 64)
+	if err != nil || s > int64(maxUptime/time.Second) {
+		return -1
+	}
+	u, _ := strconv.ParseInt(us, 10, 64)
+	return time.Duration(s)*time.Second + time.Duration(u)*time.Microsecond
+}
+
+// caller is "[    T1] " (CONFIG_PRINTK_CALLER), or a CPU as vendors' kernels print it: "c0 ", "(0)[12:kworker/0] ".
+var caller = regexp.MustCompile(`^(?:\[ *([TC]\d+) ?\] ?|c(\d+) {1,5}(?:\d+ )?|\((\d+)\)(?:\[\d+:[^\]]*\])?)`)
+
+// cutCaller removes the task or CPU behind a time stamp.
+func cutCaller(line string, r *netconsole.Record) string {
+	m := caller.FindStringSubmatch(line)
+	switch {
+	case m == nil:
+		return line
+	case m[1] != "":
+		r.Caller = m[1]
+	default:
+		r.Caller = "C" + m[2] + m[3]
+	}
+	return line[len(m[0]):]
 }

@@ -28,7 +28,7 @@ func (g *rig) begin(whole netconsole.Record, n int, fields ...netconsole.Field) 
 func (g *rig) claims() []string {
 	var claims []string
 	for i, inc := range g.incidents {
-		claims = append(claims, fmt.Sprintf("%s (%s %s)", g.told[i], inc.Identity.Boot, inc.Identity.Secret))
+		claims = append(claims, fmt.Sprintf("%s (%s %s)", g.emitted[i], inc.Identity.Boot, inc.Identity.Secret))
 	}
 	return claims
 }
@@ -139,7 +139,7 @@ func TestABeginningIsToldOnceMoreAsItsRecord(t *testing.T) {
 			func(g *rig) {
 				r := g.record(panicEnd)
 				g.begin(r, all, boot...)
-				g.now = start.Add(netconsole.Patience)
+				g.now = start.Add(netconsole.WireTimeout)
 				r.Missing, r.Fields = 100, append(boot[:2:2], netconsole.Field{Value: netconsole.Gap})
 				g.push(r)
 			},
@@ -202,7 +202,7 @@ func TestABeginningIsToldOnceMoreAsItsRecord(t *testing.T) {
 			tt.run(g)
 			g.wait(time.Minute)
 			if diff := cmp.Diff(tt.want, g.claims()); diff != "" {
-				t.Errorf("told (-want +got):\n%s", diff)
+				t.Errorf("emitted (-want +got):\n%s", diff)
 			}
 		})
 	}
@@ -211,7 +211,7 @@ func TestABeginningIsToldOnceMoreAsItsRecord(t *testing.T) {
 // Whoever sends the beginning of a record without the secret of the boot speaks for himself, and changes nothing of what
 // the boot says.
 func TestAForgedBeginningSpeaksForItself(t *testing.T) {
-	told := func(forge func(*rig)) []string {
+	emitted := func(forge func(*rig)) []string {
 		g := newRig(&Config{})
 		g.say("what the node said before", oopsLine, oopsRIP)
 		forge(g)
@@ -226,19 +226,19 @@ func TestAForgedBeginningSpeaksForItself(t *testing.T) {
 				continue
 			}
 			if forged || inc.Identity.Secret != "secret-1" {
-				t.Errorf("a forged record is told in the boot's name: %s\n%s", g.told[i], strings.Join(inc.Trace, "\n"))
+				t.Errorf("a forged record is emitted in the boot's name: %s\n%s", g.emitted[i], strings.Join(inc.Trace, "\n"))
 			}
-			own = append(own, g.told[i]+"\n"+strings.Join(inc.Trace, "\n"))
+			own = append(own, g.emitted[i]+"\n"+strings.Join(inc.Trace, "\n"))
 		}
 		return own
 	}
-	want := told(func(*rig) {})
+	want := emitted(func(*rig) {})
 	for name, fields := range map[string][]netconsole.Field{
 		"nothing":  nil,
 		"the boot": identity("boot-1", ""),
 	} {
 		t.Run("with "+name, func(t *testing.T) {
-			got := told(func(g *rig) {
+			got := emitted(func(g *rig) {
 				r := g.record("Kernel panic - not syncing: forged")
 				r.Seq, r.Fields = r.Seq+1000, fields
 				g.begin(r, 1<<10, fields...)
@@ -246,7 +246,7 @@ func TestAForgedBeginningSpeaksForItself(t *testing.T) {
 				g.seq--
 			})
 			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("told in the boot's name (-want +got):\n%s", diff)
+				t.Errorf("emitted in the boot's name (-want +got):\n%s", diff)
 			}
 		})
 	}

@@ -1,7 +1,9 @@
 package detect
 
 import (
+	"encoding/binary"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -24,6 +26,16 @@ func (l *line) size() int { return len(l.text) + lineSize }
 // message is the line without its time stamp.
 func (l *line) message() string { return l.text[l.at:] }
 
+// caller is the task or CPU that printed the line, as in its stamp; empty unless the kernel says it.
+func (l *line) caller() string {
+	stamp := l.text[:l.at]
+	i := strings.LastIndexByte(stamp, '[')
+	if i < 0 || !strings.ContainsAny(stamp[i:], "TC") {
+		return ""
+	}
+	return strings.TrimLeft(stamp[i+1:len(stamp)-len("] ")], " ")
+}
+
 // A ring keeps the newest lines of a source, bounded in lines and bytes. The zero value is empty; memory is taken as
 // lines come, and adding one to a full ring allocates nothing.
 type ring struct {
@@ -40,6 +52,8 @@ const (
 	flagKernel = 0x80
 	// maxLine bounds a line in bytes. The kernel's longest record has 1024 (PRINTKRB_RECORD_MAX).
 	maxLine = 4 << 10
+	// maxCaller bounds a caller in bytes: "T" and a process id.
+	maxCaller = 16
 	// firstRing is the first size of a ring in bytes.
 	firstRing = 256
 )
@@ -127,17 +141,29 @@ func (g *ring) all() []line {
 	return lines
 }
 
-// appendStamp writes the time stamp as print_time (kernel/printk/printk.c) does: "[%5lu.%06lu] ", nothing if unknown.
-func appendStamp(b []byte, uptime time.Duration) []byte {
-	if uptime < 0 {
-		return b
+// appendStamp writes what print_time and print_caller (kernel/printk/printk.c) do: "[%5lu.%06lu]" and "[%6s]", each only if
+// it is known, and a space behind them.
+func appendStamp(b []byte, uptime time.Duration, caller string) []byte {
+	if uptime >= 0 {
+		us := uptime.Microseconds()
+		b = append(b, '[')
+		b = appendPadded(b, us/1e6, 5, ' ')
+		b = append(b, '.')
+		b = appendPadded(b, us%1e6, 6, '0')
+		b = append(b, ']')
 	}
-	us := uptime.Microseconds()
-	b = append(b, '[')
-	b = appendPadded(b, us/1e6, 5, ' ')
-	b = append(b, '.')
-	b = appendPadded(b, us%1e6, 6, '0')
-	return append(b, "] "...)
+	if caller != "" && len(caller) <= maxCaller {
+		b = append(b, '[')
+		for i := len(caller); i < 6; i++ {
+			b = append(b, ' ')
+		}
+		b = append(b, caller...)
+		b = append(b, ']')
+	}
+	if len(b) > 0 {
+		b = append(b, ' ')
+	}
+	return b
 }
 
 // appendPadded writes n right-aligned in at least width bytes.
@@ -163,12 +189,23 @@ func clean(b []byte) []byte {
 	return b[:n]
 }
 
+// plain reports whether none of eight bytes is below ' ' or above '~'.
+func plain(eight uint64) bool {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	return ((eight-' '*ones)|(eight+ones)|eight)&highs == 0
+}
+
 // printable makes a line of a message fit to be shown: kernel messages carry strings of others, escape sequences included.
 func printable(b []byte) []byte {
-	for _, c := range b {
-		if (c < ' ' || c >= 0x7f) && c != '\t' {
-			return []byte(netconsole.Printable(string(b)))
-		}
+	i := 0
+	for i+8 <= len(b) && plain(binary.LittleEndian.Uint64(b[i:])) {
+		i += 8
 	}
-	return b
+	for i < len(b) && (b[i] >= ' ' && b[i] < 0x7f || b[i] == '\t') {
+		i++
+	}
+	if i == len(b) {
+		return b
+	}
+	return []byte(netconsole.Printable(string(b)))
 }

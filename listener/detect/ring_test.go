@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -22,7 +23,7 @@ func TestTheRingKeepsTheNewestLines(t *testing.T) {
 		if random.IntN(4) == 0 {
 			uptime = -1
 		}
-		stamp := appendStamp(nil, uptime)
+		stamp := appendStamp(nil, uptime, "")
 		kernel := random.IntN(2) == 0
 
 		g.add(maxLines, maxBytes, stamp, []byte(text), kernel)
@@ -67,8 +68,20 @@ func TestStampIsThatOfPrintk(t *testing.T) {
 		{200100*time.Second + 1234567, "[200100.001234] "},
 	}
 	for _, tt := range tests {
-		if got := string(appendStamp(nil, tt.uptime)); got != tt.want {
+		if got := string(appendStamp(nil, tt.uptime, "")); got != tt.want {
 			t.Errorf("%v: %q, want %q", tt.uptime, got, tt.want)
+		}
+	}
+}
+
+func TestPlain(t *testing.T) {
+	for c := range 256 {
+		for at := range 8 {
+			b := []byte("abcd ~12")
+			b[at] = byte(c)
+			if got, want := plain(binary.LittleEndian.Uint64(b)), c >= ' ' && c <= '~'; got != want {
+				t.Errorf("%q is plain: %t", b, got)
+			}
 		}
 	}
 }

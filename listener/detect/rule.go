@@ -12,9 +12,9 @@ import (
 // A Rule says what one kernel message means. The rules of this package are written in the same terms as those a user
 // adds in the configuration.
 type Rule struct {
-	// Code is the stable word for the finding, like KernelPanic: letters only, no more than 64. Users of
+	// Cause is the stable word for the finding, like KernelPanic: letters only, no more than 64. Users of
 	// node-problem-detector know most of them.
-	Code string `yaml:"code"`
+	Cause string `yaml:"cause"`
 	// Verdict is what the message says about the kernel that sent it.
 	Verdict Verdict `yaml:"verdict"`
 	// Match is a regular expression (Go's, RE2) that has to match from the first byte of the message on. It need not
@@ -22,7 +22,7 @@ type Rule struct {
 	// begins with the name of a process, as in "bench[12]: segfault", is never more than Sick.
 	Match string `yaml:"match"`
 	// Title names the finding. $1, $2 … stand for the groups of Match, and {in} for " in <function>" when the trace
-	// behind the message tells the function. An empty Title is the matched text.
+	// behind the message names the function. An empty Title is the matched text.
 	Title string `yaml:"title"`
 	// Remedy is advice for whoever has to mend it, one sentence; may be empty.
 	Remedy string `yaml:"remedy"`
@@ -31,11 +31,24 @@ type Rule struct {
 	// Counterexamples are messages it must not match.
 	Counterexamples []string `yaml:"counterexamples"`
 
-	// rank says how much Title tells: a better one replaces a worse one as the incident unfolds.
+	// rank says how much Title says: a better one replaces a worse one as the incident unfolds.
 	rank rank
-	// follows lists, separated by spaces, the codes of findings that lead to this one and name it better: an oops leads
+	// follows lists, separated by spaces, the causes of findings that lead to this one and name it better: an oops leads
 	// to "Fatal exception".
 	follows string
+	// place is the group of Match that names the function where it happened, 0 if none does.
+	place int
+	// outermost says that whoever was at work is to be named, and not what it was just doing: the damage is older.
+	outermost bool
+	// overflow says that a function that calls itself is to be named.
+	overflow bool
+	// owner says that whoever allocated the memory is to be named, if the report says it, and not who found it broken.
+	owner bool
+	// locks says that the report names the places where locks were taken.
+	locks bool
+	// asserts says that the kernel found it out by a check of its own, unlike a fault: functions that serve everybody check
+	// what they are given.
+	asserts bool
 	// heads says that the message names the WARNING or BUG right behind it.
 	heads bool
 	// asks says that whoever asked for a lock, a wake-up or memory is to be named, not the function that grants it.
@@ -63,20 +76,20 @@ const (
 // maxMatch bounds the length of a Match. Go's regular expressions take linear time, with this as the factor.
 const maxMatch = 1000
 
-// Compile checks the rule and makes it ready for use. Its errors name the rule by its code.
+// Compile checks the rule and makes it ready for use. Its errors name the rule by its cause.
 func (r *Rule) Compile() error {
 	if err := r.compile(); err != nil {
-		return fmt.Errorf("rule %s: %w", r.Code, err)
+		return fmt.Errorf("rule %s: %w", r.Cause, err)
 	}
 	return nil
 }
 
 func (r *Rule) compile() error {
 	switch {
-	case strings.ContainsAny(r.Code, "0123456789"):
-		return fmt.Errorf("code %q has digits, and a code is letters only", r.Code)
-	case !isWord(r.Code):
-		return fmt.Errorf("code %q is not a word like KernelPanic", r.Code)
+	case strings.ContainsAny(r.Cause, "0123456789"):
+		return fmt.Errorf("cause %q has digits; write letters only", r.Cause)
+	case !isWord(r.Cause):
+		return fmt.Errorf("cause %q is not a word like KernelPanic", r.Cause)
 	case r.Verdict < Sick || r.Verdict > Dying:
 		return fmt.Errorf("unknown verdict %v", r.Verdict)
 	case r.Match == "":
@@ -157,13 +170,13 @@ func isProcessLine(text []byte) bool {
 
 // isPacketLog reports whether the message is the netfilter LOG target's (nf_log_ip_packet, net/netfilter/
 // nf_log_syslog.c). It prints at facility 0 and begins with a prefix of up to 128 bytes that the firewall's author
-// chose, so that no anchor tells it from the kernel's own words.
+// chose, so that no anchor distinguishes it from the kernel's own words.
 func isPacketLog(text []byte) bool {
 	_, after, found := bytes.Cut(text, []byte("IN="))
 	return found && bytes.Contains(after, []byte(" OUT="))
 }
 
-// isWord reports whether s is a word in camel case: letters only, as the code of a Gasp (the custom resource).
+// isWord reports whether s is a word in camel case: letters only, as the CRD demands of a cause.
 func isWord(s string) bool {
 	for i := range len(s) {
 		c := s[i]

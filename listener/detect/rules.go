@@ -20,9 +20,10 @@ var builtin = sync.OnceValue(func() []Rule {
 	return rules
 })
 
-// Codes that the code, too, has to know. The other ones stand in the rules only.
+// Causes that the code has to know. The others stand in the rules only.
 const (
 	kernelPanic   = "KernelPanic"
 	kernelOops    = "KernelOops"
 	kernelWarning = "KernelWarning"
+	oomKilling    = "OOMKilling"
 )

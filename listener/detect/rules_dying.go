@@ -10,7 +10,7 @@ func dyingRules() []Rule {
 		// The rules down to the general one are panics that follow from something that was reported just before.
 		{
 			// arch/x86/kernel/dumpstack.c oops_end(); arch/arm64/kernel/traps.c die() puts its reason in front.
-			Code: kernelPanic, Verdict: Dying,
+			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: ((?:[^:\n]+: )?Fatal exception(?: in interrupt)?)(?:\n|$)`,
 			Title: "$1", rank: vague, follows: kernelOops,
 			Examples: []string{
@@ -26,7 +26,7 @@ func dyingRules() []Rule {
 		{
 			// kernel/exit.c do_exit(), make_task_dead(); arch/x86/kernel/traps.c exc_double_fault(),
 			// handle_stack_overflow(); arch/arm64/kernel/traps.c panic_bad_stack().
-			Code: kernelPanic, Verdict: Dying,
+			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: (Attempted to kill (?:init|the idle task)!.*|Aiee, killing interrupt handler!|` +
 				`Oopsed too often .*|Oops failed to kill thread|Machine halted\.|\S+ stack guard hit|kernel stack overflow)`,
 			Title: "$1", rank: vague, follows: kernelOops,
@@ -40,17 +40,17 @@ func dyingRules() []Rule {
 		},
 		{
 			// kernel/watchdog.c watchdog_timer_fn() with softlockup_panic.
-			Code: kernelPanic, Verdict: Dying,
+			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: (softlockup: hung tasks)`,
-			Title: "$1", rank: vague, follows: "SoftLockup",
+			Title: "$1", rank: vague, follows: "SoftLockup HardLockup RCUStall",
 			Examples:        []string{"Kernel panic - not syncing: softlockup: hung tasks"},
 			Counterexamples: []string{"watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [panic:123]"},
 		},
 		{
 			// kernel/watchdog.c watchdog_hardlockup_check(), kernel/watchdog_hld.c before 6.5, with hardlockup_panic.
-			Code: kernelPanic, Verdict: Dying,
+			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: (Hard LOCKUP|Watchdog detected hard LOCKUP) ?`,
-			Title: "$1", rank: vague, follows: "HardLockup",
+			Title: "$1", rank: vague, follows: "SoftLockup HardLockup RCUStall",
 			Examples: []string{
 				"Kernel panic - not syncing: Hard LOCKUP",
 				"Kernel panic - not syncing: Watchdog detected hard LOCKUP on cpu 0",
@@ -59,15 +59,15 @@ func dyingRules() []Rule {
 		},
 		{
 			// kernel/rcu/tree_stall.h panic_on_rcu_stall().
-			Code: kernelPanic, Verdict: Dying,
+			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: (RCU Stall)`,
-			Title: "$1", rank: vague, follows: "RCUStall",
+			Title: "$1", rank: vague, follows: "SoftLockup HardLockup RCUStall",
 			Examples:        []string{"Kernel panic - not syncing: RCU Stall"},
 			Counterexamples: []string{"rcu: INFO: rcu_preempt self-detected stall on CPU"},
 		},
 		{
 			// kernel/hung_task.c check_hung_uninterruptible_tasks() with hung_task_panic.
-			Code: kernelPanic, Verdict: Dying,
+			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: (hung_task: blocked tasks)`,
 			Title: "$1", rank: vague, follows: "TaskHung",
 			Examples:        []string{"Kernel panic - not syncing: hung_task: blocked tasks"},
@@ -75,7 +75,7 @@ func dyingRules() []Rule {
 		},
 		{
 			// kernel/workqueue.c panic_on_wq_watchdog().
-			Code: kernelPanic, Verdict: Dying,
+			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: (workqueue: \d+ stall\(s\) exceeded threshold)`,
 			Title: "$1", rank: vague, follows: "WorkqueueLockup",
 			Examples:        []string{"Kernel panic - not syncing: workqueue: 4 stall(s) exceeded threshold 4"},
@@ -84,7 +84,7 @@ func dyingRules() []Rule {
 		{
 			// kernel/panic.c check_panic_on_warn() with who asks, before 6.2 __warn() and others without; mm/kasan/report.c
 			// end_report(), mm/kmsan/report.c.
-			Code: kernelPanic, Verdict: Dying,
+			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: ((?:\S+: )?panic_on_warn set|\S+: system warned too often|kasan\.fault=\S+ set|` +
 				`kmsan\.panic set|panic_on_kmsan set|panic_on_taint set|scheduling while atomic)`,
 			Title: "$1", rank: vague, follows: "KernelWarning MemoryCorruption KernelBug",
@@ -99,7 +99,7 @@ func dyingRules() []Rule {
 		},
 		{
 			// mm/oom_kill.c check_panic_on_oom(), out_of_memory(). Whoever happened to ask for memory is not the cause.
-			Code: kernelPanic, Verdict: Dying,
+			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: (Out of memory: .* panic_on_oom is enabled|System is deadlocked on memory)`,
 			Title: "$1", anywhere: true,
 			Examples: []string{
@@ -109,15 +109,33 @@ func dyingRules() []Rule {
 			Counterexamples: []string{"vm.panic_on_oom = 1", "Out of memory: Killed process 1 (x) panic_on_oom is enabled"},
 		},
 		{
+			// kernel/sched/core.c schedule_debug() with CONFIG_SCHED_STACK_END_CHECK. The corruption is older than its discovery.
+			Cause: kernelPanic, Verdict: Dying,
+			Match: `Kernel panic - not syncing: (corrupted stack end detected inside scheduler)`,
+			Title: "$1{in}", rank: vague, follows: "MemoryCorruption", outermost: true,
+			Examples:        []string{"Kernel panic - not syncing: corrupted stack end detected inside scheduler"},
+			Counterexamples: []string{"test: Kernel panic - not syncing: corrupted stack end detected inside scheduler"},
+		},
+		{
+			// kernel/panic.c __stack_chk_fail(). The function is an address only where kallsyms has none.
+			Cause: kernelPanic, Verdict: Dying,
+			Match: `Kernel panic - not syncing: (stack-protector: Kernel stack is corrupted) in: ([\w.]+)`,
+			Title: "$1{in}", place: 2, asserts: true,
+			Examples: []string{
+				"Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: do_one_initcall+0x2c5/0x310",
+				"Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: ffffffff8493e6d8",
+			},
+			Counterexamples: []string{"stack-protector: Kernel stack is corrupted in: do_one_initcall+0x2c5/0x310"},
+		},
+		{
 			// All other panics: the argument is the name. It may begin with a newline (drivers/edac/altera_edac.c), have
 			// several lines (arch/arm64/kvm/handle_exit.c), or carry a KERN_CRIT in its middle (fs/btrfs/messages.c).
-			Code: kernelPanic, Verdict: Dying,
+			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: \s*(.*)`,
 			Title: "$1",
 			Examples: []string{
 				"Kernel panic - not syncing: sysrq triggered crash",
 				"Kernel panic - not syncing: boom: multi\nline panic arg=42",
-				"Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: do_one_initcall+0x2c5/0x310",
 				`Kernel panic - not syncing: VFS: Unable to mount root fs on "/dev/vda1" or unknown-block(253,1)`,
 				"Kernel panic - not syncing: \nEDAC: [2 Uncorrectable errors @ 0x00000010]",
 			},
@@ -136,7 +154,7 @@ func dyingRules() []Rule {
 		},
 		{
 			// kernel/panic.c vpanic(): (0) behind everything else, only with kernel.panic=0. The same string again.
-			Code: kernelPanic, Verdict: Dying,
+			Cause: kernelPanic, Verdict: Dying,
 			Match: `---\[ end Kernel panic - not syncing: \s*([^\n]*?)(?: \]---)?(?:\n|$)`,
 			Title: "$1", rank: vague, follows: kernelOops, ends: true,
 			Examples: []string{
@@ -148,7 +166,7 @@ func dyingRules() []Rule {
 		{
 			// kernel/panic.c vpanic(): (0), only with kernel.panic > 0. It ends in two dots; drivers for reset buttons, which
 			// reboot in an orderly way, print three.
-			Code: kernelPanic, Verdict: Dying,
+			Cause: kernelPanic, Verdict: Dying,
 			Match: `Rebooting in \d+ seconds\.\.$`,
 			Title: "kernel panic", rank: placeholder, ends: true,
 			Examples:        []string{"Rebooting in 10 seconds.."},
@@ -157,7 +175,7 @@ func dyingRules() []Rule {
 		{
 			// arch/x86/kernel/setup.c, arch/arm64/kernel/setup.c dump_kernel_offset(): (0), a panic notifier and called
 			// from nowhere else.
-			Code: kernelPanic, Verdict: Dying,
+			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel Offset: (?:disabled$|0x[0-9a-f]+ from 0x[0-9a-f]+)`,
 			Title: "kernel panic", rank: placeholder,
 			Examples: []string{
@@ -169,7 +187,7 @@ func dyingRules() []Rule {
 		},
 		{
 			// kernel/panic.c panic_try_force_cpu() (7.x): (0), in front of the panic line.
-			Code: kernelPanic, Verdict: Dying,
+			Cause: kernelPanic, Verdict: Dying,
 			Match: `panic: Redirecting from CPU \d+ to CPU \d+ for crash kernel\.`,
 			Title: "kernel panic", rank: placeholder,
 			Examples:        []string{"panic: Redirecting from CPU 3 to CPU 0 for crash kernel."},
@@ -179,7 +197,7 @@ func dyingRules() []Rule {
 			// drivers/tty/sysrq.c __handle_sysrq(): pr_fmt "sysrq: ", at a console level raised for it. Up to 5.0 the name
 			// stood behind "SysRq : ", and the crash was a null dereference with panic_on_oops set. A refused key prints
 			// something else.
-			Code: kernelPanic, Verdict: Dying,
+			Cause: kernelPanic, Verdict: Dying,
 			Match:    `sysrq: (?:SysRq : )?Trigger a crash$`,
 			Title:    "sysrq triggered crash",
 			Examples: []string{"sysrq: Trigger a crash", "sysrq: SysRq : Trigger a crash"},
@@ -191,7 +209,7 @@ func dyingRules() []Rule {
 		{
 			// The same, `echo b > /proc/sysrq-trigger`: emergency_restart() comes next. An orderly reboot says "reboot:
 			// Restarting system", and is none of our business.
-			Code: "SysrqReset", Verdict: Dying,
+			Cause: "SysrqReset", Verdict: Dying,
 			Match:           `sysrq: (?:SysRq : )?Resetting$`,
 			Title:           "sysrq triggered reset",
 			Examples:        []string{"sysrq: Resetting", "sysrq: SysRq : Resetting"},
@@ -200,7 +218,7 @@ func dyingRules() []Rule {
 		{
 			// arch/x86/kernel/traps.c exc_double_fault(): (0), pr_fmt "traps: "; arch/x86/kernel/doublefault.c before 5.6
 			// without.
-			Code: kernelPanic, Verdict: Dying,
+			Cause: kernelPanic, Verdict: Dying,
 			Match:           `(?:traps: )?PANIC: double fault, error_code: 0x`,
 			Title:           "double fault{in}",
 			Examples:        []string{"traps: PANIC: double fault, error_code: 0x0", "PANIC: double fault, error_code: 0x0"},
@@ -209,9 +227,9 @@ func dyingRules() []Rule {
 		{
 			// arch/x86/kernel/traps.c handle_stack_overflow(), arch/x86/mm/fault.c before 5.17: (0); die() and panic()
 			// follow.
-			Code: kernelPanic, Verdict: Dying,
+			Cause: kernelPanic, Verdict: Dying,
 			Match: `BUG: (?:[#A-Z_0-9]+ )?stack guard page was hit at `,
-			Title: "kernel stack overflow{in}",
+			Title: "kernel stack overflow{in}", overflow: true,
 			Examples: []string{
 				"BUG: TASK stack guard page was hit at 00000000c2e9b2b1 (stack is 000000006a3b07c4..00000000d4c0b0b5)",
 				"BUG: stack guard page was hit at 00000000c2e9b2b1 (stack is 000000006a3b07c4..00000000d4c0b0b5)",
@@ -223,15 +241,15 @@ func dyingRules() []Rule {
 		},
 		{
 			// arch/arm64/kernel/traps.c panic_bad_stack(): (0).
-			Code: kernelPanic, Verdict: Dying,
-			Match:           `Insufficient stack space to handle exception!`,
-			Title:           "kernel stack overflow{in}",
+			Cause: kernelPanic, Verdict: Dying,
+			Match: `Insufficient stack space to handle exception!`,
+			Title: "kernel stack overflow{in}", overflow: true,
 			Examples:        []string{"Insufficient stack space to handle exception!"},
 			Counterexamples: []string{"foo: Insufficient stack space to handle exception!"},
 		},
 		{
 			// arch/arm64/kernel/traps.c arm64_serror_panic(): (2).
-			Code: kernelPanic, Verdict: Dying,
+			Cause: kernelPanic, Verdict: Dying,
 			Match:           `SError Interrupt on CPU\d+, code 0x[0-9a-f]+ -- `,
 			Title:           "asynchronous SError interrupt{in}",
 			Examples:        []string{"SError Interrupt on CPU1, code 0x00000000bf000002 -- SError"},
@@ -240,7 +258,7 @@ func dyingRules() []Rule {
 		{
 			// arch/arm64/kernel/entry-common.c __panic_unhandled(): (2). The names are those of UNHANDLED() there, spelled out:
 			// a process may be called "Unhandled x", and its file "y exception on CPU1, ESR 0x0".
-			Code: kernelPanic, Verdict: Dying,
+			Cause: kernelPanic, Verdict: Dying,
 			Match: `Unhandled (?:64|32)-bit (?:el1[ht]|el0t) (?:sync|irq|fiq|error) exception on CPU\d+, ESR 0x[0-9a-f]{8,16} -- `,
 			Title: "unhandled exception{in}",
 			Examples: []string{
@@ -256,7 +274,7 @@ func dyingRules() []Rule {
 		{
 			// arch/arm64/kernel/traps.c bad_mode() before 5.14: (2). The names are those of handler[] there, for the same
 			// reason.
-			Code: kernelPanic, Verdict: Dying,
+			Cause: kernelPanic, Verdict: Dying,
 			Match: `Bad mode in (?:Synchronous Abort|IRQ|FIQ|Error) handler detected on CPU\d+, code 0x[0-9a-f]{8,16} -- `,
 			Title: "unhandled exception{in}",
 			Examples: []string{

@@ -10,12 +10,13 @@ func oopsRules() []Rule {
 	return []Rule{
 		{
 			// arch/x86/mm/fault.c show_fault_oops(): (1), no pr_fmt. The second form is older than 5.1.
-			Code: kernelOops, Verdict: Oops,
-			Match: `BUG: (?:kernel NULL pointer dereference, address: |unable to handle kernel NULL pointer dereference at )`,
+			Cause: kernelOops, Verdict: Oops,
+			Match: `BUG: (?:kernel NULL pointer dereference, address: |unable to handle kernel NULL pointer dereference at |Kernel NULL pointer dereference )`,
 			Title: "kernel NULL pointer dereference{in}",
 			Examples: []string{
 				"BUG: kernel NULL pointer dereference, address: 0000000000000000",
 				"BUG: unable to handle kernel NULL pointer dereference at 0000000000000008",
+				"BUG: Kernel NULL pointer dereference on read at 0x00000000", // arch/powerpc/mm/fault.c bad_page_fault()
 			},
 			Counterexamples: []string{
 				"netconsole: seen before: BUG: kernel NULL pointer dereference, address: 0000000000000000",
@@ -24,18 +25,19 @@ func oopsRules() []Rule {
 		},
 		{
 			// The same function. An address that is not NULL.
-			Code: kernelOops, Verdict: Oops,
-			Match: `BUG: unable to handle (?:page fault for address: |kernel paging request at )`,
+			Cause: kernelOops, Verdict: Oops,
+			Match: `BUG: (?:unable to handle (?:page fault for address: |kernel paging request at |kernel *$)|Unable to handle kernel (?:data access|instruction fetch) )`,
 			Title: "kernel page fault{in}",
 			Examples: []string{
 				"BUG: unable to handle page fault for address: ffffc90000123000",
 				"BUG: unable to handle kernel paging request at ffffc90000123000",
+				"BUG: Unable to handle kernel data access on write at 0x8000000041a25f20",
 			},
 			Counterexamples: []string{"stress-ng[7]: BUG: unable to handle page fault for address: ffffc90000123000"},
 		},
 		{
 			// The same function: (2), in front of the above.
-			Code: kernelOops, Verdict: Oops,
+			Cause: kernelOops, Verdict: Oops,
 			Match: `(?:kernel tried to execute NX-protected page - exploit attempt\?|unable to execute userspace code \(SMEP\?\)) \(uid: `,
 			Title: "execution of a non-executable page{in}",
 			Examples: []string{
@@ -47,17 +49,17 @@ func oopsRules() []Rule {
 		{
 			// lib/bug.c __report_bug(): (2), pr_fmt empty. Line numbers and build directories differ between builds. The
 			// condition stands in front with CONFIG_DEBUG_BUGVERBOSE_DETAILED (6.18).
-			Code: kernelOops, Verdict: Oops,
-			Match:           `kernel BUG at (?:\[[^\n]*\] )?(?:/\S*/)?(\S+?):\d+!$`,
-			Title:           "kernel BUG at $1{in}",
+			Cause: kernelOops, Verdict: Oops,
+			Match: `kernel BUG at (?:\[[^\n]*\] )?(?:/\S*/)?(\S+?):\d+!$`,
+			Title: "kernel BUG at $1{in}", asserts: true,
 			Examples:        []string{"kernel BUG at mm/slub.c:379!", "kernel BUG at /build/linux/fs/ext4/inode.c:2721!", "kernel BUG at [PageTail(page)] mm/filemap.c:1498!"},
 			Counterexamples: []string{"virtio_blk: kernel BUG at mm/slub.c:379!", "kernel BUG at your service", "kernel BUG at x:1![400000+1000]"},
 		},
 		{
 			// arch/x86/kernel/dumpstack.c __die_header(): (4) "%s: %04lx [#%d]", with "Oops: " in front since 6.10. A fault
 			// of userspace reads "traps: foo[12] general protection fault ip:…".
-			Code: kernelOops, Verdict: Oops,
-			Match: `(?:Oops: )?general protection fault[^\n]*: [0-9a-f]{4} \[#\d+\]` + dieTail,
+			Cause: kernelOops, Verdict: Oops,
+			Match: `(?:Oops: general protection fault[^\n]*: [0-9a-f]{4} \[#\d+\]` + dieTail + `|general protection fault[^\n]*: [0-9a-f]{4} \[#\d+\])`,
 			Title: "general protection fault{in}",
 			Examples: []string{
 				"general protection fault: 0000 [#1] SMP PTI",
@@ -71,7 +73,7 @@ func oopsRules() []Rule {
 		},
 		{
 			// The same header behind a page fault, whose own line says more.
-			Code: kernelOops, Verdict: Oops,
+			Cause: kernelOops, Verdict: Oops,
 			Match: `(?:Oops: )?Oops: [0-9a-f]{4} \[#\d+\]` + dieTail,
 			Title: "oops{in}", rank: vague,
 			Examples: []string{
@@ -91,9 +93,9 @@ func oopsRules() []Rule {
 		},
 		{
 			// The same header behind BUG() and everything that is built on it.
-			Code: kernelOops, Verdict: Oops,
+			Cause: kernelOops, Verdict: Oops,
 			Match: `(?:Oops: )?invalid opcode: [0-9a-f]{4} \[#\d+\]` + dieTail,
-			Title: "invalid opcode{in}", rank: vague,
+			Title: "invalid opcode{in}", rank: vague, asserts: true,
 			Examples: []string{"invalid opcode: 0000 [#1] PREEMPT SMP NOPTI", "Oops: invalid opcode: 0000 [#1] SMP NOPTI"},
 			Counterexamples: []string{
 				"traps: bench[1234] trap invalid opcode ip:401000 sp:7ffc error:0 in bench[400000+1000]",
@@ -103,7 +105,7 @@ func oopsRules() []Rule {
 		{
 			// The same header for the other traps of arch/x86/kernel/traps.c: divide error, stack segment, int3, bounds,
 			// alignment check, double fault, Bad pagetable, unexpected #NM exception, …
-			Code: kernelOops, Verdict: Oops,
+			Cause: kernelOops, Verdict: Oops,
 			Match: `(?:Oops: )?([A-Za-z][^:\[\n]{2,60}?)(?:, [^:\n]*)?: [0-9a-f]{4} \[#\d+\]` + dieTail,
 			Title: "$1{in}",
 			Examples: []string{
@@ -120,7 +122,7 @@ func oopsRules() []Rule {
 		},
 		{
 			// arch/arm64/mm/fault.c die_kernel_fault(): (1), no pr_fmt.
-			Code: kernelOops, Verdict: Oops,
+			Cause: kernelOops, Verdict: Oops,
 			Match: `Unable to handle kernel NULL pointer dereference at virtual address [0-9a-f]`,
 			Title: "kernel NULL pointer dereference{in}",
 			Examples: []string{
@@ -129,7 +131,7 @@ func oopsRules() []Rule {
 			Counterexamples: []string{"test: Unable to handle kernel NULL pointer dereference at virtual address 0"},
 		},
 		{
-			Code: kernelOops, Verdict: Oops,
+			Cause: kernelOops, Verdict: Oops,
 			Match: `Unable to handle kernel (?:paging request|read from unreadable memory|write to read-only memory) at virtual address [0-9a-f]`,
 			Title: "kernel page fault{in}",
 			Examples: []string{
@@ -141,7 +143,7 @@ func oopsRules() []Rule {
 		{
 			// "execute from non-executable memory", "execution of user memory", "access to user memory outside uaccess
 			// routines" (5.13; "with fs=KERNEL_DS", "without uaccess routines" before).
-			Code: kernelOops, Verdict: Oops,
+			Cause: kernelOops, Verdict: Oops,
 			Match: `Unable to handle kernel (exec[a-z]+ (?:from|of) [a-z-]+ memory|access to user memory) ?[A-Za-z_= ]*at virtual address [0-9a-f]`,
 			Title: "kernel $1{in}",
 			Examples: []string{
@@ -153,7 +155,7 @@ func oopsRules() []Rule {
 		{
 			// arch/arm64/kernel/traps.c __die(): (0) "Internal error: %s: %016lx [#%d]", "%x" before 5.17. The reason is "Oops"
 			// behind a fault, which has a line of its own.
-			Code: kernelOops, Verdict: Oops,
+			Cause: kernelOops, Verdict: Oops,
 			Match: `Internal error: (?:Oops|Oops - BUG|Oops - BRK): [0-9a-f]{1,16} \[#\d+\]` + dieTail,
 			Title: "oops{in}", rank: vague,
 			Examples: []string{
@@ -164,9 +166,17 @@ func oopsRules() []Rule {
 			Counterexamples: []string{"Internal error: Oops occurred", "Internal error: Oops: 0 [#1][400000+1000]"},
 		},
 		{
+			// arch/arm/mm/fault.c do_DataAbort(): without a reason, which its line before has.
+			Cause: kernelOops, Verdict: Oops,
+			Match:           `Internal error: : [0-9a-f]{1,16} \[#\d+\]` + dieTail,
+			Title:           "unhandled fault{in}",
+			Examples:        []string{"Internal error: : 1b [#1] PREEMPT SMP ARM"},
+			Counterexamples: []string{"Internal error: : 1b [#1] of x"},
+		},
+		{
 			// The same for the reasons that stand for themselves: Undefined instruction, BTI, FPAC, CFI, synchronous external
 			// abort, …
-			Code: kernelOops, Verdict: Oops,
+			Cause: kernelOops, Verdict: Oops,
 			Match: `Internal error: (?:Oops - )?([^:\n]+): [0-9a-f]{1,16} \[#\d+\]` + dieTail,
 			Title: "$1{in}",
 			Examples: []string{
@@ -180,7 +190,7 @@ func oopsRules() []Rule {
 		},
 		{
 			// kernel/exit.c make_task_dead(): (1). The task stays, with whatever locks it holds.
-			Code: kernelOops, Verdict: Oops,
+			Cause: kernelOops, Verdict: Oops,
 			Match: `Fixing recursive fault but reboot is needed!`,
 			Title: "recursive fault of a dying task", rank: vague,
 			Examples:        []string{"Fixing recursive fault but reboot is needed!"},

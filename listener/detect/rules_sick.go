@@ -1,12 +1,12 @@
 package detect
 
-// sickRules are reports of kernels that run on. Nothing is done about them; they are told.
+// sickRules are messages of kernels that run on. They are reported, and nothing is done about them.
 func sickRules() []Rule {
 	return []Rule{
 		// CPUs and tasks that do not get on. All of these can be made to panic.
 		{
 			// kernel/watchdog.c watchdog_timer_fn(): (0), pr_fmt "watchdog: ", "NMI watchdog: " up to 4.13.
-			Code: "SoftLockup", Verdict: Sick,
+			Cause: "SoftLockup", Verdict: Sick,
 			Match: `(?:NMI )?watchdog: BUG: soft lockup - CPU#\d+ stuck for \d+s! \[`,
 			Title: "soft lockup{in}", asks: true, stalls: true,
 			Examples:        []string{"watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [kworker/3:1:71]"},
@@ -15,7 +15,7 @@ func sickRules() []Rule {
 		{
 			// kernel/watchdog.c watchdog_hardlockup_check(): (0); kernel/watchdog_hld.c, pr_fmt "NMI watchdog: ", before 6.5;
 			// the reporting CPU in front since 6.13.
-			Code: "HardLockup", Verdict: Sick,
+			Cause: "HardLockup", Verdict: Sick,
 			Match: `(?:NMI )?watchdog: (?:CPU\d+: )?Watchdog detected hard LOCKUP on cpu \d+`,
 			Title: "hard lockup{in}", asks: true, stalls: true,
 			Examples: []string{
@@ -27,7 +27,7 @@ func sickRules() []Rule {
 		},
 		{
 			// kernel/rcu/tree_stall.h, tree_exp.h: (3), pr_fmt "rcu: " since 4.19; tasks.h without.
-			Code: "RCUStall", Verdict: Sick,
+			Cause: "RCUStall", Verdict: Sick,
 			Match: `(?:rcu: )?INFO: \w+ (?:self-detected stall on CPU|detected (?:expedited )?stalls on )`,
 			Title: "RCU stall{in}", asks: true, stalls: true,
 			Examples: []string{
@@ -39,7 +39,7 @@ func sickRules() []Rule {
 			Counterexamples: []string{"rcu: Hierarchical RCU implementation.", "rcutorture: INFO: rcu_sched self-detected stall on CPU"},
 		},
 		{
-			Code: "RCUStall", Verdict: Sick,
+			Cause: "RCUStall", Verdict: Sick,
 			Match: `rcu: (\w+) kthread starved for \d+ jiffies!`,
 			Title: "$1 kthread starved", rank: vague,
 			Examples:        []string{"rcu: rcu_preempt kthread starved for 5253 jiffies! g1881 f0x0 RCU_GP_WAIT_FQS(5) ->state=0x0 ->cpu=1"},
@@ -47,12 +47,13 @@ func sickRules() []Rule {
 		},
 		{
 			// kernel/hung_task.c check_hung_task(): (3), no pr_fmt. A comm may contain anything.
-			Code: "TaskHung", Verdict: Sick,
-			Match: `INFO: task (?s:.{1,24}):\d+ blocked(?: in I/O wait)? for more than \d+ seconds\.`,
+			Cause: "TaskHung", Verdict: Sick,
+			Match: `(?:INFO: )?task (?s:.{1,24}):\d+ (?:blocked(?: in I/O wait)?|can't die) for more than \d+ seconds\.`,
 			Title: "task hung{in}", asks: true,
 			Examples: []string{
 				"INFO: task jbd2/vda1-8:231 blocked for more than 120 seconds.",
 				"INFO: task kworker/u8:3:77 blocked in I/O wait for more than 241 seconds.",
+				"task docker:4711 blocked for more than 120 seconds.",
 			},
 			Counterexamples: []string{
 				"Future hung task reports are suppressed, see sysctl kernel.hung_task_warnings",
@@ -61,7 +62,7 @@ func sickRules() []Rule {
 		},
 		{
 			// kernel/workqueue.c wq_watchdog_timer_fn(): (0), no pr_fmt.
-			Code: "WorkqueueLockup", Verdict: Sick,
+			Cause: "WorkqueueLockup", Verdict: Sick,
 			Match:           `BUG: workqueue lockup - pool`,
 			Title:           "workqueue lockup",
 			Examples:        []string{"BUG: workqueue lockup - pool cpus=1 node=0 flags=0x0 nice=0 stuck for 31s!"},
@@ -72,7 +73,7 @@ func sickRules() []Rule {
 		{
 			// mm/oom_kill.c __oom_kill_process(): (3), "%s: Killed process"; (3) "%s: Kill process %d (%s) score" before 5.1. A
 			// container at its own limit says "Memory cgroup out of memory", which is nobody's illness.
-			Code: "OOMKilling", Verdict: Sick,
+			Cause: "OOMKilling", Verdict: Sick,
 			Match: `Out of memory(?: \(oom_kill_allocating_task\))?: Kill(?:ed)? process \d+ \((.*?)\)`,
 			Title: "out of memory, killed $1", anywhere: true,
 			Examples: []string{
@@ -86,7 +87,7 @@ func sickRules() []Rule {
 		},
 		{
 			// mm/slub.c slab_out_of_memory(): (4), limited by ___ratelimit; mm/slab.c before 6.8.
-			Code: "SlabAllocationFailure", Verdict: Sick,
+			Cause: "SlabAllocationFailure", Verdict: Sick,
 			Match: `SL[AU]B: Unable to allocate memory on (?:CPU \d+ \(of node \d+\) on )?node -?\d+[, ]`,
 			Title: "slab allocation failure",
 			Remedy: "the kernel found no page for a slab cache: below 5.9 mostly kernel-memory accounting of dead cgroups (boot with " +
@@ -100,7 +101,7 @@ func sickRules() []Rule {
 		},
 		{
 			// mm/page_alloc.c warn_alloc(): (4), the comm of the allocating task in front.
-			Code: "PageAllocationFailure", Verdict: Sick,
+			Cause: "PageAllocationFailure", Verdict: Sick,
 			Match: `.{1,24}: page allocation failure: order:(\d+), mode:0x`,
 			Title: "page allocation failure of order $1{in}", asks: true,
 			Examples:        []string{"kworker/0:1: page allocation failure: order:4, mode:0x40dc0(GFP_KERNEL|__GFP_COMP|__GFP_ZERO), nodemask=(null),cpuset=/,mems_allowed=0"},
@@ -108,7 +109,7 @@ func sickRules() []Rule {
 		},
 		{
 			// lib/list_debug.c: (3), then BUG or WARNING.
-			Code: "MemoryCorruption", Verdict: Sick,
+			Cause: "MemoryCorruption", Verdict: Sick,
 			Match: `list_(add|del) corruption[.,] `,
 			Title: "list_$1 corruption{in}", heads: true,
 			Examples: []string{
@@ -120,7 +121,7 @@ func sickRules() []Rule {
 		},
 		{
 			// lib/refcount.c refcount_warn_saturate(): (4), in a WARNING.
-			Code: "MemoryCorruption", Verdict: Sick,
+			Cause: "MemoryCorruption", Verdict: Sick,
 			Match: `refcount_t: ([a-z0-9 ]+; [a-z-]+(?: [a-z]+)?)\.$`,
 			Title: "refcount_t: $1{in}", heads: true,
 			Examples:        []string{"refcount_t: underflow; use-after-free.", "refcount_t: saturated; leaking memory."},
@@ -128,7 +129,7 @@ func sickRules() []Rule {
 		},
 		{
 			// mm/usercopy.c usercopy_abort(): (0), pr_fmt "usercopy: ", then BUG.
-			Code: "MemoryCorruption", Verdict: Sick,
+			Cause: "MemoryCorruption", Verdict: Sick,
 			Match: `usercopy: Kernel memory (exposure|overwrite) attempt detected (?:from|to) `,
 			Title: "usercopy: kernel memory $1 attempt{in}", heads: true,
 			Examples:        []string{"usercopy: Kernel memory exposure attempt detected from SLUB object 'kmalloc-64' (offset 0, size 96)!"},
@@ -136,20 +137,22 @@ func sickRules() []Rule {
 		},
 		{
 			// mm/kasan/report.c print_error_description(), mm/kfence/report.c: (3), no pr_fmt in either.
-			Code: "MemoryCorruption", Verdict: Sick,
-			Match: `BUG: (KASAN|KFENCE|KMSAN): ([a-zA-Z /-]+?) in (\S+?)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?(?: \[\S+\])?\s*$`,
-			Title: "$1: $2 in $3",
+			Cause: "MemoryCorruption", Verdict: Sick,
+			Match: `BUG: (KASAN|KFENCE|KMSAN): ([a-zA-Z /-]+?) (?:in (\S+?)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?(?: \[\S+\])?(?: \S+:\d+)?(?: at addr \(?[0-9a-z]+\)?)?\s*$|on address )`,
+			Title: "$1: $2{in}", place: 3,
 			Examples: []string{
 				"BUG: KASAN: slab-use-after-free in boom_init+0x1a0/0x1000 [boom]",
 				"BUG: KFENCE: out-of-bounds read in test_out_of_bounds_read+0xa6/0x234\n",
+				"BUG: KASAN: slab-out-of-bounds in __lock_acquire+0x2eff/0x3640 at addr ffff8801a751e6f8",
+				"BUG: KASAN: null-ptr-deref on address           (null)",
 			},
 			Counterexamples: []string{"kasan: test: BUG: KASAN: slab-use-after-free in x+0x1/0x2", "kasan: KernelAddressSanitizer initialized (generic)"},
 		},
 		{
 			// mm/page_alloc.c bad_page(), mm/memory.c print_bad_pte(), kernel/fork.c check_mm(): (1).
-			Code: "MemoryCorruption", Verdict: Sick,
-			Match: `BUG: (?:Bad (page state|page map|page cache|rss-counter state) (?:in process |mm:)|non-zero (pgtables_bytes) on freeing mm: )`,
-			Title: "bad $1$2",
+			Cause: "MemoryCorruption", Verdict: Sick,
+			Match: `BUG: (?:Bad (page state|page map|page cache|rss-counter state) (?:in process |mm:)|non-zero (pgtables_bytes|nr_pmds|nr_ptes) on freeing mm: )`,
+			Title: "bad $1$2{in}", owner: true,
 			Examples: []string{
 				"BUG: Bad page state in process kswapd0  pfn:12345",
 				"BUG: Bad rss-counter state mm:00000000a1b2c3d4 type:MM_ANONPAGES val:3",
@@ -159,22 +162,37 @@ func sickRules() []Rule {
 		},
 		{
 			// mm/slub.c slab_bug(): (3) "BUG %s (%s): %pV".
-			Code: "MemoryCorruption", Verdict: Sick,
-			Match: `BUG (\S+) \((?:Not tainted|Tainted: [A-Z -]+)\): (.+)`,
-			Title: "slab $1: $2",
+			Cause: "MemoryCorruption", Verdict: Sick,
+			Match: `BUG (\S+)(?: \((?:Not tainted|Tainted: [A-Z -]+)\): ([^k\s].*)|: (Objects remaining) on )`,
+			Title: "slab $1: $2$3",
 			Examples: []string{
 				"BUG kmalloc-64 (Tainted: G           OE     ): Right Redzone overwritten",
 				"BUG dentry (Not tainted): Poison overwritten",
+				"BUG sas_task: Objects remaining on kmem_cache_close()",
 			},
-			Counterexamples: []string{"BUG dentry (probably): Poison overwritten"},
+			Counterexamples: []string{
+				"BUG dentry (probably): Poison overwritten",
+				"BUG UNIX (Not tainted): kasan: bad access detected", // an annex of KASAN's own report
+			},
 		},
 
 		// Kernel code that knows better.
 		{
+			// kernel/panic.c warn_slowpath_common() up to 3.12, which is RHEL 7; PowerPC and s390 name no function.
+			Cause: kernelWarning, Verdict: Sick,
+			Match: `WARNING: at \S+:\d+(?: (\S+?)\+0x[0-9a-f]+/0x[0-9a-f]+)?(?:\(\))?(?: \[\S+\])?(?:\(\))?\s*$`,
+			Title: "WARNING{in}", place: 1,
+			Examples: []string{
+				"WARNING: at net/ipv4/tcp_input.c:2776 tcp_fastretrans_alert+0xc7a/0xd10()",
+				"WARNING: at arch/powerpc/platforms/pseries/eeh.c:390",
+			},
+			Counterexamples: []string{"WARNING: at least one disk is full", "WARNING: at 12:30 the door closes"},
+		},
+		{
 			// kernel/panic.c __warn(): (4), no pr_fmt. First the form up to 6.18.
-			Code: kernelWarning, Verdict: Sick,
+			Cause: kernelWarning, Verdict: Sick,
 			Match: `WARNING: CPU: \d+ PID: \d+ at (?:\S+?:\d+ )?(\S+?)\+0x`,
-			Title: "WARNING in $1",
+			Title: "WARNING{in}", place: 1,
 			Examples: []string{
 				"WARNING: CPU: 1 PID: 170 at kernel/workqueue.c:3012 __flush_work+0x1d2/0x250",
 				"WARNING: CPU: 0 PID: 1 at boom_init+0x12/0x40 [boom]",
@@ -182,9 +200,9 @@ func sickRules() []Rule {
 			Counterexamples: []string{"WARNING: CPU: frequency scaling is off", "systemd[1]: WARNING: CPU: 1 PID: 1 at x.c:1 x+0x1/0x2"},
 		},
 		{
-			Code: kernelWarning, Verdict: Sick,
+			Cause: kernelWarning, Verdict: Sick,
 			Match: `WARNING: (?:\[.*\] )?(?:\S+:\d+ )?at (\S+?)(?:\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\S+\])?)?, CPU#\d+: `,
-			Title: "WARNING in $1",
+			Title: "WARNING{in}", place: 1,
 			Examples: []string{
 				"WARNING: kernel/workqueue.c:4278 at __flush_work+0x1d2/0x250, CPU#1: kworker/1:1/44",
 				"WARNING: boom.c:77 at boom_init+0x12/0x40 [boom], CPU#0: insmod/170",
@@ -194,7 +212,7 @@ func sickRules() []Rule {
 		},
 		{
 			// kernel/sched/core.c __schedule_bug(), __might_resched(): (3).
-			Code: "KernelBug", Verdict: Sick,
+			Cause: "KernelBug", Verdict: Sick,
 			Match: `BUG: (scheduling while atomic|sleeping function called from invalid context)(?:: | at )`,
 			Title: "$1{in}", asks: true,
 			Examples: []string{
@@ -205,43 +223,103 @@ func sickRules() []Rule {
 		},
 		{
 			// kernel/locking/spinlock_debug.c spin_dump(): (0); kernel/workqueue.c process_one_work(): (3).
-			Code: "KernelBug", Verdict: Sick,
+			Cause: "KernelBug", Verdict: Sick,
 			Match: `BUG: (?:((?:spinlock|rwlock) [a-z ]+) on CPU#\d+, |(workqueue leaked) )`,
-			Title: "$1$2{in}",
+			Title: "$1$2{in}", locks: true,
 			Examples: []string{
 				"BUG: spinlock bad magic on CPU#1, swapper/1/0",
 				"BUG: workqueue leaked atomic, lock or RCU: kworker/0:1[12]",
 			},
-			Counterexamples: []string{"BUG: MAX_LOCKDEP_ENTRIES too low!"},
+			Counterexamples: []string{"BUG: spinlock of doom"},
+		},
+		{
+			// rust/kernel/lib.rs panic(): (0), then BUG.
+			Cause: "KernelBug", Verdict: Sick,
+			Match: `rust_kernel: panicked at (?:/\S*/)?(\S+?):\d+:\d+:`,
+			Title: "Rust panic at $1{in}", heads: true,
+			Examples:        []string{"rust_kernel: panicked at drivers/android/binder/node.rs:877:13:\nattempt to subtract with overflow"},
+			Counterexamples: []string{"rust_binder: rust_kernel: panicked at drivers/android/binder/node.rs:877:13:"},
 		},
 		{
 			// lib/ubsan.c ubsan_prologue(): (3). Before 5.7 it did not say what was wrong.
-			Code: "KernelBug", Verdict: Sick,
+			Cause: "KernelBug", Verdict: Sick,
 			Match: `UBSAN: (\S+|Undefined behaviour) in (?:/\S*/)?(\S+?):\d+:\d+$`,
-			Title: "UBSAN: $1 in $2", heads: true,
+			Title: "UBSAN: $1 at $2{in}", heads: true,
 			Examples:        []string{"UBSAN: array-index-out-of-bounds in drivers/net/foo.c:12:34", "UBSAN: Undefined behaviour in ./arch/x86/include/asm/atomic.h:156:2"},
 			Counterexamples: []string{"UBSAN: enabled"},
 		},
 
 		{
-			// kernel/locking/lockdep.c, kernel/rcu/update.c, lib/smp_processor_id.c: debugging kernels. The backtraces behind it
-			// are those of everybody who took the locks.
-			Code: "KernelBug", Verdict: Sick,
-			Match: `(?:WARNING|INFO|BUG): (possible (?:circular locking dependency|recursive locking|irq lock inversion dependency) detected|` +
-				`inconsistent lock state|bad unlock balance detected|suspicious RCU usage|held lock freed|Invalid wait context|` +
-				`lock held when returning to user space|trying to register non-static key|using \w+\(\) in preemptible)`,
-			Title: "$1", anywhere: true,
+			// kernel/locking/lockdep.c, kernel/rcu/update.c: debugging kernels. Titles stood in brackets until 4.17 and "BUG: " ones
+			// still do.
+			Cause: "KernelBug", Verdict: Sick,
+			Match: `(?:\[ )?(?:WARNING|INFO|BUG): (possible (?:circular locking dependency|recursive locking|irq lock inversion dependency) detected|` +
+				`(?:SOFT|HARD)IRQ-safe -> (?:SOFT|HARD)IRQ-unsafe lock order detected|inconsistent lock state|bad (?:unlock balance|contention) detected|` +
+				`held lock freed|Invalid wait context|Nested lock was not taken|lock held when returning to user space|` +
+				`trying to register non-static key|looking up invalid subclass|MAX_[A-Z_]+ too low)`,
+			Title: "$1{in}", locks: true,
 			Examples: []string{
 				"WARNING: possible circular locking dependency detected",
-				"WARNING: suspicious RCU usage",
+				"[ INFO: possible recursive locking detected ]",
+				"[ BUG: held lock freed! ]",
+				"WARNING: HARDIRQ-safe -> HARDIRQ-unsafe lock order detected",
 				"INFO: trying to register non-static key.",
+				"BUG: MAX_STACK_TRACE_ENTRIES too low!",
+			},
+			Counterexamples: []string{"Lock dependency validator: Copyright (c) 2006 Red Hat, Inc., Ingo Molnar", "test: WARNING: inconsistent lock state"},
+		},
+		{
+			// kernel/locking/lockdep.c print_held_locks_bug(), with the task in front before 4.17.
+			Cause: "KernelBug", Verdict: Sick,
+			Match: `(?:\[ )?(?:WARNING|BUG): .{1,24}/\d+ still has locks held!`,
+			Title: "still has locks held{in}", locks: true,
+			Examples:        []string{"WARNING: syz-executor/4711 still has locks held!", "[ BUG: java/4711 still has locks held! ]"},
+			Counterexamples: []string{"1 lock held by java/4711:"},
+		},
+		{
+			// kernel/locking/lockdep.c lockdep_rcu_suspicious(); lib/smp_processor_id.c check_preemption_disabled().
+			Cause: "KernelBug", Verdict: Sick,
+			Match: `(?:\[ )?(?:WARNING|INFO|BUG): (suspicious (?:RCU|rcu_dereference_check\(\)) usage|using \w+\(\) in preemptible)`,
+			Title: "$1{in}",
+			Examples: []string{
+				"WARNING: suspicious RCU usage",
+				"[ INFO: suspicious RCU usage. ]",
+				"[ INFO: suspicious rcu_dereference_check() usage. ]",
 				"BUG: using smp_processor_id() in preemptible [00000000] code: java/1234",
 			},
-			Counterexamples: []string{"Lock dependency validator: Copyright (c) 2006 Red Hat, Inc., Ingo Molnar", "test: WARNING: suspicious RCU usage"},
+			Counterexamples: []string{"test: WARNING: suspicious RCU usage"},
+		},
+		{
+			// arch/x86/kernel/unwind_frame.c: debugging kernels.
+			Cause: kernelWarning, Verdict: Sick,
+			Match: `WARNING: kernel stack (regs|frame pointer) at .{1,40} in .{1,24}:\d+ has bad `,
+			Title: "WARNING: kernel stack $1 has a bad value", anywhere: true,
+			Examples:        []string{"WARNING: kernel stack regs at 00000000a1b2c3d4 in java:4493 has bad 'bp' value 00000000a1b2c3d4"},
+			Counterexamples: []string{"WARNING: kernel stack of things"},
+		},
+		{
+			// mm/kmemleak.c: (4) and (6), pr_fmt "kmemleak: ". Debugging kernels, and a backtrace only with kmemleak.verbose.
+			Cause: "MemoryLeak", Verdict: Sick,
+			Match: `(?:(?:kmemleak: )?unreferenced object 0x[0-9a-f]{8,16} \(size \d+\):|kmemleak: \d+ new suspected memory leaks \()`,
+			Title: "memory leak{in}",
+			Examples: []string{
+				"kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
+				"kmemleak: unreferenced object 0xffff88810a4f1500 (size 64):",
+				"unreferenced object 0xffff88810a4f1500 (size 64):",
+			},
+			Counterexamples: []string{"kmemleak: Kernel memory leak detector initialized (mem pool available: 15686)"},
+		},
+		{
+			// fs/super.c generic_shutdown_super(): (0), a BUG since 6.8; fs/open.c filp_close(): (3).
+			Cause: "KernelBug", Verdict: Sick,
+			Match: `VFS: (?:Busy inodes after unmount of |Close: file count is 0)`,
+			Title: "VFS: use of a freed object", anywhere: true,
+			Examples:        []string{"VFS: Busy inodes after unmount of vda1 (ext4)", "VFS: Close: file count is 0 (f_op=ext4_file_operations)"},
+			Counterexamples: []string{"VFS: Mounted root (ext4 filesystem) on device 259:1."},
 		},
 		{
 			// kernel/kcsan/report.c print_report(): (3).
-			Code: "KernelBug", Verdict: Sick,
+			Cause: "KernelBug", Verdict: Sick,
 			Match: `BUG: (KCSAN: (?:data-race|assert: race) in \S.*)`,
 			Title: "$1", anywhere: true,
 			Examples:        []string{"BUG: KCSAN: data-race in e1000_clean_rx_irq+0x551/0xb10 / __napi_schedule"},
@@ -249,15 +327,15 @@ func sickRules() []Rule {
 		},
 		{
 			// kernel/cfi.c report_cfi_failure(): (3), then BUG or WARNING. On arm64 the oops says so, too.
-			Code: "KernelBug", Verdict: Sick,
+			Cause: "KernelBug", Verdict: Sick,
 			Match: `CFI failure at (\S+?)\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\S+\])? \((?:target: |no target information)`,
-			Title: "CFI failure in $1", heads: true,
+			Title: "CFI failure{in}", place: 1, heads: true,
 			Examples:        []string{"CFI failure at foo_call+0x2d/0x60 [foo] (target: bar_cb+0x0/0x20; expected type: 0xa3bd2a8c)"},
 			Counterexamples: []string{"CFI: Using standard kCFI", "test: CFI failure at x+0x1/0x2 (target: y"},
 		},
 		{
 			// fs/dcache.c umount_check(): in a WARNING, behind it before 6.7.
-			Code: "KernelBug", Verdict: Sick,
+			Cause: "KernelBug", Verdict: Sick,
 			Match: `BUG: Dentry \S+\{i=[0-9a-f]+,n=.*\} +still in use \(`,
 			Title: "dentry still in use", heads: true,
 			Examples:        []string{"BUG: Dentry 00000000c5d8b0a2{i=5fe1,n=file0}  still in use (1) [unmount of ext4 sda1]"},
@@ -267,7 +345,7 @@ func sickRules() []Rule {
 		// Hardware.
 		{
 			// drivers/pci/pcie/aer.c aer_print_port_info(): (6), (4) if fatal; "Uncorrectable" since 6.10.
-			Code: "HardwareError", Verdict: Sick,
+			Cause: "HardwareError", Verdict: Sick,
 			Match: `pcieport \S+: AER: (?:Multiple )?Uncorrect(?:ed|able) \((?:Non-)?Fatal\) error (?:message )?received`,
 			Title: "uncorrectable PCIe error",
 			Examples: []string{
@@ -279,7 +357,7 @@ func sickRules() []Rule {
 		{
 			// arch/x86/kernel/cpu/mce/core.c __print_mce(), mce_panic(): (0), pr_fmt "mce: ". Without "Exception" it was found
 			// by polling, and as a rule corrected.
-			Code: "HardwareError", Verdict: Sick,
+			Cause: "HardwareError", Verdict: Sick,
 			Match: `mce: \[Hardware Error\]: (?:CPU \d+: Machine Check Exception: |Machine check: )`,
 			Title: "machine check exception",
 			Examples: []string{
@@ -292,9 +370,9 @@ func sickRules() []Rule {
 			},
 		},
 		{
-			// drivers/acpi/apei/ghes.c ghes_print_estatus(): "{n}" counts the events of this boot. What happened before it is
-			// told by bert.c without.
-			Code: "HardwareError", Verdict: Sick,
+			// drivers/acpi/apei/ghes.c ghes_print_estatus(): "{n}" counts the events of this boot. bert.c
+			// reports those before it, without the braces.
+			Cause: "HardwareError", Verdict: Sick,
 			Match:           `\{\d+\}\[Hardware Error\]: event severity: (fatal|recoverable)`,
 			Title:           "$1 hardware error (APEI)",
 			Examples:        []string{"{1}[Hardware Error]: event severity: fatal", "{12}[Hardware Error]: event severity: recoverable"},
@@ -302,7 +380,7 @@ func sickRules() []Rule {
 		},
 		{
 			// drivers/edac/edac_mc.c edac_ue_error(): (0). CE are corrected ones.
-			Code: "HardwareError", Verdict: Sick,
+			Cause: "HardwareError", Verdict: Sick,
 			Match:           `EDAC MC\d+: \d+ UE `,
 			Title:           "uncorrected memory error",
 			Examples:        []string{"EDAC MC0: 1 UE memory read error on CPU_SrcID#0_MC#0_Chan#0_DIMM#0 (channel:0 slot:0 page:0x1234 offset:0x0 grain:32)"},
@@ -310,7 +388,7 @@ func sickRules() []Rule {
 		},
 		{
 			// mm/memory-failure.c: (3), pr_fmt "Memory failure: ".
-			Code: "HardwareError", Verdict: Sick,
+			Cause: "HardwareError", Verdict: Sick,
 			Match:           `Memory failure: 0x[0-9a-f]+: `,
 			Title:           "memory failure",
 			Examples:        []string{"Memory failure: 0x12345: recovery action for dirty LRU page: Recovered"},
@@ -318,7 +396,7 @@ func sickRules() []Rule {
 		},
 		{
 			// arch/x86/kernel/cpu/mce/core.c kill_me_maybe(): (3), pr_fmt "mce: ".
-			Code: "HardwareError", Verdict: Sick,
+			Cause: "HardwareError", Verdict: Sick,
 			Match:           `mce: Uncorrected hardware memory error in user-access at `,
 			Title:           "memory failure",
 			Examples:        []string{"mce: Uncorrected hardware memory error in user-access at 1234567000"},
@@ -328,7 +406,7 @@ func sickRules() []Rule {
 		// File systems and disks.
 		{
 			// fs/ext4/super.c __ext4_error(), __ext4_std_error(): (2).
-			Code: "FilesystemError", Verdict: Sick,
+			Cause: "FilesystemError", Verdict: Sick,
 			Match: `EXT4-fs error \(device [^\s)]+\)(?: in|:) (\w+):\d+: `,
 			Title: "EXT4-fs error in $1",
 			Examples: []string{
@@ -339,7 +417,7 @@ func sickRules() []Rule {
 		},
 		{
 			// fs/ext4/super.c ext4_handle_error(): (2). A remount that somebody asked for reads "re-mounted".
-			Code: "FilesystemError", Verdict: Sick,
+			Cause: "FilesystemError", Verdict: Sick,
 			Match: `EXT4-fs \([^\s)]+\): Remounting filesystem read-only$`,
 			Title: "EXT4-fs remounted read-only", rank: vague,
 			Examples:        []string{"EXT4-fs (vda1): Remounting filesystem read-only"},
@@ -347,7 +425,7 @@ func sickRules() []Rule {
 		},
 		{
 			// fs/xfs/xfs_fsops.c xfs_do_force_shutdown(), xfs_error.c xfs_corruption_error(), xfs_log.c: (1).
-			Code: "FilesystemError", Verdict: Sick,
+			Cause: "FilesystemError", Verdict: Sick,
 			Match: `XFS \([^\s)]+\): (?:Corruption detected\. Unmount and run xfs_repair|.*Shutting down filesystem|` +
 				`Filesystem has been shut down due to log error|Internal error .* at line \d+ of file |Metadata (?:corruption|CRC error) detected at )`,
 			Title: "XFS corruption or shutdown",
@@ -362,7 +440,7 @@ func sickRules() []Rule {
 		},
 		{
 			// fs/btrfs/messages.c __btrfs_handle_fs_error(): (2).
-			Code: "FilesystemError", Verdict: Sick,
+			Cause: "FilesystemError", Verdict: Sick,
 			Match:           `BTRFS: error \(device [^)]+\) in \S+:\d+: errno=`,
 			Title:           "BTRFS error",
 			Examples:        []string{"BTRFS: error (device vda1: state A) in btrfs_run_delayed_refs:2149: errno=-5 IO failure"},
@@ -370,7 +448,7 @@ func sickRules() []Rule {
 		},
 		{
 			// fs/btrfs/tree-checker.c (2); fs/btrfs/transaction.h btrfs_abort_transaction(), in a WARNING.
-			Code: "FilesystemError", Verdict: Sick,
+			Cause: "FilesystemError", Verdict: Sick,
 			Match: `BTRFS(?: critical \(device [^)]+\): (corrupt (?:leaf|node)): |: (Transaction aborted) \(error )`,
 			Title: "BTRFS: $1$2{in}", heads: true,
 			Examples: []string{
@@ -381,7 +459,7 @@ func sickRules() []Rule {
 		},
 		{
 			// fs/jbd2/journal.c __jbd2_journal_abort_hard(), jbd2_journal_abort(): (3).
-			Code: "FilesystemError", Verdict: Sick,
+			Cause: "FilesystemError", Verdict: Sick,
 			Match: `Aborting journal on device \S+\.$`,
 			Title: "journal aborted", rank: vague,
 			Examples:        []string{"Aborting journal on device nvme1n1-8."},
@@ -389,7 +467,7 @@ func sickRules() []Rule {
 		},
 		{
 			// fs/btrfs/messages.c btrfs_handle_error(), super.c before 6.2: (6).
-			Code: "FilesystemError", Verdict: Sick,
+			Cause: "FilesystemError", Verdict: Sick,
 			Match: `BTRFS info \(device [^)]+\): forced readonly`,
 			Title: "BTRFS error", rank: vague,
 			Examples:        []string{"BTRFS info (device vda1: state EA): forced readonly"},
@@ -397,7 +475,7 @@ func sickRules() []Rule {
 		},
 		{
 			// fs/buffer.c buffer_io_error(), fs/ext4/page-io.c: (3). Not sr0 and fd0: a drive without a medium is well.
-			Code: "IOError", Verdict: Sick,
+			Cause: "IOError", Verdict: Sick,
 			Match:           `Buffer I/O error on dev(?:ice)? (?:nvme|xvd|sd|vd|md|dm-)`,
 			Title:           "buffer I/O error",
 			Examples:        []string{"Buffer I/O error on dev nvme1n1, logical block 0, async page read"},
@@ -405,7 +483,7 @@ func sickRules() []Rule {
 		},
 		{
 			// block/blk-mq.c blk_print_req_error(): (3), without the prefix since 5.16.
-			Code: "IOError", Verdict: Sick,
+			Cause: "IOError", Verdict: Sick,
 			Match: `(?:blk_update_request: |print_req_error: )?(?:I/O|critical medium) error, dev (?:nvme|xvd|sd|vd|md|dm-)`,
 			Title: "block I/O error",
 			Examples: []string{
@@ -417,7 +495,7 @@ func sickRules() []Rule {
 		},
 		{
 			// drivers/nvme/host/pci.c nvme_timeout(), nvme_warn_reset(): (4), dev_warn.
-			Code: "StorageTimeout", Verdict: Sick,
+			Cause: "StorageTimeout", Verdict: Sick,
 			Match: `nvme nvme\d+: (?:I/O .*QID \d+ timeout, (?:aborting|reset controller|disable controller)|controller is down; will reset: )`,
 			Title: "nvme timeout",
 			Examples: []string{
@@ -429,7 +507,7 @@ func sickRules() []Rule {
 		},
 		{
 			// drivers/nvme/host/pci.c nvme_remove_dead_ctrl() before 6.4, nvme_reset_work(): (4), dev_warn.
-			Code: "StorageLost", Verdict: Sick,
+			Cause: "StorageLost", Verdict: Sick,
 			Match: `nvme nvme\d+: (?:Removing after probe failure|Disabling device after reset failure|Device not ready; aborting (?:reset|initialisation))`,
 			Title: "nvme lost",
 			Examples: []string{
@@ -443,7 +521,7 @@ func sickRules() []Rule {
 		// Network.
 		{
 			// net/core/dev.c netdev_wait_allrefs_any(): (0), every 10 s.
-			Code: "NetdevRefcountLeak", Verdict: Sick,
+			Cause: "NetdevRefcountLeak", Verdict: Sick,
 			Match: `unregister_netdevice: waiting for \S+ to become free\. Usage count = -?\d+`,
 			Title: "network device reference leaked (unregister_netdevice)",
 			Remedy: "a reference to a deleted network device was leaked: its network namespace never goes away, pods hang in deletion " +
@@ -456,7 +534,7 @@ func sickRules() []Rule {
 		},
 		{
 			// net/sched/sch_generic.c dev_watchdog(): (2) netdev_crit since 6.5 and in later stable kernels; a WARNING before.
-			Code: "NetdevWatchdog", Verdict: Sick,
+			Cause: "NetdevWatchdog", Verdict: Sick,
 			Match: `(?:(?:\S+ \S+ )?\S+(?: \(\w+\))?: )?NETDEV WATCHDOG: (?:CPU: \d+|\S+ \(\S*\)): transmit queue \d+ timed out`,
 			Title: "NETDEV WATCHDOG: transmit queue timed out", heads: true,
 			Examples: []string{
@@ -467,7 +545,7 @@ func sickRules() []Rule {
 		},
 		{
 			// drivers/net/ethernet/amazon/ena/ena_netdev.c: (3), netif_err and dev_err.
-			Code: "NetdevReset", Verdict: Sick,
+			Cause: "NetdevReset", Verdict: Sick,
 			Match: `ena \S+?(?: \S+?)?: (Keep alive watchdog timeout|Potential MSIX issue on \wx side|Reset attempt failed\. Can not reset the device)`,
 			Title: "ena: $1",
 			Examples: []string{

@@ -10,7 +10,7 @@ import (
 func TestEveryRuleIsProvedBothWays(t *testing.T) {
 	for i := range builtin() {
 		r := &builtin()[i]
-		t.Run(r.Code+" "+r.Match, func(t *testing.T) {
+		t.Run(r.Cause+" "+r.Match, func(t *testing.T) {
 			if len(r.Examples) == 0 || len(r.Counterexamples) == 0 {
 				t.Fatalf("%d examples and %d counterexamples, want at least one of each", len(r.Examples), len(r.Counterexamples))
 			}
@@ -24,7 +24,7 @@ func TestEveryRuleIsProvedBothWays(t *testing.T) {
 			}
 			for _, s := range r.Counterexamples {
 				if got, _ := builtinTable().find([]byte(s)); got != nil && got.Verdict >= r.Verdict {
-					t.Errorf("counterexample %q is matched by %s %v", s, got.Code, got.Match)
+					t.Errorf("counterexample %q is matched by %s %v", s, got.Cause, got.Match)
 				}
 			}
 		})
@@ -49,14 +49,14 @@ func TestFilterAgreesWithTheExpression(t *testing.T) {
 	for i := range builtin() {
 		r := &builtin()[i]
 		if len(r.filter.needs) == 0 && r.filter.prefixes == nil {
-			t.Errorf("rule %s %s has no filter, so that the expression runs for about every message", r.Code, r.Match)
+			t.Errorf("rule %s %s has no filter, so that the expression runs for about every message", r.Cause, r.Match)
 		}
 		for s := range texts {
 			asked++
 			if r.filter.passes([]byte(s)) {
 				passed++
 			} else if s != "" && r.re.MatchString(s) {
-				t.Errorf("rule %s %s: the filter keeps out %q", r.Code, r.Match, s)
+				t.Errorf("rule %s %s: the filter keeps out %q", r.Cause, r.Match, s)
 			}
 		}
 	}
@@ -99,7 +99,7 @@ func TestFilter(t *testing.T) {
 		{"between spaces", `ab.* cd `, `["ab"] [["cd"]]`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := Rule{Code: "FooBroken", Match: tt.match, Examples: []string{"foo"}}
+			r := Rule{Cause: "FooBroken", Match: tt.match, Examples: []string{"foo"}}
 			_ = r.Compile() // it matches no example, which is not what this is about
 			if got := fmt.Sprintf("%q %q", r.filter.prefixes, r.filter.needs); got != tt.want {
 				t.Errorf("filter %s, want %s", got, tt.want)
@@ -109,16 +109,16 @@ func TestFilter(t *testing.T) {
 }
 
 func TestRulesThatCannotBeUsed(t *testing.T) {
-	good := Rule{Code: "FooBroken", Match: `foo(\d+): broken`, Title: "foo $1 broken", Examples: []string{"foo12: broken"}}
+	good := Rule{Cause: "FooBroken", Match: `foo(\d+): broken`, Title: "foo $1 broken", Examples: []string{"foo12: broken"}}
 	tests := []struct {
 		name string
 		bend func(*Rule)
 		want string
 	}{
-		{"a code with a space", func(r *Rule) { r.Code = "Foo broken" }, "code \"Foo broken\" is not a word like KernelPanic"},
-		{"a code with a digit", func(r *Rule) { r.Code = "Foo2Broken" }, "code \"Foo2Broken\" has digits, and a code is letters only"},
-		{"a code that begins in lower case", func(r *Rule) { r.Code = "fooBroken" }, "code \"fooBroken\" is not a word like KernelPanic"},
-		{"a code that is too long", func(r *Rule) { r.Code = strings.Repeat("F", 65) }, "code \"" + strings.Repeat("F", 65) + "\" is not a word like KernelPanic"},
+		{"a cause with a space", func(r *Rule) { r.Cause = "Foo broken" }, "cause \"Foo broken\" is not a word like KernelPanic"},
+		{"a cause with a digit", func(r *Rule) { r.Cause = "Foo2Broken" }, "cause \"Foo2Broken\" has digits; write letters only"},
+		{"a cause that begins in lower case", func(r *Rule) { r.Cause = "fooBroken" }, "cause \"fooBroken\" is not a word like KernelPanic"},
+		{"a cause that is too long", func(r *Rule) { r.Cause = strings.Repeat("F", 65) }, "cause \"" + strings.Repeat("F", 65) + "\" is not a word like KernelPanic"},
 		{"an unknown verdict", func(r *Rule) { r.Verdict = 7 }, "unknown verdict Verdict(7)"},
 		{"no expression", func(r *Rule) { r.Match = "" }, "match is empty"},
 		{"an expression that does not parse", func(r *Rule) { r.Match = "foo(" }, "match: error parsing regexp: missing closing ): `foo(`"},
@@ -143,7 +143,7 @@ func TestRulesThatCannotBeUsed(t *testing.T) {
 			if err == nil {
 				t.Fatal("it was accepted")
 			}
-			if want := "rule " + r.Code + ": " + tt.want; err.Error() != want {
+			if want := "rule " + r.Cause + ": " + tt.want; err.Error() != want {
 				t.Errorf("error %q, want %q", err, want)
 			}
 			cfg := Config{Rules: []Rule{r}}

@@ -18,7 +18,7 @@ type rig struct {
 	now       time.Time
 	seq       uint64
 	incidents []Incident
-	told      []string
+	emitted   []string
 }
 
 var start = time.Date(2025, 11, 21, 21, 44, 0, 0, time.UTC)
@@ -33,7 +33,7 @@ func (g *rig) emit(inc Incident) {
 	if !inc.Complete {
 		more = " …"
 	}
-	g.told = append(g.told, fmt.Sprintf("+%v %s %s%s", g.now.Sub(start), inc.Verdict, inc.Title, more))
+	g.emitted = append(g.emitted, fmt.Sprintf("+%v %s %s%s", g.now.Sub(start), inc.Verdict, inc.Title, more))
 }
 
 // wait lets time pass the way a caller does: Flush is called at each deadline.
@@ -91,7 +91,7 @@ const (
 	lockup    = "watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [kworker/3:1:71]"
 )
 
-func TestWhatIsToldWhen(t *testing.T) {
+func TestWhatIsEmittedWhen(t *testing.T) {
 	tests := []struct {
 		name string
 		cfg  Config
@@ -99,7 +99,7 @@ func TestWhatIsToldWhen(t *testing.T) {
 		want []string
 	}{
 		{
-			"a panic is told at once, and once more when the kernel is silent",
+			"a panic is emitted at once, and once more when the kernel is silent",
 			Config{},
 			func(g *rig) { g.say(panicLine, "Call Trace:", " sysrq_handle_crash+0x16/0x20"); g.wait(time.Minute) },
 			[]string{"+0s dying sysrq triggered crash …", "+2.002s dying sysrq triggered crash"},
@@ -154,15 +154,6 @@ func TestWhatIsToldWhen(t *testing.T) {
 			},
 		},
 		{
-			"an oops is a death notice where the configuration says so",
-			Config{PanicOnOops: true},
-			func(g *rig) { g.say(oopsLine, oopsRIP); g.wait(time.Minute) },
-			[]string{
-				"+0s dying kernel NULL pointer dereference …",
-				"+2.001s dying kernel NULL pointer dereference in store",
-			},
-		},
-		{
 			"a crash kernel takes over from an oops of the idle task",
 			Config{},
 			func(g *rig) {
@@ -187,7 +178,7 @@ func TestWhatIsToldWhen(t *testing.T) {
 			[]string{"+0s oops kernel NULL pointer dereference …", "+2.002s oops kernel NULL pointer dereference in store"},
 		},
 		{
-			"a stall is told in bursts that are seconds apart",
+			"a stall is printed in bursts that are seconds apart",
 			Config{},
 			func(g *rig) {
 				g.say("rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:")
@@ -198,7 +189,7 @@ func TestWhatIsToldWhen(t *testing.T) {
 			[]string{"+10s sick RCU stall in store"},
 		},
 		{
-			"a sick report is told when it is over",
+			"a sick finding is reported when it is over",
 			Config{},
 			func(g *rig) { g.say(lockup, oopsRIP); g.wait(time.Minute) },
 			[]string{"+6.001s sick soft lockup in store"},
@@ -216,7 +207,7 @@ func TestWhatIsToldWhen(t *testing.T) {
 			[]string{"+10s sick soft lockup"},
 		},
 		{
-			"the same sick report is told once in ten minutes",
+			"the same sick finding is reported once in ten minutes",
 			Config{},
 			func(g *rig) {
 				for range 70 {
@@ -230,19 +221,19 @@ func TestWhatIsToldWhen(t *testing.T) {
 			},
 		},
 		{
-			"a source that finds something new all the time is told 16 times in ten minutes",
+			"a source that finds something new all the time is reported 16 times in ten minutes",
 			Config{},
 			func(g *rig) {
 				for i := range 100 {
 					g.say(fmt.Sprintf("WARNING: CPU: 0 PID: 1 at x.c:1 f%d+0x1/0x2", i))
 					g.wait(3 * time.Second)
 				}
-				g.told = []string{fmt.Sprint(len(g.told), " reports")}
+				g.emitted = []string{fmt.Sprint(len(g.emitted), " incidents")}
 			},
-			[]string{"16 reports"},
+			[]string{"16 incidents"},
 		},
 		{
-			"a report that is not told again still names the panic it leads to",
+			"a finding that is not reported again still names the panic it leads to",
 			Config{},
 			func(g *rig) {
 				g.say(lockup, oopsRIP)
@@ -269,7 +260,7 @@ func TestWhatIsToldWhen(t *testing.T) {
 			[]string{"+1ms dying Fatal exception …", "+2.001s dying Fatal exception"},
 		},
 		{
-			"two different reports at a time are told both",
+			"two different findings at a time are both reported",
 			Config{},
 			func(g *rig) { g.say(lockup, "rcu: INFO: rcu_sched self-detected stall on CPU"); g.wait(time.Minute) },
 			[]string{"+1ms sick soft lockup", "+6.001s sick RCU stall"},
@@ -304,8 +295,9 @@ func TestWhatIsToldWhen(t *testing.T) {
 		},
 		{
 			"a BUG is called by the message that heads it, even where it kills",
-			Config{PanicOnOops: true},
+			Config{},
 			func(g *rig) {
+				g.source.SetFatal(true, false)
 				g.say("list_del corruption. prev->next should be ffff9a3d04f1c508, but was dead000000000100",
 					"------------[ cut here ]------------", "kernel BUG at lib/list_debug.c:51!",
 					"invalid opcode: 0000 [#1] SMP PTI", "RIP: 0010:__list_del_entry_valid.cold+0xf/0x6f",
@@ -464,7 +456,7 @@ func TestWhatIsToldWhen(t *testing.T) {
 			},
 		},
 		{
-			"only a death that proves more is told after a death",
+			"only a death that proves more is reported after a death",
 			Config{},
 			func(g *rig) {
 				g.say("eth0: link becomes ready")
@@ -557,8 +549,14 @@ func TestWhatIsToldWhen(t *testing.T) {
 		},
 		{
 			"a death that was presumed from an oops does not hide the panic",
-			Config{PanicOnOops: true},
-			func(g *rig) { g.say(oopsLine); g.wait(time.Minute); g.say(panicLine); g.wait(time.Minute) },
+			Config{},
+			func(g *rig) {
+				g.source.SetFatal(true, false)
+				g.say(oopsLine)
+				g.wait(time.Minute)
+				g.say(panicLine)
+				g.wait(time.Minute)
+			},
 			[]string{
 				"+0s dying kernel NULL pointer dereference …", "+2s dying kernel NULL pointer dereference",
 				"+1m0.001s dying sysrq triggered crash …", "+1m2.001s dying sysrq triggered crash",
@@ -567,7 +565,7 @@ func TestWhatIsToldWhen(t *testing.T) {
 		{
 			"a rule of the user's",
 			Config{Rules: []Rule{{
-				Code: "AcmeBroken", Verdict: Dying, Match: `acme (\d+): broken`, Title: "acme broken{in}",
+				Cause: "AcmeBroken", Verdict: Dying, Match: `acme (\d+): broken`, Title: "acme broken{in}",
 				Examples: []string{"acme 7: broken"},
 			}}},
 			func(g *rig) { g.say("acme 7: broken", oopsRIP); g.wait(time.Minute) },
@@ -576,7 +574,7 @@ func TestWhatIsToldWhen(t *testing.T) {
 		{
 			"a rule of the user's may overrule ours",
 			Config{Rules: []Rule{{
-				Code: "KernelOops", Verdict: Dying, Match: `BUG: kernel NULL pointer dereference, address: 0{16}$`,
+				Cause: "KernelOops", Verdict: Dying, Match: `BUG: kernel NULL pointer dereference, address: 0{16}$`,
 				Examples: []string{oopsLine},
 			}}},
 			func(g *rig) { g.say(oopsLine); g.wait(time.Minute) },
@@ -593,8 +591,8 @@ func TestWhatIsToldWhen(t *testing.T) {
 			}
 			g := newRig(&tt.cfg)
 			tt.run(g)
-			if diff := cmp.Diff(tt.want, g.told); diff != "" {
-				t.Errorf("told (-want +got):\n%s", diff)
+			if diff := cmp.Diff(tt.want, g.emitted); diff != "" {
+				t.Errorf("emitted (-want +got):\n%s", diff)
 			}
 		})
 	}
@@ -643,12 +641,12 @@ func TestForgedDeathsHideNothing(t *testing.T) {
 				g.say(panicLine, "Call Trace:", " sysrq_handle_crash+0x16/0x20")
 				g.wait(time.Minute)
 
-				var told, complete bool
+				var emitted, complete bool
 				for _, inc := range g.incidents {
 					if inc.Identity.Boot != "boot-1" || inc.Identity.Secret != "secret-1" || inc.Verdict != Dying {
 						continue
 					}
-					told, complete = true, inc.Complete
+					emitted, complete = true, inc.Complete
 					if strings.Contains(inc.Title, "forged") {
 						t.Errorf("the forger named it: %s", inc.Title)
 					}
@@ -656,8 +654,8 @@ func TestForgedDeathsHideNothing(t *testing.T) {
 						t.Errorf("the record has lost what came before:\n%s", strings.Join(inc.Trace, "\n"))
 					}
 				}
-				if !told || !complete {
-					t.Errorf("the real death was told: %t, completely: %t; all that was: %q", told, complete, g.told)
+				if !emitted || !complete {
+					t.Errorf("the real death was emitted: %t, completely: %t; all emissions: %q", emitted, complete, g.emitted)
 				}
 			})
 		}
@@ -670,8 +668,8 @@ func TestAPartialRecordIsAnAlarmAndNotALine(t *testing.T) {
 	partial := whole
 	partial.Partial, partial.Missing, partial.Fields = true, 100, []netconsole.Field{{Value: netconsole.Gap}}
 	g.push(partial)
-	if diff := cmp.Diff([]string{"+0s dying sysrq triggered crash …"}, g.told); diff != "" {
-		t.Fatalf("told (-want +got):\n%s", diff)
+	if diff := cmp.Diff([]string{"+0s dying sysrq triggered crash …"}, g.emitted); diff != "" {
+		t.Fatalf("emitted (-want +got):\n%s", diff)
 	}
 	if g.incidents[0].Identity.Boot != "" || len(g.incidents[0].Trace) != 0 {
 		t.Errorf("the first fragment tells %+v", g.incidents[0])
@@ -681,7 +679,7 @@ func TestAPartialRecordIsAnAlarmAndNotALine(t *testing.T) {
 	g.push(whole)
 	g.wait(time.Minute)
 	if n := len(g.incidents); n != 3 || g.incidents[1].Complete || !g.incidents[2].Complete {
-		t.Fatalf("told %q, want the alarm, the proof and the whole", g.told)
+		t.Fatalf("emitted %q, want the alarm, the proof and the whole", g.emitted)
 	}
 	for _, inc := range g.incidents[1:] {
 		if inc.Identity.Secret != "secret-1" {
@@ -824,7 +822,7 @@ func TestVerdictsAndAuthoritiesSurviveTheirText(t *testing.T) {
 			t.Errorf("%s became %v, %v", text, got, err)
 		}
 	}
-	for _, a := range []Authority{Text, Kernel, Boot, Pinned} {
+	for _, a := range []Authority{Text, Cloud, Kernel, Boot, Claimed, Pinned} {
 		text, err := a.MarshalText()
 		if err != nil {
 			t.Fatal(err)
@@ -837,7 +835,7 @@ func TestVerdictsAndAuthoritiesSurviveTheirText(t *testing.T) {
 	if err := new(Verdict).UnmarshalText([]byte("ill")); err == nil || err.Error() != `verdict "ill" is none of sick, oops, dying` {
 		t.Errorf("error %v", err)
 	}
-	if err := new(Authority).UnmarshalText([]byte("god")); err == nil || err.Error() != `authority "god" is none of text, kernel, boot, pinned` {
+	if err := new(Authority).UnmarshalText([]byte("god")); err == nil || err.Error() != `authority "god" is none of text, cloud, kernel, boot, claimed, pinned` {
 		t.Errorf("error %v", err)
 	}
 }

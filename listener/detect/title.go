@@ -37,7 +37,22 @@ func titleOf(r *Rule, text []byte, at []int) string {
 	if strings.TrimSpace(title) == "" || title == inFunction {
 		title = tidy(string(text[at[0]:at[1]])) // no title, or a panic without an argument
 	}
-	return cmp.Or(title, r.Code)
+	return cmp.Or(title, r.Cause)
+}
+
+// placeOf is the function that the message names as where it happened, empty if it names none.
+func placeOf(r *Rule, text []byte, at []int) string {
+	if g := 2 * r.place; g > 0 && g+1 < len(at) && at[g] >= 0 {
+		if f := string(text[at[g]:at[g+1]]); isSymbol(f) {
+			return function(f)
+		}
+	}
+	return ""
+}
+
+// isSymbol reports whether s can be a symbol of the kernel, and not an address without one, such as 0x0.
+func isSymbol(s string) bool {
+	return s != "" && (s[0] < '0' || s[0] > '9') && (len(s) < 8 || strings.Trim(s, "0123456789abcdef") != "")
 }
 
 // tidy makes text from a message fit for a title: one line, without what differs from boot to boot.
@@ -52,13 +67,16 @@ func tidy(s string) string {
 	return string(printable([]byte(strings.ReplaceAll(s, inFunction, ""))))
 }
 
-// name puts the function into the title.
+// name puts the function into the title, and in front of it the helper in which it happened.
 func name(title string, t *trace) string {
 	in := ""
 	if f := t.function(); f != "" {
 		in = " in " + f
 		if t.jumped {
 			in = " on a bad jump from " + f
+		}
+		if t.helper != "" {
+			in = " (" + t.helper + ")" + in
 		}
 	}
 	title = strings.Replace(title, inFunction, in, 1)

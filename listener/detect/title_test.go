@@ -1,10 +1,14 @@
 package detect
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 // report makes lines as a Source keeps them.
@@ -17,10 +21,10 @@ func lines(text string) []line {
 }
 
 func TestWhereItHappened(t *testing.T) {
-	oops := &Rule{Code: kernelOops, Verdict: Oops}
-	stall := &Rule{Code: "RCUStall", asks: true, stalls: true}
-	hung := &Rule{Code: "TaskHung", asks: true}
-	direct := &Rule{Code: kernelPanic, Verdict: Dying}
+	oops := &Rule{Cause: kernelOops, Verdict: Oops}
+	stall := &Rule{Cause: "RCUStall", asks: true, stalls: true}
+	hung := &Rule{Cause: "TaskHung", asks: true}
+	direct := &Rule{Cause: kernelPanic, Verdict: Dying}
 	tests := []struct {
 		name  string
 		rule  *Rule
@@ -53,7 +57,7 @@ func TestWhereItHappened(t *testing.T) {
 			[]string{"foo", "baz"},
 		},
 		{
-			"the reporting machinery names nothing", direct,
+			"what only reports names nothing", direct,
 			"Call Trace:\n <TASK>\n dump_stack_lvl+0x44/0x5c\n panic+0x118/0x2f4\n sysrq_handle_crash+0x16/0x20\n __handle_sysrq.cold+0x44/0x11c\n </TASK>\n",
 			[]string{"sysrq_handle_crash", "__handle_sysrq"},
 		},
@@ -111,7 +115,7 @@ func TestWhereItHappened(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := readTrace(lines(tt.lines), tt.rule)
+			got := readTrace(lines(tt.lines), tt.rule, "")
 			if diff := cmp.Diff(tt.want, got.frames); diff != "" {
 				t.Errorf("frames (-want +got):\n%s", diff)
 			}
@@ -122,7 +126,7 @@ func TestWhereItHappened(t *testing.T) {
 func TestOnlyLinesOfTheKernelAreReadForFrames(t *testing.T) {
 	l := lines("RIP: 0010:forged+0x1/0x2\nCall Trace:\n foo+0x1/0x2\n")
 	l[0].kernel = false
-	got := readTrace(l, &Rule{Verdict: Oops})
+	got := readTrace(l, &Rule{Verdict: Oops}, "")
 	if diff := cmp.Diff([]string{"foo"}, got.frames); diff != "" {
 		t.Errorf("frames (-want +got):\n%s", diff)
 	}
@@ -132,7 +136,7 @@ func TestTitles(t *testing.T) {
 	tests := []struct {
 		name, message, frames, want string
 	}{
-		{"offsets and addresses go", "Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: foo+0x12/0x34", "", "stack-protector: Kernel stack is corrupted in: foo"},
+		{"offsets and addresses go", "Kernel panic - not syncing: stack-protector: Kernel stack is corrupted in: foo+0x12/0x34", "", "stack-protector: Kernel stack is corrupted in foo"},
 		{"kernel pointers go", "Kernel panic - not syncing: CRED: put_cred_rcu() sees ffff888004b10180 with usage -1", "", "CRED: put_cred_rcu() sees … with usage -1"},
 		{"the first line counts", "Kernel panic - not syncing: \nEDAC: [2 Uncorrectable errors @ 0x00000010]\nx", "", "EDAC: [2 Uncorrectable errors @ 0x00000010]"},
 		{"a log level in the middle goes", "Kernel panic - not syncing: \x012BTRFS panic (device vda1)", "", "BTRFS panic (device vda1)"},
@@ -142,7 +146,7 @@ func TestTitles(t *testing.T) {
 		{"a place marker in the message is no place marker", "Kernel panic - not syncing: x{in}y", "RIP: 0010:foo+0x1/0x2\n", "xy"},
 		{"the line of a BUG goes, its file stays", "kernel BUG at mm/slub.c:123!", "RIP: 0010:kfree+0x1/0x2\n", "kernel BUG at mm/slub.c in kfree"},
 		{"the directory of the build goes", "kernel BUG at /build/linux-6.1/mm/slub.c:123!", "", "kernel BUG at slub.c"},
-		{"a jump to nowhere is told from the caller", "BUG: kernel NULL pointer dereference, address: 0000000000000000", "RIP: 0010:0x0\nCall Trace:\n foo+0x1/0x2\n", "kernel NULL pointer dereference on a bad jump from foo"},
+		{"a jump to nowhere is named after the caller", "BUG: kernel NULL pointer dereference, address: 0000000000000000", "RIP: 0010:0x0\nCall Trace:\n foo+0x1/0x2\n", "kernel NULL pointer dereference on a bad jump from foo"},
 		{"long ones are cut", "Kernel panic - not syncing: " + strings.Repeat("long ", 50), "", strings.Repeat("long ", 32) + "…"},
 	}
 	for _, tt := range tests {
@@ -151,7 +155,7 @@ func TestTitles(t *testing.T) {
 			if rule == nil {
 				t.Fatal("no rule matches")
 			}
-			tr := readTrace(lines(tt.frames), rule)
+			tr := readTrace(lines(tt.frames), rule, placeOf(rule, []byte(tt.message), at))
 			if got := name(titleOf(rule, []byte(tt.message), at), &tr); got != tt.want {
 				t.Errorf("%q, want %q", got, tt.want)
 			}
@@ -159,52 +163,126 @@ func TestTitles(t *testing.T) {
 	}
 }
 
-func TestEqualBugsHaveEqualFingerprints(t *testing.T) {
-	print := func(log string) string {
-		t.Helper()
-		all := lines(log)
-		rule, at := builtinTable().find([]byte(all[0].text))
-		if rule == nil {
-			t.Fatalf("no rule matches %q", all[0].text)
+// printOf is the fingerprint of a log whose first line is the headline.
+func printOf(t *testing.T, log string) string {
+	t.Helper()
+	inc := completeIncident(t, log)
+	return inc.Fingerprint
+}
+
+// completeIncident is what becomes of a log: its one incident.
+func completeIncident(t *testing.T, log string) Incident {
+	t.Helper()
+	var all []Incident
+	s := NewSource(&Config{}, netip.AddrPort{})
+	emit := func(inc Incident) {
+		if inc.Complete {
+			all = append(all, inc)
 		}
-		tr := readTrace(all[1:], rule)
-		return fingerprint(rule.Code, titleOf(rule, []byte(all[0].text), at), &tr)
 	}
-	bug := print("BUG: unable to handle page fault for address: ffffc90000123000\n" +
-		"CPU: 1 PID: 170 Comm: insmod Not tainted 6.12.1 #1\nRIP: 0010:foo+0x25/0xff0 [mod]\n" +
+	var reader LogReader
+	push := func(r *netconsole.Record) { s.Push(start, r, emit) }
+	for line := range strings.Lines(log) {
+		reader.Line(strings.TrimSuffix(line, "\n"), push)
+	}
+	reader.Flush(push)
+	s.Flush(start.Add(time.Hour), emit)
+	if len(all) != 1 {
+		t.Fatalf("%d incidents, want one: %+v\n%s", len(all), all, log)
+	}
+	return all[0]
+}
+
+const pageFault = "BUG: unable to handle page fault for address: ffffc90000123000\n"
+
+func TestEqualBugsHaveEqualFingerprints(t *testing.T) {
+	bug := printOf(t, pageFault+"CPU: 1 PID: 170 Comm: insmod Not tainted 6.12.1 #1\nRIP: 0010:foo+0x25/0xff0 [mod]\n"+
 		"Call Trace:\n <TASK>\n bar+0x10/0x20 [mod]\n ? guess+0x1/0x2\n baz+0x30/0x40\n </TASK>\n")
-	equal := map[string]string{
+	for name, log := range map[string]string{
 		"other addresses": "BUG: unable to handle page fault for address: ffffffffc0de0000\nRIP: 0010:foo+0x25/0xff0 [mod]\n" +
 			"Call Trace:\n bar+0x10/0x20 [mod]\n baz+0x30/0x40\n",
-		"another build": "BUG: unable to handle page fault for address: ffffc90000123000\nRIP: 0010:foo.isra.0+0x99/0x200 [mod abcdef]\n" +
-			"Call Trace:\n bar.constprop.0+0x11/0x22 [mod]\n baz.cold+0x0/0x8\n",
-		"another CPU and task": "BUG: unable to handle page fault for address: ffffc90000123000\n" +
+		"another build": pageFault + "RIP: 0010:foo.isra.0+0x99/0x200 [mod abcdef]\n" +
+			"Call Trace:\n bar.constprop.0+0x11/0x22 [mod]\n baz.cold+0x1/0x8\n",
+		"another CPU and task": pageFault +
 			"CPU: 7 PID: 1 Comm: init Tainted: G           OE      6.12.1 #1\nRIP: 0010:foo+0x25/0xff0 [mod]\nCall Trace:\n bar+0x1/0x2\n baz+0x1/0x2\n",
-		"an old kernel": "BUG: unable to handle kernel paging request at ffffc90000123000\nRIP: 0010:foo+0x25/0xff0 [mod]\n" +
-			"Call Trace:\n bar+0x1/0x2\n baz+0x1/0x2\n",
+		"an old kernel": "BUG: unable to handle kernel paging request at ffffc90000123000\nIP: [<ffffffff81000000>] foo+0x25/0xff0\n" +
+			"Call Trace:\n [<ffffffff81000000>] bar+0x1/0x2\n [<ffffffff81000000>] baz+0x1/0x2\n",
+		"an older kernel's addresses": "BUG: unable to handle kernel paging request at ffffc90000123000\nRIP: e030:[<ffffffff81000000>]  [<ffffffff81000000>] foo+0x25/0xff0\n" +
+			"Call Trace:\n [<ffffffff81000000>] ? guess+0x1/0x2\n [<ffffffff81000000>] bar+0x1/0x2\n",
 		"arm64": "Unable to handle kernel paging request at virtual address ffff800012345678\npc : foo+0x1/0x2\nlr : x+0x1/0x2\n" +
-			"Call trace:\n foo+0x1/0x2\n bar+0x1/0x2\n baz+0x1/0x2\n",
-		"lost registers and guesses": "BUG: unable to handle page fault for address: ffffc90000123000\nRIP: 0010:foo+0x25/0xff0 [mod]\n" +
-			" bar+0x10/0x20 [mod]\n baz+0x30/0x40\n",
-	}
-	for name, log := range equal {
-		if got := print(log); got != bug {
+			"Call trace:\n foo+0x1/0x2 (P)\n bar+0x1/0x2 (L)\n baz+0x1/0x2\n",
+		"arm64 without the line of the program counter": "Unable to handle kernel paging request at virtual address ffff800012345678\nlr : x+0x1/0x2\n" +
+			"Call trace:\n foo+0x1/0x2 (P)\n bar+0x1/0x2 (L)\n",
+		"lost registers and guesses": pageFault + "RIP: 0010:foo+0x25/0xff0 [mod]\n bar+0x10/0x20 [mod]\n baz+0x30/0x40\n",
+		"a lost instruction pointer that the summary repeats": pageFault + "Call Trace:\n bar+0x10/0x20 [mod]\n---[ end trace 0000000000000000 ]---\n" +
+			"RIP: 0010:foo+0x25/0xff0 [mod]\n",
+		"lost callers of the caller":        pageFault + "RIP: 0010:foo+0x25/0xff0 [mod]\nCall Trace:\n bar+0x10/0x20 [mod]\n",
+		"frames of calls that never return": pageFault + "RIP: 0010:foo+0x25/0xff0\nCall Trace:\n next_in_memory+0x0/0x20\n bar+0x10/0x20\n",
+		"helpers between":                   pageFault + "RIP: 0010:memcpy_erms+0x6/0x10\nCall Trace:\n foo+0x1/0x2\n _raw_spin_lock+0x1/0x2\n bar+0x10/0x20\n",
+		"other helpers":                     pageFault + "RIP: 0010:__memcpy+0x6/0x10\nCall Trace:\n foo+0x1/0x2\n kmalloc_trace+0x1/0x2\n bar+0x10/0x20\n",
+	} {
+		if got := printOf(t, log); got != bug {
 			t.Errorf("%s: fingerprint %s, want %s", name, got, bug)
 		}
 	}
 	for name, log := range map[string]string{
-		"another function": "BUG: unable to handle page fault for address: ffffc90000123000\nRIP: 0010:other+0x25/0xff0 [mod]\nCall Trace:\n bar+0x1/0x2\n baz+0x1/0x2\n",
-		"another caller":   "BUG: unable to handle page fault for address: ffffc90000123000\nRIP: 0010:foo+0x25/0xff0 [mod]\nCall Trace:\n other+0x1/0x2\n baz+0x1/0x2\n",
+		"another function": pageFault + "RIP: 0010:other+0x25/0xff0 [mod]\nCall Trace:\n bar+0x1/0x2\n baz+0x1/0x2\n",
+		"another caller":   pageFault + "RIP: 0010:foo+0x25/0xff0 [mod]\nCall Trace:\n other+0x1/0x2\n baz+0x1/0x2\n",
 		"another kind":     "BUG: kernel NULL pointer dereference, address: 0000000000000000\nRIP: 0010:foo+0x25/0xff0 [mod]\nCall Trace:\n bar+0x1/0x2\n baz+0x1/0x2\n",
 	} {
-		if got := print(log); got == bug {
+		if got := printOf(t, log); got == bug {
 			t.Errorf("%s: the same fingerprint %s", name, got)
 		}
 	}
-	if a, b := fingerprint("ACode", "title", &trace{}), fingerprint("BCode", "title", &trace{}); a == b {
-		t.Errorf("findings of different codes have the same fingerprint %s", a)
+	if a, b := fingerprint("ACause", "title", &trace{}), fingerprint("BCause", "title", &trace{}); a == b {
+		t.Errorf("findings of different causes have the same fingerprint %s", a)
 	}
-	if a, b := print("Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000009\n"), print("Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b\n"); a != b {
-		t.Errorf("fingerprints %s and %s differ by a number", a, b)
+}
+
+func TestFingerprintsOfPairs(t *testing.T) {
+	const initDied = "Kernel panic - not syncing: Attempted to kill init! exitcode=0x"
+	rust := func(file, function string) string {
+		return "rust_kernel: panicked at drivers/android/binder/" + file + ":877:13:\nattempt to subtract with overflow\n" +
+			"------------[ cut here ]------------\nkernel BUG at rust/helpers/bug.c:7!\nOops: invalid opcode: 0000 [#1] PREEMPT SMP PTI\n" +
+			"RIP: 0010:rust_helper_BUG+0x8/0x10\nCall Trace:\n _RNvCscSpY9Juk0HT_7___rustc17rust_begin_unwind+0x15b/0x160\n " +
+			"_RNvNtCs9jEwPDbx20M_4core9panicking9panic_fmt+0x84/0x90\n " + function + "+0x1f2/0x400\n"
+	}
+	lost := func(place string) string {
+		return "CPU: 3 UID: 0 PID: 1 Comm: systemd Not tainted 6.12.83 #1\nRIP: 0010:" + place + "+0xb9/0x2e0\nCall Trace:\n" +
+			" foo+0x4d/0x150\n bar+0x41c/0xc70\nKernel panic - not syncing: Fatal exception in interrupt\n"
+	}
+	ubsan := func(path string) string {
+		return "UBSAN: array-index-out-of-bounds in " + path + ":194:14\nCall Trace:\n <TASK>\n dump_stack_lvl+0x76/0xa0\n" +
+			" __ubsan_handle_out_of_bounds+0xc6/0x110\n longest_prefix_match.isra.0+0x1c9/0x210\n trie_update_elem+0x152/0x300\n"
+	}
+	warn := func(entry string) string {
+		return "WARNING: CPU: 1 PID: 9 at fs/x.c:7 check+0x1/0x2\nRIP: 0010:check+0x1/0x2\nCall Trace:\n " + entry + "+0x1/0x2\n"
+	}
+	tests := []struct {
+		name, a, b string
+		same       bool
+	}{
+		{"init killed by different signals", initDied + "00000004\n", initDied + "0000000b\n", false},
+		{"init that fell over and init that gave up", initDied + "0000000b\n", initDied + "00000200\n", false},
+		{"init killed by one signal", initDied + "0000000b\nCPU: 1 PID: 1 Comm: init Not tainted 6.1.0 #1\n", initDied + "0000000b\nCPU: 3 PID: 1 Comm: init Not tainted 6.6.0 #1\n", true},
+		{"absolute and relative paths", ubsan("/build/linux-Z1RxaK/linux-6.8.0/kernel/bpf/lpm_trie.c"), ubsan("kernel/bpf/lpm_trie.c"), true},
+		{"paths from the build's folder", ubsan("./kernel/bpf/lpm_trie.c"), ubsan("kernel/bpf/lpm_trie.c"), true},
+		{"different files", ubsan("kernel/bpf/lpm_trie.c"), ubsan("kernel/bpf/hashtab.c"), false},
+		{"BUGs of different builds", "kernel BUG at /build/a/mm/slub.c:379!\nRIP: 0010:foo+0x1/0x2\n", "kernel BUG at mm/slub.c:412!\nRIP: 0010:foo+0x1/0x2\n", true},
+		{"different panics of Rust", rust("node.rs", "_RNvMs0_NtCs_11rust_binder4node4Node11update_refs"), rust("process.rs", "_RNvMs3_NtCs_11rust_binder7process7Process6insert"), false},
+		{"one panic of Rust in two builds", rust("node.rs", "_RNvMs0_NtCs9jEwPDbx20M_11rust_binder4node4Node11update_refs"), rust("node.rs", "_RNvMs0_NtCshgDM7dBCdno_11rust_binder4node4Node11update_refs"), true},
+		{"lost headlines of different bugs", lost("is_uprobe_at_func_entry"), lost("update_se"), false},
+		{"lost headlines of one bug", lost("update_se"), "[    1.000000] eth0: up\n" + strings.ReplaceAll("\n"+strings.TrimSpace(lost("update_se")), "\n", "\n[    9.000000] ")[1:] + "\n", true},
+		{"the entries of a system call on two architectures", warn("__x64_sys_bpf"), warn("__arm64_sys_bpf"), true},
+		{"the entries of a system call of two releases", warn("SyS_bpf"), warn("__se_sys_bpf"), true},
+		{"different system calls", warn("__x64_sys_bpf"), warn("__x64_sys_read"), false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			a, b := completeIncident(t, tt.a), completeIncident(t, tt.b)
+			if (a.Fingerprint == b.Fingerprint) != tt.same {
+				t.Errorf("%s %q and %s %q", a.Fingerprint, a.Title, b.Fingerprint, b.Title)
+			}
+		})
 	}
 }

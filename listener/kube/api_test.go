@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // request is what the API server is asked, bodies as JSON however they were sent.
@@ -77,13 +78,14 @@ func newAPI(t *testing.T, code int, body string) (*apiServer, *Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.proof.note(nil)
 	return s, c
 }
 
 func TestRequests(t *testing.T) {
-	pod := cleanup.Pod{Namespace: "ns", Name: "web", UID: "u", ResourceVersion: "7", Phase: "Running"}
-	node := cleanup.Node{Name: "n", UID: "u", ResourceVersion: "7"}
-	record := cleanup.Record{Name: "r", UID: "u", Version: "7", Phase: cleanup.Cleaned}
+	pod := policy.Pod{Namespace: "ns", Name: "web", UID: "u", ResourceVersion: "7", Phase: "Running"}
+	node := policy.Node{Name: "n", UID: "u", ResourceVersion: "7"}
+	death := policy.Death{Name: "r", UID: "u", Version: "7", Phase: policy.Cleaned}
 	for _, tt := range []struct {
 		name   string
 		answer string
@@ -100,11 +102,11 @@ func TestRequests(t *testing.T) {
 			name:   "a pod is annotated through its status",
 			answer: `{"kind":"Pod","apiVersion":"v1"}`,
 			do: func(c *Cluster) error {
-				_, err := c.AnnotatePod(t.Context(), pod, cleanup.Death{Record: "r", Code: "KernelPanic", Reason: "x"})
+				_, err := c.AnnotatePod(t.Context(), pod, policy.Notice{Death: "r", Cause: "KernelPanic", Reason: "x"})
 				return err
 			},
 			want: request{"PATCH", "/api/v1/namespaces/ns/pods/web/status?fieldManager=lastgasp-listener", "application/strategic-merge-patch+json",
-				`{"metadata":{"uid":"u","resourceVersion":"7","annotations":{"lastgasp.dev/record":"r","lastgasp.dev/termination-by":"lastgasp-listener",` +
+				`{"metadata":{"uid":"u","resourceVersion":"7","annotations":{"lastgasp.dev/death":"r","lastgasp.dev/termination-by":"lastgasp-listener",` +
 					`"lastgasp.dev/termination-code":"KernelPanic","lastgasp.dev/termination-reason":"x"}}}`},
 		},
 		{
@@ -122,19 +124,19 @@ func TestRequests(t *testing.T) {
 				`{"kind":"DeleteOptions","apiVersion":"v1","preconditions":{"uid":"u","resourceVersion":"7"}}`},
 		},
 		{
-			name:   "a record's status is written without its spec's content",
-			answer: `{"kind":"KernelPanic","apiVersion":"lastgasp.dev/v1alpha1","spec":{"authority":"text"}}`,
-			do:     func(c *Cluster) error { _, err := c.UpdateRecord(t.Context(), record); return err },
-			want: request{"PUT", "/apis/lastgasp.dev/v1alpha1/kernelpanics/r/status?fieldManager=lastgasp-listener", runtime.ContentTypeJSON,
-				`{"kind":"KernelPanic","apiVersion":"lastgasp.dev/v1alpha1","metadata":{"name":"r","uid":"u","resourceVersion":"7"},` +
-					`"spec":{"node":"","time":null,"code":"","reason":"","authority":""},` +
-					`"status":{"phase":"Cleaned","pods":{"total":0,"done":0},"podsSummary":"0/0"}}`},
+			name:   "a death's status is written without its spec's content",
+			answer: `{"kind":"NodeDeath","apiVersion":"lastgasp.dev/v1alpha1","spec":{"authority":"text"}}`,
+			do:     func(c *Cluster) error { _, err := c.UpdateDeath(t.Context(), death); return err },
+			want: request{"PUT", "/apis/lastgasp.dev/v1alpha1/nodedeaths/r/status?fieldManager=lastgasp-listener", runtime.ContentTypeJSON,
+				`{"kind":"NodeDeath","apiVersion":"lastgasp.dev/v1alpha1","metadata":{"name":"r","uid":"u","resourceVersion":"7"},` +
+					`"spec":{"node":"","time":null,"cause":"","reason":"","authority":""},` +
+					`"status":{"phase":"Cleaned","pods":{"total":0,"failed":0,"summary":"0/0"}}}`},
 		},
 		{
-			name:   "a record is deleted by uid",
+			name:   "a death is deleted by uid",
 			answer: `{"kind":"Status","apiVersion":"v1","status":"Success"}`,
-			do:     func(c *Cluster) error { return c.DeleteRecord(t.Context(), record) },
-			want: request{"DELETE", "/apis/lastgasp.dev/v1alpha1/kernelpanics/r", runtime.ContentTypeJSON,
+			do:     func(c *Cluster) error { return c.DeleteDeath(t.Context(), death) },
+			want: request{"DELETE", "/apis/lastgasp.dev/v1alpha1/nodedeaths/r", runtime.ContentTypeJSON,
 				`{"kind":"DeleteOptions","apiVersion":"lastgasp.dev/v1alpha1","preconditions":{"uid":"u"}}`},
 		},
 	} {
@@ -171,9 +173,9 @@ func TestLeaseRenewed(t *testing.T) {
 }
 
 func TestFailPodRefusesWithoutAsking(t *testing.T) {
-	for _, p := range []cleanup.Pod{{Phase: "Succeeded"}, {Phase: "Failed"}, {Phase: "Running", Mirror: true}} {
+	for _, p := range []policy.Pod{{Phase: "Succeeded"}, {Phase: "Failed"}, {Phase: "Running", Mirror: true}} {
 		s, c := newAPI(t, http.StatusOK, `{"kind":"Pod","apiVersion":"v1"}`)
-		if _, err := c.FailPod(t.Context(), p, cleanup.Death{}); !errors.Is(err, cleanup.ErrDenied) {
+		if _, err := c.FailPod(t.Context(), p, policy.Notice{}); !errors.Is(err, cleanup.ErrDenied) {
 			t.Errorf("fail %+v: %v, want ErrDenied", p, err)
 		}
 		if seen := s.requests(); len(seen) > 0 {
@@ -190,7 +192,7 @@ func TestPatchNodeReadsOnlyWhatTheCacheLacks(t *testing.T) {
 	fence := true
 	for _, tt := range []struct {
 		name  string
-		node  cleanup.Node
+		node  policy.Node
 		cache bool
 		want  []string
 		err   error
@@ -247,7 +249,7 @@ func TestAnswers(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, c := newAPI(t, code, string(read(t, filepath.Join("answers", f.Name()))))
-			_, err = c.CreateRecord(t.Context(), cleanup.Record{Name: "r"})
+			_, err = c.CreateDeath(t.Context(), policy.Death{Name: "r"})
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -256,7 +258,7 @@ func TestAnswers(t *testing.T) {
 					t.Errorf("%v: is %q: %v", err, s, got)
 				}
 			}
-			if !strings.HasPrefix(err.Error(), "create record r: ") {
+			if !strings.HasPrefix(err.Error(), "create death r: ") {
 				t.Errorf("error %q does not say what was tried", err)
 			}
 		})

@@ -1,11 +1,15 @@
 // Package kube is cleanup.Cluster on client-go, and the only code of lastgasp that speaks Kubernetes.
 //
-// Nodes are watched, trimmed to what is needed to find one by its address, and KernelPanics without their traces;
-// everything else is read when it is needed. There is no pod informer: the pods of one node are a look-up in the API server's index, all pods of a large cluster
-// are gigabytes. Decisions are not made here. Every write names the UID and resourceVersion it was decided on.
+// Nodes are watched, trimmed to what is needed to find one by its boot or address, and NodeDeaths without their traces and
+// pods; everything else is read when it is needed. There is no pod informer: the pods of one node are a look-up in the API
+// server's index, all pods of a large cluster are gigabytes. Decisions are not made here. Every write names the UID and
+// resourceVersion it was decided on. Nothing that a kernel or a datagram says is written as it came (printable.go).
+//
+// Whether the API server holds us to our job is proved, not assumed: until it is, pods and Nodes are not written. See Prove.
 package kube
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,33 +41,40 @@ type Config struct {
 	// REST reaches the API server. Rate limits and content type are set here, on a copy.
 	REST *rest.Config
 	// Annotations are the keys under which a pod is told how it died. Other keys than the default ones must be allowed in
-	// packaging/kubernetes/base/policy.yaml too, else the API server denies the writes.
+	// packaging/kubernetes/base/policies/pods.yaml too, else the API server denies the writes.
 	Annotations Annotations
-	// Replica is this listener's name in events; empty means lastgasp-listener.
+	// Replica is this listener's name in events and of its Lease; empty means lastgasp-listener.
 	Replica string
-	// Log is for what is worth knowing and nobody is told as an error. Nil discards.
+	// Namespace is where the replicas' Leases are; empty means lastgasp.
+	Namespace string
+	// Pod is this listener's own pod in Namespace, on which Prove tries its writes; empty means any pod that is bound.
+	Pod string
+	// Log is for what is worth knowing and is returned to nobody as an error. Nil discards.
 	Log *slog.Logger
 }
 
 // Annotations are keys of pod annotations; an empty one means the default.
 type Annotations struct {
-	Reason string // why: the panic's headline; lastgasp.dev/termination-reason
-	Code   string // the incident's code; lastgasp.dev/termination-code
+	Reason string // the headline; lastgasp.dev/termination-reason
+	Code   string // the cause; lastgasp.dev/termination-code
 	By     string // who says so; lastgasp.dev/termination-by
 }
 
 // Cluster is one Kubernetes cluster as the listener's service account may see and change it.
 type Cluster struct {
-	core    kubernetes.Interface // protobuf
-	records rest.Interface       // KernelPanics, JSON: custom resources have no protobuf
-	keys    Annotations
-	replica string
-	log     *slog.Logger
+	core      kubernetes.Interface // protobuf
+	deaths    rest.Interface       // NodeDeaths, JSON: custom resources have no protobuf
+	keys      Annotations
+	replica   string
+	namespace string
+	pod       string
+	log       *slog.Logger
 
 	nodes         cache.SharedIndexInformer
-	recordCache   cache.SharedIndexInformer
+	deathCache    cache.SharedIndexInformer
 	departed      departed
 	attachments   attachments
+	proof         proof
 	events        chan *eventsv1.Event
 	eventsDropped atomic.Int64
 }
@@ -79,20 +90,19 @@ func New(cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	core, records, err := clients(cfg.REST)
+	core, deaths, err := clients(cfg.REST)
 	if err != nil {
 		return nil, fmt.Errorf("connect to cluster: %w", err)
 	}
 	c := &Cluster{
-		core:    core,
-		records: records,
-		keys:    keys,
-		replica: cfg.Replica,
-		log:     cfg.Log,
-		events:  make(chan *eventsv1.Event, eventsQueued),
-	}
-	if c.replica == "" {
-		c.replica = manager
+		core:      core,
+		deaths:    deaths,
+		keys:      keys,
+		replica:   cmp.Or(cfg.Replica, manager),
+		namespace: cmp.Or(cfg.Namespace, "lastgasp"),
+		pod:       cfg.Pod,
+		log:       cfg.Log,
+		events:    make(chan *eventsv1.Event, eventsQueued),
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
@@ -101,13 +111,13 @@ func New(cfg Config) (*Cluster, error) {
 	if c.nodes, err = newNodeInformer(core); err != nil {
 		return nil, fmt.Errorf("watch nodes: %w", err)
 	}
-	if c.recordCache, err = newRecordInformer(records); err != nil {
-		return nil, fmt.Errorf("watch records: %w", err)
+	if c.deathCache, err = newDeathInformer(deaths); err != nil {
+		return nil, fmt.Errorf("watch deaths: %w", err)
 	}
 	return c, nil
 }
 
-// clients returns the client of the built-in types and that of KernelPanics, on one connection. client-go's own rate
+// clients returns the client of the built-in types and that of NodeDeaths, on one connection. client-go's own rate
 // limit is off: fairness is the API server's, concurrency is bounded by cleanup.
 func clients(given *rest.Config) (*kubernetes.Clientset, *rest.RESTClient, error) {
 	cfg := rest.CopyConfig(given)
@@ -137,13 +147,14 @@ func clients(given *rest.Config) (*kubernetes.Clientset, *rest.RESTClient, error
 	cfg.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	cfg.ContentType = runtime.ContentTypeJSON
 	cfg.AcceptContentTypes = runtime.ContentTypeJSON
-	records, err := rest.RESTClientForConfigAndClient(cfg, conn)
-	return core, records, err
+	deaths, err := rest.RESTClientForConfigAndClient(cfg, conn)
+	return core, deaths, err
 }
 
-// Run watches Nodes and KernelPanics and writes events until ctx ends. It must be called once.
+// Run watches Nodes and NodeDeaths, renews the replica's Lease, proves the admission policies and writes events until ctx
+// ends. It must be called once.
 func (c *Cluster) Run(ctx context.Context) error {
-	for what, inf := range map[string]cache.SharedIndexInformer{"nodes": c.nodes, "records": c.recordCache} {
+	for what, inf := range map[string]cache.SharedIndexInformer{"nodes": c.nodes, "deaths": c.deathCache} {
 		err := inf.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
 			if !errors.Is(err, io.EOF) && !apierrors.IsResourceExpired(err) { // every watch ends so once in a while
 				c.log.Warn("watch interrupted", "of", what, "err", err)
@@ -158,14 +169,24 @@ func (c *Cluster) Run(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { c.nodes.RunWithContext(ctx) })
-	wg.Go(func() { c.recordCache.RunWithContext(ctx) })
+	wg.Go(func() { c.deathCache.RunWithContext(ctx) })
+	wg.Go(func() { c.renewLease(ctx) })
+	wg.Go(func() { c.keepProving(ctx) })
 	wg.Go(func() { c.writeEvents(ctx) })
 	wg.Wait()
 	return nil
 }
 
-// Synced reports whether both caches have been filled once. Before that no node is found and no record is listed.
-func (c *Cluster) Synced() bool { return c.nodes.HasSynced() && c.recordCache.HasSynced() }
+// Synced reports whether both caches have been filled once. Before that no node is found and no death is listed.
+func (c *Cluster) Synced() bool { return c.nodes.HasSynced() && c.deathCache.HasSynced() }
+
+// Ready is nil where deaths can be acted on as far as the cluster is concerned, or where nobody knows yet that they cannot.
+func (c *Cluster) Ready() error {
+	if !c.Synced() {
+		return errors.New("the Nodes and NodeDeaths have not been listed yet")
+	}
+	return c.proof.notHeld()
+}
 
 // complete fills in the default keys and refuses what the API server would not take.
 func (k Annotations) complete() (Annotations, error) {

@@ -10,7 +10,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// departedFor is how long a deleted Node's addresses are remembered: a gasp may come after the Node was deleted, and
+// departedFor is how long a deleted Node's addresses are remembered: a panic may arrive after the Node was deleted, and
 // cloud networks hand addresses out again within minutes.
 const departedFor = 5 * time.Minute
 

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,15 +16,15 @@ import (
 )
 
 const (
-	eventsQueued = 1000
-	// eventPatience is how long an event is tried again while the API server is away; those behind it wait as long.
-	eventPatience = time.Minute
+	eventsQueued = 10_000 // a hundred dead nodes with a hundred pods each
+	// eventTimeout is how long an event is tried again while the API server is away; those behind it wait as long.
+	eventTimeout  = time.Minute
 	eventRetry    = 2 * time.Second
 	eventNoteSize = 1024 // bytes; the API server refuses longer ones
 )
 
-// Tell implements cleanup.Cluster. Events beyond a thousand waiting ones are dropped and counted.
-func (c *Cluster) Tell(e cleanup.Event) {
+// Emit implements cleanup.Cluster. Events beyond ten thousand waiting ones are dropped and counted.
+func (c *Cluster) Emit(e cleanup.Event) {
 	select {
 	case c.events <- eventFrom(e, c.replica, time.Now()):
 	default:
@@ -31,7 +32,7 @@ func (c *Cluster) Tell(e cleanup.Event) {
 	}
 }
 
-// writeEvents writes what Tell queued, one at a time, until ctx ends.
+// writeEvents writes what Emit queued, one at a time, until ctx ends.
 func (c *Cluster) writeEvents(ctx context.Context) {
 	for {
 		select {
@@ -49,7 +50,7 @@ func (c *Cluster) writeEvents(ctx context.Context) {
 }
 
 func (c *Cluster) writeEvent(ctx context.Context, e *eventsv1.Event) error {
-	ctx, cancel := context.WithTimeout(ctx, eventPatience)
+	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
 	for {
 		_, err := c.core.EventsV1().Events(e.Namespace).Create(ctx, e, metav1.CreateOptions{FieldManager: manager})
@@ -76,13 +77,16 @@ func eventFrom(e cleanup.Event, replica string, now time.Time) *eventsv1.Event {
 		Name:       e.Owner.Name,
 		UID:        types.UID(e.Owner.UID),
 	}
-	namespace := e.Namespace
-	if e.Node.Name != "" {
+	switch {
+	case e.Node.Name != "":
 		regarding = corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: e.Node.Name, UID: types.UID(e.Node.UID)}
+	case e.Pod.Name != "":
+		regarding = corev1.ObjectReference{
+			APIVersion: "v1", Kind: "Pod", Namespace: e.Pod.Namespace, Name: e.Pod.Name, UID: types.UID(e.Pod.UID),
+		}
 	}
-	if regarding.Namespace == "" {
-		namespace = metav1.NamespaceDefault // where events on cluster-scoped objects live
-	}
+	// Events on cluster-scoped objects live in namespace default.
+	namespace := cmp.Or(regarding.Namespace, metav1.NamespaceDefault)
 	kind := corev1.EventTypeNormal
 	if e.Warning {
 		kind = corev1.EventTypeWarning
@@ -96,6 +100,6 @@ func eventFrom(e cleanup.Event, replica string, now time.Time) *eventsv1.Event {
 		Regarding:           regarding,
 		Reason:              e.Reason,
 		Action:              e.Action,
-		Note:                clip(e.Note, eventNoteSize),
+		Note:                printable(e.Note, eventNoteSize),
 	}
 }

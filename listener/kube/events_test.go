@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 func TestEventFrom(t *testing.T) {
@@ -22,7 +23,7 @@ func TestEventFrom(t *testing.T) {
 	}{
 		{
 			name: "on a node",
-			in: cleanup.Event{Node: cleanup.Node{Name: "n", UID: "u"}, Warning: true, Reason: "KernelPanic", Action: "Fence",
+			in: cleanup.Event{Node: policy.Node{Name: "n", UID: "u"}, Warning: true, Reason: "KernelPanic", Action: "Fence",
 				Note: strings.Repeat("x", 2000)},
 			want: eventsv1.Event{
 				ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "n.3b9ad4bc"}, Type: "Warning",
@@ -31,8 +32,18 @@ func TestEventFrom(t *testing.T) {
 			},
 		},
 		{
+			name: "on a pod",
+			in: cleanup.Event{Pod: policy.Pod{Namespace: "ns", Name: "p", UID: "u"}, Warning: true, Reason: "KernelPanic", Action: "FailPod",
+				Note: "\x1b[2J"},
+			want: eventsv1.Event{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p.3b9ad4bc"}, Type: "Warning",
+				Regarding: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: "ns", Name: "p", UID: "u"},
+				Reason:    "KernelPanic", Action: "FailPod", Note: `\x1b[2J`,
+			},
+		},
+		{
 			name: "on an owner",
-			in: cleanup.Event{Owner: cleanup.Owner{APIVersion: "batch/v1", Kind: "Job", Name: "j", UID: "u"}, Namespace: "ns",
+			in: cleanup.Event{Owner: policy.Owner{APIVersion: "batch/v1", Kind: "Job", Name: "j", UID: "u"}, Namespace: "ns",
 				Reason: "KernelPanic", Action: "FailPods", Note: "2 pods failed"},
 			want: eventsv1.Event{
 				ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "j.3b9ad4bc"}, Type: "Normal",
@@ -49,10 +60,10 @@ func TestEventFrom(t *testing.T) {
 	}
 }
 
-func TestTellNeverBlocks(t *testing.T) {
+func TestEmitNeverBlocks(t *testing.T) {
 	_, c := newAPI(t, 500, "")
 	for range eventsQueued + 5 { // nobody writes them: Run was not called
-		c.Tell(cleanup.Event{Reason: "KernelPanic"})
+		c.Emit(cleanup.Event{Reason: "KernelPanic"})
 	}
 	if got := c.eventsDropped.Load(); got != 5 {
 		t.Errorf("%d events dropped, want 5", got)

@@ -2,14 +2,32 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 )
+
+const (
+	// leasePrefix of the Leases of replicas. The policy lets us write no others (packaging/kubernetes/base/policies).
+	leasePrefix = "lastgasp-listener-"
+	// renewEvery is how often a replica shows that it is at work, renewTimeout what one try may take.
+	renewEvery   = 2 * time.Second
+	renewTimeout = 5 * time.Second
+	// leaseDuration is what the Lease says, for people: who takes over, and when, is cleanup's decision.
+	leaseDuration = 6 // seconds
+	// forgottenAfter is when the Lease of a replica that is no more is deleted.
+	forgottenAfter = time.Hour
+)
+
+// labelLease selects the Leases of replicas among others of the namespace.
+const labelLease = prefix + "replica"
 
 // LeaseRenewed implements cleanup.Cluster.
 func (c *Cluster) LeaseRenewed(ctx context.Context, node string) (renewed time.Time, duration time.Duration, err error) {
@@ -24,4 +42,118 @@ func (c *Cluster) LeaseRenewed(ctx context.Context, node string) (renewed time.T
 		duration = time.Duration(*s) * time.Second
 	}
 	return lease.Spec.RenewTime.Time, duration, nil
+}
+
+// Replicas implements cleanup.Cluster.
+func (c *Cluster) Replicas(ctx context.Context) ([]cleanup.Replica, error) {
+	list, err := c.core.CoordinationV1().Leases(c.namespace).List(ctx, metav1.ListOptions{LabelSelector: labelLease})
+	if err != nil {
+		return nil, explain(err, "list leases of replicas")
+	}
+	var out []cleanup.Replica
+	for i := range list.Items {
+		spec := list.Items[i].Spec
+		if spec.HolderIdentity != nil && spec.RenewTime != nil {
+			out = append(out, cleanup.Replica{Name: *spec.HolderIdentity, Renewed: spec.RenewTime.Time})
+		}
+	}
+	return out, nil
+}
+
+// renewLease shows until ctx ends that this replica is at work, and deletes its Lease then, so that others need not wait.
+func (c *Cluster) renewLease(ctx context.Context) {
+	tick := time.NewTicker(renewEvery)
+	defer tick.Stop()
+	var lease *coordinationv1.Lease // as the API server last had it
+	failing := false
+	for {
+		var err error
+		lease, err = c.renew(ctx, lease, time.Now())
+		if err != nil && ctx.Err() == nil && !failing {
+			c.log.Warn("the lease of this replica is not renewed; another one may take its work over", "err", err)
+		}
+		failing = err != nil
+		select {
+		case <-ctx.Done():
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
+			defer cancel()
+			c.dropLease(ctx, lease)
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// renew writes the Lease once: it updates what it wrote last or, where that is not known, makes the Lease anew.
+func (c *Cluster) renew(ctx context.Context, last *coordinationv1.Lease, now time.Time) (*coordinationv1.Lease, error) {
+	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
+	defer cancel()
+	leases := c.core.CoordinationV1().Leases(c.namespace)
+	if last == nil {
+		c.dropForgotten(ctx, now)
+		seconds, at := int32(leaseDuration), metav1.NewMicroTime(now)
+		lease, err := leases.Create(ctx, &coordinationv1.Lease{
+			ObjectMeta: metav1.ObjectMeta{Name: leaseName(c.replica), Labels: map[string]string{labelLease: ""}},
+			Spec: coordinationv1.LeaseSpec{
+				HolderIdentity: &c.replica, LeaseDurationSeconds: &seconds, AcquireTime: &at, RenewTime: &at,
+			},
+		}, metav1.CreateOptions{FieldManager: manager})
+		if errors.Is(sentinel(err), cleanup.ErrExists) { // an earlier try got through, its answer did not
+			lease, err = leases.Get(ctx, leaseName(c.replica), metav1.GetOptions{})
+		}
+		if err != nil {
+			return nil, explain(err, "create lease of replica %s", c.replica)
+		}
+		return lease, nil
+	}
+	next := last.DeepCopy()
+	at := metav1.NewMicroTime(now)
+	next.Spec.RenewTime = &at
+	lease, err := leases.Update(ctx, next, metav1.UpdateOptions{FieldManager: manager})
+	switch {
+	case err == nil:
+		return lease, nil
+	case sentinel(err) != nil: // gone, or not as we left it
+		return nil, explain(err, "renew lease of replica %s", c.replica)
+	}
+	return last, explain(err, "renew lease of replica %s", c.replica)
+}
+
+func (c *Cluster) dropLease(ctx context.Context, lease *coordinationv1.Lease) {
+	if lease == nil {
+		return
+	}
+	err := c.core.CoordinationV1().Leases(c.namespace).Delete(ctx, lease.Name,
+		metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(lease.UID))})
+	if err != nil && !errors.Is(sentinel(err), cleanup.ErrNotFound) {
+		c.log.Warn("lease not deleted", "err", explain(err, "delete lease %s", lease.Name))
+	}
+}
+
+// dropForgotten deletes the Leases of replicas that ended without a chance to do so themselves.
+func (c *Cluster) dropForgotten(ctx context.Context, now time.Time) {
+	list, err := c.core.CoordinationV1().Leases(c.namespace).List(ctx, metav1.ListOptions{LabelSelector: labelLease})
+	if err != nil {
+		return // the Leases stay until the next replica starts
+	}
+	for i := range list.Items {
+		lease := &list.Items[i]
+		if t := lease.Spec.RenewTime; t != nil && now.Sub(t.Time) > forgottenAfter && strings.HasPrefix(lease.Name, leasePrefix) {
+			c.dropLease(ctx, lease)
+		}
+	}
+}
+
+// leaseName is the name of a replica's Lease: a DNS subdomain, whatever the host is called.
+func leaseName(replica string) string {
+	name := strings.Map(func(r rune) rune {
+		switch {
+		case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
+			return r
+		case 'A' <= r && r <= 'Z':
+			return r - 'A' + 'a'
+		}
+		return '-'
+	}, replica)
+	return leasePrefix + strings.Trim(name[:min(len(name), 200)], "-")
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,17 +17,16 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
-
-// labelControlPlane is the well-known label of control-plane nodes
-// (https://kubernetes.io/docs/reference/labels-annotations-taints/#node-role-kubernetes-io-control-plane).
-const labelControlPlane = "node-role.kubernetes.io/control-plane"
 
 // Indexes of the Node cache.
 const (
 	byAddress  = "address"
 	byInstance = "instance" // last element of spec.providerID
 	byMachine  = "machine"  // status.nodeInfo.machineID
+	byBoot     = "boot"     // status.nodeInfo.bootID
 	byMark     = "mark"     // one key, marked
 )
 
@@ -33,69 +34,111 @@ const (
 const marked = "marked"
 
 // FindNode implements cleanup.Cluster.
-func (c *Cluster) FindNode(ctx context.Context, instance string, addr netip.Addr) (cleanup.Node, error) {
+func (c *Cluster) FindNode(ctx context.Context, s cleanup.Sender) (policy.Node, error) {
 	if !c.nodes.HasSynced() {
-		return cleanup.Node{}, fmt.Errorf("find node of %s: %w", addr, errNotSynced)
+		return policy.Node{}, fmt.Errorf("find node of %s: %w", s.Addr, errNotSynced)
 	}
-	addr = canonical(addr)
-	candidate, err := c.candidate(instance, addr, time.Now())
+	s.Addr = canonical(s.Addr)
+	candidate, err := c.candidate(s, time.Now())
 	if err != nil {
-		return cleanup.Node{}, err
+		return policy.Node{}, err
 	}
 	// The cache may be behind: what counts is what the Node says now.
 	live, err := c.liveNode(ctx, candidate)
 	if err != nil {
-		return cleanup.Node{}, err
-	}
-	if instance != "" && !isInstance(live, instance) {
-		return cleanup.Node{}, fmt.Errorf("node %s is not instance %s any more: %w", live.Name, instance, cleanup.ErrNotFound)
+		return policy.Node{}, err
 	}
 	node := nodeFrom(live)
-	if !contains(node.Addresses, addr) {
-		return cleanup.Node{}, fmt.Errorf("node %s does not own address %s: %w", live.Name, addr, cleanup.ErrNotFound)
+	if s.Instance != "" && !isInstance(node, s.Instance) {
+		return policy.Node{}, fmt.Errorf("node %s is not instance %s any more: %w", live.Name, s.Instance, cleanup.ErrNotFound)
+	}
+	if !slices.Contains(node.Addresses, s.Addr) {
+		return policy.Node{}, fmt.Errorf("node %s does not own address %s: %w", live.Name, s.Addr, cleanup.ErrNotFound)
 	}
 	return node, nil
 }
 
-// candidate names the one Node in the cache that instance or, without one, addr belongs to.
-func (c *Cluster) candidate(instance string, addr netip.Addr, now time.Time) (string, error) {
-	if instance != "" {
-		found := c.cached(byInstance, instance)
-		if len(found) == 0 {
-			found = c.cached(byMachine, instance)
-		}
-		switch len(found) {
-		case 0:
-			return "", fmt.Errorf("no node is instance %s: %w", instance, cleanup.ErrNotFound)
-		case 1:
-			return found[0].Name, nil
-		}
-		return "", fmt.Errorf("instance %s: nodes %s: %w", instance, names(found), cleanup.ErrAmbiguous)
+// candidate names the one Node in the cache that s speaks of.
+func (c *Cluster) candidate(s cleanup.Sender, now time.Time) (string, error) {
+	var found []*corev1.Node
+	what := fmt.Sprintf("address %s", s.Addr)
+	if s.Instance == "" {
+		found = c.cached(byAddress, s.Addr.String())
+	} else {
+		what = fmt.Sprintf("instance %s", s.Instance)
+		found = c.cached(indexOf(s.Instance), s.Instance)
 	}
-	found := c.cached(byAddress, addr.String())
-	switch len(found) {
-	case 0:
-		if d, ok := c.departed.other(addr, machine{}, now); ok {
-			return "", fmt.Errorf("address %s was node %s, deleted %s ago: %w",
-				addr, d.name, now.Sub(d.left).Round(time.Second), cleanup.ErrNotFound)
+	d, left := machine{}, false
+	if s.Instance == "" && len(found) < 2 {
+		var m machine
+		if len(found) == 1 {
+			m = machineOf(found[0])
 		}
-		return "", fmt.Errorf("no node has address %s: %w", addr, cleanup.ErrNotFound)
-	case 1:
-		// Addresses are reused within minutes. While the former owner may still be gasping, an address alone tells nothing.
-		if d, ok := c.departed.other(addr, machineOf(found[0]), now); ok {
-			return "", fmt.Errorf("address %s: node %s has it, node %s had it until %s ago: %w",
-				addr, found[0].Name, d.name, now.Sub(d.left).Round(time.Second), cleanup.ErrAmbiguous)
-		}
+		d, left = c.departed.other(s.Addr, m, now)
+	}
+	switch {
+	case len(found) == 0 && left:
+		return "", fmt.Errorf("%s was node %s, deleted %s ago: %w", what, d.name, now.Sub(d.left).Round(time.Second), cleanup.ErrNotFound)
+	case len(found) == 0:
+		return "", fmt.Errorf("no node has %s: %w", what, cleanup.ErrNotFound)
+	case len(found) == 1 && !left:
 		return found[0].Name, nil
 	}
-	return "", fmt.Errorf("address %s: nodes %s: %w", addr, names(found), cleanup.ErrAmbiguous)
+	// Addresses are reused within minutes, machine ids are cloned with images: the boot tells whose word it is, and the
+	// boot's secret if a Node lies about its boot.
+	running := slices.DeleteFunc(slices.Clone(found), func(n *corev1.Node) bool {
+		return s.Boot == "" || n.Status.NodeInfo.BootID != s.Boot
+	})
+	if len(running) > 1 {
+		running = slices.DeleteFunc(running, func(n *corev1.Node) bool {
+			known := policy.Pin{Boot: s.Boot, Sum: s.Sum}
+			return s.Sum == "" || pinFrom(n.Annotations[annotationPin]) != known && pinFrom(n.Annotations[annotationClaim]) != known
+		})
+	}
+	switch {
+	case len(running) == 1:
+		return running[0].Name, nil
+	case left:
+		return "", fmt.Errorf("%s: node %s has it, node %s had it until %s ago: %w",
+			what, found[0].Name, d.name, now.Sub(d.left).Round(time.Second), cleanup.ErrAmbiguous)
+	}
+	return "", fmt.Errorf("%s: nodes %s: %w", what, names(found), cleanup.ErrAmbiguous)
+}
+
+// Pin implements cleanup.Cluster. Where several Nodes say that they run the boot one of them lies, and none is believed.
+func (c *Cluster) Pin(boot string) (policy.Pin, detect.Authority, bool) {
+	if boot == "" {
+		return policy.Pin{}, 0, false
+	}
+	found := c.cached(byBoot, boot)
+	if len(found) != 1 {
+		return policy.Pin{}, 0, false
+	}
+	if pin := pinFrom(found[0].Annotations[annotationPin]); pin.Boot == boot {
+		return pin, detect.Pinned, true
+	}
+	if claim := pinFrom(found[0].Annotations[annotationClaim]); claim.Boot == boot {
+		return claim, detect.Claimed, true
+	}
+	return policy.Pin{}, 0, false
+}
+
+// Known implements cleanup.Cluster.
+func (c *Cluster) Known(instance string, addr netip.Addr) bool {
+	addr = canonical(addr)
+	if instance == "" {
+		return len(c.cached(byAddress, addr.String())) > 0
+	}
+	return slices.ContainsFunc(c.cached(indexOf(instance), instance), func(n *corev1.Node) bool {
+		return slices.Contains(addressesOf(n), addr)
+	})
 }
 
 // Node implements cleanup.Cluster.
-func (c *Cluster) Node(ctx context.Context, name string) (cleanup.Node, error) {
+func (c *Cluster) Node(ctx context.Context, name string) (policy.Node, error) {
 	live, err := c.liveNode(ctx, name)
 	if err != nil {
-		return cleanup.Node{}, err
+		return policy.Node{}, err
 	}
 	return nodeFrom(live), nil
 }
@@ -104,11 +147,11 @@ func (c *Cluster) Node(ctx context.Context, name string) (cleanup.Node, error) {
 func (c *Cluster) NodeCount() int { return len(c.nodes.GetStore().ListKeys()) }
 
 // MarkedNodes implements cleanup.Cluster.
-func (c *Cluster) MarkedNodes(context.Context) ([]cleanup.Node, error) {
+func (c *Cluster) MarkedNodes(context.Context) ([]policy.Node, error) {
 	if !c.nodes.HasSynced() {
 		return nil, fmt.Errorf("find marked nodes: %w", errNotSynced)
 	}
-	var out []cleanup.Node
+	var out []policy.Node
 	for _, n := range c.cached(byMark, marked) {
 		out = append(out, nodeFrom(n))
 	}
@@ -117,26 +160,29 @@ func (c *Cluster) MarkedNodes(context.Context) ([]cleanup.Node, error) {
 
 // PatchNode implements cleanup.Cluster. The patch carries the whole taint list, because the API server replaces it as a
 // whole; the resourceVersion in it turns a lost race into ErrConflict.
-func (c *Cluster) PatchNode(ctx context.Context, n cleanup.Node, p cleanup.NodePatch) (cleanup.Node, error) {
+func (c *Cluster) PatchNode(ctx context.Context, n policy.Node, p cleanup.NodePatch) (policy.Node, error) {
+	if err := c.proof.mayWrite(); err != nil {
+		return policy.Node{}, fmt.Errorf("patch node %s: %w", n.Name, err)
+	}
 	asRead, err := c.nodeAsRead(ctx, n)
 	if err != nil {
-		return cleanup.Node{}, err
+		return policy.Node{}, err
 	}
 	patch, err := nodePatch(asRead, p)
 	if err != nil {
-		return cleanup.Node{}, fmt.Errorf("patch node %s: %w", n.Name, err)
+		return policy.Node{}, fmt.Errorf("patch node %s: %w", n.Name, err)
 	}
 	out, err := c.core.CoreV1().Nodes().Patch(ctx, n.Name, types.StrategicMergePatchType, patch,
 		metav1.PatchOptions{FieldManager: manager})
 	if err != nil {
-		return cleanup.Node{}, explain(err, "patch node %s", n.Name)
+		return policy.Node{}, explain(err, "patch node %s", n.Name)
 	}
 	return nodeFrom(out), nil
 }
 
 // nodeAsRead finds the taints n had when it was read: in the cache if that holds exactly this version, which spares a
 // request on the way to the fence, else live.
-func (c *Cluster) nodeAsRead(ctx context.Context, n cleanup.Node) (*corev1.Node, error) {
+func (c *Cluster) nodeAsRead(ctx context.Context, n policy.Node) (*corev1.Node, error) {
 	if obj, ok, _ := c.nodes.GetStore().GetByKey(n.Name); ok {
 		if node, ok := obj.(*corev1.Node); ok && sameNode(node, n) {
 			return node, nil
@@ -152,12 +198,15 @@ func (c *Cluster) nodeAsRead(ctx context.Context, n cleanup.Node) (*corev1.Node,
 	return live, nil
 }
 
-func sameNode(node *corev1.Node, n cleanup.Node) bool {
+func sameNode(node *corev1.Node, n policy.Node) bool {
 	return string(node.UID) == n.UID && node.ResourceVersion == n.ResourceVersion
 }
 
 // DeleteNode implements cleanup.Cluster.
-func (c *Cluster) DeleteNode(ctx context.Context, n cleanup.Node) error {
+func (c *Cluster) DeleteNode(ctx context.Context, n policy.Node) error {
+	if err := c.proof.mayWrite(); err != nil {
+		return fmt.Errorf("delete node %s: %w", n.Name, err)
+	}
 	uid := types.UID(n.UID)
 	err := c.core.CoreV1().Nodes().Delete(ctx, n.Name, metav1.DeleteOptions{
 		Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &n.ResourceVersion},
@@ -173,6 +222,7 @@ func (c *Cluster) liveNode(ctx context.Context, name string) (*corev1.Node, erro
 // newNodeInformer watches all Nodes and keeps of each what trim leaves.
 func newNodeInformer(client kubernetes.Interface) (cache.SharedIndexInformer, error) {
 	inf := coreinformers.NewNodeInformer(client, 0, cache.Indexers{
+		byBoot: func(obj any) ([]string, error) { return nonEmpty(obj.(*corev1.Node).Status.NodeInfo.BootID), nil },
 		byAddress: func(obj any) ([]string, error) {
 			var keys []string
 			for _, a := range addressesOf(obj.(*corev1.Node)) {
@@ -180,10 +230,10 @@ func newNodeInformer(client kubernetes.Interface) (cache.SharedIndexInformer, er
 			}
 			return keys, nil
 		},
-		byInstance: func(obj any) ([]string, error) { return nonEmpty(instanceOf(obj.(*corev1.Node))), nil },
+		byInstance: func(obj any) ([]string, error) { return nonEmpty(nodeFrom(obj.(*corev1.Node)).Instance()), nil },
 		byMachine:  func(obj any) ([]string, error) { return nonEmpty(obj.(*corev1.Node).Status.NodeInfo.MachineID), nil },
 		byMark: func(obj any) ([]string, error) {
-			if n := nodeFrom(obj.(*corev1.Node)); n.Fenced || n.Mark.Record != "" {
+			if n := nodeFrom(obj.(*corev1.Node)); n.Fenced || n.Mark.Death != "" {
 				return []string{marked}, nil
 			}
 			return nil, nil
@@ -198,23 +248,24 @@ func trim(obj any) (any, error) {
 	if !ok {
 		return obj, nil // cache.DeletedFinalStateUnknown around what was trimmed before
 	}
+	info := n.Status.NodeInfo
 	t := &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:              n.Name,
 			UID:               n.UID,
 			ResourceVersion:   n.ResourceVersion,
 			CreationTimestamp: n.CreationTimestamp,
+			DeletionTimestamp: n.DeletionTimestamp,
+			Finalizers:        n.Finalizers,
+			Labels:            n.Labels, // node pools are told apart by any of them
 		},
-		Spec: corev1.NodeSpec{ProviderID: n.Spec.ProviderID, Taints: n.Spec.Taints},
+		Spec: corev1.NodeSpec{ProviderID: n.Spec.ProviderID, Taints: n.Spec.Taints, Unschedulable: n.Spec.Unschedulable},
 		Status: corev1.NodeStatus{
 			Addresses: n.Status.Addresses,
 			NodeInfo: corev1.NodeSystemInfo{
-				MachineID: n.Status.NodeInfo.MachineID, BootID: n.Status.NodeInfo.BootID, KernelVersion: n.Status.NodeInfo.KernelVersion,
+				MachineID: info.MachineID, BootID: info.BootID, KernelVersion: info.KernelVersion, OSImage: info.OSImage,
 			},
 		},
-	}
-	if v, ok := n.Labels[labelControlPlane]; ok {
-		t.Labels = map[string]string{labelControlPlane: v}
 	}
 	for k, v := range n.Annotations {
 		if strings.HasPrefix(k, prefix) {
@@ -223,45 +274,69 @@ func trim(obj any) (any, error) {
 	}
 	for _, cond := range n.Status.Conditions {
 		if cond.Type == corev1.NodeReady {
-			t.Status.Conditions = []corev1.NodeCondition{{Type: cond.Type, Status: cond.Status}}
+			t.Status.Conditions = []corev1.NodeCondition{
+				{Type: cond.Type, Status: cond.Status, LastTransitionTime: cond.LastTransitionTime},
+			}
 		}
 	}
 	return t, nil
 }
 
 // nodeFrom reads a Node, trimmed or whole.
-func nodeFrom(n *corev1.Node) cleanup.Node {
-	node := cleanup.Node{
+func nodeFrom(n *corev1.Node) policy.Node {
+	info := n.Status.NodeInfo
+	node := policy.Node{
 		Name:            n.Name,
 		UID:             string(n.UID),
 		ResourceVersion: n.ResourceVersion,
 		ProviderID:      n.Spec.ProviderID,
 		Addresses:       addressesOf(n),
-		BootID:          n.Status.NodeInfo.BootID,
-		Kernel:          n.Status.NodeInfo.KernelVersion,
+		BootID:          info.BootID,
+		Kernel:          info.KernelVersion,
+		OSImage:         info.OSImage,
+		MachineID:       info.MachineID,
 		Created:         n.CreationTimestamp.Time,
+		ControlPlane:    isControlPlane(n),
+		Labels:          n.Labels,
+		Unschedulable:   n.Spec.Unschedulable,
+		Deleting:        n.DeletionTimestamp != nil,
+		Finalizers:      n.Finalizers,
 		Pin:             pinFrom(n.Annotations[annotationPin]),
+		Claim:           pinFrom(n.Annotations[annotationClaim]),
 		Mark:            markFrom(n.Annotations),
+		Fenced:          slices.ContainsFunc(n.Spec.Taints, isFence),
 	}
-	_, node.ControlPlane = n.Labels[labelControlPlane]
 	for _, cond := range n.Status.Conditions {
-		if cond.Type == corev1.NodeReady {
-			node.Ready = cond.Status == corev1.ConditionTrue
-			node.Silent = cond.Status == corev1.ConditionUnknown
+		if cond.Type != corev1.NodeReady {
+			continue
+		}
+		node.Ready = cond.Status == corev1.ConditionTrue
+		if node.Silent = cond.Status == corev1.ConditionUnknown; node.Silent {
+			node.SilentSince = cond.LastTransitionTime.Time
 		}
 	}
 	for _, t := range n.Spec.Taints {
-		node.Fenced = node.Fenced || t.Key == taintFence
 		node.OutOfService = node.OutOfService || t.Key == corev1.TaintNodeOutOfService
 	}
 	return node
+}
+
+// isControlPlane goes by either of the well-known labels, as the policy does
+// (https://kubernetes.io/docs/reference/labels-annotations-taints/#node-role-kubernetes-io-control-plane).
+func isControlPlane(n *corev1.Node) bool {
+	for _, label := range []string{"node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"} {
+		if _, ok := n.Labels[label]; ok {
+			return true
+		}
+	}
+	return false
 }
 
 // addressesOf lists what of status.addresses is an address and not a name, in canonical form, each once.
 func addressesOf(n *corev1.Node) []netip.Addr {
 	var out []netip.Addr
 	for _, a := range n.Status.Addresses {
-		if addr, err := netip.ParseAddr(a.Address); err == nil && !contains(out, canonical(addr)) {
+		if addr, err := netip.ParseAddr(a.Address); err == nil && !slices.Contains(out, canonical(addr)) {
 			out = append(out, canonical(addr))
 		}
 	}
@@ -271,13 +346,23 @@ func addressesOf(n *corev1.Node) []netip.Addr {
 // canonical is the one form in which addresses are compared: a socket for both families reports ::ffff:10.0.0.1.
 func canonical(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
-// instanceOf is the last element of spec.providerID: aws:///us-east-1a/i-0123456789abcdef0.
-func instanceOf(n *corev1.Node) string {
-	return n.Spec.ProviderID[strings.LastIndexByte(n.Spec.ProviderID, '/')+1:]
+// machineID is the form of a machine id (machine-id(5)), which no cloud uses for its instances.
+var machineID = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+// indexOf is the index in which an instance is looked up. A node's own word about its machine id is never taken for an id
+// of the cloud.
+func indexOf(instance string) string {
+	if machineID.MatchString(instance) {
+		return byMachine
+	}
+	return byInstance
 }
 
-func isInstance(n *corev1.Node, instance string) bool {
-	return instanceOf(n) == instance || n.Status.NodeInfo.MachineID == instance
+func isInstance(n policy.Node, instance string) bool {
+	if indexOf(instance) == byMachine {
+		return n.MachineID == instance
+	}
+	return n.Instance() == instance
 }
 
 func (c *Cluster) cached(index, key string) []*corev1.Node {
@@ -298,15 +383,6 @@ func names(nodes []*corev1.Node) string {
 		out = append(out, n.Name)
 	}
 	return strings.Join(out, ", ")
-}
-
-func contains(addrs []netip.Addr, a netip.Addr) bool {
-	for _, x := range addrs {
-		if x == a {
-			return true
-		}
-	}
-	return false
 }
 
 func nonEmpty(s string) []string {

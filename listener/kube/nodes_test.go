@@ -14,6 +14,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // load reads a Node as `kubectl get -o json` printed it.
@@ -42,7 +44,7 @@ var compareAddrs = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 
 func TestNodeFrom(t *testing.T) {
 	n := load(t, "node-kubelet-1.36.json")
-	want := cleanup.Node{
+	want := policy.Node{
 		Name:            "ip-10-77-2-10.ec2.internal",
 		UID:             "a83d2f7a-e972-4087-a809-b102a6207619",
 		ResourceVersion: "341",
@@ -50,25 +52,31 @@ func TestNodeFrom(t *testing.T) {
 		Addresses:       []netip.Addr{netip.MustParseAddr("10.77.2.10")},
 		BootID:          "0b6f9f5e-3a4e-4c39-8a54-6f0d9f2c7a11",
 		Kernel:          "6.12.107+deb13-cloud-amd64",
+		OSImage:         n.Status.NodeInfo.OSImage,
+		MachineID:       n.Status.NodeInfo.MachineID,
 		Ready:           true,
 		Created:         n.CreationTimestamp.Time,
+		Labels:          n.Labels,
 	}
 	if diff := cmp.Diff(want, nodeFrom(n), compareAddrs); diff != "" {
 		t.Errorf("plain node (-want +got):\n%s", diff)
 	}
 
-	n.Labels[labelControlPlane] = ""
-	n.Annotations[annotationPin] = "boot:sum"
-	n.Annotations[annotationRecord], n.Annotations[annotationBoot], n.Annotations[annotationReason] = "r", "b", "x"
+	n.Labels["node-role.kubernetes.io/control-plane"] = ""
+	n.Annotations[annotationPin], n.Annotations[annotationClaim] = "boot:sum", "boot:claimed"
+	n.Annotations[annotationDeath], n.Annotations[annotationBoot], n.Annotations[annotationReason] = "r", "b", "x"
 	n.Annotations[annotationOutOfService] = "true"
-	n.Spec.Taints = []corev1.Taint{{Key: taintFence}, {Key: corev1.TaintNodeOutOfService}}
+	n.Spec.Taints = []corev1.Taint{{Key: taintFence, Effect: corev1.TaintEffectNoSchedule}, {Key: corev1.TaintNodeOutOfService}}
+	n.Spec.Unschedulable, n.Finalizers, n.DeletionTimestamp = true, []string{"karpenter.sh/termination"}, &metav1.Time{Time: time.Now()}
 	n.Status.Conditions[3].Status = corev1.ConditionUnknown
 	n.Status.Addresses = append(n.Status.Addresses,
 		corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "::ffff:10.77.2.10"},
 		corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: "2001:db8:0:0::1"})
 	want.ControlPlane, want.Fenced, want.OutOfService, want.Ready, want.Silent = true, true, true, false, true
-	want.Pin = cleanup.Pin{Boot: "boot", Sum: "sum"}
-	want.Mark = cleanup.Mark{Record: "r", Boot: "b", Reason: "x", OutOfService: true}
+	want.SilentSince = n.Status.Conditions[3].LastTransitionTime.Time
+	want.Unschedulable, want.Deleting, want.Finalizers = true, true, n.Finalizers
+	want.Pin, want.Claim = policy.Pin{Boot: "boot", Sum: "sum"}, policy.Pin{Boot: "boot", Sum: "claimed"}
+	want.Mark = policy.Mark{Death: "r", Boot: "b", Reason: "x", OutOfService: true}
 	want.Addresses = append(want.Addresses, netip.MustParseAddr("2001:db8::1"))
 	if diff := cmp.Diff(want, nodeFrom(n), compareAddrs); diff != "" {
 		t.Errorf("fenced node (-want +got):\n%s", diff)
@@ -98,15 +106,17 @@ func TestNodeFrom(t *testing.T) {
 }
 
 func TestPinFrom(t *testing.T) {
-	for value, want := range map[string]cleanup.Pin{
+	for value, want := range map[string]policy.Pin{
 		"":         {},
 		"rubbish":  {},
+		":sum":     {},
+		"boot:":    {},
 		"boot:sum": {Boot: "boot", Sum: "sum"},
 	} {
 		if got := pinFrom(value); got != want {
 			t.Errorf("pinFrom(%q) = %+v, want %+v", value, got, want)
 		}
-		if got := pinValue(want); want != (cleanup.Pin{}) && got != value {
+		if got := pinValue(want); want != (policy.Pin{}) && got != value {
 			t.Errorf("pinValue(%+v) = %q, want %q", want, got, value)
 		}
 	}
@@ -122,6 +132,12 @@ func TestCandidate(t *testing.T) {
 		}
 		return n
 	}
+	boots := func(n *corev1.Node, boot, pin string) *corev1.Node {
+		n.Status.NodeInfo.BootID = boot
+		n.Annotations = map[string]string{annotationPin: pin}
+		return n
+	}
+	const machineA = "0123456789abcdef0123456789abcdef"
 	type gone struct {
 		node *corev1.Node
 		ago  time.Duration
@@ -131,6 +147,7 @@ func TestCandidate(t *testing.T) {
 		nodes          []*corev1.Node
 		departed       []gone
 		instance, addr string
+		boot, sum      string
 		want           string
 		err            error
 	}{
@@ -138,9 +155,35 @@ func TestCandidate(t *testing.T) {
 		{name: "instance id is the last element of the provider id",
 			nodes: []*corev1.Node{node("a", "aws:///az/i-1", "", "10.0.0.1"), node("b", "aws:///az/i-11", "", "10.0.0.2")},
 			addr:  "10.0.0.1", instance: "i-1", want: "a"},
-		{name: "provider id before machine id",
-			nodes: []*corev1.Node{node("a", "x://1", "2", "10.0.0.1"), node("b", "x://2", "1", "10.0.0.2")},
-			addr:  "10.0.0.1", instance: "1", want: "a"},
+		{name: "an id of the cloud is never a machine id",
+			nodes: []*corev1.Node{node("a", "", "i-1", "10.0.0.1")},
+			addr:  "10.0.0.1", instance: "i-1", err: cleanup.ErrNotFound},
+		{name: "a machine id is never an id of the cloud",
+			nodes: []*corev1.Node{node("a", "x://"+machineA, "", "10.0.0.1"), node("b", "x://2", machineA, "10.0.0.2")},
+			addr:  "10.0.0.1", instance: machineA, want: "b"},
+		{name: "of two nodes with a cloned machine id, the one that runs the boot",
+			nodes: []*corev1.Node{node("a", "", machineA, "10.0.0.1"), boots(node("b", "", machineA, "10.0.0.2"), "B", "")},
+			addr:  "10.0.0.2", instance: machineA, boot: "B", want: "b"},
+		{name: "of two nodes of one address, the one that runs the boot",
+			nodes: []*corev1.Node{boots(node("a", "", "1", "10.0.0.1"), "A", ""), boots(node("b", "", "2", "10.0.0.1"), "B", "")},
+			addr:  "10.0.0.1", boot: "B", want: "b"},
+		{name: "of two nodes that say they run the boot, the one whose secret it is",
+			nodes: []*corev1.Node{boots(node("a", "", "1", "10.0.0.1"), "B", "B:x"), boots(node("b", "", "2", "10.0.0.1"), "B", "B:s")},
+			addr:  "10.0.0.1", boot: "B", sum: "s", want: "b"},
+		{name: "two nodes that say they run the boot",
+			nodes: []*corev1.Node{boots(node("a", "", "1", "10.0.0.1"), "B", "B:x"), boots(node("b", "", "2", "10.0.0.1"), "B", "B:s")},
+			addr:  "10.0.0.1", boot: "B", err: cleanup.ErrAmbiguous},
+		{name: "two nodes of one address, neither runs the boot",
+			nodes: []*corev1.Node{boots(node("a", "", "1", "10.0.0.1"), "A", ""), boots(node("b", "", "2", "10.0.0.1"), "B", "")},
+			addr:  "10.0.0.1", boot: "C", err: cleanup.ErrAmbiguous},
+		{name: "address was another node's a minute ago, and this one runs the boot",
+			nodes:    []*corev1.Node{boots(node("a", "x://2", "", "10.0.0.1"), "B", "")},
+			departed: []gone{{node("a", "x://1", "", "10.0.0.1"), time.Minute}},
+			addr:     "10.0.0.1", boot: "B", want: "a"},
+		{name: "address was another node's a minute ago, and this one runs another boot",
+			nodes:    []*corev1.Node{boots(node("a", "x://2", "", "10.0.0.1"), "B", "")},
+			departed: []gone{{node("a", "x://1", "", "10.0.0.1"), time.Minute}},
+			addr:     "10.0.0.1", boot: "A", err: cleanup.ErrAmbiguous},
 		{name: "an instance that is not there is not replaced by its address",
 			nodes: []*corev1.Node{node("a", "aws:///az/i-1", "", "10.0.0.1")},
 			addr:  "10.0.0.1", instance: "i-2", err: cleanup.ErrNotFound},
@@ -190,7 +233,9 @@ func TestCandidate(t *testing.T) {
 			for _, d := range tt.departed {
 				c.departed.remember(d.node, now.Add(-d.ago))
 			}
-			got, err := c.candidate(tt.instance, netip.MustParseAddr(tt.addr), now)
+			got, err := c.candidate(cleanup.Sender{
+				Instance: tt.instance, Boot: tt.boot, Sum: tt.sum, Addr: netip.MustParseAddr(tt.addr),
+			}, now)
 			if got != tt.want || !errors.Is(err, tt.err) {
 				t.Errorf("candidate %q, error %v; want %q, %v", got, err, tt.want, tt.err)
 			}
@@ -240,5 +285,70 @@ func TestDepartedForgets(t *testing.T) {
 	}
 	if got, want := len(d.owners), int(departedFor/time.Second); got != want {
 		t.Errorf("%d addresses are remembered, want the %d of the last %s", got, want, departedFor)
+	}
+}
+
+func TestPin(t *testing.T) {
+	node := func(name, boot string, annotations map[string]string) *corev1.Node {
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: annotations}}
+		n.Status.NodeInfo.BootID = boot
+		return n
+	}
+	for _, tt := range []struct {
+		name      string
+		nodes     []*corev1.Node
+		boot      string
+		want      policy.Pin
+		authority detect.Authority
+		ok        bool
+	}{
+		{name: "no boot", nodes: []*corev1.Node{node("a", "", map[string]string{annotationPin: ":s"})}},
+		{name: "no pin", nodes: []*corev1.Node{node("a", "A", nil)}, boot: "A"},
+		{name: "pinned", nodes: []*corev1.Node{node("a", "A", map[string]string{annotationPin: "A:s"})}, boot: "A",
+			want: policy.Pin{Boot: "A", Sum: "s"}, authority: detect.Pinned, ok: true},
+		{name: "claimed", nodes: []*corev1.Node{node("a", "A", map[string]string{annotationClaim: "A:s"})}, boot: "A",
+			want: policy.Pin{Boot: "A", Sum: "s"}, authority: detect.Claimed, ok: true},
+		{name: "a pin wins over a claim", nodes: []*corev1.Node{node("a", "A", map[string]string{annotationPin: "A:s", annotationClaim: "A:c"})},
+			boot: "A", want: policy.Pin{Boot: "A", Sum: "s"}, authority: detect.Pinned, ok: true},
+		{name: "a pin of the boot before counts for nothing", nodes: []*corev1.Node{node("a", "B", map[string]string{annotationPin: "A:s"})}, boot: "A"},
+		{name: "the claim of this boot beside the pin of the one before",
+			nodes: []*corev1.Node{node("a", "A", map[string]string{annotationPin: "0:s", annotationClaim: "A:c"})},
+			boot:  "A", want: policy.Pin{Boot: "A", Sum: "c"}, authority: detect.Claimed, ok: true},
+		{name: "two nodes say they run the boot", nodes: []*corev1.Node{
+			node("a", "A", map[string]string{annotationPin: "A:s"}), node("b", "A", map[string]string{annotationPin: "A:t"})}, boot: "A"},
+	} {
+		_, c := newAPI(t, 500, "")
+		for _, n := range tt.nodes {
+			cacheNode(t, c, n)
+		}
+		pin, authority, ok := c.Pin(tt.boot)
+		if pin != tt.want || authority != tt.authority || ok != tt.ok {
+			t.Errorf("%s: %+v, %v, %v; want %+v, %v, %v", tt.name, pin, authority, ok, tt.want, tt.authority, tt.ok)
+		}
+	}
+}
+
+func TestKnown(t *testing.T) {
+	const machineA = "0123456789abcdef0123456789abcdef"
+	_, c := newAPI(t, 500, "")
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: corev1.NodeSpec{ProviderID: "aws:///az/i-1"}}
+	n.Status.NodeInfo.MachineID = machineA
+	n.Status.Addresses = []corev1.NodeAddress{{Address: "10.0.0.1"}}
+	cacheNode(t, c, n)
+	for _, tt := range []struct {
+		instance, addr string
+		want           bool
+	}{
+		{"i-1", "10.0.0.1", true},
+		{"i-1", "::ffff:10.0.0.1", true},
+		{"i-1", "10.0.0.2", false},
+		{"i-2", "10.0.0.1", false},
+		{machineA, "10.0.0.1", true},
+		{"", "10.0.0.1", true},
+		{"", "10.0.0.2", false},
+	} {
+		if got := c.Known(tt.instance, netip.MustParseAddr(tt.addr)); got != tt.want {
+			t.Errorf("Known(%q, %s) = %v, want %v", tt.instance, tt.addr, got, tt.want)
+		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // Names of ours on Nodes and pods.
@@ -17,19 +18,20 @@ const (
 	prefix = "lastgasp.dev/"
 
 	// taintFence keeps the scheduler from putting anything on a dead node.
-	taintFence = prefix + "kernel-panic"
+	taintFence = prefix + "dead"
 
-	annotationPin    = prefix + "pin"    // Node: <boot id>:<sha-256 of the gasp>
-	annotationBoot   = prefix + "boot"   // Node: boot id that panicked
+	annotationPin    = prefix + "pin"    // Node: <boot id>:<sha-256 of the secret>, written by the node itself
+	annotationClaim  = prefix + "claim"  // Node: the same, written by us on the word of a canary
+	annotationBoot   = prefix + "boot"   // Node: boot id that died
 	annotationReason = prefix + "reason" // Node: the incident's title
-	// annotationRecord names the KernelPanic on Nodes and pods. It is the mark: nothing without it is ever deleted
-	// (packaging/kubernetes/base/policy.yaml), and its key is not configurable.
-	annotationRecord = prefix + "record"
-	// annotationOutOfService tells that the out-of-service taint on the Node is ours to remove.
+	// annotationDeath names the NodeDeath on Nodes and pods. It is the mark: nothing without it is ever deleted
+	// (packaging/kubernetes/base/policies), and its key is not configurable.
+	annotationDeath = prefix + "death"
+	// annotationOutOfService says that the out-of-service taint on the Node is ours to remove.
 	annotationOutOfService = prefix + "out-of-service"
 
 	// outOfServiceValue makes our out-of-service taint recognizable among those people set by hand.
-	outOfServiceValue = "kernel-panic"
+	outOfServiceValue = "node-death"
 
 	// annotationSize bounds what a kernel wrote before it becomes an annotation, in bytes.
 	annotationSize = 1024
@@ -60,13 +62,13 @@ func nodePatch(n *corev1.Node, p cleanup.NodePatch) ([]byte, error) {
 		if p.Mark.OutOfService {
 			outOfService = strconv.FormatBool(true)
 		}
-		patch.Metadata.Annotations[annotationRecord] = orNil(p.Mark.Record)
+		patch.Metadata.Annotations[annotationDeath] = orNil(p.Mark.Death)
 		patch.Metadata.Annotations[annotationBoot] = orNil(p.Mark.Boot)
 		patch.Metadata.Annotations[annotationReason] = orNil(p.Mark.Reason)
 		patch.Metadata.Annotations[annotationOutOfService] = orNil(outOfService)
 	}
-	if p.Pin != nil {
-		patch.Metadata.Annotations[annotationPin] = orNil(pinValue(*p.Pin))
+	if p.Claim != nil {
+		patch.Metadata.Annotations[annotationClaim] = orNil(pinValue(*p.Claim))
 	}
 	return json.Marshal(patch)
 }
@@ -75,7 +77,7 @@ func nodePatch(n *corev1.Node, p cleanup.NodePatch) ([]byte, error) {
 func taints(have []corev1.Taint, fence, outOfService *bool) []corev1.Taint {
 	out := slices.Clone(have)
 	if fence != nil {
-		out = slices.DeleteFunc(out, func(t corev1.Taint) bool { return t.Key == taintFence })
+		out = slices.DeleteFunc(out, isFence)
 		if *fence {
 			out = append(out, corev1.Taint{Key: taintFence, Effect: corev1.TaintEffectNoSchedule})
 		}
@@ -86,9 +88,7 @@ func taints(have []corev1.Taint, fence, outOfService *bool) []corev1.Taint {
 		ours := corev1.Taint{Key: corev1.TaintNodeOutOfService, Value: outOfServiceValue, Effect: corev1.TaintEffectNoSchedule}
 		switch {
 		case !*outOfService:
-			out = slices.DeleteFunc(out, func(t corev1.Taint) bool {
-				return t.Key == ours.Key && t.Value == ours.Value && t.Effect == ours.Effect
-			})
+			out = slices.DeleteFunc(out, func(t corev1.Taint) bool { return t.MatchTaint(&ours) && t.Value == ours.Value })
 		case !slices.ContainsFunc(out, func(t corev1.Taint) bool { return t.Key == ours.Key }):
 			out = append(out, ours)
 		}
@@ -99,29 +99,35 @@ func taints(have []corev1.Taint, fence, outOfService *bool) []corev1.Taint {
 	return out
 }
 
-func markFrom(annotations map[string]string) cleanup.Mark {
-	return cleanup.Mark{
-		Record:       annotations[annotationRecord],
+// isFence recognizes our fence. A taint of its key with a value or another effect is somebody else's, and the policy
+// lets us touch our own only.
+func isFence(t corev1.Taint) bool {
+	return t.Key == taintFence && t.Value == "" && t.Effect == corev1.TaintEffectNoSchedule
+}
+
+func markFrom(annotations map[string]string) policy.Mark {
+	return policy.Mark{
+		Death:        annotations[annotationDeath],
 		Boot:         annotations[annotationBoot],
 		Reason:       annotations[annotationReason],
 		OutOfService: annotations[annotationOutOfService] != "",
 	}
 }
 
-func pinValue(p cleanup.Pin) string {
-	if p == (cleanup.Pin{}) {
+func pinValue(p policy.Pin) string {
+	if p == (policy.Pin{}) {
 		return ""
 	}
 	return p.Boot + ":" + p.Sum
 }
 
-// pinFrom reads a pin annotation; what is not one reads as none.
-func pinFrom(value string) cleanup.Pin {
+// pinFrom reads a pin or a claim; what is neither reads as none.
+func pinFrom(value string) policy.Pin {
 	boot, sum, ok := strings.Cut(value, ":")
-	if !ok {
-		return cleanup.Pin{}
+	if !ok || boot == "" || sum == "" {
+		return policy.Pin{}
 	}
-	return cleanup.Pin{Boot: boot, Sum: sum}
+	return policy.Pin{Boot: boot, Sum: sum}
 }
 
 // orNil makes an annotation of s; nothing removes the annotation.
@@ -129,6 +135,6 @@ func orNil(s string) *string {
 	if s == "" {
 		return nil
 	}
-	s = clip(s, annotationSize)
+	s = printable(s, annotationSize)
 	return &s
 }

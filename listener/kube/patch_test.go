@@ -2,7 +2,6 @@ package kube
 
 import (
 	"encoding/json"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -10,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 func TestNodePatch(t *testing.T) {
@@ -17,8 +17,9 @@ func TestNodePatch(t *testing.T) {
 	dedicated := corev1.Taint{Key: "dedicated", Value: "db", Effect: corev1.TaintEffectNoSchedule}
 	fence := corev1.Taint{Key: taintFence, Effect: corev1.TaintEffectNoSchedule}
 	ours := corev1.Taint{Key: corev1.TaintNodeOutOfService, Value: outOfServiceValue, Effect: corev1.TaintEffectNoSchedule}
+	evicting := corev1.Taint{Key: taintFence, Effect: corev1.TaintEffectNoExecute}
 	theirs := corev1.Taint{Key: corev1.TaintNodeOutOfService, Value: "nodeshutdown", Effect: corev1.TaintEffectNoExecute}
-	mark := cleanup.Mark{Record: "r", Boot: "b", Reason: "x", OutOfService: true}
+	mark := policy.Mark{Death: "r", Boot: "b", Reason: "x", OutOfService: true}
 	const head = `{"metadata":{"uid":"a83d2f7a-e972-4087-a809-b102a6207619","resourceVersion":"341"`
 	for _, tt := range []struct {
 		name       string
@@ -27,34 +28,36 @@ func TestNodePatch(t *testing.T) {
 		patch      cleanup.NodePatch
 		want       string // the patch, once as it goes over the wire
 		wantTaints []corev1.Taint
-		wantMark   cleanup.Mark
+		wantMark   policy.Mark
 	}{
 		{name: "nothing", have: []corev1.Taint{dedicated}, want: head + `}}`, wantTaints: []corev1.Taint{dedicated}},
 		{name: "fence with mark", have: []corev1.Taint{dedicated},
 			patch: cleanup.NodePatch{Fence: &yes, Mark: &mark},
-			want: head + `,"annotations":{"lastgasp.dev/boot":"b","lastgasp.dev/out-of-service":"true","lastgasp.dev/reason":"x","lastgasp.dev/record":"r"}},` +
-				`"spec":{"taints":[{"key":"dedicated","value":"db","effect":"NoSchedule"},{"key":"lastgasp.dev/kernel-panic","effect":"NoSchedule"}]}}`,
+			want: head + `,"annotations":{"lastgasp.dev/boot":"b","lastgasp.dev/death":"r","lastgasp.dev/out-of-service":"true","lastgasp.dev/reason":"x"}},` +
+				`"spec":{"taints":[{"key":"dedicated","value":"db","effect":"NoSchedule"},{"key":"lastgasp.dev/dead","effect":"NoSchedule"}]}}`,
 			wantTaints: []corev1.Taint{dedicated, fence}, wantMark: mark},
 		{name: "fence that is there", have: []corev1.Taint{fence, dedicated}, patch: cleanup.NodePatch{Fence: &yes},
 			wantTaints: []corev1.Taint{dedicated, fence}},
 		{name: "fence off a node with no other taint", have: []corev1.Taint{fence}, marked: true,
-			patch:      cleanup.NodePatch{Fence: &no, Mark: &cleanup.Mark{}},
-			want:       head + `,"annotations":{"lastgasp.dev/boot":null,"lastgasp.dev/out-of-service":null,"lastgasp.dev/reason":null,"lastgasp.dev/record":null}},"spec":{"taints":[]}}`,
+			patch:      cleanup.NodePatch{Fence: &no, Mark: &policy.Mark{}},
+			want:       head + `,"annotations":{"lastgasp.dev/boot":null,"lastgasp.dev/death":null,"lastgasp.dev/out-of-service":null,"lastgasp.dev/reason":null}},"spec":{"taints":[]}}`,
 			wantTaints: []corev1.Taint{}},
+		{name: "a fence of another effect is somebody else's", have: []corev1.Taint{evicting}, patch: cleanup.NodePatch{Fence: &no},
+			wantTaints: []corev1.Taint{evicting}},
 		{name: "out of service", have: []corev1.Taint{fence}, patch: cleanup.NodePatch{OutOfService: &yes}, wantTaints: []corev1.Taint{fence, ours}},
 		{name: "out of service by hand already", have: []corev1.Taint{theirs}, patch: cleanup.NodePatch{OutOfService: &yes}, wantTaints: []corev1.Taint{theirs}},
 		{name: "back in service", have: []corev1.Taint{dedicated, ours}, patch: cleanup.NodePatch{OutOfService: &no}, wantTaints: []corev1.Taint{dedicated}},
 		{name: "back in service, out of it by hand", have: []corev1.Taint{theirs}, patch: cleanup.NodePatch{OutOfService: &no}, wantTaints: []corev1.Taint{theirs}},
-		{name: "pin leaves mark and taints alone", have: []corev1.Taint{fence}, marked: true,
-			patch:      cleanup.NodePatch{Pin: &cleanup.Pin{Boot: "b", Sum: "s"}},
-			want:       head + `,"annotations":{"lastgasp.dev/pin":"b:s"}}}`,
+		{name: "a claim leaves mark and taints alone", have: []corev1.Taint{fence}, marked: true,
+			patch:      cleanup.NodePatch{Claim: &policy.Pin{Boot: "b", Sum: "s"}},
+			want:       head + `,"annotations":{"lastgasp.dev/claim":"b:s"}}}`,
 			wantTaints: []corev1.Taint{fence}, wantMark: mark},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			n := load(t, "node-kubelet-1.36.json")
 			n.Spec.Taints = tt.have
 			if tt.marked {
-				n.Annotations[annotationRecord], n.Annotations[annotationBoot], n.Annotations[annotationReason] = "r", "b", "x"
+				n.Annotations[annotationDeath], n.Annotations[annotationBoot], n.Annotations[annotationReason] = "r", "b", "x"
 				n.Annotations[annotationOutOfService] = "true"
 			}
 			patch, err := nodePatch(n, tt.patch)
@@ -85,33 +88,12 @@ func TestNodePatch(t *testing.T) {
 			if diff := cmp.Diff(tt.wantMark, markFrom(after.Annotations)); diff != "" {
 				t.Errorf("mark (-want +got):\n%s", diff)
 			}
-			if tt.patch.Pin != nil && pinFrom(after.Annotations[annotationPin]) != *tt.patch.Pin {
-				t.Errorf("pin %q, want %+v", after.Annotations[annotationPin], *tt.patch.Pin)
+			if tt.patch.Claim != nil && pinFrom(after.Annotations[annotationClaim]) != *tt.patch.Claim {
+				t.Errorf("claim %q, want %+v", after.Annotations[annotationClaim], *tt.patch.Claim)
 			}
 			if after.Annotations["node.alpha.kubernetes.io/ttl"] != "0" || !cmp.Equal(n.Labels, after.Labels) {
 				t.Error("foreign annotations or labels changed")
 			}
 		})
-	}
-}
-
-func TestClip(t *testing.T) {
-	for _, tt := range []struct {
-		name, in string
-		size     int
-		want     string
-	}{
-		{"short", "abc", 5, "abc"},
-		{"just fits", "abcde", 5, "abcde"},
-		{"cut", "abcdef", 5, "ab…"},
-		{"cut between the bytes of a letter", "aäöü", 6, "aä…"},
-		{"not utf-8", "a\xffb", 5, "a\uFFFDb"},
-	} {
-		if got := clip(tt.in, tt.size); got != tt.want || len(got) > tt.size {
-			t.Errorf("%s: clip(%q, %d) = %q (%d bytes), want %q", tt.name, tt.in, tt.size, got, len(got), tt.want)
-		}
-	}
-	if got := clip(strings.Repeat("ä", 1000), 1024); len(got) != 1023 && len(got) != 1024 {
-		t.Errorf("clip leaves %d bytes of 1024", len(got))
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,27 +13,29 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 const (
-	// reasonPanic is status.reason of a failed pod and the reason of its conditions.
+	// reasonPanic is status.reason of a failed pod, which kubectl shows as its STATUS, and the reason of its conditions.
+	// Which kind of panic it was says the annotation.
 	reasonPanic = "KernelPanic"
-	// conditionPanic lets a podFailurePolicy tell a panic from a drain; DisruptionTarget alone says both.
-	conditionPanic corev1.PodConditionType = prefix + "KernelPanic"
+	// conditionDeath lets a podFailurePolicy tell a dead node from a drain; DisruptionTarget alone says both.
+	conditionDeath corev1.PodConditionType = prefix + "NodeDeath"
 	// messageSize bounds status.message and a condition's message, in bytes.
 	messageSize = 1024
 )
 
 // Pods implements cleanup.Cluster. The resourceVersion is left unset on purpose: the list is then consistent, and the
 // API server answers it from its index of spec.nodeName.
-func (c *Cluster) Pods(ctx context.Context, node string) ([]cleanup.Pod, error) {
+func (c *Cluster) Pods(ctx context.Context, node string) ([]policy.Pod, error) {
 	list, err := c.core.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{
 		FieldSelector: fields.OneTermEqualSelector("spec.nodeName", node).String(),
 	})
 	if err != nil {
 		return nil, explain(err, "list pods of node %s", node)
 	}
-	pods := make([]cleanup.Pod, 0, len(list.Items))
+	pods := make([]policy.Pod, 0, len(list.Items))
 	for i := range list.Items {
 		pods = append(pods, podFrom(&list.Items[i]))
 	}
@@ -40,34 +43,37 @@ func (c *Cluster) Pods(ctx context.Context, node string) ([]cleanup.Pod, error) 
 }
 
 // Pod implements cleanup.Cluster.
-func (c *Cluster) Pod(ctx context.Context, namespace, name string) (cleanup.Pod, error) {
+func (c *Cluster) Pod(ctx context.Context, namespace, name string) (policy.Pod, error) {
 	pod, err := c.core.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return cleanup.Pod{}, explain(err, "read pod %s/%s", namespace, name)
+		return policy.Pod{}, explain(err, "read pod %s/%s", namespace, name)
 	}
 	return podFrom(pod), nil
 }
 
 // FailPod implements cleanup.Cluster. It refuses what is not to be failed by anybody's decision: finished pods and
 // mirrors of static pods.
-func (c *Cluster) FailPod(ctx context.Context, p cleanup.Pod, d cleanup.Death) (cleanup.Pod, error) {
+func (c *Cluster) FailPod(ctx context.Context, p policy.Pod, n policy.Notice) (policy.Pod, error) {
 	if p.Finished() {
-		return cleanup.Pod{}, fmt.Errorf("fail pod %s/%s: phase %s is final: %w", p.Namespace, p.Name, p.Phase, cleanup.ErrDenied)
+		return policy.Pod{}, fmt.Errorf("fail pod %s/%s: phase %s is final: %w", p.Namespace, p.Name, p.Phase, cleanup.ErrDenied)
 	}
 	if p.Mirror {
-		return cleanup.Pod{}, fmt.Errorf("fail pod %s/%s: it mirrors a static pod: %w", p.Namespace, p.Name, cleanup.ErrDenied)
+		return policy.Pod{}, fmt.Errorf("fail pod %s/%s: it mirrors a static pod: %w", p.Namespace, p.Name, cleanup.ErrDenied)
 	}
-	return c.patchPodStatus(ctx, "fail", p, podPatch{Metadata: c.keys.metadata(p, d), Status: failed(d)})
+	return c.patchPodStatus(ctx, "fail", p, podPatch{Metadata: c.keys.metadata(p, n), Status: failed(n)})
 }
 
 // AnnotatePod implements cleanup.Cluster. It goes through pods/status too, so that the listener needs no right to patch
 // pods themselves.
-func (c *Cluster) AnnotatePod(ctx context.Context, p cleanup.Pod, d cleanup.Death) (cleanup.Pod, error) {
-	return c.patchPodStatus(ctx, "annotate", p, podPatch{Metadata: c.keys.metadata(p, d)})
+func (c *Cluster) AnnotatePod(ctx context.Context, p policy.Pod, n policy.Notice) (policy.Pod, error) {
+	return c.patchPodStatus(ctx, "annotate", p, podPatch{Metadata: c.keys.metadata(p, n)})
 }
 
 // DeletePod implements cleanup.Cluster.
-func (c *Cluster) DeletePod(ctx context.Context, p cleanup.Pod) error {
+func (c *Cluster) DeletePod(ctx context.Context, p policy.Pod) error {
+	if err := c.proof.mayWrite(); err != nil {
+		return fmt.Errorf("delete pod %s/%s: %w", p.Namespace, p.Name, err)
+	}
 	grace, uid := int64(0), types.UID(p.UID)
 	err := c.core.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{
 		GracePeriodSeconds: &grace,
@@ -76,15 +82,18 @@ func (c *Cluster) DeletePod(ctx context.Context, p cleanup.Pod) error {
 	return explain(err, "delete pod %s/%s", p.Namespace, p.Name)
 }
 
-func (c *Cluster) patchPodStatus(ctx context.Context, verb string, p cleanup.Pod, patch podPatch) (cleanup.Pod, error) {
+func (c *Cluster) patchPodStatus(ctx context.Context, verb string, p policy.Pod, patch podPatch) (policy.Pod, error) {
+	if err := c.proof.mayWrite(); err != nil {
+		return policy.Pod{}, fmt.Errorf("%s pod %s/%s: %w", verb, p.Namespace, p.Name, err)
+	}
 	data, err := json.Marshal(patch)
 	if err != nil {
-		return cleanup.Pod{}, fmt.Errorf("%s pod %s/%s: %w", verb, p.Namespace, p.Name, err)
+		return policy.Pod{}, fmt.Errorf("%s pod %s/%s: %w", verb, p.Namespace, p.Name, err)
 	}
 	out, err := c.core.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.StrategicMergePatchType, data,
 		metav1.PatchOptions{FieldManager: manager}, "status")
 	if err != nil {
-		return cleanup.Pod{}, explain(err, "%s pod %s/%s", verb, p.Namespace, p.Name)
+		return policy.Pod{}, explain(err, "%s pod %s/%s", verb, p.Namespace, p.Name)
 	}
 	return podFrom(out), nil
 }
@@ -99,7 +108,7 @@ type podPatch struct {
 // Succeeded into Failed, and finished work is run again.
 type podMetadata struct {
 	UID             string            `json:"uid"`
-	ResourceVersion string            `json:"resourceVersion"`
+	ResourceVersion string            `json:"resourceVersion,omitempty"`
 	Annotations     map[string]string `json:"annotations"`
 }
 
@@ -117,41 +126,42 @@ type podCondition struct {
 	Status  corev1.ConditionStatus  `json:"status"`
 	Reason  string                  `json:"reason"`
 	Message string                  `json:"message,omitempty"`
-	// LastTransitionTime is the time of the gasp: the Job controller reckons its back-off from Ready's
+	// LastTransitionTime is the time of the panic: the Job controller reckons its back-off from Ready's
 	// (kubernetes pkg/controller/job/backoff_utils.go, getFinishedTime).
 	LastTransitionTime metav1.Time `json:"lastTransitionTime"`
 }
 
-func failed(d cleanup.Death) *podStatus {
-	message, at := clip(d.Message, messageSize), metav1.NewTime(d.Time)
+// failed is the status of a pod of a dead node.
+func failed(n policy.Notice) *podStatus {
+	message, at := printable(n.Message, messageSize), metav1.NewTime(n.Time)
 	return &podStatus{
 		Phase:   corev1.PodFailed,
 		Reason:  reasonPanic,
 		Message: message,
 		Conditions: []podCondition{
 			{corev1.DisruptionTarget, corev1.ConditionTrue, reasonPanic, message, at},
-			{conditionPanic, corev1.ConditionTrue, reasonPanic, message, at},
+			{conditionDeath, corev1.ConditionTrue, reasonPanic, message, at},
 			{corev1.PodReady, corev1.ConditionFalse, reasonPanic, "", at},
 			{corev1.ContainersReady, corev1.ConditionFalse, reasonPanic, "", at},
 		},
 	}
 }
 
-func (k Annotations) metadata(p cleanup.Pod, d cleanup.Death) podMetadata {
+func (k Annotations) metadata(p policy.Pod, n policy.Notice) podMetadata {
 	return podMetadata{
 		UID:             p.UID,
 		ResourceVersion: p.ResourceVersion,
 		Annotations: map[string]string{
-			k.Reason:         clip(d.Reason, annotationSize),
-			k.Code:           d.Code,
-			k.By:             manager,
-			annotationRecord: d.Record,
+			k.Reason:        printable(n.Reason, annotationSize),
+			k.Code:          printable(n.Cause, annotationSize),
+			k.By:            manager,
+			annotationDeath: n.Death,
 		},
 	}
 }
 
-func podFrom(p *corev1.Pod) cleanup.Pod {
-	pod := cleanup.Pod{
+func podFrom(p *corev1.Pod) policy.Pod {
+	pod := policy.Pod{
 		Namespace:       p.Namespace,
 		Name:            p.Name,
 		UID:             string(p.UID),
@@ -162,14 +172,28 @@ func podFrom(p *corev1.Pod) cleanup.Pod {
 		Finalizers:      p.Finalizers,
 		Created:         p.CreationTimestamp.Time,
 		Started:         started(p.Status),
-		Record:          p.Annotations[annotationRecord],
+		Images:          images(p.Spec),
+		Death:           p.Annotations[annotationDeath],
 	}
 	_, pod.Mirror = p.Annotations[corev1.MirrorPodAnnotationKey]
-	_, pod.Marked = p.Annotations[annotationRecord]
+	_, pod.Marked = p.Annotations[annotationDeath]
 	if o := metav1.GetControllerOf(p); o != nil {
-		pod.Owner = cleanup.Owner{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: string(o.UID)}
+		pod.Owner = policy.Owner{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: string(o.UID)}
 	}
 	return pod
+}
+
+// images lists the images of a pod's containers, each once.
+func images(spec corev1.PodSpec) []string {
+	var out []string
+	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		for _, c := range containers {
+			if !slices.Contains(out, c.Image) {
+				out = append(out, c.Image)
+			}
+		}
+	}
+	return out
 }
 
 // started is the latest start of any container, also of one that has ended since.

@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 
-	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 func loadPod(t *testing.T, name string) *corev1.Pod {
@@ -24,19 +24,20 @@ func loadPod(t *testing.T, name string) *corev1.Pod {
 
 func TestPodFrom(t *testing.T) {
 	web := loadPod(t, "pod-deployment-1.36.json")
-	want := cleanup.Pod{
+	want := policy.Pod{
 		Namespace: "default", Name: "web-5b7df8b546-4xrp2", UID: "e0f4757b-6d84-44b4-8ec8-53cb915d094a", ResourceVersion: web.ResourceVersion,
 		Node: "ip-10-77-2-10.ec2.internal", Phase: "Running",
 		Created: web.CreationTimestamp.Time, Started: web.Status.ContainerStatuses[0].State.Running.StartedAt.Time,
-		Owner: cleanup.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web-5b7df8b546", UID: "3fa6b8df-62a5-4679-9135-5eb4551c632a"},
+		Images: []string{web.Spec.Containers[0].Image},
+		Owner:  policy.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web-5b7df8b546", UID: "3fa6b8df-62a5-4679-9135-5eb4551c632a"},
 	}
 	if diff := cmp.Diff(want, podFrom(web)); diff != "" {
 		t.Errorf("deployment's pod (-want +got):\n%s", diff)
 	}
 	web.DeletionTimestamp = &metav1.Time{Time: time.Now()}
 	web.Finalizers = []string{"batch.kubernetes.io/job-tracking"}
-	web.Annotations = map[string]string{annotationRecord: "r"}
-	want.Deleting, want.Finalizers, want.Marked, want.Record = true, web.Finalizers, true, "r"
+	web.Annotations = map[string]string{annotationDeath: "r"}
+	want.Deleting, want.Finalizers, want.Marked, want.Death = true, web.Finalizers, true, "r"
 	if diff := cmp.Diff(want, podFrom(web)); diff != "" {
 		t.Errorf("pod on its way (-want +got):\n%s", diff)
 	}
@@ -82,8 +83,8 @@ func TestFailed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	death := cleanup.Death{
-		Record: "r", Code: "HardLockup", Reason: "watchdog: hard lockup", Message: "n: watchdog: hard lockup",
+	death := policy.Notice{
+		Death: "r", Cause: "HardLockup", Reason: "watchdog: hard lockup", Message: "n: watchdog: hard lockup",
 		Time: time.Date(2026, 11, 21, 22, 30, 0, 999, time.UTC),
 	}
 	patch, err := json.MarshalIndent(podPatch{Metadata: keys.metadata(podFrom(pod), death), Status: failed(death)}, "", " ")
@@ -95,7 +96,7 @@ func TestFailed(t *testing.T) {
   "uid": "e0f4757b-6d84-44b4-8ec8-53cb915d094a",
   "resourceVersion": "378",
   "annotations": {
-   "lastgasp.dev/record": "r",
+   "lastgasp.dev/death": "r",
    "lastgasp.dev/termination-by": "lastgasp-listener",
    "lastgasp.dev/termination-code": "HardLockup",
    "pod.titus.netflix.com/pod-termination-reason": "watchdog: hard lockup"
@@ -114,7 +115,7 @@ func TestFailed(t *testing.T) {
     "lastTransitionTime": "2026-11-21T22:30:00Z"
    },
    {
-    "type": "lastgasp.dev/KernelPanic",
+    "type": "lastgasp.dev/NodeDeath",
     "status": "True",
     "reason": "KernelPanic",
     "message": "n: watchdog: hard lockup",
@@ -159,7 +160,7 @@ func TestFailed(t *testing.T) {
 		status[c.Type] = c.Status
 	}
 	if diff := cmp.Diff(map[corev1.PodConditionType]corev1.ConditionStatus{
-		"DisruptionTarget": "True", "lastgasp.dev/KernelPanic": "True", "Ready": "False", "ContainersReady": "False",
+		"DisruptionTarget": "True", "lastgasp.dev/NodeDeath": "True", "Ready": "False", "ContainersReady": "False",
 		"PodScheduled": "True", "Initialized": "True", "PodReadyToStartContainers": "True",
 	}, status); diff != "" {
 		t.Errorf("conditions (-want +got):\n%s", diff)

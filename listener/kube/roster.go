@@ -3,13 +3,13 @@ package kube
 import (
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // Nodes lists the Nodes there are, from the cache.
-func (c *Cluster) Nodes() []cleanup.Node {
+func (c *Cluster) Nodes() []policy.Node {
 	list := c.nodes.GetStore().List()
-	out := make([]cleanup.Node, 0, len(list))
+	out := make([]policy.Node, 0, len(list))
 	for _, obj := range list {
 		out = append(out, nodeFrom(obj.(*corev1.Node)))
 	}

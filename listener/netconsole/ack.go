@@ -98,7 +98,7 @@ func ParseAck(line string) (Ack, bool) {
 	return a, true
 }
 
-// isSignature tells base64url of the length of a signature.
+// isSignature reports whether s is base64url of the length of a signature.
 func isSignature(s string) bool {
 	_, err := base64.RawURLEncoding.Strict().DecodeString(s)
 	return err == nil && len(s) == signatureLen && !strings.ContainsAny(s, "\r\n")

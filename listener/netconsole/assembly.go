@@ -1,6 +1,8 @@
 package netconsole
 
 import (
+	"bytes"
+	"hash/maphash"
 	"slices"
 	"time"
 )
@@ -16,8 +18,12 @@ type assembly struct {
 	spans  []span // in order of offset, disjoint
 	data   []byte // in order of arrival
 	due    time.Time
-	told   bool    // emitted once already, as Partial
-	few    [3]span // room for spans as a rule
+	// emitted means once, as Partial.
+	emitted bool
+	// contested says that another record with the same header contradicts it.
+	contested bool
+	pieces    pieces
+	few       [3]span // room for spans as a rule
 }
 
 // firstData is the room for data as a rule, in bytes: a line of the kernel's longest text, and userdata.
@@ -36,6 +42,63 @@ type span struct{ off, end, at int }
 // matches reports whether the fragment belongs to the record.
 func (a *assembly) matches(f *Frame) bool {
 	return a.total == f.Total && a.header == string(f.Header)
+}
+
+// agrees reports whether the fragment says nothing else where it overlaps with what is there.
+func (a *assembly) agrees(f *Frame) bool {
+	for _, s := range a.spans {
+		from, to := max(s.off, f.Offset), min(s.end, f.Offset+len(f.Body))
+		if from < to && !bytes.Equal(a.data[s.at+from-s.off:s.at+to-s.off], f.Body[from-f.Offset:to-f.Offset]) {
+			return false
+		}
+	}
+	return true
+}
+
+// finished is what is left of a record when it was emitted for good.
+type finished struct {
+	header string
+	total  int
+	until  time.Time
+	pieces pieces
+}
+
+func (a *assembly) finished() finished {
+	return finished{header: a.header, total: a.total, until: a.due.Add(WireTimeout), pieces: a.pieces}
+}
+
+// pieces distinguishes the first fragments of a record from others. The kernel cuts a record once, so that each of its fragments
+// is one of them or beside them.
+type pieces struct {
+	seen [3]piece
+	n    int
+}
+
+type piece struct {
+	off, end int32
+	hash     uint64
+}
+
+// newPiece hashes a fragment.
+func newPiece(seed maphash.Seed, f *Frame) piece {
+	return piece{int32(f.Offset), int32(f.Offset + len(f.Body)), maphash.Bytes(seed, f.Body)}
+}
+
+func (p *pieces) add(one piece) {
+	if p.n < len(p.seen) {
+		p.seen[p.n] = one
+		p.n++
+	}
+}
+
+// contradict reports whether a fragment cannot be of the same record.
+func (p *pieces) contradict(one piece) bool {
+	for _, s := range p.seen[:p.n] {
+		if s.off < one.end && one.off < s.end && s != one {
+			return true
+		}
+	}
+	return false
 }
 
 // missing is the number of bytes not there yet.

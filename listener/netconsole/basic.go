@@ -56,7 +56,7 @@ func parseUptime(b []byte) (time.Duration, bool) {
 	return time.Duration(s)*time.Second + time.Duration(us)*time.Microsecond, true
 }
 
-// isCaller tells print_caller's "%6s" of "T<pid>" or "C<cpu>".
+// isCaller recognizes print_caller's "%6s" of "T<pid>" or "C<cpu>".
 func isCaller(b []byte) bool {
 	b = bytes.TrimLeft(b, " ")
 	return len(b) > 1 && (b[0] == 'T' || b[0] == 'C') && digits(b[1:])
@@ -134,7 +134,7 @@ func (s *Stream) pushBasic(now time.Time, f *Frame, emit func(*Record)) {
 			// Without a prefix the next record would look like more of this one, so that only what has one waits.
 			n, _ := linePrefix(body)
 			if n > 0 {
-				s.cut, s.cutDue = bytes.Clone(body), now.Add(Patience)
+				s.cut, s.cutDue = bytes.Clone(body), now.Add(WireTimeout)
 			}
 			s.record.Partial = n > 0
 			s.record.Missing = 1

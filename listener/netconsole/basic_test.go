@@ -106,17 +106,17 @@ func TestStreamGivesUpOnCutBasicRecords(t *testing.T) {
 	var s Stream
 	head := "[    3.592626] " + strings.Repeat("x", chunk-15)
 	push(t, &s, start, head)
-	if d := s.Deadline(); !d.Equal(start.Add(Patience)) {
+	if d := s.Deadline(); !d.Equal(start.Add(WireTimeout)) {
 		t.Errorf("deadline %v, want a second after the piece", d)
 	}
 	var got []Record
-	s.Flush(start.Add(Patience), collect(&got))
+	s.Flush(start.Add(WireTimeout), collect(&got))
 	want := []Record{{Prefix: -1, Uptime: 3592626 * time.Microsecond, Text: []byte(head[15:] + Gap), Missing: 1}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("records (-want +got):\n%s", diff)
 	}
 	// What comes now is no rest of it.
-	if got := push(t, &s, start.Add(Patience), "6,1,0,-;y\n"); len(got) != 1 || !got[0].Extended {
+	if got := push(t, &s, start.Add(WireTimeout), "6,1,0,-;y\n"); len(got) != 1 || !got[0].Extended {
 		t.Errorf("got %+v, want an extended record", got)
 	}
 }

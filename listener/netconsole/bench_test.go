@@ -49,7 +49,7 @@ func BenchmarkStream(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				if i%len(bb.datagrams) == 0 {
-					now = now.Add(2 * Patience) // so that the same record may come again
+					now = now.Add(2 * WireTimeout) // so that the same record may come again
 				}
 				if err := s.Push(now, bb.datagrams[i%len(bb.datagrams)], count); err != nil {
 					b.Fatal(err)

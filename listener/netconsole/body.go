@@ -29,8 +29,8 @@ const maxMemo, maxText = 1 << 10, 256
 // decode reads the runs of a body of total bytes, in order of offset and not adjacent, into r.Text and r.Fields.
 //
 // A hole hides whether what follows it is text or the value of a field, so that nothing between a hole and the next
-// newline is told; and a field ends only where the next one begins, because userdata and sysdata may contain newlines
-// of their own. What is told is therefore what a whole record would tell at that place.
+// newline is decoded; and a field ends only where the next one begins, because userdata and sysdata may contain newlines
+// of their own. What is decoded is therefore what the whole record has at that place.
 func (d *decoder) decode(r *Record, runs []run, total int) {
 	if len(runs) == 1 && len(runs[0].data) == total {
 		text, tail, _ := bytes.Cut(runs[0].data, []byte{'\n'})

@@ -187,7 +187,7 @@ func (c *Canary) set(key, value string) (ok bool) {
 	return ok
 }
 
-// isNonce tells 32 lower-case hex digits.
+// isNonce reports whether s is 32 lower-case hex digits.
 func isNonce(s string) bool {
 	for i := range len(s) {
 		if hexdigit(s[i]) < 0 {
@@ -197,7 +197,7 @@ func isNonce(s string) bool {
 	return len(s) == nonceLen
 }
 
-// printable tells a word of ASCII.
+// printable reports whether s is a word of ASCII.
 func printable(s string) bool {
 	for i := range len(s) {
 		if s[i] <= ' ' || s[i] > '~' {

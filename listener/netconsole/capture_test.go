@@ -79,7 +79,7 @@ func TestCaptures(t *testing.T) {
 			for _, payload := range capture(t, base+".jsonl") {
 				got = append(got, push(t, &s, start, string(payload))...)
 			}
-			if diff := cmp.Diff(want, got); diff != "" {
+			if diff := cmp.Diff(want, got, unassembled); diff != "" {
 				t.Errorf("records (-want +got):\n%s", diff)
 			}
 			if d := s.Deadline(); !d.IsZero() {

@@ -38,7 +38,7 @@ const replayNotice = "** replaying previous printk message **\n"
 
 // Frame is one datagram taken apart, nothing decoded. Its slices point into the payload.
 type Frame struct {
-	// Extended tells the format. In the basic format only Cut and Body mean anything, Prefix and Uptime are -1.
+	// Extended is the format. In the basic format only Cut and Body mean anything, Prefix and Uptime are -1.
 	Extended bool
 	// Header is the extended header without the part that differs between the fragments of a record.
 	Header []byte
@@ -54,10 +54,10 @@ type Frame struct {
 	Cont bool
 	// Caller is "T<pid>" or "C<cpu>", nil unless the kernel has CONFIG_PRINTK_CALLER.
 	Caller []byte
-	// Fragment tells that Body is the bytes from Offset of a record of Total bytes, otherwise it is all of it.
+	// Fragment means that Body is the bytes from Offset of a record of Total bytes, otherwise it is all of it.
 	Fragment      bool
 	Offset, Total int
-	// Cut tells that the record does not end here, although nothing else says so: it lacks the final newline. The rest
+	// Cut means that the record does not end here, although nothing else says so: it lacks the final newline. The rest
 	// of an extended record is lost, that of a basic one may follow in the next datagram.
 	Cut bool
 	// Body is what follows the header; in the basic format the whole payload.

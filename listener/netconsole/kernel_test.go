@@ -163,7 +163,7 @@ func (k sent) holds(r Record) error {
 	want := Record{
 		Extended: true, Partial: r.Partial, Release: k.release, Prefix: k.prefix, Seq: k.seq,
 		Uptime: time.Duration(k.usec) * time.Microsecond, Cont: k.flag != '-', Caller: k.caller,
-		Text: r.Text, Fields: r.Fields, Missing: r.Missing,
+		Text: r.Text, Fields: r.Fields, Missing: r.Missing, Assembled: r.Assembled, Contested: r.Contested,
 	}
 	if got, want := fmt.Sprintf("%+v", r), fmt.Sprintf("%+v", want); got != want {
 		return fmt.Errorf("header says %s, want %s", got, want)

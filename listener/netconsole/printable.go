@@ -77,13 +77,14 @@ func redactUnknown(text []byte) []byte {
 // field makes a Field fit to be kept: the values of an identity become words of their own, and a secret stays hidden
 // whatever stands before its key.
 func field(key, value string) Field {
-	switch {
-	case key == KeyInstance, key == KeyBoot, key == KeySecret:
-		return Field{Key: key, Value: oneWord(value, maxToken)}
-	case strings.HasSuffix(key, KeySecret):
+	if strings.HasSuffix(key, KeySecret) && key != KeySecret {
 		return Field{Key: key, Value: hidden}
-	case strings.Contains(value, KeySecret+"="):
-		return Field{Key: key, Value: string(Redact([]byte(value)))}
+	}
+	if strings.Contains(value, KeySecret+"=") {
+		value = string(Redact([]byte(value)))
+	}
+	if key == KeyInstance || key == KeyBoot || key == KeySecret {
+		return Field{Key: key, Value: oneWord(value, maxToken)}
 	}
 	return Field{Key: key, Value: unescapeDictionary(key, value)}
 }

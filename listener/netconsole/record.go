@@ -11,7 +11,7 @@ import (
 // Record is one kernel log record, whole again and decoded. A Stream lends it out: the Record, its Text and its Fields are
 // overwritten by the next one, the strings in them are not.
 type Record struct {
-	// Extended tells the format it came in. Only the extended format carries Release, Prefix, Seq, Cont, Caller and Fields.
+	// Extended is the format it came in. Only the extended format carries Release, Prefix, Seq, Cont, Caller and Fields.
 	Extended bool
 	// Partial means that the record began but has not all arrived: it is emitted now for the sake of an alarm, and
 	// exactly once more, Partial no longer set, when it is whole or its time is up. A log leaves it out.
@@ -32,10 +32,15 @@ type Record struct {
 	// lines. Where its end is missing it ends in Gap. Usually it is a piece of the datagram, so that a record costs no
 	// memory of its own.
 	Text []byte
+	// Assembled means that it came in fragments. Only the one with the secret in it proves who sent it.
+	Assembled bool
+	// Contested means that fragments with the same header contradict each other: somebody forges them, and no Identity has
+	// a secret.
+	Contested bool
 	// Fields are the ` key=value` lines behind the text in order of arrival: kernel dictionary, userdata, sysdata. A
 	// field with no key, whose value is Gap, stands where some may be missing.
 	Fields []Field
-	// Missing is how many bytes of the record never arrived, at least: only a fragmented record tells its length, for
+	// Missing is how many bytes of the record never arrived, at least: only a fragmented record says its length, for
 	// any other it is 1. Text and Fields then hold nothing but what a whole record would hold too.
 	Missing int
 }
@@ -43,7 +48,7 @@ type Record struct {
 // Field is one ` key=value` line of an extended record. It prints without its value if that is the secret of a boot.
 type Field struct{ Key, Value string }
 
-// Gap stands where bytes are missing. Missing, and not Gap, tells that some are: any text may contain it.
+// Gap stands where bytes are missing. Only Missing says that some are: any text may contain Gap.
 const Gap = "[…]"
 
 // Facility of the record: 0 is the kernel itself, -1 means unknown (basic format). Text written to /dev/kmsg can never
@@ -94,7 +99,7 @@ func (r *Record) Identity() Identity {
 			id.Instance = f.Value
 		case f.Key == KeyBoot && id.Boot == "":
 			id.Boot = f.Value
-		case f.Key == KeySecret && id.Secret == "":
+		case f.Key == KeySecret && id.Secret == "" && !r.Contested:
 			id.Secret = Secret(f.Value)
 		}
 	}

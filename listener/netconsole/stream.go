@@ -2,14 +2,17 @@ package netconsole
 
 import (
 	"bytes"
+	"hash/maphash"
 	"time"
 )
 
-// Patience is how long a record waits for the rest of it. The kernel sends the pieces of a record back to back.
-const Patience = time.Second
+// WireTimeout is how long a record waits for its missing pieces. The kernel sends the pieces of a record back to back.
+const WireTimeout = time.Second
 
 const (
-	maxOpen = 8         // records under assembly; CPUs take turns at the console, so that more than two are rare
+	// maxOpen bounds the records under assembly. CPUs take turns at the console, so that more than two are rare; but whoever
+	// forges fragments must not push out one whose second half is under way.
+	maxOpen = 64
 	maxHeld = 256 << 10 // bytes of body held by all of them
 	maxCut  = 16 << 10  // bytes of a basic record; the kernel's are 2048 at most (PRINTK_MESSAGE_MAX)
 )
@@ -19,7 +22,7 @@ const (
 //
 // Records come out in the order in which they became whole. A record whose beginning is there but not all of it comes
 // out at once, marked Partial, so that an alarm need not wait for userdata; it comes out again, and finally, when it is
-// whole or has waited for longer than Patience.
+// whole or has waited for longer than WireTimeout.
 //
 // A Stream holds at most 256 KiB of unfinished records, gives up the oldest to keep to that, and lets go of everything
 // but a few hundred bytes when it has none.
@@ -29,53 +32,54 @@ type Stream struct {
 	release string // of the last record, so that it is allocated once
 	caller  string
 
+	seed maphash.Seed // of pieces
 	open []*assembly  // oldest first
 	held int          // bytes in open
 	done *[4]finished // the fragmented records last finished, whose late fragments are nothing new; nil if there were none
 	next int          // in done
 
-	cut    []byte // a basic record that reached the end of its datagram, nil if none
-	cutDue time.Time
-}
-
-// finished is a fragmented record that was emitted for good.
-type finished struct {
-	header string
-	total  int
-	until  time.Time
+	cut      []byte // a basic record that reached the end of its datagram, nil if none
+	cutDue   time.Time
+	extended bool // the target is: it has sent a whole extended record
 }
 
 // Push takes one datagram and emits the records it completes, usually one. The record, and Fields in it, are valid only
-// until emit returns; the strings may be kept. The error tells that the datagram was malformed and dropped, and is one
-// of the sentinels of this package.
+// until emit returns; the strings may be kept. An error means that the datagram was malformed and
+// dropped; it is one of the sentinels of this package.
 func (s *Stream) Push(now time.Time, payload []byte, emit func(*Record)) error {
+	f, err := ParseFrame(payload)
+	return s.PushFrame(now, payload, &f, err, emit)
+}
+
+// PushFrame is Push of a datagram of which ParseFrame has returned f and err.
+func (s *Stream) PushFrame(now time.Time, payload []byte, f *Frame, err error, emit func(*Record)) error {
 	s.Flush(now, emit)
 	if s.cut != nil {
 		switch {
 		case bytes.HasSuffix(payload, s.cut):
 			return nil // the same datagram twice
-		case s.continues(payload):
+		case !(s.extended && f.Extended) && s.continues(payload):
 			s.extend(payload, emit)
 			return nil
 		}
 		s.finishCut(true, emit)
 	}
 
-	f, err := ParseFrame(payload)
 	switch {
 	case err != nil:
 		return err
 	case !f.Extended:
-		s.pushBasic(now, &f, emit)
+		s.pushBasic(now, f, emit)
 	case f.Fragment:
-		return s.pushFragment(now, &f, emit)
+		return s.pushFragment(now, f, emit)
 	default:
-		s.pushWhole(&f, emit)
+		s.extended = true
+		s.pushWhole(f, emit)
 	}
 	return nil
 }
 
-// Flush gives up on records that have waited longer than Patience: they are emitted as they are.
+// Flush gives up on records that have waited longer than WireTimeout: they are emitted as they are.
 func (s *Stream) Flush(now time.Time, emit func(*Record)) {
 	for len(s.open) > 0 && !s.open[0].due.After(now) {
 		s.finish(0, emit)
@@ -158,37 +162,66 @@ func (s *Stream) pushWhole(f *Frame, emit func(*Record)) {
 	s.lend(emit)
 }
 
+// pushFragment adds a fragment to every record under assembly that it fits, the same header and no other bytes where
+// they overlap. One that contradicts all of them, or a record that is finished, begins another record: who of the two is
+// the kernel cannot be known, so that both are emitted and neither proves anything.
 func (s *Stream) pushFragment(now time.Time, f *Frame, emit func(*Record)) error {
-	if s.finished(now, f) {
+	if len(s.open) == 0 && s.done == nil {
+		s.seed = maphash.MakeSeed()
+	}
+	this := newPiece(s.seed, f)
+	contested, late := s.finished(now, f, this)
+	if late {
 		return nil
 	}
-	at := s.find(f)
-	if at < 0 {
-		at = s.begin(now, f, emit)
+	fits := 0
+	for _, a := range s.open {
+		switch {
+		case !a.matches(f):
+		case a.agrees(f):
+			fits++
+		default:
+			contested = true
+		}
 	}
-	for s.held+len(f.Body) > maxHeld {
+	if contested {
+		for _, a := range s.open {
+			a.contested = a.contested || a.matches(f)
+		}
+	}
+	if fits == 0 {
+		a := s.begin(now, f, emit)
+		a.contested = contested
+	}
+	for s.held+max(1, fits)*len(f.Body) > maxHeld && len(s.open) > 1 {
 		// No record alone can hold that much, so that there is another one to give up.
 		oldest := 0
-		if at == 0 {
+		if s.open[0].matches(f) {
 			oldest = 1
-		} else {
-			at--
 		}
 		s.finish(oldest, emit)
 	}
 
-	a := s.open[at]
-	before := len(a.data)
-	ok := a.add(f)
-	s.held += len(a.data) - before
-	switch {
-	case a.missing() == 0:
-		s.finish(at, emit)
-	case a.begun() && !a.told:
-		a.told = true
-		s.build(a)
-		s.record.Partial = true
-		s.lend(emit)
+	ok := true
+	for i := 0; i < len(s.open); i++ {
+		a := s.open[i]
+		if !a.matches(f) || !a.agrees(f) {
+			continue
+		}
+		before := len(a.data)
+		ok = a.add(f) && ok
+		a.pieces.add(this)
+		s.held += len(a.data) - before
+		switch {
+		case a.missing() == 0:
+			s.finish(i, emit)
+			i--
+		case a.begun() && !a.emitted:
+			a.emitted = true
+			s.build(a)
+			s.record.Partial = true
+			s.lend(emit)
+		}
 	}
 	if !ok {
 		return ErrFragment
@@ -196,23 +229,14 @@ func (s *Stream) pushFragment(now time.Time, f *Frame, emit func(*Record)) error
 	return nil
 }
 
-// find is the index of the record the fragment belongs to, -1 if it is new.
-func (s *Stream) find(f *Frame) int {
-	for i, a := range s.open {
-		if a.matches(f) {
-			return i
-		}
-	}
-	return -1
-}
-
-// begin opens a record and tells its index.
-func (s *Stream) begin(now time.Time, f *Frame, emit func(*Record)) int {
+// begin opens a record.
+func (s *Stream) begin(now time.Time, f *Frame, emit func(*Record)) *assembly {
 	if len(s.open) == maxOpen {
 		s.finish(0, emit)
 	}
-	s.open = append(s.open, newAssembly(f, s.head(f), now.Add(Patience)))
-	return len(s.open) - 1
+	a := newAssembly(f, s.head(f), now.Add(WireTimeout))
+	s.open = append(s.open, a)
+	return a
 }
 
 // finish emits an open record for good, whole or not.
@@ -226,31 +250,37 @@ func (s *Stream) finish(i int, emit func(*Record)) {
 	if s.done == nil {
 		s.done = new([4]finished)
 	}
-	s.done[s.next] = finished{header: a.header, total: a.total, until: a.due.Add(Patience)}
+	s.done[s.next] = a.finished()
 	s.next = (s.next + 1) % len(s.done)
 
 	s.build(a)
 	s.lend(emit)
 }
 
-// finished reports whether the fragment is of a record that was emitted for good a moment ago.
-func (s *Stream) finished(now time.Time, f *Frame) bool {
+// finished reports whether the fragment is of a record that was emitted for good a moment ago, and whether it contradicts
+// what that was made of.
+func (s *Stream) finished(now time.Time, f *Frame, this piece) (contradicts, late bool) {
 	if s.done == nil {
-		return false
+		return false, false
 	}
 	for i := range s.done {
 		d := &s.done[i]
-		if d.total == f.Total && d.header == string(f.Header) && now.Before(d.until) {
-			return true
+		if d.total != f.Total || d.header != string(f.Header) || !now.Before(d.until) {
+			continue
 		}
+		if !d.pieces.contradict(this) {
+			return false, true
+		}
+		contradicts = true
 	}
-	return false
+	return contradicts, false
 }
 
 // build makes s.record of what has arrived of an open record.
 func (s *Stream) build(a *assembly) {
 	s.record = a.record
 	s.record.Missing = a.missing()
+	s.record.Assembled, s.record.Contested = true, a.contested
 	var few [4]run
 	s.decoder.decode(&s.record, a.runs(few[:0]), a.total)
 }

@@ -5,14 +5,20 @@ package control
 import (
 	"io/fs"
 	"net/netip"
+	"runtime"
 	"time"
 )
 
 // ConfigPath is where the initramfs carries the Config.
 const ConfigPath = "/lab.json"
 
-// Port is the guest's end of the control channel.
-const Port = "/dev/ttyS1"
+// Port is the guest's end of the control channel. On arm64 the console is no ttyS.
+func Port() string {
+	if runtime.GOARCH == "arm64" {
+		return "/dev/ttyS0"
+	}
+	return "/dev/ttyS1"
+}
 
 // ChunkSize is how many bytes of a file one message carries at most. A kernel attribute fits into one, and is thereby
 // written with a single write(2). The guest's serial driver holds 64 KiB that nobody has read yet.

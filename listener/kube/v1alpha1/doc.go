@@ -1,4 +1,4 @@
-// Package v1alpha1 is the KernelPanic API of lastgasp.dev: what a dying kernel said, and what was done about it.
+// Package v1alpha1 is the NodeDeath API of lastgasp.dev: how a node died, and what was done about it.
 //
-// It depends on apimachinery only, so that other programs can read KernelPanics without carrying lastgasp.
+// It depends on apimachinery only, so that other programs can read NodeDeaths without linking lastgasp.
 package v1alpha1

@@ -52,12 +52,12 @@ func TestCRDSaysWhatTheTypesSay(t *testing.T) {
 	if crd.Spec.Group != Group || crd.Spec.Names.Plural != Resource || len(crd.Spec.Versions) != 1 || crd.Spec.Versions[0].Name != Version {
 		t.Fatalf("definition of %s.%s, versions %v", crd.Spec.Names.Plural, crd.Spec.Group, crd.Spec.Versions)
 	}
-	if kind := reflect.TypeFor[KernelPanic]().Name(); crd.Spec.Names.Kind != kind {
+	if kind := reflect.TypeFor[NodeDeath]().Name(); crd.Spec.Names.Kind != kind {
 		t.Errorf("kind %s, want %s", crd.Spec.Names.Kind, kind)
 	}
 	root := crd.Spec.Versions[0].Schema.OpenAPIV3Schema
-	compare(t, "spec", reflect.TypeFor[KernelPanicSpec](), root.Properties["spec"])
-	compare(t, "status", reflect.TypeFor[KernelPanicStatus](), root.Properties["status"])
+	compare(t, "spec", reflect.TypeFor[NodeDeathSpec](), root.Properties["spec"])
+	compare(t, "status", reflect.TypeFor[NodeDeathStatus](), root.Properties["status"])
 }
 
 func compare(t *testing.T, path string, typ reflect.Type, s crdSchema) {
@@ -66,11 +66,11 @@ func compare(t *testing.T, path string, typ reflect.Type, s crdSchema) {
 		typ = typ.Elem()
 	}
 	switch {
-	case typ == reflect.TypeFor[metav1.MicroTime](), typ.Kind() == reflect.String:
+	case typ == reflect.TypeFor[metav1.MicroTime](), typ == reflect.TypeFor[metav1.Time](), typ.Kind() == reflect.String:
 		expect(t, path, "string", s.Type)
 	case typ.Kind() == reflect.Bool:
 		expect(t, path, "boolean", s.Type)
-	case typ.Kind() == reflect.Int:
+	case typ.Kind() == reflect.Int, typ.Kind() == reflect.Int64:
 		expect(t, path, "integer", s.Type)
 	case typ.Kind() == reflect.Slice:
 		expect(t, path, "array", s.Type)
@@ -112,15 +112,27 @@ func expect(t *testing.T, path, want, got string) {
 
 func TestDeepCopySharesNothing(t *testing.T) {
 	now := metav1.NowMicro()
-	original := &KernelPanicList{
+	original := &NodeDeathList{
 		ListMeta: metav1.ListMeta{RemainingItemCount: new(int64)},
-		Items: []KernelPanic{{
+		Items: []NodeDeath{{
 			ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{"a": "b"}},
-			Spec:       KernelPanicSpec{Trace: []string{"a"}},
-			Status:     KernelPanicStatus{OwnerSeen: &now, Steps: []Step{{Name: "fence", Time: &now}}},
+			Spec: NodeDeathSpec{
+				Evidence: []string{"netconsole"},
+				Culprit:  &Culprit{Pod: &PodRef{Name: "p"}},
+				NodeInfo: &NodeInfo{Zone: "z"},
+				Images:   []string{"i"},
+				Pods:     []DeadPod{{Name: "p", Owner: &OwnerOf{Name: "o"}, Images: []int{0}}},
+				Trace:    []string{"a"},
+			},
+			Status: NodeDeathStatus{
+				StartTime: &now, CompletionTime: &now,
+				Conditions: []metav1.Condition{{Type: "Fenced", LastTransitionTime: metav1.Now()}},
+				Steps:      []Step{{Name: "fence", Time: &now}},
+				Pods:       Pods{Outcomes: []Outcome{{Outcome: "Failed", Pods: []int{0}}}},
+			},
 		}},
 	}
-	c := original.DeepCopyObject().(*KernelPanicList)
+	c := original.DeepCopyObject().(*NodeDeathList)
 	if diff := cmp.Diff(original, c); diff != "" {
 		t.Errorf("copy (-original +copy):\n%s", diff)
 	}
@@ -128,7 +140,7 @@ func TestDeepCopySharesNothing(t *testing.T) {
 	if len(shared) > 0 {
 		t.Errorf("shared: %v", shared)
 	}
-	if (*KernelPanic)(nil).DeepCopy() != nil || (*KernelPanicList)(nil).DeepCopy() != nil {
+	if (*NodeDeath)(nil).DeepCopy() != nil || (*NodeDeathList)(nil).DeepCopy() != nil {
 		t.Error("a copy of nothing is something")
 	}
 }
@@ -164,7 +176,7 @@ func TestAddToScheme(t *testing.T) {
 	if err := AddToScheme(s); err != nil {
 		t.Fatal(err)
 	}
-	for kind, typ := range map[string]any{"KernelPanic": &KernelPanic{}, "KernelPanicList": &KernelPanicList{}} {
+	for kind, typ := range map[string]any{"NodeDeath": &NodeDeath{}, "NodeDeathList": &NodeDeathList{}} {
 		obj, err := s.New(GroupVersion().WithKind(kind))
 		if err != nil || reflect.TypeOf(obj) != reflect.TypeOf(typ) {
 			t.Errorf("%s: %T, %v", kind, obj, err)

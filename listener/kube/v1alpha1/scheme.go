@@ -10,8 +10,8 @@ const (
 	// Group and Version name this API: apiVersion lastgasp.dev/v1alpha1.
 	Group   = "lastgasp.dev"
 	Version = "v1alpha1"
-	// Resource is the plural under which the API server serves KernelPanics.
-	Resource = "kernelpanics"
+	// Resource is the plural under which the API server serves NodeDeaths.
+	Resource = "nodedeaths"
 )
 
 // GroupVersion of the types in this package.
@@ -19,7 +19,7 @@ func GroupVersion() schema.GroupVersion { return schema.GroupVersion{Group: Grou
 
 // AddToScheme makes the types of this package known to a client's scheme.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion(), &KernelPanic{}, &KernelPanicList{})
+	s.AddKnownTypes(GroupVersion(), &NodeDeath{}, &NodeDeathList{})
 	metav1.AddToGroupVersion(s, GroupVersion())
 	return nil
 }

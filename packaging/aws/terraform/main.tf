@@ -24,8 +24,8 @@ locals {
 # An address is no secret: a String, so that booting does not depend on KMS. The node checks it again.
 resource "aws_ssm_parameter" "endpoint" {
   count           = var.listener_endpoint == "" ? 0 : 1
-  name            = "/lastgasp/${local.region}/endpoint"
-  description     = "Where this Region's nodes find lastgasp-listener."
+  name            = "/lastgasp/${var.cluster_name}/endpoint"
+  description     = "Where this cluster's nodes find lastgasp-listener."
   type            = "String"
   value           = var.listener_endpoint
   allowed_pattern = "^[A-Za-z0-9.:\\[\\]-]+:[0-9]+(,[A-Za-z0-9.:\\[\\]-]+:[0-9]+)*$"
@@ -40,12 +40,12 @@ resource "aws_iam_policy" "node" {
     Statement = [{
       Effect   = "Allow"
       Action   = "ssm:GetParameters"
-      Resource = "${local.ssm}:parameter/lastgasp/*"
+      Resource = "${local.ssm}:parameter/lastgasp/${var.cluster_name}/*"
     }]
   })
 }
 
-# For the listeners' role, if they announce themselves. They read what they are about to replace.
+# For the listeners' role, if they announce themselves. They read the value before they replace it.
 resource "aws_iam_policy" "announce" {
   count       = var.listener_endpoint == "" ? 1 : 0
   name_prefix = "lastgasp-announce-"
@@ -55,12 +55,12 @@ resource "aws_iam_policy" "announce" {
     Statement = [{
       Effect   = "Allow"
       Action   = ["ssm:GetParameters", "ssm:PutParameter"]
-      Resource = "${local.ssm}:parameter/lastgasp/${local.region}/*"
+      Resource = "${local.ssm}:parameter/lastgasp/${var.cluster_name}/*"
     }]
   })
 }
 
-# For the listeners' role. Only what the nodes' tag marks as theirs.
+# For the listeners' role. Only instances whose tag names this cluster.
 resource "aws_iam_policy" "after_panic" {
   count       = var.after_panic == "none" ? 0 : 1
   name_prefix = "lastgasp-after-panic-"
@@ -71,14 +71,14 @@ resource "aws_iam_policy" "after_panic" {
       Effect    = "Allow"
       Action    = var.after_panic == "reboot" ? "ec2:RebootInstances" : "ec2:TerminateInstances"
       Resource  = "arn:${data.aws_partition.this.partition}:ec2:${local.here}:instance/*"
-      Condition = { StringEquals = { "aws:ResourceTag/lastgasp" = "node" } }
+      Condition = { StringEquals = { "aws:ResourceTag/lastgasp" = var.cluster_name } }
     }]
   })
 }
 
-# The one command there is: whoever may send this document may reload, and nothing else.
+# Whoever may send this document may reload, and nothing else.
 resource "aws_ssm_document" "reload" {
-  name            = "lastgasp-reload"
+  name            = "lastgasp-reload-${var.cluster_name}"
   document_type   = "Command"
   document_format = "YAML"
   target_type     = "/AWS::EC2::Instance"
@@ -96,22 +96,22 @@ resource "aws_ssm_document" "reload" {
   })
 }
 
-# Between the rule and the command, since a rule cannot say MaxErrors, whose default is 0: the first node whose reload
-# fails would keep all others from theirs.
+# A rule cannot set MaxErrors of a command, whose default is 0: the first node whose reload fails would stop all others.
+# Hence this automation between the two.
 resource "aws_ssm_document" "fleet" {
-  name            = "lastgasp-reload-fleet"
+  name            = "lastgasp-reload-fleet-${var.cluster_name}"
   document_type   = "Automation"
   document_format = "YAML"
   content = yamlencode({
     schemaVersion = "0.3"
-    description   = "Reloads lastgasp-configurator on every node with the tag lastgasp=node, 50 at a time (SSM answers 40 look-ups a second)."
+    description   = "Reloads lastgasp-configurator on every node whose tag lastgasp is the name of the cluster, 50 at a time (SSM answers 40 look-ups a second)."
     assumeRole    = aws_iam_role.fleet.arn
     mainSteps = [{
       name   = "reload"
       action = "aws:runCommand"
       inputs = {
         DocumentName   = aws_ssm_document.reload.name
-        Targets        = [{ Key = "tag:lastgasp", Values = ["node"] }]
+        Targets        = [{ Key = "tag:lastgasp", Values = [var.cluster_name] }]
         MaxConcurrency = "50"
         MaxErrors      = "100%"
         TimeoutSeconds = 600
@@ -148,10 +148,10 @@ resource "aws_iam_role_policy" "fleet" {
         Effect    = "Allow"
         Action    = "ssm:SendCommand"
         Resource  = "arn:${data.aws_partition.this.partition}:ec2:${local.here}:instance/*"
-        Condition = { StringEquals = { "ssm:resourceTag/lastgasp" = "node" } }
+        Condition = { StringEquals = { "ssm:resourceTag/lastgasp" = var.cluster_name } }
       },
       {
-        Effect   = "Allow" # these know no resources
+        Effect   = "Allow" # these take no resources
         Action   = ["ssm:DescribeInstanceInformation", "ssm:ListCommands", "ssm:ListCommandInvocations"]
         Resource = "*"
       },
@@ -159,15 +159,15 @@ resource "aws_iam_role_policy" "fleet" {
   })
 }
 
-# "Best effort", AWS says: an event may be lost, so lastgasp-configurator-watch also looks once an hour.
+# AWS delivers these events with "best effort", so lastgasp-configurator-watch also looks once an hour.
 resource "aws_cloudwatch_event_rule" "endpoint_changed" {
   name_prefix = "lastgasp-endpoint-changed-"
-  description = "A parameter below /lastgasp/ names other listeners."
+  description = "A parameter of this cluster names other listeners."
   event_pattern = jsonencode({
     source      = ["aws.ssm"]
     detail-type = ["Parameter Store Change"]
     detail = {
-      name      = [{ prefix = "/lastgasp/" }]
+      name      = [{ prefix = "/lastgasp/${var.cluster_name}/" }]
       operation = ["Create", "Update", "LabelParameterVersion"]
     }
   })

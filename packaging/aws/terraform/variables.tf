@@ -1,3 +1,12 @@
+variable "cluster_name" {
+  type        = string
+  description = "Name of the cluster (cluster in listener.yaml and on the nodes). Another cluster uses this module again."
+  validation {
+    condition     = can(regex("^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", var.cluster_name))
+    error_message = "cluster_name has up to 100 letters, digits, dots, hyphens and underscores."
+  }
+}
+
 variable "listener_endpoint" {
   type        = string
   default     = ""

@@ -1,0 +1,486 @@
+package cleanup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+// unharmed checks that n1, which lives, has its pods, no fence and no mark.
+func (w *world) unharmed() {
+	w.t.Helper()
+	if n := w.node("n1"); n.Name == "" || n.Fenced || n.OutOfService || n.Mark != (policy.Mark{}) || w.failed() > 0 {
+		w.t.Errorf("node %+v, %d pods failed; want it as it was", n, w.failed())
+	}
+}
+
+// A pod that shares its node's address sends the first canary of a boot that the node did not pin, also after the Node was
+// deleted and registered anew within one boot, and then what the kernel would send if it died.
+func TestClaimOfAPodActsOnNothing(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		t.Run(fmt.Sprintf("node registered anew %v", again), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.populate("n1")
+				w.set(func() {
+					n := w.nodes["n1"]
+					n.Pin = policy.Pin{}
+					if again {
+						n.UID = "uid-n1-again"
+					}
+					w.nodes["n1"] = n
+				})
+				a, _ := run(t, testPolicy(), w, "a")
+				b, _ := run(t, testPolicy(), w, "b")
+				forged := incident(1, boot1, "the pod's")
+				for _, e := range []*Engine{a, b} {
+					e.Canary(forged.Source.Addr(), forged.Identity, time.Now())
+				}
+				pass(10 * time.Second)
+				if w.node("n1").Claim.Sum != netconsole.Secret("the pod's").Sum() {
+					t.Fatal("not claimed: the test proves nothing")
+				}
+				for range 10 {
+					forged.Time = time.Now()
+					offer(t, w, forged, a, b)
+					pass(time.Second)
+					if w.failed() > 0 {
+						t.Fatal("pods of a living node failed")
+					}
+					pass(time.Minute)
+				}
+				w.unharmed()
+				if d := w.only(); d.Phase != policy.Refused || d.Authority != detect.Claimed {
+					t.Errorf("phase %s on %v authority, want it refused on claimed", d.Phase, d.Authority)
+				}
+			})
+		})
+	}
+}
+
+// Whoever may create NodeDeaths, and nothing else, can say in them what he likes.
+func TestDeathsOfOthersAreNotBelieved(t *testing.T) {
+	for _, phase := range []policy.Phase{"", policy.Pending, policy.Cleaning, policy.Held} {
+		for _, owner := range []string{"", "nobody", "a"} {
+			t.Run(fmt.Sprintf("phase %q, owner %q", phase, owner), func(t *testing.T) {
+				bubble(t, func(t *testing.T, w *world) {
+					w.populate("n1")
+					d := policy.NewDeath(incident(1, boot1, ""), detect.Pinned, w.node("n1"))
+					d.UID, d.Version, d.Phase, d.Owner, d.Released = "forged", "1", phase, owner, true
+					d.Time, d.Created = time.Now().Add(time.Hour), time.Now()
+					for _, s := range policy.NewPlan(testPolicy(), d, w.node("n1")).Steps {
+						if s.Name != policy.StepNode && phase == policy.Cleaning {
+							d.SetStep(policy.StepStatus{Name: s.Name, Done: true})
+						}
+					}
+					w.set(func() { w.deaths[d.Name] = d })
+					run(t, testPolicy(), w, "a")
+					run(t, testPolicy(), w, "b")
+					pass(2 * time.Minute)
+					w.unharmed()
+					if d := w.only(); d.Phase != policy.Refused {
+						t.Errorf("phase %s (%s), want it refused", d.Phase, d.Decision)
+					}
+				})
+			})
+		}
+	}
+}
+
+// What a kubelet, or a datagram, says about the machine below never reaches the cloud.
+func TestOnlyTheProviderIDReachesTheCloud(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		provider string
+		want     []string
+	}{
+		{"of the Node that died", "aws:///zone/i-1", []string{"terminate i-1"}},
+		{"or nothing", "", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.panics(1)
+				w.set(func() {
+					n := w.nodes["n1"]
+					n.ProviderID, n.MachineID = tt.provider, "i-2"
+					w.nodes["n1"] = n
+				})
+				p, c := testPolicy(), &cloud{w: w}
+				p.AfterPanic = policy.TerminateInstance
+				a, _ := runOn(t, p, saysItIs{w, "n1"}, c, "a")
+				inc := incident(1, boot1, secret1)
+				inc.Identity.Instance = "i-2"
+				offer(t, w, inc, a)
+				pass(2 * time.Minute)
+				if got := fmt.Sprint(c.log()); got != fmt.Sprint(tt.want) {
+					t.Errorf("asked %s, want %s", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// saysItIs finds one Node, whatever instance is named.
+type saysItIs struct {
+	*world
+	name string
+}
+
+func (s saysItIs) FindNode(ctx context.Context, _ Sender) (policy.Node, error) {
+	return s.world.Node(ctx, s.name)
+}
+
+// One unprivileged address of a living node says the worst it can, thousands of times; meanwhile another node dies.
+func TestFloodOfOneAddress(t *testing.T) {
+	idle := cleanupTime(t, func(*testing.T, *world, *Engine) {})
+	var reads atomic.Int32
+	for name, forge := range map[string]func(i int) detect.Incident{
+		"with an instance and another boot each time": func(i int) detect.Incident { return incident(2, fmt.Sprint("invented ", i), "x") },
+		"without identity": func(int) detect.Incident {
+			inc := incident(2, "", "")
+			inc.Identity = netconsole.Identity{}
+			return inc
+		},
+		"with the true boot and guessed secrets": func(i int) detect.Incident {
+			return incident(2, "boot of node 2", netconsole.Secret(fmt.Sprint("guess ", i)))
+		},
+		"with another node's secret": func(i int) detect.Incident {
+			inc := incident(2, boot1, secret1)
+			inc.Identity.Instance = [...]string{"i-1", "i-2", ""}[i%3]
+			return inc
+		},
+		"that no Node has": func(i int) detect.Incident { return incident(1000+i, boot1, secret1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			reads.Store(0)
+			took := cleanupTime(t, func(t *testing.T, w *world, e *Engine) {
+				for i := range 8000 { // in a second
+					e.Offer(forge(i))
+					if i%80 == 0 {
+						pass(10 * time.Millisecond)
+					}
+				}
+				w.set(func() { reads.Store(int32(w.finds)) })
+			})
+			if took > 2*idle {
+				t.Errorf("a death took %s, want twice %s at most", took, idle)
+			}
+			if n := reads.Load(); n > 10 && name != "that no Node has" { // these are looked up in the cache
+				t.Errorf("%d look-ups for 8,000 datagrams", n)
+			}
+		})
+	}
+}
+
+// cleanupTime is how long the cleanup of n1 takes while before is what has been going on.
+func cleanupTime(t *testing.T, before func(*testing.T, *world, *Engine)) (took time.Duration) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		w.set(func() { w.latency = time.Millisecond })
+		e, _ := run(t, testPolicy(), w, "a")
+		before(t, w, e)
+		if n := w.node("n2"); w.failed() > 0 || n.Name == "" {
+			t.Errorf("node %+v, %d pods failed by forged datagrams", n, w.failed())
+		}
+		w.panics(1)
+		began := time.Now()
+		for !e.Offer(incident(1, boot1, secret1)) {
+			pass(time.Millisecond)
+		}
+		for w.failed() < len(pods) && time.Since(began) < time.Minute {
+			pass(time.Millisecond)
+		}
+		took = time.Since(began)
+	})
+	return took
+}
+
+// An annotation on a Node is that node's word about itself.
+func TestANodeNamesNoOtherNodesDeath(t *testing.T) {
+	for name, lies := range map[string]time.Duration{"before": 0, "just before": 14 * time.Second, "after": 30 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				pods := w.populate("n1")
+				a, _ := run(t, testPolicy(), w, "a")
+				b, _ := run(t, testPolicy(), w, "b")
+				time.AfterFunc(lies, func() {
+					w.set(func() {
+						n := w.nodes["n2"]
+						n.Fenced, n.Mark = true, policy.Mark{Death: policy.DeathName("n1", boot1), Boot: "boot of node 2", Reason: "a lie"}
+						w.nodes["n2"] = n
+					})
+				})
+				pass(15 * time.Second)
+				w.panics(1)
+				offer(t, w, incident(1, boot1, secret1), a, b)
+				pass(time.Minute)
+				w.cleanedOnce(pods)
+				if n := w.node("n2"); n.Name == "" || n.Fenced || n.Mark != (policy.Mark{}) {
+					t.Errorf("node %+v, want it there and unfenced", n)
+				}
+			})
+		})
+	}
+}
+
+// An unpinned node whose address lied every ten minutes dies.
+func TestTrueDeathAfterManyLies(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+		a, _ := run(t, testPolicy(), w, "a")
+		bare := incident(1, "", "")
+		bare.Identity = netconsole.Identity{}
+		for range 25 {
+			bare.Time = time.Now()
+			offer(t, w, bare, a)
+			pass(5 * time.Minute)
+		}
+		w.unharmed()
+		w.set(func() { w.calls = nil })
+		w.panics(1)
+		bare.Time = time.Now()
+		offer(t, w, bare, a)
+		pass(time.Minute)
+		w.set(func() { w.created = 1 })
+		w.cleanedOnce(pods)
+	})
+}
+
+// A listener that only rehearses, and is faster, takes nothing from one that acts.
+func TestDryRunBesideARealOne(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		p := testPolicy()
+		p.DryRun = true
+		dry, _ := run(t, p, w, "dry")
+		a, _ := run(t, testPolicy(), w, "a")
+		w.panics(1)
+		offer(t, w, incident(1, boot1, secret1), dry)
+		pass(time.Second)
+		offer(t, w, incident(1, boot1, secret1), a)
+		pass(time.Minute)
+		w.set(func() {
+			if d := w.deaths[policy.DeathName("n1", boot1)]; d.Phase != policy.Cleaned || len(w.deaths) != 2 {
+				t.Errorf("phase %s (%s), %d deaths; want it cleaned, and the rehearsal beside it", d.Phase, d.Decision, len(w.deaths))
+			}
+		})
+	})
+}
+
+// The listener is ended while the API server is away; the next one goes on, and knows what was heard.
+func TestDeathsInHandSurviveARestart(t *testing.T) {
+	for _, name := range []string{"taken in hand", "not taken in hand yet", "heard while it ends"} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				pods := w.populate("n1")
+				w.panics(1)
+				w.set(func() { w.down = true })
+				state := t.TempDir()
+				first := NewEngine(testPolicy(), w, nil, "a", nil)
+				first.State, first.Drain = state, time.Second
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				inc := incident(1, boot1, secret1)
+				switch name {
+				case "taken in hand":
+					time.AfterFunc(5*time.Second, cancel)
+					offer(t, w, inc, first)
+				case "not taken in hand yet":
+					cancel()
+					offer(t, w, inc, first)
+				case "heard while it ends":
+					offer(t, w, incident(99, boot1, ""), first) // so that something is in hand
+					time.AfterFunc(5*time.Second, cancel)
+					time.AfterFunc(5500*time.Millisecond, func() { first.Offer(inc) })
+				}
+				if err := first.Run(ctx); err != nil {
+					t.Fatal(err)
+				}
+				w.set(func() { w.down = false })
+				second := NewEngine(testPolicy(), w, nil, "another", nil)
+				second.State, second.Drain = state, time.Second
+				again, stop := context.WithCancel(t.Context())
+				defer func() { stop(); pass(2 * time.Second) }()
+				go second.Run(again)
+				pass(5 * time.Second)
+				w.cleanedOnce(pods) // at once: the secret counts as heard
+				third := NewEngine(testPolicy(), w, nil, "third", nil)
+				third.State = state
+				third.restore()
+				if !third.intake.empty() {
+					t.Error("the incident is kept though its death is dealt with")
+				}
+			})
+		})
+	}
+}
+
+// A weak incident is on record, and another replica works on it; then a replica hears the secret.
+func TestStrongerIncidentReplacesAWeakerOne(t *testing.T) {
+	for _, same := range []bool{true, false} {
+		t.Run(fmt.Sprintf("on the same replica %v", same), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				pods := w.populate("n1")
+				a, _ := run(t, testPolicy(), w, "a")
+				b, _ := run(t, testPolicy(), w, "b")
+				forged := incident(1, boot1, "guessed")
+				forged.Title = "a lie"
+				offer(t, w, forged, a)
+				pass(3 * time.Second)
+				w.panics(1)
+				if same {
+					b = a
+				}
+				offer(t, w, incident(1, boot1, secret1), b)
+				pass(3 * time.Second)
+				w.set(func() { w.created-- })
+				w.cleanedOnce(pods)
+				if d := w.only(); d.Authority != detect.Pinned || d.Reason == "a lie" {
+					t.Errorf("authority %v, reason %q", d.Authority, d.Reason)
+				}
+			})
+		})
+	}
+}
+
+// act.at: never has every death wait for its witness.
+func TestActAtNever(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		w.panics(1)
+		p := testPolicy()
+		p.ActAt = policy.Never
+		a, _ := run(t, p, w, "a")
+		offer(t, w, incident(1, boot1, secret1), a)
+		pass(41 * time.Second)
+		if n := w.node("n1"); w.failed() > 0 || !n.Fenced {
+			t.Errorf("%d pods failed, fenced %v; want the fence only", w.failed(), n.Fenced)
+		}
+		pass(5 * time.Second)
+		w.cleanedOnce(pods)
+	})
+}
+
+// Without the right to read Leases the witness is what the control plane says.
+func TestLeasesThatMayNotBeRead(t *testing.T) {
+	for _, dies := range []bool{true, false} {
+		t.Run(fmt.Sprintf("node dies %v", dies), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				pods := w.populate("n1")
+				w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+				a, _ := run(t, testPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
+					if call == "LeaseRenewed" {
+						return fmt.Errorf("leases: %w", ErrForbidden)
+					}
+					return nil
+				}}, "a")
+				offer(t, w, incident(1, boot1, ""), a)
+				if dies {
+					w.panics(1)
+					time.AfterFunc(45*time.Second, func() { w.loses(1) })
+				}
+				pass(55 * time.Second)
+				if dies {
+					w.cleanedOnce(pods)
+					return
+				}
+				if !w.node("n1").Fenced {
+					t.Error("not fenced early")
+				}
+				pass(10 * time.Second)
+				w.unharmed()
+				pass(12 * time.Minute)
+				if d := w.only(); d.Phase != policy.Refused || !strings.Contains(d.Decision, "could not be read") {
+					t.Errorf("phase %s (%s)", d.Phase, d.Decision)
+				}
+			})
+		})
+	}
+}
+
+// A pinned secret was carried off, and used while its node lives: what has not been done is not done.
+func TestLeaseRenewedDuringACleanup(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.set(func() { w.dead["n1"] = false })
+		p := testPolicy()
+		p.NodeVerb = policy.NodeAwait
+		a, _ := run(t, p, w, "a")
+		offer(t, w, incident(1, boot1, secret1), a)
+		pass(time.Minute)
+		w.unharmed()
+		if d := w.only(); d.Phase != policy.Refused || !strings.Contains(d.Decision, "renewed its Lease") {
+			t.Errorf("phase %s (%s)", d.Phase, d.Decision)
+		}
+	})
+}
+
+// Without the right to read Nodes nobody knows whether one is back.
+func TestNodesThatMayNotBeReadAnyMore(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.panics(1)
+		denied := true
+		p := testPolicy()
+		p.NodeVerb = policy.NodeAwait
+		a, _ := run(t, p, faulty{world: w, before: func(_ context.Context, call string) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if call == "Node" && denied {
+				return fmt.Errorf("nodes: %w", ErrForbidden)
+			}
+			return nil
+		}}, "a")
+		offer(t, w, incident(1, boot1, secret1), a)
+		pass(2 * time.Minute)
+		if d := w.only(); w.failed() > 0 || d.Phase != policy.Cleaning {
+			t.Errorf("%d pods failed, phase %s; want it to wait", w.failed(), d.Phase)
+		}
+		w.reboots(1, boot2)
+		w.set(func() { denied = false })
+		pass(time.Minute)
+		if w.failed() > 0 || w.node("n1").Fenced {
+			t.Errorf("%d pods of a node that is back failed, fenced %v", w.failed(), w.node("n1").Fenced)
+		}
+	})
+}
+
+// As long as the API server does not let us write Nodes and pods, deaths are recorded, and their nodes looked at.
+func TestNothingMayBeWritten(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		pods := w.populate("n2")
+		unproved := true
+		c := faulty{world: w, before: func(_ context.Context, call string) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if unproved && slices.Contains([]string{"PatchNode", "DeleteNode", "FailPod", "AnnotatePod", "DeletePod"}, call) {
+				return errors.New("not proved yet")
+			}
+			return nil
+		}}
+		a, _ := run(t, testPolicy(), c, "a")
+		offer(t, w, incident(1, boot1, "guessed"), a)
+		w.panics(2)
+		offer(t, w, incident(2, "boot of node 2", "secret of node 2"), a)
+		pass(time.Minute)
+		w.set(func() {
+			if len(w.deaths) != 2 || w.deaths[policy.DeathName("n1", boot1)].Phase != policy.Refused {
+				t.Errorf("deaths %+v, want both on record, and that of the living node refused", w.deaths)
+			}
+			unproved = false
+		})
+		pass(time.Minute)
+		if w.failed() != len(pods) || w.node("n2").Name != "" {
+			t.Errorf("%d pods failed, node %+v", w.failed(), w.node("n2"))
+		}
+	})
+}

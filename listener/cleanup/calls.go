@@ -1,0 +1,101 @@
+package cleanup
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+const (
+	firstPause   = 100 * time.Millisecond // before a fault is tried again, doubled up to
+	longestPause = 5 * time.Second
+	// forbiddenFor is how long an API server must go on forbidding a call to be believed.
+	forbiddenFor = 30 * time.Second
+)
+
+// calls makes API calls through the queue and repeats those that meet a fault.
+type calls struct {
+	queue *queue
+	now   func() time.Time
+	fault func()
+	log   *slog.Logger
+}
+
+// once makes one API call.
+func (c calls) once(ctx context.Context, u urgency, do func(ctx context.Context) error) error {
+	err := errors.New("not called")
+	<-c.queue.submit(ctx, u, 1, func(ctx context.Context, _ int) { err = do(ctx) })
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// each makes n API calls in parallel, and those that meet a fault again and again until they are answered: nobody else
+// will do it. An answer is nil or one of the errors of cluster.go. The error says that ctx has ended.
+func (c calls) each(ctx context.Context, u urgency, what string, n int, do func(ctx context.Context, i int) error) ([]error, error) {
+	answers, todo := make([]error, n), make([]int, n)
+	for i := range todo {
+		todo[i] = i
+	}
+	began := c.now()
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		<-c.queue.submit(ctx, u, len(todo), func(ctx context.Context, i int) { answers[todo[i]] = do(ctx, todo[i]) })
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		todo = slices.DeleteFunc(todo, func(i int) bool {
+			early := errors.Is(answers[i], ErrForbidden) && c.now().Sub(began) < forbiddenFor
+			return answered(answers[i]) && !early
+		})
+		if len(todo) == 0 {
+			return answers, nil
+		}
+		c.repeats(what, answers[todo[0]], pause)
+		if err := sleep(ctx, jitter(pause)); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// try is each for one call. Its error is an answer or, if answered says no, that ctx has ended.
+func (c calls) try(ctx context.Context, u urgency, what string, do func(ctx context.Context) error) error {
+	answers, err := c.each(ctx, u, what, 1, func(ctx context.Context, _ int) error { return do(ctx) })
+	if err != nil {
+		return err
+	}
+	return answers[0]
+}
+
+// repeats notes that a call is to be repeated.
+func (c calls) repeats(what string, err error, pause time.Duration) {
+	c.fault()
+	level := slog.LevelDebug
+	if pause == firstPause {
+		level = slog.LevelWarn // once per outage and death
+	}
+	c.log.Log(context.Background(), level, "no answer, trying again", "call", what, "err", err)
+}
+
+func answered(err error) bool {
+	return err == nil || slices.ContainsFunc([]error{ErrNotFound, ErrAmbiguous, ErrExists, ErrConflict, ErrDenied},
+		func(answer error) bool { return errors.Is(err, answer) })
+}
+
+// jitter spreads retries of many deaths over half their pause.
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
+
+// sleep waits for d. Its error says that ctx has ended.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}

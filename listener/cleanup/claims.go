@@ -1,0 +1,153 @@
+package cleanup
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+const (
+	// claimDeadline is how long a canary waits for its Node to be registered and to report the canary's boot.
+	claimDeadline = 15 * time.Minute
+	claimRetry    = 5 * time.Second
+	claimsWaiting = 4096
+	claimsAtOnce  = 64
+	claimsKnown   = 1 << 16 // remembered, to spare the API server the canary of every node every ten minutes
+)
+
+// canary is a sign of life from a node that armed its netconsole.
+type canary struct {
+	src netip.Addr
+	id  netconsole.Identity
+	at  time.Time
+}
+
+// sender makes two canaries the same, as far as claiming goes: the first of a boot counts.
+type sender struct {
+	src  netip.Addr
+	boot string
+}
+
+// claimAll claims boots by canaries until ctx ends, where the node has not pinned its boot itself. Those whose Node cannot
+// answer yet wait, a bounded number for a bounded time.
+func (e *Engine) claimAll(ctx context.Context) {
+	waiting := map[sender]canary{}
+	known := map[netip.Addr]policy.Pin{}
+	retry := time.NewTicker(claimRetry)
+	defer retry.Stop()
+	for {
+		var batch []canary
+		select {
+		case <-ctx.Done():
+			return
+		case c := <-e.canaries:
+			batch = e.gather(c, waiting, known)
+		case <-retry.C:
+			batch = slices.Collect(maps.Values(waiting))
+		}
+		results := make([]policy.Claiming, len(batch))
+		<-e.queue.submit(ctx, tidying, len(batch), func(ctx context.Context, i int) {
+			results[i] = e.claim(ctx, batch[i])
+		})
+		for i, c := range batch {
+			k, result := sender{src: c.src, boot: c.id.Boot}, results[i]
+			_, waits := waiting[k]
+			switch {
+			case result == "": // ctx ended
+				return
+			case result == policy.ClaimWaits && (e.Now().Sub(c.at) >= claimDeadline || (!waits && len(waiting) >= claimsWaiting)):
+				result = policy.ClaimGivenUp
+				delete(waiting, k)
+			case result == policy.ClaimWaits && waits:
+				continue
+			case result == policy.ClaimWaits:
+				waiting[k] = c
+			default:
+				delete(waiting, k)
+			}
+			if result == policy.ClaimWrite || result == policy.ClaimKnown {
+				if len(known) >= claimsKnown {
+					clear(known)
+				}
+				known[c.src] = policy.Pin{Boot: c.id.Boot, Sum: c.id.Secret.Sum()}
+			}
+			e.Observer.Claimed(result)
+		}
+	}
+}
+
+// gather takes what canaries there are, without those that are known already or come second.
+func (e *Engine) gather(c canary, waiting map[sender]canary, known map[netip.Addr]policy.Pin) (batch []canary) {
+	taken := map[sender]bool{}
+	for {
+		k := sender{src: c.src, boot: c.id.Boot}
+		if _, waits := waiting[k]; !waits && !taken[k] && known[c.src] != (policy.Pin{Boot: c.id.Boot, Sum: c.id.Secret.Sum()}) {
+			taken[k] = true
+			batch = append(batch, c)
+		}
+		if len(batch) == claimsAtOnce {
+			return batch
+		}
+		select {
+		case c = <-e.canaries:
+		default:
+			return batch
+		}
+	}
+}
+
+// claim claims the boot of one canary, if its Node lets it.
+func (e *Engine) claim(ctx context.Context, c canary) policy.Claiming {
+	claim := policy.Pin{Boot: c.id.Boot, Sum: c.id.Secret.Sum()}
+	for {
+		n, err := e.cluster.FindNode(ctx, Sender{Instance: c.id.Instance, Boot: claim.Boot, Sum: claim.Sum, Addr: c.src})
+		if err != nil {
+			return policy.ClaimWaits
+		}
+		result := policy.ClaimFor(n, c.id)
+		switch {
+		case result == policy.ClaimRefused:
+			e.log.Warn("canary refused: the boot has another secret, or its kernel can have none",
+				"node", n.Name, "source", c.src, "boot", c.id.Boot, "kernel", n.Kernel)
+			return result
+		case result != policy.ClaimWrite:
+			return result
+		}
+		if e.policy.DryRun {
+			e.rehearseClaim(c.src, claim)
+			return result
+		}
+		_, err = e.cluster.PatchNode(ctx, n, NodePatch{Claim: &claim})
+		switch {
+		case err == nil:
+			e.log.Info("boot claimed", "node", n.Name, "source", c.src, "boot", c.id.Boot)
+			return result
+		case !errors.Is(err, ErrConflict):
+			return policy.ClaimWaits
+		}
+	}
+}
+
+// rehearseClaim remembers a claim that a dry run must not write; the first of a boot stays.
+func (e *Engine) rehearseClaim(src netip.Addr, claim policy.Pin) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.rehearsed[src].Boot != claim.Boot && (e.rehearsed[src] != (policy.Pin{}) || len(e.rehearsed) < claimsKnown) {
+		e.rehearsed[src] = claim
+	}
+}
+
+func (e *Engine) rehearsedClaim(src netip.Addr, have policy.Pin) policy.Pin {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if claim, ok := e.rehearsed[src]; ok {
+		return claim
+	}
+	return have
+}

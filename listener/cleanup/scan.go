@@ -1,0 +1,371 @@
+package cleanup
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+const (
+	scanEvery = time.Second
+	// takeoverAfter is how long the Lease of an owner may stay unchanged before its deaths are taken over. It is counted from
+	// the scan that saw the last change, and ends with a scan: 8 s at most.
+	takeoverAfter = 6 * time.Second
+	// orphanAfter is how long a fence may name a death that is not there.
+	orphanAfter = 10 * time.Second
+	// deletedAtOnce bounds the old deaths deleted in one go.
+	deletedAtOnce = 50
+	// sweepFor is how long after a death pods that come to its Node are failed.
+	sweepFor = 24 * time.Hour
+)
+
+// scan looks for what nobody works on: deaths whose owner fell silent or that are held for no reason any more, fences to
+// lift, pods on nodes that stay dead, deaths that are old. It reads from caches, but for Leases, and decides; whoever does
+// the work reads everything again.
+func (e *Engine) scan(ctx context.Context, r *roster, start func(func(context.Context))) {
+	reading, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	deaths, err := e.cluster.Deaths(reading)
+	marked, markedErr := e.cluster.MarkedNodes(reading)
+	replicas, replicasErr := e.cluster.Replicas(reading)
+	if err := errors.Join(err, markedErr, replicasErr); err != nil {
+		e.log.Debug("deaths, nodes or replicas not read", "err", err)
+		r.lives = nil // who could not be seen did not fall silent
+		return
+	}
+	now := e.Now()
+	e.learn(now, deaths)
+	if e.policy.DryRun {
+		return
+	}
+	for _, d := range r.due(now, e.replica, deaths, replicas) {
+		e.resume(start, d)
+	}
+	for _, d := range deaths {
+		if d.Phase == policy.Held && (d.Released || e.hasRoom(now, d.Node)) {
+			e.resume(start, d)
+		}
+	}
+	for _, n := range marked {
+		i := slices.IndexFunc(deaths, func(d policy.Death) bool { return d.Name == n.Mark.Death && d.Node == n.Name })
+		var d policy.Death
+		if i >= 0 {
+			d = deaths[i]
+		}
+		switch r.fence(now, n, d) {
+		case liftFence:
+			w := e.newWork(detect.Incident{}, e.log)
+			e.once(start, "fence of "+n.Name, w, func(ctx context.Context) error { return w.lift(ctx, n) })
+		case adoptFence:
+			w := e.newWork(detect.Incident{}, e.log)
+			e.once(start, "fence of "+n.Name, w, func(ctx context.Context) error { return w.adopt(ctx, n) })
+		case sweepNode:
+			if r.sweepDue(now, d, e.replica) {
+				w := e.newWork(incidentOf(d), e.log)
+				e.once(start, d.Name, w, func(ctx context.Context) error { return w.sweepOf(ctx, d) })
+			}
+		}
+	}
+	if old := expired(now, e.policy, deaths, marked); len(old) > 0 {
+		w := e.newWork(detect.Incident{}, e.log)
+		e.once(start, "old deaths", w, func(ctx context.Context) error {
+			_, err := w.each(ctx, tidying, "delete old deaths", len(old), func(ctx context.Context, i int) error {
+				return e.cluster.DeleteDeath(ctx, old[i])
+			})
+			return err
+		})
+	}
+}
+
+// once starts w on what has that name, unless something of that name is in hand.
+func (e *Engine) once(start func(func(context.Context)), name string, w *work, do func(context.Context) error) {
+	if e.isInHand(name) {
+		return
+	}
+	start(func(ctx context.Context) {
+		w.run(ctx, func(ctx context.Context) error {
+			if e.reserve(name, w) != nil {
+				return nil
+			}
+			defer e.release(name, w)
+			return do(ctx)
+		})
+	})
+}
+
+// resume goes on with a death, unless this replica works on it.
+func (e *Engine) resume(start func(func(context.Context)), d policy.Death) {
+	w := e.newWork(incidentOf(d), e.log.With("source", d.Source.String(), "boot", d.Boot))
+	if h := e.bestOf(d.Name); h != nil && h.authority >= d.Authority {
+		w.heard, w.freed, w.inc = h, true, e.incident(h)
+	}
+	w.name = d.Name
+	e.once(start, d.Name, w, func(ctx context.Context) error { return w.takeOver(ctx, d) })
+}
+
+// learn takes over what other replicas, or this one before it was restarted, found out.
+func (e *Engine) learn(now time.Time, deaths []policy.Death) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	dead := map[string]bool{}
+	for _, d := range deaths {
+		acted := d.Phase == policy.Cleaning || d.Phase == policy.Cleaned || d.Phase == policy.Incomplete
+		if d.Node != "" && acted && now.Sub(d.Time) < e.policy.Window {
+			dead[d.Node] = true
+			if e.inHand[d.Name] == nil { // else its work counts it
+				e.breaker.Count(d.Time, d.Node, d.Name)
+			}
+		}
+	}
+	for _, d := range deaths {
+		if d.Phase != policy.Refused {
+			continue
+		}
+		// What is in hand here may be a better incident of the same boot: it is counted until that one is refused, too.
+		if !dead[d.Node] && e.inHand[d.Name] == nil && now.Sub(d.Time) < e.policy.Window {
+			e.breaker.Forget(d.Node, d.Name)
+		}
+		if s := d.Step(policy.StepDistrust); s.Done && now.Sub(s.Time) < e.policy.Distrust {
+			e.distrust.Add(s.Time, d.Source.Addr(), d.Authority)
+		}
+	}
+}
+
+func (e *Engine) hasRoom(now time.Time, node string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.breaker.Room(now, node, e.cluster.NodeCount())
+}
+
+// lift unfences a Node whose fence has done its work. The death is read again: a more trusted incident may have taken the
+// place of a refused one since, and the fence with it.
+func (w *work) lift(ctx context.Context, n policy.Node) error {
+	d, err := w.readDeath(ctx, n.Mark.Death)
+	if answered(err) && (err != nil || !(d.Phase.Finished() || d.Phase == policy.Held)) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	w.node = n
+	if err := w.readNode(ctx, keeping); err != nil {
+		return err
+	}
+	if d.Phase != policy.Refused && w.node.BootID == n.Mark.Boot {
+		return nil
+	}
+	return w.unfence(ctx, n.Mark)
+}
+
+// adopt makes a death of a fence that names none. Whoever put it up died before it could put the death on record, or
+// somebody deleted that. What the incident proved is lost with it, so that a witness is wanted.
+func (w *work) adopt(ctx context.Context, n policy.Node) error {
+	w.node, w.first = n, n
+	if err := w.readNode(ctx, keeping); err != nil || w.lookup != policy.Found {
+		return err
+	}
+	if w.node.Mark != n.Mark {
+		return nil
+	}
+	w.inc = detect.Incident{
+		Time: w.e.Now(), Verdict: detect.Dying, Authority: detect.Kernel, Cause: "KernelPanic", Title: n.Mark.Reason,
+	}
+	w.first = w.node
+	w.first.BootID = n.Mark.Boot
+	death := policy.NewDeath(w.inc, detect.Kernel, w.first)
+	if death.Name != n.Mark.Death { // the mark was not written by us for this node
+		return w.unfence(ctx, n.Mark)
+	}
+	if w.reserve(death.Name, detect.Text) != nil {
+		return nil
+	}
+	d := w.judge()
+	if d.Answer == policy.Refuse || d.Answer == policy.Record {
+		return w.retract(ctx, d)
+	}
+	death.Phase, death.Decision, death.Owner, death.Started = policy.Pending, d.Why, w.e.replica, w.e.Now()
+	w.death = death
+	err := w.try(ctx, keeping, "create death", func(ctx context.Context) error {
+		have, err := w.e.cluster.CreateDeath(ctx, w.death)
+		if err == nil {
+			w.created(have)
+		}
+		return err
+	})
+	if err != nil {
+		if answered(err) {
+			return nil // another replica adopted it
+		}
+		return err
+	}
+	return w.reconcileAll(ctx)
+}
+
+// sweepOf fails the pods that came to a Node which stays dead after the work on its death is done.
+func (w *work) sweepOf(ctx context.Context, seen policy.Death) error {
+	d, err := w.readDeath(ctx, seen.Name)
+	if err != nil || d.UID != seen.UID || !d.Phase.Finished() || d.Phase == policy.Refused {
+		if answered(err) {
+			return nil
+		}
+		return err
+	}
+	w.name = d.Name
+	w.recall(d)
+	w.node = policy.Node{Name: d.Node}
+	if err := w.readNode(ctx, tidying); err != nil || w.back() != "" || !w.fenced() || w.node.Ready {
+		return err
+	}
+	late, err := w.failLate(ctx, policy.NewPlan(w.e.policy, d, w.node))
+	if err != nil || late == 0 {
+		return err
+	}
+	return w.save(ctx, tidying)
+}
+
+// roster says from Leases who lives. Signs of life are compared with each other only, never with our clock: it counts how
+// long no newer one was seen.
+type roster struct {
+	lives   map[string]life
+	orphans map[string]time.Time // Node → since when the death of its fence is missing
+	sweeps  map[string]sweep     // by death
+}
+
+type life struct {
+	renewed time.Time // what the Lease said last; zero if there is none
+	at      time.Time // when that was seen first
+}
+
+type sweep struct {
+	at time.Time // of the next
+	n  int
+}
+
+// due lists the deaths at work that want a new owner: those of replicas that fell silent, and those that bear our name,
+// which is what a restart leaves behind.
+func (r *roster) due(now time.Time, me string, deaths []policy.Death, replicas []Replica) (due []policy.Death) {
+	lives := map[string]life{}
+	see := func(name string, renewed time.Time) {
+		l, ok := r.lives[name]
+		if !ok || !l.renewed.Equal(renewed) {
+			l = life{renewed, now}
+		}
+		lives[name] = l
+	}
+	for _, replica := range replicas {
+		see(replica.Name, replica.Renewed)
+	}
+	for _, d := range deaths {
+		if _, ok := lives[ownerOf(d)]; d.Phase.AtWork() && !ok {
+			see(ownerOf(d), time.Time{})
+		}
+	}
+	r.lives = lives
+	for _, d := range deaths {
+		if d.Phase.AtWork() && (d.Owner == me || r.silent(now, ownerOf(d))) {
+			due = append(due, d)
+		}
+	}
+	return due
+}
+
+// silent reports whether a replica that was seen, or that owns a death at work, has not renewed its Lease for too long.
+func (r *roster) silent(now time.Time, name string) bool {
+	l, ok := r.lives[name]
+	return ok && now.Sub(l.at) >= takeoverAfter
+}
+
+// ownerOf is under whose name d's owner is watched. A death whose status was never written is nobody's.
+func ownerOf(d policy.Death) string { return cmp.Or(d.Owner, "nobody, of "+d.Name) }
+
+// fenceAnswer is what to do about a fence.
+type fenceAnswer int
+
+const (
+	keepFence  fenceAnswer = iota
+	liftFence              // it has done its work
+	adoptFence             // it names a death that is not there
+	sweepNode              // its death is cleaned up, and its node stays dead
+)
+
+// fence judges the fence on n; d is the death of n that it names, zero if there is none. The Node may be read from a cache:
+// whoever acts on the answer reads it again.
+func (r *roster) fence(now time.Time, n policy.Node, d policy.Death) fenceAnswer {
+	if n.Mark.Death == "" {
+		return keepFence // our taint without our mark: somebody else's business
+	}
+	if d.Name == "" {
+		if r.orphans == nil {
+			r.orphans = map[string]time.Time{}
+		}
+		since, ok := r.orphans[n.Name]
+		if !ok {
+			r.orphans[n.Name] = now
+		}
+		if !ok || now.Sub(since) < orphanAfter {
+			return keepFence
+		}
+		return adoptFence
+	}
+	delete(r.orphans, n.Name)
+	switch {
+	case d.Phase == policy.Refused:
+		return liftFence
+	case d.Phase.AtWork():
+		return keepFence
+	case n.BootID != n.Mark.Boot:
+		return liftFence
+	case d.Phase != policy.Held && !n.Ready && now.Sub(d.Time) < sweepFor:
+		return sweepNode
+	}
+	return keepFence
+}
+
+// sweepDue reports whether the pods on the node of d are to be listed again, by us if d is ours or its owner is silent.
+func (r *roster) sweepDue(now time.Time, d policy.Death, me string) bool {
+	if _, watched := r.lives[ownerOf(d)]; d.Owner != me && watched && !r.silent(now, ownerOf(d)) {
+		return false
+	}
+	if r.sweeps == nil {
+		r.sweeps = map[string]sweep{}
+	}
+	s := r.sweeps[d.Name]
+	if now.Before(s.at) {
+		return false
+	}
+	r.sweeps[d.Name] = sweep{now.Add(min(firstSweep<<min(s.n, 10), longestSweep)), s.n + 1}
+	for name, s := range r.sweeps {
+		if now.Sub(s.at) > longestSweep {
+			delete(r.sweeps, name)
+		}
+	}
+	return true
+}
+
+// expired lists the finished deaths that are too old or too many, but none that a fence still names. Refused ones are
+// counted apart: they never push out others.
+func expired(now time.Time, p policy.Policy, deaths []policy.Death, marked []policy.Node) (old []policy.Death) {
+	var kept [2]int
+	deaths = slices.Clone(deaths)
+	slices.SortFunc(deaths, func(a, b policy.Death) int { return b.Created.Compare(a.Created) })
+	for _, d := range deaths {
+		named := slices.ContainsFunc(marked, func(n policy.Node) bool { return n.Mark.Death == d.Name && n.Name == d.Node })
+		if !d.Phase.Finished() || named {
+			continue
+		}
+		refused := 0
+		if d.Phase == policy.Refused {
+			refused = 1
+		}
+		kept[refused]++
+		if (kept[refused] > p.KeepRecords || now.Sub(d.Created) > p.KeepRecordsFor) && len(old) < deletedAtOnce {
+			old = append(old, d)
+		}
+	}
+	return old
+}

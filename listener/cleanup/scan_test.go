@@ -1,0 +1,118 @@
+package cleanup
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+func TestRoster(t *testing.T) {
+	death := func(name, owner string, phase policy.Phase) policy.Death {
+		return policy.Death{Name: name, Owner: owner, Phase: phase}
+	}
+	ofB := []policy.Death{
+		death("d1", "b", policy.Pending), death("d2", "b", policy.Cleaning), death("d3", "me", policy.Cleaning), death("d4", "", ""),
+		death("d5", "b", policy.Cleaned), death("d6", "b", policy.Held), death("d7", "b", policy.Refused), death("d8", "gone", policy.Pending),
+	}
+	var r roster
+	for _, tt := range []struct {
+		name   string
+		at     time.Duration // by our clock, which is an hour behind b's
+		leases []Replica
+		want   string
+	}{
+		{"what bears our name is ours to go on with, others' is not", 0, []Replica{{"b", noon.Add(time.Hour)}}, "d3"},
+		{"a Lease that is renewed is a sign of life", 5 * time.Second, []Replica{{"b", noon.Add(time.Hour + time.Second)}}, "d3"},
+		{
+			"a death without a status is nobody's, and so is that of an owner without a Lease", 6 * time.Second,
+			[]Replica{{"b", noon.Add(time.Hour + time.Second)}}, "d3 d4 d8",
+		},
+		{"an owner that fell silent loses everything it works on", 11 * time.Second, []Replica{{"b", noon.Add(time.Hour + time.Second)}}, "d1 d2 d3 d4 d8"},
+		{"one whose Lease is gone is seen anew", 12 * time.Second, nil, "d3 d4 d8"},
+		{"and loses it, too", 18 * time.Second, nil, "d1 d2 d3 d4 d8"},
+	} {
+		var names []string
+		for _, d := range r.due(noon.Add(tt.at), "me", ofB, tt.leases) {
+			names = append(names, d.Name)
+		}
+		if got := strings.Join(names, " "); got != tt.want {
+			t.Errorf("%s: due %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestFencesOfTheRoster(t *testing.T) {
+	mark := policy.Mark{Death: "d", Boot: boot1}
+	dead := policy.Node{Name: "n1", BootID: boot1, Mark: mark, Fenced: true}
+	back := policy.Node{Name: "n1", BootID: boot2, Mark: mark, Fenced: true}
+	for _, tt := range []struct {
+		name  string
+		node  policy.Node
+		phase policy.Phase
+		want  fenceAnswer
+	}{
+		{"somebody is at work", back, policy.Cleaning, keepFence},
+		{"somebody was at work and is to be taken over from", back, "", keepFence},
+		{"a witness is awaited", dead, policy.Pending, keepFence},
+		{"refused", dead, policy.Refused, liftFence},
+		{"cleaned and still dead", dead, policy.Cleaned, sweepNode},
+		{"cleaned as far as possible and still dead", dead, policy.Incomplete, sweepNode},
+		{"cleaned and back, Ready or not", back, policy.Cleaned, liftFence},
+		{"held and back", back, policy.Held, liftFence},
+		{"held and dead", dead, policy.Held, keepFence},
+		{"Ready again on the boot that died", policy.Node{BootID: boot1, Mark: mark, Fenced: true, Ready: true}, policy.Cleaned, keepFence},
+		{"a taint without our mark", policy.Node{BootID: boot2, Fenced: true, Ready: true}, policy.Cleaned, keepFence},
+	} {
+		var r roster
+		if got := r.fence(noon, tt.node, policy.Death{Name: "d", Phase: tt.phase, Time: noon}); got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
+		}
+	}
+	var r roster
+	if got := r.fence(noon.Add(sweepFor), dead, policy.Death{Name: "d", Phase: policy.Cleaned, Time: noon}); got != keepFence {
+		t.Errorf("cleaned a day ago and still dead: %d, want %d", got, keepFence)
+	}
+	if got := r.fence(noon, dead, policy.Death{}); got != keepFence {
+		t.Errorf("a fence whose death was not seen yet: %d, want %d", got, keepFence)
+	}
+	if got := r.fence(noon.Add(orphanAfter-1), dead, policy.Death{}); got != keepFence {
+		t.Errorf("a fence whose death may be on its way: %d, want %d", got, keepFence)
+	}
+	if got := r.fence(noon.Add(orphanAfter), dead, policy.Death{}); got != adoptFence {
+		t.Errorf("a fence without a death: %d, want %d", got, adoptFence)
+	}
+}
+
+func TestExpired(t *testing.T) {
+	p := testPolicy()
+	p.KeepRecords, p.KeepRecordsFor = 3, 24*time.Hour
+	var deaths []policy.Death
+	for i, phase := range []policy.Phase{
+		policy.Cleaned, policy.Recorded, policy.Cleaned, policy.Incomplete, policy.Cleaned, policy.Held, policy.Pending, policy.Cleaned,
+	} {
+		deaths = append(deaths, policy.Death{Name: fmt.Sprint("d", i), Node: "n", Phase: phase, Created: noon.Add(-time.Duration(i) * time.Hour)})
+	}
+	for i := range 5 { // refused, and younger: they push out none but each other
+		deaths = append(deaths, policy.Death{Name: fmt.Sprint("r", i), Phase: policy.Refused, Created: noon.Add(-time.Duration(i) * time.Minute)})
+	}
+	deaths = append(deaths, policy.Death{Name: "old", Phase: policy.Cleaned, Created: noon.Add(-25 * time.Hour)})
+	names := func(old []policy.Death) (names []string) {
+		for _, d := range old {
+			names = append(names, d.Name)
+		}
+		return names
+	}
+	marked := []policy.Node{{Name: "n", Mark: policy.Mark{Death: "d4"}}, {Name: "another", Mark: policy.Mark{Death: "d3"}}}
+	if diff := cmp.Diff([]string{"r3", "r4", "d3", "d7", "old"}, names(expired(noon, p, deaths, marked))); diff != "" {
+		t.Errorf("expired (-want +got); what is held, at work or fenced stays:\n%s", diff)
+	}
+	p.KeepRecords = 100
+	if diff := cmp.Diff([]string{"old"}, names(expired(noon, p, deaths, nil))); diff != "" {
+		t.Errorf("expired by age (-want +got):\n%s", diff)
+	}
+}

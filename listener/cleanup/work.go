@@ -1,0 +1,210 @@
+package cleanup
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+// work is what this replica knows of one death it works on. Its fields belong to its goroutine, but for those that
+// Engine.mu guards.
+type work struct {
+	calls
+	e     *Engine
+	inc   detect.Incident // as heard, or as read from the death
+	heard *heard          // nil if this replica did not hear it
+	name  string          // of the death; reserved
+
+	lookup      policy.Lookup // what the last look-up of the Node came to
+	node        policy.Node   // as read last
+	first       policy.Node   // as read when the incident was first judged
+	lease       policy.Lease
+	judged      time.Time         // when it was first judged
+	death       policy.Death      // as read or written last
+	begun       bool              // the decision to act is made, by this replica
+	listed      bool              // pods were listed by this replica
+	pods        []policy.Pod      // on the node
+	became      map[string]string // what became of them, by UID
+	forbiddenAt time.Time         // when the fence was forbidden first
+	sweepAt     time.Time         // when pods are listed again next
+	sweeps      int               // how often pods were listed again
+
+	cancel context.CancelCauseFunc
+	over   chan struct{} // closed when the work has ended
+
+	// Guarded by Engine.mu.
+	authority detect.Authority // on which the death was judged last
+	decisive  bool             // the decision to act is made
+	freed     bool             // the intake knows that the incident is decided
+}
+
+func (e *Engine) newWork(inc detect.Incident, log *slog.Logger) *work {
+	return &work{calls: e.calls(log), e: e, inc: inc, became: map[string]string{}, over: make(chan struct{})}
+}
+
+// run does the work and logs how it ended, unless it is only interrupted.
+func (w *work) run(ctx context.Context, do func(context.Context) error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	w.e.mu.Lock()
+	w.cancel = cancel
+	w.e.mu.Unlock()
+	err := do(ctx)
+	w.e.release(w.name, w)
+	close(w.over)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		w.log.Info("work ended", "death", w.name, "why", err)
+	}
+}
+
+// giveWay ends the work for a more trusted incident of the same boot, unless it has decided to act by now.
+func (w *work) giveWay(a detect.Authority) bool {
+	w.e.mu.Lock()
+	defer w.e.mu.Unlock()
+	if w.decisive || a <= w.authority {
+		return false
+	}
+	w.cancel(errSuperseded)
+	return true
+}
+
+// decidedOnce lets the intake go on with the incident's address.
+func (w *work) decidedOnce() {
+	w.e.mu.Lock()
+	freed := w.freed
+	w.freed = true
+	w.e.mu.Unlock()
+	if w.heard != nil && !freed {
+		w.e.intake.done(w.e.Now(), w.heard, w.death.UID == "" || w.death.Phase == policy.Refused)
+	}
+}
+
+// readNode reads the Node again. One that is gone is an answer; a denial is none: nobody knows then whether it is back.
+func (w *work) readNode(ctx context.Context, u urgency) error {
+	for {
+		var n policy.Node
+		err := w.try(ctx, u, "read node", func(ctx context.Context) (err error) {
+			n, err = w.e.cluster.Node(ctx, w.node.Name)
+			return err
+		})
+		switch {
+		case err == nil:
+			w.lookup, w.node = policy.Found, n
+			return nil
+		case errors.Is(err, ErrNotFound):
+			w.lookup = policy.NoNode
+			return nil
+		case !answered(err):
+			return err
+		}
+		w.log.Error("cannot read node", "node", w.node.Name, "err", err)
+		if err := sleep(ctx, longestPause); err != nil {
+			return err
+		}
+	}
+}
+
+func (w *work) readDeath(ctx context.Context, name string) (d policy.Death, err error) {
+	err = w.try(ctx, keeping, "read death", func(ctx context.Context) (err error) {
+		d, err = w.e.cluster.Death(ctx, name)
+		return err
+	})
+	return d, err
+}
+
+// look looks at the Lease of the Node as it was read last, and judges.
+func (w *work) look(ctx context.Context) (policy.Decision, error) {
+	if err := w.lookAtLease(ctx); err != nil {
+		return policy.Decision{}, err
+	}
+	return w.judge(), nil
+}
+
+// lookAtLease makes one attempt: no answer is no witness, and no reason to wait for one.
+func (w *work) lookAtLease(ctx context.Context) error {
+	if w.lookup != policy.Found {
+		return nil
+	}
+	var renewed time.Time
+	var duration time.Duration
+	err := w.once(ctx, w.urgency(), func(ctx context.Context) (err error) {
+		renewed, duration, err = w.e.cluster.LeaseRenewed(ctx, w.node.Name)
+		return err
+	})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	w.lease.Look(w.e.Now(), w.inc.Time, renewed, duration, err)
+	return nil
+}
+
+// judge decides on what is known now, and applies what the decision means for breaker and distrust.
+func (w *work) judge() policy.Decision {
+	e := w.e
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.Now()
+	if w.judged.IsZero() {
+		w.judged = now
+	}
+	v := policy.View{
+		Now: now, Lookup: w.lookup, Node: w.node, First: w.first, Lease: w.lease, Judged: w.judged,
+		Heard: w.heard != nil, Released: w.death.Released,
+	}
+	if v.Heard {
+		v.Sum = w.heard.key.sum
+	}
+	src, node, death := w.inc.Source.Addr(), w.node.Name, policy.NewDeath(w.inc, 0, w.first).Name
+	v.Distrusted = e.distrust.Has(now, src, policy.Authority(w.inc, v.Sum, w.first))
+	if w.lookup == policy.Found {
+		total := e.cluster.NodeCount()
+		v.Room, v.Early = e.breaker.Room(now, node, total), e.early.Room(now, node, total)
+	}
+	d := e.policy.Decide(w.inc, v)
+	w.authority = d.Authority
+	if w.lookup != policy.Found {
+		return d
+	}
+	switch d.Answer {
+	case policy.Act:
+		e.breaker.Count(now, node, death)
+	case policy.Wait, policy.Refuse, policy.Record:
+		e.breaker.Forget(node, death)
+	}
+	if d.Answer == policy.Wait && d.Fence {
+		e.early.Count(now, node, death)
+	}
+	if d.Distrust {
+		e.distrust.Add(now, src, d.Authority)
+	}
+	return d
+}
+
+// decided says what was decided to log and people.
+func (w *work) decided(d policy.Decision) {
+	w.log.Info("decided", "death", w.name, "node", w.node.Name, "answer", d.Answer.String(), "authority", d.Authority,
+		"why", d.Why, "reason", policy.FirstLine(w.inc.Title))
+	if w.lookup != policy.Found || w.e.policy.DryRun {
+		return
+	}
+	switch d.Answer {
+	case policy.Refuse:
+		w.e.cluster.Emit(Event{Node: w.node, Warning: true, Reason: "KernelPanicRefused", Action: "Refuse", Note: d.Why})
+	case policy.Hold:
+		w.e.cluster.Emit(Event{Node: w.node, Warning: true, Reason: "KernelPanicHeld", Action: "Hold", Note: d.Why})
+	case policy.Record:
+		n := policy.NoticeOf(w.death)
+		w.e.cluster.Emit(Event{Node: w.node, Warning: true, Reason: n.Cause, Action: "Record", Note: n.Message + "; " + d.Why})
+	}
+}
+
+// finished says how long it all took.
+func (w *work) finished() {
+	after := w.e.Now().Sub(w.death.Time)
+	w.log.Info("finished", "death", w.death.Name, "node", w.death.Node, "phase", string(w.death.Phase), "after", after)
+	w.e.Observer.Finished(w.death.Phase, after)
+}

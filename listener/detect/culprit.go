@@ -1,0 +1,117 @@
+package detect
+
+import (
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// A Culprit is the task that the text of an incident names: the one that ran, hung or was killed. It is unknown if Comm is
+// empty.
+type Culprit struct {
+	// Comm is the task's name, which the task itself can choose.
+	Comm string
+	// PID is in the initial namespace.
+	PID int
+	// CPU is where it ran, -1 if unknown.
+	CPU int
+	// Cgroup is its path, empty unless the text says it.
+	Cgroup string
+	// Bystander says that the kernel was in an interrupt: the task only happened to run on that CPU.
+	Bystander bool
+}
+
+var (
+	// dump_stack_print_info (lib/dump_stack.c), with the UID since 6.12.
+	cpuLine = regexp.MustCompile(`^CPU: (\d{1,5}) (?:UID: \d+ )?PID: (\d{1,10}) Comm: (.{1,64}?) (?:Kdump: loaded )?(?:Not tainted|Tainted: )`)
+	// kernel/hung_task.c check_hung_task; kernel/watchdog.c watchdog_timer_fn.
+	hungLine   = regexp.MustCompile(`^INFO: task (.{1,24}):(\d{1,10}) (?:blocked|can't die)`)
+	lockupLine = regexp.MustCompile(`soft lockup - CPU#(\d{1,5}) stuck for \d+s! \[(.{1,24}):(\d{1,10})\]`)
+	// mm/oom_kill.c dump_oom_summary. The name is the task's, so that what stands behind it counts from the end.
+	oomLine  = regexp.MustCompile(`^oom-kill:.*,task_memcg=([^,]*),task=(.{0,24}),pid=(\d{1,10}),uid=\d+$`)
+	killLine = regexp.MustCompile(`^Out of memory(?: \([^)]*\))?: Kill(?:ed)? process (\d{1,10}) \((.{0,24})\)`)
+	// lastgasp's kernel module, where it is loaded: "culprit: oops cpu=1 ctx=task comm=insmod pid=117 cgroup=/a/b".
+	moduleLine = regexp.MustCompile(`^(?:lastgasp\w*: )?culprit: \w+ cpu=(\d{1,5}) ctx=(\w+) comm=(.{0,24}) pid=(\d{1,10}) cgroup=(\S*)`)
+	inSoftirq  = regexp.MustCompile(`^ *(?:\[<[0-9a-f]+>\] )?(?:\w*do_softirq\w*|handle_softirqs|el1h?_(?:64_)?irq\w*|__irq_svc|run_timer_softirq|net_rx_action)\+0x`)
+)
+
+// culprit reads whom the lines of an incident name. head is the index of the headline.
+func culprit(lines []line, head int, rule *Rule) Culprit {
+	var c Culprit
+	head = min(head, len(lines))
+	if rule.Cause == oomKilling {
+		return oomVictim(lines, head)
+	}
+	caller := ""
+	if head < len(lines) && !rule.stalls {
+		caller = lines[head].caller()
+	}
+	for i := head; i < len(lines); i++ {
+		if !lines[i].kernel {
+			continue
+		}
+		msg := lines[i].message()
+		if m := submatch(moduleLine, msg, "culprit: "); m != nil {
+			return Culprit{Comm: m[3], PID: number(m[4]), CPU: number(m[1]), Cgroup: m[5], Bystander: m[2] != "task"}
+		}
+		if other := lines[i].caller(); other != caller && other != "" && caller != "" {
+			continue
+		}
+		if c.Comm == "" {
+			if m := submatch(hungLine, msg, "INFO: task "); m != nil {
+				return Culprit{Comm: m[1], PID: number(m[2]), CPU: -1}
+			} else if m := submatch(lockupLine, msg, "soft lockup"); m != nil {
+				c = Culprit{Comm: m[2], PID: number(m[3]), CPU: number(m[1])}
+			} else if m := submatch(cpuLine, msg, "CPU: "); m != nil {
+				c = Culprit{Comm: m[3], PID: number(m[2]), CPU: number(m[1])}
+			}
+		}
+		switch {
+		case strings.HasPrefix(msg, " </"), strings.HasPrefix(msg, "---[ end trace"):
+			return c.idle()
+		case rule.stalls: // is reported by an interrupt, which the task has nothing to do with
+		case msg == " <IRQ>", msg == " <SOFTIRQ>", msg == " <NMI>", submatch(inSoftirq, msg, "+0x") != nil, strings.HasSuffix(msg, "in interrupt"):
+			c.Bystander = c.Comm != ""
+		}
+	}
+	return c.idle()
+}
+
+// submatch matches an expression on a text if it has what is part of every match.
+func submatch(re *regexp.Regexp, text, part string) []string {
+	if !strings.Contains(text, part) {
+		return nil
+	}
+	return re.FindStringSubmatch(text)
+}
+
+// idle marks the idle task, which does nothing by itself.
+func (c Culprit) idle() Culprit {
+	c.Bystander = c.Bystander || c.PID == 0 && strings.HasPrefix(c.Comm, "swapper")
+	return c
+}
+
+// oomVictim reads whom the kernel killed for memory. Its cgroup stands in the line before.
+func oomVictim(lines []line, head int) Culprit {
+	if head == len(lines) {
+		return Culprit{}
+	}
+	m := killLine.FindStringSubmatch(lines[head].message())
+	if m == nil {
+		return Culprit{}
+	}
+	c := Culprit{Comm: m[2], PID: number(m[1]), CPU: -1}
+	for i := head - 1; i >= max(0, head-maxHeading); i-- {
+		if m := oomLine.FindStringSubmatch(lines[i].message()); m != nil && lines[i].kernel && number(m[3]) == c.PID {
+			c.Cgroup = m[1]
+			break
+		}
+	}
+	return c
+}
+
+// number is the value of a few decimal digits.
+func number(s string) int {
+	n, _ := strconv.Atoi(s)
+	return n
+}

@@ -1,0 +1,155 @@
+package detect
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// Each list is of functions that are passed over: the title names their caller.
+func TestTitlesNameTheGuiltyFunction(t *testing.T) {
+	const (
+		warning = "WARNING: CPU: 1 PID: 9 at x.c:1 %[1]s+0x1/0x2\nRIP: 0010:%[1]s+0x1/0x2\nCall Trace:\n <TASK>\n guilty+0x1/0x2\n caller+0x1/0x2\n </TASK>\n"
+		kasan   = "BUG: KASAN: slab-use-after-free in %[1]s+0x1/0x2\nCall Trace:\n <TASK>\n dump_stack_lvl+0x1/0x2\n print_report+0x1/0x2\n" +
+			" kasan_report+0x1/0x2\n %[1]s+0x1/0x2\n guilty+0x1/0x2\n caller+0x1/0x2\n </TASK>\n"
+		between = "WARNING: fs/x.c:1 at 0x0, CPU#1: java/9\nCall Trace:\n %[1]s+0x1/0x2\n guilty+0x1/0x2\n"
+		fault   = "BUG: kernel NULL pointer dereference, address: 0000000000000008\nRIP: 0010:%[1]s+0x1/0x2\nCall Trace:\n guilty+0x1/0x2\n"
+		bug     = "kernel BUG at mm/slub.c:379!\nRIP: 0010:%[1]s+0x1/0x2\nCall Trace:\n guilty+0x1/0x2\n"
+	)
+	for _, tt := range []struct {
+		name      string
+		functions string
+		logs      []string
+	}{
+		{"allocation", `__alloc_pages __alloc_pages_noprof alloc_pages_mpol_noprof __folio_alloc_noprof __kmalloc __kmalloc_noprof
+			__kmalloc_cache_noprof kmalloc_trace kmalloc_order kmem_cache_alloc kmem_cache_alloc_lru_noprof ___slab_alloc new_slab
+			allocate_slab krealloc kvmalloc_node __vmalloc_node_range vzalloc pcpu_alloc __get_free_pages kzalloc_noprof`, []string{warning, between, bug}},
+		{"copying", `memcpy memcpy_erms __memmove memset_orig memcmp strlen strncpy strscpy strcmp kstrdup kmemdup_noprof _copy_to_user
+			_copy_from_user _copy_from_iter copy_page_to_iter __copy_user_nocache`, []string{warning, kasan, fault}},
+		{"list and reference checks", `__list_add_valid_or_report __list_del_entry_valid __list_del_entry_valid_or_report refcount_warn_saturate`,
+			[]string{warning, kasan, between, bug, fault}},
+		{"lists, trees and counts", `list_del klist_next rb_erase __rb_insert_augmented xas_load radix_tree_lookup refcount_dec_and_test kref_put
+			atomic_inc_not_zero _raw_spin_lock_irqsave mutex_lock_nested down_write native_queued_spin_lock_slowpath`, []string{warning, kasan, fault}},
+		{"debug objects", `debug_print_object debug_object_activate __debug_check_no_obj_freed debug_check_no_obj_freed`, []string{warning, between}},
+		{"locks' checks", `lock_acquire __lock_acquire lock_release register_lock_class mark_lock check_noncircular lock_is_held_type`, []string{warning, kasan, between, fault}},
+		{"kernel objects", `kobject_put kobject_get kobject_add_internal device_del device_unregister put_device sysfs_remove_group sysfs_create_file_ns
+			internal_create_group`, []string{warning, kasan}},
+		{"proc", `proc_register proc_create_data proc_mkdir_data remove_proc_entry remove_proc_subtree`, []string{warning}},
+		{"timers and work", `del_timer_sync mod_timer __mod_timer timer_is_static_object hrtimer_start_range_ns queue_work_on __flush_work
+			cancel_work_sync __queue_delayed_work`, []string{warning, kasan}},
+		{"the ways in, amd64", `asm_exc_page_fault exc_page_fault asm_sysvec_apic_timer_interrupt sysvec_apic_timer_interrupt common_interrupt asm_common_interrupt
+			entry_SYSCALL_64_after_hwframe do_syscall_64 x64_sys_call ret_from_fork_asm invalid_op do_error_trap report_bug __warn`, []string{between}},
+		{"the ways in, arm64", `el1h_64_sync el1h_64_sync_handler el1_abort do_mem_abort do_translation_fault el1h_64_irq el1_interrupt gic_handle_irq
+			call_on_irq_stack el0t_64_sync el0_svc invoke_syscall brk_handler bug_handler`, []string{between}},
+		{"the ways out", `do_exit do_group_exit get_signal make_task_dead exit_to_user_mode_loop arch_do_signal_or_restart`, []string{between}},
+		{"Rust", `rust_helper_BUG rust_begin_unwind _RNvCscSpY9Juk0HT_7___rustc17rust_begin_unwind _RNvNtCs9jEwPDbx20M_4core9panicking9panic_fmt
+			_RNvNtNtCs9jEwPDbx20M_4core9panicking11panic_const24panic_const_sub_overflow`, []string{between, bug}},
+	} {
+		for f := range strings.FieldsSeq(tt.functions) {
+			for _, log := range tt.logs {
+				title := completeIncident(t, fmt.Sprintf(log, f)).Title
+				if !strings.HasSuffix(title, " in guilty") {
+					t.Errorf("%s: %s is blamed: %s", tt.name, f, title)
+				}
+			}
+		}
+	}
+}
+
+// A fault inside of a function that looks after memory of its own is that function's: its memory is broken, not what it was
+// given.
+func TestAFaultInsideAHelperIsTheHelpers(t *testing.T) {
+	for _, f := range []string{"__check_heap_object", "__kmalloc_cache_node_noprof", "kmem_cache_alloc", "___slab_alloc", "get_page_from_freelist", "do_exit", "unwind_next_frame"} {
+		log := "divide error: 0000 [#1] SMP NOPTI\nRIP: 0010:" + f + "+0x39/0xd0\nCall Trace:\n __check_object_size+0x146/0x160\n copy_strings.isra.0+0x17b/0x370\n"
+		if got, want := completeIncident(t, log).Title, "divide error in "+f; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	// A helper that works on what it is given is named beside the one that gave it.
+	log := "divide error: 0000 [#1] SMP NOPTI\nRIP: 0010:memcpy_erms+0x39/0xd0\nCall Trace:\n guilty+0x17b/0x370\n"
+	if got, want := completeIncident(t, log).Title, "divide error (memcpy_erms) in guilty"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// Functions that only sound like helpers are named.
+func TestFunctionsThatAreNoHelpers(t *testing.T) {
+	for f := range strings.FieldsSeq(`strp_check_rcv stream_open wake_up_new_task timer_settime_old workqueue_init_early folio_mark_accessed
+		tcp_v4_rcv ext4_alloc_inode_table skb_segment dev_queue_xmit queue_io_start listen_hash diewell panicked_about sysrq_handle_crash
+		deadbeef consoled up_the_hill downgrade_write copy_process memory_failure warned_before listing xattr_set bpf_prog_run dbf_event`) {
+		log := "WARNING: CPU: 1 PID: 9 at x.c:1 " + f + "+0x1/0x2\nRIP: 0010:" + f + "+0x1/0x2\nCall Trace:\n caller+0x1/0x2\n"
+		if title := completeIncident(t, log).Title; title != "WARNING in "+f {
+			t.Errorf("%s is not named: %s", f, title)
+		}
+	}
+}
+
+func TestPlacesOfEveryArchitecture(t *testing.T) {
+	const head = "BUG: unable to handle kernel paging request at ffff970000000848\n"
+	for _, tt := range []struct{ name, log, want string }{
+		{"amd64", head + "RIP: 0010:guilty+0x1/0x2 [mod]\n", "kernel page fault in guilty"},
+		{"amd64 before 4.10", head + "IP: [<ffffffff811b6c89>] guilty+0x1/0x2\n", "kernel page fault in guilty"},
+		{"Xen before 4.10", head + "RIP: e030:[<ffffffff811b6c89>]  [<ffffffff811b6c89>] guilty+0x1/0x2 [mod]\n", "kernel page fault in guilty"},
+		{"the summary before 4.10", head + "Call Trace:\n [<ffffffff8107b1c9>] caller+0x1/0x2\n---[ end trace 1 ]---\nRIP  [<ffffffff811b6c89>] guilty+0x1/0x2\n", "kernel page fault in guilty"},
+		{"i386", head + "EIP: guilty+0x1/0x2\n", "kernel page fault in guilty"},
+		{"i386 before 4.10", head + "EIP is at guilty+0x1/0x2\n", "kernel page fault in guilty"},
+		{"a null jump before 4.10", head + "IP: [<          (null)>]           (null)\nCall Trace:\n [<ffffffff8107b1c9>] caller+0x1/0x2\n", "kernel page fault on a bad jump from caller"},
+		{"a frame before 4.10", head + "Call Trace:\n [<ffffffff8107b1c9>] ? guess+0x1/0x2\n [<ffffffff8107b1c9>] guilty+0x1/0x2 [mod]\n", "kernel page fault in guilty"},
+		{"a kernel that guesses all frames", head + "Call Trace:\n [<ffffffff8107b1c9>] ? _raw_spin_lock+0x1/0x2\n [<ffffffff8107b1c9>] ? guilty+0x1/0x2 [mod]\n", "kernel page fault in guilty"},
+		{"arm64", head + "pc : guilty+0x1/0x2\nlr : caller+0x1/0x2\n", "kernel page fault in guilty"},
+		{"arm64 before 4.15", head + "PC is at guilty+0x1/0x2\nLR is at caller+0x1/0x2\n", "kernel page fault in guilty"},
+		{"arm", head + "PC is at guilty+0x1/0x2\nLR is at 0x0\npc : [<80b10c70>]    lr : [<00000000>]    psr: 200d0013\n", "kernel page fault in guilty"},
+		{"arm's frames", head + "Backtrace: \n[<816d8778>] (show_stack) from [<816e1128>] (dump_stack_lvl+0x48/0x54)\n[<816e10e0>] (dump_stack_lvl) from [<816e114c>] (guilty+0x18/0x1c)\n", "kernel page fault in guilty"},
+		{"arm's frames since 5.19", head + "Call trace: \n unwind_backtrace from show_stack+0x10/0x14\n show_stack from guilty+0x40/0x4c\n guilty from caller+0x1/0x2\n", "kernel page fault in guilty"},
+		{"PowerPC", head + "NIP:  c00000000022d79c LR: c00000000022d784 CTR: 0000000000000000\nNIP [c00000000022d79c] guilty+0x1ac/0x5f0\nLR [c00000000022d784] caller+0x1/0x2\n", "kernel page fault in guilty"},
+		{"PowerPC's frames", head + "Call Trace:\n[c00000007a3ef970] [c00000000022d784] guilty+0x194/0x5f0 (unreliable)\n", "kernel page fault in guilty"},
+		{"s390", head + "Krnl PSW : 0704c00180000000 000003ff8014b0d0 (guilty+0x1/0x2 [mod])\n", "kernel page fault in guilty"},
+		{"RISC-V", head + "epc : guilty+0x1/0x2\n ra : caller+0x1/0x2\n", "kernel page fault in guilty"},
+		{"userspace is no place", head + "RIP: 0033:0x45d5f9\nCall Trace:\n guilty+0x1/0x2\n", "kernel page fault in guilty"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := completeIncident(t, tt.log).Title; got != tt.want {
+				t.Errorf("%q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// A process chooses its name, and the kernel prints it at the beginning of a line, at facility 0.
+func TestNoTaskCanNameACrash(t *testing.T) {
+	const (
+		segfault = "[1234]: segfault at 0 ip 0000000000401000 sp 00007ffc0 error 4 in y[400000+1000]"
+		oom      = " invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"
+		order    = ": page allocation failure: order:4, mode:0xcc0(GFP_KERNEL), nodemask=(null)"
+		head     = "BUG: kernel NULL pointer dereference, address: 0000000000000008\n"
+		rest     = "RIP: 0010:guilty+0x1/0x2\nCall Trace:\n guilty_caller+0x1/0x2\n"
+		lockdep  = "WARNING: possible recursive locking detected\n"
+		locked   = " (&x->lock){+.+.}-{3:3}, at: guilty+0x1/0x2\n"
+	)
+	for _, name := range []string{
+		"IP: a+0x1/0x2", "IP: a+0x1/0x2 ", "RIP: 0010:0x0", "RIP: 0010:0x0 ", "pc : a+0x1/0x2 ", "EIP: a+0x1/0x2", "NIP [] a+0x1/2",
+		" a+0x1/0x2", " a+0x1/0x2 ", " a+0x1/0x2 (P)", "[<0>] a+0x1/0x2", " a from b+0x1/2", "a, at: b+0x1", "){.}, at: b+0x1", "(){.}, at: b+0x", "culprit: x cpu=",
+		"CPU: 1 PID: 1 C", "---[ end trace", "PC is at a+0x1/",
+	} {
+		for _, says := range []string{segfault, oom, order} {
+			if len(name) > maxComm {
+				t.Fatalf("%q is too long for a name", name)
+			}
+			inc := completeIncident(t, head+name+says+"\n"+rest)
+			if want := "kernel NULL pointer dereference in guilty"; inc.Title != want || inc.Culprit.Comm != "" {
+				t.Errorf("a task called %q made it %q (%+v), want %q", name, inc.Title, inc.Culprit, want)
+			}
+			if says == order {
+				continue // which is a finding of its own
+			}
+			inc = completeIncident(t, lockdep+name+says+"\n"+locked)
+			if want := "possible recursive locking detected in guilty"; inc.Title != want {
+				t.Errorf("a task called %q made it %q, want %q", name, inc.Title, want)
+			}
+			all := completed(rest + name + says + "\nKernel panic - not syncing: Fatal exception\n")
+			if want := "dying KernelPanic: oops in guilty"; len(all) == 0 || all[len(all)-1] != want && strings.HasPrefix(all[len(all)-1], "dying KernelPanic: oops") {
+				t.Errorf("a task called %q made it %q, want %q", name, all, want)
+			}
+		}
+	}
+}

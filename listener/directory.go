@@ -1,0 +1,412 @@
+package listener
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+const (
+	// directoryIntake is how many incidents of each class a Directory takes before it has written any. What it does not take
+	// waits with its source (listener/receive).
+	directoryIntake = 64
+	// sameFor is how far apart two emissions from one source may be and still be of one incident. A machine has to boot
+	// before it can die again.
+	sameFor = 30 * time.Second
+	// writeAgain and writeAgainAtMost are the pauses after a file could not be written.
+	writeAgain, writeAgainAtMost = 100 * time.Millisecond, 5 * time.Second
+)
+
+// Keep bounds what a Directory keeps, deaths and reports each: so many files, and no file for longer.
+type Keep struct {
+	Records int
+	For     time.Duration
+}
+
+// Directory is where incidents go without a cluster: each becomes one JSON file, written when it is first heard and
+// replaced when it is complete. Nothing else happens to them. Reports never push out deaths, and no address pushes out
+// those of others.
+type Directory struct {
+	path    string
+	keep    Keep
+	log     *slog.Logger
+	now     func() time.Time
+	deaths  chan detect.Incident
+	reports chan detect.Incident
+	index   index
+
+	mu     sync.Mutex
+	failed error // of the latest attempt to write
+}
+
+// NewDirectory returns a Directory that writes into path, which Run creates if it is not there. A nil log discards.
+func NewDirectory(path string, keep Keep, log *slog.Logger) *Directory {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Directory{
+		path: path, keep: keep, log: log, now: time.Now,
+		deaths: make(chan detect.Incident, directoryIntake), reports: make(chan detect.Incident, directoryIntake),
+	}
+}
+
+// Offer hands over an incident and never blocks. False means that there is no room: offer it again later.
+func (d *Directory) Offer(inc detect.Incident) bool {
+	to := d.deaths
+	if inc.Verdict != detect.Dying {
+		to = d.reports
+	}
+	select {
+	case to <- inc:
+		return true
+	default:
+		return false
+	}
+}
+
+// Canary takes a canary and does nothing: without Nodes there is nothing to pin.
+func (d *Directory) Canary(netip.Addr, netconsole.Identity, time.Time) bool { return true }
+
+// Ready says why incidents cannot be written, nil if they can.
+func (d *Directory) Ready() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.failed
+}
+
+// Run writes until ctx ends, and then what was offered before. A file that cannot be written is tried again; what cannot
+// be written at the end goes to the log.
+func (d *Directory) Run(ctx context.Context) error {
+	if err := os.MkdirAll(d.path, 0o750); err != nil {
+		return fmt.Errorf("create records directory: %w", err)
+	}
+	if err := d.index.load(d.path); err != nil {
+		return fmt.Errorf("read records directory: %w", err)
+	}
+	files := map[finding]written{} // of incidents that may come again, complete
+	for {
+		inc, ok := d.next(ctx)
+		if !ok {
+			return nil
+		}
+		maps.DeleteFunc(files, func(_ finding, f written) bool { return inc.Time.Sub(f.heard).Abs() >= sameFor })
+		is := findingOf(inc)
+		f, again := files[is]
+		if !again {
+			f = written{fileName(inc), inc.Time}
+		}
+		files[is] = f
+		d.write(ctx, f.name, inc)
+	}
+}
+
+// next is the incident to write next, a death if there is one; false when ctx has ended and there is none.
+func (d *Directory) next(ctx context.Context) (inc detect.Incident, ok bool) {
+	select {
+	case inc = <-d.deaths:
+		return inc, true
+	default:
+	}
+	select {
+	case inc = <-d.deaths:
+		return inc, true
+	case inc = <-d.reports:
+		return inc, true
+	case <-ctx.Done():
+	}
+	select {
+	case inc = <-d.deaths:
+		return inc, true
+	case inc = <-d.reports:
+		return inc, true
+	default:
+		return inc, false
+	}
+}
+
+// finding is what makes two emissions, not far apart in time, one file. A kernel has several troubles at once, but an
+// oops may end in a panic and is then the same story. What is sent from the same address without the secret is another.
+type finding struct {
+	src    netip.Addr
+	boot   string
+	secret netconsole.Secret
+	code   string
+}
+
+type written struct {
+	name  string
+	heard time.Time
+}
+
+func findingOf(inc detect.Incident) finding {
+	f := finding{src: inc.Source.Addr(), boot: inc.Identity.Boot, secret: inc.Identity.Secret}
+	if inc.Verdict == detect.Sick {
+		f.code = inc.Cause
+	}
+	return f
+}
+
+// Classes of files, as their names end.
+const (
+	deathFile  = ".death.json"
+	reportFile = ".report.json"
+)
+
+// fileName sorts by time, says which address the incident came from and what machine it is about, and differs by trouble.
+func fileName(inc detect.Incident) string {
+	class := reportFile
+	if inc.Verdict == detect.Dying {
+		class = deathFile
+	}
+	addr, id := inc.Source.Addr().String(), inc.Identity
+	who := cmp.Or(id.Instance, addr)
+	sum := sha256.Sum256([]byte(strings.Join([]string{inc.Source.String(), who, id.Boot, id.Secret.Sum(), inc.Cause}, "\n")))
+	return inc.Time.UTC().Format(fileTime) + "_" + plain(addr) + "_" + plain(who) + "-" + hex.EncodeToString(sum[:6]) + class
+}
+
+// plain is s with a hyphen for everything but letters and digits.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' {
+			return r
+		}
+		return '-'
+	}, s)
+}
+
+// fileTime is how the name of a file begins.
+const fileTime = "20060102T150405.000Z"
+
+// entry is what a file holds.
+type entry struct {
+	Time        time.Time        `json:"time"`
+	Source      netip.AddrPort   `json:"source"`
+	Instance    string           `json:"instance,omitempty"`
+	Boot        string           `json:"boot,omitempty"`
+	Verdict     detect.Verdict   `json:"verdict"`
+	Authority   detect.Authority `json:"authority"`
+	Code        string           `json:"code"`
+	Title       string           `json:"title"`
+	Fingerprint string           `json:"fingerprint,omitempty"`
+	Remedy      string           `json:"remedy,omitempty"`
+	Release     string           `json:"release,omitempty"`
+	Complete    bool             `json:"complete"`
+	Trace       []string         `json:"trace"`
+}
+
+func newEntry(inc detect.Incident) entry {
+	return entry{
+		inc.Time.UTC(), inc.Source, inc.Identity.Instance, inc.Identity.Boot, inc.Verdict, inc.Authority, inc.Cause, inc.Title,
+		inc.Fingerprint, inc.Remedy, inc.Release, inc.Complete, inc.Trace,
+	}
+}
+
+// write writes one incident, again and again until the disk takes it or ctx ends.
+func (d *Directory) write(ctx context.Context, name string, inc detect.Incident) {
+	data, err := json.MarshalIndent(newEntry(inc), "", "  ")
+	if err != nil {
+		d.log.Error("incident not written", "file", name, "err", err)
+		return
+	}
+	for pause := writeAgain; ; pause = min(2*pause, writeAgainAtMost) {
+		err := d.store(name, append(data, '\n'))
+		d.mu.Lock()
+		d.failed = err
+		d.mu.Unlock()
+		if err == nil {
+			title, _, _ := strings.Cut(inc.Title, "\n")
+			d.log.Info("recorded", "file", name, "source", inc.Source.String(), "code", inc.Cause, "title", title, "complete", inc.Complete)
+			return
+		}
+		d.log.Error("incident not written, trying again", "file", name, "err", err)
+		select {
+		case <-ctx.Done():
+			d.log.Error("incident not written, and now about to end", "file", name, "err", err, "incident", string(data))
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// store puts data under name at once or not at all, and keeps the directory within its bounds. On a full disk older
+// files make room: reports, and deaths of an address that has several.
+func (d *Directory) store(name string, data []byte) error {
+	for {
+		err := d.replace(name, data)
+		if err == nil {
+			d.index.add(name)
+			return d.prune()
+		}
+		victim, ok := d.index.leastMissed(name)
+		if !errors.Is(err, syscall.ENOSPC) || !ok {
+			return err
+		}
+		if err := d.remove(victim); err != nil {
+			return err
+		}
+	}
+}
+
+func (d *Directory) replace(name string, data []byte) error {
+	tmp, err := os.CreateTemp(d.path, ".new-*")
+	if err != nil {
+		return fmt.Errorf("create record: %w", err)
+	}
+	defer os.Remove(tmp.Name()) // gone already if all went well
+	if _, err = tmp.Write(data); err == nil {
+		err = tmp.Sync()
+	}
+	if closed := tmp.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return fmt.Errorf("write record: %w", err)
+	}
+	if err := os.Rename(tmp.Name(), filepath.Join(d.path, name)); err != nil {
+		return fmt.Errorf("name record: %w", err)
+	}
+	return nil
+}
+
+// prune removes what is older or more than is to be kept.
+func (d *Directory) prune() error {
+	expired := d.now().Add(-d.keep.For).UTC().Format(fileTime)
+	for _, class := range [...]string{deathFile, reportFile} {
+		for {
+			victim, n := d.index.oldest(class)
+			if n == 0 || n <= d.keep.Records && victim >= expired {
+				break
+			}
+			if victim >= expired {
+				victim = d.index.surplus(class)
+			}
+			if err := d.remove(victim); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (d *Directory) remove(name string) error {
+	if err := os.Remove(filepath.Join(d.path, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove old record: %w", err)
+	}
+	d.index.remove(name)
+	return nil
+}
+
+// index knows the files of a Directory by class and address, oldest first.
+type index struct {
+	names  map[string][]string            // by class
+	byAddr map[string]map[string][]string // by class and address
+}
+
+// load reads the names of the files that are there. Other files are none of ours.
+func (x *index) load(path string) error {
+	list, err := os.ReadDir(path) // sorted by name, which begins with the time
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		x.add(e.Name())
+	}
+	return nil
+}
+
+// parseName reads class and address from the name of a file.
+func parseName(name string) (class, addr string, ok bool) {
+	for _, class := range [...]string{deathFile, reportFile} {
+		if base, is := strings.CutSuffix(name, class); is {
+			if parts := strings.Split(base, "_"); len(parts) == 3 {
+				return class, parts[1], true
+			}
+		}
+	}
+	return "", "", false
+}
+
+func (x *index) add(name string) {
+	class, addr, ok := parseName(name)
+	if !ok {
+		return
+	}
+	if x.names == nil {
+		x.names, x.byAddr = map[string][]string{}, map[string]map[string][]string{}
+	}
+	if x.byAddr[class] == nil {
+		x.byAddr[class] = map[string][]string{}
+	}
+	all, added := insert(x.names[class], name)
+	if added {
+		x.names[class] = all
+		x.byAddr[class][addr], _ = insert(x.byAddr[class][addr], name)
+	}
+}
+
+func insert(sorted []string, name string) ([]string, bool) {
+	i, found := slices.BinarySearch(sorted, name)
+	if found {
+		return sorted, false
+	}
+	return slices.Insert(sorted, i, name), true
+}
+
+func (x *index) remove(name string) {
+	class, addr, ok := parseName(name)
+	if !ok {
+		return
+	}
+	of := func(other string) bool { return other == name }
+	x.names[class] = slices.DeleteFunc(x.names[class], of)
+	x.byAddr[class][addr] = slices.DeleteFunc(x.byAddr[class][addr], of)
+	if len(x.byAddr[class][addr]) == 0 {
+		delete(x.byAddr[class], addr)
+	}
+}
+
+// oldest is the oldest file of a class, and how many there are.
+func (x *index) oldest(class string) (name string, n int) {
+	if n = len(x.names[class]); n > 0 {
+		name = x.names[class][0]
+	}
+	return name, n
+}
+
+// surplus is the oldest file of the address that has most of a class, of several such addresses the oldest of all.
+func (x *index) surplus(class string) (name string) {
+	most := 0
+	for _, names := range x.byAddr[class] {
+		if len(names) > most || len(names) == most && names[0] < name {
+			most, name = len(names), names[0]
+		}
+	}
+	return name
+}
+
+// leastMissed is the file to give up for another one, false if it is worth as much as that.
+func (x *index) leastMissed(other string) (name string, ok bool) {
+	if name := x.surplus(reportFile); name != "" && name != other {
+		return name, true
+	}
+	name = x.surplus(deathFile)
+	_, addr, _ := parseName(name)
+	return name, len(x.byAddr[deathFile][addr]) > 1 && name != other
+}

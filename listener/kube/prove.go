@@ -1,0 +1,300 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/kube/v1alpha1"
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+// ErrNotHeld is in what Prove returns where the API server does not hold the listener to its job as the admission policies
+// of packaging/kubernetes/base/policies say: one of them is missing or not in force, or denies what the job needs. Without
+// it an error of Prove means that there was no answer.
+var ErrNotHeld = errors.New("apply packaging/kubernetes/base/policies as shipped")
+
+// errUnproved passes: the API server has not yet shown that it holds us to our job.
+var errUnproved = errors.New("the admission policies are not proved yet")
+
+const (
+	// proveTimeout bounds one proof of all policies.
+	proveTimeout = 30 * time.Second
+	// provedFor is how long a proof is good, proveRetry when the next is tried where there is none.
+	provedFor  = 10 * time.Minute
+	proveRetry = 10 * time.Second
+)
+
+// proofName is what objects are called that are written on trial only.
+const proofName = "policy-proof"
+
+// proof is what Prove last said. Its zero value says that nothing is proved.
+type proof struct {
+	mu     sync.Mutex
+	proved bool
+	held   error // nil unless it is ErrNotHeld
+}
+
+// note takes an answer of Prove. No answer leaves things as they were: an API server that is too busy to answer has not
+// lost its policies, and the minute in which it is so busy may be the one in which many nodes die.
+func (p *proof) note(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case err == nil:
+		p.proved, p.held = true, nil
+	case errors.Is(err, ErrNotHeld):
+		p.proved, p.held = false, err
+	}
+}
+
+// mayWrite is nil where pods and Nodes may be written. Deaths are recorded, whatever is proved.
+func (p *proof) mayWrite() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.proved:
+		return nil
+	case p.held != nil:
+		return fmt.Errorf("%w: %w", errUnproved, p.held)
+	}
+	return errUnproved
+}
+
+// notHeld is the ErrNotHeld that was last found, nil if there is none.
+func (p *proof) notHeld() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.held
+}
+
+// keepProving proves the policies at once and every ten minutes until ctx ends.
+func (c *Cluster) keepProving(ctx context.Context) {
+	said := ""
+	for {
+		err := c.Prove(ctx)
+		c.proof.note(err)
+		if text := fmt.Sprint(err); text != said && ctx.Err() == nil && !errors.Is(err, errNotSynced) {
+			said = text
+			if err == nil {
+				c.log.Info("the admission policies are in force")
+			} else {
+				c.log.Error("the admission policies are not proved: deaths are recorded, nothing else is done", "err", err)
+			}
+		}
+		wait := proveRetry
+		switch {
+		case err == nil:
+			wait = provedFor
+		case errors.Is(err, errNotSynced):
+			wait = proveRetry / 100
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// trial is one write that the API server tries without carrying it out, and what must come of it.
+type trial struct {
+	policy    string
+	what      string
+	forbidden bool
+	write     func(context.Context) error
+}
+
+// Prove tries, for each admission policy, a write that it must deny and one that it must let pass, all as dry runs. Nil
+// means that all are in force and let the listener do its job; else see ErrNotHeld. What a policy guards must exist to be
+// tried: a cluster without a node or without a bound pod has nothing of the kind to harm, and is proved without.
+func (c *Cluster) Prove(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, proveTimeout)
+	defer cancel()
+	if !c.nodes.HasSynced() {
+		return fmt.Errorf("prove the admission policies: %w", errNotSynced)
+	}
+	trials := append(c.trialsOnDeaths(), c.trialsOnLeases()...)
+	trials = append(trials, c.trialsOnNode()...)
+	pod, err := c.podForTrial(ctx)
+	if err != nil {
+		return fmt.Errorf("prove the admission policies: %w", err)
+	}
+	if pod != nil {
+		trials = append(trials, c.trialsOnPod(pod)...)
+	}
+	var notHeld, noAnswer []error
+	for _, t := range trials {
+		err := t.judge(t.write(ctx))
+		if errors.Is(err, ErrNotHeld) {
+			notHeld = append(notHeld, err)
+		} else if err != nil {
+			noAnswer = append(noAnswer, err)
+		}
+	}
+	if len(notHeld) > 0 {
+		return errors.Join(notHeld...)
+	}
+	return errors.Join(noAnswer...)
+}
+
+// judge says what the answer to t proves, nil where it is what it has to be.
+func (t trial) judge(answer error) error {
+	switch {
+	case t.forbidden && answer == nil:
+		return fmt.Errorf("admission policy %s is not in force, the API server lets the listener write %s: %w", t.policy, t.what, ErrNotHeld)
+	case t.forbidden && apierrors.IsForbidden(answer) && strings.Contains(answer.Error(), "ValidatingAdmissionPolicy '"+t.policy+"'"):
+		return nil
+	case t.forbidden && errors.Is(sentinel(answer), cleanup.ErrDenied):
+		return fmt.Errorf("admission policy %s is not proved, something else denies to write %s (%w): %w", t.policy, t.what, answer, ErrNotHeld)
+	case errors.Is(sentinel(answer), cleanup.ErrDenied):
+		return fmt.Errorf("the API server denies the listener to write %s (%w): %w", t.what, answer, ErrNotHeld)
+	case answer != nil:
+		return fmt.Errorf("prove admission policy %s: %w", t.policy, answer)
+	}
+	return nil
+}
+
+func (c *Cluster) trialsOnDeaths() []trial {
+	create := func(finalizers ...string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			nd := &v1alpha1.NodeDeath{
+				ObjectMeta: metav1.ObjectMeta{Name: proofName, Finalizers: finalizers},
+				Spec:       specFrom(policy.Death{Time: time.Now(), Reason: "proof of an admission policy"}),
+			}
+			return c.deaths.Post().Resource(v1alpha1.Resource).Param("dryRun", metav1.DryRunAll).
+				Param("fieldManager", manager).Body(nd).Do(ctx).Error()
+		}
+	}
+	return []trial{
+		{"lastgasp-nodedeaths", "a NodeDeath", false, create()},
+		{"lastgasp-nodedeaths", "a NodeDeath with a finalizer", true, create(prefix + proofName)},
+	}
+}
+
+func (c *Cluster) trialsOnLeases() []trial {
+	create := func(name string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := c.core.CoordinationV1().Leases(c.namespace).Create(ctx, &coordinationv1.Lease{
+				ObjectMeta: metav1.ObjectMeta{Name: name},
+			}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}, FieldManager: manager})
+			return err
+		}
+	}
+	return []trial{
+		{"lastgasp-listener-leases", "its own lease in namespace " + c.namespace, false, create(leasePrefix + proofName)},
+		{"lastgasp-listener-leases", "another lease in namespace " + c.namespace, true, create(proofName)},
+	}
+}
+
+// trialsOnNode tries on one Node, not of the control plane if there is another: there we may do less.
+func (c *Cluster) trialsOnNode() []trial {
+	var node *corev1.Node
+	for _, obj := range c.nodes.GetStore().List() {
+		n := obj.(*corev1.Node)
+		if n.DeletionTimestamp == nil && (node == nil || isControlPlane(node) && !isControlPlane(n)) {
+			node = n
+		}
+	}
+	if node == nil {
+		return nil
+	}
+	patch := func(patch any, subresources ...string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			data, err := json.Marshal(patch)
+			if err != nil {
+				return err
+			}
+			_, err = c.core.CoreV1().Nodes().Patch(ctx, node.Name, types.StrategicMergePatchType, data,
+				metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}, FieldManager: manager}, subresources...)
+			return err
+		}
+	}
+	condition := map[string]any{"status": map[string]any{"conditions": []map[string]string{
+		{"type": prefix + proofName, "status": "True", "reason": "Proof"},
+	}}}
+	boot := node.Status.NodeInfo.BootID
+	trials := []trial{
+		{"lastgasp-listener-nodes", "its annotation to node " + node.Name, false, patch(annotation(annotationReason, proofName))},
+		{"lastgasp-listener-nodes", "a label to node " + node.Name, true, patch(label(prefix + proofName))},
+		{"lastgasp-listener-nodes", "a foreign condition to node " + node.Name, true, patch(condition, "status")},
+		{"lastgasp-pin", "a pin to node " + node.Name, true, patch(annotation(annotationPin, proofName+":"+proofName))},
+		{"lastgasp-claim", "a claim of a boot that node " + node.Name + " does not run", true,
+			patch(annotation(annotationClaim, proofName+":"+proofName))},
+	}
+	if claim := pinFrom(node.Annotations[annotationClaim]); boot != "" && claim.Boot != boot {
+		trials = append(trials, trial{"lastgasp-claim", "a claim to node " + node.Name, false,
+			patch(annotation(annotationClaim, boot+":"+proofName))})
+	}
+	return trials
+}
+
+// podForTrial is our own pod or, outside the cluster, any that is bound to a node and that nobody is about to change.
+func (c *Cluster) podForTrial(ctx context.Context) (*corev1.Pod, error) {
+	if c.pod != "" {
+		pod, err := c.core.CoreV1().Pods(c.namespace).Get(ctx, c.pod, metav1.GetOptions{})
+		if err != nil {
+			return nil, explain(err, "read the listener's own pod %s/%s", c.namespace, c.pod)
+		}
+		return pod, nil
+	}
+	list, err := c.core.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{
+		FieldSelector: "spec.nodeName!=", Limit: 100,
+	})
+	if err != nil {
+		return nil, explain(err, "list pods")
+	}
+	for i := range list.Items {
+		pod := &list.Items[i]
+		if p := podFrom(pod); !p.Marked && !p.Mirror && !p.Deleting && p.Node != "" {
+			return pod, nil
+		}
+	}
+	return nil, nil
+}
+
+func (c *Cluster) trialsOnPod(pod *corev1.Pod) []trial {
+	name := pod.Namespace + "/" + pod.Name
+	status := func(patch any) func(context.Context) error {
+		return func(ctx context.Context) error {
+			data, err := json.Marshal(patch)
+			if err != nil {
+				return err
+			}
+			_, err = c.core.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, data,
+				metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}, FieldManager: manager}, "status")
+			return err
+		}
+	}
+	ours := podPatch{Metadata: c.keys.metadata(podFrom(pod), policy.Notice{Death: proofName, Cause: "Proof", Reason: proofName})}
+	ours.Metadata.ResourceVersion = "" // it is not about this very version
+	remove := func(ctx context.Context) error {
+		return c.core.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{
+			DryRun: []string{metav1.DryRunAll}, Preconditions: metav1.NewUIDPreconditions(string(pod.UID)),
+		})
+	}
+	return []trial{
+		{"lastgasp-listener-pods", "its annotations to pod " + name, false, status(ours)},
+		{"lastgasp-listener-pods", "a label to pod " + name, true, status(label(prefix + proofName))},
+		{"lastgasp-listener-pods", "the deletion of pod " + name + ", which it has not failed", true, remove},
+	}
+}
+
+func annotation(key, value string) any {
+	return map[string]any{"metadata": map[string]any{"annotations": map[string]string{key: value}}}
+}
+
+func label(key string) any {
+	return map[string]any{"metadata": map[string]any{"labels": map[string]string{key: ""}}}
+}

@@ -1,0 +1,120 @@
+package kube
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+func TestJudge(t *testing.T) {
+	status := func(code int32, reason metav1.StatusReason, message string) error {
+		return &apierrors.StatusError{ErrStatus: metav1.Status{Code: code, Reason: reason, Message: message}}
+	}
+	byPolicy := func(name string) error {
+		return status(403, metav1.StatusReasonForbidden, "nodes \"n\" is forbidden: ValidatingAdmissionPolicy '"+name+"' with binding '"+name+"' denied request: x")
+	}
+	noRight := status(403, metav1.StatusReasonForbidden, "nodes is forbidden: User cannot patch resource")
+	away := errors.New("connection refused")
+	for _, tt := range []struct {
+		name      string
+		forbidden bool
+		answer    error
+		held      bool // false: not held
+		known     bool // false: no answer
+		says      string
+	}{
+		{"forbidden and denied", true, byPolicy("p"), true, true, ""},
+		{"forbidden and let pass", true, nil, false, true, "is not in force"},
+		{"forbidden and denied by another policy", true, byPolicy("p-2"), false, true, "something else denies"},
+		{"forbidden for want of a right", true, noRight, false, true, "something else denies"},
+		{"forbidden and no answer", true, away, false, false, "prove admission policy p"},
+		{"allowed and let pass", false, nil, true, true, ""},
+		{"allowed and denied", false, byPolicy("p"), false, true, "denies the listener to write x"},
+		{"allowed for want of a right", false, noRight, false, true, "denies the listener to write x"},
+		{"allowed and no answer", false, away, false, false, "prove admission policy p"},
+		{"the object is gone", true, status(404, metav1.StatusReasonNotFound, "gone"), false, false, "prove admission policy p"},
+	} {
+		err := trial{policy: "p", what: "x", forbidden: tt.forbidden}.judge(tt.answer)
+		if (err == nil) != tt.held || err != nil && errors.Is(err, ErrNotHeld) != tt.known || !strings.Contains(fmt.Sprint(err), tt.says) {
+			t.Errorf("%s: %v; want held %v, known %v, %q", tt.name, err, tt.held, tt.known, tt.says)
+		}
+	}
+}
+
+func TestNothingIsWrittenUnproved(t *testing.T) {
+	missing := fmt.Errorf("policy x: %w", ErrNotHeld)
+	for _, tt := range []struct {
+		name          string
+		answers       []error
+		writes, unfit bool
+	}{
+		{name: "not asked yet"},
+		{name: "no answer", answers: []error{errors.New("away")}},
+		{name: "proved", answers: []error{nil}, writes: true},
+		{name: "missing", answers: []error{missing}, unfit: true},
+		{name: "missing, then no answer", answers: []error{missing, errors.New("away")}, unfit: true},
+		{name: "proved, then no answer", answers: []error{nil, errors.New("away")}, writes: true},
+		{name: "proved, then missing", answers: []error{nil, missing}, unfit: true},
+		{name: "missing, then proved", answers: []error{missing, nil}, writes: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, c := newAPI(t, http.StatusOK, `{"kind":"Status","apiVersion":"v1","status":"Success"}`)
+			c.proof = proof{}
+			for _, a := range tt.answers {
+				c.proof.note(a)
+			}
+			fence := true
+			for name, write := range map[string]func() error{
+				"patch node": func() error {
+					_, err := c.PatchNode(t.Context(), policy.Node{Name: "n"}, cleanup.NodePatch{Fence: &fence})
+					return err
+				},
+				"delete node": func() error { return c.DeleteNode(t.Context(), policy.Node{Name: "n"}) },
+				"fail pod": func() error {
+					_, err := c.FailPod(t.Context(), policy.Pod{Namespace: "ns", Name: "p"}, policy.Notice{})
+					return err
+				},
+				"annotate pod": func() error {
+					_, err := c.AnnotatePod(t.Context(), policy.Pod{Namespace: "ns", Name: "p"}, policy.Notice{})
+					return err
+				},
+				"delete pod": func() error { return c.DeletePod(t.Context(), policy.Pod{Namespace: "ns", Name: "p"}) },
+			} {
+				err := write()
+				if errors.Is(err, errUnproved) == tt.writes || sentinel(err) != nil && !tt.writes {
+					t.Errorf("%s: %v; want written %v, else an error that may pass", name, err, tt.writes)
+				}
+			}
+			if asked := len(s.requests()) > 0; asked != tt.writes {
+				t.Errorf("requests %v, want any %v", s.requests(), tt.writes)
+			}
+			if err := c.proof.notHeld(); (err != nil) != tt.unfit {
+				t.Errorf("not held: %v, want %v", err, tt.unfit)
+			}
+		})
+	}
+}
+
+func TestProveTriesOnWorkers(t *testing.T) {
+	_, c := newAPI(t, http.StatusOK, "{}")
+	if got := c.trialsOnNode(); len(got) > 0 {
+		t.Errorf("%d trials without a node", len(got))
+	}
+	for name, label := range map[string]string{"a": "node-role.kubernetes.io/control-plane", "worker": "x", "z": "node-role.kubernetes.io/master"} {
+		cacheNode(t, c, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{label: ""}}})
+	}
+	for _, trial := range c.trialsOnNode() {
+		if !strings.Contains(trial.what, "node worker") {
+			t.Errorf("tries to write %s", trial.what)
+		}
+	}
+}

@@ -1,0 +1,82 @@
+package netconsole
+
+import (
+	"bytes"
+	"crypto/subtle"
+)
+
+// Credentials are the boot and the secret that a datagram carries, as Identity would have them of its record, read before
+// anything else is done with it. They point into the datagram. There are none in the basic format, in fragments, and in a
+// record that lost its end.
+func (f *Frame) Credentials() (boot, secret []byte, ok bool) {
+	if !f.Extended || f.Fragment || f.Cut {
+		return nil, nil, false
+	}
+	_, tail, _ := bytes.Cut(f.Body, []byte{'\n'})
+	var last *[]byte // the value that the line before belongs to
+	for len(tail) > 0 {
+		line, rest, _ := bytes.Cut(tail, []byte{'\n'})
+		tail = rest
+		switch value, is := credential(line); {
+		case is == KeyBoot && boot == nil:
+			boot, last = value, &boot
+		case is == KeySecret && secret == nil:
+			secret, last = value, &secret
+		case last != nil && !isField(line):
+			return nil, nil, false // a value of several lines, which no boot and no secret has
+		default:
+			last = nil
+		}
+	}
+	return boot, secret, len(boot) > 0 && len(secret) > 0 && len(boot) <= maxToken && len(secret) <= maxToken
+}
+
+// credential is the value of a boot= or gasp= line, and which of the two it is.
+func credential(line []byte) (value []byte, key string) {
+	for _, key := range [...]string{KeyBoot, KeySecret} {
+		if n := len(key) + 2; len(line) >= n && line[0] == ' ' && line[n-1] == '=' && string(line[1:n-1]) == key {
+			return line[n:], key
+		}
+	}
+	return nil, ""
+}
+
+// isField recognizes a ` key=value` line.
+func isField(line []byte) bool {
+	return len(line) > 1 && line[0] == ' ' && bytes.IndexByte(line[1:], '=') > 0
+}
+
+// Seal is what stands behind the text of a datagram that carries credentials. Those of one boot mostly carry the same, and
+// need not be read again.
+type Seal struct {
+	before, secret, behind []byte
+}
+
+// Seal copies what stands behind the text; false if there are no credentials in it.
+func (f *Frame) Seal() (s Seal, ok bool) {
+	const key = " " + KeySecret + "="
+	if _, _, ok := f.Credentials(); !ok {
+		return s, false
+	}
+	_, tail, _ := bytes.Cut(f.Body, []byte{'\n'})
+	tail = bytes.Clone(tail)
+	at := 0
+	if !bytes.HasPrefix(tail, []byte(key)) {
+		at = bytes.Index(tail, []byte("\n"+key)) + 1
+	}
+	at += len(key)
+	end := at + bytes.IndexByte(tail[at:], '\n')
+	return Seal{tail[:at], tail[at:end], tail[end:]}, true
+}
+
+// On reports whether the datagram carries the same, in constant time as far as the secret goes. The zero Seal is on none.
+func (s *Seal) On(f *Frame) bool {
+	n := len(s.before) + len(s.secret) + len(s.behind)
+	if n == 0 || !f.Extended || f.Fragment || f.Cut || len(f.Body) <= n {
+		return false
+	}
+	text, tail := f.Body[:len(f.Body)-n], f.Body[len(f.Body)-n:]
+	return bytes.IndexByte(text, '\n') == len(text)-1 &&
+		bytes.Equal(tail[:len(s.before)], s.before) && bytes.Equal(tail[n-len(s.behind):], s.behind) &&
+		subtle.ConstantTimeCompare(tail[len(s.before):n-len(s.behind)], s.secret) == 1
+}

@@ -1,0 +1,55 @@
+package policy
+
+import (
+	"maps"
+	"time"
+)
+
+// Breaker counts the nodes that were acted on lately and says when that is too many to be true, or too many to take away
+// at once. It owns no clock. Every replica counts what it decides itself and, a scan later, what the deaths of the others
+// say: two that hear a storm in different orders may between them let through more than the limit, but never more than
+// twice as many.
+type Breaker struct {
+	Nodes   int // that many in Window are fine
+	Percent int // or that many percent of all nodes, if that is more
+	Window  time.Duration
+
+	counted map[string]admission // by node
+}
+
+type admission struct {
+	at    time.Time
+	death string // for which the node was counted
+}
+
+// Limit is how many nodes may be acted on within Window when there are total.
+func (b *Breaker) Limit(total int) int { return max(b.Nodes, total*b.Percent/100) }
+
+// Room reports whether node may be acted on at now. A node that is counted already has its room.
+func (b *Breaker) Room(now time.Time, node string, total int) bool {
+	b.forgetOld(now)
+	_, ok := b.counted[node]
+	return ok || len(b.counted) < b.Limit(total)
+}
+
+// Count counts a node whatever the limit.
+func (b *Breaker) Count(at time.Time, node, death string) {
+	if b.counted == nil {
+		b.counted = map[string]admission{}
+	}
+	if was, ok := b.counted[node]; !ok || at.After(was.at) {
+		b.counted[node] = admission{at, death}
+	}
+}
+
+// Forget takes back a node that was counted for death and then turned out to live. What was counted for another death
+// stays: else whoever sends incidents that are refused from dead nodes' addresses would drain the breaker.
+func (b *Breaker) Forget(node, death string) {
+	if b.counted[node].death == death {
+		delete(b.counted, node)
+	}
+}
+
+func (b *Breaker) forgetOld(now time.Time) {
+	maps.DeleteFunc(b.counted, func(_ string, a admission) bool { return now.Sub(a.at) >= b.Window })
+}

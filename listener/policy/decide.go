@@ -1,0 +1,176 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+)
+
+// Answer is what to do about an incident.
+type Answer int
+
+const (
+	// Refuse it: contradicted, or not ours to act on.
+	Refuse Answer = iota
+	// Wait for a witness.
+	Wait
+	// Record it: true, and over. The node is back on another boot.
+	Record
+	// Hold it: true, but too many at once. The Node is fenced, nothing is failed or deleted.
+	Hold
+	// Act on it.
+	Act
+)
+
+// String is the answer's name in logs and metrics.
+func (a Answer) String() string { return [...]string{"refuse", "wait", "record", "hold", "act"}[a] }
+
+// Decision is an answer with its reason.
+type Decision struct {
+	Answer    Answer
+	Authority detect.Authority
+	Why       string // one sentence, for log, death and event
+	// Fence says that the Node may carry our taint: with Act and Hold always, with Wait for a bounded time.
+	Fence bool
+	// Distrust says that the source was contradicted: its Node is not fenced early for a while. Only a Node's address is
+	// distrusted: whoever has none can have nothing fenced, and there would be no end of them to remember.
+	Distrust bool
+}
+
+// Lookup is what the look-up of an incident's Node came to.
+type Lookup int
+
+const (
+	Found     Lookup = iota
+	NoNode           // no Node answers to the sender
+	Ambiguous        // several do, and neither boot nor pin tells which
+	Denied           // the API server refuses to say
+)
+
+// View is what is known when an incident is judged.
+type View struct {
+	Now    time.Time
+	Lookup Lookup
+	Node   Node  // as it reads now
+	First  Node  // as it read when the incident was first judged; equal to Node then
+	Lease  Lease // what was seen of the kubelet's Lease since
+	// Judged is when this replica first judged the incident: an early fence is bounded from then on.
+	Judged time.Time
+	// Heard: this replica heard the incident itself. What it only read from a NodeDeath, whoever wrote that, waits for the
+	// witness.
+	Heard bool
+	// Sum is the SHA-256 of the secret that was heard, empty if there was none.
+	Sum string
+	// Distrusted: the source was contradicted on this authority lately.
+	Distrusted bool
+	// Early: one more Node may be fenced before there is a witness.
+	Early bool
+	// Room: the breaker lets this node pass.
+	Room bool
+	// Released: a human let this death pass the breaker.
+	Released bool
+}
+
+// maxFailedLooks is after how many looks in a row without an answer, one every two seconds, nobody waits for a witness any
+// more.
+const maxFailedLooks = 300
+
+// Decide is the whole judgement over an incident. It never takes a missing answer for a witness.
+func (p Policy) Decide(inc detect.Incident, v View) Decision {
+	authority := Authority(inc, v.Sum, v.First)
+	say := func(a Answer, format string, args ...any) Decision {
+		return Decision{Answer: a, Authority: authority, Why: fmt.Sprintf(format, args...)}
+	}
+	contradicted := func(format string, args ...any) Decision {
+		d := say(Refuse, format, args...)
+		d.Distrust = true
+		return d
+	}
+	boot := cmp.Or(inc.Identity.Boot, v.First.BootID)
+
+	switch {
+	case v.Lookup == Ambiguous:
+		return say(Refuse, "more than one Node answers to %s", sender(inc))
+	case v.Lookup == Denied:
+		return say(Refuse, "the API server denies the look-up of %s", sender(inc))
+	case v.Lookup == NoNode && v.First.Name != "":
+		return say(Refuse, "node %s is gone", v.First.Name)
+	case v.Lookup == NoNode:
+		return say(Refuse, "no Node answers to %s", sender(inc))
+	case authority == detect.Text:
+		return contradicted("plain text, which anybody could have sent")
+	case v.Node.ControlPlane && !p.ControlPlane:
+		return say(Refuse, "node %s belongs to the control plane", v.Node.Name)
+	case v.Node.UID != v.First.UID:
+		return say(Refuse, "node %s was deleted and registered anew since the panic", v.Node.Name)
+	case v.Node.BootID != boot && v.First.BootID == boot:
+		return say(Record, "node %s has rebooted into boot %s, what is on it lives", v.Node.Name, v.Node.BootID)
+	case v.Node.BootID != boot && v.Node.knows(boot, v.Sum):
+		return say(Record, "boot %s of node %s had this secret, and boot %s runs by now", boot, v.Node.Name, v.Node.BootID)
+	case v.Node.BootID != boot:
+		return contradicted("node %s runs boot %s, the panic is of boot %s", v.Node.Name, v.Node.BootID, boot)
+	case v.Lease.Alive():
+		return contradicted("the kubelet of node %s renewed its Lease %s after the panic", v.Node.Name,
+			v.Now.Sub(inc.Time).Round(time.Second))
+	}
+
+	atOnce := v.Heard && authority >= p.ActAt
+	// A node that was lost before the panic was heard says nothing by its silence. A living kubelet that reports not to be
+	// Ready is no silence at all.
+	lost := v.Node.Silent && !v.Node.SilentSince.After(inc.Time)
+	switch {
+	case atOnce && !v.Lease.Doubtful(inc.Time):
+		return p.pass(v, say(Act, "%v authority", authority))
+	case v.Node.Silent && !lost:
+		return p.pass(v, say(Act, "%v authority, and the control plane does not hear from node %s any more", authority, v.Node.Name))
+	case v.Lease.Silent(v.Now) && lost && !atOnce:
+		return contradicted("%v authority, and the silence of node %s is no witness: the control plane had lost it before",
+			authority, v.Node.Name)
+	case v.Lease.Silent(v.Now) && (atOnce || !withheld(inc, v)):
+		return p.pass(v, say(Act, "%v authority, and the Lease of node %s was not renewed for %s",
+			authority, v.Node.Name, v.Now.Sub(v.Lease.Since).Round(time.Second)))
+	case v.Lease.Failed >= maxFailedLooks:
+		return say(Refuse, "%v authority, and nobody could say whether node %s lives: its Lease could not be read", authority, v.Node.Name)
+	}
+	d := say(Wait, "%v authority, a witness is awaited", authority)
+	if v.Lease.Silent(v.Now) {
+		d.Why = fmt.Sprintf("%v authority, and the Lease of node %s is no witness: this boot has a secret, which was not heard",
+			authority, v.Node.Name)
+	}
+	d.Fence = v.Heard && authority == detect.Pinned || p.fenceEarly(authority, v)
+	return d
+}
+
+// fenceEarly reports whether v's Node may be fenced before there is a witness, on less than a pinned secret: for
+// Corroborate, and for longer only while its kubelet is overdue.
+func (p Policy) fenceEarly(a detect.Authority, v View) bool {
+	overdue := v.Node.Silent || v.Lease.Overdue(v.Now)
+	return a >= detect.Kernel && !v.Distrusted && v.Early && (overdue || v.Now.Sub(v.Judged) < p.Corroborate)
+}
+
+// withheld reports whether inc was heard without the secret that its node pinned. A pod that starves its kubelet of CPU,
+// or waits until it is restarted, can bring about such an incident and a Lease that is renewed late.
+func withheld(inc detect.Incident, v View) bool {
+	return v.Heard && inc.Source.IsValid() && v.Node.BootID != "" && v.Node.Pin.Boot == v.Node.BootID &&
+		v.Sum != v.Node.Pin.Sum
+}
+
+// pass holds what the breaker does not let pass.
+func (p Policy) pass(v View, d Decision) Decision {
+	d.Fence = true
+	if !v.Room && !v.Released {
+		d.Answer = Hold
+		d.Why += fmt.Sprintf("; held: %d nodes or %d%% died within %s already", p.MaxNodes, p.MaxPercent, p.Window)
+	}
+	return d
+}
+
+// sender is who an incident says it is.
+func sender(inc detect.Incident) string {
+	if inc.Identity.Instance == "" {
+		return "address " + inc.Source.Addr().String()
+	}
+	return fmt.Sprintf("instance %s with address %s", inc.Identity.Instance, inc.Source.Addr())
+}

@@ -1,0 +1,121 @@
+package policy
+
+import (
+	"cmp"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+)
+
+// NewDeath is the NodeDeath that inc, believed on authority a, makes of Node n. Where no Node answered n is zero.
+func NewDeath(inc detect.Incident, a detect.Authority, n Node) Death {
+	boot := cmp.Or(inc.Identity.Boot, n.BootID)
+	d := Death{
+		Name:      DeathName(cmp.Or(n.Name, inc.Source.Addr().String()), cmp.Or(boot, n.UID)),
+		Node:      n.Name,
+		NodeUID:   n.UID,
+		Instance:  cmp.Or(inc.Identity.Instance, n.Instance()),
+		Boot:      boot,
+		Time:      inc.Time,
+		Source:    inc.Source,
+		Evidence:  []Evidence{ByNetconsole},
+		Authority: a,
+		NodeInfo:  nodeInfo(n),
+	}
+	d.describe(inc)
+	return d
+}
+
+// Lengthen adds to d what inc, the same incident seen longer, knows better, and reports whether that is anything.
+func (d *Death) Lengthen(inc detect.Incident) bool {
+	if len(inc.Trace) <= len(d.Trace) {
+		return false
+	}
+	d.describe(inc)
+	return true
+}
+
+func (d *Death) describe(inc detect.Incident) {
+	d.Cause, d.Reason, d.Fingerprint = inc.Cause, inc.Title, inc.Fingerprint
+	d.Remedy, d.Release, d.Trace = inc.Remedy, inc.Release, inc.Trace
+	if c := inc.Culprit; c.Comm != "" {
+		d.Culprit = &Culprit{
+			Comm: c.Comm, PID: c.PID, CPU: c.CPU, Cgroup: c.Cgroup, PodUID: podOf(c.Cgroup), Bystander: c.Bystander,
+		}
+	}
+}
+
+// podCgroup is the part of a cgroup's path that names a pod, as the kubelet's two drivers write it (kubernetes
+// pkg/kubelet/cm: cgroupfs has the UID as it is, systemd has underscores for its hyphens).
+var podCgroup = regexp.MustCompile(`pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})\b`)
+
+// podOf is the UID of the pod that a cgroup belongs to, empty if it names none.
+func podOf(cgroup string) string {
+	m := podCgroup.FindStringSubmatch(cgroup)
+	if m == nil {
+		return ""
+	}
+	return strings.ReplaceAll(m[1], "_", "-")
+}
+
+// nodeInfo reads the well-known labels (https://kubernetes.io/docs/reference/labels-annotations-taints/) and those of
+// Karpenter, EKS, GKE and kOps that name a group of nodes.
+func nodeInfo(n Node) NodeInfo {
+	info := NodeInfo{
+		InstanceType: n.Labels["node.kubernetes.io/instance-type"],
+		Zone:         n.Labels["topology.kubernetes.io/zone"],
+		Image:        n.OSImage,
+	}
+	for _, l := range NodePoolLabels() {
+		info.NodePool = cmp.Or(info.NodePool, n.Labels[l])
+	}
+	return info
+}
+
+// NodePoolLabels are the labels that name a group of nodes; the first that is there counts.
+func NodePoolLabels() []string {
+	return []string{
+		"karpenter.sh/nodepool", "eks.amazonaws.com/nodegroup", "cloud.google.com/gke-nodepool", "kops.k8s.io/instancegroup",
+	}
+}
+
+// NamePods says who was on the node when it died. It is done once.
+func (d *Death) NamePods(pods []Pod) {
+	images := map[string]int{}
+	for i, p := range pods {
+		if i == MaxPods {
+			d.PodsOmitted = len(pods) - MaxPods
+			return
+		}
+		dead := DeadPod{Namespace: p.Namespace, Name: p.Name, UID: p.UID, OwnerKind: p.Owner.Kind, OwnerName: p.Owner.Name}
+		for _, image := range p.Images {
+			at, known := images[image]
+			if !known {
+				at = len(d.Images)
+				images[image] = at
+				d.Images = append(d.Images, image)
+			}
+			dead.Images = append(dead.Images, at)
+		}
+		d.Pods = append(d.Pods, dead)
+	}
+}
+
+// SetOutcome notes what became of pods, by what became of each; became is indexed by UID. Pods that d does not name are
+// only counted elsewhere.
+func (d *Death) SetOutcome(became map[string]string) {
+	byWhat := map[string][]int{}
+	for i, p := range d.Pods {
+		if what := became[p.UID]; what != "" {
+			byWhat[what] = append(byWhat[what], i)
+		}
+	}
+	d.Outcomes = nil
+	for _, what := range []string{PodFailed, PodDeleted, PodGone, PodDenied, PodMirror, PodLeft} {
+		if pods := byWhat[what]; len(pods) > 0 {
+			d.Outcomes = append(d.Outcomes, Outcome{What: what, Pods: slices.Clip(pods)})
+		}
+	}
+}

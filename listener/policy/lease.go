@@ -1,0 +1,63 @@
+package policy
+
+import "time"
+
+const (
+	// defaultLease is for how long kubelets take their Lease unless told otherwise (nodeLeaseDurationSeconds).
+	defaultLease = 40 * time.Second
+	// inFlight is how long after a panic a renewal that the kubelet sent before it may still arrive.
+	inFlight = 2 * time.Second
+	// skew is by how much a node's clock may differ from ours before a renewal looks younger than the incident.
+	skew = 5 * time.Second
+)
+
+// Lease is what this replica saw of a kubelet's Lease since an incident. The times of renewal are by the node's clock, so
+// a renewal is believed only if it was seen to happen; a time alone raises doubt, no more. How long the Lease stayed
+// unchanged is by our own monotonic clock.
+type Lease struct {
+	Since    time.Time     // of the look that read Baseline; zero if there was none yet
+	Baseline time.Time     // when the Lease said it was renewed, once no renewal could be in flight
+	Renewed  time.Time     // the same at the last look that got an answer
+	Duration time.Duration // for how long the kubelet holds the Lease, from that look; zero if it does not say
+	Failed   int           // looks without an answer since the last that had one
+}
+
+// Look notes what a look at now found. A failed look starts the observation anew: while the API server cannot be reached,
+// kubelets cannot renew either, and their silence proves nothing. No right to look and no Lease are failures, too.
+func (l *Lease) Look(now, heard, renewed time.Time, duration time.Duration, err error) {
+	if err != nil {
+		l.Since = time.Time{}
+		l.Failed++
+		return
+	}
+	l.Renewed, l.Duration, l.Failed = renewed, duration, 0
+	if l.Since.IsZero() && now.Sub(heard) >= inFlight {
+		l.Since, l.Baseline = now, renewed
+	}
+}
+
+// Alive reports whether the Lease was seen to be renewed after the incident: whatever was heard, that kernel runs.
+func (l *Lease) Alive() bool { return !l.Since.IsZero() && l.Renewed.After(l.Baseline) }
+
+// Silent reports whether the Lease was seen unchanged for its whole duration.
+func (l *Lease) Silent(now time.Time) bool {
+	return l.Failed == 0 && !l.Since.IsZero() && now.Sub(l.Since) >= l.duration()
+}
+
+// Overdue reports whether the Lease was seen unchanged for longer than a living kubelet leaves it alone: a quarter of its
+// duration and up to 4 % more (kubernetes pkg/kubelet/kubelet.go: nodeLeaseRenewIntervalFraction;
+// component-helpers/apimachinery/lease/controller.go: JitterUntil).
+func (l *Lease) Overdue(now time.Time) bool {
+	return l.Failed == 0 && !l.Since.IsZero() && now.Sub(l.Since) >= l.duration()/4*104/100
+}
+
+// Doubtful reports whether the Lease claims to have been renewed well after the incident. Then even a pinned one has to
+// wait until it is seen whether that goes on: it may be old, or the node's clock wrong.
+func (l *Lease) Doubtful(heard time.Time) bool { return l.Renewed.Sub(heard) > skew }
+
+func (l *Lease) duration() time.Duration {
+	if l.Duration <= 0 {
+		return defaultLease
+	}
+	return l.Duration
+}

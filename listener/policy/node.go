@@ -1,0 +1,59 @@
+package policy
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// Node is a Kubernetes Node as it was read.
+type Node struct {
+	Name            string
+	UID             string
+	ResourceVersion string
+	ProviderID      string
+	Addresses       []netip.Addr
+	BootID          string    // status.nodeInfo.bootID: the boot whose kubelet reported last
+	Kernel          string    // status.nodeInfo.kernelVersion of that boot: `uname -r`
+	OSImage         string    // status.nodeInfo.osImage
+	MachineID       string    // status.nodeInfo.machineID; only ever compared with machine ids
+	Ready           bool      // condition Ready is True
+	Silent          bool      // condition Ready is Unknown: the control plane has not heard from the kubelet
+	SilentSince     time.Time // lastTransitionTime of that condition; zero unless Silent
+	Created         time.Time
+	ControlPlane    bool
+	Labels          map[string]string // those that NodeInfo and selection need
+	Unschedulable   bool              // cordoned
+	Deleting        bool              // has a deletionTimestamp
+	Finalizers      []string
+	Pin             Pin  // annotation lastgasp.dev/pin, written by the node itself
+	Claim           Pin  // annotation lastgasp.dev/claim, written by the listener from a canary
+	Mark            Mark // our annotations, zero if the Node carries none
+	Fenced          bool // our taint is on the Node
+	OutOfService    bool // the out-of-service taint is on the Node
+}
+
+// Pin ties the secret of one boot to a Node.
+type Pin struct {
+	Boot string // boot id
+	Sum  string // netconsole.Secret.Sum
+}
+
+// Mark is what the fence writes on the Node beside the taint.
+type Mark struct {
+	Death  string // name of the NodeDeath
+	Boot   string // boot id that died; empty if unknown
+	Reason string // the incident's title
+	// OutOfService says that the out-of-service taint is ours: we remove it, and no other.
+	OutOfService bool
+}
+
+// Instance is the id of n in the cloud: the last element of its providerID, as in aws:///us-east-1a/i-0123456789abcdef0.
+func (n Node) Instance() string {
+	return n.ProviderID[strings.LastIndexByte(n.ProviderID, '/')+1:]
+}
+
+// knows reports whether sum is the secret that n's pin or claim names for boot.
+func (n Node) knows(boot, sum string) bool {
+	return boot != "" && sum != "" && (n.Pin == Pin{boot, sum} || n.Claim == Pin{boot, sum})
+}

@@ -1,0 +1,149 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// Names of the steps, as they stand in NodeDeaths and in the audit log.
+const (
+	StepFence  = "fence"
+	StepList   = "list"
+	StepFail   = "fail"
+	StepEvents = "events"
+	StepDetach = "detach"
+	StepDelete = "delete"
+	// StepInstance is there only where Policy.AfterPanic asks for it.
+	StepInstance = "instance"
+	StepNode     = "node"
+	// StepExpire is there only where pods are kept.
+	StepExpire = "expire"
+	// StepDistrust is no step of a plan: it says to other replicas that the source was contradicted.
+	StepDistrust = "distrust"
+)
+
+// Step is one line of a Plan. All of them are idempotent.
+type Step struct {
+	Name string
+	What string // for people
+}
+
+// Plan is what follows from a decision to act: a plain value, to be printed, compared and executed.
+type Plan struct {
+	Death  string // name of the NodeDeath
+	Node   string
+	Notice Notice
+	Verb   NodeVerb
+	// AfterPanic is what is done with the machine.
+	AfterPanic AfterPanic
+	// DetachFor bounds how long the volumes are waited for, and with it the out-of-service taint.
+	DetachFor time.Duration
+	AwaitTill time.Time // when a node that is awaited and not back is deleted
+	KeepTill  time.Time // when kept pods are deleted, zero if none are kept
+	Steps     []Step
+}
+
+// detachFor is how long volumes may take to detach before the Node goes without waiting for them. With the
+// out-of-service taint it takes 0.1 s, without it 6 minutes.
+const detachFor = 2 * time.Minute
+
+// NewPlan says what follows from d for its node n under p.
+func NewPlan(p Policy, d Death, n Node) Plan {
+	plan := Plan{
+		Death: d.Name, Node: d.Node, Notice: NoticeOf(d), Verb: p.NodeVerb, AfterPanic: p.AfterPanic, DetachFor: detachFor,
+	}
+	if plan.Verb == NodeDelete && n.Unschedulable {
+		plan.Verb = NodeAwait // deleted, it would come back without the cordon that somebody gave it
+	}
+	plan.add(StepFence, "taint node %s, so that nothing more is scheduled to it", d.Node)
+	plan.add(StepList, "list the pods on it")
+	plan.add(StepFail, "mark them Failed, reason %s; leave alone what ended before or started after the panic", plan.Notice.Cause)
+	plan.add(StepEvents, "emit events on the node, on the pods and on their owners")
+	plan.add(StepDetach, "if volumes are attached, taint the node out-of-service for at most %s", detachFor)
+
+	expire := func() {}
+	if p.KeepPods > 0 {
+		plan.KeepTill = d.Time.Add(p.KeepPods)
+		plan.add(StepDelete, "delete the Failed pods that are replaced, those of Jobs first")
+		expire = func() { plan.add(StepExpire, "delete the other Failed pods %s after the panic", p.KeepPods) }
+	} else {
+		plan.add(StepDelete, "delete the Failed pods, those of Jobs first")
+	}
+	if p.AfterPanic != LeaveInstance {
+		plan.add(StepInstance, "%s instance %s once its whole trace is on record, unless it is back by itself",
+			p.AfterPanic, cmp.Or(n.Instance(), "(unknown)"))
+	}
+	switch plan.Verb {
+	case NodeDelete:
+		expire() // before the Node: PodGC removes every pod of a Node that is gone
+		plan.add(StepNode, "delete the node once its volumes are gone, unless it is back on a new boot")
+	case NodeAwait:
+		plan.AwaitTill = d.Time.Add(p.AwaitTimeout)
+		plan.add(StepNode, "lift the fence when the node is back on a new boot, delete it if it is not back within %s", p.AwaitTimeout)
+		expire()
+	case NodeAnnotate:
+		plan.add(StepNode, "keep the node, fenced until it is back on a new boot")
+		expire()
+	}
+	return plan
+}
+
+func (p *Plan) add(name, format string, args ...any) {
+	p.Steps = append(p.Steps, Step{Name: name, What: fmt.Sprintf(format, args...)})
+}
+
+// String prints the plan, one step a line.
+func (p Plan) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "node %s, %s at %s\n", p.Node, p.Notice.Reason, p.Notice.Time.UTC().Format(time.RFC3339))
+	for i, s := range p.Steps {
+		fmt.Fprintf(&b, "%d. %-7s %s\n", i+1, s.Name, s.What)
+	}
+	return b.String()
+}
+
+// LogValue is the audit log's short form.
+func (p Plan) LogValue() slog.Value {
+	names := make([]string, len(p.Steps))
+	for i, s := range p.Steps {
+		names[i] = s.Name
+	}
+	return slog.StringValue(strings.Join(names, " "))
+}
+
+// Notice is what a pod of a dead node is told.
+type Notice struct {
+	Death   string    // name of the NodeDeath
+	Cause   string    // KernelPanic, …
+	Reason  string    // one line: the headline
+	Message string    // ≤ 1 KiB: headline, node, kernel, NodeDeath
+	Time    time.Time // of the panic: when the pod stopped being ready
+}
+
+// NoticeOf is what the pods of d's node are told.
+func NoticeOf(d Death) Notice {
+	n := Notice{
+		Death:  d.Name,
+		Cause:  cmp.Or(d.Cause, "KernelPanic"),
+		Reason: cmp.Or(FirstLine(d.Reason), "kernel panic"),
+		Time:   d.Time,
+	}
+	n.Message = fmt.Sprintf("%s on node %s", n.Reason, d.Node)
+	if d.Release != "" {
+		n.Message += ", kernel " + d.Release
+	}
+	if d.Remedy != "" {
+		n.Message += "; " + d.Remedy
+	}
+	n.Message += "; see nodedeath " + d.Name
+	return n
+}
+
+// FirstLine is s up to its first newline.
+func FirstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}

@@ -1,0 +1,77 @@
+package policy
+
+import (
+	"strings"
+	"time"
+)
+
+// Pod is a Kubernetes Pod as it was read.
+type Pod struct {
+	Namespace       string
+	Name            string
+	UID             string
+	ResourceVersion string
+	Node            string
+	Phase           string // Pending, Running, Succeeded, Failed, Unknown
+	Mirror          bool   // static pod's mirror: the kubelet owns it
+	Deleting        bool   // has a deletionTimestamp
+	Finalizers      []string
+	Created         time.Time
+	// Started is the latest start of any of its containers, zero if none ever ran. The kubelet of a rebooted node runs
+	// the same pod objects again: a start after the panic means that this pod lives.
+	Started time.Time
+	Owner   Owner // controlling owner, zero if none
+	Images  []string
+	// Marked says that the pod carries our termination-reason annotation; Death names the NodeDeath that failed it.
+	Marked bool
+	Death  string
+}
+
+// Owner is the controlling owner of a pod.
+type Owner struct{ APIVersion, Kind, Name, UID string }
+
+// Finished reports whether the pod's phase is final.
+func (p Pod) Finished() bool { return p.Phase == "Succeeded" || p.Phase == "Failed" }
+
+// OfJob reports whether a Job owns the pod. These are deleted first and never kept: a kubelet that comes back writes exit
+// code 137 into Failed pods, and the Job controller judges all of a Job's Failed pods anew at each sync.
+func (p Pod) OfJob() bool {
+	return p.Owner.Kind == "Job" && strings.HasPrefix(p.Owner.APIVersion, "batch/")
+}
+
+// Replaced reports whether some controller makes another pod in p's place.
+func (p Pod) Replaced() bool { return p.Owner != Owner{} }
+
+// Care is what a pod on a dead node needs.
+type Care int
+
+const (
+	// Leave it alone: it ended before the panic, or came to life after it.
+	Leave Care = iota
+	// Annotate it: the phase of a static pod's mirror is the kubelet's.
+	Annotate
+	// Fail it.
+	Fail
+	// Failed by us before.
+	Failed
+)
+
+// CareFor is what p needs when its node died at the time given and death is the name of its NodeDeath.
+func CareFor(p Pod, death string, at time.Time) Care {
+	late := p.Created.After(at)
+	switch {
+	case p.Marked && p.Death == death && p.Mirror:
+		return Leave
+	case p.Marked && p.Death == death && p.Phase == "Failed":
+		return Failed
+	case p.Finished():
+		return Leave // telling it that it died of a panic would be a lie
+	case p.Started.After(at), late && p.Mirror:
+		return Leave
+	case p.Mirror:
+		return Annotate
+	case late && p.Owner.Kind == "DaemonSet":
+		return Leave // it belongs to this node only, and waits for its kubelet; a replacement would come here again
+	}
+	return Fail // also what was bound to the node after its death: nobody will ever start it there
+}

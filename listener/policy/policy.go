@@ -1,0 +1,122 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+)
+
+// NodeVerb is what becomes of the Node once its pods are gone.
+type NodeVerb string
+
+const (
+	// NodeDelete deletes the Node, for nodes that are replaced. A cordoned one is awaited instead: it would come back
+	// without its cordon.
+	NodeDelete NodeVerb = "delete"
+	// NodeAwait keeps the Node fenced until it is back on a new boot, and deletes it if it is not back in time.
+	NodeAwait NodeVerb = "await"
+	// NodeAnnotate leaves the Node alone, fenced until it is back on a new boot.
+	NodeAnnotate NodeVerb = "annotate"
+)
+
+// AfterPanic is what is done with the machine once its last words are on record (ec2.afterPanic): for kernels that hold
+// still after a panic, because they are mute when they reboot by themselves.
+type AfterPanic string
+
+const (
+	// LeaveInstance leaves the machine to itself.
+	LeaveInstance AfterPanic = "none"
+	// RebootInstance reboots it.
+	RebootInstance AfterPanic = "reboot"
+	// TerminateInstance terminates it, for machines that are replaced.
+	TerminateInstance AfterPanic = "terminate"
+)
+
+// Policy is what an operator decides beforehand. Start from DefaultPolicy; a zero field means zero.
+type Policy struct {
+	// ActAt is the authority from which an incident is acted on at once; Never makes all wait for the witness (act.at).
+	ActAt detect.Authority
+	// Corroborate is how long a weaker incident may have its Node fenced without a witness (act.corroborate).
+	Corroborate time.Duration
+	// Distrust is how long the Node of a source that was contradicted is not fenced early again (act.distrust).
+	Distrust time.Duration
+
+	// MaxNodes and MaxPercent of all Nodes, whichever is more, may be cleaned up in Window; what is beyond is held. As many
+	// again may be fenced early (limits.nodes, limits.percent, limits.window).
+	MaxNodes   int
+	MaxPercent int
+	Window     time.Duration
+
+	// NodeVerb is what becomes of the Node (node).
+	NodeVerb NodeVerb
+	// AwaitTimeout is how long after the panic NodeAwait waits before it deletes (nodeTimeout).
+	AwaitTimeout time.Duration
+	// AfterPanic is what is done with the machine below the Node (ec2.afterPanic).
+	AfterPanic AfterPanic
+	// KeepPods is how long after the panic Failed pods that nobody replaces are kept for people to read (pods.keep).
+	KeepPods time.Duration
+	// ControlPlane allows acting on control-plane nodes (controlPlane).
+	ControlPlane bool
+
+	// KeepRecords and KeepRecordsFor bound what is kept of finished deaths, by count and by age (keep.records, keep.for).
+	// Refused ones are counted apart.
+	KeepRecords    int
+	KeepRecordsFor time.Duration
+
+	// DryRun records what would be done, under names of its own, and writes nothing else.
+	DryRun bool
+}
+
+// DefaultPolicy is the policy of an empty configuration.
+func DefaultPolicy() Policy {
+	return Policy{
+		ActAt:          detect.Pinned,
+		Corroborate:    60 * time.Second,
+		Distrust:       10 * time.Minute,
+		MaxNodes:       5,
+		MaxPercent:     10,
+		Window:         10 * time.Minute,
+		NodeVerb:       NodeDelete,
+		AwaitTimeout:   10 * time.Minute,
+		AfterPanic:     LeaveInstance,
+		KeepPods:       10 * time.Minute,
+		KeepRecords:    1000,
+		KeepRecordsFor: 30 * 24 * time.Hour,
+	}
+}
+
+// Validate says in one sentence what is wrong with the policy.
+func (p Policy) Validate() error {
+	switch {
+	case p.ActAt < detect.Kernel || p.ActAt > Never:
+		return fmt.Errorf("act.at: %v proves nothing; use kernel, boot, claimed, pinned or never", p.ActAt)
+	case p.Corroborate < 0:
+		return fmt.Errorf("act.corroborate: %s is negative", p.Corroborate)
+	case p.Distrust < 0:
+		return fmt.Errorf("act.distrust: %s is negative", p.Distrust)
+	case p.MaxNodes < 0:
+		return fmt.Errorf("limits.nodes: %d is negative", p.MaxNodes)
+	case p.MaxPercent < 0 || p.MaxPercent > 100:
+		return fmt.Errorf("limits.percent: %d is not between 0 and 100", p.MaxPercent)
+	case p.Window <= 0:
+		return fmt.Errorf("limits.window: %s is no time", p.Window)
+	case p.NodeVerb != NodeDelete && p.NodeVerb != NodeAwait && p.NodeVerb != NodeAnnotate:
+		return fmt.Errorf("node: %q is none of delete, await, annotate", p.NodeVerb)
+	case p.NodeVerb == NodeAwait && p.AwaitTimeout <= 0:
+		return fmt.Errorf("await for %s: no node comes back in that time", p.AwaitTimeout)
+	case p.AfterPanic != LeaveInstance && p.AfterPanic != RebootInstance && p.AfterPanic != TerminateInstance:
+		return fmt.Errorf("ec2.afterPanic: %q is none of none, reboot, terminate", p.AfterPanic)
+	case p.AfterPanic == TerminateInstance && p.NodeVerb == NodeAwait:
+		return errors.New("ec2.afterPanic: terminate and node: await contradict each other: what is terminated does not come back")
+	case p.KeepPods < 0:
+		return fmt.Errorf("pods.keep: %s is negative", p.KeepPods)
+	case p.KeepRecords < 1:
+		return fmt.Errorf("keep.records: %d is too few; keep 1 at least", p.KeepRecords)
+	case p.KeepRecordsFor < p.Window || p.KeepRecordsFor < p.Distrust:
+		return fmt.Errorf("keep.for: %s is too short: the breaker and distrust are read from NodeDeaths, keep them longer than %s",
+			p.KeepRecordsFor, max(p.Window, p.Distrust))
+	}
+	return nil
+}

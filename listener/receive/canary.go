@@ -1,0 +1,58 @@
+package receive
+
+import (
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// canary books a node that could be heard just now, hands its identity on and builds the answer.
+func (s *Shard) canary(src *source, r *netconsole.Record, c netconsole.Canary) {
+	s.metrics.Canaries.Add(1)
+	id, addr := r.Identity(), src.addr.Addr()
+	switch {
+	case id.Boot != "" && id.Boot != c.Boot || id.Instance != "" && id.Instance != c.Instance:
+		s.metrics.Malformed.Add(1) // the text and the target it came through disagree: not the configurator's writing
+		return
+	case c.Cluster != s.cfg.Cluster:
+		s.metrics.CanariesForeign.Add(1)
+		return
+	case !mayAck(s.now, src):
+		s.metrics.AcksLimited.Add(1)
+		return
+	}
+	known := s.cfg.Nodes == nil || s.cfg.Nodes.Known(c.Instance, addr)
+	ack := netconsole.Ack{Nonce: c.Nonce, Seq: r.Seq, Known: known}
+	if s.cfg.Key != nil {
+		if !known && !s.signatures.take(s.now, signaturesPerSecond, signaturesPerSecond) {
+			s.metrics.AcksLimited.Add(1)
+			return
+		}
+		ack = ack.Sign(s.cfg.Key, netconsole.Origin{Cluster: c.Cluster, Boot: c.Boot, Source: src.addr})
+	}
+	s.table.prove(src)
+	src.learn(fact{id.Boot, id.Secret, r.Seq, c.Facts.PanicOnOops, c.Facts.Kdump})
+	if s.cfg.Canaries != nil && !s.cfg.Canaries.Canary(Canary{
+		Canary: c, At: s.now, From: addr, Seq: r.Seq, Secret: id.Secret, Known: known,
+	}) {
+		s.metrics.CanariesRepeated.Add(1)
+	}
+	if id.Secret != "" && known && !s.cfg.Sink.Canary(addr, id, s.now) {
+		s.metrics.HandoverFull.Add(1) // the next canary pins
+	}
+	if !known {
+		s.metrics.CanariesStranger.Add(1)
+	}
+	s.metrics.Acks.Add(1)
+	s.ack = []byte(ack.Line())
+}
+
+// mayAck counts an answer to the source, and reports whether there may be one. Ports of an address that were made up just
+// now share one limit, which is wide enough for the kernel's own port to be among them.
+func mayAck(now time.Time, src *source) bool {
+	if src.party.node != nil {
+		return src.party.acks.take(now, acksBurst, acksPerSecond)
+	}
+	return src.acks.take(now, acksBurst, acksPerSecond) &&
+		(!src.young(now) || src.party.acks.take(now, strangerAcksBurst, strangerAcksPerSecond))
+}

@@ -1,0 +1,74 @@
+package receive
+
+import (
+	"crypto/ed25519"
+	"net/netip"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// Config is what shards are made of. Only Judge, Sink and Metrics are required. Whatever it names is called by several
+// goroutines at once and must not block.
+type Config struct {
+	Judge   *detect.Config
+	Sink    Sink
+	Metrics *Metrics
+	// Pins knows the secrets of boots; without it nobody can be verified.
+	Pins Pins
+	// Nodes knows the Nodes of the cluster; without it every sender is one.
+	Nodes Nodes
+	// Canaries is given every canary that is answered.
+	Canaries Canaries
+	// Records is given every record.
+	Records Records
+	// Cluster is the name that a canary must carry to be answered.
+	Cluster string
+	// Replay judges what was captured before: no sender is limited in how much it sends.
+	Replay bool
+	// Key signs the answers; without one they are not signed.
+	Key ed25519.PrivateKey
+}
+
+// Sink takes what was received. Neither method may block: false means "not now, offer it again".
+type Sink interface {
+	// Offer hands over an incident.
+	Offer(detect.Incident) bool
+	// Canary hands over the identity behind a canary that arrived from src.
+	Canary(src netip.Addr, id netconsole.Identity, at time.Time) bool
+}
+
+// Pins knows the secrets that nodes have pinned, or that were claimed by canary.
+type Pins interface {
+	// Pinned reports whether a Node that runs the boot says that its secret has this netconsole.Secret.Sum.
+	Pinned(boot, sum string) bool
+}
+
+// Nodes knows the Nodes of the cluster.
+type Nodes interface {
+	// Known reports whether there is a Node with that instance id or, if it is empty, with that address.
+	Known(instance string, addr netip.Addr) bool
+}
+
+// Canaries takes the proofs that a node can be heard.
+type Canaries interface {
+	// Canary reports whether the canary proves anything that was not known.
+	Canary(Canary) (fresh bool)
+}
+
+// Canary is one that was answered.
+type Canary struct {
+	netconsole.Canary
+	At     time.Time
+	From   netip.Addr
+	Seq    uint64 // of its record
+	Secret netconsole.Secret
+	Known  bool // there is a Node that is the sender
+}
+
+// Records takes every record that was received.
+type Records interface {
+	// Record lends a record that arrived from a source.
+	Record(now time.Time, from netip.AddrPort, r *netconsole.Record)
+}
