@@ -34,13 +34,14 @@ func (e *Engine) accept(ctx context.Context, h *heard) {
 		return w.accept(ctx)
 	})
 	w.decidedOnce()
+	if ctx.Err() != nil {
+		return // interrupted, not done
+	}
 	e.mu.Lock()
 	h.over = true
-	e.weigh(h)
+	e.account(h)
 	e.mu.Unlock()
-	if ctx.Err() == nil {
-		e.forgetState(h)
-	}
+	e.forgetState(h)
 }
 
 // find looks the Node up.

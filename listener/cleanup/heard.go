@@ -65,13 +65,14 @@ func (e *Engine) emittedAgain(inc detect.Incident, k key) (again, taken bool) {
 	}
 	inc.Time, inc.Identity = h.inc.Time, h.inc.Identity
 	h.inc = inc
-	e.weigh(h)
+	e.account(h)
 	e.amend(h)
 	return true, true
 }
 
-// weigh accounts for the trace of h, which goes once it is on record or never will be. Whoever calls it holds mu.
-func (e *Engine) weigh(h *heard) {
+// account drops h's trace once it is on record or never will be, and counts the bytes of what is left. Whoever calls it
+// holds mu.
+func (e *Engine) account(h *heard) {
 	if len(h.inc.Trace) <= h.lines || h.over && h.death == "" {
 		h.inc.Trace = nil
 	}
@@ -106,7 +107,7 @@ func (e *Engine) taken(h *heard) {
 		was.bytes = 0
 	}
 	e.heard[h.key] = h
-	e.weigh(h)
+	e.account(h)
 }
 
 // bestOf is the most trusted incident of a death that this replica heard, nil if it heard none.
@@ -133,7 +134,7 @@ func (e *Engine) located(h *heard, death string, a detect.Authority, lines int) 
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	h.death, h.authority, h.lines = death, a, lines
-	e.weigh(h)
+	e.account(h)
 	e.amend(h)
 }
 
@@ -161,7 +162,7 @@ func (e *Engine) recordTrace(ctx context.Context, h *heard) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	h.lines, h.amending = len(inc.Trace), false
-	e.weigh(h)
+	e.account(h)
 	e.amend(h)
 }
 

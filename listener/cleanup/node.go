@@ -46,7 +46,7 @@ func (w *work) stepNode(ctx context.Context, p policy.Plan) (note string, again 
 		return "", 0, err
 	}
 	if why := w.back(); why != "" {
-		return w.settled(ctx, p, why)
+		return w.noteSettled(ctx, p, why)
 	}
 	waits, err := w.volumesLeft(ctx, p)
 	if err != nil || waits {
@@ -73,8 +73,8 @@ func (w *work) stepNode(ctx context.Context, p policy.Plan) (note string, again 
 	return w.deleteNode(ctx, p)
 }
 
-// settled notes that the Node is gone or back.
-func (w *work) settled(ctx context.Context, p policy.Plan, why string) (string, time.Duration, error) {
+// noteSettled notes that the Node is gone or back.
+func (w *work) noteSettled(ctx context.Context, p policy.Plan, why string) (string, time.Duration, error) {
 	w.condition(policy.Settled, policy.True, "Settled", why)
 	if w.lookup != policy.Found {
 		return why, 0, w.failLeftBehind(ctx, p)
@@ -114,7 +114,7 @@ func (w *work) deleteNode(ctx context.Context, p policy.Plan) (string, time.Dura
 	}
 	for {
 		if why := w.back(); why != "" {
-			return w.settled(ctx, p, why)
+			return w.noteSettled(ctx, p, why)
 		}
 		dead := w.node
 		err := w.try(ctx, tidying, "delete node", func(ctx context.Context) error { return w.e.cluster.DeleteNode(ctx, dead) })

@@ -2,7 +2,9 @@ package policy
 
 import (
 	"cmp"
+	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/lastgasp/lastgasp/listener/detect"
 )
@@ -38,6 +40,24 @@ func (d *Death) Lengthen(inc detect.Incident) bool {
 func (d *Death) describe(inc detect.Incident) {
 	d.Cause, d.Reason, d.Fingerprint = inc.Cause, inc.Title, inc.Fingerprint
 	d.Remedy, d.Release, d.Trace = inc.Remedy, inc.Release, inc.Trace
+	if c := inc.Culprit; c.Comm != "" {
+		d.Culprit = &Culprit{
+			Comm: c.Comm, PID: c.PID, CPU: c.CPU, Cgroup: c.Cgroup, PodUID: podOf(c.Cgroup), Bystander: c.Bystander,
+		}
+	}
+}
+
+// podCgroup is the part of a cgroup's path that names a pod, as the kubelet's two drivers write it (kubernetes
+// pkg/kubelet/cm: cgroupfs has the UID as it is, systemd has underscores for its hyphens).
+var podCgroup = regexp.MustCompile(`pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})\b`)
+
+// podOf is the UID of the pod that a cgroup belongs to, empty if it names none.
+func podOf(cgroup string) string {
+	m := podCgroup.FindStringSubmatch(cgroup)
+	if m == nil {
+		return ""
+	}
+	return strings.ReplaceAll(m[1], "_", "-")
 }
 
 // nodeInfo reads the well-known labels (https://kubernetes.io/docs/reference/labels-annotations-taints/) and those of

@@ -296,6 +296,27 @@ func TestNamePods(t *testing.T) {
 	}
 }
 
+func TestCulprit(t *testing.T) {
+	const uid = "0f3c1f0e-5a55-4a1e-9a63-1c2d3e4f5a6b"
+	for _, tt := range []struct {
+		name, cgroup, want string
+	}{
+		{"a pod under systemd", "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod0f3c1f0e_5a55_4a1e_9a63_1c2d3e4f5a6b.slice/cri-containerd-1.scope", uid},
+		{"a pod under cgroupfs", "/kubepods/besteffort/pod" + uid + "/1", uid},
+		{"a static pod, whose UID is another", "/kubepods/pod0123456789abcdef0123456789abcdef/1", ""},
+		{"a service", "/system.slice/sshd.service", ""},
+		{"nothing", "", ""},
+	} {
+		inc := detect.Incident{Culprit: detect.Culprit{Comm: "stress", PID: 42, CPU: 1, Cgroup: tt.cgroup}}
+		if got := NewDeath(inc, detect.Kernel, Node{}).Culprit; got == nil || got.Comm != "stress" || got.PodUID != tt.want {
+			t.Errorf("%s: %+v, want pod %q", tt.name, got, tt.want)
+		}
+	}
+	if got := NewDeath(detect.Incident{}, detect.Kernel, Node{}).Culprit; got != nil {
+		t.Errorf("%+v, want none where the text names none", got)
+	}
+}
+
 // The time of a condition is that of the last change of its status, and a copy of a death keeps its own.
 func TestSetCondition(t *testing.T) {
 	var d Death
