@@ -22,7 +22,6 @@ type scenario struct {
 	modules []string
 	cpus    int      // 0: one
 	kernels []string // series; empty: all
-	amd64   bool     // on arm64 it either says nothing else, or does not happen: Debian's kernels count no preemption there
 
 	headline string // a part of a line that every such crash sends
 	arm64    string // that part on arm64, if it is another
@@ -57,10 +56,10 @@ func allScenarios() []scenario {
 			arm64: "Kernel panic - not syncing: Oops: Fatal exception in interrupt", last: stopped},
 		{name: "softlockup", way: CrashSoftLockup, sysctls: map[string]string{"kernel.watchdog_thresh": "3", "kernel.softlockup_panic": "1"},
 			headline: "watchdog: BUG: soft lockup - CPU#", last: stopped},
-		{name: "rcu-stall", amd64: true, way: CrashSoftLockup, sysctls: map[string]string{"kernel.watchdog": "0", "kernel.panic_on_rcu_stall": "1"},
+		{name: "rcu-stall", way: CrashSoftLockup, sysctls: map[string]string{"kernel.watchdog": "0", "kernel.panic_on_rcu_stall": "1"},
 			append: []string{"rcupdate.rcu_cpu_stall_timeout=4"}, headline: "self-detected stall on CPU", last: stopped},
 		// The other kernels' clocks stand still as long as the emulated CPU spins: they notice nothing.
-		{name: "irqs-off", amd64: true, way: CrashIRQsOff, sysctls: map[string]string{"kernel.watchdog": "0", "kernel.panic_on_rcu_stall": "1"},
+		{name: "irqs-off", way: CrashIRQsOff, sysctls: map[string]string{"kernel.watchdog": "0", "kernel.panic_on_rcu_stall": "1"},
 			append: []string{"rcupdate.rcu_cpu_stall_timeout=4", "nohz=off"}, cpus: 2, kernels: []string{"6.12"},
 			headline: "detected stalls on CPUs/tasks:", last: stopped},
 		{name: "hung-task", way: CrashHungTask, sysctls: map[string]string{"kernel.hung_task_timeout_secs": "3", "kernel.hung_task_panic": "1"},
@@ -71,25 +70,25 @@ func allScenarios() []scenario {
 		// Sick: the machine goes on.
 		{name: "null-deref-survived", way: CrashNullDeref, headline: "BUG: kernel NULL pointer dereference, address: 0000000000000000", arm64: "Unable to handle kernel NULL pointer dereference at virtual address 0000000000000000"},
 		{name: "gpf-survived", way: CrashGPF, headline: "general protection fault, probably for non-canonical address", arm64: "Unable to handle kernel paging request at virtual address dead000000000100"},
-		{name: "softlockup-survived", amd64: true, way: CrashSoftLockup, sysctls: map[string]string{"kernel.watchdog_thresh": "3"}, headline: "watchdog: BUG: soft lockup - CPU#"},
-		{name: "rcu-stall-survived", amd64: true, way: CrashSoftLockup, sysctls: map[string]string{"kernel.watchdog": "0"},
+		{name: "softlockup-survived", way: CrashSoftLockup, sysctls: map[string]string{"kernel.watchdog_thresh": "3"}, headline: "watchdog: BUG: soft lockup - CPU#"},
+		{name: "rcu-stall-survived", way: CrashSoftLockup, sysctls: map[string]string{"kernel.watchdog": "0"},
 			append: []string{"rcupdate.rcu_cpu_stall_timeout=4"}, headline: "self-detected stall on CPU"},
-		{name: "hung-task-survived", amd64: true, way: CrashHungTask, sysctls: map[string]string{"kernel.hung_task_timeout_secs": "3"}, headline: "INFO: task lastgasp_hung:"},
-		{name: "sched-atomic", amd64: true, way: CrashSchedAtomic, headline: "BUG: scheduling while atomic: "},
+		{name: "hung-task-survived", way: CrashHungTask, sysctls: map[string]string{"kernel.hung_task_timeout_secs": "3"}, headline: "INFO: task lastgasp_hung:"},
+		{name: "sched-atomic", way: CrashSchedAtomic, headline: "BUG: scheduling while atomic: "},
 		{name: "warn", way: CrashWarn, headline: "only a warning"},
-		{name: "netdev-leak", amd64: true, way: CrashNetdevLeak, headline: "unregister_netdevice: waiting for leaky0 to become free. Usage count = "},
-		{name: "slab-exhaust", amd64: true, do: exhaustSlab, headline: "SLUB: Unable to allocate memory on "},
-		{name: "oom", amd64: true, do: outOfMemory, headline: "Out of memory: Killed process "},
+		{name: "netdev-leak", way: CrashNetdevLeak, headline: "unregister_netdevice: waiting for leaky0 to become free. Usage count = "},
+		{name: "slab-exhaust", do: exhaustSlab, headline: "SLUB: Unable to allocate memory on "},
+		{name: "oom", do: outOfMemory, headline: "Out of memory: Killed process "},
 
 		// Well: what a listener must not take for more than it is.
-		{name: "big-record", amd64: true, way: CrashBigRecord, headline: "abcdefgh"},
-		{name: "pr-cont", amd64: true, way: CrashPrCont, headline: "lastgasp_crash: one record in three pieces"},
-		{name: "dev-dict", amd64: true, way: CrashDevDict, headline: "a record with a dictionary"},
-		{name: "memcg-oom", amd64: true, do: cgroupOutOfMemory, headline: "Memory cgroup out of memory: Killed process "},
-		{name: "modules", amd64: true, do: reloadModule, modules: []string{"tun"}, headline: "tun: Universal TUN/TAP device driver"},
-		{name: "user-faults", amd64: true, do: userFaults, headline: "segfault at 8"},
-		{name: "forged", amd64: true, do: forgePanic, headline: "Kernel panic - not syncing: forged"},
-		{name: "poweroff", amd64: true, do: powerOff, headline: "lastgasp lab: armed"},
+		{name: "big-record", way: CrashBigRecord, headline: "abcdefgh"},
+		{name: "pr-cont", way: CrashPrCont, headline: "lastgasp_crash: one record in three pieces"},
+		{name: "dev-dict", way: CrashDevDict, headline: "a record with a dictionary"},
+		{name: "memcg-oom", do: cgroupOutOfMemory, headline: "Memory cgroup out of memory: Killed process "},
+		{name: "modules", do: reloadModule, modules: []string{"tun"}, headline: "tun: Universal TUN/TAP device driver"},
+		{name: "user-faults", do: userFaults, headline: "segfault at 8"},
+		{name: "forged", do: forgePanic, headline: "Kernel panic - not syncing: forged"},
+		{name: "poweroff", do: powerOff, headline: "lastgasp lab: armed"},
 	}
 }
 
@@ -99,7 +98,7 @@ func (sc scenario) on(kernel string) (scenario, bool) {
 	if arch == "arm64" && sc.arm64 != "" {
 		sc.headline = sc.arm64
 	}
-	return sc, (len(sc.kernels) == 0 || slices.Contains(sc.kernels, series)) && (arch == "amd64" || !sc.amd64)
+	return sc, len(sc.kernels) == 0 || slices.Contains(sc.kernels, series)
 }
 
 // pick returns the scenarios called names, in that order.
