@@ -158,7 +158,7 @@ func TestWhoseConnectionGoes(t *testing.T) {
 func TestMetricsAreBounded(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	coverage := new(Coverage)
-	m := NewMetrics(registry)
+	m := NewMetrics(registry, new(detect.Config))
 	registry.MustRegister(CoverMetric{Coverage: coverage})
 	sh := receive.NewShard(&receive.Config{Judge: &detect.Config{}, Sink: new(sink), Canaries: coverage, Metrics: &m.Receive})
 	series := func() (n int) {
