@@ -43,7 +43,8 @@ func TestAdmin(t *testing.T) {
 		{"state from elsewhere", "/debug/state", elsewhere, nil, 0, 403, "only from this machine"},
 		{"profiles from elsewhere", "/debug/pprof/heap", elsewhere, nil, 0, 403, "only from this machine"},
 		{"profiles", "/debug/pprof/goroutine?debug=1", loopback, nil, 0, 200, "goroutine profile"},
-		{"nothing else", "/", loopback, nil, 0, 404, ""},
+		{"what there is", "/", elsewhere, nil, 0, 200, "\n/readyz        can it do its work? If not, why\n"},
+		{"nothing else", "/deaths", loopback, nil, 0, 404, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			registry := prometheus.NewRegistry()
