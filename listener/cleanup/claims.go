@@ -21,14 +21,14 @@ const (
 	claimsKnown   = 1 << 16 // remembered, to spare the API server the canary of every node every ten minutes
 )
 
-// canary is a sign of life from a node that armed its netconsole.
+// canary is a canary that a node sent through its netconsole.
 type canary struct {
 	src netip.Addr
 	id  netconsole.Identity
 	at  time.Time
 }
 
-// sender makes two canaries the same, as far as claiming goes: the first of a boot counts.
+// sender identifies the canaries of one boot from one address. The first of them counts.
 type sender struct {
 	src  netip.Addr
 	boot string
@@ -82,7 +82,7 @@ func (e *Engine) claimAll(ctx context.Context) {
 	}
 }
 
-// gather takes what canaries there are, without those that are known already or come second.
+// gather takes the canaries that are queued, without repeats and those that are already known.
 func (e *Engine) gather(c canary, waiting map[sender]canary, known map[netip.Addr]policy.Pin) (batch []canary) {
 	taken := map[sender]bool{}
 	for {
@@ -113,7 +113,7 @@ func (e *Engine) claim(ctx context.Context, c canary) policy.Claiming {
 		result := policy.ClaimFor(n, c.id)
 		switch {
 		case result == policy.ClaimRefused:
-			e.log.Warn("canary refused: the boot has another secret, or its kernel can have none",
+			e.log.Warn("canary refused: the boot has another secret, or its kernel cannot have one",
 				"node", n.Name, "source", c.src, "boot", c.id.Boot, "kernel", n.Kernel)
 			return result
 		case result != policy.ClaimWrite:
