@@ -150,7 +150,7 @@ func (c *Coverage) rows(now time.Time, roster []RosterNode) []NodeCover {
 	c.mu.Lock()
 	byAddr := maps.Clone(c.byAddr)
 	c.mu.Unlock()
-	var rows []NodeCover
+	rows := []NodeCover{} // JSON's [], and not null
 	named := make(map[netip.Addr]bool)
 	for _, n := range roster {
 		row := NodeCover{Node: n.Name, Cover: Unproven, Why: "no canary ever arrived from it"}

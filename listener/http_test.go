@@ -43,7 +43,8 @@ func TestAdmin(t *testing.T) {
 		{"state from elsewhere", "/debug/state", elsewhere, nil, 0, 403, "only from this machine"},
 		{"profiles from elsewhere", "/debug/pprof/heap", elsewhere, nil, 0, 403, "only from this machine"},
 		{"profiles", "/debug/pprof/goroutine?debug=1", loopback, nil, 0, 200, "goroutine profile"},
-		{"nothing else", "/", loopback, nil, 0, 404, ""},
+		{"what there is", "/", elsewhere, nil, 0, 200, "\n/readyz        can it do its work? If not, why\n"},
+		{"nothing else", "/deaths", loopback, nil, 0, 404, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			registry := prometheus.NewRegistry()
@@ -161,7 +162,7 @@ func TestWhoseConnectionGoes(t *testing.T) {
 func TestMetricsAreBounded(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	coverage := new(Coverage)
-	m := NewMetrics(registry)
+	m := NewMetrics(registry, new(detect.Config))
 	registry.MustRegister(CoverMetric{Coverage: coverage})
 	sh := receive.NewShard(&receive.Config{Judge: &detect.Config{}, Sink: new(sink), Canaries: coverage, Metrics: &m.Receive})
 	series := func() (n int) {

@@ -26,6 +26,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener"
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/kube"
+	"github.com/lastgasp/lastgasp/listener/policy"
 	"github.com/lastgasp/lastgasp/listener/receive"
 )
 
@@ -47,7 +48,7 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	debug.SetGCPercent(gcPercent)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	metrics, coverage := listener.NewMetrics(registry), new(listener.Coverage)
+	metrics, coverage := listener.NewMetrics(registry, &cfg.Judge), new(listener.Coverage)
 	r := &receive.Receiver{
 		Addresses: cfg.Listen, Log: log,
 		Config: receive.Config{
@@ -70,15 +71,17 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	if err != nil {
 		return err
 	}
-	admin := &listener.Admin{
-		Gatherer: registry, Coverage: coverage, Roster: p.roster, Sockets: r.State, LastRead: r.LastRead, Version: version, Started: time.Now(),
-		Ready: func() error {
-			if reading.Err() != nil {
-				return errors.New("about to end")
-			}
-			return p.ready()
-		},
+	ready := func() error {
+		if reading.Err() != nil {
+			return errors.New("about to end")
+		}
+		return p.ready()
 	}
+	admin := &listener.Admin{
+		Gatherer: registry, Coverage: coverage, Roster: p.roster, Ready: ready, Sockets: r.State, LastRead: r.LastRead,
+		Version: version, Started: time.Now(),
+	}
+	metrics.Describe(registry, version, commit, ready)
 	registry.MustRegister(listener.CoverMetric{Coverage: coverage, Roster: p.roster})
 	if cfg.Admin != "" {
 		ln, err := new(net.ListenConfig).Listen(working, "tcp", cfg.Admin)
@@ -167,6 +170,7 @@ func (p *parts) cluster(cfg listener.Config, to *receive.Config, m *listener.Met
 	engine.Drain = finishFor
 	engine.State = filepath.Join(cfg.Records, "in-hand")
 	engine.Observer = m.Observe(r, engine.Observer)
+	r.MustRegister(listener.DeathMetric{Deaths: func() ([]policy.Death, error) { return cluster.Deaths(context.Background()) }})
 	to.Sink, to.Pins, to.Nodes = engine, cluster, cluster
 	p.act = engine.Run
 	p.run = append(p.run, cluster.Run)

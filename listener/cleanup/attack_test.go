@@ -75,7 +75,7 @@ func TestDeathsOfOthersAreNotBelieved(t *testing.T) {
 					w.populate("n1")
 					d := policy.NewDeath(incident(1, boot1, ""), detect.Pinned, w.node("n1"))
 					d.UID, d.Version, d.Phase, d.Owner, d.Released = "forged", "1", phase, owner, true
-					d.Time = time.Now().Add(time.Hour)
+					d.Time, d.Created = time.Now().Add(time.Hour), time.Now()
 					for _, s := range policy.NewPlan(testPolicy(), d, w.node("n1")).Steps {
 						if s.Name != policy.StepNode && phase == policy.Cleaning {
 							d.SetStep(policy.StepStatus{Name: s.Name, Done: true})
@@ -86,6 +86,9 @@ func TestDeathsOfOthersAreNotBelieved(t *testing.T) {
 					run(t, testPolicy(), w, "b")
 					pass(2 * time.Minute)
 					w.unharmed()
+					if d := w.only(); d.Phase != policy.Refused {
+						t.Errorf("phase %s (%s), want it refused", d.Phase, d.Decision)
+					}
 				})
 			})
 		}
@@ -237,24 +240,30 @@ func cleanupTime(t *testing.T, before func(*testing.T, *world, *Engine)) (took t
 
 // An annotation on a Node is that node's word about itself.
 func TestANodeNamesNoOtherNodesDeath(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
-		pods := w.populate("n1")
-		w.set(func() {
-			n := w.nodes["n2"]
-			n.Fenced, n.Mark = true, policy.Mark{Death: policy.DeathName("n1", boot1), Boot: "boot of node 2", Reason: "a lie"}
-			w.nodes["n2"] = n
+	for name, lies := range map[string]time.Duration{"before": 0, "just before": 14 * time.Second, "after": 30 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				pods := w.populate("n1")
+				a, _ := run(t, testPolicy(), w, "a")
+				b, _ := run(t, testPolicy(), w, "b")
+				time.AfterFunc(lies, func() {
+					w.set(func() {
+						n := w.nodes["n2"]
+						n.Fenced, n.Mark = true, policy.Mark{Death: policy.DeathName("n1", boot1), Boot: "boot of node 2", Reason: "a lie"}
+						w.nodes["n2"] = n
+					})
+				})
+				pass(15 * time.Second)
+				w.panics(1)
+				offer(t, w, incident(1, boot1, secret1), a, b)
+				pass(time.Minute)
+				w.cleanedOnce(pods)
+				if n := w.node("n2"); n.Name == "" || n.Fenced || n.Mark != (policy.Mark{}) {
+					t.Errorf("node %+v, want it there and unfenced", n)
+				}
+			})
 		})
-		a, _ := run(t, testPolicy(), w, "a")
-		b, _ := run(t, testPolicy(), w, "b")
-		pass(15 * time.Second)
-		w.panics(1)
-		offer(t, w, incident(1, boot1, secret1), a, b)
-		pass(time.Minute)
-		w.cleanedOnce(pods)
-		if n := w.node("n2"); n.Name == "" || n.Fenced || n.Mark != (policy.Mark{}) {
-			t.Errorf("node %+v, want it there and unfenced", n)
-		}
-	})
+	}
 }
 
 // An unpinned node whose address lied every ten minutes dies.
@@ -304,7 +313,7 @@ func TestDryRunBesideARealOne(t *testing.T) {
 
 // The listener is ended while the API server is away; the next one goes on, and knows what was heard.
 func TestDeathsInHandSurviveARestart(t *testing.T) {
-	for _, name := range []string{"taken in hand", "not taken in hand yet"} {
+	for _, name := range []string{"taken in hand", "not taken in hand yet", "heard while it ends"} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				pods := w.populate("n1")
@@ -314,12 +323,20 @@ func TestDeathsInHandSurviveARestart(t *testing.T) {
 				first := NewEngine(testPolicy(), w, nil, "a", nil)
 				first.State, first.Drain = state, time.Second
 				ctx, cancel := context.WithCancel(t.Context())
-				if name == "taken in hand" {
+				defer cancel()
+				inc := incident(1, boot1, secret1)
+				switch name {
+				case "taken in hand":
 					time.AfterFunc(5*time.Second, cancel)
-				} else {
+					offer(t, w, inc, first)
+				case "not taken in hand yet":
 					cancel()
+					offer(t, w, inc, first)
+				case "heard while it ends":
+					offer(t, w, incident(99, boot1, ""), first) // so that something is in hand
+					time.AfterFunc(5*time.Second, cancel)
+					time.AfterFunc(5500*time.Millisecond, func() { first.Offer(inc) })
 				}
-				offer(t, w, incident(1, boot1, secret1), first)
 				if err := first.Run(ctx); err != nil {
 					t.Fatal(err)
 				}

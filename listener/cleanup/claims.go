@@ -26,14 +26,14 @@ const (
 	claimsKnown     = 1 << 16 // remembered, to spare the API server the canary of every node every ten minutes
 )
 
-// canary is a sign of life from a node that armed its netconsole.
+// canary is a canary that a node sent through its netconsole.
 type canary struct {
 	src netip.Addr
 	id  netconsole.Identity
 	at  time.Time
 }
 
-// sender makes two canaries the same, as far as claiming goes: the first of a boot counts.
+// sender identifies the canaries of one boot from one address. The first of them counts.
 type sender struct {
 	src  netip.Addr
 	boot string
@@ -95,8 +95,8 @@ func (e *Engine) claimAll(ctx context.Context) {
 	}
 }
 
-// gather takes what canaries there are, without those that are known already, come second, or are more than an address may
-// have looked up or waiting.
+// gather takes the canaries that are queued, without repeats, those that are already known, and those beyond what an address
+// may have looked up or waiting.
 func (e *Engine) gather(c canary, waiting map[sender]canary, byAddr map[netip.Addr]int, known map[netip.Addr]policy.Pin) (batch []canary) {
 	taken, of := map[sender]bool{}, map[netip.Addr]int{}
 	for {
@@ -130,7 +130,7 @@ func (e *Engine) claim(ctx context.Context, c canary) policy.Claiming {
 		result := policy.ClaimFor(n, c.id)
 		switch {
 		case result == policy.ClaimRefused:
-			e.log.Warn("canary refused: the boot has another secret, or its kernel can have none",
+			e.log.Warn("canary refused: the boot has another secret, or its kernel cannot have one",
 				"node", n.Name, "source", c.src, "boot", c.id.Boot, "kernel", n.Kernel)
 			return result
 		case result != policy.ClaimWrite:

@@ -126,7 +126,7 @@ func incident(i int, boot string, secret netconsole.Secret) detect.Incident {
 // panics stops node i's kubelet.
 func (w *world) panics(i int) { w.mu.Lock(); w.dead[fmt.Sprintf("n%d", i)] = true; w.mu.Unlock() }
 
-// loses has the control plane find out that it does not hear from node i.
+// loses makes the control plane lose node i: its Ready condition becomes Unknown.
 func (w *world) loses(i int) {
 	w.set(func() {
 		if n, ok := w.nodes[fmt.Sprintf("n%d", i)]; ok {

@@ -76,13 +76,13 @@ func (e *Engine) emittedAgain(inc detect.Incident, k key) (again, taken bool) {
 	}
 	inc.Time, inc.Identity = h.inc.Time, h.inc.Identity
 	h.inc = inc
-	e.weigh(h)
+	e.account(h)
 	e.amend(h)
 	return true, true
 }
 
-// weigh accounts for the trace of h, which goes once it is on record or never will be. Whoever calls it holds mu.
-func (e *Engine) weigh(h *heard) {
+// account drops h's trace once it is on record or never will be, and counts the bytes of what is left. The caller holds mu.
+func (e *Engine) account(h *heard) {
 	if len(h.inc.Trace) <= h.lines || h.over && h.death == "" {
 		h.inc.Trace = nil
 	}
@@ -121,7 +121,7 @@ func (e *Engine) taken(h *heard) {
 		was.bytes = 0
 	}
 	e.heard[h.key] = h
-	e.weigh(h)
+	e.account(h)
 }
 
 // bestOf is the most trusted incident of a death that this replica heard, nil if it heard none.
@@ -136,24 +136,24 @@ func (e *Engine) bestOf(death string) (best *heard) {
 	return best
 }
 
-// incident is h's as emitted last.
+// incident returns h's incident as it was emitted last.
 func (e *Engine) incident(h *heard) detect.Incident {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return h.inc
 }
 
-// located notes which death h speaks of, and how many lines of its trace are on record.
+// located notes which death h belongs to, and how many lines of its trace are on record.
 func (e *Engine) located(h *heard, death string, a detect.Authority, lines int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	h.death, h.authority, h.lines = death, a, lines
-	e.weigh(h)
+	e.account(h)
 	e.amend(h)
 }
 
 // recordTrace adds the rest of a trace to its death. Every replica that heard it does so; the second finds nothing to add.
-// Who is believed less than the death may not add to it.
+// An incident that is believed less than the death adds nothing.
 func (e *Engine) recordTrace(ctx context.Context, h *heard) {
 	c := e.calls(e.log.With("source", h.key.src.String(), "boot", h.key.boot))
 	e.mu.Lock()
@@ -176,11 +176,11 @@ func (e *Engine) recordTrace(ctx context.Context, h *heard) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	h.lines, h.amending = len(inc.Trace), false
-	e.weigh(h)
+	e.account(h)
 	e.amend(h)
 }
 
-// amend has a longer trace recorded, when it is whole. Whoever calls it holds mu.
+// amend queues a longer trace for recordTrace, once it is complete. The caller holds mu.
 func (e *Engine) amend(h *heard) {
 	if h.death == "" || h.amending || !h.inc.Complete || len(h.inc.Trace) <= h.lines || e.policy.DryRun {
 		return

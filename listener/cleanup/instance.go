@@ -18,8 +18,8 @@ type Instances interface {
 }
 
 const (
-	// traceFor bounds how long after the panic the rest of the trace is waited for. A death that was taken over may get it
-	// from another replica, which does not tell us.
+	// traceFor bounds the wait for the rest of the trace, from the panic on. A death that was taken over may get it from
+	// another replica without this one knowing.
 	traceFor = 15 * time.Second
 	// instanceFor bounds how long the cloud may take to answer: what follows is worth more than the machine.
 	instanceFor = 2 * time.Minute
@@ -42,9 +42,9 @@ func (w *work) isOnly(ctx context.Context, id string) (bool, error) {
 	return err == nil || errors.Is(err, ErrNotFound), nil
 }
 
-// stepInstance does with the machine what the plan has for it, once it has said all it had to say: a machine that reboots
-// says no more. It comes before the Node's step: while the Node is there to tell that the machine is not back by itself,
-// and before anybody waits for it to come back.
+// stepInstance reboots or terminates the machine once its whole trace is on record, because a machine that reboots sends no
+// more of it. It comes before the Node's step: the Node shows whether the machine came back by itself, and that step may
+// wait for it to come back.
 func (w *work) stepInstance(ctx context.Context, p policy.Plan) (note string, again time.Duration, err error) {
 	if left := w.death.Time.Add(traceFor).Sub(w.e.Now()); left > 0 && !w.traceOnRecord() {
 		return "", min(left, lookEvery), nil
@@ -57,7 +57,7 @@ func (w *work) stepInstance(ctx context.Context, p policy.Plan) (note string, ag
 	case w.back() != "":
 		return "left alone: " + w.back(), 0, nil
 	case id == "":
-		return "left alone: nobody said which instance it is", 0, nil
+		return "left alone: the Node names no instance", 0, nil
 	}
 	if only, err := w.isOnly(ctx, id); err != nil || !only {
 		return "left alone: not only node " + w.node.Name + " says that it is " + id, 0, err

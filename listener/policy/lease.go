@@ -3,7 +3,7 @@ package policy
 import "time"
 
 const (
-	// defaultLease is for how long kubelets take their Lease unless told otherwise (nodeLeaseDurationSeconds).
+	// defaultLease is how long kubelets hold their Lease by default (nodeLeaseDurationSeconds).
 	defaultLease = 40 * time.Second
 	// InFlight is how long after a panic a renewal that the kubelet sent before it may still arrive.
 	InFlight = 2 * time.Second
