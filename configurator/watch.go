@@ -19,9 +19,8 @@ import (
 
 const (
 	// pollEvery is how often the watch reads what sends no event: which targets are enabled, kernel.panic, and the
-	// modification times of configuration files. That is a file for each target; Go's runtime needs some seven context
-	// switches for one such round.
-	pollEvery = 10 * time.Second
+	// modification times of configuration files. That is one wake-up, and a read file for each target.
+	pollEvery = 5 * time.Second
 	// rereadEvery is how often it reads targets and settings as a whole, some dozens of files.
 	rereadEvery = time.Minute
 )

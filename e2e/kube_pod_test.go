@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -309,8 +310,14 @@ func (w *kubeWorld) checkAnnotationKeys(t *testing.T) {
 	c := w.connect(t, kube.Config{REST: w.account, Annotations: kube.Annotations{Reason: key}})
 	node := w.newNode(t, "titus", nil).Name
 	pod := w.newPod(t, "titus", node, corev1.PodRunning, nil)
-	if _, err := c.FailPod(t.Context(), pod, kubeNotice); !errors.Is(err, cleanup.ErrDenied) {
-		t.Errorf("fail with a key that the policy does not know: %v, want ErrDenied", err)
+	eventually(t, "the listener to notice that the policy does not know the key", func() error {
+		if err := c.Ready(); !errors.Is(err, kube.ErrNotHeld) {
+			return fmt.Errorf("ready: %v", err)
+		}
+		return nil
+	})
+	if _, err := c.FailPod(t.Context(), pod, kubeNotice); err == nil {
+		t.Error("a pod is failed with a key that the policy does not know")
 	}
 	w.kubectl(t, "patch", "validatingadmissionpolicy", "lastgasp-listener-pods", "--type=json",
 		`--patch=[{"op":"test","path":"/spec/variables/0/name","value":"alsoOurs"},

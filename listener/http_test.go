@@ -50,7 +50,10 @@ func TestAdmin(t *testing.T) {
 			registry := prometheus.NewRegistry()
 			coverage := new(Coverage)
 			roster := func() []RosterNode {
-				return []RosterNode{{"ip-10-0-1-5", []netip.Addr{nodeA.Addr()}}, {"ip-10-0-1-6", []netip.Addr{netip.MustParseAddr("10.77.1.6")}}}
+				return []RosterNode{
+					{Name: "ip-10-0-1-5", Addresses: []netip.Addr{nodeA.Addr()}},
+					{Name: "ip-10-0-1-6", Addresses: []netip.Addr{netip.MustParseAddr("10.77.1.6")}},
+				}
 			}
 			registry.MustRegister(CoverMetric{coverage, roster})
 			coverage.Canary(receive.Canary{Canary: canaryA(), At: time.Now(), From: nodeA.Addr(), Known: true})

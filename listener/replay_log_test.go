@@ -256,6 +256,7 @@ func TestReplayLeavesQuotationsAlone(t *testing.T) {
 		"[    3.591339] eth0: up\n" + panicked,
 		"Nov 29 13:49:23 node-7 kernel: eth0: up\n" + panicked,
 		"Nov 29 13:49:23 node-7 kernel: eth0: up\n[   12.345678 " + panicked,
+		"[    1.000000] eth0: up\nPanic#1 Part1\nPanic#1 Part2\n" + panicked,
 		`fatal: [node-2]: FAILED! => {"msg": "[   12.345678] ` + panicked + `"}` + "\n[   12.345679] eth0: up",
 		"+ grep panic /var/log\n/var/log/kern.log: [   12.345678] " + panicked,
 		"console of vm1: [   12.345678] " + panicked + "\n[   99.000000] eth0: up",
@@ -271,7 +272,7 @@ func TestReplayLeavesQuotationsAlone(t *testing.T) {
 func TestPartsOfPstoreAreReadInOrder(t *testing.T) {
 	lines := strings.SplitAfter(strings.TrimSuffix(in("<4>%[1]s %[2]s"), "\n"), "\n")
 	newest, oldest := strings.Join(lines[5:], ""), strings.Join(lines[:5], "")
-	got, _ := logReplay(t, "Panic#2 Part1\n"+newest+"\nPanic#2 Part2\n"+oldest)
+	got, _ := logReplay(t, "Panic#2 Part1\n"+newest+"\nPanic#2 Part2\n"+oldest+"Oops#1 Part1\n<4>[40144.000000] eth0: up\n")
 	if diff := cmp.Diff([]string{"dying KernelPanic: general protection fault in is_uprobe_at_func_entry"}, got); diff != "" {
 		t.Errorf("incidents (-want +got):\n%s", diff)
 	}

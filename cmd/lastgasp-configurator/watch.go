@@ -23,7 +23,7 @@ func (c *command) watch() *cobra.Command {
 		Use:   "watch",
 		Short: "Keep the targets right: arm again whenever something they depend on changes",
 		Long: `Runs until it is stopped. A change of the way to a listener leads to a new pass within two seconds; a change of a
-target, a kernel setting or the configuration within twelve; every canary.interval everything is proved again. SIGHUP asks
+target, a kernel setting or the configuration within seven; every canary.interval everything is proved again. SIGHUP asks
 for a pass that looks the listeners up again. When it ends the targets stay armed. Beside that it enrols: see
 lastgasp-configurator enroll.
 

@@ -215,7 +215,7 @@ func namespaceOfPod() string {
 func roster(cluster *kube.Cluster) []listener.RosterNode {
 	var out []listener.RosterNode
 	for _, n := range cluster.Nodes() {
-		out = append(out, listener.RosterNode{Name: n.Name, Addresses: n.Addresses})
+		out = append(out, listener.RosterNode{Name: n.Name, Addresses: n.Addresses, Pin: n.PinOnWire()})
 	}
 	return out
 }

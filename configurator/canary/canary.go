@@ -69,6 +69,7 @@ func (p Prover) Prove(ctx context.Context, id machine.Identity, facts machine.Fa
 	if facts.Devkmsg == "off" {
 		return nil, errors.New("write canary: kernel.printk_devkmsg=off throws it away; boot without printk.devkmsg=off")
 	}
+	var err error
 	conns, failed := bind(routes)
 	if len(conns) == 0 {
 		return nil, failed[routes[0].Local]
@@ -79,10 +80,7 @@ func (p Prover) Prove(ctx context.Context, id machine.Identity, facts machine.Fa
 	for local, conn := range conns {
 		readers.Go(func() { receive(conn, local, arrivals, done) })
 	}
-	wire, err := openTap(routes)
-	if err == nil { // otherwise go without: the tap only names a reason
-		readers.Go(func() { wire.receive(arrivals, done) })
-	}
+	var wire tap
 	defer readers.Wait()
 	defer func() {
 		close(done)
@@ -94,7 +92,12 @@ func (p Prover) Prove(ctx context.Context, id machine.Identity, facts machine.Fa
 
 	tally := newTally(routes, p.Key, netconsole.Origin{Cluster: p.Cluster, Boot: id.Boot})
 	tally.failed = failed
-	for range attempts {
+	for n := range attempts {
+		if n == 1 { // something is wrong: look on the wire for the next acknowledgements
+			if wire, err = openTap(routes); err == nil { // otherwise go without: it only names a reason
+				readers.Go(func() { wire.receive(arrivals, done) })
+			}
+		}
 		sayHello(conns, routes)
 		canary := netconsole.Canary{
 			Nonce: newNonce(), Instance: id.Instance, Boot: id.Boot, Cluster: p.Cluster, Facts: facts.Facts, Interval: p.Interval,

@@ -33,7 +33,7 @@ type Enroller struct {
 }
 
 const (
-	localEvery = 2 * time.Second // files of this machine are looked at
+	localEvery = 5 * time.Second // files of this machine are looked at
 	watchFor   = 5 * time.Minute // to twice that, as client-go's informers do
 	minWatch   = 5 * time.Second // a watch that ends sooner has failed
 )

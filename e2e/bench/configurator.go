@@ -197,7 +197,8 @@ func (n *benchNode) watchIdle(ctx context.Context, report func(Row)) error {
 	mib := float64(cost.RSS) / (1 << 20)
 	report(Row{Name: "watch, resident memory", On: n.kernel, Value: mib, Unit: "MiB"}.aim("≤ 15 MiB", mib <= 15))
 	perSecond := func(n int64) float64 { return float64(n) / cost.Wall.Seconds() }
-	// Each wake-up ends with a thread that goes to sleep again. A small file takes two reads, the second for its end.
+	// Each wake-up ends with a thread that goes to sleep again, the Go runtime's monitor not counted. A small file takes two
+	// reads, the second for its end.
 	report(Row{Name: "watch, wake-ups while idle", On: n.kernel, Value: perSecond(cost.Sleeps), Unit: "/s"}.aim("≤ 1 /s", perSecond(cost.Sleeps) <= 1))
 	report(Row{Name: "watch, file reads while idle", On: n.kernel, Value: perSecond(cost.Reads) / 2, Unit: "/s"}.aim("≤ 5 /s", perSecond(cost.Reads)/2 <= 5))
 	percent := 100 * cost.CPU.Seconds() / cost.Wall.Seconds()

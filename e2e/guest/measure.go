@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -89,7 +91,13 @@ func usageOf(pid int) (c control.Cost, err error) {
 		return c, err
 	}
 	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-	for _, t := range threads {
+	slices.SortFunc(threads, func(a, b os.DirEntry) int { // by number
+		return cmp.Or(len(a.Name())-len(b.Name()), strings.Compare(a.Name(), b.Name()))
+	})
+	for i, t := range threads {
+		if i == 1 { // the Go runtime's monitor, which sleeps for microseconds while another thread is at work, and for good otherwise
+			continue
+		}
 		sleeps, err := field(fmt.Sprintf("/proc/%d/task/%s/status", pid, t.Name()), "voluntary_ctxt_switches:")
 		if err != nil {
 			return c, err

@@ -22,7 +22,6 @@ type scenario struct {
 	modules []string
 	cpus    int      // 0: one
 	kernels []string // series; empty: all
-	amd64   bool     // nothing like it happens on arm64
 
 	headline string // a part of a line that every such crash sends
 	arm64    string // that part on arm64, if it is another
@@ -60,7 +59,7 @@ func allScenarios() []scenario {
 		{name: "rcu-stall", way: CrashSoftLockup, sysctls: map[string]string{"kernel.watchdog": "0", "kernel.panic_on_rcu_stall": "1"},
 			append: []string{"rcupdate.rcu_cpu_stall_timeout=4"}, headline: "self-detected stall on CPU", last: stopped},
 		// The other kernels' clocks stand still as long as the emulated CPU spins: they notice nothing.
-		{name: "irqs-off", amd64: true, way: CrashIRQsOff, sysctls: map[string]string{"kernel.watchdog": "0", "kernel.panic_on_rcu_stall": "1"},
+		{name: "irqs-off", way: CrashIRQsOff, sysctls: map[string]string{"kernel.watchdog": "0", "kernel.panic_on_rcu_stall": "1"},
 			append: []string{"rcupdate.rcu_cpu_stall_timeout=4", "nohz=off"}, cpus: 2, kernels: []string{"6.12"},
 			headline: "detected stalls on CPUs/tasks:", last: stopped},
 		{name: "hung-task", way: CrashHungTask, sysctls: map[string]string{"kernel.hung_task_timeout_secs": "3", "kernel.hung_task_panic": "1"},
@@ -87,7 +86,7 @@ func allScenarios() []scenario {
 		{name: "dev-dict", way: CrashDevDict, headline: "a record with a dictionary"},
 		{name: "memcg-oom", do: cgroupOutOfMemory, headline: "Memory cgroup out of memory: Killed process "},
 		{name: "modules", do: reloadModule, modules: []string{"tun"}, headline: "tun: Universal TUN/TAP device driver"},
-		{name: "user-faults", amd64: true, do: userFaults, headline: "segfault at 8"},
+		{name: "user-faults", do: userFaults, headline: "segfault at 8"},
 		{name: "forged", do: forgePanic, headline: "Kernel panic - not syncing: forged"},
 		{name: "poweroff", do: powerOff, headline: "lastgasp lab: armed"},
 	}
@@ -99,7 +98,7 @@ func (sc scenario) on(kernel string) (scenario, bool) {
 	if arch == "arm64" && sc.arm64 != "" {
 		sc.headline = sc.arm64
 	}
-	return sc, (len(sc.kernels) == 0 || slices.Contains(sc.kernels, series)) && (arch == "amd64" || !sc.amd64)
+	return sc, len(sc.kernels) == 0 || slices.Contains(sc.kernels, series)
 }
 
 // pick returns the scenarios called names, in that order.

@@ -12,20 +12,20 @@ import (
 )
 
 const (
-	// reportEvery is how often the same finding about the same node becomes an event.
-	reportEvery = 10 * time.Minute
-	reportsKept = 4096
+	// sameFindingAfter is how soon the same finding about the same node becomes another event.
+	sameFindingAfter = 10 * time.Minute
+	maxFindings      = 4096 // remembered
 )
 
-// reportKey is what is wrong with a kernel that lives on.
-type reportKey struct {
+// finding is what is wrong with a kernel that runs on.
+type finding struct {
 	src   netip.Addr
 	cause string
 }
 
-// reportAll makes events of what is wrong with kernels that are not dying.
-func (e *Engine) reportAll(ctx context.Context) {
-	reported := map[reportKey]time.Time{}
+// emitFindings makes events of what is wrong with kernels that are not dying.
+func (e *Engine) emitFindings(ctx context.Context) {
+	emitted := map[finding]time.Time{}
 	for {
 		var inc detect.Incident
 		select {
@@ -33,15 +33,15 @@ func (e *Engine) reportAll(ctx context.Context) {
 			return
 		case inc = <-e.findings:
 		}
-		now, f := e.Now(), reportKey{inc.Source.Addr(), inc.Cause}
-		if at, ok := reported[f]; (ok && now.Sub(at) < reportEvery) || inc.Authority < detect.Kernel {
+		now, f := e.Now(), finding{inc.Source.Addr(), inc.Cause}
+		if at, ok := emitted[f]; (ok && now.Sub(at) < sameFindingAfter) || inc.Authority < detect.Kernel {
 			continue
 		}
-		maps.DeleteFunc(reported, func(_ reportKey, at time.Time) bool { return now.Sub(at) >= reportEvery })
-		if len(reported) >= reportsKept {
+		maps.DeleteFunc(emitted, func(_ finding, at time.Time) bool { return now.Sub(at) >= sameFindingAfter })
+		if len(emitted) >= maxFindings {
 			continue
 		}
-		reported[f] = now
+		emitted[f] = now
 		var n policy.Node
 		err := context.Canceled
 		<-e.queue.submit(ctx, tidying, 1, func(ctx context.Context, _ int) {

@@ -7,14 +7,14 @@ import (
 )
 
 const (
-	// disorder is by how much uptimes go back within a boot: records that waited for their fragments come
-	// netconsole.WireTimeout late, and clocks of CPUs differ.
+	// disorder bounds how far uptimes go back within a boot: records that waited for their fragments arrive up to
+	// netconsole.WireTimeout late, and the clocks of CPUs differ.
 	disorder = 2 * netconsole.WireTimeout
-	// pause is a gap in the arrival of records that a late one cannot follow, and without which nothing can have booted.
+	// pause is a gap between arrivals. No late record follows it, and no machine boots in less.
 	pause = netconsole.WireTimeout * 3 / 2
 )
 
-// A clock is how far a kernel's log has come.
+// A clock is how far a kernel's log has got.
 type clock struct {
 	seq    uint64
 	uptime time.Duration
@@ -31,7 +31,7 @@ func (c *clock) behind(now time.Time, r *netconsole.Record) bool {
 	return c.uptime-r.Uptime > disorder || c.paused(now)
 }
 
-// paused reports whether the last record was heard some time ago.
+// paused reports whether the last record arrived some time ago.
 func (c *clock) paused(now time.Time) bool { return c.known && now.Sub(c.at) > pause }
 
 // set takes the record's time. Late records do not turn it back.

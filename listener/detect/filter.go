@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// A filter is what every message has that a regular expression matches, told fast. It keeps the expression from being run
-// on ordinary messages, and whatever it keeps out the expression would not match.
+// A filter checks quickly what every message has that a regular expression matches. It keeps the expression from being run
+// on ordinary messages; the expression would not match any message that it rejects.
 type filter struct {
 	leads    [256]bool  // bytes it can begin with
 	prefixes [][]byte   // it begins with one of them; nil if that is not known
 	needs    [][][]byte // it contains one text at least of each
 }
 
-// minNeed is how long a text has to be to be worth looking for, in bytes.
+// minNeed is the shortest text that is worth looking for, in bytes.
 const minNeed = 2
 
 func newFilter(re *syntax.Regexp, prog *syntax.Prog) filter {
@@ -64,7 +64,7 @@ func (f *filter) passes(text []byte) bool {
 
 func hasAnyPrefix(text []byte, any [][]byte) bool {
 	for _, s := range any {
-		last := len(s) - 1 // tells most apart, which mostly begin with the same few words
+		last := len(s) - 1 // decides most often: texts mostly begin with the same few words
 		if last < len(text) && text[last] == s[last] && bytes.HasPrefix(text, s) {
 			return true
 		}
@@ -99,12 +99,12 @@ func leads(prog *syntax.Prog, pc uint32, seen map[uint32]bool, set *[256]bool) {
 			set[b] = set[b] || in.MatchRune(b)
 		}
 		for b := 0x80; b < len(set); b++ {
-			set[b] = true // not worth telling apart
+			set[b] = true // not worth distinguishing
 		}
 	}
 }
 
-// prefixes lists texts with one of which everything begins that re matches; one of them is empty if it is not plain to see.
+// prefixes lists texts such that whatever re matches begins with one of them; one is empty if that is not obvious from re.
 func prefixes(re *syntax.Regexp) []string {
 	switch re.Op {
 	case syntax.OpLiteral:
@@ -161,7 +161,7 @@ func needs(re *syntax.Regexp) [][]string {
 	return nil
 }
 
-// best is the set that tells most: the one whose shortest text is longest.
+// best is the most selective set: the one whose shortest text is longest.
 func best(sets [][]string) []string {
 	var best []string
 	longest := 0

@@ -12,7 +12,7 @@ var (
 	variable = regexp.MustCompile(`\b0x[0-9a-f]+\b|[0-9]+`)
 	// folder is the path of a source file, which is absolute or relative as the build liked it.
 	folder = regexp.MustCompile(`(?:[\w.+~-]*/)+([\w.+-]+\.(?:c|h|S|rs))\b`)
-	// exitCode is how a process ended, which is what tells one death of init from another.
+	// exitCode is how a process ended, by which deaths of init differ.
 	exitCode = regexp.MustCompile(`exitcode=0x([0-9a-f]+)`)
 )
 

@@ -70,7 +70,7 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 		caller = lines[0].caller()
 	}
 	var where string
-	var stack, early []string
+	var stack, early, guessed []string
 	located, started, embedded, done := false, false, false, false
 	for i := range lines {
 		if !lines[i].kernel {
@@ -103,13 +103,20 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 		case place == "" && !started && len(stack) == 0 && namesPlace(msg, rule) != "":
 			place = namesPlace(msg, rule)
 		default:
-			stack = append(stack, frame(msg)...)
+			functions, guess := frame(msg)
+			if guess {
+				guessed = append(guessed, functions...)
+			} else {
+				stack = append(stack, functions...)
+			}
 		}
 	}
 	if where == "" {
 		where = place
 	}
-	if len(stack) == 0 || !started && len(early) > 0 || where != "" && slices.Contains(early, where) || rule.owner && len(early) > 0 {
+	if len(stack) == 0 && len(early) == 0 {
+		stack = guessed // a kernel without frame pointers guesses all, as many did before 4.14
+	} else if len(stack) == 0 || !started && len(early) > 0 || where != "" && slices.Contains(early, where) || rule.owner && len(early) > 0 {
 		stack = early
 	}
 	switch {
@@ -178,23 +185,23 @@ func namesPlace(msg string, rule *Rule) string {
 	return ""
 }
 
-// frame reads the functions in a line of a backtrace, none if it is none or the unwinder only guesses.
-func frame(msg string) []string {
+// frame reads the functions in a line of a backtrace, none if it is none, and whether the unwinder only guesses.
+func frame(msg string) (functions []string, guess bool) {
 	if msg == "" || msg[0] != ' ' && msg[0] != '[' && msg[0] != '(' {
-		return nil
+		return nil, false
 	}
 	if m := frameLine.FindStringSubmatch(msg); m != nil {
 		// A return address at the very beginning of a function follows a call that never returns: the caller is the function
 		// before it in memory.
-		if m[1] != "" || m[3] == "0" {
-			return nil
+		if m[3] == "0" {
+			return nil, false
 		}
-		return []string{function(m[2])}
+		return []string{function(m[2])}, m[1] != ""
 	}
 	if m := armFrame.FindStringSubmatch(msg); m != nil {
-		return []string{function(m[1] + m[2]), function(m[3])}
+		return []string{function(m[1] + m[2]), function(m[3])}, false
 	}
-	return nil
+	return nil, false
 }
 
 // blame finds the guilty function and its caller. where is the innermost one, empty if unknown; the stack may begin above or

@@ -95,6 +95,7 @@ func TestPlacesOfEveryArchitecture(t *testing.T) {
 		{"i386 before 4.10", head + "EIP is at guilty+0x1/0x2\n", "kernel page fault in guilty"},
 		{"a null jump before 4.10", head + "IP: [<          (null)>]           (null)\nCall Trace:\n [<ffffffff8107b1c9>] caller+0x1/0x2\n", "kernel page fault on a bad jump from caller"},
 		{"a frame before 4.10", head + "Call Trace:\n [<ffffffff8107b1c9>] ? guess+0x1/0x2\n [<ffffffff8107b1c9>] guilty+0x1/0x2 [mod]\n", "kernel page fault in guilty"},
+		{"a kernel that guesses all frames", head + "Call Trace:\n [<ffffffff8107b1c9>] ? _raw_spin_lock+0x1/0x2\n [<ffffffff8107b1c9>] ? guilty+0x1/0x2 [mod]\n", "kernel page fault in guilty"},
 		{"arm64", head + "pc : guilty+0x1/0x2\nlr : caller+0x1/0x2\n", "kernel page fault in guilty"},
 		{"arm64 before 4.15", head + "PC is at guilty+0x1/0x2\nLR is at caller+0x1/0x2\n", "kernel page fault in guilty"},
 		{"arm", head + "PC is at guilty+0x1/0x2\nLR is at 0x0\npc : [<80b10c70>]    lr : [<00000000>]    psr: 200d0013\n", "kernel page fault in guilty"},

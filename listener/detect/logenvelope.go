@@ -29,7 +29,7 @@ var (
 	// podName is kubectl's --prefix and docker compose's: "[pod/a/b] ", "name-1  | ".
 	podName = regexp.MustCompile(`^(?:\[(?:pod/)?[\w.-]+/[\w./-]+\] |[\w.-]+ +\| )`)
 	logTime = regexp.MustCompile(`^(?:\[` + isoTime + `\]|` + anyTime + `):? `)
-	// dmesgISO is dmesg --time-format=iso, whose comma tells it from all others. The message is next.
+	// dmesgISO is dmesg --time-format=iso, whose comma no other has. The message is next.
 	dmesgISO = regexp.MustCompile(`^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d,\d{6}[+-]\d\d:?\d\d `)
 	// stream is CRI's, or logcli's labels: "{host=\"a\"} ".
 	stream = regexp.MustCompile(`^(?:(?:stdout|stderr) [FP] |\{[^{}]{1,500}\} +)`)

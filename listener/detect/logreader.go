@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -20,6 +19,8 @@ const (
 	// maxEntry and maxPart bound what is collected of an entry of a journal and of pstore's parts, in lines.
 	maxEntry = 512
 	maxPart  = 4096
+	// maxParts bounds the parts.
+	maxParts = 256
 )
 
 // A LogReader turns the lines of a log into records, whatever wrote the log; see ParseLogLine for what stands in one line.
@@ -69,7 +70,9 @@ func (l *LogReader) Flush(emit func(*netconsole.Record)) {
 	parts := l.parts
 	l.parts = nil
 	// pstore numbers the parts from the newest on (fs/pstore/platform.c pstore_dump).
-	slices.SortStableFunc(parts, func(a, b part) int { return cmp.Compare(b.number, a.number) })
+	slices.SortStableFunc(parts, func(a, b part) int {
+		return cmp.Or(cmp.Compare(a.dump, b.dump), cmp.Compare(b.number, a.number))
+	})
 	for _, p := range parts {
 		for _, text := range p.lines {
 			l.single(text, emit)
@@ -111,7 +114,7 @@ func (l *LogReader) single(text string, emit func(*netconsole.Record)) {
 			l.last, l.stamps = r.Uptime, true
 		}
 		emit(&r)
-	case l.glued(text, emit):
+	case l.takeGlued(text, emit):
 	default:
 		l.bareLine(r, emit)
 	}
@@ -129,8 +132,8 @@ func (l *LogReader) bareLine(r netconsole.Record, emit func(*netconsole.Record))
 	emit(&r)
 }
 
-// glued reports whether the line has a kernel's time stamp in its middle, and then deals with it.
-func (l *LogReader) glued(text string, emit func(*netconsole.Record)) bool {
+// takeGlued reports whether the line has a kernel's time stamp in its middle, and then emits or holds it.
+func (l *LogReader) takeGlued(text string, emit func(*netconsole.Record)) bool {
 	at := middle.FindStringIndex(text)
 	if l.strict || at == nil || at[0] == 0 || strings.ContainsAny(text[:at[0]], "\"'`{(=<>") {
 		return false // a quotation
@@ -212,18 +215,20 @@ func (l *LogReader) record(e map[string]string, emit func(*netconsole.Record)) {
 
 // A part is one of the files or sections that pstore cuts a log into.
 type part struct {
-	number int
-	lines  []string
+	dump, number int
+	lines        []string
 }
 
 // partHead begins a part: "Panic#1 Part2" (fs/pstore/platform.c).
-var partHead = regexp.MustCompile(`^(?:Panic|Oops|Emergency|Shutdown|Reboot|Halt|Poweroff|Unknown)#\d+ Part(\d+)\s*$`)
+var partHead = regexp.MustCompile(`^(?:Panic|Oops|Emergency|Shutdown|Reboot|Halt|Poweroff|Unknown)#(\d{1,6}) Part(\d{1,6})\s*$`)
 
 // part collects lines behind the heading of a part.
 func (l *LogReader) part(text string) bool {
-	if m := partHead.FindStringSubmatch(text); m != nil {
-		n, _ := strconv.Atoi(m[1])
-		l.parts = append(l.parts, part{number: n})
+	if l.plain {
+		return false // whoever writes such a line into a log must not reorder it
+	}
+	if m := partHead.FindStringSubmatch(text); m != nil && len(l.parts) < maxParts {
+		l.parts = append(l.parts, part{dump: number(m[1]), number: number(m[2])})
 		return true
 	}
 	if len(l.parts) == 0 {

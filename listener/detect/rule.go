@@ -22,7 +22,7 @@ type Rule struct {
 	// begins with the name of a process, as in "bench[12]: segfault", is never more than Sick.
 	Match string `yaml:"match"`
 	// Title names the finding. $1, $2 … stand for the groups of Match, and {in} for " in <function>" when the trace
-	// behind the message tells the function. An empty Title is the matched text.
+	// behind the message names the function. An empty Title is the matched text.
 	Title string `yaml:"title"`
 	// Remedy is advice for whoever has to mend it, one sentence; may be empty.
 	Remedy string `yaml:"remedy"`
@@ -31,7 +31,7 @@ type Rule struct {
 	// Counterexamples are messages it must not match.
 	Counterexamples []string `yaml:"counterexamples"`
 
-	// rank says how much Title tells: a better one replaces a worse one as the incident unfolds.
+	// rank says how much Title says: a better one replaces a worse one as the incident unfolds.
 	rank rank
 	// follows lists, separated by spaces, the causes of findings that lead to this one and name it better: an oops leads
 	// to "Fatal exception".
@@ -170,7 +170,7 @@ func isProcessLine(text []byte) bool {
 
 // isPacketLog reports whether the message is the netfilter LOG target's (nf_log_ip_packet, net/netfilter/
 // nf_log_syslog.c). It prints at facility 0 and begins with a prefix of up to 128 bytes that the firewall's author
-// chose, so that no anchor tells it from the kernel's own words.
+// chose, so that no anchor distinguishes it from the kernel's own words.
 func isPacketLog(text []byte) bool {
 	_, after, found := bytes.Cut(text, []byte("IN="))
 	return found && bytes.Contains(after, []byte(" OUT="))

@@ -1,6 +1,6 @@
 package detect
 
-// sickRules are reports of kernels that run on. Nothing is done about them; they are told.
+// sickRules are messages of kernels that run on. They are reported, and nothing is done about them.
 func sickRules() []Rule {
 	return []Rule{
 		// CPUs and tasks that do not get on. All of these can be made to panic.
@@ -370,8 +370,8 @@ func sickRules() []Rule {
 			},
 		},
 		{
-			// drivers/acpi/apei/ghes.c ghes_print_estatus(): "{n}" counts the events of this boot. What happened before it is
-			// told by bert.c without.
+			// drivers/acpi/apei/ghes.c ghes_print_estatus(): "{n}" counts the events of this boot. bert.c
+			// reports those before it, without the braces.
 			Cause: "HardwareError", Verdict: Sick,
 			Match:           `\{\d+\}\[Hardware Error\]: event severity: (fatal|recoverable)`,
 			Title:           "$1 hardware error (APEI)",

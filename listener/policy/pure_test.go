@@ -32,14 +32,14 @@ func TestPolicyValidate(t *testing.T) {
 		{"a negative distrust", func(p *Policy) { p.Distrust = -1 }, "act.distrust: -1ns is negative"},
 		{"a negative limit", func(p *Policy) { p.MaxNodes = -1 }, "limits.nodes: -1 is negative"},
 		{"more than all", func(p *Policy) { p.MaxPercent = 101 }, "limits.percent: 101 is not between 0 and 100"},
-		{"no window", func(p *Policy) { p.Window = 0 }, "limits.window: 0s is no time"},
-		{"an unknown verb", func(p *Policy) { p.NodeVerb = "reboot" }, `node: "reboot" is none of delete, await, annotate`},
-		{"await without patience", func(p *Policy) { p.NodeVerb, p.AwaitTimeout = NodeAwait, 0 }, "await for 0s: no node comes back in that time"},
+		{"no window", func(p *Policy) { p.Window = 0 }, "limits.window: 0s is not positive; write a time like 10m"},
+		{"an unknown verb", func(p *Policy) { p.NodeVerb = "reboot" }, `node: "reboot" is unknown; write delete, await or annotate`},
+		{"await without a time", func(p *Policy) { p.NodeVerb, p.AwaitTimeout = NodeAwait, 0 }, "nodeTimeout: 0s is not positive; write how long node: await may wait, like 10m"},
 		{"negative keeping", func(p *Policy) { p.KeepPods = -time.Second }, "pods.keep: -1s is negative"},
-		{"no records", func(p *Policy) { p.KeepRecords = 0 }, "keep.records: 0 is too few; keep 1 at least"},
+		{"no records", func(p *Policy) { p.KeepRecords = 0 }, "keep.records: 0 is too few; keep at least 1"},
 		{
 			"records gone before they are of use", func(p *Policy) { p.KeepRecordsFor = time.Minute },
-			"keep.for: 1m0s is too short: the breaker and distrust are read from NodeDeaths, keep them longer than 10m0s",
+			"keep.for: 1m0s is too short: the breaker and distrust are read from NodeDeaths; keep them for at least 10m0s",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -293,6 +293,27 @@ func TestNamePods(t *testing.T) {
 	d.SetOutcome(map[string]string{"u0": PodDeleted, "u1": PodFailed, "u2": PodDeleted, "u304": PodDenied})
 	if diff := cmp.Diff([]Outcome{{PodFailed, []int{1}}, {PodDeleted, []int{0, 2}}}, d.Outcomes); diff != "" {
 		t.Errorf("outcomes (-want +got):\n%s", diff)
+	}
+}
+
+func TestCulprit(t *testing.T) {
+	const uid = "0f3c1f0e-5a55-4a1e-9a63-1c2d3e4f5a6b"
+	for _, tt := range []struct {
+		name, cgroup, want string
+	}{
+		{"a pod under systemd", "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod0f3c1f0e_5a55_4a1e_9a63_1c2d3e4f5a6b.slice/cri-containerd-1.scope", uid},
+		{"a pod under cgroupfs", "/kubepods/besteffort/pod" + uid + "/1", uid},
+		{"a static pod, whose UID is another", "/kubepods/pod0123456789abcdef0123456789abcdef/1", ""},
+		{"a service", "/system.slice/sshd.service", ""},
+		{"nothing", "", ""},
+	} {
+		inc := detect.Incident{Culprit: detect.Culprit{Comm: "stress", PID: 42, CPU: 1, Cgroup: tt.cgroup}}
+		if got := NewDeath(inc, detect.Kernel, Node{}).Culprit; got == nil || got.Comm != "stress" || got.PodUID != tt.want {
+			t.Errorf("%s: %+v, want pod %q", tt.name, got, tt.want)
+		}
+	}
+	if got := NewDeath(detect.Incident{}, detect.Kernel, Node{}).Culprit; got != nil {
+		t.Errorf("%+v, want none where the text names none", got)
 	}
 }
 

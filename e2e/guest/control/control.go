@@ -42,7 +42,8 @@ type Cost struct {
 	Wall time.Duration // from start to end, or for how long it was watched
 	CPU  time.Duration // in that time
 	RSS  int64         // bytes, of one that stays
-	// Of one that stays: how often its threads have gone to sleep, and its reads of any kind (syscr of /proc/PID/io).
+	// Of a Go program that stays: how often its threads but the runtime's monitor have gone to sleep, and its reads of any kind
+	// (syscr of /proc/PID/io).
 	Sleeps, Reads int64
 }
 
