@@ -12,7 +12,7 @@ release: ## packages, image, SPDX documents and their checksums, into an empty d
 	rm -rf dist
 	packaging/build dist packages
 	packaging/build dist image
-	cd dist && sha256sum -- * >../SHA256SUMS.new && mv ../SHA256SUMS.new SHA256SUMS
+	cd dist && sums=$$(sha256sum -- *) && echo "$$sums" >SHA256SUMS
 
 package-test: ## build the packages twice, install, upgrade and purge them in Debian 12 and 13, check units and examples (root)
 	packaging/test
