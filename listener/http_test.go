@@ -40,8 +40,8 @@ func TestAdmin(t *testing.T) {
 		{"coverage as a metric", "/metrics", elsewhere, nil, 0, 200, "lastgasp_nodes{cover=\"covered\"} 1\nlastgasp_nodes{cover=\"mute\"} 0\nlastgasp_nodes{cover=\"silent\"} 0\nlastgasp_nodes{cover=\"stranger\"} 0\nlastgasp_nodes{cover=\"unproven\"} 1\n"},
 		{"state", "/debug/state", loopback, nil, 0, 200, `"ready":"yes","sockets":[{"address":"[::]:6666","bufferBytes":67108864,"sources":1,"verifiedNodes":0,"incidentsWaiting":0,"datagramsDropped":0}],"nodes":{"covered":1,"unproven":1}`},
 		{"state over IPv6", "/debug/state", "[::1]:4000", waiting, 0, 200, `"ready":"the Nodes have not been listed yet"`},
-		{"state from elsewhere", "/debug/state", elsewhere, nil, 0, 403, "only from this machine"},
-		{"profiles from elsewhere", "/debug/pprof/heap", elsewhere, nil, 0, 403, "only from this machine"},
+		{"state from elsewhere", "/debug/state", elsewhere, nil, 0, 403, "only for requests from this machine"},
+		{"profiles from elsewhere", "/debug/pprof/heap", elsewhere, nil, 0, 403, "only for requests from this machine"},
 		{"profiles", "/debug/pprof/goroutine?debug=1", loopback, nil, 0, 200, "goroutine profile"},
 		{"nothing else", "/", loopback, nil, 0, 404, ""},
 	} {
