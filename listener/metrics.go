@@ -44,7 +44,7 @@ func NewMetrics(r prometheus.Registerer, judge *detect.Config) *Metrics {
 		{&m.Receive.Canaries, "canaries_total", "Canaries received."},
 		{&m.Receive.CanariesRepeated, "canaries_repeated_total", "Canaries that proved nothing new: of a second target, replayed or without identity."},
 		{&m.Receive.CanariesForeign, "canaries_foreign_total", "Canaries not answered because they name another cluster."},
-		{&m.Receive.CanariesStranger, "canaries_stranger_total", "Canaries answered whose sender is no Node of the cluster."},
+		{&m.Receive.CanariesStranger, "canaries_stranger_total", "Canaries answered whose sender is not a Node of the cluster."},
 		{&m.Receive.Acks, "acks_total", "Canaries answered."},
 		{&m.Receive.AcksLimited, "acks_limited_total", "Canaries not answered because their node or address sent too many."},
 		{&m.Receive.HandoverFull, "handover_full_total", "Times an incident had to wait because cleanup was busy."},
@@ -68,7 +68,7 @@ func NewMetrics(r prometheus.Registerer, judge *detect.Config) *Metrics {
 			func() float64 { return float64(g.value.Load()) }))
 	}
 	m.shipped = counter("records_shipped_total", "Records written to where they are shipped to.")
-	m.shipDropped = counter("records_ship_dropped_total", "Records not shipped because whoever reads them is slow or gone.")
+	m.shipDropped = counter("records_ship_dropped_total", "Records not shipped because their reader is slow or gone.")
 	incidents := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "lastgasp", Name: "incidents_total", Help: "Incidents by verdict and code.",
 	}, []string{"verdict", "code"})
@@ -102,8 +102,7 @@ func (m *Metrics) Describe(r prometheus.Registerer, version, commit string, read
 	}))
 }
 
-// Observe makes the metrics of cleanup, registers them with r and returns the functions that feed them. What they do not
-// cover stays as in o.
+// Observe makes the metrics of cleanup, registers them with r and returns o with the functions that feed them.
 func (m *Metrics) Observe(r prometheus.Registerer, o cleanup.Observer) cleanup.Observer {
 	histogram := func(name, help string) prometheus.Histogram {
 		h := prometheus.NewHistogram(prometheus.HistogramOpts{

@@ -98,7 +98,7 @@ func TestReplayWithRules(t *testing.T) {
 // A log that nothing is found in may be one that replay cannot read.
 func TestReplayOfSomethingElse(t *testing.T) {
 	for _, tt := range []struct{ name, in, want string }{
-		{"another program's log", "\n127.0.0.1 GET /\n", "-:2: no kernel line recognised; the first line that is none: \"127.0.0.1 GET /\"\n"},
+		{"another program's log", "\n127.0.0.1 GET /\n", "-:2: no kernel line recognised; the first other line is \"127.0.0.1 GET /\"\n"},
 		{"nothing", "\n", "-: no kernel line recognised\n"},
 		{"a healthy kernel's", "[    1.000000] eth0: up\n", ""},
 	} {
@@ -123,7 +123,7 @@ func TestNodesTable(t *testing.T) {
 	err := printNodes(&out, []listener.NodeCover{
 		{Node: "ip-10-0-1-5", Address: addr, Cover: listener.Mute, Kernel: "7.1.0", Canary: now.Add(-time.Minute), Why: "it reboots first"},
 		{Address: addr.Next(), Instance: "i-0abc", Cover: listener.Stranger, Kernel: "6\x1b[2J\u202e\t1", Canary: now.Add(-90 * time.Second)},
-		{Node: "ip-10-0-1-7", Address: addr.Next().Next(), Cover: listener.Unproven, Why: "no canary ever arrived from it"},
+		{Node: "ip-10-0-1-7", Address: addr.Next().Next(), Cover: listener.Unproven, Why: "no canary has arrived from it"},
 	}, now)
 	if err != nil {
 		t.Fatal(err)
@@ -132,7 +132,7 @@ func TestNodesTable(t *testing.T) {
 NODE          ADDRESS    COVER      CANARY      KERNEL                   WHY
 ip-10-0-1-5   10.0.1.5   mute       1m0s ago    7.1.0                    it reboots first
 (i-0abc)      10.0.1.6   stranger   1m30s ago   6\x1b[2J\xe2\x80\xae 1   
-ip-10-0-1-7   10.0.1.7   unproven   -           -                        no canary ever arrived from it
+ip-10-0-1-7   10.0.1.7   unproven   -           -                        no canary has arrived from it
 
 0 covered, 1 mute, 0 silent, 1 unproven, 1 strangers
 `

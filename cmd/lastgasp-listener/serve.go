@@ -30,15 +30,16 @@ import (
 	"github.com/lastgasp/lastgasp/listener/receive"
 )
 
-// finishFor bounds, together with what Serve itself takes, the time from SIGTERM to the end: ten seconds.
+// finishFor bounds how long cleanup goes on after the sockets are no longer read. With receive's own bound the time from
+// SIGTERM to the end is ten seconds.
 const finishFor = 5 * time.Second
 
-// gcPercent has the heap grow by half and not to twice its size before it is collected: a listener keeps much and
-// allocates little, so that memory is what it should save. GOMEMLIMIT bounds it besides (packaging/kubernetes).
+// gcPercent lets the heap grow by half, instead of to twice its size, before it is collected: a listener keeps much and
+// allocates little, so memory is worth more to it than processor time. GOMEMLIMIT bounds it, too (packaging/kubernetes).
 const gcPercent = 50
 
-// serve builds the parts and runs them until ctx ends. The sockets are bound first and read last: whatever else is not
-// ready yet, or no longer, an incident is kept.
+// serve builds the parts and runs them until ctx ends. The sockets are bound first and closed last, so that no incident is
+// lost because another part is not ready yet, or no longer.
 func serve(ctx context.Context, cfg listener.Config) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
 	klog.SetSlogLogger(log) // what client-go has to say
@@ -60,8 +61,8 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	}
 	defer r.Close()
 
-	// reading ends with the signal or with the first part that fails, acting when the reading is over, and what acting
-	// needs when that has ended.
+	// reading ends with the signal or with the first part that fails, acting when reading is over, and working, which acting
+	// needs, when acting is over.
 	g, reading := errgroup.WithContext(ctx)
 	acting, wasRead := context.WithCancel(context.WithoutCancel(ctx))
 	defer wasRead()
@@ -108,10 +109,10 @@ func serve(ctx context.Context, cfg listener.Config) error {
 		return r.Serve(reading)
 	})
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
-		log.Warn("tell systemd that we are ready", "err", err)
+		log.Warn("systemd not notified of readiness", "err", err)
 	}
 	if interval, err := daemon.SdWatchdogEnabled(false); err != nil {
-		log.Warn("systemd's watchdog", "err", err)
+		log.Warn("systemd's watchdog not served", "err", err)
 	} else if interval > 0 {
 		go watchdog(reading, interval, r.LastRead, func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog) })
 	}
@@ -122,10 +123,10 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	return g.Wait()
 }
 
-// parts are what works on incidents, by the config with a cluster or without.
+// parts are what works on incidents, with a cluster or without as the config says.
 type parts struct {
-	act    func(context.Context) error   // on incidents, and on with those in hand for a while when it is to end
-	run    []func(context.Context) error // what it needs meanwhile
+	act    func(context.Context) error   // works on incidents, and for a while after ctx has ended on those in hand
+	run    []func(context.Context) error // what act needs meanwhile
 	ready  func() error
 	roster func() []listener.RosterNode // nil without a cluster
 }

@@ -70,7 +70,7 @@ func (w *world) addNode(i int, boot string, secret netconsole.Secret) policy.Nod
 	defer w.mu.Unlock()
 	n := policy.Node{
 		Name: fmt.Sprintf("n%d", i), UID: fmt.Sprintf("uid-n%d", i), ProviderID: fmt.Sprintf("aws:///zone/i-%d", i),
-		Addresses: []netip.Addr{address(i)}, BootID: boot, Ready: true, Created: time.Now().Add(-time.Hour),
+		Addresses: []netip.Addr{address(i)}, BootID: boot, Ready: true,
 	}
 	if secret != "" {
 		n.Pin = policy.Pin{Boot: boot, Sum: secret.Sum()}

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 const (
@@ -146,14 +147,6 @@ func (c *Cluster) dropForgotten(ctx context.Context, now time.Time) {
 
 // leaseName is the name of a replica's Lease: a DNS subdomain, whatever the host is called.
 func leaseName(replica string) string {
-	name := strings.Map(func(r rune) rune {
-		switch {
-		case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
-			return r
-		case 'A' <= r && r <= 'Z':
-			return r - 'A' + 'a'
-		}
-		return '-'
-	}, replica)
+	name := policy.Hyphenate(replica)
 	return leasePrefix + strings.Trim(name[:min(len(name), 200)], "-")
 }

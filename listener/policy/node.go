@@ -20,11 +20,9 @@ type Node struct {
 	Ready           bool      // condition Ready is True
 	Silent          bool      // condition Ready is Unknown: the control plane has not heard from the kubelet
 	SilentSince     time.Time // lastTransitionTime of that condition; zero unless Silent
-	Created         time.Time
 	ControlPlane    bool
 	Labels          map[string]string // those that NodeInfo and selection need
 	Unschedulable   bool              // cordoned
-	Deleting        bool              // has a deletionTimestamp
 	Finalizers      []string
 	Pin             Pin  // annotation lastgasp.dev/pin, written by the node itself
 	Claim           Pin  // annotation lastgasp.dev/claim, written by the listener from a canary
