@@ -46,7 +46,7 @@ func (w *work) execute(ctx context.Context) (again time.Duration, err error) {
 			return 0, err
 		}
 		if again > 0 {
-			return again, w.meanwhile(ctx, p)
+			return again, w.meanwhile(ctx, p, s.Name)
 		}
 		if note == "" {
 			continue // fence: done before, or denied for good
@@ -97,9 +97,9 @@ func (w *work) doStep(ctx context.Context, p policy.Plan, name string) (note str
 }
 
 // meanwhile does what must go on while a step waits: it fails pods that come to the dead node late, and removes the
-// out-of-service taint as soon as the volumes are detached.
-func (w *work) meanwhile(ctx context.Context, p policy.Plan) error {
-	if w.back() == "" && w.node.Mark.Death == w.name && w.node.Mark.OutOfService {
+// out-of-service taint as soon as the volumes are detached. The node's own step waits for the volumes itself.
+func (w *work) meanwhile(ctx context.Context, p policy.Plan, step string) error {
+	if step != policy.StepNode && w.back() == "" && w.node.Mark.Death == w.name && w.node.Mark.OutOfService {
 		if left, err := w.volumesLeft(ctx, p); err != nil {
 			return err
 		} else if !left {
