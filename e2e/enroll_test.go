@@ -50,7 +50,7 @@ func TestEnroll(t *testing.T) {
 	defer g.startWatch(t)()
 
 	t.Run("without credentials it says what it misses", func(t *testing.T) {
-		w.awaitLine(t, "NO, so a death waits for a witness: this machine is no node of Kubernetes yet: /var/lib/kubelet/kubeconfig or ")
+		w.awaitLine(t, "NO, so a death waits for a witness: this machine is not a Kubernetes node yet: /var/lib/kubelet/kubeconfig or ")
 	})
 	t.Run("without a Node it waits for it", func(t *testing.T) {
 		w.writeCredentials(t)
@@ -158,7 +158,7 @@ func TestEnroll(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := `these credentials are "admin", which is no node; set enroll.kubeconfig to the kubelet's own`
+		want := `these credentials belong to "admin", which is not a node; set enroll.kubeconfig to the kubelet's own`
 		if r.Exit != 1 || !strings.Contains(r.Stderr, want) {
 			t.Errorf("exit %d, stderr %s; want %s", r.Exit, r.Stderr, want)
 		}
