@@ -146,16 +146,16 @@ func (a *amiWorld) move(t *testing.T, n *amiNode) {
 	}
 	latter.await(t, "the last record", func(r heardRecord) bool { return r.Text == fmt.Sprint(numbers, count-1) })
 
-	told := make(map[string]int)
+	received := make(map[string]int)
 	for _, record := range a.former.read(t) {
-		told[record.Text] |= 1
+		received[record.Text] |= 1
 	}
 	for _, record := range latter.read(t) {
-		told[record.Text] |= 2
+		received[record.Text] |= 2
 	}
 	var by [4]int
 	for i := range count {
-		by[told[fmt.Sprint(numbers, i)]]++
+		by[received[fmt.Sprint(numbers, i)]]++
 	}
 	if by[0] > 0 || by[1] == 0 || by[2] == 0 {
 		t.Errorf("of %d records %d were lost; %d came only to the former listener, %d only to the latter", count, by[0], by[1], by[2])

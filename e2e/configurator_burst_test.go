@@ -41,7 +41,7 @@ func TestPanicBehindSlowHardware(t *testing.T) {
 				Sysctls:     map[string]string{"kernel.panic": "0", "kernel.panic_on_oops": "1"},
 				NIC:         []string{"tx=timer", "x-txtimer=50000000"},
 			})
-			a := newEar(t, g.net, lab.ListenerAddr.Addr())
+			a := newFakeListener(t, g.net, lab.ListenerAddr.Addr())
 			g.run(t, 0, "apply", "--endpoint", a.String())
 			if !tt.raised {
 				g.write(t, byteQueueLimits+"limit_min", "0")
@@ -55,7 +55,7 @@ func TestPanicBehindSlowHardware(t *testing.T) {
 			}
 			const end = "---[ end Kernel panic"
 			g.awaitSerial(t, end)
-			records, size := a.settle(t)
+			records, size := a.awaitQuiet(t)
 			t.Logf("limit %s bytes: %d records in %d bytes arrived", limit, len(records), size)
 			whole := len(records) > 0 && strings.HasPrefix(records[len(records)-1], end)
 			switch {

@@ -15,7 +15,7 @@ import (
 // listener: no pass, no canary, and nothing in the kernel's log.
 func TestConfiguratorIsQuiet(t *testing.T) {
 	g := newGuest(t, "6.12", lab.VMSpec{Modules: []string{"veth"}})
-	a := newEar(t, g.net, lab.ListenerAddr.Addr())
+	a := newFakeListener(t, g.net, lab.ListenerAddr.Addr())
 	g.write(t, config, fmt.Sprintf("endpoint: {static: [%q]}\ncanary: {interval: 1h}\n", a.String()))
 	defer g.startWatch(t)()
 	g.awaitTargets(t, "lastgasp-10.77.2.10-1")
@@ -27,7 +27,7 @@ func TestConfiguratorIsQuiet(t *testing.T) {
 	})
 	a.forget()
 	g.guestRun(t, "pods", "100", "600ms")
-	records, _ := a.settle(t)
+	records, _ := a.awaitQuiet(t)
 	for _, text := range records {
 		if _, ok := netconsole.ParseCanary(text); ok {
 			t.Errorf("a canary: %s", text)

@@ -25,10 +25,10 @@ func TestConfiguratorKeepsUp(t *testing.T) {
 					"log_buf_len=32M",
 				},
 			})
-			a := newEar(t, g.net, lab.ListenerAddr.Addr())
-			b := newEar(t, g.net, lab.APIServerAddr.Addr())
+			a := newFakeListener(t, g.net, lab.ListenerAddr.Addr())
+			b := newFakeListener(t, g.net, lab.APIServerAddr.Addr())
 			reloadsLoseNothing(t, g, a, b)
-			followsTheNetwork(t, g, a)
+			keepsUpWithTheNetwork(t, g, a)
 		})
 	}
 }
@@ -38,7 +38,7 @@ const linesPerSecond = 10000
 
 // reloadsLoseNothing replaces a's target by one for b, and fails to replace b's by one for a, while the kernel log fills
 // at full speed. Every line must arrive at one of the two, or at both.
-func reloadsLoseNothing(t *testing.T, g *guest, a, b *ear) {
+func reloadsLoseNothing(t *testing.T, g *guest, a, b *fakeListener) {
 	// The emulated serial port is so slow that the load would be its and not netconsole's. From here on it is no console.
 	g.write(t, "/sys/class/tty/ttyS0/console", "N")
 	g.run(t, 0, "apply", "--endpoint", a.String())
@@ -135,9 +135,9 @@ func (l kernelLoad) stop(t *testing.T) kernelLog {
 }
 
 // lines are the numbers of the load's lines that e has heard, once it hears no more.
-func (e *ear) lines(t *testing.T) map[int]bool {
+func (e *fakeListener) lines(t *testing.T) map[int]bool {
 	t.Helper()
-	records, _ := e.settle(t)
+	records, _ := e.awaitQuiet(t)
 	return loadLines(records)
 }
 
@@ -153,7 +153,7 @@ func loadLines(records []string) map[int]bool {
 }
 
 // awaitMore waits until e has heard so many more records.
-func (e *ear) awaitMore(t *testing.T, more int) {
+func (e *fakeListener) awaitMore(t *testing.T, more int) {
 	t.Helper()
 	want := e.count() + more
 	eventually(t, "records", func() error {

@@ -39,8 +39,8 @@ canary: {timeout: 1s}
 // metadata service, both of which fail in turn. Whatever they do, what is armed stays.
 func TestConfiguratorOnEC2(t *testing.T) {
 	g := newInstance(t)
-	a := newEar(t, g.net, lab.ListenerAddr.Addr())
-	b := newEar(t, g.net, lab.APIServerAddr.Addr())
+	a := newFakeListener(t, g.net, lab.ListenerAddr.Addr())
+	b := newFakeListener(t, g.net, lab.APIServerAddr.Addr())
 	g.write(t, config, byParameter)
 
 	t.Run("no parameter is no listener", func(t *testing.T) {

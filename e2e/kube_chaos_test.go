@@ -54,7 +54,7 @@ func TestKubeChaos(t *testing.T) {
 			}
 			began := time.Now()
 			for _, d := range dying {
-				if err := d.gasps(w, a, b); err != nil {
+				if err := d.panics(w, a, b); err != nil {
 					t.Fatal(err)
 				}
 			}

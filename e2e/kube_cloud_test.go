@@ -42,7 +42,7 @@ func TestKubeTerminatesTheInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the listener to know the nodes", func() error { return r.knows(w, dying.name) })
-	if err := dying.gasps(w, r); err != nil {
+	if err := dying.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
 	var record policy.Death

@@ -163,7 +163,7 @@ func (w *kubeWorld) letDie(t *testing.T, heir *replica, victims ...*victim) {
 // when it is, or when the victim did not live to do so.
 func (v *victim) story(w *kubeWorld, t *testing.T, heir *replica) error {
 	ctx := t.Context()
-	if err := v.gasps(w, v.replica); err != nil {
+	if err := v.panics(w, v.replica); err != nil {
 		return err
 	}
 	select {
@@ -182,7 +182,7 @@ func (v *victim) story(w *kubeWorld, t *testing.T, heir *replica) error {
 		}
 		v.backAt = time.Now()
 	}
-	if err := v.gasps(w, heir); err != nil {
+	if err := v.panics(w, heir); err != nil {
 		return err
 	}
 	err := within(ctx, time.Minute, func() error {

@@ -608,7 +608,7 @@ func TestKubeUnproved(t *testing.T) {
 		}
 		return nil
 	})
-	if err := d.gasps(w, r); err != nil {
+	if err := d.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the death to be on record", func() error { _, err := w.cluster.Death(t.Context(), d.record()); return err })
@@ -616,7 +616,7 @@ func TestKubeUnproved(t *testing.T) {
 	second := newDoomed("unproved-too", 2)
 	w.join(t, second)
 	eventually(t, "the listener to know the node", func() error { return r.knows(w, second.name) })
-	if err := second.gasps(w, r); err != nil {
+	if err := second.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the second death to be on record", func() error { _, err := w.cluster.Death(t.Context(), second.record()); return err })

@@ -164,8 +164,8 @@ func (d *doomed) register(n *corev1.Node, boot string) {
 
 func (d *doomed) record() string { return cmp.Or(d.death, policy.DeathName(d.name, d.boot)) }
 
-// gasps sends what the kernel says when it dies, from the node's own address.
-func (d *doomed) gasps(w *kubeWorld, to ...*replica) error {
+// panics sends what the kernel says when it dies, from the node's own address.
+func (d *doomed) panics(w *kubeWorld, to ...*replica) error {
 	return w.ns.Do(func() error {
 		for _, r := range to {
 			dialer := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(d.addr, 6665))}

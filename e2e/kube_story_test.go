@@ -156,7 +156,7 @@ func (w *kubeWorld) checkWorkloads(t *testing.T, bin string) {
 	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
 	failed := w.watchFailures(t, d)
 	began := time.Now()
-	if err := d.gasps(w, r); err != nil {
+	if err := d.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
 	record := w.awaitPhase(t, d, r, policy.Cleaned)
@@ -234,7 +234,7 @@ func (w *kubeWorld) checkReturn(t *testing.T, bin string, verb policy.NodeVerb, 
 	settings := anyNumber + "\nnode: " + string(verb)
 	r := w.startReplica(t, bin, "", settings)
 	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
-	if err := d.gasps(w, r); err != nil {
+	if err := d.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
 	for _, pod := range d.pods {
@@ -266,7 +266,7 @@ func (w *kubeWorld) checkHeld(t *testing.T, bin string) {
 	w.join(t, d)
 	r := w.startReplica(t, bin, "", "limits: {nodes: 0, percent: 0}")
 	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
-	if err := d.gasps(w, r); err != nil {
+	if err := d.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
 	w.awaitPhase(t, d, r, policy.Held)
@@ -298,7 +298,7 @@ func (w *kubeWorld) checkDrain(t *testing.T, bin string) {
 		}
 	}), anyNumber)
 	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
-	if err := d.gasps(w, r); err != nil {
+	if err := d.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -327,7 +327,7 @@ func (w *kubeWorld) checkDryRun(t *testing.T, bin string) {
 	w.join(t, d)
 	r := w.startReplica(t, bin, "", anyNumber, "--dry-run")
 	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
-	if err := d.gasps(w, r); err != nil {
+	if err := d.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
 	rehearsed := *d

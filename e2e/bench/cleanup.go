@@ -91,8 +91,8 @@ func (d *deaths) die(ctx context.Context, c crowd.Crowd) (said map[string]time.T
 	return said, failed, err
 }
 
-// settle waits until the crowd is gone and nothing of ours is under way any more.
-func (d *deaths) settle(ctx context.Context, c crowd.Crowd) (gone time.Time, err error) {
+// awaitCleaned waits until the crowd is gone and nothing of ours is under way any more.
+func (d *deaths) awaitCleaned(ctx context.Context, c crowd.Crowd) (gone time.Time, err error) {
 	if gone, err = d.watch.Gone(ctx, c); err != nil {
 		return gone, err
 	}
@@ -124,7 +124,7 @@ func (d *deaths) single(ctx context.Context) error {
 			if took, err = d.fences(ctx, said, took); err != nil {
 				return err
 			}
-			if _, err := d.settle(ctx, batch.Part(i, 1)); err != nil {
+			if _, err := d.awaitCleaned(ctx, batch.Part(i, 1)); err != nil {
 				return err
 			}
 		}
@@ -171,7 +171,7 @@ func (d *deaths) large(ctx context.Context) error {
 			return err
 		}
 		ours = append(ours, failed.Sub(earliest(said)).Seconds())
-		if _, err := d.settle(ctx, larges.Part(i, 1)); err != nil {
+		if _, err := d.awaitCleaned(ctx, larges.Part(i, 1)); err != nil {
 			return err
 		}
 	}
@@ -208,7 +208,7 @@ func (d *deaths) storm(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	gone, err := d.settle(ctx, together)
+	gone, err := d.awaitCleaned(ctx, together)
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func receiveDeaths(ctx context.Context, r *receivers, report func(Row)) error {
 	if err != nil {
 		return err
 	}
-	told, err := watchFolder(s, own.records)
+	appeared, err := watchFolder(s, own.records)
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func receiveDeaths(ctx context.Context, r *receivers, report func(Row)) error {
 		}
 	}
 	found, last := 0, began
-	files := told.files()
+	files := appeared.files()
 	for i := range deaths {
 		if at := firstAbout(files, i); !at.IsZero() {
 			found++
@@ -77,7 +77,7 @@ func receiveDeaths(ctx context.Context, r *receivers, report func(Row)) error {
 	on := fmt.Sprintf("%s of %s nodes in %.1f s, %s datagrams",
 		grouped(deaths), grouped(nodes), o.sent.Elapsed.Seconds(), grouped(int64(count)))
 	report(Row{Name: "deaths found", On: on, Value: float64(found), Unit: "nodes"}.aim(grouped(deaths), found == deaths))
-	report(Row{Name: "deaths told", On: "of these, one for each node", Value: dying, Unit: "incidents"}.
+	report(Row{Name: "incidents of dying kernels", On: "one for each node", Value: dying, Unit: "incidents"}.
 		aim("none twice", dying == deaths))
 	report(Row{Name: "last death recorded", On: "from the first datagram", Value: last.Sub(began).Seconds(), Unit: "s"})
 	report(Row{Name: "memory, peak", On: on, Value: peak, Unit: "MiB"}.against("before they died", before))

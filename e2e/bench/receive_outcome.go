@@ -49,7 +49,7 @@ func (r *subject) during(ctx context.Context, send func() (load.Sent, error)) (o
 	if err != nil {
 		return outcome{}, err
 	}
-	after, err := r.settle(ctx)
+	after, err := r.awaitDrained(ctx)
 	if err != nil {
 		return outcome{}, err
 	}

@@ -159,10 +159,10 @@ func (is *socketState) add(table string, port uint16) {
 	}
 }
 
-// settle waits until what was sent is read and worked off.
-func (r *subject) settle(ctx context.Context) (last reading, err error) {
+// awaitDrained waits until what was sent is read and worked off.
+func (r *subject) awaitDrained(ctx context.Context) (last reading, err error) {
 	calm := 0
-	err = r.await(ctx, "settle", func() (bool, error) {
+	err = r.await(ctx, "drain its sockets", func() (bool, error) {
 		now, err := r.read()
 		if err != nil {
 			return false, err

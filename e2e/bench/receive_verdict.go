@@ -81,12 +81,12 @@ func receiveVerdict(ctx context.Context, r *receivers, report func(Row)) error {
 	verdict := Row{Name: "packet to verdict, p99", On: on, Unit: "ms", Value: quantile(mine.delays(heard), q) + judging}
 	report(verdict.aim(fmt.Sprintf("≤ %d ms", goal), verdict.Value <= goal))
 	for _, q := range []float64{0.5, q} {
-		report(Row{Name: fmt.Sprintf("packet to record, p%g", 100*q), On: on, Unit: "ms", Value: quantile(mine.delays(mine.told), q)}.
-			against(readOne, quantile(theirs.delays(theirs.told), q)))
+		report(Row{Name: fmt.Sprintf("packet to record, p%g", 100*q), On: on, Unit: "ms", Value: quantile(mine.delays(mine.appeared), q)}.
+			against(readOne, quantile(theirs.delays(theirs.appeared), q)))
 	}
-	found := len(mine.delays(mine.told))
+	found := len(mine.delays(mine.appeared))
 	report(Row{Name: "panics found", On: on, Value: float64(found), Unit: "panics"}.
-		against(readOne, float64(len(theirs.delays(theirs.told)))).aim(fmt.Sprint(t.deaths), found == t.deaths))
+		against(readOne, float64(len(theirs.delays(theirs.appeared)))).aim(fmt.Sprint(t.deaths), found == t.deaths))
 	return nil
 }
 
@@ -96,14 +96,14 @@ type trial struct {
 	noise         float64 // records per second
 	nodes, deaths int     // how many chatter, how many die
 
-	sent []time.Time          // when each death was
-	told map[string]time.Time // when files appeared
+	sent     []time.Time          // when each death was
+	appeared map[string]time.Time // when files appeared
 }
 
 // run lets x hear it, which tells of each death by a file in dir.
 func (t *trial) run(ctx context.Context, s *scope, x *subject, dir string) error {
 	const every = 20 * time.Millisecond
-	told, err := watchFolder(s, dir)
+	appeared, err := watchFolder(s, dir)
 	if err != nil {
 		return err
 	}
@@ -145,8 +145,8 @@ func (t *trial) run(ctx context.Context, s *scope, x *subject, dir string) error
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	_, err = x.settle(ctx)
-	t.told = told.files()
+	_, err = x.awaitDrained(ctx)
+	t.appeared = appeared.files()
 	return err
 }
 

@@ -15,8 +15,8 @@ import (
 const (
 	taint  = "lastgasp.dev/dead"
 	pinKey = "lastgasp.dev/pin"
-	// patience is several times what a busy machine needs for whatever is waited for.
-	patience = 2 * time.Minute
+	// waitTimeout is several times what a busy machine needs for whatever is waited for.
+	waitTimeout = 2 * time.Minute
 )
 
 // seen is when a Watcher first saw what.
@@ -44,14 +44,14 @@ func (w *World) Watch(ctx context.Context) (*Watcher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch the crowd: %w", err)
 	}
-	go o.follow(ctx, core.Nodes().Watch, nodes.ResourceVersion)
-	go o.follow(ctx, core.Pods(metav1.NamespaceDefault).Watch, nodes.ResourceVersion)
+	go o.watchAll(ctx, core.Nodes().Watch, nodes.ResourceVersion)
+	go o.watchAll(ctx, core.Pods(metav1.NamespaceDefault).Watch, nodes.ResourceVersion)
 	return o, nil
 }
 
-// follow watches until ctx ends. The API server ends the watch of whoever is slow, which on a busy machine everybody is now
+// watchAll watches until ctx ends. The API server ends the watch of whoever is slow, which on a busy machine everybody is now
 // and then: it goes on at once where it was.
-func (o *Watcher) follow(ctx context.Context, begin func(context.Context, metav1.ListOptions) (watch.Interface, error), version string) {
+func (o *Watcher) watchAll(ctx context.Context, begin func(context.Context, metav1.ListOptions) (watch.Interface, error), version string) {
 	for ctx.Err() == nil {
 		events, err := begin(ctx, metav1.ListOptions{ResourceVersion: version, AllowWatchBookmarks: true})
 		if err == nil {
@@ -165,7 +165,7 @@ func (o *Watcher) FailedBeforeFences(c Crowd) (n int) {
 
 // await waits until every one of names is in when, and returns the latest of their times.
 func (o *Watcher) await(ctx context.Context, what string, when map[string]time.Time, names []string) (last time.Time, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not within %s", patience))
+	ctx, cancel := context.WithTimeoutCause(ctx, waitTimeout, fmt.Errorf("not within %s", waitTimeout))
 	defer cancel()
 	missing := names
 	for {
