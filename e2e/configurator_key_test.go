@@ -13,7 +13,7 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/lab"
 )
 
-// TestConfiguratorBelievesTheKey has a listener with the key and one without: only the first learns the secret, and covers
+// TestConfiguratorBelievesTheKey runs a listener with the key and one without: only the first one learns the secret, and covers
 // the node.
 func TestConfiguratorBelievesTheKey(t *testing.T) {
 	g := newGuest(t, "6.12", lab.VMSpec{})

@@ -15,14 +15,14 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// fakeListener is a listener as small as can be: it acknowledges canaries and remembers what it heard.
+// fakeListener is a minimal listener: it acknowledges canaries and remembers what it received.
 type fakeListener struct {
 	conn *net.UDPConn
 
 	mu       sync.Mutex
-	deaf     bool               // to canaries
-	stranger bool               // it knows no Node for who asks
-	key      ed25519.PrivateKey // it signs with, nil: it does not
+	deaf     bool               // it ignores canaries
+	stranger bool               // it knows no Node for any sender
+	key      ed25519.PrivateKey // that signs acknowledgements, nil: none
 	canary   netconsole.Canary
 	record   netconsole.Record
 	heard    []string // text of every record since the last forget
@@ -37,11 +37,11 @@ func newFakeListener(t *testing.T, n *lab.Net, at netip.Addr) *fakeListener {
 		t.Fatal(err)
 	}
 	e := &fakeListener{conn: conn}
-	var hearing sync.WaitGroup
-	hearing.Go(e.receive)
+	var receiving sync.WaitGroup
+	receiving.Go(e.receive)
 	t.Cleanup(func() {
 		e.conn.Close()
-		hearing.Wait()
+		receiving.Wait()
 	})
 	return e
 }
@@ -101,7 +101,7 @@ func (e *fakeListener) sign(key ed25519.PrivateKey) {
 	e.key = key
 }
 
-// forget begins a new memory.
+// forget drops everything received so far.
 func (e *fakeListener) forget() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -122,7 +122,7 @@ func (e *fakeListener) count() int {
 	return len(e.heard)
 }
 
-// awaitQuiet is recall once nothing has arrived for two seconds, which is long for a machine that has nothing more to say.
+// awaitQuiet is recall after nothing has arrived for two seconds.
 func (e *fakeListener) awaitQuiet(t *testing.T) (records []string, size int) {
 	t.Helper()
 	again := time.NewTicker(2 * time.Second)

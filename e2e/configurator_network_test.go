@@ -13,8 +13,8 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// keepsUpWithTheNetwork has watch follow whatever happens to the way from the guest to a: what counts is that a is heard of
-// again, through the kernel.
+// keepsUpWithTheNetwork changes the way from the guest to a while watch runs, in every way we know. After each change a canary
+// must reach a again, through the kernel.
 func keepsUpWithTheNetwork(t *testing.T, g *guest, a *fakeListener) {
 	g.write(t, config, fmt.Sprintf("endpoint: {static: [%q]}\n", a.String()))
 	a.forget()

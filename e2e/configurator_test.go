@@ -21,7 +21,7 @@ const (
 	config   = "/etc/lastgasp/configurator.yaml"
 )
 
-// TestConfiguratorOnRealKernels leads one guest for each kernel through everything an operator does, and does wrong.
+// TestConfiguratorOnRealKernels does everything an operator does, or does wrong, in one guest for each kernel.
 func TestConfiguratorOnRealKernels(t *testing.T) {
 	for _, kernel := range []string{"6.1", "6.12"} {
 		t.Run(kernel, func(t *testing.T) {
@@ -236,7 +236,7 @@ func TestConfiguratorOnRealKernels(t *testing.T) {
 	}
 }
 
-// TestConfiguratorSaysThatAKernelIsMute shows what it says, and mends if it may, where kernel.panic makes a kernel mute.
+// TestConfiguratorSaysThatAKernelIsMute checks what it says, and changes if it may, when kernel.panic makes a kernel mute.
 func TestConfiguratorSaysThatAKernelIsMute(t *testing.T) {
 	g := newGuest(t, "7", lab.VMSpec{Sysctls: map[string]string{"kernel.panic": "5"}})
 	a := newFakeListener(t, g.net, lab.ListenerAddr.Addr())

@@ -15,9 +15,9 @@ import (
 // the first pod and detaches no volume for 6 minutes more.
 const compareTimeout = 13 * time.Minute
 
-// compare lets three nodes with the same work on them die at once, on one control plane, and measures until that work
-// runs elsewhere: after our cleanup, after the order that Netflix published, and after what Kubernetes does by itself.
-// The nodes are real kubelets that are killed; each has a partner of its own that lives, as busy as itself.
+// compare makes three nodes with the same workloads die at once, on one control plane, and measures the time until the
+// workloads run elsewhere: after our cleanup, after the procedure that Netflix published, and after what Kubernetes does by
+// itself. The nodes are real kubelets that are killed; each has a surviving partner that is as busy.
 func compare(ctx context.Context, report func(Row)) error {
 	s := new(scope)
 	defer s.Run()
@@ -64,7 +64,7 @@ func compare(ctx context.Context, report func(Row)) error {
 	return nil
 }
 
-// rows says how long it took with us beside the two others. Zero is never.
+// rows reports our times beside those of the two others. Zero means never.
 func (m milestone) rows(ours, published, alone time.Duration) []Row {
 	row := func(reference string, other time.Duration) Row {
 		if other == 0 {
@@ -83,7 +83,7 @@ func (m milestone) rows(ours, published, alone time.Duration) []Row {
 	return []Row{toPublished, toAlone}
 }
 
-// milestones after a death, as far as they can be seen by anybody who watches the API.
+// milestones after a death that anybody who watches the API can see.
 func milestones() []milestone {
 	return []milestone{
 		{
@@ -103,7 +103,7 @@ func milestones() []milestone {
 	}
 }
 
-// milestone is reached when so many pods of an app run on another node, or without an app when the volume is detached.
+// milestone is reached when so many pods of an app run on another node or, without an app, when the volume is detached.
 type milestone struct {
 	name    string
 	app     string

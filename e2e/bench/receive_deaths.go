@@ -12,7 +12,7 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/load"
 )
 
-// receiveDeaths lets a thousand nodes of a fleet die within one second, of six different causes.
+// receiveDeaths makes a thousand nodes of a fleet die within one second, of six different causes.
 func receiveDeaths(ctx context.Context, r *receivers, report func(Row)) error {
 	crashes, err := readCrashes("6.12-sysrq", "6.12-null-deref", "6.12-gpf", "6.12-bug", "6.12-oops-in-irq", "6.12-softlockup")
 	if err != nil {
@@ -47,7 +47,7 @@ func receiveDeaths(ctx context.Context, r *receivers, report func(Row)) error {
 		return err
 	}
 	err = own.await(ctx, "complete its records", func() (bool, error) { return recordsComplete(own.records, deaths) })
-	if err != nil && !errors.Is(err, errLate) { // if it is late, the rows tell what is missing
+	if err != nil && !errors.Is(err, errLate) { // if it is late, the rows show what is missing
 		return err
 	}
 	m, err := own.metrics()
@@ -84,7 +84,7 @@ func receiveDeaths(ctx context.Context, r *receivers, report func(Row)) error {
 	return nil
 }
 
-// recordsComplete reports whether at least so many files in dir tell a death, and all of them to its end.
+// recordsComplete reports whether dir has at least so many files of deaths, and all of them are complete.
 func recordsComplete(dir string, want int) (bool, error) {
 	list, err := os.ReadDir(dir)
 	if err != nil || len(list) < want {

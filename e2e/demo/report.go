@@ -12,7 +12,7 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/story"
 )
 
-// traceShown is how many lines of the kept trace the demo shows.
+// traceShown is how many lines of the trace the demo shows.
 const traceShown = 12
 
 // report prints what happened, for a person.

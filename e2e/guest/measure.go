@@ -17,8 +17,8 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/guest/control"
 )
 
-// measure runs a program and prints what it cost as JSON. Given two durations before it, it leaves the program the first to
-// warmUp, measures over the second, and ends it.
+// measure runs a program and prints its cost as JSON. With two durations before the program, it lets the program warm up for the
+// first, measures over the second, and ends it.
 func measure(args []string) error {
 	if len(args) == 0 {
 		return errors.New("usage: measure [SETTLE WINDOW] PROGRAM [ARGUMENT…]")
@@ -78,7 +78,7 @@ func measureIdle(warmUp, window time.Duration, program *exec.Cmd) (control.Cost,
 	}, nil
 }
 
-// usageOf is what a process has used since its start, and its memory of now.
+// usageOf returns what a process has used since its start, and its present memory.
 func usageOf(pid int) (c control.Cost, err error) {
 	if c.CPU, err = cpuOf(pid); err != nil {
 		return c, err
