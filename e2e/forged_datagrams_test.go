@@ -102,8 +102,8 @@ func TestForgedDatagrams(t *testing.T) {
 	w.onlyTheDead(t, died, living)
 	for _, v := range living {
 		v.unharmed(t)
-		if longest, most := w.longestFence(t, v.Name), policy.DefaultPolicy().Corroborate; longest > most {
-			t.Errorf("node %s was fenced for %s, want %s at most", v.Name, longest, most)
+		if _, longest := w.earlyFences(t, v.Name); longest > policy.DefaultPolicy().Corroborate {
+			t.Errorf("node %s was fenced for %s, want act.corroborate at most", v.Name, longest)
 		}
 	}
 	w.logTimes(t, died, idle, dying)
