@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lastgasp/lastgasp/listener/policy"
 	"github.com/lastgasp/lastgasp/listener/receive"
 )
 
@@ -70,10 +71,12 @@ type NodeCover struct {
 type RosterNode struct {
 	Name      string
 	Addresses []netip.Addr
+	Pin       policy.Pin // of the secret that its canaries must carry, see policy.Node.PinOnWire
 }
 
 // Canary implements receive.Canaries. A repeated record proves nothing new: a second target sends it, or somebody replays
-// it. Nor does a canary without a secret from a node whose canaries have one, or a stranger's from the address of a Node.
+// it. Nor does a canary without a secret from a node whose canaries have one, a stranger's from the address of a Node, or one
+// with another secret than the node's.
 func (c *Coverage) Canary(canary receive.Canary) (fresh bool) {
 	p := proof{canary, canary.Secret.Sum()}
 	p.Secret = "" // only its sum is kept
@@ -84,7 +87,7 @@ func (c *Coverage) Canary(canary receive.Canary) (fresh bool) {
 	}
 	old, found := c.byAddr[p.From]
 	switch {
-	case found && !old.silent(p.At) && (old.sum != "" && p.sum == "" || old.Known && !p.Known):
+	case found && !old.silent(p.At) && (old.sum != "" && p.sum == "" || old.Known && !p.Known || old.Verified && !p.Verified):
 		return false
 	case found && p.sum != "" && p.sum == old.sum && p.Boot == old.Boot && p.Seq <= old.Seq:
 		return false
@@ -147,7 +150,7 @@ func (c *Coverage) rows(now time.Time, roster []RosterNode) []NodeCover {
 	c.mu.Lock()
 	byAddr := maps.Clone(c.byAddr)
 	c.mu.Unlock()
-	var rows []NodeCover
+	rows := []NodeCover{} // JSON's [], and not null
 	named := make(map[netip.Addr]bool)
 	for _, n := range roster {
 		row := NodeCover{Node: n.Name, Cover: Unproven, Why: "no canary has arrived from it"}
@@ -159,6 +162,9 @@ func (c *Coverage) rows(now time.Time, roster []RosterNode) []NodeCover {
 				named[addr] = true
 				row = p.row(now)
 				row.Node = n.Name
+				if n.Pin.Boot != "" && n.Pin.Boot == p.Boot && n.Pin.Sum != p.sum {
+					row.Cover, row.Why = Unproven, "its last canary did not carry the secret that the node has pinned; somebody else may have sent it"
+				}
 			}
 		}
 		rows = append(rows, row)

@@ -32,6 +32,8 @@ const (
 	sameFor = 30 * time.Second
 	// writeAgain and writeAgainAtMost are the pauses after a file could not be written.
 	writeAgain, writeAgainAtMost = 100 * time.Millisecond, 5 * time.Second
+	// newFile is the name pattern of a file that is still being written.
+	newFile = ".new-*"
 )
 
 // Keep bounds what a Directory keeps, deaths and reports each: how many files, and for how long.
@@ -84,11 +86,19 @@ func (d *Directory) Offer(inc detect.Incident) bool {
 // Canary takes a canary and does nothing: without Nodes there is nothing to claim.
 func (d *Directory) Canary(netip.Addr, netconsole.Identity, time.Time) bool { return true }
 
-// Ready says why incidents cannot be written, nil if they can.
+// Ready says why incidents cannot be written, nil if they can. It tries.
 func (d *Directory) Ready() error {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.failed
+	failed := d.failed
+	d.mu.Unlock()
+	if failed != nil {
+		return failed
+	}
+	tmp, err := os.CreateTemp(d.path, newFile)
+	if err != nil {
+		return fmt.Errorf("create record: %w", err)
+	}
+	return errors.Join(tmp.Close(), os.Remove(tmp.Name()))
 }
 
 // Run writes until ctx ends, and then what was offered before. A file that cannot be written is tried again; what still
@@ -265,7 +275,7 @@ func (d *Directory) store(name string, data []byte) error {
 }
 
 func (d *Directory) replace(name string, data []byte) error {
-	tmp, err := os.CreateTemp(d.path, ".new-*")
+	tmp, err := os.CreateTemp(d.path, newFile)
 	if err != nil {
 		return fmt.Errorf("create record: %w", err)
 	}

@@ -42,6 +42,7 @@ type Admin struct {
 func (a *Admin) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.Gatherer, promhttp.HandlerOpts{MaxRequestsInFlight: maxInFlight}))
+	mux.HandleFunc("GET /{$}", a.index)
 	mux.HandleFunc("GET /healthz", a.health)
 	mux.HandleFunc("GET /readyz", a.ready)
 	mux.HandleFunc("GET /nodes", atMost(maxInFlight, func(w http.ResponseWriter, _ *http.Request) {
@@ -61,6 +62,19 @@ func (a *Admin) roster() []RosterNode {
 		return nil
 	}
 	return a.Roster()
+}
+
+// index lists the endpoints for people.
+func (a *Admin) index(w http.ResponseWriter, _ *http.Request) {
+	fmt.Fprintf(w, `lastgasp-listener %s
+
+/metrics       for Prometheus
+/healthz       are the sockets read?
+/readyz        can it do its work? If not, why
+/nodes         which nodes could be heard dying
+/debug/state   sockets, memory, readiness; from this machine only
+/debug/pprof/  profiles; from this machine only
+`, a.Version)
 }
 
 // health fails if a socket is not read: nothing is heard then, and only a restart helps.

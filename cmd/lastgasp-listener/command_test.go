@@ -3,16 +3,19 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/lastgasp/lastgasp/listener"
 )
@@ -154,5 +157,51 @@ func TestNodesAsksTheListener(t *testing.T) {
 	srv.Close()
 	if _, err := do(t, "", "nodes", "--admin", admin); err == nil || !strings.HasPrefix(err.Error(), "ask the listener at "+admin) {
 		t.Errorf("nobody there: %v", err)
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"nodes", "-o", ""}, "table\njson\n:4\n"},
+		{[]string{"replay", "--format", ""}, "auto\ndatagrams\nlog\n:4\n"},
+	} {
+		out, err := do(t, "", append([]string{"__complete"}, tt.args...)...)
+		if err != nil || out != tt.want {
+			t.Errorf("%v: offered %q, %v; want %q", tt.args, out, err, tt.want)
+		}
+	}
+}
+
+// What help and man page say to ask must exist.
+func TestHelpNamesTheDeployment(t *testing.T) {
+	manifest, err := os.ReadFile("../../packaging/kubernetes/base/deployment.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	for _, c := range command().Commands() {
+		for _, m := range regexp.MustCompile(`-n (\S+) \S+ deploy(?:ment)?/(\S+)`).FindAllStringSubmatch(c.Example+c.Long, -1) {
+			named++
+			if want := fmt.Sprintf("\n  name: %s\n  namespace: %s\n", m[2], m[1]); !strings.Contains(string(manifest), "kind: Deployment\nmetadata:"+want) {
+				t.Errorf("help of %s names the Deployment %s in %s, which does not exist", c.Name(), m[2], m[1])
+			}
+		}
+	}
+	if named == 0 {
+		t.Error("help names no Deployment")
+	}
+}
+
+// Scripts read an array even if there are no nodes yet.
+func TestNodesAsJSONWhereThereAreNone(t *testing.T) {
+	admin := listener.Admin{Gatherer: prometheus.NewRegistry(), Coverage: new(listener.Coverage)}
+	srv := httptest.NewServer(admin.Handler())
+	defer srv.Close()
+	out, err := do(t, "", "nodes", "-o", "json", "--admin", strings.TrimPrefix(srv.URL, "http://"))
+	if err != nil || out != "[]\n" {
+		t.Errorf("printed %q, %v; want []", out, err)
 	}
 }

@@ -31,7 +31,7 @@ func nodesCommand(configFile *string) *cobra.Command {
 
 Each replica knows only the canaries that it has received itself since it started.`,
 		Example: `  lastgasp-listener nodes                               # ask the listener of this machine's config
-  kubectl -n lastgasp exec deploy/lastgasp-listener -- lastgasp-listener nodes --admin=127.0.0.1:9666
+  kubectl -n lastgasp exec deploy/listener -- lastgasp-listener nodes --admin=127.0.0.1:9666
   lastgasp-listener nodes -o json | jq -r '.[] | select(.cover != "covered") | .node'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output != "table" && output != "json" {
@@ -56,6 +56,7 @@ Each replica knows only the canaries that it has received itself since it starte
 	}
 	c.Flags().StringVar(&admin, "admin", "", "admin address of the listener (default: the config's)")
 	c.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	complete(c, "output", "table", "json")
 	return c
 }
 

@@ -14,6 +14,7 @@ import (
 )
 
 func replayCommand(configFile *string) *cobra.Command {
+	formats := []string{"auto", "datagrams", "log"}
 	var format string
 	c := &cobra.Command{
 		Use:   "replay FILE…",
@@ -37,7 +38,7 @@ If no line looks like a kernel's and nothing was found, replay says so on standa
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !slices.Contains([]string{"auto", "datagrams", "log"}, format) {
+			if !slices.Contains(formats, format) {
 				return usageError{fmt.Errorf("unknown --format %q; write auto, datagrams or log", format)}
 			}
 			cfg, err := listener.LoadConfig(*configFile)
@@ -62,6 +63,7 @@ If no line looks like a kernel's and nothing was found, replay says so on standa
 		},
 	}
 	c.Flags().StringVar(&format, "format", "auto", "auto, datagrams or log")
+	complete(c, "format", formats...)
 	return c
 }
 

@@ -26,6 +26,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener"
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/kube"
+	"github.com/lastgasp/lastgasp/listener/policy"
 	"github.com/lastgasp/lastgasp/listener/receive"
 )
 
@@ -48,7 +49,7 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	debug.SetGCPercent(gcPercent)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	metrics, coverage := listener.NewMetrics(registry), new(listener.Coverage)
+	metrics, coverage := listener.NewMetrics(registry, &cfg.Judge), new(listener.Coverage)
 	r := &receive.Receiver{
 		Addresses: cfg.Listen, Log: log,
 		Config: receive.Config{
@@ -71,15 +72,17 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	if err != nil {
 		return err
 	}
-	admin := &listener.Admin{
-		Gatherer: registry, Coverage: coverage, Roster: p.roster, Sockets: r.State, LastRead: r.LastRead, Version: version, Started: time.Now(),
-		Ready: func() error {
-			if reading.Err() != nil {
-				return errors.New("about to end")
-			}
-			return p.ready()
-		},
+	ready := func() error {
+		if reading.Err() != nil {
+			return errors.New("about to end")
+		}
+		return p.ready()
 	}
+	admin := &listener.Admin{
+		Gatherer: registry, Coverage: coverage, Roster: p.roster, Ready: ready, Sockets: r.State, LastRead: r.LastRead,
+		Version: version, Started: time.Now(),
+	}
+	metrics.Describe(registry, version, commit, ready)
 	registry.MustRegister(listener.CoverMetric{Coverage: coverage, Roster: p.roster})
 	if cfg.Admin != "" {
 		ln, err := new(net.ListenConfig).Listen(working, "tcp", cfg.Admin)
@@ -168,6 +171,7 @@ func (p *parts) cluster(cfg listener.Config, to *receive.Config, m *listener.Met
 	engine.Drain = finishFor
 	engine.State = filepath.Join(cfg.Records, "in-hand")
 	engine.Observer = m.Observe(r, engine.Observer)
+	r.MustRegister(listener.DeathMetric{Deaths: func() ([]policy.Death, error) { return cluster.Deaths(context.Background()) }})
 	to.Sink, to.Pins, to.Nodes = engine, cluster, cluster
 	p.act = engine.Run
 	p.run = append(p.run, cluster.Run)
@@ -212,7 +216,7 @@ func namespaceOfPod() string {
 func roster(cluster *kube.Cluster) []listener.RosterNode {
 	var out []listener.RosterNode
 	for _, n := range cluster.Nodes() {
-		out = append(out, listener.RosterNode{Name: n.Name, Addresses: n.Addresses})
+		out = append(out, listener.RosterNode{Name: n.Name, Addresses: n.Addresses, Pin: n.PinOnWire()})
 	}
 	return out
 }

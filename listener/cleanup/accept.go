@@ -39,9 +39,14 @@ func (e *Engine) accept(ctx context.Context, h *heard) {
 	}
 	e.mu.Lock()
 	h.over = true
+	later, refused := h.later, w.answer == policy.Refuse
+	h.later = nil
 	e.account(h)
 	e.mu.Unlock()
 	e.forgetState(h)
+	if later != nil && refused && !e.intake.put(&heard{key: h.key, lane: h.lane, inc: *later}) {
+		w.log.Error("no room for a later alarm of an incident that was refused", "node", w.node.Name)
+	}
 }
 
 // find looks the Node up.
@@ -82,8 +87,8 @@ func lookup(err error) policy.Lookup {
 func (w *work) accept(ctx context.Context) error {
 	if w.lookup == policy.NoNode {
 		// The Node may be gone because another replica has cleaned up already.
-		if name := w.onRecord(ctx); name != "" {
-			w.e.located(w.heard, name, w.inc.Authority, len(w.inc.Trace))
+		if name, a := w.onRecord(ctx); name != "" {
+			w.e.located(w.heard, name, a, len(w.inc.Trace))
 			return nil
 		}
 	}
@@ -238,7 +243,13 @@ func (w *work) replaceOrLeave(ctx context.Context, d policy.Decision) (again, ou
 	weaker := have.Authority < d.Authority && (undecided || have.Phase == policy.Recorded)
 	// Stored times are rounded. What was refused at once is what we heard, too, if it was heard at the same time.
 	falseAlarm := have.Phase == policy.Refused && (w.inc.Time.Sub(have.Time) > time.Second || have.Authority < d.Authority)
-	if weaker || falseAlarm {
+	outlived := false
+	if !weaker && !falseAlarm && have.NodeUID != "" && have.NodeUID != w.first.UID && w.first.BootID == w.boot() {
+		if outlived, err = w.diesAfterAll(ctx); err != nil {
+			return false, false, err
+		}
+	}
+	if weaker || falseAlarm || outlived {
 		err := w.try(ctx, keeping, "delete weaker death", func(ctx context.Context) error {
 			return w.e.cluster.DeleteDeath(ctx, have)
 		})
@@ -257,6 +268,33 @@ func (w *work) replaceOrLeave(ctx context.Context, d policy.Decision) (again, ou
 		return false, false, w.unfence(ctx, w.mark(false))
 	}
 	return false, false, nil
+}
+
+// diesAfterAll waits for a witness where the boot has a death on record already, of a former Node of that name. That death
+// was false, so what proved it proves nothing, but it must not keep a true one off the record either.
+func (w *work) diesAfterAll(ctx context.Context) (bool, error) {
+	w.outlived = true
+	if err := w.unfence(ctx, w.mark(false)); err != nil {
+		return false, err
+	}
+	for {
+		if err := w.readNode(ctx, w.urgency()); err != nil {
+			return false, err
+		}
+		d, err := w.look(ctx)
+		switch {
+		case err != nil:
+			return false, err
+		case d.Answer == policy.Act || d.Answer == policy.Hold:
+			w.death.Phase, w.death.Decision, w.death.Authority = firstPhase(d.Answer), d.Why, d.Authority
+			return true, nil
+		case d.Answer != policy.Wait:
+			return false, nil
+		}
+		if err := sleep(ctx, lookEvery); err != nil {
+			return false, err
+		}
+	}
 }
 
 // retract lifts the fence of an incident that is refused and has no death of ours. If another replica recorded it, the
@@ -303,22 +341,28 @@ func (w *work) recordRefusal(ctx context.Context, d policy.Decision) error {
 	return err
 }
 
-// onRecord is the name of a death whose Node does not answer any more, from the cache.
-func (w *work) onRecord(ctx context.Context) string {
+// onRecord returns the name of the death of a Node that is gone, from the cache, and how far the incident is believed about
+// it. From another address it could be anybody's, because boot ids are not secret.
+func (w *work) onRecord(ctx context.Context) (name string, a detect.Authority) {
 	deaths, err := w.e.cluster.Deaths(ctx)
 	if err != nil {
-		return ""
+		return "", detect.Text
 	}
 	for _, d := range deaths {
+		sameAddr := d.Source.Addr() == w.inc.Source.Addr()
 		same := w.inc.Identity.Boot == d.Boot
 		if w.inc.Identity.Boot == "" {
-			same = d.Source.Addr() == w.inc.Source.Addr() && w.inc.Time.Sub(d.Time).Abs() < heardFor
+			same = sameAddr && w.inc.Time.Sub(d.Time).Abs() < heardFor
 		}
-		if same && d.Phase != policy.Refused {
-			return d.Name
+		switch {
+		case !same || d.Phase == policy.Refused:
+		case sameAddr:
+			return d.Name, w.inc.Authority
+		default:
+			return d.Name, detect.Text
 		}
 	}
-	return ""
+	return "", detect.Text
 }
 
 // mark returns the annotations that go with the taints.

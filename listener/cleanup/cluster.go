@@ -48,9 +48,9 @@ type Cluster interface {
 	Node(ctx context.Context, name string) (policy.Node, error)
 	// NodeCount is how many Nodes there are, from the cache, for the breaker.
 	NodeCount() int
-	// Pin returns the pin, else the claim, of a boot that some Node runs, from the cache, with the authority that a secret
-	// gets which matches it. It never blocks.
-	Pin(boot string) (pin policy.Pin, a detect.Authority, ok bool)
+	// Proves returns the authority of a secret, by its sum, that some Node which runs the boot has pinned or, where it has
+	// pinned none, that was claimed, from the cache; other Nodes may say that they run the same boot. It never blocks.
+	Proves(boot, sum string) (a detect.Authority, ok bool)
 	// Known reports whether a Node answers to that instance and address, or to the address where instance is empty, from
 	// the cache. It never blocks.
 	Known(instance string, addr netip.Addr) bool

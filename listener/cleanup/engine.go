@@ -48,6 +48,7 @@ type Engine struct {
 	breaker   policy.Breaker // nodes acted on
 	early     policy.Breaker // nodes fenced without a witness
 	refusals  policy.Limiter
+	lookups   policy.Limiter // of canaries; claimAll's alone
 	distrust  policy.Distrust
 	heard     map[key]*heard
 	traces    int              // bytes of their traces
@@ -81,6 +82,7 @@ func NewEngine(p policy.Policy, c Cluster, instances Instances, replica string, 
 		breaker:   limits,
 		early:     limits,
 		refusals:  policy.Limiter{PerAddress: refusalsPerAddress, Total: refusalsInAll, Window: p.Window},
+		lookups:   policy.Limiter{PerAddress: claimsPerMinute, Total: claimsKnown, Window: time.Minute},
 		distrust:  policy.Distrust{For: p.Distrust},
 		heard:     map[key]*heard{},
 		inHand:    map[string]*work{},
@@ -111,8 +113,7 @@ func (e *Engine) laneOf(inc detect.Incident, k key) int {
 	if !e.cluster.Known(inc.Identity.Instance, k.src) {
 		return unknowns
 	}
-	pin, a, ok := e.cluster.Pin(k.boot)
-	if ok && inc.Authority == detect.Kernel && a == detect.Pinned && k.sum != "" && k.sum == pin.Sum {
+	if a, ok := e.cluster.Proves(k.boot, k.sum); ok && inc.Authority == detect.Kernel && a == detect.Pinned {
 		return verified
 	}
 	return strangers

@@ -224,18 +224,15 @@ func (w *world) matching(instance string, addr netip.Addr) (found []policy.Node)
 	return found
 }
 
-func (w *world) Pin(boot string) (policy.Pin, detect.Authority, bool) {
+func (w *world) Proves(boot, sum string) (detect.Authority, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, n := range w.nodes {
-		if boot != "" && n.BootID == boot && n.Pin.Boot == boot {
-			return n.Pin, detect.Pinned, true
-		}
-		if boot != "" && n.BootID == boot && n.Claim.Boot == boot {
-			return n.Claim, detect.Claimed, true
+		if known := (policy.Pin{Boot: boot, Sum: sum}); boot != "" && sum != "" && n.BootID == boot && n.Pin == known {
+			return detect.Pinned, true
 		}
 	}
-	return policy.Pin{}, 0, false
+	return 0, false
 }
 
 func (w *world) Known(instance string, addr netip.Addr) bool {

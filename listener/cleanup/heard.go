@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 const (
@@ -35,14 +36,16 @@ func keyOf(inc detect.Incident) key {
 
 // heard is an incident that this replica heard. Engine.mu guards what may change.
 type heard struct {
-	key   key
-	lane  int
-	inc   detect.Incident // as emitted last, with the time of the first emission
-	death string          // name of its NodeDeath, once that is known
+	key  key
+	lane int
+	inc  detect.Incident // as emitted last, with the time of the first emission
+	// later is the newest alarm that came so long after the first that its kernel may have been alive in between.
+	later *detect.Incident
+	death string // name of its NodeDeath, once that is known
 	// authority is how far the incident was believed when it was judged first.
 	authority detect.Authority
 	lines     int  // of the trace that is on record
-	bytes     int  // of the trace that is not
+	bytes     int  // of the traces that are not
 	amending  bool // a longer trace is being recorded
 	over      bool // this replica is done with it
 	saved     bool // it is in the state directory
@@ -51,17 +54,25 @@ type heard struct {
 // speaksOf reports whether inc may be a later emission of the incident heard at the time given.
 func speaksOf(inc detect.Incident, at time.Time) bool { return inc.Time.Sub(at).Abs() < deathsApart }
 
+// isLater reports whether inc came so long after the first alarm that its kernel may have been alive in between. A renewal of
+// the Lease that contradicts the first alarm then does not contradict inc.
+func isLater(inc detect.Incident, at time.Time) bool { return inc.Time.Sub(at) >= policy.InFlight }
+
 // emittedAgain takes in a later emission of an incident that was taken in hand before. It reports whether inc is one, and
 // whether there was room for its trace.
 func (e *Engine) emittedAgain(inc detect.Incident, k key) (again, taken bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	h := e.heard[k]
-	if h == nil || !speaksOf(inc, h.inc.Time) || (h.over && !inc.Complete) {
+	if h == nil || !speaksOf(inc, h.inc.Time) || h.over && (!inc.Complete || isLater(inc, h.inc.Time)) {
 		return false, false
 	}
 	if e.traces+traceSize(inc)-h.bytes > maxTraces {
 		return true, false
+	}
+	if isLater(inc, h.inc.Time) {
+		later := inc
+		h.later = &later
 	}
 	inc.Time, inc.Identity = h.inc.Time, h.inc.Identity
 	h.inc = inc
@@ -75,8 +86,12 @@ func (e *Engine) account(h *heard) {
 	if len(h.inc.Trace) <= h.lines || h.over && h.death == "" {
 		h.inc.Trace = nil
 	}
-	e.traces += traceSize(h.inc) - h.bytes
-	h.bytes = traceSize(h.inc)
+	size := traceSize(h.inc)
+	if h.later != nil {
+		size += traceSize(*h.later)
+	}
+	e.traces += size - h.bytes
+	h.bytes = size
 }
 
 // taken remembers an incident that is taken in hand.

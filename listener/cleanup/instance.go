@@ -2,6 +2,7 @@ package cleanup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -24,6 +25,23 @@ const (
 	instanceFor = 2 * time.Minute
 )
 
+// isOnly reports whether no other Node says that it is that instance. A kubelet chooses the providerID that its Node is
+// registered with.
+func (w *work) isOnly(ctx context.Context, id string) (bool, error) {
+	who := Sender{Instance: id}
+	if len(w.node.Addresses) > 0 {
+		who.Addr = w.node.Addresses[0]
+	}
+	err := w.try(ctx, keeping, "find other nodes of the instance", func(ctx context.Context) error {
+		_, err := w.e.cluster.FindNode(ctx, who)
+		return err
+	})
+	if !answered(err) {
+		return false, err
+	}
+	return err == nil || errors.Is(err, ErrNotFound), nil
+}
+
 // stepInstance reboots or terminates the machine once its whole trace is on record, because a machine that reboots sends no
 // more of it. It comes before the Node's step: the Node shows whether the machine came back by itself, and that step may
 // wait for it to come back.
@@ -40,6 +58,9 @@ func (w *work) stepInstance(ctx context.Context, p policy.Plan) (note string, ag
 		return "left alone: " + w.back(), 0, nil
 	case id == "":
 		return "left alone: the Node names no instance", 0, nil
+	}
+	if only, err := w.isOnly(ctx, id); err != nil || !only {
+		return "left alone: not only node " + w.node.Name + " says that it is " + id, 0, err
 	}
 	ask := w.e.instances.Reboot
 	if p.AfterPanic == policy.TerminateInstance {

@@ -80,7 +80,9 @@ func (in *intake) put(h *heard) bool {
 	l.bytes += traceSize(h.inc)
 	// A later emission of the same incident takes the place of the earlier one.
 	if i := slices.IndexFunc(l.waiting[src], func(o *heard) bool { return o.key == h.key }); i >= 0 {
-		h.inc.Time = l.waiting[src][i].inc.Time
+		if first := l.waiting[src][i].inc.Time; !isLater(h.inc, first) {
+			h.inc.Time = first
+		}
 		l.bytes -= traceSize(l.waiting[src][i].inc)
 		l.waiting[src][i] = h
 	} else {

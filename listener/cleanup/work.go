@@ -25,6 +25,7 @@ type work struct {
 	lease       policy.Lease
 	judged      time.Time         // when it was first judged
 	death       policy.Death      // as read or written last
+	outlived    bool              // the Node has outlived a death of the same boot: nothing is acted on at once
 	acting      bool              // this replica has decided to act
 	listed      bool              // pods were listed by this replica
 	pods        []policy.Pod      // on the node
@@ -38,6 +39,7 @@ type work struct {
 
 	// Guarded by Engine.mu.
 	authority detect.Authority // on which the death was judged last
+	answer    policy.Answer    // what it was judged last
 	decisive  bool             // the decision to act is made
 	freed     bool             // the intake knows that the incident is decided
 }
@@ -153,9 +155,9 @@ func (w *work) judge() policy.Decision {
 	}
 	v := policy.View{
 		Now: now, Lookup: w.lookup, Node: w.node, First: w.first, Lease: w.lease, Judged: w.judged,
-		Heard: w.heard != nil, Released: w.death.Released,
+		Heard: w.heard != nil && !w.outlived, Released: w.death.Released,
 	}
-	if v.Heard {
+	if w.heard != nil {
 		v.Sum = w.heard.key.sum
 	}
 	src, node, death := w.inc.Source.Addr(), w.node.Name, policy.NewDeath(w.inc, 0, w.first).Name
@@ -165,7 +167,7 @@ func (w *work) judge() policy.Decision {
 		v.Room, v.Early = e.breaker.Room(now, node, total), e.early.Room(now, node, total)
 	}
 	d := e.policy.Decide(w.inc, v)
-	w.authority = d.Authority
+	w.authority, w.answer = d.Authority, d.Answer
 	if w.lookup != policy.Found {
 		return d
 	}

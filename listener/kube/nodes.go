@@ -17,7 +17,6 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
-	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
@@ -103,24 +102,6 @@ func (c *Cluster) candidate(s cleanup.Sender, now time.Time) (string, error) {
 			what, found[0].Name, d.name, now.Sub(d.left).Round(time.Second), cleanup.ErrAmbiguous)
 	}
 	return "", fmt.Errorf("%s: nodes %s: %w", what, names(found), cleanup.ErrAmbiguous)
-}
-
-// Pin implements cleanup.Cluster. If several Nodes say that they run the boot, one of them lies and none is believed.
-func (c *Cluster) Pin(boot string) (policy.Pin, detect.Authority, bool) {
-	if boot == "" {
-		return policy.Pin{}, 0, false
-	}
-	found := c.cached(byBoot, boot)
-	if len(found) != 1 {
-		return policy.Pin{}, 0, false
-	}
-	if pin := pinFrom(found[0].Annotations[annotationPin]); pin.Boot == boot {
-		return pin, detect.Pinned, true
-	}
-	if claim := pinFrom(found[0].Annotations[annotationClaim]); claim.Boot == boot {
-		return claim, detect.Claimed, true
-	}
-	return policy.Pin{}, 0, false
 }
 
 // Known implements cleanup.Cluster.

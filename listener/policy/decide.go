@@ -153,8 +153,8 @@ func (p Policy) fenceEarly(a detect.Authority, v View) bool {
 // withheld reports whether inc was heard without the secret that its node pinned. A pod that starves its kubelet of CPU,
 // or waits for its restart, can send such an incident while the Lease is renewed late.
 func withheld(inc detect.Incident, v View) bool {
-	return v.Heard && inc.Source.IsValid() && v.Node.BootID != "" && v.Node.Pin.Boot == v.Node.BootID &&
-		v.Sum != v.Node.Pin.Sum
+	pin := v.Node.PinOnWire()
+	return v.Heard && inc.Source.IsValid() && pin != (Pin{}) && v.Sum != pin.Sum
 }
 
 // pass turns d into a Hold where the breaker has no room.

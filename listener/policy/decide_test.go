@@ -274,6 +274,15 @@ func TestDecide(t *testing.T) {
 			want:  Wait, why: "this boot has pinned a secret, and the incident came without it", fence: true,
 		},
 		{
+			name: "but is where the kernel cannot send the secret that the node has pinned",
+			story: func(s *story) {
+				old(s)
+				s.v.Node.Kernel, s.v.Node.Pin = "6.1.0-37-cloud-amd64", Pin{boot1, secret1.Sum()}
+				watched(s, 42*time.Second, silent)
+			},
+			want: Act, why: "was not renewed", fence: true,
+		},
+		{
 			name: "but a kubelet that the control plane has lost since is",
 			story: func(s *story) {
 				says(s, "")

@@ -51,6 +51,15 @@ func (n Node) Instance() string {
 	return n.ProviderID[strings.LastIndexByte(n.ProviderID, '/')+1:]
 }
 
+// PinOnWire is the pin whose secret is in everything that n's kernel sends. It is zero if that kernel cannot send one: nodes
+// pin their secret on any kernel.
+func (n Node) PinOnWire() Pin {
+	if n.Pin.Boot == "" || n.Pin.Boot != n.BootID || !hasUserdata(n.Kernel) {
+		return Pin{}
+	}
+	return n.Pin
+}
+
 // knows reports whether sum is the secret that n's pin or claim names for boot.
 func (n Node) knows(boot, sum string) bool {
 	return boot != "" && sum != "" && (n.Pin == Pin{boot, sum} || n.Claim == Pin{boot, sum})

@@ -34,6 +34,7 @@ func (s *Shard) canary(src *source, r *netconsole.Record, c netconsole.Canary) {
 	src.learn(fact{id.Boot, id.Secret, r.Seq, c.Facts.PanicOnOops, c.Facts.Kdump})
 	if s.cfg.Canaries != nil && !s.cfg.Canaries.Canary(Canary{
 		Canary: c, At: s.now, From: addr, Seq: r.Seq, Secret: id.Secret, Known: known,
+		Verified: known && src.party.node != nil,
 	}) {
 		s.metrics.CanariesRepeated.Add(1)
 	}

@@ -65,6 +65,8 @@ type Canary struct {
 	Seq    uint64 // of its record
 	Secret netconsole.Secret
 	Known  bool // there is a Node that is the sender
+	// Verified: and it came with the secret that is known of that boot.
+	Verified bool
 }
 
 // Records takes every record that was received.

@@ -45,8 +45,8 @@ func (r *Receiver) Listen(ctx context.Context) error {
 	}
 	for _, address := range r.Addresses {
 		// One socket per CPU shares the port; the kernel keeps a source on one of them.
-		for range min(runtime.GOMAXPROCS(0), maxSockets) {
-			s, err := listen(ctx, address)
+		for i := range min(runtime.GOMAXPROCS(0), maxSockets) {
+			s, err := listen(ctx, address, i == 0)
 			if err != nil {
 				r.Close()
 				return err

@@ -36,25 +36,47 @@ type socket struct {
 	read                             atomic.Int64 // Unix time of the latest turn of its loop, nanoseconds
 }
 
-// listen opens one UDP socket that may share its port with others.
-func listen(ctx context.Context, address string) (*socket, error) {
+// listen opens one UDP socket that shares its port with later ones of ours. The first socket of an address is bound before it
+// may share (Linux asks both sides, udp_lib_lport_inuse in net/ipv4/udp.c), so that it fails where another listener is: the
+// kernel would hand each of them a part of the nodes.
+func listen(ctx context.Context, address string, first bool) (*socket, error) {
 	granted := 0
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
 		ctlErr := raw.Control(func(fd uintptr) {
-			if err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-				err = os.NewSyscallError("setsockopt SO_REUSEPORT", err)
-				return
+			if !first {
+				err = sharePort(int(fd))
 			}
-			granted, err = setUp(int(fd))
+			if err == nil {
+				granted, err = setUp(int(fd))
+			}
 		})
 		return errors.Join(ctlErr, err)
 	}}
 	pc, err := lc.ListenPacket(ctx, "udp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("listen on %s: %w; stop the other listener or choose another port", address, syscall.EADDRINUSE)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
-	return &socket{conn: pc.(*net.UDPConn), granted: granted}, nil
+	s := &socket{conn: pc.(*net.UDPConn), granted: granted}
+	if first {
+		raw, err := s.conn.SyscallConn()
+		if err == nil {
+			ctlErr := raw.Control(func(fd uintptr) { err = sharePort(int(fd)) })
+			err = errors.Join(ctlErr, err)
+		}
+		if err != nil {
+			s.conn.Close()
+			return nil, fmt.Errorf("listen on %s: %w", address, err)
+		}
+	}
+	return s, nil
+}
+
+func sharePort(fd int) error {
+	return os.NewSyscallError("setsockopt SO_REUSEPORT", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
 }
 
 // adopt takes a socket that systemd opened.
