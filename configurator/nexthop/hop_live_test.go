@@ -797,10 +797,10 @@ func TestLiveWatchOverflow(t *testing.T) {
 		}
 	})
 	told := false
-	err := w.follow(func(r string) {
+	err := w.sendChanges(func(r string) {
 		if r == missed {
 			told = true
-			w.socket.Close() // ends follow
+			w.socket.Close() // ends sendChanges
 		}
 	})
 	if !told {
