@@ -52,7 +52,7 @@ FIXTURES ?= .
 fixtures: ## capture the fixtures of listener/detect anew, or those that FIXTURES matches (6.12-arm64-sysrq); two hours for all (root)
 	$(GO) test -count=1 -tags e2e -timeout 180m -run 'TestCaptureCorpus/$(FIXTURES)' -v ./e2e/lab -update
 
-test: check fuzz live e2e ## every test there is
+test: check fuzz modules live e2e ## every test there is
 
 demo: ## a real kernel panics, and Kubernetes knows why
 	@echo "compiling the lab, a minute the first time"

@@ -23,7 +23,7 @@ const (
 
 // TestConfiguratorOnRealKernels does everything an operator does, or does wrong, in one guest for each kernel.
 func TestConfiguratorOnRealKernels(t *testing.T) {
-	for _, kernel := range []string{"6.1", "6.12"} {
+	for _, kernel := range []string{"6.1", "6.12", "6.12-arm64"} {
 		t.Run(kernel, func(t *testing.T) {
 			g := newGuest(t, kernel, lab.VMSpec{})
 			a := newFakeListener(t, g.net, lab.ListenerAddr.Addr())

@@ -26,8 +26,8 @@ const (
 	zoned       = "/lastgasp/eu-west-1/euw1-az1/endpoint"
 	regional    = "/lastgasp/eu-west-1/endpoint"
 	byParameter = `
+cluster: lab
 endpoint:
-  cluster: lab
   ssm: ["/lastgasp/{cluster}/endpoint", "/lastgasp/{region}/{az-id}/endpoint", "/lastgasp/{region}/endpoint"]
 targets: 1
 canary: {timeout: 1s}

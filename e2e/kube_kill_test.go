@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -74,6 +75,7 @@ type victim struct {
 	own     func()        // closes owned
 	owned   chan struct{} // closed when it owns the NodeDeath
 	dead    chan struct{} // closed when it was killed
+	dying   atomic.Bool   // its node dies: what it asked the API server before that belongs to its start
 
 	mu    sync.Mutex
 	count int // API calls
@@ -103,7 +105,7 @@ func (v *victim) killed() bool {
 
 // meddle counts the calls and kills the replica after the one at which it is to die. Later calls do not get through.
 func (v *victim) meddle(rw http.ResponseWriter, r *http.Request, pass http.Handler) {
-	if ofCaches(r) {
+	if ofCaches(r) || !v.dying.Load() {
 		pass.ServeHTTP(rw, r)
 		return
 	}
@@ -163,6 +165,7 @@ func (w *kubeWorld) letDie(t *testing.T, heir *replica, victims ...*victim) {
 // that is done, or when the replica has died before.
 func (v *victim) story(w *kubeWorld, t *testing.T, heir *replica) error {
 	ctx := t.Context()
+	v.dying.Store(true)
 	if err := v.panics(w, v.replica); err != nil {
 		return err
 	}

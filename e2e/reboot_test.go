@@ -30,7 +30,7 @@ func TestReboot(t *testing.T) {
 	}{
 		{"delete", true, "unfenced: the node is back on boot "},
 		{"await", false, "unfenced: the node is back on boot "},
-		{"annotate", false, "fenced until it is Ready on a new boot"},
+		{"annotate", false, "fenced until it is back on a new boot"},
 	} {
 		t.Run(tt.verb, func(t *testing.T) {
 			if err := w.fleet.Listen(t.Context(), "node: "+tt.verb); err != nil {

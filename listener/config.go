@@ -32,12 +32,12 @@ type Config struct {
 	Key         ed25519.PrivateKey // signs acknowledgements; nil: they are not signed
 	Policy      policy.Policy
 	Judge       detect.Config
-	Ship        string // where all kernel records go as JSON lines: Stdout, a file, or empty for nowhere
+	Ship        string // where all kernel records are written as JSON lines: Stdout or a file; empty for nowhere
 	Annotations Annotations
 	Announce    Announce
 }
 
-// Annotations are the keys under which a pod is told why it died, empty for ours.
+// Annotations are the keys under which a pod says why it died, empty for the default ones.
 type Annotations struct{ Reason, Code, By string }
 
 // LoadConfig reads a config file and the key it names. A missing DefaultConfigFile is an empty one; any other missing file is
@@ -69,7 +69,7 @@ func parseKey(text []byte) (ed25519.PrivateKey, error) {
 	const remedy = "write one with: openssl genpkey -algorithm ed25519"
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "PRIVATE KEY" {
-		return nil, errors.New("it holds no PEM private key; " + remedy)
+		return nil, errors.New("is not a private key in PEM; " + remedy)
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
@@ -77,7 +77,7 @@ func parseKey(text []byte) (ed25519.PrivateKey, error) {
 	}
 	ed, ok := key.(ed25519.PrivateKey)
 	if !ok {
-		return nil, errors.New("it is not an Ed25519 key; " + remedy)
+		return nil, errors.New("is not an Ed25519 key; " + remedy)
 	}
 	return ed, nil
 }
@@ -112,7 +112,7 @@ func ParseConfig(path string, b []byte) (Config, error) {
 	return c, nil
 }
 
-// keys is every key there is. One that is absent leaves c as it is.
+// keys reads every known key into c. A key that is absent from the file leaves c as it is.
 func (c *Config) keys() yamlkeys.Keys {
 	p := &c.Policy
 	return yamlkeys.Keys{

@@ -9,21 +9,21 @@ import (
 	"strings"
 )
 
-// Announce is where the listener tells nodes how to find it. It is off without a parameter.
+// Announce says where the listener announces its address to nodes. It is off without a parameter.
 type Announce struct {
 	Parameter string // in SSM's Parameter Store; {cluster}, {region} and {az-id} are filled in
 	Address   string // host:port as nodes reach the listener; with an empty host, this machine's own address
 	Zone      string // id of its availability zone, empty for that of the metadata service
 }
 
-// complete fills in the address: the port is that of the first socket, and so is the host if it is one machine's. If
-// something is wrong it returns the key as well.
+// complete fills in the address: the port is that of the first socket, and so is the host if it is one machine's. With an
+// error it returns the key that is wrong.
 func (a *Announce) complete(c Config) (key string, err error) {
 	switch {
 	case *a == (Announce{}):
 		return "", nil
 	case a.Parameter == "":
-		return "announce", errors.New("ssm is missing; name the parameter that nodes look up")
+		return "announce", errors.New("ssm is missing; name the parameter in which nodes look up the listener")
 	case !strings.Contains(a.Parameter, "{cluster}"):
 		// A literal name would do for one cluster, and be copied to the next one with the rest of the config.
 		return "announce.ssm", errors.New("{cluster} is missing, and another cluster's listeners would overwrite the parameter; write one like /lastgasp/{cluster}/endpoint")

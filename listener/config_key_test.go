@@ -36,8 +36,8 @@ func TestKeyIsReadFromItsFile(t *testing.T) {
 	}{
 		{name: "as openssl writes it", file: pkcs8(own)},
 		{name: "no file", err: "no such file or directory"},
-		{name: "another kind of key", file: pkcs8(other), err: "it is not an Ed25519 key; write one with: openssl genpkey -algorithm ed25519"},
-		{name: "something else", file: []byte("secret"), err: "it holds no PEM private key; write one with: openssl genpkey -algorithm ed25519"},
+		{name: "another kind of key", file: pkcs8(other), err: "is not an Ed25519 key; write one with: openssl genpkey -algorithm ed25519"},
+		{name: "something else", file: []byte("secret"), err: "is not a private key in PEM; write one with: openssl genpkey -algorithm ed25519"},
 		{name: "a damaged key", file: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("no DER")}), err: "write one with: openssl genpkey -algorithm ed25519"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener/yamlkeys"
 )
 
-// week bounds times: more is a typing error.
+// week bounds times: anything longer is a typing error.
 const week = 7 * 24 * time.Hour
 
 // What addresses and annotation keys must be.
@@ -58,7 +58,7 @@ func absolutePath(text string) (string, bool) { return text, filepath.IsAbs(text
 
 func shipTo(text string) (string, bool) { return text, text == Stdout || filepath.IsAbs(text) }
 
-// authority takes what the kernel itself has said, and "never", which no authority reaches.
+// authority reads an authority from kernel on, or "never", which no authority reaches.
 func authority(text string) (detect.Authority, bool) {
 	if text == "never" {
 		return policy.Never, true
@@ -73,7 +73,7 @@ var qualifiedName = regexp.MustCompile(`^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)
 
 func annotationKey(text string) (string, bool) { return text, qualifiedName.MatchString(text) }
 
-// readRules reads the user's rules, each proved by its own examples.
+// readRules reads the user's rules and checks each against its examples.
 func readRules(to *[]detect.Rule) func(*yaml.Node) error {
 	return func(n *yaml.Node) error {
 		items, err := yamlkeys.List(n)

@@ -16,7 +16,7 @@ const (
 	maxConnections, maxPerClient = 128, 32
 	// headerTimeout, idleTimeout and requestTimeout bound what a connection may take. A CPU profile takes 30 s by default.
 	headerTimeout, idleTimeout, requestTimeout = 5 * time.Second, 30 * time.Second, 2 * time.Minute
-	// maxInFlight bounds the requests whose answer grows with the fleet.
+	// maxInFlight bounds concurrent requests whose answer grows with the fleet.
 	maxInFlight = 4
 )
 
@@ -34,7 +34,7 @@ func (a *Admin) Serve(ctx context.Context, ln net.Listener) error {
 	return nil
 }
 
-// atMost refuses requests beyond so many at once.
+// atMost refuses requests beyond n at once.
 func atMost(n int, h http.HandlerFunc) http.HandlerFunc {
 	slots := make(chan struct{}, n)
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -48,8 +48,8 @@ func atMost(n int, h http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// boundedListener closes connections when there are more than there may be: the oldest one of the address that has most.
-// Whoever opens thousands closes his own, and a health check always gets in.
+// boundedListener closes a connection when there are too many: the oldest one of the address that has most. A client that
+// opens thousands closes its own, and a health check always gets in.
 type boundedListener struct {
 	net.Listener
 
@@ -64,7 +64,7 @@ type boundedConn struct {
 	release func()
 }
 
-// Close closes the connection, which counts no longer.
+// Close closes the connection and stops counting it.
 func (c *boundedConn) Close() error {
 	c.release()
 	return c.Conn.Close()
@@ -87,7 +87,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// add takes a connection in and returns those that must go for it.
+// add counts a connection and returns those that must be closed for it.
 func (l *boundedListener) add(c *boundedConn) (victims []*boundedConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

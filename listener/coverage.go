@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lastgasp/lastgasp/listener/policy"
 	"github.com/lastgasp/lastgasp/listener/receive"
 )
 
@@ -21,18 +22,18 @@ const (
 	Mute Cover = "mute"
 	// Silent: its canaries have stopped.
 	Silent Cover = "silent"
-	// Unproven: a Node of the cluster that never sent one.
+	// Unproven: a Node of the cluster that has never sent a canary.
 	Unproven Cover = "unproven"
-	// Stranger: its canary arrived, and no Node of the cluster is its sender: nobody would act on its death.
+	// Stranger: its canary arrived, but its sender is not a Node of the cluster: nothing would be done about its death.
 	Stranger Cover = "stranger"
 )
 
 const (
-	// interval is the time between canaries that do not say it: the configurator's default.
+	// interval is the time between canaries that do not name it: the configurator's default.
 	interval = 10 * time.Minute
-	// slack is by how much a canary may be late: it waits for an answer, tries again, and is spread over time.
+	// slack is how late a canary may be: the configurator waits for acks, retries, and spreads canaries over time.
 	slack = time.Minute
-	// maxCovered bounds the addresses whose canaries are remembered: Nodes, and besides a few that are none.
+	// maxCovered and maxStrangers bound the addresses whose canaries are remembered: those of Nodes, and others.
 	maxCovered, maxStrangers = 72 << 10, 8 << 10
 )
 
@@ -70,10 +71,12 @@ type NodeCover struct {
 type RosterNode struct {
 	Name      string
 	Addresses []netip.Addr
+	Pin       policy.Pin // what its canaries prove themselves by, see policy.Node.PinOnWire
 }
 
 // Canary implements receive.Canaries. A second target of the node sends the same record, and so does whoever replays it;
-// and a canary without a secret is no word from a node whose canaries have one, nor is that of a stranger at its address.
+// and a canary without a secret is no word from a node whose canaries have one, nor is that of a stranger at its address, or
+// one with another secret than the node's.
 func (c *Coverage) Canary(canary receive.Canary) (fresh bool) {
 	p := proof{canary, canary.Secret.Sum()}
 	p.Secret = "" // only its sum is kept
@@ -84,7 +87,7 @@ func (c *Coverage) Canary(canary receive.Canary) (fresh bool) {
 	}
 	old, found := c.byAddr[p.From]
 	switch {
-	case found && !old.silent(p.At) && (old.sum != "" && p.sum == "" || old.Known && !p.Known):
+	case found && !old.silent(p.At) && (old.sum != "" && p.sum == "" || old.Known && !p.Known || old.Verified && !p.Verified):
 		return false
 	case found && p.sum != "" && p.sum == old.sum && p.Boot == old.Boot && p.Seq <= old.Seq:
 		return false
@@ -101,13 +104,13 @@ func (c *Coverage) Canary(canary receive.Canary) (fresh bool) {
 	return true
 }
 
-// room reports whether there is room for one address more. Strangers never take that of Nodes.
+// room reports whether there is room for one more address. Strangers never take the room of Nodes.
 func (c *Coverage) room(p proof) bool {
 	return len(c.byAddr)-c.strangers < maxCovered && p.Known || c.strangers < maxStrangers && !p.Known
 }
 
-// sweep makes room for p by forgetting who is long silent, and reports whether there is any. It looks no more than once a
-// minute: it has to look at everybody.
+// sweep makes room for p by forgetting addresses that have long been silent, and reports whether there is any. It runs at
+// most once a minute, because it looks at all of them.
 func (c *Coverage) sweep(now time.Time, p proof) bool {
 	if now.Sub(c.swept) >= time.Minute {
 		c.swept = now
@@ -121,7 +124,7 @@ func (c *Coverage) sweep(now time.Time, p proof) bool {
 	return c.room(p)
 }
 
-// Report joins the canaries with the Nodes that exist, worst first, then by name and address.
+// Report joins the canaries with the Nodes that exist. The worst come first, then it sorts by name and address.
 func (c *Coverage) Report(now time.Time, roster []RosterNode) []NodeCover {
 	rows := c.rows(now, roster)
 	order := []Cover{Mute, Silent, Unproven, Stranger, Covered}
@@ -142,15 +145,15 @@ func (c *Coverage) Count(now time.Time, roster []RosterNode) map[Cover]int {
 	return counts
 }
 
-// rows are the rows of Report. The reading goroutines wait for the lock, so that it is held for a copy only.
+// rows are the rows of Report, unsorted. The reading goroutines wait for the lock, so it is only held for a copy.
 func (c *Coverage) rows(now time.Time, roster []RosterNode) []NodeCover {
 	c.mu.Lock()
 	byAddr := maps.Clone(c.byAddr)
 	c.mu.Unlock()
-	var rows []NodeCover
+	rows := []NodeCover{} // JSON's [], and not null
 	named := make(map[netip.Addr]bool)
 	for _, n := range roster {
-		row := NodeCover{Node: n.Name, Cover: Unproven, Why: "no canary ever arrived from it"}
+		row := NodeCover{Node: n.Name, Cover: Unproven, Why: "no canary has arrived from it"}
 		if len(n.Addresses) > 0 {
 			row.Address = n.Addresses[0]
 		}
@@ -159,6 +162,9 @@ func (c *Coverage) rows(now time.Time, roster []RosterNode) []NodeCover {
 				named[addr] = true
 				row = p.row(now)
 				row.Node = n.Name
+				if n.Pin.Boot != "" && n.Pin.Boot == p.Boot && n.Pin.Sum != p.sum {
+					row.Cover, row.Why = Unproven, "its last canary did not carry the secret that the node has pinned; somebody else may have sent it"
+				}
 			}
 		}
 		rows = append(rows, row)

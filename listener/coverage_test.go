@@ -9,6 +9,7 @@ import (
 
 	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/policy"
 	"github.com/lastgasp/lastgasp/listener/receive"
 )
 
@@ -26,10 +27,10 @@ func TestCoverageReport(t *testing.T) {
 	book(now, "10.0.0.9", "6.1.0", 0)
 	var got []string
 	for _, r := range c.Report(now, []RosterNode{
-		{"a", []netip.Addr{netip.MustParseAddr("10.0.0.1")}},
-		{"b", []netip.Addr{netip.MustParseAddr("10.0.0.2")}},
-		{"c", []netip.Addr{netip.MustParseAddr("10.0.0.3")}},
-		{"d", []netip.Addr{netip.MustParseAddr("10.0.0.4")}},
+		{Name: "a", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}},
+		{Name: "b", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.2")}},
+		{Name: "c", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.3")}},
+		{Name: "d", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.4")}},
 	}) {
 		got = append(got, r.Node+" "+r.Address.String()+" "+string(r.Cover))
 	}
@@ -126,6 +127,44 @@ func TestReplayedCanaryProvesNothing(t *testing.T) {
 			}
 			if row := cov.Report(epoch.Add(40*time.Minute), nil)[0]; row.Cover != tt.want {
 				t.Errorf("cover %+v, want %s", row, tt.want)
+			}
+		})
+	}
+}
+
+// Whoever shares the address of a node can send canaries; that the node is heard they do not show.
+func TestCanariesOfAPodCoverNoPinnedNode(t *testing.T) {
+	own := policy.Pin{Boot: canaryA().Boot, Sum: netconsole.Secret("own").Sum()}
+	heard := func(c *Coverage, secret netconsole.Secret, verified bool, boot string) {
+		canary := receive.Canary{Canary: canaryA(), At: epoch, From: nodeA.Addr(), Secret: secret, Seq: 7, Known: true, Verified: verified}
+		canary.Boot = boot
+		c.Canary(canary)
+	}
+	for _, tt := range []struct {
+		name string
+		pin  policy.Pin
+		say  func(c *Coverage)
+		want Cover
+	}{
+		{"its own", own, func(c *Coverage) { heard(c, "own", true, own.Boot) }, Covered},
+		{"its own, before it was pinned", own, func(c *Coverage) { heard(c, "own", false, own.Boot) }, Covered},
+		{"one of an unpinned node", policy.Pin{}, func(c *Coverage) { heard(c, "made up", false, own.Boot) }, Covered},
+		{"a pin of the boot before", policy.Pin{Boot: "before", Sum: "s"}, func(c *Coverage) { heard(c, "own", false, own.Boot) }, Covered},
+		{"a pod's", own, func(c *Coverage) { heard(c, "made up", false, own.Boot) }, Unproven},
+		{"a pod's without a secret", own, func(c *Coverage) { heard(c, "", false, own.Boot) }, Unproven},
+		{"a pod's after its own", own, func(c *Coverage) {
+			heard(c, "own", true, own.Boot)
+			heard(c, "made up", false, own.Boot)
+			heard(c, "", false, own.Boot)
+			heard(c, "made up", false, "another boot")
+		}, Covered},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := new(Coverage)
+			tt.say(c)
+			rows := c.Report(epoch.Add(time.Minute), []RosterNode{{Name: "a", Addresses: []netip.Addr{nodeA.Addr()}, Pin: tt.pin}})
+			if len(rows) != 1 || rows[0].Cover != tt.want || (rows[0].Why == "") != (tt.want == Covered) {
+				t.Errorf("rows %+v, want it %s", rows, tt.want)
 			}
 		})
 	}

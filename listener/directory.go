@@ -27,22 +27,24 @@ const (
 	// directoryIntake is how many incidents of each class a Directory takes before it has written any. What it does not take
 	// waits with its source (listener/receive).
 	directoryIntake = 64
-	// sameFor is how far apart two emissions from one source may be and still be of one incident. A machine has to boot
+	// sameFor is how far apart two emissions from one source may be and still belong to one incident. A machine has to boot
 	// before it can die again.
 	sameFor = 30 * time.Second
 	// writeAgain and writeAgainAtMost are the pauses after a file could not be written.
 	writeAgain, writeAgainAtMost = 100 * time.Millisecond, 5 * time.Second
+	// newFile is what a file is called that is not whole yet.
+	newFile = ".new-*"
 )
 
-// Keep bounds what a Directory keeps, deaths and reports each: so many files, and no file for longer.
+// Keep bounds what a Directory keeps, deaths and reports each: how many files, and for how long.
 type Keep struct {
 	Records int
 	For     time.Duration
 }
 
-// Directory is where incidents go without a cluster: each becomes one JSON file, written when it is first heard and
-// replaced when it is complete. Nothing else happens to them. Reports never push out deaths, and no address pushes out
-// those of others.
+// Directory takes incidents where there is no cluster. Each becomes one JSON file, written when it is first heard and
+// replaced when it is complete. Nothing else is done about it. Reports never push out deaths, and files of one address never
+// push out those of others.
 type Directory struct {
 	path    string
 	keep    Keep
@@ -81,18 +83,26 @@ func (d *Directory) Offer(inc detect.Incident) bool {
 	}
 }
 
-// Canary takes a canary and does nothing: without Nodes there is nothing to pin.
+// Canary takes a canary and does nothing: without Nodes there is nothing to claim.
 func (d *Directory) Canary(netip.Addr, netconsole.Identity, time.Time) bool { return true }
 
-// Ready says why incidents cannot be written, nil if they can.
+// Ready says why incidents cannot be written, nil if they can. It tries.
 func (d *Directory) Ready() error {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.failed
+	failed := d.failed
+	d.mu.Unlock()
+	if failed != nil {
+		return failed
+	}
+	tmp, err := os.CreateTemp(d.path, newFile)
+	if err != nil {
+		return fmt.Errorf("create record: %w", err)
+	}
+	return errors.Join(tmp.Close(), os.Remove(tmp.Name()))
 }
 
-// Run writes until ctx ends, and then what was offered before. A file that cannot be written is tried again; what cannot
-// be written at the end goes to the log.
+// Run writes until ctx ends, and then what was offered before. A file that cannot be written is tried again; what still
+// cannot be written at the end goes to the log.
 func (d *Directory) Run(ctx context.Context) error {
 	if err := os.MkdirAll(d.path, 0o750); err != nil {
 		return fmt.Errorf("create records directory: %w", err)
@@ -100,7 +110,7 @@ func (d *Directory) Run(ctx context.Context) error {
 	if err := d.index.load(d.path); err != nil {
 		return fmt.Errorf("read records directory: %w", err)
 	}
-	files := map[finding]written{} // of incidents that may come again, complete
+	files := map[finding]written{} // of incidents that may be emitted again, complete
 	for {
 		inc, ok := d.next(ctx)
 		if !ok {
@@ -141,8 +151,8 @@ func (d *Directory) next(ctx context.Context) (inc detect.Incident, ok bool) {
 	}
 }
 
-// finding is what makes two emissions, not far apart in time, one file. A kernel has several troubles at once, but an
-// oops may end in a panic and is then the same story. What is sent from the same address without the secret is another.
+// finding is what makes two emissions, not far apart in time, one file. A kernel may have several faults at once, but an oops
+// that ends in a panic is the same incident. What is sent from the same address without the secret is another.
 type finding struct {
 	src    netip.Addr
 	boot   string
@@ -169,7 +179,7 @@ const (
 	reportFile = ".report.json"
 )
 
-// fileName sorts by time, says which address the incident came from and what machine it is about, and differs by trouble.
+// fileName sorts by time, names the address that the incident came from and its machine, and differs by cause.
 func fileName(inc detect.Incident) string {
 	class := reportFile
 	if inc.Verdict == detect.Dying {
@@ -238,14 +248,14 @@ func (d *Directory) write(ctx context.Context, name string, inc detect.Incident)
 		d.log.Error("incident not written, trying again", "file", name, "err", err)
 		select {
 		case <-ctx.Done():
-			d.log.Error("incident not written, and now about to end", "file", name, "err", err, "incident", string(data))
+			d.log.Error("incident not written before the end", "file", name, "err", err, "incident", string(data))
 			return
 		case <-time.After(pause):
 		}
 	}
 }
 
-// store puts data under name at once or not at all, and keeps the directory within its bounds. On a full disk older
+// store writes data under name completely or not at all, and keeps the directory within its bounds. On a full disk older
 // files make room: reports, and deaths of an address that has several.
 func (d *Directory) store(name string, data []byte) error {
 	for {
@@ -265,11 +275,11 @@ func (d *Directory) store(name string, data []byte) error {
 }
 
 func (d *Directory) replace(name string, data []byte) error {
-	tmp, err := os.CreateTemp(d.path, ".new-*")
+	tmp, err := os.CreateTemp(d.path, newFile)
 	if err != nil {
 		return fmt.Errorf("create record: %w", err)
 	}
-	defer os.Remove(tmp.Name()) // gone already if all went well
+	defer os.Remove(tmp.Name()) // renamed unless something failed
 	if _, err = tmp.Write(data); err == nil {
 		err = tmp.Sync()
 	}
@@ -280,12 +290,12 @@ func (d *Directory) replace(name string, data []byte) error {
 		return fmt.Errorf("write record: %w", err)
 	}
 	if err := os.Rename(tmp.Name(), filepath.Join(d.path, name)); err != nil {
-		return fmt.Errorf("name record: %w", err)
+		return fmt.Errorf("rename record: %w", err)
 	}
 	return nil
 }
 
-// prune removes what is older or more than is to be kept.
+// prune removes the files that are too old or too many.
 func (d *Directory) prune() error {
 	expired := d.now().Add(-d.keep.For).UTC().Format(fileTime)
 	for _, class := range [...]string{deathFile, reportFile} {
@@ -319,7 +329,7 @@ type index struct {
 	byAddr map[string]map[string][]string // by class and address
 }
 
-// load reads the names of the files that are there. Other files are none of ours.
+// load reads the names of the files that exist. Files with other names are not ours.
 func (x *index) load(path string) error {
 	list, err := os.ReadDir(path) // sorted by name, which begins with the time
 	if err != nil {
@@ -390,7 +400,7 @@ func (x *index) oldest(class string) (name string, n int) {
 	return name, n
 }
 
-// surplus is the oldest file of the address that has most of a class, of several such addresses the oldest of all.
+// surplus is the oldest file of the address that has most files of a class; of several such addresses, the oldest of all.
 func (x *index) surplus(class string) (name string) {
 	most := 0
 	for _, names := range x.byAddr[class] {
@@ -401,7 +411,7 @@ func (x *index) surplus(class string) (name string) {
 	return name
 }
 
-// leastMissed is the file to give up for another one, false if it is worth as much as that.
+// leastMissed is the file to give up for another one, false if none is worth less.
 func (x *index) leastMissed(other string) (name string, ok bool) {
 	if name := x.surplus(reportFile); name != "" && name != other {
 		return name, true

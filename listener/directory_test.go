@@ -215,3 +215,28 @@ func TestDirectoryThatCannotBe(t *testing.T) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }
+
+func TestReadyWhereRecordsCanBeWritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "records")
+	d := NewDirectory(path, Keep{Records: 1, For: time.Hour}, nil)
+	if err := d.Ready(); err == nil {
+		t.Error("ready, and there is no directory")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := d.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Ready(); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(path); err != nil || len(left) > 0 {
+		t.Errorf("asking has left %v, %v", left, err)
+	}
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Ready(); err == nil || !strings.HasPrefix(err.Error(), "create record: open "+path+"/.new-") {
+		t.Errorf("the directory is gone: %v", err)
+	}
+}

@@ -16,11 +16,11 @@ import (
 	"github.com/lastgasp/lastgasp/listener/receive"
 )
 
-// stuckAfter is for how long a reader may not look at its socket. It does so every second.
+// stuckAfter is how long a reader may leave its socket alone. It looks at it every second.
 const stuckAfter = 10 * time.Second
 
-// Admin is the HTTP side: metrics, health, who is covered, profiles. It binds to loopback unless configured otherwise,
-// and /debug/ answers to nobody else even then: a profile costs processor time, and a trace shows what is in memory.
+// Admin is the HTTP server for metrics, health, coverage and profiles. It binds to loopback unless configured otherwise, and
+// /debug/ answers loopback only even then: a profile costs processor time, and a trace shows what is in memory.
 type Admin struct {
 	Gatherer prometheus.Gatherer
 	Coverage *Coverage
@@ -42,6 +42,7 @@ type Admin struct {
 func (a *Admin) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.Gatherer, promhttp.HandlerOpts{MaxRequestsInFlight: maxInFlight}))
+	mux.HandleFunc("GET /{$}", a.index)
 	mux.HandleFunc("GET /healthz", a.health)
 	mux.HandleFunc("GET /readyz", a.ready)
 	mux.HandleFunc("GET /nodes", atMost(maxInFlight, func(w http.ResponseWriter, _ *http.Request) {
@@ -63,7 +64,20 @@ func (a *Admin) roster() []RosterNode {
 	return a.Roster()
 }
 
-// health fails where a socket is not read: nobody is heard then, and only a restart helps.
+// index tells a person what there is.
+func (a *Admin) index(w http.ResponseWriter, _ *http.Request) {
+	fmt.Fprintf(w, `lastgasp-listener %s
+
+/metrics       for Prometheus
+/healthz       are the sockets read?
+/readyz        can it do its work? If not, why
+/nodes         which nodes could be heard dying
+/debug/state   sockets, memory, readiness; from this machine only
+/debug/pprof/  profiles; from this machine only
+`, a.Version)
+}
+
+// health fails if a socket is not read: nothing is heard then, and only a restart helps.
 func (a *Admin) health(w http.ResponseWriter, _ *http.Request) {
 	if since := time.Since(a.LastRead()); since > stuckAfter {
 		http.Error(w, "the sockets have not been read for "+since.Round(time.Second).String(), http.StatusServiceUnavailable)
@@ -80,7 +94,7 @@ func (a *Admin) ready(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "ok")
 }
 
-// state is what somebody wants to see first who has to find out what is going on.
+// state is an overview for somebody who has to find out what is going on.
 func (a *Admin) state(w http.ResponseWriter, _ *http.Request) {
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
@@ -104,16 +118,16 @@ func (a *Admin) state(w http.ResponseWriter, _ *http.Request) {
 
 func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // whoever asked is gone
+	_ = json.NewEncoder(w).Encode(v) // an error means that the client is gone
 }
 
-// fromLoopback refuses everybody who is not on this machine.
+// fromLoopback refuses requests from other machines.
 func fromLoopback(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, err := net.SplitHostPort(r.RemoteAddr)
 		addr, parseErr := netip.ParseAddr(host)
 		if err != nil || parseErr != nil || !addr.Unmap().IsLoopback() {
-			http.Error(w, "only from this machine: kubectl port-forward, or curl to 127.0.0.1", http.StatusForbidden)
+			http.Error(w, "only for requests from this machine; use kubectl port-forward, or curl 127.0.0.1", http.StatusForbidden)
 			return
 		}
 		h.ServeHTTP(w, r)

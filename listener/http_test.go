@@ -40,16 +40,20 @@ func TestAdmin(t *testing.T) {
 		{"coverage as a metric", "/metrics", elsewhere, nil, 0, 200, "lastgasp_nodes{cover=\"covered\"} 1\nlastgasp_nodes{cover=\"mute\"} 0\nlastgasp_nodes{cover=\"silent\"} 0\nlastgasp_nodes{cover=\"stranger\"} 0\nlastgasp_nodes{cover=\"unproven\"} 1\n"},
 		{"state", "/debug/state", loopback, nil, 0, 200, `"ready":"yes","sockets":[{"address":"[::]:6666","bufferBytes":67108864,"sources":1,"verifiedNodes":0,"incidentsWaiting":0,"datagramsDropped":0}],"nodes":{"covered":1,"unproven":1}`},
 		{"state over IPv6", "/debug/state", "[::1]:4000", waiting, 0, 200, `"ready":"the Nodes have not been listed yet"`},
-		{"state from elsewhere", "/debug/state", elsewhere, nil, 0, 403, "only from this machine"},
-		{"profiles from elsewhere", "/debug/pprof/heap", elsewhere, nil, 0, 403, "only from this machine"},
+		{"state from elsewhere", "/debug/state", elsewhere, nil, 0, 403, "only for requests from this machine"},
+		{"profiles from elsewhere", "/debug/pprof/heap", elsewhere, nil, 0, 403, "only for requests from this machine"},
 		{"profiles", "/debug/pprof/goroutine?debug=1", loopback, nil, 0, 200, "goroutine profile"},
-		{"nothing else", "/", loopback, nil, 0, 404, ""},
+		{"what there is", "/", elsewhere, nil, 0, 200, "\n/readyz        can it do its work? If not, why\n"},
+		{"nothing else", "/deaths", loopback, nil, 0, 404, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			registry := prometheus.NewRegistry()
 			coverage := new(Coverage)
 			roster := func() []RosterNode {
-				return []RosterNode{{"ip-10-0-1-5", []netip.Addr{nodeA.Addr()}}, {"ip-10-0-1-6", []netip.Addr{netip.MustParseAddr("10.77.1.6")}}}
+				return []RosterNode{
+					{Name: "ip-10-0-1-5", Addresses: []netip.Addr{nodeA.Addr()}},
+					{Name: "ip-10-0-1-6", Addresses: []netip.Addr{netip.MustParseAddr("10.77.1.6")}},
+				}
 			}
 			registry.MustRegister(CoverMetric{coverage, roster})
 			coverage.Canary(receive.Canary{Canary: canaryA(), At: time.Now(), From: nodeA.Addr(), Known: true})
@@ -158,7 +162,7 @@ func TestWhoseConnectionGoes(t *testing.T) {
 func TestMetricsAreBounded(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	coverage := new(Coverage)
-	m := NewMetrics(registry)
+	m := NewMetrics(registry, new(detect.Config))
 	registry.MustRegister(CoverMetric{Coverage: coverage})
 	sh := receive.NewShard(&receive.Config{Judge: &detect.Config{}, Sink: new(sink), Canaries: coverage, Metrics: &m.Receive})
 	series := func() (n int) {

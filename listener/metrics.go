@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -19,8 +20,9 @@ type Metrics struct {
 	shipped, shipDropped prometheus.Counter
 }
 
-// NewMetrics makes the metrics and registers them with r.
-func NewMetrics(r prometheus.Registerer) *Metrics {
+// NewMetrics makes the metrics and registers them with r. Every series is there from the start: increase() does not see a
+// counter that appears at 1, and an alert on a metric that does not exist never fires.
+func NewMetrics(r prometheus.Registerer, judge *detect.Config) *Metrics {
 	m := new(Metrics)
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "lastgasp", Name: name, Help: help})
@@ -42,7 +44,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		{&m.Receive.Canaries, "canaries_total", "Canaries received."},
 		{&m.Receive.CanariesRepeated, "canaries_repeated_total", "Canaries that proved nothing new: of a second target, replayed or without identity."},
 		{&m.Receive.CanariesForeign, "canaries_foreign_total", "Canaries not answered because they name another cluster."},
-		{&m.Receive.CanariesStranger, "canaries_stranger_total", "Canaries answered whose sender is no Node of the cluster."},
+		{&m.Receive.CanariesStranger, "canaries_stranger_total", "Canaries answered whose sender is not a Node of the cluster."},
 		{&m.Receive.Acks, "acks_total", "Canaries answered."},
 		{&m.Receive.AcksLimited, "acks_limited_total", "Canaries not answered because their node or address sent too many."},
 		{&m.Receive.HandoverFull, "handover_full_total", "Times an incident had to wait because cleanup was busy."},
@@ -66,7 +68,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			func() float64 { return float64(g.value.Load()) }))
 	}
 	m.shipped = counter("records_shipped_total", "Records written to where they are shipped to.")
-	m.shipDropped = counter("records_ship_dropped_total", "Records not shipped because whoever reads them is slow or gone.")
+	m.shipDropped = counter("records_ship_dropped_total", "Records not shipped because their reader is slow or gone.")
 	incidents := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "lastgasp", Name: "incidents_total", Help: "Incidents by verdict and code.",
 	}, []string{"verdict", "code"})
@@ -75,13 +77,32 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		Buckets: prometheus.ExponentialBuckets(10e-6, 4, 10),
 	})
 	r.MustRegister(incidents, judged)
+	for _, f := range judge.Findings() {
+		incidents.WithLabelValues(f.Verdict.String(), f.Cause)
+	}
 	m.Receive.Incident = func(v detect.Verdict, cause string) { incidents.WithLabelValues(v.String(), cause).Inc() }
 	m.Receive.Judged = func(after time.Duration) { judged.Observe(after.Seconds()) }
 	return m
 }
 
-// Observe makes the metrics of cleanup, registers them with r and returns the functions that feed them. What they do not
-// cover stays as in o.
+// Describe registers what this process is and whether it is ready with r.
+func (m *Metrics) Describe(r prometheus.Registerer, version, commit string, ready func() error) {
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: "lastgasp", Name: "build_info", Help: "1, with what the listener was built from.",
+		ConstLabels: prometheus.Labels{"version": version, "commit": commit, "goversion": runtime.Version()},
+	})
+	build.Set(1)
+	r.MustRegister(build, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "lastgasp", Name: "ready", Help: "1 while /readyz says ok: 0 is recording at most, and acting on nothing.",
+	}, func() float64 {
+		if ready() != nil {
+			return 0
+		}
+		return 1
+	}))
+}
+
+// Observe makes the metrics of cleanup, registers them with r and returns o with the functions that feed them.
 func (m *Metrics) Observe(r prometheus.Registerer, o cleanup.Observer) cleanup.Observer {
 	histogram := func(name, help string) prometheus.Histogram {
 		h := prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -101,6 +122,14 @@ func (m *Metrics) Observe(r prometheus.Registerer, o cleanup.Observer) cleanup.O
 	claimed := vec("claims_total", "Canaries offered as claims, by result.", "result")
 	faults := prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: "lastgasp", Name: "api_faults_total", Help: "API calls that had to be repeated."})
+	for _, phase := range []policy.Phase{policy.Refused, policy.Cleaned, policy.Incomplete, policy.Recorded} {
+		finished.WithLabelValues(string(phase))
+	}
+	for _, result := range []policy.Claiming{
+		policy.ClaimWrite, policy.ClaimKnown, policy.ClaimWaits, policy.ClaimRefused, policy.ClaimGivenUp,
+	} {
+		claimed.WithLabelValues(string(result))
+	}
 	atWork := prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: "lastgasp", Name: "cleanups_at_work", Help: "Deaths being worked on."})
 	r.MustRegister(faults, atWork)

@@ -39,7 +39,8 @@ type Replayed struct {
 	Lines       int              `json:"lines"`
 }
 
-// maxLine bounds a line of a capture or log: a 64 KiB datagram in base64, with room. What is beyond it in a log is left out.
+// maxLine bounds a line of a capture or log: a 64 KiB datagram in base64, with room. The rest of a longer line of a log is
+// ignored.
 const maxLine = 256 << 10
 
 // LineError says which line of a capture or log is wrong, counted from 1.
@@ -59,21 +60,21 @@ const (
 	Auto Format = "auto"
 	// Datagrams is a capture: one Datagram as JSON per line.
 	Datagrams Format = "datagrams"
-	// Log is kernel log in any form that detect.LogReader knows.
+	// Log is a kernel log in any form that detect.LogReader knows.
 	Log Format = "log"
 )
 
-// A Reading says what a replay of a log recognised.
+// A Reading says how much of its input a replay recognised.
 type Reading struct {
 	Incidents int
-	Kernel    int // lines that said they were a kernel's, datagrams
-	// Line and Text are the first line that did not say so, 0 and "" if all did.
+	Kernel    int // lines that are marked as a kernel's, or datagrams
+	// Line and Text are the first line that is not, 0 and "" if all are.
 	Line int
 	Text string
 }
 
-// Replay judges what in has and writes one JSON object per incident, in the order in which they were complete. Memory does not
-// grow with the input, and the same input always gives the same. What is wrong with the input is a *LineError.
+// Replay judges what it reads from in and writes one JSON object per incident, in the order in which they complete. Its
+// memory does not grow with the input, and the same input always gives the same output. A fault of the input is a *LineError.
 //
 // A log has no sender, and its facility proves nothing, so that its authority is never above text.
 func Replay(in io.Reader, w io.Writer, judge *detect.Config, format Format) (Reading, error) {
@@ -116,7 +117,7 @@ func (p *replay) datagram(line []byte, cut bool) error {
 		return nil
 	}
 	if cut {
-		return fmt.Errorf("longer than %d bytes", maxLine)
+		return fmt.Errorf("the line is longer than %d bytes", maxLine)
 	}
 	var d Datagram
 	if err := json.Unmarshal(line, &d); err != nil {
@@ -129,7 +130,7 @@ func (p *replay) datagram(line []byte, cut bool) error {
 	case d.Payload == nil:
 		return errors.New(`"payload_b64" is missing; want the datagram in base64`)
 	case d.T < -years || d.T > years:
-		return fmt.Errorf("t is %g, want seconds", d.T)
+		return fmt.Errorf(`"t" is %g; want seconds`, d.T)
 	}
 	p.reading.Kernel++
 	p.advance(p.epoch.Add(time.Duration(math.Round(d.T * 1e9))))
@@ -137,7 +138,7 @@ func (p *replay) datagram(line []byte, cut bool) error {
 	return nil
 }
 
-// replayLog judges a log. The log's own clock is the only one there is. It starts again at a reboot, time does not.
+// replayLog judges a log. The log's own clock is the only one. It starts over at a reboot, but time does not.
 func (p *replay) replayLog(in io.Reader) error {
 	p.now = p.epoch
 	var log detect.LogReader
@@ -160,8 +161,7 @@ func (p *replay) replayLog(in io.Reader) error {
 	return nil
 }
 
-// replay is a shard that lives in the time of a capture, and a Sink that prints what it is offered, once per incident:
-// when it is complete.
+// replay is a shard that runs in the time of a capture, and a Sink that prints each incident once, when it is complete.
 type replay struct {
 	shard *receive.Shard
 	epoch time.Time // t=0
@@ -179,7 +179,7 @@ func newReplay(w io.Writer, judge *detect.Config) *replay {
 	return p
 }
 
-// advance lets every deadline pass until to. Time never goes back, whatever the capture says.
+// advance moves time on to to and lets the deadlines on the way pass. Time never goes back, whatever the capture says.
 func (p *replay) advance(to time.Time) {
 	for next := p.shard.Next(); !next.IsZero() && !next.After(to); next = p.shard.Next() {
 		p.shard.Tick(next)
@@ -189,7 +189,7 @@ func (p *replay) advance(to time.Time) {
 	}
 }
 
-// eachLine calls f for every line, without its newline. Of a line longer than maxLine it gets the beginning, and true.
+// eachLine calls f for every line, without its newline. Of a line longer than maxLine f gets the beginning, and true.
 func (p *replay) eachLine(r io.Reader, f func(line []byte, cut bool) error) error {
 	in := bufio.NewReaderSize(r, maxLine)
 	for n := 1; ; n++ {
@@ -214,7 +214,7 @@ func (p *replay) eachLine(r io.Reader, f func(line []byte, cut bool) error) erro
 	}
 }
 
-// finish lets all that is open complete.
+// finish lets every open incident complete.
 func (p *replay) finish() {
 	for next := p.shard.Next(); !next.IsZero(); next = p.shard.Next() {
 		p.shard.Tick(next)

@@ -165,8 +165,8 @@ func TestReplayNamesTheLine(t *testing.T) {
 		{"a source that is none", `{"t": 1, "src": "here", "payload_b64": "MCw="}`, `line 1: not a JSON object: not an ip:port`},
 		{"no payload", `{"t": 1, "src": "10.0.0.1:1"}`, `line 1: "payload_b64" is missing; want the datagram in base64`},
 		{"a time that is none", `{"t": "now", "src": "10.0.0.1:1", "payload_b64": "MCw="}`, `line 1: "t" is a string`},
-		{"a time beyond all reason", `{"t": 1e300, "src": "10.0.0.1:1", "payload_b64": "MCw="}`, `line 1: t is 1e+300, want seconds`},
-		{"no end of line", strings.Repeat("x", maxLine+1), `line 1: longer than 262144 bytes`},
+		{"a time beyond all reason", `{"t": 1e300, "src": "10.0.0.1:1", "payload_b64": "MCw="}`, `line 1: "t" is 1e+300; want seconds`},
+		{"no end of line", strings.Repeat("x", maxLine+1), `line 1: the line is longer than 262144 bytes`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := Replay(strings.NewReader(tt.input), io.Discard, &detect.Config{}, Datagrams)

@@ -15,14 +15,14 @@ import (
 )
 
 const (
-	// maxUnshipped bounds, in bytes, what waits to be written.
+	// maxUnshipped bounds, in bytes, the lines that wait to be written.
 	maxUnshipped = 8 << 20
-	// shipLinger is how long the last lines may take.
+	// shipLinger is how long Run may take to write the last lines.
 	shipLinger = time.Second
 )
 
-// Shipper writes every kernel record as one JSON line, for a log shipper to pick up. Whoever reads slowly loses records,
-// which are counted; nobody waits for them.
+// Shipper writes every kernel record as one JSON line, for a log shipper to pick up. A slow reader loses records, which are
+// counted; nothing waits for it.
 type Shipper struct {
 	w       io.Writer
 	metrics *Metrics
@@ -59,7 +59,7 @@ type shipped struct {
 // Record implements receive.Records. It never waits.
 func (p *Shipper) Record(now time.Time, from netip.AddrPort, r *netconsole.Record) {
 	if r.Partial {
-		return // it comes again
+		return // it is emitted again
 	}
 	line, err := json.Marshal(newShipped(now, from, r))
 	if err != nil {
@@ -111,7 +111,7 @@ func newShipped(now time.Time, from netip.AddrPort, r *netconsole.Record) shippe
 	return s
 }
 
-// printableLines leaves the newlines in a text, which JSON escapes.
+// printableLines is netconsole.Printable for each line of a text. JSON escapes the newlines.
 func printableLines(text string) string {
 	if !strings.Contains(text, "\n") {
 		return netconsole.Printable(text)

@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
 )
 
 func TestShippedLines(t *testing.T) {
@@ -34,7 +36,7 @@ func TestShippedLines(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var out bytes.Buffer
-			ship := NewShipper(&out, NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+			ship := NewShipper(&out, NewMetrics(prometheus.NewRegistry(), new(detect.Config)), slog.New(slog.DiscardHandler))
 			shippingShard(new(sink), ship).Receive(epoch, nodeA, []byte(tt.payload))
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
@@ -61,7 +63,7 @@ func TestNobodyWaitsForWhoeverReadsTheRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := new(sink)
 		pipe := stuck{make(chan struct{})}
-		ship := NewShipper(pipe, NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+		ship := NewShipper(pipe, NewMetrics(prometheus.NewRegistry(), new(detect.Config)), slog.New(slog.DiscardHandler))
 		sh := shippingShard(s, ship)
 		ctx, cancel := context.WithCancel(t.Context())
 		var done sync.WaitGroup
@@ -93,7 +95,7 @@ func TestNobodyWaitsForWhoeverReadsTheRecords(t *testing.T) {
 func TestFailedWritesAreCounted(t *testing.T) {
 	r, w := io.Pipe()
 	r.Close()
-	ship := NewShipper(w, NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+	ship := NewShipper(w, NewMetrics(prometheus.NewRegistry(), new(detect.Config)), slog.New(slog.DiscardHandler))
 	shippingShard(new(sink), ship).Receive(epoch, nodeA, kernelRecord(1, "link becomes ready"))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -71,6 +71,10 @@ func (c *command) root() *cobra.Command {
 	flags.StringVar(&c.config, "config", configurator.DefaultConfigFile, "configuration `file`")
 	flags.StringSliceVar(&c.endpoints, "endpoint", nil, "listener as `host:port`, instead of those in the configuration; may be repeated")
 	flags.StringVarP(&c.output, "output", "o", "text", "output `format`: text or json")
+	formats := cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)
+	if err := root.RegisterFlagCompletionFunc("output", formats); err != nil {
+		panic(err) // no such flag: the tests would see it
+	}
 	root.AddCommand(c.apply(), c.watch(), c.enroll(), c.verify(), c.status(), c.disarm(), c.bootParams(), c.userData())
 	return root
 }

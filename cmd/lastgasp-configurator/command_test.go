@@ -108,6 +108,8 @@ func TestUsage(t *testing.T) {
 		{name: "user-data for EKS and Karpenter", args: []string{"user-data", "--mime", "--endpoint", "[fd00::10]:6666"},
 			stdout: "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"//\"\n\n--//\nContent-Type: text/cloud-config; charset=\"utf-8\"\n\n#cloud-config\n"},
 		{name: "user-data for programs", args: []string{"user-data", "-o", "json", "--endpoint", "10.0.2.10:6666"}, stdout: `"userData": "#cloud-config\n`},
+		{name: "completion of a format", args: []string{"__complete", "status", "-o", ""}, stdout: "text\njson\n:4\n",
+			stderr: "ShellCompDirectiveNoFileComp"},
 		{name: "completion", args: []string{"completion", "bash"}, stdout: "# bash completion"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// instances is the cloud below the Nodes, nil if nothing is done to it.
+// instances are the machines below the Nodes, nil if the policy leaves them alone.
 func instances(p policy.Policy) cleanup.Instances {
 	if p.AfterPanic == policy.LeaveInstance {
 		return nil
@@ -17,7 +17,7 @@ func instances(p policy.Policy) cleanup.Instances {
 	return cloud.Instances{Account: cloud.NewAccount(nil)}
 }
 
-// announce adds what tells nodes where the listener is, if the config asks for it. A dry run announces nothing.
+// announce adds the Announcer, if the config asks for it. A dry run announces nothing.
 func (p *parts) announce(cfg listener.Config, log *slog.Logger) {
 	if cfg.Announce.Parameter == "" || cfg.Policy.DryRun {
 		return

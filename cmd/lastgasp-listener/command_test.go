@@ -3,16 +3,19 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/lastgasp/lastgasp/listener"
 )
@@ -95,7 +98,7 @@ func TestReplayWithRules(t *testing.T) {
 // A log that nothing is found in may be one that replay cannot read.
 func TestReplayOfSomethingElse(t *testing.T) {
 	for _, tt := range []struct{ name, in, want string }{
-		{"another program's log", "\n127.0.0.1 GET /\n", "-:2: no kernel line recognised; the first line that is none: \"127.0.0.1 GET /\"\n"},
+		{"another program's log", "\n127.0.0.1 GET /\n", "-:2: no kernel line recognised; the first other line is \"127.0.0.1 GET /\"\n"},
 		{"nothing", "\n", "-: no kernel line recognised\n"},
 		{"a healthy kernel's", "[    1.000000] eth0: up\n", ""},
 	} {
@@ -120,7 +123,7 @@ func TestNodesTable(t *testing.T) {
 	err := printNodes(&out, []listener.NodeCover{
 		{Node: "ip-10-0-1-5", Address: addr, Cover: listener.Mute, Kernel: "7.1.0", Canary: now.Add(-time.Minute), Why: "it reboots first"},
 		{Address: addr.Next(), Instance: "i-0abc", Cover: listener.Stranger, Kernel: "6\x1b[2J\u202e\t1", Canary: now.Add(-90 * time.Second)},
-		{Node: "ip-10-0-1-7", Address: addr.Next().Next(), Cover: listener.Unproven, Why: "no canary ever arrived from it"},
+		{Node: "ip-10-0-1-7", Address: addr.Next().Next(), Cover: listener.Unproven, Why: "no canary has arrived from it"},
 	}, now)
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +132,7 @@ func TestNodesTable(t *testing.T) {
 NODE          ADDRESS    COVER      CANARY      KERNEL                   WHY
 ip-10-0-1-5   10.0.1.5   mute       1m0s ago    7.1.0                    it reboots first
 (i-0abc)      10.0.1.6   stranger   1m30s ago   6\x1b[2J\xe2\x80\xae 1   
-ip-10-0-1-7   10.0.1.7   unproven   -           -                        no canary ever arrived from it
+ip-10-0-1-7   10.0.1.7   unproven   -           -                        no canary has arrived from it
 
 0 covered, 1 mute, 0 silent, 1 unproven, 1 strangers
 `
@@ -154,5 +157,51 @@ func TestNodesAsksTheListener(t *testing.T) {
 	srv.Close()
 	if _, err := do(t, "", "nodes", "--admin", admin); err == nil || !strings.HasPrefix(err.Error(), "ask the listener at "+admin) {
 		t.Errorf("nobody there: %v", err)
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"nodes", "-o", ""}, "table\njson\n:4\n"},
+		{[]string{"replay", "--format", ""}, "auto\ndatagrams\nlog\n:4\n"},
+	} {
+		out, err := do(t, "", append([]string{"__complete"}, tt.args...)...)
+		if err != nil || out != tt.want {
+			t.Errorf("%v: offered %q, %v; want %q", tt.args, out, err, tt.want)
+		}
+	}
+}
+
+// What help and man page say to ask must exist.
+func TestHelpNamesTheDeployment(t *testing.T) {
+	manifest, err := os.ReadFile("../../packaging/kubernetes/base/deployment.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	for _, c := range command().Commands() {
+		for _, m := range regexp.MustCompile(`-n (\S+) \S+ deploy(?:ment)?/(\S+)`).FindAllStringSubmatch(c.Example+c.Long, -1) {
+			named++
+			if want := fmt.Sprintf("\n  name: %s\n  namespace: %s\n", m[2], m[1]); !strings.Contains(string(manifest), "kind: Deployment\nmetadata:"+want) {
+				t.Errorf("help of %s names the Deployment %s in %s, which does not exist", c.Name(), m[2], m[1])
+			}
+		}
+	}
+	if named == 0 {
+		t.Error("help names no Deployment")
+	}
+}
+
+// Scripts read an array even if there are no nodes yet.
+func TestNodesAsJSONWhereThereAreNone(t *testing.T) {
+	admin := listener.Admin{Gatherer: prometheus.NewRegistry(), Coverage: new(listener.Coverage)}
+	srv := httptest.NewServer(admin.Handler())
+	defer srv.Close()
+	out, err := do(t, "", "nodes", "-o", "json", "--admin", strings.TrimPrefix(srv.URL, "http://"))
+	if err != nil || out != "[]\n" {
+		t.Errorf("printed %q, %v; want []", out, err)
 	}
 }

@@ -1,4 +1,4 @@
-// Command lastgasp-listener hears kernels die and makes the deaths of their pods understood.
+// Command lastgasp-listener hears kernels die and tells Kubernetes why their pods are gone.
 package main
 
 import (
@@ -27,7 +27,7 @@ func run() int {
 	return 1
 }
 
-// usageError is a mistake in the command line or the config: exit code 2, nothing was begun.
+// usageError is a mistake in the command line or the config: exit code 2, and nothing was started.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }

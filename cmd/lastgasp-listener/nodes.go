@@ -20,18 +20,18 @@ func nodesCommand(configFile *string) *cobra.Command {
 	var admin, output string
 	c := &cobra.Command{
 		Use:   "nodes",
-		Short: "which nodes could be heard dying",
+		Short: "list which nodes could be heard dying",
 		Long: `nodes asks a running listener which nodes it could hear dying.
 
   covered   its canary arrived lately, and its kernel would be heard
   mute      its canary says that its panic would not be heard, and why
   silent    its canaries have stopped
-  unproven  a node of the cluster that never sent one
-  stranger  its canary arrived, but no node of the cluster is its sender: nobody would act on its death
+  unproven  a node of the cluster that has never sent a canary
+  stranger  its canary arrived, but its sender is not a node of the cluster: nothing would be done about its death
 
-Each replica knows only of the canaries that it received itself, and of none from before it started.`,
+Each replica knows only the canaries that it has received itself since it started.`,
 		Example: `  lastgasp-listener nodes                               # ask the listener of this machine's config
-  kubectl -n lastgasp exec deploy/lastgasp-listener -- lastgasp-listener nodes --admin=127.0.0.1:9666
+  kubectl -n lastgasp exec deploy/listener -- lastgasp-listener nodes --admin=127.0.0.1:9666
   lastgasp-listener nodes -o json | jq -r '.[] | select(.cover != "covered") | .node'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output != "table" && output != "json" {
@@ -46,7 +46,7 @@ Each replica knows only of the canaries that it received itself, and of none fro
 			}
 			rows, err := fetchNodes(admin)
 			if err != nil {
-				return fmt.Errorf("ask the listener at %s: %w; is it running, and is that its admin address?", admin, err)
+				return fmt.Errorf("ask the listener at %s: %w; check that it is running and that this is its admin address", admin, err)
 			}
 			if output == "json" {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(rows)
@@ -56,6 +56,7 @@ Each replica knows only of the canaries that it received itself, and of none fro
 	}
 	c.Flags().StringVar(&admin, "admin", "", "admin address of the listener (default: the config's)")
 	c.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	complete(c, "output", "table", "json")
 	return c
 }
 
@@ -103,5 +104,5 @@ func printNodes(out io.Writer, rows []listener.NodeCover, now time.Time) error {
 	return err
 }
 
-// cell makes what a node said of itself fit for a cell of a table.
+// cell makes text that a node sent fit for a cell of a table.
 func cell(s string) string { return strings.ReplaceAll(netconsole.Printable(s), "\t", " ") }

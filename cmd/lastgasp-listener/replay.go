@@ -14,19 +14,20 @@ import (
 )
 
 func replayCommand(configFile *string) *cobra.Command {
+	formats := []string{"auto", "datagrams", "log"}
 	var format string
 	c := &cobra.Command{
 		Use:   "replay FILE…",
 		Short: "judge a capture or a kernel log, touch nothing",
-		Long: `replay gives captured datagrams or kernel log text the same judgement as the daemon, the config's rules included, and
-prints one JSON object per incident. Each FILE is judged by itself; - is standard input.
+		Long: `replay judges captured datagrams or kernel logs as the daemon would, by the rules in the config, too, and prints one JSON
+object per incident. Each FILE is judged by itself; - is standard input.
 
   --format=auto       datagrams or log, by the first line
   --format=datagrams  one JSON object per line: {"t": seconds, "src": "ip:port", "payload_b64": "…"}
-  --format=log        kernel log as anything prints it: dmesg, journalctl (all of its -o), syslog and container logs,
-                      /dev/kmsg, pstore, serial consoles
+  --format=log        a kernel log in any form: dmesg, journalctl (with any -o), syslog and container logs, /dev/kmsg, pstore,
+                      serial consoles
 
-Where no line of a log says that it is a kernel's and nothing was found, standard error says so.`,
+If no line looks like a kernel's and nothing was found, replay says so on standard error.`,
 		Example: `  lastgasp-listener replay capture.jsonl
   journalctl -k -b -1 -o json | lastgasp-listener replay -
   lastgasp-listener replay --config new-rules.yaml /var/log/kern.log   # try rules on what there was`,
@@ -37,7 +38,7 @@ Where no line of a log says that it is a kernel's and nothing was found, standar
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !slices.Contains([]string{"auto", "datagrams", "log"}, format) {
+			if !slices.Contains(formats, format) {
 				return usageError{fmt.Errorf("unknown --format %q; write auto, datagrams or log", format)}
 			}
 			cfg, err := listener.LoadConfig(*configFile)
@@ -62,17 +63,18 @@ Where no line of a log says that it is a kernel's and nothing was found, standar
 		},
 	}
 	c.Flags().StringVar(&format, "format", "auto", "auto, datagrams or log")
+	complete(c, "format", formats...)
 	return c
 }
 
-// notUnderstood is the sentence for an input in which nothing looks like a kernel's.
+// notUnderstood is the message for an input in which nothing looks like a kernel's.
 func notUnderstood(name string, r listener.Reading) string {
 	if r.Line == 0 {
 		return name + ": no kernel line recognised"
 	}
 	const enough = 200
 	text := strings.ToValidUTF8(r.Text[:min(len(r.Text), enough)], "")
-	return fmt.Sprintf("%s:%d: no kernel line recognised; the first line that is none: %q", name, r.Line, text)
+	return fmt.Sprintf("%s:%d: no kernel line recognised; the first other line is %q", name, r.Line, text)
 }
 
 // replayFile judges one file. Errors in it are prefixed FILE:LINE.

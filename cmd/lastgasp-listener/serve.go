@@ -26,18 +26,20 @@ import (
 	"github.com/lastgasp/lastgasp/listener"
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/kube"
+	"github.com/lastgasp/lastgasp/listener/policy"
 	"github.com/lastgasp/lastgasp/listener/receive"
 )
 
-// finishFor bounds, together with what Serve itself takes, the time from SIGTERM to the end: ten seconds.
+// finishFor bounds how long cleanup goes on after the sockets are no longer read. With receive's own bound the time from
+// SIGTERM to the end is ten seconds.
 const finishFor = 5 * time.Second
 
-// gcPercent has the heap grow by half and not to twice its size before it is collected: a listener keeps much and
-// allocates little, so that memory is what it should save. GOMEMLIMIT bounds it besides (packaging/kubernetes).
+// gcPercent lets the heap grow by half, instead of to twice its size, before it is collected: a listener keeps much and
+// allocates little, so memory is worth more to it than processor time. GOMEMLIMIT bounds it, too (packaging/kubernetes).
 const gcPercent = 50
 
-// serve builds the parts and runs them until ctx ends. The sockets are bound first and read last: whatever else is not
-// ready yet, or no longer, an incident is kept.
+// serve builds the parts and runs them until ctx ends. The sockets are bound first and closed last, so that no incident is
+// lost because another part is not ready yet, or no longer.
 func serve(ctx context.Context, cfg listener.Config) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
 	klog.SetSlogLogger(log) // what client-go has to say
@@ -47,7 +49,7 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	debug.SetGCPercent(gcPercent)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	metrics, coverage := listener.NewMetrics(registry), new(listener.Coverage)
+	metrics, coverage := listener.NewMetrics(registry, &cfg.Judge), new(listener.Coverage)
 	r := &receive.Receiver{
 		Addresses: cfg.Listen, Log: log,
 		Config: receive.Config{
@@ -59,8 +61,8 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	}
 	defer r.Close()
 
-	// reading ends with the signal or with the first part that fails, acting when the reading is over, and what acting
-	// needs when that has ended.
+	// reading ends with the signal or with the first part that fails, acting when reading is over, and working, which acting
+	// needs, when acting is over.
 	g, reading := errgroup.WithContext(ctx)
 	acting, wasRead := context.WithCancel(context.WithoutCancel(ctx))
 	defer wasRead()
@@ -70,15 +72,17 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	if err != nil {
 		return err
 	}
-	admin := &listener.Admin{
-		Gatherer: registry, Coverage: coverage, Roster: p.roster, Sockets: r.State, LastRead: r.LastRead, Version: version, Started: time.Now(),
-		Ready: func() error {
-			if reading.Err() != nil {
-				return errors.New("about to end")
-			}
-			return p.ready()
-		},
+	ready := func() error {
+		if reading.Err() != nil {
+			return errors.New("about to end")
+		}
+		return p.ready()
 	}
+	admin := &listener.Admin{
+		Gatherer: registry, Coverage: coverage, Roster: p.roster, Ready: ready, Sockets: r.State, LastRead: r.LastRead,
+		Version: version, Started: time.Now(),
+	}
+	metrics.Describe(registry, version, commit, ready)
 	registry.MustRegister(listener.CoverMetric{Coverage: coverage, Roster: p.roster})
 	if cfg.Admin != "" {
 		ln, err := new(net.ListenConfig).Listen(working, "tcp", cfg.Admin)
@@ -105,10 +109,10 @@ func serve(ctx context.Context, cfg listener.Config) error {
 		return r.Serve(reading)
 	})
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
-		log.Warn("tell systemd that we are ready", "err", err)
+		log.Warn("systemd not notified of readiness", "err", err)
 	}
 	if interval, err := daemon.SdWatchdogEnabled(false); err != nil {
-		log.Warn("systemd's watchdog", "err", err)
+		log.Warn("systemd's watchdog not served", "err", err)
 	} else if interval > 0 {
 		go watchdog(reading, interval, r.LastRead, func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog) })
 	}
@@ -119,10 +123,10 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	return g.Wait()
 }
 
-// parts are what works on incidents, by the config with a cluster or without.
+// parts are what works on incidents, with a cluster or without as the config says.
 type parts struct {
-	act    func(context.Context) error   // on incidents, and on with those in hand for a while when it is to end
-	run    []func(context.Context) error // what it needs meanwhile
+	act    func(context.Context) error   // works on incidents, and for a while after ctx has ended on those in hand
+	run    []func(context.Context) error // what act needs meanwhile
 	ready  func() error
 	roster func() []listener.RosterNode // nil without a cluster
 }
@@ -167,6 +171,7 @@ func (p *parts) cluster(cfg listener.Config, to *receive.Config, m *listener.Met
 	engine.Drain = finishFor
 	engine.State = filepath.Join(cfg.Records, "in-hand")
 	engine.Observer = m.Observe(r, engine.Observer)
+	r.MustRegister(listener.DeathMetric{Deaths: func() ([]policy.Death, error) { return cluster.Deaths(context.Background()) }})
 	to.Sink, to.Pins, to.Nodes = engine, cluster, cluster
 	p.act = engine.Run
 	p.run = append(p.run, cluster.Run)
@@ -211,7 +216,7 @@ func namespaceOfPod() string {
 func roster(cluster *kube.Cluster) []listener.RosterNode {
 	var out []listener.RosterNode
 	for _, n := range cluster.Nodes() {
-		out = append(out, listener.RosterNode{Name: n.Name, Addresses: n.Addresses})
+		out = append(out, listener.RosterNode{Name: n.Name, Addresses: n.Addresses, Pin: n.PinOnWire()})
 	}
 	return out
 }

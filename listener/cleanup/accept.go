@@ -13,8 +13,8 @@ import (
 
 // What ends the work on a death early.
 var (
-	errLost       = errors.New("the death is another replica's by now, or somebody deleted it")
-	errElsewhere  = errors.New("this replica works on the death already")
+	errLost       = errors.New("another replica owns the death now, or it was deleted")
+	errElsewhere  = errors.New("this replica already works on the death")
 	errSuperseded = errors.New("a more trusted incident of the same boot was heard")
 )
 
@@ -39,9 +39,14 @@ func (e *Engine) accept(ctx context.Context, h *heard) {
 	}
 	e.mu.Lock()
 	h.over = true
+	later, refused := h.later, w.answer == policy.Refuse
+	h.later = nil
 	e.account(h)
 	e.mu.Unlock()
 	e.forgetState(h)
+	if later != nil && refused && !e.intake.put(&heard{key: h.key, lane: h.lane, inc: *later}) {
+		w.log.Error("no room for a later alarm of an incident that was refused", "node", w.node.Name)
+	}
 }
 
 // find looks the Node up.
@@ -78,12 +83,12 @@ func lookup(err error) policy.Lookup {
 	return policy.NoNode
 }
 
-// accept judges a first time and puts the death on record, with the fence where that may be.
+// accept judges for the first time, creates the death, and fences where the decision allows it.
 func (w *work) accept(ctx context.Context) error {
 	if w.lookup == policy.NoNode {
 		// The Node may be gone because another replica has cleaned up already.
-		if name := w.onRecord(ctx); name != "" {
-			w.e.located(w.heard, name, w.inc.Authority, len(w.inc.Trace))
+		if name, a := w.onRecord(ctx); name != "" {
+			w.e.located(w.heard, name, a, len(w.inc.Trace))
 			return nil
 		}
 	}
@@ -128,7 +133,7 @@ func firstPhase(a policy.Answer) policy.Phase {
 	return phaseOf(a)
 }
 
-// reserve takes the death in hand, also from the work on a less trusted incident that nothing was decided about.
+// reserve takes the death in hand. Work on a less trusted incident gives way, unless it has decided to act.
 func (w *work) reserve(name string, a detect.Authority) error {
 	for {
 		other := w.e.reserve(name, w)
@@ -162,7 +167,7 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 			case err == nil:
 				have = out
 			case errors.Is(err, ErrConflict):
-				err = errors.New(err.Error()) // what is not there yet cannot have changed: the API server's own trouble
+				err = errors.New(err.Error()) // a new object cannot have changed: this is a fault of the API server
 			case !answered(err):
 				w.e.saveState(w.heard)
 			}
@@ -181,8 +186,8 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 				return ours, err
 			}
 		default:
-			// Without a death on record nobody may act. It is the one denial that is worth waiting for: people mend
-			// rights. But a node that turns out to live does not wait, fenced, with us.
+			// Nobody may act without a death on record. This is the one denial that is worth waiting for, because people
+			// correct rights. A node that turns out to be alive must not stay fenced meanwhile.
 			w.log.Error("death not recorded", "death", w.name, "node", w.node.Name, "err", err)
 			w.e.saveState(w.heard)
 			if d, err = w.awaitRights(ctx); err != nil {
@@ -205,7 +210,7 @@ func (w *work) created(have policy.Death) {
 	w.noteFence()
 }
 
-// awaitRights waits a while, with the fence that the decision of then allows, and judges again.
+// awaitRights waits, judges again, and fences if that decision allows it.
 func (w *work) awaitRights(ctx context.Context) (d policy.Decision, err error) {
 	if err := sleep(ctx, longestPause); err != nil {
 		return d, err
@@ -238,7 +243,13 @@ func (w *work) replaceOrLeave(ctx context.Context, d policy.Decision) (again, ou
 	weaker := have.Authority < d.Authority && (undecided || have.Phase == policy.Recorded)
 	// Stored times are rounded. What was refused at once is what we heard, too, if it was heard at the same time.
 	falseAlarm := have.Phase == policy.Refused && (w.inc.Time.Sub(have.Time) > time.Second || have.Authority < d.Authority)
-	if weaker || falseAlarm {
+	outlived := false
+	if !weaker && !falseAlarm && have.NodeUID != "" && have.NodeUID != w.first.UID && w.first.BootID == w.boot() {
+		if outlived, err = w.diesAfterAll(ctx); err != nil {
+			return false, false, err
+		}
+	}
+	if weaker || falseAlarm || outlived {
 		err := w.try(ctx, keeping, "delete weaker death", func(ctx context.Context) error {
 			return w.e.cluster.DeleteDeath(ctx, have)
 		})
@@ -257,6 +268,33 @@ func (w *work) replaceOrLeave(ctx context.Context, d policy.Decision) (again, ou
 		return false, false, w.unfence(ctx, w.mark(false))
 	}
 	return false, false, nil
+}
+
+// diesAfterAll waits for the witness of a death whose boot has one on record, of a former Node of the name: that death was
+// none, so that what proved it proves nothing any more, and is no reason to leave out a true one either.
+func (w *work) diesAfterAll(ctx context.Context) (bool, error) {
+	w.outlived = true
+	if err := w.unfence(ctx, w.mark(false)); err != nil {
+		return false, err
+	}
+	for {
+		if err := w.readNode(ctx, w.urgency()); err != nil {
+			return false, err
+		}
+		d, err := w.look(ctx)
+		switch {
+		case err != nil:
+			return false, err
+		case d.Answer == policy.Act || d.Answer == policy.Hold:
+			w.death.Phase, w.death.Decision, w.death.Authority = firstPhase(d.Answer), d.Why, d.Authority
+			return true, nil
+		case d.Answer != policy.Wait:
+			return false, nil
+		}
+		if err := sleep(ctx, lookEvery); err != nil {
+			return false, err
+		}
+	}
 }
 
 // retract lifts the fence of an incident that is refused and has no death of ours. If another replica recorded it, the
@@ -303,25 +341,31 @@ func (w *work) recordRefusal(ctx context.Context, d policy.Decision) error {
 	return err
 }
 
-// onRecord is the name of a death whose Node does not answer any more, from the cache.
-func (w *work) onRecord(ctx context.Context) string {
+// onRecord is the name of a death whose Node does not answer any more, from the cache, and how far the incident is believed
+// about it: from another address it is anybody's word, because boot ids are no secrets.
+func (w *work) onRecord(ctx context.Context) (name string, a detect.Authority) {
 	deaths, err := w.e.cluster.Deaths(ctx)
 	if err != nil {
-		return ""
+		return "", detect.Text
 	}
 	for _, d := range deaths {
+		sameAddr := d.Source.Addr() == w.inc.Source.Addr()
 		same := w.inc.Identity.Boot == d.Boot
 		if w.inc.Identity.Boot == "" {
-			same = d.Source.Addr() == w.inc.Source.Addr() && w.inc.Time.Sub(d.Time).Abs() < heardFor
+			same = sameAddr && w.inc.Time.Sub(d.Time).Abs() < heardFor
 		}
-		if same && d.Phase != policy.Refused {
-			return d.Name
+		switch {
+		case !same || d.Phase == policy.Refused:
+		case sameAddr:
+			return d.Name, w.inc.Authority
+		default:
+			return d.Name, detect.Text
 		}
 	}
-	return ""
+	return "", detect.Text
 }
 
-// mark is what the Node is to carry beside the taints.
+// mark returns the annotations that go with the taints.
 func (w *work) mark(outOfService bool) policy.Mark {
 	return policy.Mark{
 		Death: w.name, Boot: w.boot(), Reason: cmp.Or(policy.FirstLine(w.inc.Title), w.inc.Cause), OutOfService: outOfService,
@@ -331,8 +375,8 @@ func (w *work) mark(outOfService bool) policy.Mark {
 // boot is the boot that died: the incident's word or, from kernels before 6.9, what the Node ran when it was heard.
 func (w *work) boot() string { return cmp.Or(w.inc.Identity.Boot, w.first.BootID) }
 
-// rehearse decides as if in earnest, and records what would have been done under a name of its own: the true one is for
-// those who act.
+// rehearse is the dry run. It decides as usual and writes what would have been done to a NodeDeath under a name of its own:
+// the usual name is for replicas that act.
 func (w *work) rehearse(ctx context.Context) error {
 	d, err := w.look(ctx)
 	for ; err == nil && d.Answer == policy.Wait; d, err = w.look(ctx) {

@@ -128,6 +128,41 @@ func TestOnlyTheProviderIDReachesTheCloud(t *testing.T) {
 	}
 }
 
+// A kubelet may register its Node with any providerID, and then let it die.
+func TestInstanceThatTwoNodesClaim(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.panics(1)
+		w.set(func() {
+			n := w.nodes["n1"]
+			n.ProviderID = w.nodes["n2"].ProviderID
+			w.nodes["n1"] = n
+		})
+		p, c := testPolicy(), &cloud{w: w}
+		p.AfterPanic = policy.TerminateInstance
+		a, _ := runOn(t, p, toldApart{w}, c, "a")
+		inc := incident(1, boot1, secret1)
+		inc.Identity.Instance = "i-2"
+		offer(t, w, inc, a)
+		pass(2 * time.Minute)
+		if got := c.log(); len(got) > 0 {
+			t.Errorf("asked %s, want nothing", got)
+		}
+		if d := w.only(); d.Phase != policy.Cleaned {
+			t.Errorf("phase %s (%s), want Cleaned", d.Phase, d.Decision)
+		}
+	})
+}
+
+// toldApart finds the Node that runs the boot where several have the instance.
+type toldApart struct{ *world }
+
+func (s toldApart) FindNode(ctx context.Context, who Sender) (policy.Node, error) {
+	if who.Boot == boot1 {
+		return s.world.Node(ctx, "n1")
+	}
+	return s.world.FindNode(ctx, who)
+}
+
 // saysItIs finds one Node, whatever instance is named.
 type saysItIs struct {
 	*world
@@ -483,4 +518,148 @@ func TestNothingMayBeWritten(t *testing.T) {
 			t.Errorf("%d pods failed, node %+v", w.failed(), w.node("n2"))
 		}
 	})
+}
+
+// A stranger anywhere names the boot of a node that died and is gone: the record is not his to rewrite.
+func TestAStrangerDoesNotRewriteARecord(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+		a, _ := run(t, testPolicy(), w, "a")
+		w.panics(1)
+		inc := incident(1, "", "")
+		inc.Identity.Instance, inc.Complete = "", true
+		offer(t, w, inc, a)
+		pass(time.Minute)
+		want := w.only()
+		if want.Phase != policy.Cleaned {
+			t.Fatalf("phase %s: the test proves nothing", want.Phase)
+		}
+		lie := incident(1000, boot1, "")
+		lie.Identity.Instance, lie.Title = "", "a lie"
+		offer(t, w, lie, a)
+		pass(time.Second)
+		lie.Complete = true
+		lie.Trace = append(lie.Trace, "a", "longer", "trace")
+		offer(t, w, lie, a)
+		pass(10 * time.Second)
+		if d := w.only(); d.Reason != want.Reason || len(d.Trace) != len(want.Trace) {
+			t.Errorf("reason %q, %d lines, want it as it was", d.Reason, len(d.Trace))
+		}
+	})
+}
+
+// A Node was deleted and registered anew within one boot, so that the death on record of that boot was none. Then its
+// kernel dies.
+func TestTrueDeathOfANodeRegisteredAnew(t *testing.T) {
+	for _, phase := range []policy.Phase{policy.Pending, policy.Held, policy.Cleaning, policy.Recorded, policy.Cleaned, policy.Incomplete} {
+		t.Run(string(phase), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				pods := w.populate("n1")
+				a, _ := run(t, testPolicy(), w, "a")
+				old := policy.NewDeath(incident(1, boot1, secret1), detect.Pinned, w.node("n1"))
+				old.UID, old.Version, old.Phase, old.Owner = "old", "1", phase, "b"
+				old.NodeUID, old.Created = "uid of a former n1", time.Now()
+				w.set(func() { w.deaths[old.Name] = old })
+				w.panics(1)
+				offer(t, w, incident(1, boot1, secret1), a)
+				pass(30 * time.Second)
+				if w.failed() > 0 {
+					t.Error("pods failed without a witness, on a secret that was used while the node lived")
+				}
+				w.set(func() { w.calls = nil })
+				pass(time.Minute)
+				w.set(func() { w.created = 1 })
+				w.cleanedOnce(pods)
+			})
+		})
+	}
+}
+
+// One address of a living node claims ever new boots, as a pod that shares it may; meanwhile other nodes boot.
+func TestCanariesOfOneAddress(t *testing.T) {
+	for _, boot := range []string{"invented", boot1} {
+		canariesOfOneAddress(t, boot)
+	}
+}
+
+func canariesOfOneAddress(t *testing.T, boot string) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.addNode(3, "", "") // it does not report its boot yet
+		e, _ := run(t, testPolicy(), w, "a")
+		for i := range 2 * claimsWaiting {
+			id := netconsole.Identity{Instance: "i-1", Boot: boot, Secret: netconsole.Secret(fmt.Sprint("guess ", i))}
+			if boot != boot1 {
+				id.Boot += fmt.Sprint(" ", i)
+			}
+			e.Canary(address(1), id, time.Now())
+			pass(time.Second / 128)
+		}
+		e.Canary(address(3), netconsole.Identity{Instance: "i-3", Boot: "boot of node 3", Secret: "true"}, time.Now())
+		pass(time.Second)
+		w.set(func() {
+			if w.finds > 200 {
+				t.Errorf("%d look-ups in a minute for one address", w.finds)
+			}
+			w.finds = 0
+			n := w.nodes["n3"]
+			n.BootID = "boot of node 3"
+			w.nodes["n3"] = n
+		})
+		pass(time.Minute)
+		if n := w.node("n3"); n.Claim.Boot != "boot of node 3" {
+			t.Errorf("claim %+v of a node whose address said nothing else", n.Claim)
+		}
+		w.set(func() {
+			if w.finds > 200 {
+				t.Errorf("%d look-ups in a minute for one address", w.finds)
+			}
+		})
+	})
+}
+
+// A pod that shares the address of a node makes up trouble of its kernel. What people read of a node is what it said.
+func TestMadeUpTroubleOfAPinnedNode(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		secret netconsole.Secret
+		kernel string
+		want   string // notes of the events on n1
+	}{
+		{"pinned", secret1, "6.12.0", "[true]"},
+		{"unpinned", "", "6.12.0", "[a lie]"}, // it could be the kernel's
+		{"pinned, and its kernel can send no secret", secret1, "6.1.0", "[a lie true]"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.set(func() {
+					n := w.nodes["n1"]
+					if n.Kernel = tt.kernel; tt.secret == "" {
+						n.Pin = policy.Pin{}
+					}
+					w.nodes["n1"] = n
+				})
+				e, _ := run(t, testPolicy(), w, "a")
+				say := func(title string, secret netconsole.Secret) {
+					inc := incident(1, boot1, secret)
+					inc.Verdict, inc.Cause, inc.Title, inc.Complete = detect.Sick, "TaskHung", title, true
+					inc.Verified = secret != ""
+					offer(t, w, inc, e)
+					pass(time.Second)
+				}
+				say("a lie", "")
+				if tt.secret != "" {
+					say("true", tt.secret)
+				}
+				var notes []string
+				w.set(func() {
+					for _, e := range w.events {
+						notes = append(notes, e.Note)
+					}
+				})
+				if fmt.Sprint(notes) != tt.want {
+					t.Errorf("events %q, want %s", notes, tt.want)
+				}
+			})
+		})
+	}
 }

@@ -34,8 +34,8 @@ func (c calls) once(ctx context.Context, u urgency, do func(ctx context.Context)
 	return err
 }
 
-// each makes n API calls in parallel, and those that meet a fault again and again until they are answered: nobody else
-// will do it. An answer is nil or one of the errors of cluster.go. The error says that ctx has ended.
+// each makes n API calls in parallel, and repeats those that meet a fault until they are answered: nobody else will. An
+// answer is nil or one of the errors of cluster.go. The error says that ctx has ended.
 func (c calls) each(ctx context.Context, u urgency, what string, n int, do func(ctx context.Context, i int) error) ([]error, error) {
 	answers, todo := make([]error, n), make([]int, n)
 	for i := range todo {
@@ -70,7 +70,7 @@ func (c calls) try(ctx context.Context, u urgency, what string, do func(ctx cont
 	return answers[0]
 }
 
-// repeats notes that a call is to be repeated.
+// repeats counts and logs that a call is to be repeated.
 func (c calls) repeats(what string, err error, pause time.Duration) {
 	c.fault()
 	level := slog.LevelDebug

@@ -17,18 +17,23 @@ const (
 	claimDeadline = 15 * time.Minute
 	claimRetry    = 5 * time.Second
 	claimsWaiting = 4096
-	claimsAtOnce  = 64
-	claimsKnown   = 1 << 16 // remembered, to spare the API server the canary of every node every ten minutes
+	// claimsOfAddress bounds the canaries of one address that wait, each of which is looked up again and again. A node has
+	// one boot; whoever shares its address can make up any number.
+	claimsOfAddress = 4
+	// claimsPerMinute of one address are looked up and, if they are refused, logged.
+	claimsPerMinute = 10
+	claimsAtOnce    = 64
+	claimsKnown     = 1 << 16 // remembered, to spare the API server the canary of every node every ten minutes
 )
 
-// canary is a sign of life from a node that armed its netconsole.
+// canary is a canary that a node sent through its netconsole.
 type canary struct {
 	src netip.Addr
 	id  netconsole.Identity
 	at  time.Time
 }
 
-// sender makes two canaries the same, as far as claiming goes: the first of a boot counts.
+// sender identifies the canaries of one boot from one address. The first of them counts.
 type sender struct {
 	src  netip.Addr
 	boot string
@@ -37,7 +42,7 @@ type sender struct {
 // claimAll claims boots by canaries until ctx ends, where the node has not pinned its boot itself. Those whose Node cannot
 // answer yet wait, a bounded number for a bounded time.
 func (e *Engine) claimAll(ctx context.Context) {
-	waiting := map[sender]canary{}
+	waiting, byAddr := map[sender]canary{}, map[netip.Addr]int{} // byAddr counts those that wait
 	known := map[netip.Addr]policy.Pin{}
 	retry := time.NewTicker(claimRetry)
 	defer retry.Stop()
@@ -47,7 +52,7 @@ func (e *Engine) claimAll(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case c := <-e.canaries:
-			batch = e.gather(c, waiting, known)
+			batch = e.gather(c, waiting, byAddr, known)
 		case <-retry.C:
 			batch = slices.Collect(maps.Values(waiting))
 		}
@@ -58,18 +63,26 @@ func (e *Engine) claimAll(ctx context.Context) {
 		for i, c := range batch {
 			k, result := sender{src: c.src, boot: c.id.Boot}, results[i]
 			_, waits := waiting[k]
+			forget := func() {
+				if delete(waiting, k); waits {
+					if byAddr[c.src]--; byAddr[c.src] == 0 {
+						delete(byAddr, c.src)
+					}
+				}
+			}
 			switch {
 			case result == "": // ctx ended
 				return
 			case result == policy.ClaimWaits && (e.Now().Sub(c.at) >= claimDeadline || (!waits && len(waiting) >= claimsWaiting)):
 				result = policy.ClaimGivenUp
-				delete(waiting, k)
+				forget()
 			case result == policy.ClaimWaits && waits:
 				continue
 			case result == policy.ClaimWaits:
 				waiting[k] = c
+				byAddr[c.src]++
 			default:
-				delete(waiting, k)
+				forget()
 			}
 			if result == policy.ClaimWrite || result == policy.ClaimKnown {
 				if len(known) >= claimsKnown {
@@ -82,13 +95,17 @@ func (e *Engine) claimAll(ctx context.Context) {
 	}
 }
 
-// gather takes what canaries there are, without those that are known already or come second.
-func (e *Engine) gather(c canary, waiting map[sender]canary, known map[netip.Addr]policy.Pin) (batch []canary) {
-	taken := map[sender]bool{}
+// gather takes the canaries that are queued, without repeats, those that are already known, and those beyond what an address
+// may have looked up or waiting.
+func (e *Engine) gather(c canary, waiting map[sender]canary, byAddr map[netip.Addr]int, known map[netip.Addr]policy.Pin) (batch []canary) {
+	taken, of := map[sender]bool{}, map[netip.Addr]int{}
 	for {
 		k := sender{src: c.src, boot: c.id.Boot}
-		if _, waits := waiting[k]; !waits && !taken[k] && known[c.src] != (policy.Pin{Boot: c.id.Boot, Sum: c.id.Secret.Sum()}) {
+		_, waits := waiting[k]
+		isKnown := known[c.src] == policy.Pin{Boot: c.id.Boot, Sum: c.id.Secret.Sum()}
+		if !waits && !taken[k] && !isKnown && byAddr[c.src]+of[c.src] < claimsOfAddress && e.lookups.Allow(e.Now(), c.src) {
 			taken[k] = true
+			of[c.src]++
 			batch = append(batch, c)
 		}
 		if len(batch) == claimsAtOnce {
@@ -113,7 +130,7 @@ func (e *Engine) claim(ctx context.Context, c canary) policy.Claiming {
 		result := policy.ClaimFor(n, c.id)
 		switch {
 		case result == policy.ClaimRefused:
-			e.log.Warn("canary refused: the boot has another secret, or its kernel can have none",
+			e.log.Warn("canary refused: the boot has another secret, or its kernel cannot have one",
 				"node", n.Name, "source", c.src, "boot", c.id.Boot, "kernel", n.Kernel)
 			return result
 		case result != policy.ClaimWrite:

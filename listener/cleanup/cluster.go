@@ -38,19 +38,19 @@ type Sender struct {
 // Cluster is all that cleanup needs of Kubernetes, in cleanup's own verbs. Reads are live and consistent unless their
 // comment says otherwise. Every write carries what it was decided on: UID and resourceVersion of the value passed in.
 type Cluster interface {
-	// FindNode returns the one Node that s speaks of: the Node with that instance (the last element of spec.providerID,
+	// FindNode returns the one Node that s identifies: the Node with that instance (the last element of spec.providerID,
 	// else the machine id) or, where instance is empty, with that address. Several with the same instance or address are
 	// told apart by the boot they run, then by a pin or claim of boot and sum, before they are ErrAmbiguous. The candidate
 	// comes from a cache, the answer is read live. A Node found by instance must also own the address, else ErrNotFound:
-	// what was sent is not its own.
+	// the datagram came from elsewhere.
 	FindNode(ctx context.Context, s Sender) (policy.Node, error)
 	// Node reads one Node.
 	Node(ctx context.Context, name string) (policy.Node, error)
 	// NodeCount is how many Nodes there are, from the cache, for the breaker.
 	NodeCount() int
-	// Pin returns the pin, else the claim, of a boot that some Node runs, from the cache, with the authority that a secret
-	// gets which matches it. It never blocks.
-	Pin(boot string) (pin policy.Pin, a detect.Authority, ok bool)
+	// Proves returns the authority of a secret, by its sum, that some Node which runs the boot has pinned or, where it has
+	// pinned none, that was claimed, from the cache; other Nodes may say that they run the same boot. It never blocks.
+	Proves(boot, sum string) (a detect.Authority, ok bool)
 	// Known reports whether a Node answers to that instance and address, or to the address where instance is empty, from
 	// the cache. It never blocks.
 	Known(instance string, addr netip.Addr) bool
@@ -74,7 +74,7 @@ type Cluster interface {
 	Deaths(ctx context.Context) ([]policy.Death, error)
 	// UpdateDeath writes d's status only, ErrConflict if the death changed since it was read.
 	UpdateDeath(ctx context.Context, d policy.Death) (policy.Death, error)
-	// AmendDeath adds to the spec of the death with d's UID what d says more. A longer trace replaces the shorter one and,
+	// AmendDeath adds to the spec of the death with d's UID what d has and it lacks. A longer trace replaces the shorter one and,
 	// with it, cause, reason, fingerprint, remedy, release and culprit; evidence that is new is added; pods and images are
 	// set if there are none. Nothing else changes, and a death without anything to add is not written. It needs no
 	// version and so cannot conflict. It returns the death as it is now, which has another version if it was written.
@@ -115,7 +115,7 @@ type NodePatch struct {
 	Claim        *policy.Pin  // write the claim annotation
 }
 
-// Event is something worth telling people. Exactly one of Node, Pod and Owner is what it is about.
+// Event is a Kubernetes event. It is about exactly one of Node, Pod and Owner.
 type Event struct {
 	Node      policy.Node
 	Pod       policy.Pod

@@ -5,7 +5,7 @@
 // (cluster.go), which listener/kube implements. Reading order:
 //
 //	engine.go     incidents and canaries come in; what is in hand, and how it ends
-//	intake.go     incidents that wait, in three lanes; heard.go remembers those that were taken in hand
+//	intake.go     incidents that wait, in three lanes; heard.go remembers those that left it
 //	accept.go     the only way from an incident to a NodeDeath: find the Node, create the death, fence
 //	reconcile.go  what a death and its Node ask for next, again and again: the first time, after a crash, after a takeover
 //	steps.go      the steps of a plan; pods in failover.go, fence and Node in fence.go and node.go, the machine in instance.go
@@ -14,7 +14,7 @@
 //	state.go      incidents that must survive a restart
 //	calls.go      API calls: one after the other through queue.go, repeated until answered
 //
-// Any number of listeners may work on one cluster, all hearing every node. Whoever creates the NodeDeath owns it, and who
-// lets its Lease expire loses it. Every step is idempotent, reads what it needs, and says in each write what it was decided
-// on, so that doing it again, or from elsewhere, is harmless.
+// Any number of listeners may work on one cluster, all hearing every node. The replica that creates the NodeDeath owns it,
+// and loses it if its Lease expires. Every step is idempotent, reads what it needs, and says in each write what it was
+// decided on, so that doing it again, or from elsewhere, is harmless.
 package cleanup

@@ -23,12 +23,12 @@ const (
 type Engine struct {
 	// Now is the clock decisions are made by; time.Now unless replaced before Run.
 	Now func() time.Time
-	// Observer hears what happens; set it before Run.
+	// Observer is called with what happens; set it before Run.
 	Observer Observer
 	// Drain is how long Run goes on with the incidents in hand when it is to end; set it before Run.
 	Drain time.Duration
-	// State is a directory for incidents that are not in the cluster yet, or not done when Run ends. The next Run goes on
-	// with them. Empty: they are lost.
+	// State is a directory for incidents that are not in the cluster yet, or not done when Run ends. The next Run continues
+	// with them. If it is empty, they are lost.
 	State string
 
 	policy    policy.Policy
@@ -48,6 +48,7 @@ type Engine struct {
 	breaker   policy.Breaker // nodes acted on
 	early     policy.Breaker // nodes fenced without a witness
 	refusals  policy.Limiter
+	lookups   policy.Limiter // of canaries; claimAll's alone
 	distrust  policy.Distrust
 	heard     map[key]*heard
 	traces    int              // bytes of their traces
@@ -56,9 +57,9 @@ type Engine struct {
 	rehearsed map[netip.Addr]policy.Pin
 }
 
-// NewEngine returns an Engine that carries out p, which must be valid, on c, and on the instances below it: nil will do
-// where p leaves these alone. Replica is this process's name among the listeners of the cluster and must be its alone. A
-// nil log discards.
+// NewEngine returns an Engine that carries out p, which must be valid, on c and on the instances below it, which may be nil
+// if p leaves them alone. Replica is this process's name among the listeners of the cluster and must be unique. A nil log
+// discards.
 func NewEngine(p policy.Policy, c Cluster, instances Instances, replica string, log *slog.Logger) *Engine {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -81,6 +82,7 @@ func NewEngine(p policy.Policy, c Cluster, instances Instances, replica string, 
 		breaker:   limits,
 		early:     limits,
 		refusals:  policy.Limiter{PerAddress: refusalsPerAddress, Total: refusalsInAll, Window: p.Window},
+		lookups:   policy.Limiter{PerAddress: claimsPerMinute, Total: claimsKnown, Window: time.Minute},
 		distrust:  policy.Distrust{For: p.Distrust},
 		heard:     map[key]*heard{},
 		inHand:    map[string]*work{},
@@ -92,7 +94,7 @@ func NewEngine(p policy.Policy, c Cluster, instances Instances, replica string, 
 func (e *Engine) Offer(inc detect.Incident) bool {
 	if inc.Verdict != detect.Dying {
 		select {
-		case e.findings <- inc: // chatter of the living must not keep out the dying
+		case e.findings <- inc: // a queue of their own: findings must not keep out deaths
 			return true
 		default:
 			return false
@@ -105,14 +107,13 @@ func (e *Engine) Offer(inc detect.Incident) bool {
 	return e.intake.put(&heard{key: k, lane: e.laneOf(inc, k), inc: inc})
 }
 
-// laneOf is verified for a sender that knows the secret a Node pinned and is a Node itself: what is carried off to another
-// address is a stranger's.
+// laneOf is verified for a sender that is a Node and knows the secret that a Node pinned. A secret that is sent from
+// elsewhere makes its sender a stranger.
 func (e *Engine) laneOf(inc detect.Incident, k key) int {
 	if !e.cluster.Known(inc.Identity.Instance, k.src) {
 		return unknowns
 	}
-	pin, a, ok := e.cluster.Pin(k.boot)
-	if ok && inc.Authority == detect.Kernel && a == detect.Pinned && k.sum != "" && k.sum == pin.Sum {
+	if a, ok := e.cluster.Proves(k.boot, k.sum); ok && inc.Authority == detect.Kernel && a == detect.Pinned {
 		return verified
 	}
 	return strangers
@@ -132,9 +133,9 @@ func (e *Engine) Canary(src netip.Addr, id netconsole.Identity, at time.Time) bo
 	}
 }
 
-// Run works until ctx ends, and on for Drain at most until every incident that was offered is dealt with. What is
-// unfinished then stands in its NodeDeath, for another replica, and in State, for the next start. Canaries and findings in
-// hand are dropped: they come again.
+// Run works until ctx ends, and then for at most Drain until every incident that was offered is dealt with. What is
+// unfinished then is in its NodeDeath, for another replica, and in State, for the next start. Canaries and findings in hand
+// are dropped: they come again.
 func (e *Engine) Run(ctx context.Context) error {
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -144,7 +145,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	parts.Go(func() { e.queue.run(working) })
 	parts.Go(func() { e.dispatch(ctx, working); stop() })
 	parts.Go(func() { e.claimAll(ctx) })
-	parts.Go(func() { e.reportAll(ctx) })
+	parts.Go(func() { e.emitFindings(ctx) })
 	parts.Wait()
 	e.saveInHand()
 	return nil
@@ -232,7 +233,7 @@ func (e *Engine) calls(log *slog.Logger) calls {
 	return calls{queue: e.queue, now: e.Now, fault: e.Observer.Fault, log: log}
 }
 
-// reserve takes the death of that name in hand for w, unless this replica works on it already; release lets go of it.
+// reserve takes the death of that name in hand for w, unless other work of this replica has it. release undoes it.
 func (e *Engine) reserve(name string, w *work) (other *work) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

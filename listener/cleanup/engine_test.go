@@ -492,11 +492,11 @@ func TestWrongNodes(t *testing.T) {
 	}{
 		{
 			name: "a boot that is over, without its secret", world: func(w *world) { w.reboots(1, boot2) },
-			inc: func() detect.Incident { return incident(1, boot1, "guessed") }, why: "the panic is of boot " + boot1,
+			inc: func() detect.Incident { return incident(1, boot1, "guessed") }, why: "the panic came from boot " + boot1,
 		},
 		{
 			name: "a boot that is over, with its secret", world: func(w *world) { w.reboots(1, boot2) },
-			inc: func() detect.Incident { return incident(1, boot1, secret1) }, phase: policy.Recorded, why: "runs by now",
+			inc: func() detect.Incident { return incident(1, boot1, secret1) }, phase: policy.Recorded, why: "the node runs boot",
 		},
 		{
 			name: "an address that another instance has by now",

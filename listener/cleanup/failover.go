@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// jobTracking is the finalizer by which the Job controller counts a pod. It is its to remove, and it does so at once.
+	// jobTracking is the finalizer by which the Job controller counts a pod. That controller removes it at once.
 	jobTracking = "batch.kubernetes.io/job-tracking"
-	// Pods are listed again while a dead node is there: first soon after the fail-over, then ever less often.
+	// Pods are listed again as long as a dead node exists: first soon after the fail-over, then ever less often.
 	firstSweep   = time.Second
 	longestSweep = time.Minute
 )
@@ -52,7 +52,7 @@ func (w *work) failPods(ctx context.Context, p policy.Plan) (note string, again 
 // failAll fails those of the pods that are to be failed, and annotates those that are to be annotated.
 func (w *work) failAll(ctx context.Context, p policy.Plan, which []int) (t tally, err error) {
 	todo := w.triage(p, &t, which)
-	t.revived = 0 // came to life after the panic: never ours to fail
+	t.revived = 0 // these started after the panic: never ours to fail
 	for len(todo) > 0 {
 		if w.back() != "" && w.lookup == policy.Found {
 			t.revived += w.toFail(todo)
@@ -106,7 +106,7 @@ func (w *work) triage(p policy.Plan, t *tally, which []int) (todo []int) {
 	return todo
 }
 
-// toFail counts those of the pods that are to fail and not only to be annotated.
+// toFail counts the pods that are to be failed and not merely annotated.
 func (w *work) toFail(which []int) (n int) {
 	for _, i := range which {
 		if !w.pods[i].Mirror {
@@ -157,7 +157,7 @@ func (w *work) count(t *tally, answers []error, which []int) (changed []int) {
 	return changed
 }
 
-// denied is how many pods the API server would not have failed.
+// denied is how many pods the API server refused to have failed.
 func (w *work) denied() (n int) {
 	for _, what := range w.became {
 		if what == policy.PodDenied {
@@ -180,7 +180,7 @@ func (w *work) notePods(t tally) {
 	w.death.SetOutcome(w.became)
 }
 
-// readPods reads some pods again. One that is gone, or of whose name there is another by now, becomes a zero Pod.
+// readPods reads some pods again. One that is gone, or whose name another pod has now, becomes a zero Pod.
 func (w *work) readPods(ctx context.Context, which []int) error {
 	_, err := w.each(ctx, failing, "read pods", len(which), func(ctx context.Context, i int) error {
 		pod := &w.pods[which[i]]
@@ -196,8 +196,8 @@ func (w *work) readPods(ctx context.Context, which []int) error {
 	return err
 }
 
-// sweep lists the pods again, ever less often, and fails what has come to the dead node since: what tolerates every taint,
-// or was bound to it late. It does so as long as the node is dead and there.
+// sweep lists the pods again, ever less often, and fails those that have come to the dead node since: they tolerate every
+// taint, or were bound late. It does so as long as the dead node exists.
 func (w *work) sweep(ctx context.Context, p policy.Plan) error {
 	now := w.e.Now()
 	if now.Before(w.sweepAt) || w.back() != "" || !w.death.Step(policy.StepFail).Done {
@@ -226,7 +226,7 @@ func (w *work) failLate(ctx context.Context, p policy.Plan) (late int, err error
 	if len(which) == 0 {
 		return 0, nil
 	}
-	// What was listed before the Node was seen as the dead one, or gone, was bound to the dead one.
+	// If the Node still reads as the dead one, or is gone, then the pods listed before were bound to the dead one.
 	if err := w.readNode(ctx, failing); err != nil || (w.back() != "" && w.lookup == policy.Found) {
 		return 0, err
 	}
@@ -288,8 +288,8 @@ func (w *work) deletePods(ctx context.Context, p policy.Plan, all bool) (string,
 	return strings.Join(append(notes, finalized(slices.Concat(groups[:]...))...), "; "), nil
 }
 
-// deletePod deletes one pod and believes that it is another one by now only if it has seen it: a conflict may be about
-// anything. It runs in the queue.
+// deletePod deletes one pod. A conflict may be about anything, so it reads the pod before it believes that another one has
+// the name. It runs in the queue.
 func (w *work) deletePod(ctx context.Context, pod policy.Pod) error {
 	err := w.e.cluster.DeletePod(ctx, pod)
 	if !errors.Is(err, ErrConflict) {
@@ -305,7 +305,7 @@ func (w *work) deletePod(ctx context.Context, pod policy.Pod) error {
 	return errors.New("the pod is still there") // a fault: again
 }
 
-// finalized says which pods wait for finalizers that are others' to remove. They are never stripped.
+// finalized names the pods that wait for the finalizers of other controllers, which are never stripped.
 func finalized(pods []policy.Pod) []string {
 	const most = 5
 	var held []string

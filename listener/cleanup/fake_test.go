@@ -70,7 +70,7 @@ func (w *world) addNode(i int, boot string, secret netconsole.Secret) policy.Nod
 	defer w.mu.Unlock()
 	n := policy.Node{
 		Name: fmt.Sprintf("n%d", i), UID: fmt.Sprintf("uid-n%d", i), ProviderID: fmt.Sprintf("aws:///zone/i-%d", i),
-		Addresses: []netip.Addr{address(i)}, BootID: boot, Ready: true, Created: time.Now().Add(-time.Hour),
+		Addresses: []netip.Addr{address(i)}, BootID: boot, Ready: true,
 	}
 	if secret != "" {
 		n.Pin = policy.Pin{Boot: boot, Sum: secret.Sum()}
@@ -126,7 +126,7 @@ func incident(i int, boot string, secret netconsole.Secret) detect.Incident {
 // panics stops node i's kubelet.
 func (w *world) panics(i int) { w.mu.Lock(); w.dead[fmt.Sprintf("n%d", i)] = true; w.mu.Unlock() }
 
-// loses has the control plane find out that it does not hear from node i.
+// loses makes the control plane lose node i: its Ready condition becomes Unknown.
 func (w *world) loses(i int) {
 	w.set(func() {
 		if n, ok := w.nodes[fmt.Sprintf("n%d", i)]; ok {
@@ -224,18 +224,15 @@ func (w *world) matching(instance string, addr netip.Addr) (found []policy.Node)
 	return found
 }
 
-func (w *world) Pin(boot string) (policy.Pin, detect.Authority, bool) {
+func (w *world) Proves(boot, sum string) (detect.Authority, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, n := range w.nodes {
-		if boot != "" && n.BootID == boot && n.Pin.Boot == boot {
-			return n.Pin, detect.Pinned, true
-		}
-		if boot != "" && n.BootID == boot && n.Claim.Boot == boot {
-			return n.Claim, detect.Claimed, true
+		if known := (policy.Pin{Boot: boot, Sum: sum}); boot != "" && sum != "" && n.BootID == boot && n.Pin == known {
+			return detect.Pinned, true
 		}
 	}
-	return policy.Pin{}, 0, false
+	return 0, false
 }
 
 func (w *world) Known(instance string, addr netip.Addr) bool {

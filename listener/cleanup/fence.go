@@ -25,8 +25,8 @@ func (w *work) fenceOnce(ctx context.Context) error {
 	return err
 }
 
-// fence puts the fence up, as long as the Node is the one that was judged. It is not ok if the API server did not answer:
-// then the Node is to be looked at again before the next attempt. A denial is noted, and ok.
+// fence fences the Node as long as it is the one that was judged. It is not ok if the API server did not answer: the Node
+// must then be read again before the next attempt. A denial becomes a condition, and is ok.
 func (w *work) fence(ctx context.Context, u urgency) (ok bool, err error) {
 	for w.lookup == policy.Found && w.node.UID == w.first.UID && w.node.BootID == w.first.BootID && !w.fenced() {
 		err := w.once(ctx, u, w.fenceOnce)
@@ -61,7 +61,7 @@ func (w *work) forbidden(err error) bool {
 	return w.e.Now().Sub(w.forbiddenAt) >= forbiddenFor
 }
 
-// noteFence notes the fence in the status, if it is up.
+// noteFence sets step and condition of the fence, if it is up.
 func (w *work) noteFence() {
 	if w.fenced() && !w.death.Step(policy.StepFence).Done {
 		w.step(policy.StepFence, true, "node %s fenced", w.node.Name)
@@ -69,7 +69,7 @@ func (w *work) noteFence() {
 	}
 }
 
-// noteUnfenced notes in the status that the fence goes.
+// noteUnfenced sets the condition of a fence that is about to be lifted.
 func (w *work) noteUnfenced() {
 	if w.death.Step(policy.StepFence).Done {
 		w.condition(policy.Fenced, policy.False, "Lifted", "the fence is lifted from node "+w.node.Name)
@@ -92,15 +92,15 @@ func (w *work) unfence(ctx context.Context, mark policy.Mark) error {
 	})
 	switch {
 	case denied != nil:
-		w.log.Error("node not unfenced", "node", w.node.Name, "err", denied)
+		w.log.Error("fence not lifted", "node", w.node.Name, "err", denied)
 	case lifted && err == nil:
 		w.log.Info("unfenced", "death", mark.Death, "node", w.node.Name)
 	}
 	return err
 }
 
-// inService takes our out-of-service taint away. Nobody else ever would, and a node that comes back with it loses the
-// volumes of its new pods.
+// inService removes our out-of-service taint. Nobody else ever would, and a node that comes back with it loses the volumes
+// of its new pods.
 func (w *work) inService(ctx context.Context) error {
 	no, mark := false, w.mark(false)
 	denied, err := w.patchNode(ctx, tidying, func() *NodePatch {
@@ -115,8 +115,8 @@ func (w *work) inService(ctx context.Context) error {
 	return err
 }
 
-// patchNode patches the Node with what want makes of it as it was read last, nil for nothing. A Node that changed is read
-// again, and want asked again.
+// patchNode applies the patch that want returns for the Node as it was read last, nil for none. If the Node has changed, it
+// is read again and want is called again.
 func (w *work) patchNode(ctx context.Context, u urgency, want func() *NodePatch) (denied, err error) {
 	for {
 		patch := want()

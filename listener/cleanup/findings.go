@@ -12,20 +12,21 @@ import (
 )
 
 const (
-	// reportEvery is how often the same finding about the same node becomes an event.
-	reportEvery = 10 * time.Minute
-	reportsKept = 4096
+	// sameFindingAfter is how soon the same finding about the same node becomes another event.
+	sameFindingAfter = 10 * time.Minute
+	maxFindings      = 4096 // remembered
 )
 
-// reportKey is what is wrong with a kernel that lives on.
-type reportKey struct {
-	src   netip.Addr
-	cause string
+// finding is what is wrong with a kernel that runs on. What others say of it does not stand for what it says itself.
+type finding struct {
+	src      netip.Addr
+	cause    string
+	verified bool
 }
 
-// reportAll makes events of what is wrong with kernels that are not dying.
-func (e *Engine) reportAll(ctx context.Context) {
-	reported := map[reportKey]time.Time{}
+// emitFindings makes events of what is wrong with kernels that are not dying.
+func (e *Engine) emitFindings(ctx context.Context) {
+	emitted := map[finding]time.Time{}
 	for {
 		var inc detect.Incident
 		select {
@@ -33,25 +34,28 @@ func (e *Engine) reportAll(ctx context.Context) {
 			return
 		case inc = <-e.findings:
 		}
-		now, f := e.Now(), reportKey{inc.Source.Addr(), inc.Cause}
-		if at, ok := reported[f]; (ok && now.Sub(at) < reportEvery) || inc.Authority < detect.Kernel {
+		now, f := e.Now(), finding{inc.Source.Addr(), inc.Cause, inc.Verified}
+		if at, ok := emitted[f]; (ok && now.Sub(at) < sameFindingAfter) || inc.Authority < detect.Kernel {
 			continue
 		}
-		maps.DeleteFunc(reported, func(_ reportKey, at time.Time) bool { return now.Sub(at) >= reportEvery })
-		if len(reported) >= reportsKept {
+		maps.DeleteFunc(emitted, func(_ finding, at time.Time) bool { return now.Sub(at) >= sameFindingAfter })
+		if len(emitted) >= maxFindings {
 			continue
 		}
-		reported[f] = now
+		emitted[f] = now
 		var n policy.Node
-		err := context.Canceled
+		err, sum := context.Canceled, inc.Identity.Secret.Sum()
 		<-e.queue.submit(ctx, tidying, 1, func(ctx context.Context, _ int) {
 			n, err = e.cluster.FindNode(ctx, Sender{
-				Instance: inc.Identity.Instance, Boot: inc.Identity.Boot, Sum: inc.Identity.Secret.Sum(), Addr: inc.Source.Addr(),
+				Instance: inc.Identity.Instance, Boot: inc.Identity.Boot, Sum: sum, Addr: inc.Source.Addr(),
 			})
 		})
 		e.log.Info("finding", "source", inc.Source.String(), "node", n.Name, "cause", inc.Cause, "title", inc.Title, "remedy", inc.Remedy)
 		if err != nil || e.policy.DryRun {
 			continue
+		}
+		if pin := n.PinOnWire(); pin != (policy.Pin{}) && sum != pin.Sum {
+			continue // whoever shares the node's address may have said it
 		}
 		note := cmp.Or(policy.FirstLine(inc.Title), inc.Cause)
 		if inc.Remedy != "" {

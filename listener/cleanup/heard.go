@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 const (
@@ -35,14 +36,16 @@ func keyOf(inc detect.Incident) key {
 
 // heard is an incident that this replica heard. Engine.mu guards what may change.
 type heard struct {
-	key   key
-	lane  int
-	inc   detect.Incident // as emitted last, with the time of the first emission
-	death string          // name of its NodeDeath, once that is known
+	key  key
+	lane int
+	inc  detect.Incident // as emitted last, with the time of the first emission
+	// later is the newest alarm that came so long after the first that it may be of a kernel which lived in between.
+	later *detect.Incident
+	death string // name of its NodeDeath, once that is known
 	// authority is how far the incident was believed when it was judged first.
 	authority detect.Authority
 	lines     int  // of the trace that is on record
-	bytes     int  // of the trace that is not
+	bytes     int  // of the traces that are not
 	amending  bool // a longer trace is being recorded
 	over      bool // this replica is done with it
 	saved     bool // it is in the state directory
@@ -51,17 +54,25 @@ type heard struct {
 // speaksOf reports whether inc may be a later emission of the incident heard at the time given.
 func speaksOf(inc detect.Incident, at time.Time) bool { return inc.Time.Sub(at).Abs() < deathsApart }
 
+// isLater reports whether inc, heard so long after an alarm of the time given, may be of a kernel that lived in between: a
+// renewal of the Lease that contradicts the first does not contradict it.
+func isLater(inc detect.Incident, at time.Time) bool { return inc.Time.Sub(at) >= policy.InFlight }
+
 // emittedAgain takes in a later emission of an incident that was taken in hand before. It reports whether inc is one, and
 // whether there was room for its trace.
 func (e *Engine) emittedAgain(inc detect.Incident, k key) (again, taken bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	h := e.heard[k]
-	if h == nil || !speaksOf(inc, h.inc.Time) || (h.over && !inc.Complete) {
+	if h == nil || !speaksOf(inc, h.inc.Time) || h.over && (!inc.Complete || isLater(inc, h.inc.Time)) {
 		return false, false
 	}
 	if e.traces+traceSize(inc)-h.bytes > maxTraces {
 		return true, false
+	}
+	if isLater(inc, h.inc.Time) {
+		later := inc
+		h.later = &later
 	}
 	inc.Time, inc.Identity = h.inc.Time, h.inc.Identity
 	h.inc = inc
@@ -70,14 +81,17 @@ func (e *Engine) emittedAgain(inc detect.Incident, k key) (again, taken bool) {
 	return true, true
 }
 
-// account drops h's trace once it is on record or never will be, and counts the bytes of what is left. Whoever calls it
-// holds mu.
+// account drops h's trace once it is on record or never will be, and counts the bytes of what is left. The caller holds mu.
 func (e *Engine) account(h *heard) {
 	if len(h.inc.Trace) <= h.lines || h.over && h.death == "" {
 		h.inc.Trace = nil
 	}
-	e.traces += traceSize(h.inc) - h.bytes
-	h.bytes = traceSize(h.inc)
+	size := traceSize(h.inc)
+	if h.later != nil {
+		size += traceSize(*h.later)
+	}
+	e.traces += size - h.bytes
+	h.bytes = size
 }
 
 // taken remembers an incident that is taken in hand.
@@ -122,14 +136,14 @@ func (e *Engine) bestOf(death string) (best *heard) {
 	return best
 }
 
-// incident is h's as emitted last.
+// incident returns h's incident as it was emitted last.
 func (e *Engine) incident(h *heard) detect.Incident {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return h.inc
 }
 
-// located notes which death h speaks of, and how many lines of its trace are on record.
+// located notes which death h belongs to, and how many lines of its trace are on record.
 func (e *Engine) located(h *heard, death string, a detect.Authority, lines int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -139,7 +153,7 @@ func (e *Engine) located(h *heard, death string, a detect.Authority, lines int) 
 }
 
 // recordTrace adds the rest of a trace to its death. Every replica that heard it does so; the second finds nothing to add.
-// Who is believed less than the death may not add to it.
+// An incident that is believed less than the death adds nothing.
 func (e *Engine) recordTrace(ctx context.Context, h *heard) {
 	c := e.calls(e.log.With("source", h.key.src.String(), "boot", h.key.boot))
 	e.mu.Lock()
@@ -166,7 +180,7 @@ func (e *Engine) recordTrace(ctx context.Context, h *heard) {
 	e.amend(h)
 }
 
-// amend has a longer trace recorded, when it is whole. Whoever calls it holds mu.
+// amend queues a longer trace for recordTrace, once it is complete. The caller holds mu.
 func (e *Engine) amend(h *heard) {
 	if h.death == "" || h.amending || !h.inc.Complete || len(h.inc.Trace) <= h.lines || e.policy.DryRun {
 		return

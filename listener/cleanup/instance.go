@@ -2,6 +2,7 @@ package cleanup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -17,16 +18,33 @@ type Instances interface {
 }
 
 const (
-	// traceFor bounds how long after the panic the rest of the trace is waited for. A death that was taken over may get it
-	// from another replica, which does not tell us.
+	// traceFor bounds the wait for the rest of the trace, from the panic on. A death that was taken over may get it from
+	// another replica without this one knowing.
 	traceFor = 15 * time.Second
 	// instanceFor bounds how long the cloud may take to answer: what follows is worth more than the machine.
 	instanceFor = 2 * time.Minute
 )
 
-// stepInstance does with the machine what the plan has for it, once it has said all it had to say: a machine that reboots
-// says no more. It comes before the Node's step: while the Node is there to tell that the machine is not back by itself,
-// and before anybody waits for it to come back.
+// isOnly reports whether the Node alone says that it is that instance: a kubelet chooses the providerID that its Node is
+// registered with.
+func (w *work) isOnly(ctx context.Context, id string) (bool, error) {
+	who := Sender{Instance: id}
+	if len(w.node.Addresses) > 0 {
+		who.Addr = w.node.Addresses[0]
+	}
+	err := w.try(ctx, keeping, "find other nodes of the instance", func(ctx context.Context) error {
+		_, err := w.e.cluster.FindNode(ctx, who)
+		return err
+	})
+	if !answered(err) {
+		return false, err
+	}
+	return err == nil || errors.Is(err, ErrNotFound), nil
+}
+
+// stepInstance reboots or terminates the machine once its whole trace is on record, because a machine that reboots sends no
+// more of it. It comes before the Node's step: the Node shows whether the machine came back by itself, and that step may
+// wait for it to come back.
 func (w *work) stepInstance(ctx context.Context, p policy.Plan) (note string, again time.Duration, err error) {
 	if left := w.death.Time.Add(traceFor).Sub(w.e.Now()); left > 0 && !w.traceOnRecord() {
 		return "", min(left, lookEvery), nil
@@ -39,7 +57,10 @@ func (w *work) stepInstance(ctx context.Context, p policy.Plan) (note string, ag
 	case w.back() != "":
 		return "left alone: " + w.back(), 0, nil
 	case id == "":
-		return "left alone: nobody said which instance it is", 0, nil
+		return "left alone: the Node names no instance", 0, nil
+	}
+	if only, err := w.isOnly(ctx, id); err != nil || !only {
+		return "left alone: not only node " + w.node.Name + " says that it is " + id, 0, err
 	}
 	ask := w.e.instances.Reboot
 	if p.AfterPanic == policy.TerminateInstance {

@@ -19,7 +19,7 @@ const (
 
 const (
 	// perAddress is how many incidents of one address may wait in a lane. A newer one takes the place of the oldest: a node
-	// that dies is silent from then on, so that its own word is the last.
+	// that dies is silent from then on, so its own incident is the last.
 	perAddress = 4
 	// pauseAfter is how long nothing more of an address is taken from a lane after something that came to nothing.
 	pauseAfter = 10 * time.Second
@@ -80,7 +80,9 @@ func (in *intake) put(h *heard) bool {
 	l.bytes += traceSize(h.inc)
 	// A later emission of the same incident takes the place of the earlier one.
 	if i := slices.IndexFunc(l.waiting[src], func(o *heard) bool { return o.key == h.key }); i >= 0 {
-		h.inc.Time = l.waiting[src][i].inc.Time
+		if first := l.waiting[src][i].inc.Time; !isLater(h.inc, first) {
+			h.inc.Time = first
+		}
 		l.bytes -= traceSize(l.waiting[src][i].inc)
 		l.waiting[src][i] = h
 	} else {
@@ -129,7 +131,7 @@ func (in *intake) take(now time.Time) (h *heard, wait time.Duration) {
 	return nil, wait
 }
 
-// done says that h is decided, and whether it came to nothing.
+// done notes that h is decided, and whether it came to nothing.
 func (in *intake) done(now time.Time, h *heard, nothing bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -170,7 +172,7 @@ func traceSize(inc detect.Incident) (n int) {
 	return n
 }
 
-// signal wakes whoever takes.
+// signal wakes the goroutine that takes.
 func (in *intake) signal() {
 	select {
 	case in.wake <- struct{}{}:

@@ -39,8 +39,8 @@ func (w *work) detach(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d volumes attached; %s", volumes, note), err
 }
 
-// stepNode waits for the volumes and then does what the plan has for the Node. Each write names the Node that was read: one
-// that is back on a new boot is never deleted.
+// stepNode waits for the volumes and then deletes, awaits or leaves the Node, as planned. Each write names the Node that was
+// read: one that is back on a new boot is never deleted.
 func (w *work) stepNode(ctx context.Context, p policy.Plan) (note string, again time.Duration, err error) {
 	if err := w.readNode(ctx, keeping); err != nil {
 		return "", 0, err
@@ -73,7 +73,7 @@ func (w *work) stepNode(ctx context.Context, p policy.Plan) (note string, again 
 	return w.deleteNode(ctx, p)
 }
 
-// noteSettled notes that the Node is gone or back.
+// noteSettled sets the condition Settled: the Node is gone or back.
 func (w *work) noteSettled(ctx context.Context, p policy.Plan, why string) (string, time.Duration, error) {
 	w.condition(policy.Settled, policy.True, "Settled", why)
 	if w.lookup != policy.Found {
@@ -88,7 +88,7 @@ func (w *work) noteSettled(ctx context.Context, p policy.Plan, why string) (stri
 	return why, 0, nil
 }
 
-// volumesLeft reports whether volumes are attached and there is still time for them.
+// volumesLeft reports whether volumes are attached and there is still time to wait for them.
 func (w *work) volumesLeft(ctx context.Context, p policy.Plan) (bool, error) {
 	volumes, err := w.attachments(ctx)
 	if err != nil {
@@ -107,7 +107,7 @@ func (w *work) volumesLeft(ctx context.Context, p policy.Plan) (bool, error) {
 	return false, nil
 }
 
-// deleteNode deletes the Node, after what came to it late, and deals with what was bound to it until then.
+// deleteNode fails the pods that came late, deletes the Node, and fails the pods that were bound to it in between.
 func (w *work) deleteNode(ctx context.Context, p policy.Plan) (string, time.Duration, error) {
 	if _, err := w.failLate(ctx, p); err != nil {
 		return "", 0, err
@@ -140,8 +140,8 @@ func (w *work) deleteNode(ctx context.Context, p policy.Plan) (string, time.Dura
 	}
 }
 
-// failLeftBehind fails what was bound to the Node until it was gone: now nothing more comes to it, and nobody would fail
-// this for a minute.
+// failLeftBehind fails the pods that were bound to the Node before it was gone. No more can come, and nobody else would fail
+// these for a minute.
 func (w *work) failLeftBehind(ctx context.Context, p policy.Plan) error {
 	for range 5 {
 		late, err := w.failLate(ctx, p)

@@ -6,15 +6,15 @@ import (
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// Observer hears what the Engine does, for metrics. NewEngine fills in functions that do nothing; whatever replaces them
-// before Run must not block and is called from several goroutines at once.
+// Observer is called with what the Engine does, for metrics. NewEngine fills in functions that do nothing. Those that
+// replace them before Run must not block and are called from several goroutines at once.
 type Observer struct {
 	Fenced    func(after time.Duration)                     // a Node was fenced so long after its incident was heard
 	PodFailed func(after time.Duration)                     // a pod was Failed so long after the incident was heard
 	Finished  func(phase policy.Phase, after time.Duration) // a death came to this phase, so long after it was heard
-	Claimed   func(result policy.Claiming)                  // what a canary came to
+	Claimed   func(result policy.Claiming)                  // the result of a canary
 	Fault     func()                                        // an API call has to be repeated
-	AtWork    func(n int)                                   // so many deaths are being worked on
+	AtWork    func(n int)                                   // n deaths are being worked on
 }
 
 func discard() Observer {

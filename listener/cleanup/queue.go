@@ -12,9 +12,9 @@ type urgency int
 
 const (
 	fencing urgency = iota // find and fence a Node
-	keeping                // claim and keep records, look at witnesses
+	keeping                // read and write deaths, look at witnesses
 	failing                // fail pods over
-	tidying                // delete, detach, note how far it is, pin, report
+	tidying                // delete, detach, write progress, claim, emit findings
 	urgencies
 )
 
@@ -39,7 +39,7 @@ type batch struct {
 	ctx      context.Context
 	do       func(ctx context.Context, i int)
 	n        int
-	next     int // first call not begun
+	next     int // first call not started
 	done     int // calls finished or dropped
 	finished chan struct{}
 }
@@ -98,7 +98,7 @@ func (q *queue) work() {
 		b.do(ctx, i)
 		cancel()
 		q.mu.Lock()
-		b.settle(1)
+		b.finish(1)
 	}
 }
 
@@ -109,7 +109,7 @@ func (q *queue) take() (*batch, int) {
 			b := q.rings[u][0]
 			q.rings[u] = q.rings[u][1:]
 			if b.ctx.Err() != nil {
-				b.settle(b.n - b.next)
+				b.finish(b.n - b.next)
 				continue
 			}
 			i := b.next
@@ -122,8 +122,8 @@ func (q *queue) take() (*batch, int) {
 	return nil, 0
 }
 
-// settle counts calls that need not be waited for any more.
-func (b *batch) settle(calls int) {
+// finish counts calls that are done or dropped.
+func (b *batch) finish(calls int) {
 	if b.done += calls; b.done == b.n {
 		close(b.finished)
 	}

@@ -14,8 +14,8 @@ import (
 // lookEvery is how often the witness is looked at while one is awaited.
 const lookEvery = 2 * time.Second
 
-// takeOver goes on with a death where its owner left it, if it did. What this replica did not hear itself waits for the
-// witness, whatever the death says.
+// takeOver continues a death where its owner left off, if the owner is gone. What this replica did not hear itself waits for
+// the witness, whatever the death says.
 func (w *work) takeOver(ctx context.Context, seen policy.Death) error {
 	have, err := w.readDeath(ctx, seen.Name)
 	switch {
@@ -24,7 +24,7 @@ func (w *work) takeOver(ctx context.Context, seen policy.Death) error {
 	case err != nil:
 		return err
 	case have.UID != seen.UID || have.Owner != seen.Owner || have.Phase != seen.Phase:
-		return nil // its owner lives
+		return nil // its owner is alive
 	}
 	w.recall(have)
 	w.death.Owner = w.e.replica
@@ -32,11 +32,11 @@ func (w *work) takeOver(ctx context.Context, seen policy.Death) error {
 		w.death.Phase = policy.Pending
 	}
 	if now := w.e.Now(); w.heard == nil && w.inc.Time.After(now) {
-		w.inc.Time = now // nothing that was not heard may put off its witness
+		w.inc.Time = now // a time in the future must not put off the witness
 	}
 	if err := w.saveOnce(ctx, keeping); err != nil {
 		if answered(err) {
-			return nil // somebody else was faster
+			return nil // another replica was faster
 		}
 		return err
 	}
@@ -46,11 +46,11 @@ func (w *work) takeOver(ctx context.Context, seen policy.Death) error {
 	if err := w.readNode(ctx, keeping); err != nil {
 		return err
 	}
-	w.first.Pin, w.first.Claim, w.first.ProviderID = w.node.Pin, w.node.Claim, w.node.ProviderID
+	w.first.Pin, w.first.Claim, w.first.ProviderID, w.first.Silent = w.node.Pin, w.node.Claim, w.node.ProviderID, w.node.Silent
 	return w.reconcileAll(ctx)
 }
 
-// recall goes on from what the death says, also about its pods.
+// recall takes over a death as it is on record, and what it says became of its pods.
 func (w *work) recall(d policy.Death) {
 	w.death = d
 	w.death.Trace = nil // it is on record
@@ -63,7 +63,7 @@ func (w *work) recall(d policy.Death) {
 	}
 }
 
-// incidentOf is what a death says about its incident. It carries no secret, and proves no more than Kernel by itself.
+// incidentOf makes an incident of a death. It carries no secret, and proves no more than Kernel by itself.
 func incidentOf(d policy.Death) detect.Incident {
 	inc := detect.Incident{
 		Source: d.Source, Time: d.Time, Verdict: detect.Dying, Authority: min(d.Authority, detect.Kernel), Cause: d.Cause,
@@ -116,22 +116,22 @@ func (w *work) urgency() urgency {
 	return keeping
 }
 
-// reconcile does what the death and the Node, as they were read last, ask for next, writes it down, and says when to look
-// again: 0 for never.
+// reconcile does the next step that the death and the Node call for, as they were read last, writes it down, and returns
+// when to look again: 0 for never.
 func (w *work) reconcile(ctx context.Context) (again time.Duration, err error) {
 	if err := w.lookAtLease(ctx); err != nil {
 		return 0, err
 	}
-	// What is decided stands, but a Lease that is renewed after the panic stops what has not been done.
-	if w.begun && !(w.lease.Alive() && w.back() == "") {
+	// A decision stands, but a Lease that is renewed after the panic stops what has not been done.
+	if w.acting && !(w.lease.Alive() && w.back() == "") {
 		return w.execute(ctx)
 	}
 	d := w.judge()
 	if w.back() != "" {
-		// What was begun is finished, and nothing of a node that is back is touched.
-		if begun, err := w.begunBefore(ctx); err != nil {
+		// What was started is finished, and nothing on a node that is back is touched.
+		if started, err := w.startedBefore(ctx); err != nil {
 			return 0, err
-		} else if begun {
+		} else if started {
 			d.Answer, d.Why, d.Authority = policy.Act, w.death.Decision, w.death.Authority
 		}
 	}
@@ -161,11 +161,11 @@ func (w *work) reconcile(ctx context.Context) (again time.Duration, err error) {
 	if err := w.complete(ctx, keeping); err != nil {
 		return 0, err
 	}
-	return 0, w.unfence(ctx, w.mark(false)) // if this is the last we do, scan lifts the fence
+	return 0, w.unfence(ctx, w.mark(false)) // if this replica dies first, scan lifts the fence
 }
 
-// begunBefore reports whether pods were failed for this death already.
-func (w *work) begunBefore(ctx context.Context) (bool, error) {
+// startedBefore reports whether pods were already failed for this death.
+func (w *work) startedBefore(ctx context.Context) (bool, error) {
 	if w.death.Step(policy.StepFail).Name != "" {
 		return true, nil
 	}
@@ -193,7 +193,7 @@ func (w *work) await(ctx context.Context, d policy.Decision) error {
 	return w.unfence(ctx, w.mark(false))
 }
 
-// begin notes the decision to act.
+// begin writes down the decision to act.
 func (w *work) begin(ctx context.Context, d policy.Decision) error {
 	w.e.mu.Lock()
 	w.decisive = true
@@ -201,7 +201,7 @@ func (w *work) begin(ctx context.Context, d policy.Decision) error {
 	if ctx.Err() != nil { // superseded just before
 		return context.Cause(ctx)
 	}
-	w.begun = true
+	w.acting = true
 	w.decided(d)
 	written := w.death.Phase == policy.Cleaning
 	w.death.Phase, w.death.Decision = policy.Cleaning, d.Why
@@ -256,7 +256,7 @@ func (w *work) saveOnce(ctx context.Context, u urgency) error {
 	return err
 }
 
-// rebase goes on from a death that changed under us, unless it is another's by now.
+// rebase adopts the version of a death that has changed, unless another replica owns it now.
 func (w *work) rebase(have policy.Death) error {
 	if have.UID != w.death.UID || (have.Owner != "" && have.Owner != w.e.replica) {
 		return errLost
@@ -275,14 +275,14 @@ func (w *work) complete(ctx context.Context, u urgency) error {
 	return nil
 }
 
-// step notes how far a step is, and says so in the audit log.
+// step sets the status of a step and writes it to the audit log.
 func (w *work) step(name string, done bool, format string, args ...any) {
 	s := policy.StepStatus{Name: name, Done: done, Time: w.e.Now(), Note: fmt.Sprintf(format, args...)}
 	w.log.Info("step", "death", w.name, "node", w.node.Name, "step", name, "done", done, "note", s.Note)
 	w.death.SetStep(s)
 }
 
-// condition notes a condition of the death.
+// condition sets a condition of the death.
 func (w *work) condition(kind string, s policy.Status, reason, message string) {
 	w.death.SetCondition(policy.Condition{Type: kind, Status: s, Reason: reason, Message: message, Time: w.e.Now()})
 }

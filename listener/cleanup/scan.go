@@ -13,20 +13,20 @@ import (
 
 const (
 	scanEvery = time.Second
-	// takeoverAfter is how long the Lease of an owner may stay unchanged before its deaths are taken over. It is counted from
-	// the scan that saw the last change, and ends with a scan: 8 s at most.
+	// takeoverAfter is how long the Lease of an owner may stay unchanged before its deaths are taken over. It starts with the
+	// scan that saw the last change and ends with a scan: 8 s at most.
 	takeoverAfter = 6 * time.Second
 	// orphanAfter is how long a fence may name a death that is not there.
 	orphanAfter = 10 * time.Second
-	// deletedAtOnce bounds the old deaths deleted in one go.
+	// deletedAtOnce bounds the old deaths deleted in one scan.
 	deletedAtOnce = 50
 	// sweepFor is how long after a death pods that come to its Node are failed.
 	sweepFor = 24 * time.Hour
 )
 
-// scan looks for what nobody works on: deaths whose owner fell silent or that are held for no reason any more, fences to
-// lift, pods on nodes that stay dead, deaths that are old. It reads from caches, but for Leases, and decides; whoever does
-// the work reads everything again.
+// scan looks for what nobody works on: deaths whose owner fell silent, held deaths that the breaker has room for, fences to
+// lift, pods on nodes that stay dead, and old deaths. It decides on what caches say, Leases excepted. The work itself reads
+// everything again.
 func (e *Engine) scan(ctx context.Context, r *roster, start func(func(context.Context))) {
 	reading, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -35,7 +35,7 @@ func (e *Engine) scan(ctx context.Context, r *roster, start func(func(context.Co
 	replicas, replicasErr := e.cluster.Replicas(reading)
 	if err := errors.Join(err, markedErr, replicasErr); err != nil {
 		e.log.Debug("deaths, nodes or replicas not read", "err", err)
-		r.lives = nil // who could not be seen did not fall silent
+		r.seen = nil // a replica that could not be observed has not fallen silent
 		return
 	}
 	now := e.Now()
@@ -98,7 +98,7 @@ func (e *Engine) once(start func(func(context.Context)), name string, w *work, d
 	})
 }
 
-// resume goes on with a death, unless this replica works on it.
+// resume continues a death, unless this replica works on it.
 func (e *Engine) resume(start func(func(context.Context)), d policy.Death) {
 	w := e.newWork(incidentOf(d), e.log.With("source", d.Source.String(), "boot", d.Boot))
 	if h := e.bestOf(d.Name); h != nil && h.authority >= d.Authority {
@@ -117,7 +117,7 @@ func (e *Engine) learn(now time.Time, deaths []policy.Death) {
 		acted := d.Phase == policy.Cleaning || d.Phase == policy.Cleaned || d.Phase == policy.Incomplete
 		if d.Node != "" && acted && now.Sub(d.Time) < e.policy.Window {
 			dead[d.Node] = true
-			if e.inHand[d.Name] == nil { // else its work counts it
+			if e.inHand[d.Name] == nil { // otherwise its work counts it
 				e.breaker.Count(d.Time, d.Node, d.Name)
 			}
 		}
@@ -162,8 +162,8 @@ func (w *work) lift(ctx context.Context, n policy.Node) error {
 	return w.unfence(ctx, n.Mark)
 }
 
-// adopt makes a death of a fence that names none. Whoever put it up died before it could put the death on record, or
-// somebody deleted that. What the incident proved is lost with it, so that a witness is wanted.
+// adopt creates the death that a fence names and that does not exist. Its replica died before it could create it, or
+// somebody deleted it. What the incident proved is lost with it, so a witness is required.
 func (w *work) adopt(ctx context.Context, n policy.Node) error {
 	w.node, w.first = n, n
 	if err := w.readNode(ctx, keeping); err != nil || w.lookup != policy.Found {
@@ -228,15 +228,15 @@ func (w *work) sweepOf(ctx context.Context, seen policy.Death) error {
 	return w.save(ctx, tidying)
 }
 
-// roster says from Leases who lives. Signs of life are compared with each other only, never with our clock: it counts how
-// long no newer one was seen.
+// roster tells from Leases which replicas are alive. Renewal times are only compared with each other, never with our clock,
+// which counts for how long no newer one was seen.
 type roster struct {
-	lives   map[string]life
+	seen    map[string]renewal   // by replica
 	orphans map[string]time.Time // Node → since when the death of its fence is missing
 	sweeps  map[string]sweep     // by death
 }
 
-type life struct {
+type renewal struct {
 	renewed time.Time // what the Lease said last; zero if there is none
 	at      time.Time // when that was seen first
 }
@@ -246,26 +246,26 @@ type sweep struct {
 	n  int
 }
 
-// due lists the deaths at work that want a new owner: those of replicas that fell silent, and those that bear our name,
-// which is what a restart leaves behind.
+// due lists the deaths at work that need a new owner: those of replicas that fell silent, and those under our name, which a
+// restart leaves behind.
 func (r *roster) due(now time.Time, me string, deaths []policy.Death, replicas []Replica) (due []policy.Death) {
-	lives := map[string]life{}
+	seen := map[string]renewal{}
 	see := func(name string, renewed time.Time) {
-		l, ok := r.lives[name]
-		if !ok || !l.renewed.Equal(renewed) {
-			l = life{renewed, now}
+		last, ok := r.seen[name]
+		if !ok || !last.renewed.Equal(renewed) {
+			last = renewal{renewed, now}
 		}
-		lives[name] = l
+		seen[name] = last
 	}
 	for _, replica := range replicas {
 		see(replica.Name, replica.Renewed)
 	}
 	for _, d := range deaths {
-		if _, ok := lives[ownerOf(d)]; d.Phase.AtWork() && !ok {
+		if _, ok := seen[ownerOf(d)]; d.Phase.AtWork() && !ok {
 			see(ownerOf(d), time.Time{})
 		}
 	}
-	r.lives = lives
+	r.seen = seen
 	for _, d := range deaths {
 		if d.Phase.AtWork() && (d.Owner == me || r.silent(now, ownerOf(d))) {
 			due = append(due, d)
@@ -276,11 +276,12 @@ func (r *roster) due(now time.Time, me string, deaths []policy.Death, replicas [
 
 // silent reports whether a replica that was seen, or that owns a death at work, has not renewed its Lease for too long.
 func (r *roster) silent(now time.Time, name string) bool {
-	l, ok := r.lives[name]
-	return ok && now.Sub(l.at) >= takeoverAfter
+	last, ok := r.seen[name]
+	return ok && now.Sub(last.at) >= takeoverAfter
 }
 
-// ownerOf is under whose name d's owner is watched. A death whose status was never written is nobody's.
+// ownerOf is the name under which d's owner is watched. A death whose status was never written has no owner, and gets a name
+// of its own.
 func ownerOf(d policy.Death) string { return cmp.Or(d.Owner, "nobody, of "+d.Name) }
 
 // fenceAnswer is what to do about a fence.
@@ -297,7 +298,7 @@ const (
 // whoever acts on the answer reads it again.
 func (r *roster) fence(now time.Time, n policy.Node, d policy.Death) fenceAnswer {
 	if n.Mark.Death == "" {
-		return keepFence // our taint without our mark: somebody else's business
+		return keepFence // our taint without our mark: somebody else put it there
 	}
 	if d.Name == "" {
 		if r.orphans == nil {
@@ -328,7 +329,7 @@ func (r *roster) fence(now time.Time, n policy.Node, d policy.Death) fenceAnswer
 
 // sweepDue reports whether the pods on the node of d are to be listed again, by us if d is ours or its owner is silent.
 func (r *roster) sweepDue(now time.Time, d policy.Death, me string) bool {
-	if _, watched := r.lives[ownerOf(d)]; d.Owner != me && watched && !r.silent(now, ownerOf(d)) {
+	if _, watched := r.seen[ownerOf(d)]; d.Owner != me && watched && !r.silent(now, ownerOf(d)) {
 		return false
 	}
 	if r.sweeps == nil {
@@ -348,24 +349,43 @@ func (r *roster) sweepDue(now time.Time, d policy.Death, me string) bool {
 }
 
 // expired lists the finished deaths that are too old or too many, but none that a fence still names. Refused ones are
-// counted apart: they never push out others.
+// counted apart: they never push out others. Nor does one node, or one address that is none: whoever has most gives up the
+// oldest first.
 func expired(now time.Time, p policy.Policy, deaths []policy.Death, marked []policy.Node) (old []policy.Death) {
-	var kept [2]int
+	type owner struct {
+		refused bool
+		name    string
+	}
+	kept, byOwner := map[bool]int{}, map[owner][]policy.Death{} // oldest first
 	deaths = slices.Clone(deaths)
-	slices.SortFunc(deaths, func(a, b policy.Death) int { return b.Created.Compare(a.Created) })
+	slices.SortFunc(deaths, func(a, b policy.Death) int { return a.Created.Compare(b.Created) })
 	for _, d := range deaths {
 		named := slices.ContainsFunc(marked, func(n policy.Node) bool { return n.Mark.Death == d.Name && n.Name == d.Node })
 		if !d.Phase.Finished() || named {
 			continue
 		}
-		refused := 0
-		if d.Phase == policy.Refused {
-			refused = 1
-		}
-		kept[refused]++
-		if (kept[refused] > p.KeepRecords || now.Sub(d.Created) > p.KeepRecordsFor) && len(old) < deletedAtOnce {
+		if now.Sub(d.Created) > p.KeepRecordsFor {
 			old = append(old, d)
+			continue
+		}
+		o := owner{d.Phase == policy.Refused, cmp.Or(d.Node, d.Source.Addr().String())}
+		kept[o.refused]++
+		byOwner[o] = append(byOwner[o], d)
+	}
+	for _, refused := range []bool{true, false} {
+		for ; kept[refused] > p.KeepRecords && len(old) < deletedAtOnce; kept[refused]-- {
+			var most owner
+			for o, of := range byOwner {
+				if o.refused != refused || len(of) == 0 {
+					continue
+				}
+				if n := len(byOwner[most]); len(of) > n || len(of) == n && of[0].Created.Before(byOwner[most][0].Created) {
+					most = o
+				}
+			}
+			old = append(old, byOwner[most][0])
+			byOwner[most] = byOwner[most][1:]
 		}
 	}
-	return old
+	return old[:min(len(old), deletedAtOnce)]
 }

@@ -2,6 +2,7 @@ package cleanup
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -108,11 +109,40 @@ func TestExpired(t *testing.T) {
 		return names
 	}
 	marked := []policy.Node{{Name: "n", Mark: policy.Mark{Death: "d4"}}, {Name: "another", Mark: policy.Mark{Death: "d3"}}}
-	if diff := cmp.Diff([]string{"r3", "r4", "d3", "d7", "old"}, names(expired(noon, p, deaths, marked))); diff != "" {
+	if diff := cmp.Diff([]string{"old", "r4", "r3", "d7", "d3"}, names(expired(noon, p, deaths, marked))); diff != "" {
 		t.Errorf("expired (-want +got); what is held, at work or fenced stays:\n%s", diff)
 	}
 	p.KeepRecords = 100
 	if diff := cmp.Diff([]string{"old"}, names(expired(noon, p, deaths, nil))); diff != "" {
 		t.Errorf("expired by age (-want +got):\n%s", diff)
+	}
+}
+
+// Root on one node can have its Node report ever new boots, pin them, and let them die.
+func TestOneNodePushesOutNoOthersDeaths(t *testing.T) {
+	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	var deaths []policy.Death
+	add := func(name, node string, source netip.Addr, phase policy.Phase) {
+		deaths = append(deaths, policy.Death{
+			Name: name, Node: node, Phase: phase, Source: netip.AddrPortFrom(source, 6665),
+			Created: noon.Add(time.Duration(len(deaths)-1000) * time.Second),
+		})
+	}
+	add("true", "n1", address(1), policy.Cleaned)
+	add("refused", "", address(2), policy.Refused)
+	for i := range 50 {
+		add(fmt.Sprint("false ", i), "n9", address(9), policy.Recorded)
+		add(fmt.Sprint("stranger ", i), "", address(8), policy.Refused)
+	}
+	p := policy.DefaultPolicy()
+	p.KeepRecords = 30
+	old := expired(noon, p, deaths, nil)
+	for _, d := range old {
+		if d.Name == "true" || d.Name == "refused" {
+			t.Errorf("%s pushed out by those of one node or address", d.Name)
+		}
+	}
+	if want := 2 * (51 - 30); len(old) != want {
+		t.Errorf("%d pushed out, want %d", len(old), want)
 	}
 }

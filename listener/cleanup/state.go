@@ -19,7 +19,7 @@ import (
 const (
 	stateFiles  = 1000 // incidents kept in the state directory at most, half of them of strangers
 	stateSuffix = ".incident"
-	// stateFor is how old an incident may be to be worth going on with after a restart.
+	// stateFor is how old an incident may be to be restored after a restart.
 	stateFor = 24 * time.Hour
 )
 
@@ -51,7 +51,7 @@ func (e *Engine) saveState(h *heard) {
 		e.mu.Lock()
 		h.saved = false // the next attempt writes it
 		e.mu.Unlock()
-		e.log.Error("incident not kept for a restart", "source", inc.Source.String(), "err", err)
+		e.log.Error("incident not saved for a restart", "source", inc.Source.String(), "err", err)
 	}
 }
 
@@ -65,7 +65,7 @@ func (e *Engine) writeState(h *heard, inc detect.Incident) error {
 	}
 	files, err := filepath.Glob(filepath.Join(e.State, "*"+stateSuffix))
 	if err != nil || len(files) >= most {
-		return cmp.Or(err, fmt.Errorf("%s holds %d incidents already", e.State, len(files)))
+		return cmp.Or(err, fmt.Errorf("%s already holds %d incidents", e.State, len(files)))
 	}
 	inc.Identity.Secret = "" // only its sum may be stored
 	data, err := json.Marshal(stateEntry{inc, h.key.sum, h.lane})
@@ -84,12 +84,12 @@ func (e *Engine) writeState(h *heard, inc detect.Incident) error {
 		return fmt.Errorf("write state file: %w", err)
 	}
 	if err := os.Rename(f.Name(), e.stateFile(h.key)); err != nil {
-		return fmt.Errorf("name state file: %w", err)
+		return fmt.Errorf("rename state file: %w", err)
 	}
 	return nil
 }
 
-// forgetState removes h from the state directory: its death is in the cluster, and dealt with.
+// forgetState removes h from the state directory: its death is in the cluster and dealt with.
 func (e *Engine) forgetState(h *heard) {
 	e.mu.Lock()
 	saved := h.saved

@@ -20,7 +20,7 @@ func (w *work) back() string {
 	case w.lookup != policy.Found:
 		return "the node is gone"
 	case w.node.UID != w.death.NodeUID:
-		return "the node was registered anew"
+		return "the node was registered again"
 	case w.node.BootID != w.death.Boot:
 		return "the node is back on boot " + w.node.BootID
 	}
@@ -46,13 +46,13 @@ func (w *work) execute(ctx context.Context) (again time.Duration, err error) {
 			return 0, err
 		}
 		if again > 0 {
-			return again, w.meanwhile(ctx, p)
+			return again, w.meanwhile(ctx, p, s.Name)
 		}
 		if note == "" {
 			continue // fence: done before, or denied for good
 		}
 		w.step(s.Name, true, "%s", note)
-		// Between these nothing is lost that could not be seen again; a hundred nodes at once are spared the writes.
+		// After a crash the other steps can be seen again in the cluster. A hundred nodes at once are spared these writes.
 		if s.Name == policy.StepFail || s.Name == policy.StepDelete || s.Name == policy.StepInstance {
 			if err := w.save(ctx, tidying); err != nil {
 				return 0, err
@@ -96,10 +96,10 @@ func (w *work) doStep(ctx context.Context, p policy.Plan, name string) (note str
 	return note, 0, err
 }
 
-// meanwhile does what may not wait while a step does: pods that come to the dead node late are failed, and the taint by
-// which volumes detach stays no longer than they need.
-func (w *work) meanwhile(ctx context.Context, p policy.Plan) error {
-	if w.back() == "" && w.node.Mark.Death == w.name && w.node.Mark.OutOfService {
+// meanwhile does what must go on while a step waits: it fails pods that come to the dead node late, and removes the
+// out-of-service taint as soon as the volumes are detached. The node's own step waits for the volumes itself.
+func (w *work) meanwhile(ctx context.Context, p policy.Plan, step string) error {
+	if step != policy.StepNode && w.back() == "" && w.node.Mark.Death == w.name && w.node.Mark.OutOfService {
 		if left, err := w.volumesLeft(ctx, p); err != nil {
 			return err
 		} else if !left {
@@ -111,8 +111,8 @@ func (w *work) meanwhile(ctx context.Context, p policy.Plan) error {
 	return w.sweep(ctx, p)
 }
 
-// welcome gives a node that is back on another boot to the scheduler at once, but not before its pods were dealt with: the
-// new kubelet would start them.
+// welcome lifts the fence of a node that is back on another boot at once, but not before its pods are failed: the new
+// kubelet would start them.
 func (w *work) welcome(ctx context.Context) error {
 	if w.lookup != policy.Found || w.back() == "" || !w.death.Step(policy.StepFail).Done {
 		return nil
@@ -123,7 +123,7 @@ func (w *work) welcome(ctx context.Context) error {
 	return w.unfence(ctx, w.mark(false))
 }
 
-// list reads the node's pods. Without it nothing that follows would be right, so it does not take a denial for an answer.
+// list reads the node's pods. Nothing after it would be right without them, so a denial is retried.
 func (w *work) list(ctx context.Context, p policy.Plan) (string, error) {
 	if err := w.readPodsOf(ctx, p.Node); err != nil {
 		return "", err
@@ -156,7 +156,7 @@ func (w *work) readPodsOf(ctx context.Context, node string) error {
 	}
 }
 
-// namePods puts on record who was on the node.
+// namePods writes into the death which pods were on the node.
 func (w *work) namePods(ctx context.Context) error {
 	if len(w.death.Pods) > 0 || len(w.pods) == 0 {
 		return nil
@@ -208,7 +208,7 @@ func (w *work) emitFor(pod policy.Pod, p policy.Plan) {
 
 // stepExpire deletes the kept pods when their time is over.
 func (w *work) stepExpire(ctx context.Context, p policy.Plan) (string, time.Duration, error) {
-	// PodGC takes every pod of a Node that is gone. Where none is kept there is nothing to wait for.
+	// PodGC deletes the pods of a Node that is gone. If no pod is kept there is nothing to wait for.
 	if left := p.KeepTill.Sub(w.e.Now()); left > 0 && w.lookup == policy.Found && w.kept(p) {
 		return "", min(left, returnEvery), nil
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// work is what this replica knows of one death it works on. Its fields belong to its goroutine, but for those that
-// Engine.mu guards.
+// work is what this replica knows of one death it works on. Its fields belong to its goroutine, except those that Engine.mu
+// guards.
 type work struct {
 	calls
 	e     *Engine
@@ -25,7 +25,8 @@ type work struct {
 	lease       policy.Lease
 	judged      time.Time         // when it was first judged
 	death       policy.Death      // as read or written last
-	begun       bool              // the decision to act is made, by this replica
+	outlived    bool              // the Node has outlived a death of the same boot: nothing is acted on at once
+	acting      bool              // this replica has decided to act
 	listed      bool              // pods were listed by this replica
 	pods        []policy.Pod      // on the node
 	became      map[string]string // what became of them, by UID
@@ -38,6 +39,7 @@ type work struct {
 
 	// Guarded by Engine.mu.
 	authority detect.Authority // on which the death was judged last
+	answer    policy.Answer    // what it was judged last
 	decisive  bool             // the decision to act is made
 	freed     bool             // the intake knows that the incident is decided
 }
@@ -61,7 +63,7 @@ func (w *work) run(ctx context.Context, do func(context.Context) error) {
 	}
 }
 
-// giveWay ends the work for a more trusted incident of the same boot, unless it has decided to act by now.
+// giveWay ends the work for a more trusted incident of the same boot, unless it has already decided to act.
 func (w *work) giveWay(a detect.Authority) bool {
 	w.e.mu.Lock()
 	defer w.e.mu.Unlock()
@@ -83,7 +85,7 @@ func (w *work) decidedOnce() {
 	}
 }
 
-// readNode reads the Node again. One that is gone is an answer; a denial is none: nobody knows then whether it is back.
+// readNode reads the Node again. That it is gone is an answer. A denial is not: it leaves open whether the node is back.
 func (w *work) readNode(ctx context.Context, u urgency) error {
 	for {
 		var n policy.Node
@@ -124,7 +126,7 @@ func (w *work) look(ctx context.Context) (policy.Decision, error) {
 	return w.judge(), nil
 }
 
-// lookAtLease makes one attempt: no answer is no witness, and no reason to wait for one.
+// lookAtLease makes one attempt. A missing answer is not a witness, and not worth waiting for.
 func (w *work) lookAtLease(ctx context.Context) error {
 	if w.lookup != policy.Found {
 		return nil
@@ -153,9 +155,9 @@ func (w *work) judge() policy.Decision {
 	}
 	v := policy.View{
 		Now: now, Lookup: w.lookup, Node: w.node, First: w.first, Lease: w.lease, Judged: w.judged,
-		Heard: w.heard != nil, Released: w.death.Released,
+		Heard: w.heard != nil && !w.outlived, Released: w.death.Released,
 	}
-	if v.Heard {
+	if w.heard != nil {
 		v.Sum = w.heard.key.sum
 	}
 	src, node, death := w.inc.Source.Addr(), w.node.Name, policy.NewDeath(w.inc, 0, w.first).Name
@@ -165,7 +167,7 @@ func (w *work) judge() policy.Decision {
 		v.Room, v.Early = e.breaker.Room(now, node, total), e.early.Room(now, node, total)
 	}
 	d := e.policy.Decide(w.inc, v)
-	w.authority = d.Authority
+	w.authority, w.answer = d.Authority, d.Answer
 	if w.lookup != policy.Found {
 		return d
 	}
@@ -184,7 +186,7 @@ func (w *work) judge() policy.Decision {
 	return d
 }
 
-// decided says what was decided to log and people.
+// decided logs a decision and emits its event.
 func (w *work) decided(d policy.Decision) {
 	w.log.Info("decided", "death", w.name, "node", w.node.Name, "answer", d.Answer.String(), "authority", d.Authority,
 		"why", d.Why, "reason", policy.FirstLine(w.inc.Title))
@@ -202,7 +204,7 @@ func (w *work) decided(d policy.Decision) {
 	}
 }
 
-// finished says how long it all took.
+// finished logs the end of the work on a death and how long it took.
 func (w *work) finished() {
 	after := w.e.Now().Sub(w.death.Time)
 	w.log.Info("finished", "death", w.death.Name, "node", w.death.Node, "phase", string(w.death.Phase), "after", after)

@@ -22,8 +22,8 @@ import (
 
 // Account is the AWS account this process belongs to, found as AWS's own tools find it: by environment variables
 // (AWS_REGION, AWS_ROLE_ARN, AWS_ENDPOINT_URL, AWS_USE_FIPS_ENDPOINT, AWS_CA_BUNDLE, …), the shared config file, the role of
-// the service account (IRSA, EKS Pod Identity), else by the metadata service of the instance. Nothing is asked before it is
-// needed, and an account that was not found is looked for again by the next call.
+// the service account (IRSA, EKS Pod Identity), or the metadata service of the instance. Nothing is looked up before it is
+// needed, and after a failure the next call tries again.
 type Account struct {
 	client   sdk.HTTPClient
 	metadata *imds.Client
@@ -44,7 +44,7 @@ type clients struct {
 func NewAccount(client sdk.HTTPClient) *Account {
 	return &Account{client: client, metadata: imds.New(imds.Options{
 		EnableFallback: sdk.FalseTernary,
-		// The address is link-local: no proxy reaches it, whatever HTTP_PROXY says.
+		// The address is link-local, and no proxy reaches it.
 		HTTPClient: awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy = nil }),
 	})}
 }
@@ -62,12 +62,12 @@ func (a *Account) clients(ctx context.Context) (*clients, error) {
 		config.WithEC2RoleCredentialOptions(func(o *ec2rolecreds.Options) { o.Client = a.metadata }),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("find AWS by the environment (AWS_REGION, …) or instance metadata: %w", err)
+		return nil, fmt.Errorf("find the AWS account by environment (AWS_REGION, …) or instance metadata: %w", err)
 	}
 	a.found = &clients{
 		region: cfg.Region,
 		ssm:    ssm.NewFromConfig(cfg),
-		// A cleanup repeats what may pass, and waits for other nodes' pods in between: the SDK would hide why.
+		// Cleanup itself repeats calls and logs why. The SDK's retries would hide that.
 		ec2: ec2.NewFromConfig(cfg, func(o *ec2.Options) { o.Retryer = sdk.NopRetryer{} }),
 	}
 	return a.found, nil

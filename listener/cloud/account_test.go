@@ -112,7 +112,7 @@ func TestWithoutARegionTheMetadataServiceIsAskedAgain(t *testing.T) {
 	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1") // no proxy reaches a link-local address
 
 	a := NewAccount(nil)
-	if _, err := a.clients(t.Context()); err == nil || !strings.Contains(err.Error(), "find AWS by the environment (AWS_REGION, …) or instance metadata: ") {
+	if _, err := a.clients(t.Context()); err == nil || !strings.Contains(err.Error(), "find the AWS account by environment (AWS_REGION, …) or instance metadata: ") {
 		t.Errorf("error %v", err)
 	}
 	up = true

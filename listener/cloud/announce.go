@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Announcer keeps this listener in the parameter that nodes look listeners up in, so that moving the listener moves the
-// fleet. Each cluster has a parameter of its own, because its name is part of the parameter's.
+// Announcer keeps this listener in the parameter in which nodes look up listeners, so that nodes find a listener that has
+// moved. Each cluster has a parameter of its own, because its name is part of the parameter's.
 //
 // The parameter holds one announced listener for each availability zone. Each listener writes only its own zone's entry. It
 // replaces another listener's entry once, when it starts or has moved: it takes over from its predecessor. After that it puts
@@ -35,7 +35,7 @@ type Announcer struct {
 	Log     *slog.Logger
 
 	announced string // the address that has replaced the zone's former one, or was found there
-	logged    string // the last line: a state is logged when it begins
+	logged    string // the last line logged: a state is logged once
 	failures  int
 }
 
@@ -64,7 +64,7 @@ func (a *Announcer) Run(ctx context.Context) error {
 	}
 }
 
-// turn looks once, writes if it has to, and says when to look again.
+// turn looks once, writes if it has to, and returns when to look again.
 func (a *Announcer) turn(ctx context.Context) (wait time.Duration) {
 	calling, cancel := context.WithTimeout(ctx, turnTimeout)
 	defer cancel()
@@ -99,7 +99,7 @@ func (a *Announcer) logOnce(level slog.Level, message string, args ...any) {
 	}
 }
 
-// announce does one turn's work. It returns the parameter's name for people.
+// announce does the work of one turn. It returns the parameter's name for the log.
 func (a *Announcer) announce(ctx context.Context) (o outcome, name string, err error) {
 	account, err := a.Account.clients(ctx)
 	if err != nil {
@@ -139,7 +139,7 @@ func (a *Announcer) parameterName(region, zone string) (string, error) {
 	return strings.NewReplacer("{cluster}", a.Cluster, "{region}", region, "{az-id}", zone).Replace(a.Parameter), nil
 }
 
-// entry is what this listener writes into the list. An unknown zone is not a failure: the log shows that it is empty.
+// entry is this listener's entry in the list. An unknown zone is not a failure: the log shows that it is empty.
 func (a *Announcer) entry(ctx context.Context) (entry, error) {
 	host, port, err := net.SplitHostPort(a.Address)
 	if err != nil {
@@ -172,5 +172,5 @@ func ownAddress() (netip.Addr, error) {
 			return own, nil
 		}
 	}
-	return netip.Addr{}, errors.New("find the address this machine sends from: there is none; set announce.address")
+	return netip.Addr{}, errors.New("find the address this machine sends from: no route to the metadata service; set announce.address")
 }

@@ -12,13 +12,13 @@ import (
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 )
 
-// Instances are the machines of EC2, known by id only: a name may be another machine's by tomorrow.
+// Instances are the machines of EC2. They are only known by id: a name may belong to another machine tomorrow.
 type Instances struct{ Account *Account }
 
 var _ cleanup.Instances = Instances{}
 
-// Reboot implements cleanup.Instances. EC2 asks the machine first. It resets a machine that does not obey, as one does not
-// after a panic, within a few minutes.
+// Reboot implements cleanup.Instances. EC2 first asks the machine to reboot. It resets one that does not respond, as after a
+// panic, within a few minutes.
 func (i Instances) Reboot(ctx context.Context, id string) error {
 	return i.call(ctx, "reboot", id, func(api *ec2.Client) error {
 		_, err := api.RebootInstances(ctx, &ec2.RebootInstancesInput{InstanceIds: []string{id}})
@@ -51,7 +51,7 @@ func (i Instances) call(ctx context.Context, verb, id string, call func(*ec2.Cli
 	return nil
 }
 
-// explain separates what EC2 refuses for good from what may pass, by
+// explain marks what EC2 refuses for good, as opposed to faults that may pass, by
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
 func explain(err error) error {
 	var refused smithy.APIError

@@ -21,7 +21,7 @@ func read(ctx context.Context, api *ssm.Client, name string) (value string, exis
 	return sdk.ToString(out.Parameters[0].Value), true, nil
 }
 
-// write replaces the parameter's value. The type of a parameter that exists is left as somebody chose it.
+// write replaces the parameter's value. It leaves the type of an existing parameter as it is.
 func write(ctx context.Context, api *ssm.Client, name, value string, exists bool) error {
 	in := &ssm.PutParameterInput{Name: &name, Value: &value, Overwrite: &exists}
 	if !exists {

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// outcome is what one turn of announcing came to.
+// outcome is the result of one turn of announcing.
 type outcome int
 
 const (

@@ -10,15 +10,19 @@ import (
 )
 
 const (
-	// repeatAfter is how long the same sick finding of a source is not reported again. unregister_netdevice is printed every
-	// ten seconds for as long as the machine is up.
+	// repeatAfter is how long a sick finding of a source is not reported again. The kernel prints unregister_netdevice every
+	// ten seconds as long as the machine is up.
 	repeatAfter = 10 * time.Minute
 	// maxReported bounds how many findings of a source are reported in that time.
 	maxReported = 16
-	// sameDeath is how long after its death a kernel without a secret may still print something. After that it is taken for
-	// another kernel, or the death for a lie.
+	// sameDeath is how long after its death a kernel without a secret may still print something. Anything later comes from
+	// another kernel, or the death was a lie.
 	sameDeath = time.Minute
-	// maxBare is after how many lines without a time stamp a source is taken to have stopped printing them.
+	// anotherDeath is how long after the word of its death a kernel without a secret is emitted again if it says so once more:
+	// whoever shares its address may have said the first, and a witness is about the time. It is as long as a renewal of a
+	// Lease may be in flight (policy.InFlight).
+	anotherDeath = 2 * time.Second
+	// maxBare is how many lines without a time stamp in a row show that a source has stopped printing time stamps.
 	maxBare = 32
 )
 
@@ -42,7 +46,7 @@ type boot struct {
 type death struct {
 	id netconsole.Identity
 	at time.Time // of the last record
-	// presumed says that it was concluded from an oops, without a word of a panic.
+	// presumed says that it was concluded from an oops, without a panic message.
 	presumed bool
 }
 
@@ -96,7 +100,7 @@ func (b *boot) noticeReboot(now time.Time, r *netconsole.Record, emit func(Incid
 // bootBanner begins linux_banner (init/version.c), the first message of every boot.
 const bootBanner = "Linux version "
 
-// restart forgets everything about the boot: another one has begun.
+// restart forgets everything about the boot: another one has started.
 func (b *boot) restart(emit func(Incident)) {
 	if b.draft != nil {
 		b.complete(emit)
@@ -104,7 +108,7 @@ func (b *boot) restart(emit func(Incident)) {
 	*b = boot{source: b.source, extended: b.extended, id: b.id}
 }
 
-// judges reports whether the record's message counts as the kernel's own words, from its first byte.
+// judges reports whether the record's message is the kernel's own, from its first byte.
 func (b *boot) judges(r *netconsole.Record) bool {
 	switch {
 	case r.Cont:
@@ -112,7 +116,7 @@ func (b *boot) judges(r *netconsole.Record) bool {
 	case r.Extended:
 		return r.FromKernel()
 	case r.Prefix >= 8:
-		return false // a log line that says it is userspace's
+		return false // a log line that names a facility of userspace
 	case r.Uptime >= 0:
 		b.stamped, b.bare = true, 0
 	case b.stamped:
@@ -129,7 +133,7 @@ func (b *boot) judges(r *netconsole.Record) bool {
 // newline separates the lines of a record.
 var newline = []byte{'\n'}
 
-// repeated reports whether the record is the last one once more, as a second target or the network repeats it.
+// repeated reports whether the record is the last one again: a second target or the network repeats records.
 func (b *boot) repeated(r *netconsole.Record) bool { return b.extended && b.stored == r.Seq+1 }
 
 // store adds the lines of a record to the ring, and to the draft if there is one.
@@ -169,7 +173,8 @@ func (b *boot) apply(now time.Time, r *netconsole.Record, rule *Rule, at []int, 
 	}
 	if b.death != nil {
 		confirmed := b.death.presumed && rule.Verdict == Dying
-		if verdict < Dying || !confirmed && !stronger(r.Identity(), b.death.id) {
+		another := b.mayBeAnother(now, rule, b.death.at)
+		if verdict < Dying || !confirmed && !another && !stronger(r.Identity(), b.death.id) {
 			return
 		}
 		b.death = nil
@@ -183,7 +188,11 @@ func (b *boot) apply(now time.Time, r *netconsole.Record, rule *Rule, at []int, 
 	case d.verdict == Dying:
 		d.rename(h)
 		if verdict == Dying {
-			if stronger(r.Identity(), d.id) {
+			another := b.mayBeAnother(now, rule, d.at)
+			if another && rule.rank == proper {
+				d.setHeadline(h, max(0, len(d.lines)-1))
+			}
+			if another || stronger(r.Identity(), d.id) {
 				d.setDeciding(now, r)
 				emit(b.incident(false))
 			}
@@ -210,13 +219,18 @@ func (b *boot) apply(now time.Time, r *netconsole.Record, rule *Rule, at []int, 
 		d.cause = rule.Cause
 		b.markReported(now, h)
 	case verdict == Sick && b.recentlyReported(now, h):
-		// Known already, and no reason to end the draft.
+		// It is known, and no reason to end the draft.
 	case verdict == Sick && d.cause == rule.Cause && !d.suppressed:
 		d.rename(h)
 	default:
 		b.complete(emit)
 		b.open(now, r, h, verdict, emit)
 	}
+}
+
+// mayBeAnother reports whether the message that rule has found may be of a death of which nothing was heard until at.
+func (b *boot) mayBeAnother(now time.Time, rule *Rule, at time.Time) bool {
+	return b.id.Secret == "" && !rule.ends && rule.rank != placeholder && now.Sub(at) >= anotherDeath
 }
 
 // open starts an incident with this record as its headline.
@@ -284,10 +298,10 @@ func (b *boot) incident(complete bool) Incident {
 	behind := d.lines[min(d.head, len(d.lines)):]
 	t := readTrace(behind, d.rule, d.place)
 	inc := Incident{
-		Source:    b.source.addr,
-		Identity:  d.id,
-		Time:      d.at,
-		Uptime:    d.uptime,
+		Source:   b.source.addr,
+		Identity: d.id,
+		Time:     d.at,
+
 		Verdict:   d.verdict,
 		Authority: Text,
 		Cause:     d.cause,
@@ -334,7 +348,7 @@ func texts(lines []line) []string {
 	return t
 }
 
-// recentlyReported reports whether the finding, or too many others, were reported a short while ago.
+// recentlyReported reports whether the finding, or too many others, were emitted within repeatAfter.
 func (b *boot) recentlyReported(now time.Time, h headline) bool {
 	if len(b.reported) == maxReported && now.Sub(b.reported[0].at) < repeatAfter {
 		return true

@@ -10,7 +10,7 @@ const (
 	// disorder bounds how far uptimes go back within a boot: records that waited for their fragments arrive up to
 	// netconsole.WireTimeout late, and the clocks of CPUs differ.
 	disorder = 2 * netconsole.WireTimeout
-	// pause is a gap between arrivals. No late record follows it, and no machine boots in less.
+	// pause is a gap between arrivals after which no late record arrives. No machine boots in less.
 	pause = netconsole.WireTimeout * 3 / 2
 )
 

@@ -2,6 +2,8 @@ package detect
 
 import (
 	"cmp"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -33,6 +35,29 @@ func (c *Config) Compile() error {
 	t.add(builtin())
 	c.table = &t
 	return nil
+}
+
+// A Finding is what an incident can be counted as.
+type Finding struct {
+	Verdict Verdict
+	Cause   string
+}
+
+// Findings are all that incidents can be found to be under this Config, each once. An oops is a death where the kernel
+// panics on it.
+func (c *Config) Findings() []Finding {
+	seen := make(map[Finding]bool)
+	for _, rules := range [][]Rule{c.Rules, builtin()} {
+		for _, r := range rules {
+			seen[Finding{r.Verdict, r.Cause}] = true
+			if r.Verdict == Oops {
+				seen[Finding{Dying, r.Cause}] = true
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(seen), func(a, b Finding) int {
+		return cmp.Or(cmp.Compare(a.Verdict, b.Verdict), cmp.Compare(a.Cause, b.Cause))
+	})
 }
 
 // builtinTable has the built-in rules alone.

@@ -69,7 +69,7 @@ func culprit(lines []line, head int, rule *Rule) Culprit {
 		switch {
 		case strings.HasPrefix(msg, " </"), strings.HasPrefix(msg, "---[ end trace"):
 			return c.idle()
-		case rule.stalls: // is reported by an interrupt, which the task has nothing to do with
+		case rule.stalls: // an interrupt reports it, which does not make the task a bystander
 		case msg == " <IRQ>", msg == " <SOFTIRQ>", msg == " <NMI>", submatch(inSoftirq, msg, "+0x") != nil, strings.HasSuffix(msg, "in interrupt"):
 			c.Bystander = c.Comm != ""
 		}
@@ -85,13 +85,13 @@ func submatch(re *regexp.Regexp, text, part string) []string {
 	return re.FindStringSubmatch(text)
 }
 
-// idle marks the idle task, which does nothing by itself.
+// idle marks the idle task as a bystander: it does nothing by itself.
 func (c Culprit) idle() Culprit {
 	c.Bystander = c.Bystander || c.PID == 0 && strings.HasPrefix(c.Comm, "swapper")
 	return c
 }
 
-// oomVictim reads whom the kernel killed for memory. Its cgroup stands in the line before.
+// oomVictim reads which task the kernel killed to free memory. A line before the headline names its cgroup.
 func oomVictim(lines []line, head int) Culprit {
 	if head == len(lines) {
 		return Culprit{}

@@ -12,8 +12,8 @@ const (
 	// maxTail and maxTailBytes bound what is collected behind the headline. An oops and its panic are some 70 lines.
 	maxTail      = 1000
 	maxTailBytes = 64 << 10
-	// maxFatal and maxSick bound how long lines are collected, because a kernel that lives need not fall silent. A slow
-	// serial console on the same machine holds up an oops for seconds.
+	// maxFatal and maxSick bound how long lines are collected, because a kernel that runs on need not fall silent. A slow
+	// serial console on the same machine delays the lines of an oops by seconds.
 	maxFatal = 30 * time.Second
 	maxSick  = 10 * time.Second
 	// maxHeading is how far, in lines, a WARNING or BUG stands behind the message that names it.
@@ -27,7 +27,7 @@ type headline struct {
 	place string // the function that the message names, or empty
 }
 
-// same reports whether two messages found the same.
+// same reports whether two headlines are of the same finding.
 func (h headline) same(g headline) bool {
 	return h.rule.Cause == g.rule.Cause && h.title == g.title && h.place == g.place
 }
@@ -107,8 +107,8 @@ func (d *draft) setDeciding(now time.Time, r *netconsole.Record) {
 	}
 }
 
-// setHeadline names the incident by the message at head. A message that only says what an oops led to names nothing. If the
-// oops itself is not known, because its headline was lost, what did arrive of it names the incident.
+// setHeadline names the incident by the message at head. A message that only says what an oops led to is no name. If the
+// headline of the oops was lost, the lines that did arrive name the incident.
 func (d *draft) setHeadline(h headline, head int) {
 	d.headline, d.head = h, head
 	if h.rule.rank != vague || !slices.Contains(strings.Fields(h.rule.follows), kernelOops) {
@@ -157,8 +157,9 @@ func (d *draft) since() int {
 	return n
 }
 
-// lostOops is the index of the line with which the report of an oops begins whose headline was lost, -1 if there is none at
-// the end of lines. It is the CPU's, or the instruction pointer's; reports end with a backtrace, registers or "end trace".
+// lostOops is the index of the first line that arrived of an oops whose headline was lost, -1 if there is no such oops at the
+// end of lines. It is the line of the CPU or of the instruction pointer. A report ends with a backtrace, registers or "end
+// trace".
 func lostOops(lines []line) int {
 	const near = 100 // lines
 	at, ends := -1, 0

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// A filter checks quickly what every message has that a regular expression matches. It keeps the expression from being run
-// on ordinary messages; the expression would not match any message that it rejects.
+// A filter quickly checks what all messages have in common that a regular expression matches. It keeps the expression from
+// running on ordinary messages. It rejects no message that the expression would match.
 type filter struct {
 	leads    [256]bool  // bytes it can begin with
 	prefixes [][]byte   // it begins with one of them; nil if that is not known
@@ -49,7 +49,7 @@ func toBytes(list []string) [][]byte {
 	return texts
 }
 
-// passes reports whether the expression may match.
+// passes reports whether the expression may match the text.
 func (f *filter) passes(text []byte) bool {
 	if len(text) == 0 || !f.leads[text[0]] || f.prefixes != nil && !hasAnyPrefix(text, f.prefixes) {
 		return false

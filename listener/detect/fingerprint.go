@@ -18,10 +18,10 @@ var (
 
 // fingerprint is equal for equal bugs on different machines, boots, builds, kernels and architectures: 12 hex digits of a hash
 // of the cause of what went wrong first, its title without numbers and folders, and the guilty function with its caller.
-// Whatever else a trace says (addresses, offsets, CPUs, tasks, modules) does not enter, and neither does the helper in which it
-// happened. Titles that name nothing (a lost headline) differ by the functions, deaths of init by its exit code.
+// Nothing else in a trace counts (addresses, offsets, CPUs, tasks, modules), nor does the helper in which it happened. Titles
+// that name nothing (a lost headline) differ by the functions, deaths of init by its exit code.
 //
-// It changes if the line of one of the two functions is lost, unless the report says the function twice: the summary of an
+// It changes if the line of one of the two functions is lost, unless the report names the function twice: the summary of an
 // oops does, and so does a backtrace on arm64.
 func fingerprint(cause, title string, t *trace) string {
 	h := sha256.New()

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// maxFrames is how many frames go into a fingerprint: where it happened and from where, functions that serve everybody left
-// out. With each further one another line must not be lost, and another caller not be inlined.
+// maxFrames is how many frames go into a fingerprint: the guilty function and its caller, without helpers. Every further
+// frame is another line that may be lost and another caller that may be inlined.
 const maxFrames = 2
 
 const (
@@ -133,7 +133,7 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 	return t
 }
 
-// outermost is the part of a stack that begins with what a system call, an interrupt or a worker was called to do.
+// outermost is the part of a stack that begins with the function that a system call, an interrupt or a worker called.
 func outermost(stack []string) []string {
 	for i, f := range stack {
 		if dispatching.MatchString(f) && i > 0 && !reporting.MatchString(stack[i-1]) {
@@ -143,7 +143,7 @@ func outermost(stack []string) []string {
 	return stack
 }
 
-// recursing is the function that stands in a stack most often, at least three times; empty if none does.
+// recursing is the function that a stack has most often, at least three times; empty if it has none that often.
 func recursing(stack []string) string {
 	best, most := "", 2
 	times := make(map[string]int)
@@ -173,8 +173,8 @@ func startsStack(msg string) bool {
 	return head == "Call Trace:" || head == "Call trace:" || head == "Backtrace:" || strings.HasPrefix(msg, "Backtrace: ")
 }
 
-// namesPlace is the function that a line names between a headline and its backtrace, empty if it names none: where lockdep
-// says a lock was taken, what a worker did last.
+// namesPlace is the function that a line between a headline and its backtrace names: where lockdep says a lock was taken, or
+// what a worker did last. It is empty if the line names none.
 func namesPlace(msg string, rule *Rule) string {
 	if !rule.locks {
 		return ""
@@ -185,7 +185,7 @@ func namesPlace(msg string, rule *Rule) string {
 	return ""
 }
 
-// frame reads the functions in a line of a backtrace, none if it is none, and whether the unwinder only guesses.
+// frame reads the functions in a line of a backtrace, and whether the unwinder only guesses. Any other line has none.
 func frame(msg string) (functions []string, guess bool) {
 	if msg == "" || msg[0] != ' ' && msg[0] != '[' && msg[0] != '(' {
 		return nil, false
@@ -213,7 +213,7 @@ func (t *trace) blame(where string, stack []string, rule *Rule) {
 	}
 	fault := rule.Verdict >= Oops && !rule.asserts
 	if i := slices.Index(stack, where); i >= 0 && (!fault || !slices.ContainsFunc(stack[:i], func(f string) bool { return !reports(f) })) {
-		stack = stack[i+1:] // what is above it reports
+		stack = stack[i+1:] // the functions above it report
 	}
 	switch {
 	case where == "":
@@ -279,8 +279,8 @@ func function(symbol string) string {
 	return bpfTag.ReplaceAllLiteralString(symbol, "bpf_prog")
 }
 
-// demangle is the path in a symbol of Rust's v0 mangling (RFC 2603), without hashes and generic arguments' markers; empty if
-// it is none.
+// demangle is the path in a symbol of Rust's v0 mangling (RFC 2603), without hashes and the markers of generic arguments;
+// empty if the symbol is not mangled like that.
 func demangle(symbol string) string {
 	var path []string
 	s := symbol[len("_R"):]

@@ -35,8 +35,8 @@ var (
 		`preempt_schedule_\w+|warn_bogus_irq_restore|rust_helper_\w+|(?:\w+::)*rust_begin_unwind|kernel::panic\w*|core::(?:panicking|option|result|slice::index|str)::.*` +
 		`)$`)
 
-	// checking are the checks that the compiler or a debugging kernel puts in front of everything. They find what is wrong, and
-	// fault themselves where it is too wrong to be looked at.
+	// checking are the checks that the compiler or a debugging kernel puts in front of everything. They find faults, and
+	// fault themselves where a pointer is too bad to be followed.
 	checking = regexp.MustCompile(`^_*(?:` +
 		// Sanitizers and checks that compilers insert.
 		`\w*(?:kasan|kmsan|kcsan|hwasan|ubsan|kfence|kmemleak|page_owner)\w*|create_object|handle_overflow|val_to_string|asan_\w+|msan_\w+|tsan_\w+|sanitizer_\w+|check_memory_region\w*|stack_chk_fail|` +
@@ -50,8 +50,8 @@ var (
 		`should_fail\w*|fail_dump|perf_trace_\w+|trace_event_\w+|trace_raw_output_\w+|bpf_trace_run\d*|rcu_dynticks_\w+` +
 		`)$`)
 
-	// library are the functions that work on what their caller hands them: a bad pointer, a lock or object that is gone, a
-	// count that is wrong. A fault inside is the caller's.
+	// library are the functions that work on their caller's arguments: a bad pointer, a lock or object that is gone, a wrong
+	// count. A fault in them is the caller's.
 	library = regexp.MustCompile(`^_*(?:` +
 		// Memory, strings, numbers and formats.
 		`mem(?:cpy|move|set|cmp|chr|scan|dup)\w*|[kv]*memdup\w*|(?:str|strn|strl|strs)(?:len|cmp|cpy|cat|chr|str|casecmp|scpy|nlen|sep|spn|pbrk|dup)\w*|k?(?:str|strn)dup\w*|` +
@@ -86,7 +86,7 @@ var (
 		`rollback_registered\w*|unregister_netdev\w*|tty_unregister_device|hwrng_unregister` +
 		`)$`)
 
-	// allocating are the functions that find memory. A bug that they report is of whoever asked; a fault inside is theirs.
+	// allocating are the functions that allocate memory. A bug that they report is the caller's; a fault in them is their own.
 	allocating = regexp.MustCompile(`^_*(?:` +
 		`\w*(?:alloc_(?:frozen_)?pages?|alloc_folio|folio_alloc|alloc_from_pcs)\w*|alloc_pages\w*|get_free_pages\w*|get_zeroed_page\w*|get_page_from_freelist|prep_new_page|post_alloc_hook|rmqueue\w*|` +
 		`k[vmz]*(?:alloc|calloc|realloc)\w*|kmalloc_\w+|kvmalloc\w*|kzalloc\w*|krealloc\w*|kcalloc\w*|v[mz]?alloc\w*|vmalloc_\w+|kmem_cache_alloc\w*|kmem_\w+|slab_\w+|(?:new|allocate)_slab\w*|cache_grow\w*|cache_alloc\w*|fallback_alloc|` +
@@ -94,11 +94,11 @@ var (
 		`filemap_(?:alloc_folio|get_folio)\w*|filemap_get_folio\w*|find_or_create_page|pagecache_get_page|grab_cache_page\w*|(?:do_)?read_cache_(?:page|folio)\w*|find_lock_entries|truncate_inode_pages_range|read_mapping_\w+` +
 		`)$`)
 
-	// dispatching are the functions that call what a task or interrupt is there for.
+	// dispatching are the functions that call the actual work of a task or an interrupt.
 	dispatching = regexp.MustCompile(`^_*(?:process_one_work|worker_thread|kthread|ret_from_fork\w*|do_(?:fast_|int80_)?syscall_\w+|entry_\w+|invoke_syscall|x64_sys_call|` +
 		`el0_svc\w*|ret_fast_syscall|tracesys_\w*|sysenter_\w+|do_softirq\w*|handle_softirqs|run_ksoftirqd|smpboot_thread_fn)$`)
 
-	// waiting are the functions in which a task waits, and those that tell the time meanwhile. Whoever waits is to be named.
+	// waiting are the functions in which a task waits, and those that read the time meanwhile. Their caller is to be named.
 	waiting = regexp.MustCompile(`^_*(?:` +
 		`schedule\w*|io_schedule\w*|preempt_schedule\w*|switch_to|context_switch|(?:do_)?wait_for_\w+|(?:out_of_line_)?wait_on_\w+|bit_wait\w*|lock_(?:page|buffer|folio)\w*|folio_(?:lock|wait)_\w+|folio_lock\w*|` +
 		`wait_rcu_gp\w*|synchronize_\w+|rcu_barrier\w*|flush_work\w*|smp_call_function\w*|on_each_cpu\w*|csd_lock_wait|delay_\w+|(?:const_)?[un]delay|delay|msleep\w*|usleep_\w+|` +

@@ -49,8 +49,6 @@ type Incident struct {
 	Identity netconsole.Identity
 	// Time is when the deciding record arrived.
 	Time time.Time
-	// Uptime is the sender's uptime in the deciding record, -1 if unknown.
-	Uptime time.Duration
 
 	// Verified means that the cluster knew the secret in Identity for that boot when the record arrived. Whoever queues
 	// incidents serves these first; whether to act on one is decided anew, by Authority.

@@ -10,9 +10,9 @@ import (
 )
 
 // ParseLogLine reads one line of kernel log as dmesg, journalctl, a syslog daemon, a container runtime, /dev/kmsg, pstore or
-// a serial console prints it. The record has the text, the uptime if there is one, and the facility if the line names it;
-// whatever it says, a log line proves nothing. It reports false for a line that is not the kernel's: another program's, or
-// empty.
+// a serial console prints it. The record has the text, the uptime if there is one, and the facility if the line names it.
+// Whatever it says, a log line proves nothing. ParseLogLine reports false for a line that is not the kernel's: another
+// program's, or an empty one.
 //
 // A time stamp inside the text stays there: it belongs to the log of another machine, or to an older log that is quoted.
 func ParseLogLine(line string) (netconsole.Record, bool) {
@@ -123,7 +123,7 @@ const maxUptime = 100 * 365 * 24 * time.Hour
 // levels are the names of log levels, as `dmesg -x`, syslog daemons and talosctl write them.
 var levels = regexp.MustCompile(`^(?:(emerg|panic)|(alert)|(crit|critical)|(err|error)|(warn|warning)|(notice)|(info)|(debug)) *$`)
 
-// levelOf is the number of a level's name, -1 if it is none.
+// levelOf is the number of the level with that name, -1 if there is none.
 func levelOf(name string) int {
 	m := levels.FindStringSubmatchIndex(name)
 	if m == nil {
@@ -137,7 +137,7 @@ func levelOf(name string) int {
 	return -1
 }
 
-// facilityOf is the number of a facility's name; which one of userspace's does not matter.
+// facilityOf is the number of the facility with that name: 0 for the kernel, 1 for all of userspace.
 func facilityOf(name string) int {
 	if strings.TrimSpace(name) == "kern" {
 		return 0
@@ -192,7 +192,7 @@ func cutStamp(line string) (rest string, s stamp) {
 	return line, stamp{uptime: -1}
 }
 
-// seconds is the time of "%5lu.%06lu", -1 if it is beyond all reason.
+// seconds is the time of "%5lu.%06lu", -1 if it is longer than maxUptime.
 func seconds(sec, us string) time.Duration {
 	s, err := strconv.ParseInt(sec, 10, 64)
 	if err != nil || s > int64(maxUptime/time.Second) {

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// corroborated is how near in time another line of the same kernel must be for a time stamp in the middle of a line to
-	// be the kernel's.
+	// corroborated is how close in time another line of the same kernel must be to show that a time stamp in the middle of a
+	// line is the kernel's.
 	corroborated = time.Second
 	// maxPending bounds the lines that wait for one.
 	maxPending = 64
@@ -30,8 +30,8 @@ const (
 // It is a state machine: feed every line, blank ones too, and call Flush at the end. The zero value is ready.
 type LogReader struct {
 	line         int // number of lines read
-	kernel       int // lines that said they were a kernel's
-	first        int // number of the first line that did not, 0 if none
+	kernel       int // lines that are marked as a kernel's
+	first        int // number of the first line that is not, 0 if none
 	unrecognised string
 
 	last    time.Duration // uptime of the last record, -1 if unknown
@@ -62,7 +62,7 @@ func (l *LogReader) Line(text string, emit func(*netconsole.Record)) {
 	l.single(text, emit)
 }
 
-// Flush emits what waited for another line.
+// Flush emits the lines that waited for another one.
 func (l *LogReader) Flush(emit func(*netconsole.Record)) {
 	if e := l.entry.take(); e != nil {
 		l.record(e, emit)
@@ -81,10 +81,10 @@ func (l *LogReader) Flush(emit func(*netconsole.Record)) {
 	l.release(emit)
 }
 
-// Kernel is how many lines said they were a kernel's.
+// Kernel is how many lines are marked as a kernel's.
 func (l *LogReader) Kernel() int { return l.kernel }
 
-// Unrecognised is the first line that did not say it was a kernel's, and its number from 1; 0 if all did.
+// Unrecognised is the first line that is not marked as a kernel's, and its number from 1; 0 if all are.
 func (l *LogReader) Unrecognised() (number int, text string) { return l.first, l.unrecognised }
 
 // single reads a line that stands for itself.
@@ -120,7 +120,7 @@ func (l *LogReader) single(text string, emit func(*netconsole.Record)) {
 	}
 }
 
-// bareLine emits a line that does not say whose it is. In a log where every line does, it is not the kernel's.
+// bareLine emits a line that does not say whose it is. In a log whose other lines do, it is not the kernel's.
 func (l *LogReader) bareLine(r netconsole.Record, emit func(*netconsole.Record)) {
 	if len(l.pending) > 0 {
 		l.hold(glued{whole: string(r.Text)}, emit)
@@ -157,7 +157,7 @@ func (l *LogReader) takeGlued(text string, emit func(*netconsole.Record)) bool {
 	return true
 }
 
-// near reports whether a message at one uptime follows another at once.
+// near reports whether a message at uptime after closely follows one at uptime before.
 func near(before, after time.Duration) bool { return after >= before && after-before <= corroborated }
 
 // hold keeps a line until the next one says what it is.
@@ -188,7 +188,7 @@ func (l *LogReader) corroborate(uptime time.Duration, emit func(*netconsole.Reco
 	}
 }
 
-// release emits the pending lines as lines that are nobody's.
+// release emits the pending lines as lines of userspace.
 func (l *LogReader) release(emit func(*netconsole.Record)) { l.corroborate(-1, emit) }
 
 // output reads the lines in what `aws ec2 get-console-output` prints.

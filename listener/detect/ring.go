@@ -176,7 +176,7 @@ func appendPadded(b []byte, n int64, width int, pad byte) []byte {
 	return append(b, d...)
 }
 
-// clean makes a line of a message fit to be kept: printable and no longer than maxLine.
+// clean makes a line of a message printable and no longer than maxLine.
 func clean(b []byte) []byte {
 	b = printable(b)
 	if len(b) <= maxLine {
@@ -195,7 +195,7 @@ func plain(eight uint64) bool {
 	return ((eight-' '*ones)|(eight+ones)|eight)&highs == 0
 }
 
-// printable makes a line of a message fit to be shown: kernel messages carry strings of others, escape sequences included.
+// printable makes a line of a message fit to be shown: kernel messages quote foreign strings, escape sequences included.
 func printable(b []byte) []byte {
 	i := 0
 	for i+8 <= len(b) && plain(binary.LittleEndian.Uint64(b[i:])) {

@@ -24,7 +24,7 @@ type Rule struct {
 	// Title names the finding. $1, $2 … stand for the groups of Match, and {in} for " in <function>" when the trace
 	// behind the message names the function. An empty Title is the matched text.
 	Title string `yaml:"title"`
-	// Remedy is advice for whoever has to mend it, one sentence; may be empty.
+	// Remedy is advice for whoever has to repair it, one sentence; may be empty.
 	Remedy string `yaml:"remedy"`
 	// Examples are messages the rule must match, without the time stamp. At least one is required.
 	Examples []string `yaml:"examples"`
@@ -38,24 +38,24 @@ type Rule struct {
 	follows string
 	// place is the group of Match that names the function where it happened, 0 if none does.
 	place int
-	// outermost says that whoever was at work is to be named, and not what it was just doing: the damage is older.
+	// outermost says that the work in progress is to be named, and not the innermost function: the damage is older.
 	outermost bool
 	// overflow says that a function that calls itself is to be named.
 	overflow bool
-	// owner says that whoever allocated the memory is to be named, if the report says it, and not who found it broken.
+	// owner says that the function that allocated the memory is to be named, if the report has it, and not the one that found
+	// it broken.
 	owner bool
 	// locks says that the report names the places where locks were taken.
 	locks bool
-	// asserts says that the kernel found it out by a check of its own, unlike a fault: functions that serve everybody check
-	// what they are given.
+	// asserts says that a check of the kernel found it, unlike a fault: helpers check their arguments.
 	asserts bool
 	// heads says that the message names the WARNING or BUG right behind it.
 	heads bool
-	// asks says that whoever asked for a lock, a wake-up or memory is to be named, not the function that grants it.
+	// asks says that the function that asked for a lock, a wake-up or memory is to be named, not the one that grants it.
 	asks bool
 	// stalls says that the interrupted code is to be named, too: the report is printed by an interrupt.
 	stalls bool
-	// anywhere says that the place where it happened has no part in it.
+	// anywhere says that the place where it happened does not matter.
 	anywhere bool
 	// ends says that the kernel prints nothing, or nothing of interest, after this message.
 	ends bool
@@ -93,11 +93,11 @@ func (r *Rule) compile() error {
 	case r.Verdict < Sick || r.Verdict > Dying:
 		return fmt.Errorf("unknown verdict %v", r.Verdict)
 	case r.Match == "":
-		return errors.New("match is empty")
+		return errors.New("match is empty; write a regular expression")
 	case len(r.Match) > maxMatch:
 		return fmt.Errorf("match is longer than %d bytes", maxMatch)
 	case len(r.Examples) == 0:
-		return errors.New("no example to prove it with")
+		return errors.New("examples is empty; add a message that the rule matches")
 	}
 
 	tree, err := syntax.Parse(r.Match, syntax.Perl)
@@ -150,10 +150,10 @@ func (r *Rule) match(text []byte) []int {
 // maxComm is the length of a process's name (TASK_COMM_LEN, include/linux/sched.h), without its NUL.
 const maxComm = 15
 
-// isProcessLine reports whether the message begins as what the kernel says of a process of userspace that it sends a
-// signal: "%s[%d]: " (show_signal_msg, arch/x86/mm/fault.c; arm64_show_signal, arch/arm64/kernel/traps.c), "%s[%d] "
+// isProcessLine reports whether the message begins like those that the kernel prints about a process of userspace when it
+// sends a signal: "%s[%d]: " (show_signal_msg, arch/x86/mm/fault.c; arm64_show_signal, arch/arm64/kernel/traps.c), "%s[%d] "
 // (signal_fault, arch/x86/kernel/signal.c), "traps: " in front of either (arch/x86/kernel/traps.c). They are printed at
-// facility 0 and go on to name a file, so that both ends are whatever an unprivileged user likes them to be.
+// facility 0 and then name a file, so an unprivileged user can choose both ends.
 func isProcessLine(text []byte) bool {
 	text = bytes.TrimPrefix(text, []byte("traps: "))
 	for i := range min(maxComm+1, len(text)) {

@@ -20,7 +20,7 @@ var builtin = sync.OnceValue(func() []Rule {
 	return rules
 })
 
-// Causes that the code has to know. The others stand in the rules only.
+// Causes that the code has to know. All others are only in the rules.
 const (
 	kernelPanic   = "KernelPanic"
 	kernelOops    = "KernelOops"

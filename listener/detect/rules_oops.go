@@ -4,7 +4,7 @@ package detect
 // up to the end. "Oops: 0002 [#1]" alone is a name that any process can take, and the kernel then goes on otherwise.
 const dieTail = `(?: +[A-Z][A-Z0-9_]*(?:\([a-z]+\))?)* *$`
 
-// oopsRules are the messages of a kernel that has caught itself in an error it cannot carry on from in that task. With
+// oopsRules are the messages of a kernel that has met an error from which the task cannot continue. With
 // kernel.panic_on_oops=1, which every kubelet sets, they are death notices; see Source.SetFatal.
 func oopsRules() []Rule {
 	return []Rule{

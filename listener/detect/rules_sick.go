@@ -1,9 +1,9 @@
 package detect
 
-// sickRules are messages of kernels that run on. They are reported, and nothing is done about them.
+// sickRules are messages of kernels that run on. They are reported; nothing else is done about them.
 func sickRules() []Rule {
 	return []Rule{
-		// CPUs and tasks that do not get on. All of these can be made to panic.
+		// CPUs and tasks that make no progress. A setting turns each of these into a panic.
 		{
 			// kernel/watchdog.c watchdog_timer_fn(): (0), pr_fmt "watchdog: ", "NMI watchdog: " up to 4.13.
 			Cause: "SoftLockup", Verdict: Sick,
@@ -72,7 +72,7 @@ func sickRules() []Rule {
 		// Memory that is short or broken.
 		{
 			// mm/oom_kill.c __oom_kill_process(): (3), "%s: Killed process"; (3) "%s: Kill process %d (%s) score" before 5.1. A
-			// container at its own limit says "Memory cgroup out of memory", which is nobody's illness.
+			// container at its own limit says "Memory cgroup out of memory", which is not the node's fault.
 			Cause: "OOMKilling", Verdict: Sick,
 			Match: `Out of memory(?: \(oom_kill_allocating_task\))?: Kill(?:ed)? process \d+ \((.*?)\)`,
 			Title: "out of memory, killed $1", anywhere: true,
@@ -176,7 +176,7 @@ func sickRules() []Rule {
 			},
 		},
 
-		// Kernel code that knows better.
+		// Checks in kernel code that failed.
 		{
 			// kernel/panic.c warn_slowpath_common() up to 3.12, which is RHEL 7; PowerPC and s390 name no function.
 			Cause: kernelWarning, Verdict: Sick,

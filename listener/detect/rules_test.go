@@ -120,12 +120,12 @@ func TestRulesThatCannotBeUsed(t *testing.T) {
 		{"a cause that begins in lower case", func(r *Rule) { r.Cause = "fooBroken" }, "cause \"fooBroken\" is not a word like KernelPanic"},
 		{"a cause that is too long", func(r *Rule) { r.Cause = strings.Repeat("F", 65) }, "cause \"" + strings.Repeat("F", 65) + "\" is not a word like KernelPanic"},
 		{"an unknown verdict", func(r *Rule) { r.Verdict = 7 }, "unknown verdict Verdict(7)"},
-		{"no expression", func(r *Rule) { r.Match = "" }, "match is empty"},
+		{"no expression", func(r *Rule) { r.Match = "" }, "match is empty; write a regular expression"},
 		{"an expression that does not parse", func(r *Rule) { r.Match = "foo(" }, "match: error parsing regexp: missing closing ): `foo(`"},
 		{"an expression that accepts anything", func(r *Rule) { r.Match, r.Title = "(foo)?", "" }, "match accepts the empty message"},
 		{"a very long expression", func(r *Rule) { r.Match = strings.Repeat("x", 1001) }, "match is longer than 1000 bytes"},
 		{"a title with a group that is not there", func(r *Rule) { r.Title = "$2" }, "title uses $2, but match has 1 groups"},
-		{"no example", func(r *Rule) { r.Examples = nil }, "no example to prove it with"},
+		{"no example", func(r *Rule) { r.Examples = nil }, "examples is empty; add a message that the rule matches"},
 		{"an example in the middle of a message", func(r *Rule) { r.Examples = []string{"eth0: foo12: broken"} }, "does not match its example \"eth0: foo12: broken\""},
 		{"an oops that any process can say", func(r *Rule) {
 			r.Verdict, r.Match, r.Title, r.Examples = Oops, `foo\[\d+\]: broken`, "", []string{"foo[12]: broken"}

@@ -23,7 +23,7 @@ type Source struct {
 	cfg         *Config
 	table       *table
 	addr        netip.AddrPort
-	boots       []*boot // the most recent one is last
+	boots       []*boot // most recent last
 	provisional *boot   // the death announced by a Partial record, until that is whole; nil if none
 
 	panicOnOops, kdump bool
@@ -84,7 +84,7 @@ func (s *Source) Flush(now time.Time, emit func(Incident)) {
 }
 
 // Withdraw takes back what the beginning of a record proved, because the whole record was given to another Source. It
-// reports whether there was anything.
+// reports whether it had proved anything.
 func (s *Source) Withdraw(r *netconsole.Record) bool {
 	p := s.provisional
 	if p == nil || !r.Extended || !p.extended || p.draft.seq != r.Seq || p.draft.uptime != r.Uptime {
@@ -163,8 +163,8 @@ func (s *Source) bootOf(r *netconsole.Record, emit func(Incident)) *boot {
 }
 
 // owner is the boot whose log gets a damaged record that has lost its identity: the most recent one that has an identity,
-// nil if there is none. The record becomes a line of that log but is judged as a record of nobody. Otherwise whoever sends
-// a damaged record could name another's crash.
+// nil if there is none. The record becomes a line of that log but is judged as one without an identity. Otherwise the sender
+// of a damaged record could name another's crash.
 func (s *Source) owner(r *netconsole.Record) *boot {
 	if id := r.Identity(); r.Missing == 0 || id.Boot != "" || id.Secret != "" {
 		return nil

@@ -17,7 +17,7 @@ var (
 	spaces     = regexp.MustCompile(`\s+`)
 )
 
-// inFunction is the place of the function's name in a title.
+// inFunction stands for the function's name in a title.
 const inFunction = "{in}"
 
 // titleOf fills the groups of a match into the rule's title. {in} stays.

@@ -5,7 +5,8 @@
 // server's index, all pods of a large cluster are gigabytes. Decisions are not made here. Every write names the UID and
 // resourceVersion it was decided on. Nothing that a kernel or a datagram says is written as it came (printable.go).
 //
-// Whether the API server holds us to our job is proved, not assumed: until it is, pods and Nodes are not written. See Prove.
+// That the admission policies restrict the listener is proved, not assumed. Until it is proved, pods and Nodes are not
+// written. See Prove.
 package kube
 
 import (
@@ -40,8 +41,8 @@ const manager = "lastgasp-listener"
 type Config struct {
 	// REST reaches the API server. Rate limits and content type are set here, on a copy.
 	REST *rest.Config
-	// Annotations are the keys under which a pod is told how it died. Other keys than the default ones must be allowed in
-	// packaging/kubernetes/base/policies/pods.yaml too, else the API server denies the writes.
+	// Annotations are the keys under which a pod says how it died. Keys other than the default ones must also be allowed in
+	// packaging/kubernetes/base/policies/pods.yaml, or the API server denies the writes.
 	Annotations Annotations
 	// Replica is this listener's name in events and of its Lease; empty means lastgasp-listener.
 	Replica string
@@ -49,7 +50,7 @@ type Config struct {
 	Namespace string
 	// Pod is this listener's own pod in Namespace, on which Prove tries its writes; empty means any pod that is bound.
 	Pod string
-	// Log is for what is worth knowing and is returned to nobody as an error. Nil discards.
+	// Log is for what no method returns as an error. Nil discards.
 	Log *slog.Logger
 }
 
@@ -84,7 +85,7 @@ var _ cleanup.Cluster = (*Cluster)(nil)
 // New returns a Cluster that answers once Run has filled its caches. It sends nothing.
 func New(cfg Config) (*Cluster, error) {
 	if cfg.REST == nil {
-		return nil, errors.New("connect to cluster: no client configuration")
+		return nil, errors.New("connect to cluster: no client configuration; set Config.REST")
 	}
 	keys, err := cfg.Annotations.complete()
 	if err != nil {
@@ -156,7 +157,7 @@ func clients(given *rest.Config) (*kubernetes.Clientset, *rest.RESTClient, error
 func (c *Cluster) Run(ctx context.Context) error {
 	for what, inf := range map[string]cache.SharedIndexInformer{"nodes": c.nodes, "deaths": c.deathCache} {
 		err := inf.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
-			if !errors.Is(err, io.EOF) && !apierrors.IsResourceExpired(err) { // every watch ends so once in a while
+			if !errors.Is(err, io.EOF) && !apierrors.IsResourceExpired(err) { // every watch ends like that now and then
 				c.log.Warn("watch interrupted", "of", what, "err", err)
 			}
 		})
@@ -180,7 +181,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 // Synced reports whether both caches have been filled once. Before that no node is found and no death is listed.
 func (c *Cluster) Synced() bool { return c.nodes.HasSynced() && c.deathCache.HasSynced() }
 
-// Ready is nil where deaths can be acted on as far as the cluster is concerned, or where nobody knows yet that they cannot.
+// Ready says why deaths cannot be acted on. It is nil if they can, or if the policies are not yet found missing.
 func (c *Cluster) Ready() error {
 	if !c.Synced() {
 		return errors.New("the Nodes and NodeDeaths have not been listed yet")

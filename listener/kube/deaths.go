@@ -102,8 +102,8 @@ func (c *Cluster) putStatus(ctx context.Context, nd *v1alpha1.NodeDeath) (*v1alp
 // amendTries bounds how often AmendDeath reads again because another replica added something meanwhile.
 const amendTries = 5
 
-// AmendDeath implements cleanup.Cluster. The patch names the UID and no version. That evidence and trace never shrink is
-// kept by the schema: who was overtaken by a longer trace is told so by the API server, and reads again.
+// AmendDeath implements cleanup.Cluster. The patch names the UID and no version. The schema ensures that evidence and trace
+// never shrink: if a longer trace was written in between, the API server denies the patch, and the death is read again.
 func (c *Cluster) AmendDeath(ctx context.Context, d policy.Death) (policy.Death, error) {
 	var err error
 	for range amendTries {
@@ -135,7 +135,7 @@ func (c *Cluster) AmendDeath(ctx context.Context, d policy.Death) (policy.Death,
 	return policy.Death{}, err
 }
 
-// amendment is the merge patch that adds to have what d says more, nil if that is nothing.
+// amendment is the merge patch that adds to have what d has and it lacks, nil if that is nothing.
 func amendment(have *v1alpha1.NodeDeath, d policy.Death) ([]byte, error) {
 	now := deathFrom(have)
 	longer := linesOf(d.Trace, d.TraceOmitted) > linesOf(now.Trace, now.TraceOmitted)
@@ -232,7 +232,7 @@ func deathFrom(nd *v1alpha1.NodeDeath) policy.Death {
 	}
 	// The schema admits known words only; anything else reads as the weakest.
 	_ = d.Authority.UnmarshalText([]byte(spec.Authority))
-	d.Source, _ = netip.ParseAddrPort(spec.Source) // for people; one that is none reads as zero
+	d.Source, _ = netip.ParseAddrPort(spec.Source) // for people; an invalid one reads as zero
 	for _, e := range spec.Evidence {
 		d.Evidence = append(d.Evidence, policy.Evidence(e))
 	}

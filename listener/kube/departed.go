@@ -26,7 +26,7 @@ func machineOf(n *corev1.Node) machine {
 	return machine{name: n.Name, providerID: n.Spec.ProviderID, machineID: n.Status.NodeInfo.MachineID}
 }
 
-// is reports whether both are surely the same machine. Machine ids count only without a providerID: images are cloned.
+// is reports whether both are certainly the same machine. Machine ids count only without a providerID: images are cloned.
 func (m machine) is(o machine) bool {
 	if m.providerID != "" || o.providerID != "" {
 		return m.providerID == o.providerID
@@ -34,7 +34,7 @@ func (m machine) is(o machine) bool {
 	return m.machineID != "" && m.machineID == o.machineID
 }
 
-// departed remembers who owned an address until lately. Its zero value is ready.
+// departed remembers which machines owned an address until lately. Its zero value is ready.
 type departed struct {
 	mu     sync.Mutex
 	owners map[netip.Addr][]machine

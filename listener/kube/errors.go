@@ -11,7 +11,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 )
 
-// errNotSynced passes: the first answer of the API server is still under way.
+// errNotSynced is temporary: the API server has not yet answered the first list.
 var errNotSynced = errors.New("the cache is not filled yet")
 
 // explain says what was tried and adds the sentinel of cleanup that the API server's answer stands for, if any. The
@@ -27,8 +27,8 @@ func explain(err error, format string, args ...any) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// sentinel is nil for everything that may pass and is worth repeating: 429, 5xx, time-outs, a server that is away.
-// client-go has by then honoured Retry-After several times.
+// sentinel is nil for every fault that may pass and is worth repeating: 429, 5xx, time-outs, an unreachable server.
+// client-go has honoured Retry-After several times by then.
 func sentinel(err error) error {
 	switch {
 	case apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse):

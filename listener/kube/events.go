@@ -17,7 +17,7 @@ import (
 
 const (
 	eventsQueued = 10_000 // a hundred dead nodes with a hundred pods each
-	// eventTimeout is how long an event is tried again while the API server is away; those behind it wait as long.
+	// eventTimeout is how long an event is retried while the API server does not answer; those behind it wait as long.
 	eventTimeout  = time.Minute
 	eventRetry    = 2 * time.Second
 	eventNoteSize = 1024 // bytes; the API server refuses longer ones
@@ -54,7 +54,7 @@ func (c *Cluster) writeEvent(ctx context.Context, e *eventsv1.Event) error {
 	defer cancel()
 	for {
 		_, err := c.core.EventsV1().Events(e.Namespace).Create(ctx, e, metav1.CreateOptions{FieldManager: manager})
-		if err == nil || errors.Is(sentinel(err), cleanup.ErrExists) { // an earlier try got through, its answer did not
+		if err == nil || errors.Is(sentinel(err), cleanup.ErrExists) { // an earlier attempt got through, its answer did not
 			return nil
 		}
 		if sentinel(err) != nil {
@@ -68,7 +68,7 @@ func (c *Cluster) writeEvent(ctx context.Context, e *eventsv1.Event) error {
 	}
 }
 
-// eventFrom is the events.k8s.io/v1 object for e. The name is the object's with the time, as client-go's recorder has it.
+// eventFrom is the events.k8s.io/v1 object for e. Its name is the object's and the time, as in client-go's recorder.
 func eventFrom(e cleanup.Event, replica string, now time.Time) *eventsv1.Event {
 	regarding := corev1.ObjectReference{
 		APIVersion: e.Owner.APIVersion,

@@ -12,17 +12,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 const (
-	// leasePrefix of the Leases of replicas. The policy lets us write no others (packaging/kubernetes/base/policies).
+	// leasePrefix begins the names of the replicas' Leases. The policy denies all others (packaging/kubernetes/base/policies).
 	leasePrefix = "lastgasp-listener-"
-	// renewEvery is how often a replica shows that it is at work, renewTimeout what one try may take.
+	// renewEvery is how often a replica renews its Lease, renewTimeout how long one attempt may take.
 	renewEvery   = 2 * time.Second
 	renewTimeout = 5 * time.Second
 	// leaseDuration is what the Lease says, for people: who takes over, and when, is cleanup's decision.
 	leaseDuration = 6 // seconds
-	// forgottenAfter is when the Lease of a replica that is no more is deleted.
+	// forgottenAfter is how old the last renewal of a Lease must be for it to be deleted: its replica is gone.
 	forgottenAfter = time.Hour
 )
 
@@ -60,7 +61,7 @@ func (c *Cluster) Replicas(ctx context.Context) ([]cleanup.Replica, error) {
 	return out, nil
 }
 
-// renewLease shows until ctx ends that this replica is at work, and deletes its Lease then, so that others need not wait.
+// renewLease renews the Lease of this replica until ctx ends, and then deletes it, so that others need not wait.
 func (c *Cluster) renewLease(ctx context.Context) {
 	tick := time.NewTicker(renewEvery)
 	defer tick.Stop()
@@ -70,7 +71,7 @@ func (c *Cluster) renewLease(ctx context.Context) {
 		var err error
 		lease, err = c.renew(ctx, lease, time.Now())
 		if err != nil && ctx.Err() == nil && !failing {
-			c.log.Warn("the lease of this replica is not renewed; another one may take its work over", "err", err)
+			c.log.Warn("lease of this replica not renewed; another replica may take over its work", "err", err)
 		}
 		failing = err != nil
 		select {
@@ -84,7 +85,7 @@ func (c *Cluster) renewLease(ctx context.Context) {
 	}
 }
 
-// renew writes the Lease once: it updates what it wrote last or, where that is not known, makes the Lease anew.
+// renew writes the Lease once: it updates what it wrote last or, if that is unknown, creates the Lease.
 func (c *Cluster) renew(ctx context.Context, last *coordinationv1.Lease, now time.Time) (*coordinationv1.Lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
 	defer cancel()
@@ -98,7 +99,7 @@ func (c *Cluster) renew(ctx context.Context, last *coordinationv1.Lease, now tim
 				HolderIdentity: &c.replica, LeaseDurationSeconds: &seconds, AcquireTime: &at, RenewTime: &at,
 			},
 		}, metav1.CreateOptions{FieldManager: manager})
-		if errors.Is(sentinel(err), cleanup.ErrExists) { // an earlier try got through, its answer did not
+		if errors.Is(sentinel(err), cleanup.ErrExists) { // an earlier attempt got through, its answer did not
 			lease, err = leases.Get(ctx, leaseName(c.replica), metav1.GetOptions{})
 		}
 		if err != nil {
@@ -113,7 +114,7 @@ func (c *Cluster) renew(ctx context.Context, last *coordinationv1.Lease, now tim
 	switch {
 	case err == nil:
 		return lease, nil
-	case sentinel(err) != nil: // gone, or not as we left it
+	case sentinel(err) != nil: // gone or changed
 		return nil, explain(err, "renew lease of replica %s", c.replica)
 	}
 	return last, explain(err, "renew lease of replica %s", c.replica)
@@ -130,7 +131,7 @@ func (c *Cluster) dropLease(ctx context.Context, lease *coordinationv1.Lease) {
 	}
 }
 
-// dropForgotten deletes the Leases of replicas that ended without a chance to do so themselves.
+// dropForgotten deletes the Leases of replicas that ended before they could delete their own.
 func (c *Cluster) dropForgotten(ctx context.Context, now time.Time) {
 	list, err := c.core.CoordinationV1().Leases(c.namespace).List(ctx, metav1.ListOptions{LabelSelector: labelLease})
 	if err != nil {
@@ -146,14 +147,6 @@ func (c *Cluster) dropForgotten(ctx context.Context, now time.Time) {
 
 // leaseName is the name of a replica's Lease: a DNS subdomain, whatever the host is called.
 func leaseName(replica string) string {
-	name := strings.Map(func(r rune) rune {
-		switch {
-		case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
-			return r
-		case 'A' <= r && r <= 'Z':
-			return r - 'A' + 'a'
-		}
-		return '-'
-	}, replica)
+	name := policy.Hyphenate(replica)
 	return leasePrefix + strings.Trim(name[:min(len(name), 200)], "-")
 }

@@ -17,7 +17,6 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
-	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
@@ -43,14 +42,14 @@ func (c *Cluster) FindNode(ctx context.Context, s cleanup.Sender) (policy.Node, 
 	if err != nil {
 		return policy.Node{}, err
 	}
-	// The cache may be behind: what counts is what the Node says now.
+	// The cache may be stale: what counts is the live Node.
 	live, err := c.liveNode(ctx, candidate)
 	if err != nil {
 		return policy.Node{}, err
 	}
 	node := nodeFrom(live)
 	if s.Instance != "" && !isInstance(node, s.Instance) {
-		return policy.Node{}, fmt.Errorf("node %s is not instance %s any more: %w", live.Name, s.Instance, cleanup.ErrNotFound)
+		return policy.Node{}, fmt.Errorf("node %s is no longer instance %s: %w", live.Name, s.Instance, cleanup.ErrNotFound)
 	}
 	if !slices.Contains(node.Addresses, s.Addr) {
 		return policy.Node{}, fmt.Errorf("node %s does not own address %s: %w", live.Name, s.Addr, cleanup.ErrNotFound)
@@ -58,7 +57,7 @@ func (c *Cluster) FindNode(ctx context.Context, s cleanup.Sender) (policy.Node, 
 	return node, nil
 }
 
-// candidate names the one Node in the cache that s speaks of.
+// candidate names the one Node in the cache that s identifies.
 func (c *Cluster) candidate(s cleanup.Sender, now time.Time) (string, error) {
 	var found []*corev1.Node
 	what := fmt.Sprintf("address %s", s.Addr)
@@ -84,8 +83,8 @@ func (c *Cluster) candidate(s cleanup.Sender, now time.Time) (string, error) {
 	case len(found) == 1 && !left:
 		return found[0].Name, nil
 	}
-	// Addresses are reused within minutes, machine ids are cloned with images: the boot tells whose word it is, and the
-	// boot's secret if a Node lies about its boot.
+	// Addresses are reused within minutes, and machine ids are cloned with images. The boot tells the Nodes apart, and the
+	// boot's secret does if a Node lies about its boot.
 	running := slices.DeleteFunc(slices.Clone(found), func(n *corev1.Node) bool {
 		return s.Boot == "" || n.Status.NodeInfo.BootID != s.Boot
 	})
@@ -103,24 +102,6 @@ func (c *Cluster) candidate(s cleanup.Sender, now time.Time) (string, error) {
 			what, found[0].Name, d.name, now.Sub(d.left).Round(time.Second), cleanup.ErrAmbiguous)
 	}
 	return "", fmt.Errorf("%s: nodes %s: %w", what, names(found), cleanup.ErrAmbiguous)
-}
-
-// Pin implements cleanup.Cluster. Where several Nodes say that they run the boot one of them lies, and none is believed.
-func (c *Cluster) Pin(boot string) (policy.Pin, detect.Authority, bool) {
-	if boot == "" {
-		return policy.Pin{}, 0, false
-	}
-	found := c.cached(byBoot, boot)
-	if len(found) != 1 {
-		return policy.Pin{}, 0, false
-	}
-	if pin := pinFrom(found[0].Annotations[annotationPin]); pin.Boot == boot {
-		return pin, detect.Pinned, true
-	}
-	if claim := pinFrom(found[0].Annotations[annotationClaim]); claim.Boot == boot {
-		return claim, detect.Claimed, true
-	}
-	return policy.Pin{}, 0, false
 }
 
 // Known implements cleanup.Cluster.
@@ -180,8 +161,8 @@ func (c *Cluster) PatchNode(ctx context.Context, n policy.Node, p cleanup.NodePa
 	return nodeFrom(out), nil
 }
 
-// nodeAsRead finds the taints n had when it was read: in the cache if that holds exactly this version, which spares a
-// request on the way to the fence, else live.
+// nodeAsRead returns the Node with the taints that n had when it was read: from the cache if that holds exactly this
+// version, which spares a request on the way to the fence, otherwise live.
 func (c *Cluster) nodeAsRead(ctx context.Context, n policy.Node) (*corev1.Node, error) {
 	if obj, ok, _ := c.nodes.GetStore().GetByKey(n.Name); ok {
 		if node, ok := obj.(*corev1.Node); ok && sameNode(node, n) {
@@ -254,7 +235,6 @@ func trim(obj any) (any, error) {
 			Name:              n.Name,
 			UID:               n.UID,
 			ResourceVersion:   n.ResourceVersion,
-			CreationTimestamp: n.CreationTimestamp,
 			DeletionTimestamp: n.DeletionTimestamp,
 			Finalizers:        n.Finalizers,
 			Labels:            n.Labels, // node pools are told apart by any of them
@@ -295,11 +275,9 @@ func nodeFrom(n *corev1.Node) policy.Node {
 		Kernel:          info.KernelVersion,
 		OSImage:         info.OSImage,
 		MachineID:       info.MachineID,
-		Created:         n.CreationTimestamp.Time,
 		ControlPlane:    isControlPlane(n),
 		Labels:          n.Labels,
 		Unschedulable:   n.Spec.Unschedulable,
-		Deleting:        n.DeletionTimestamp != nil,
 		Finalizers:      n.Finalizers,
 		Pin:             pinFrom(n.Annotations[annotationPin]),
 		Claim:           pinFrom(n.Annotations[annotationClaim]),
@@ -332,7 +310,7 @@ func isControlPlane(n *corev1.Node) bool {
 	return false
 }
 
-// addressesOf lists what of status.addresses is an address and not a name, in canonical form, each once.
+// addressesOf lists the IP addresses among status.addresses in canonical form, each once.
 func addressesOf(n *corev1.Node) []netip.Addr {
 	var out []netip.Addr
 	for _, a := range n.Status.Addresses {
@@ -349,8 +327,8 @@ func canonical(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 // machineID is the form of a machine id (machine-id(5)), which no cloud uses for its instances.
 var machineID = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
-// indexOf is the index in which an instance is looked up. A node's own word about its machine id is never taken for an id
-// of the cloud.
+// indexOf is the index in which an instance is looked up. A machine id, which a node can choose, is never taken for an
+// instance id of the cloud.
 func indexOf(instance string) string {
 	if machineID.MatchString(instance) {
 		return byMachine
@@ -368,7 +346,7 @@ func isInstance(n policy.Node, instance string) bool {
 func (c *Cluster) cached(index, key string) []*corev1.Node {
 	objs, err := c.nodes.GetIndexer().ByIndex(index, key)
 	if err != nil {
-		return nil // only an index of another name can fail
+		return nil // only an unknown index can fail
 	}
 	out := make([]*corev1.Node, 0, len(objs))
 	for _, obj := range objs {

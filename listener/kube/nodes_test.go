@@ -55,7 +55,6 @@ func TestNodeFrom(t *testing.T) {
 		OSImage:         n.Status.NodeInfo.OSImage,
 		MachineID:       n.Status.NodeInfo.MachineID,
 		Ready:           true,
-		Created:         n.CreationTimestamp.Time,
 		Labels:          n.Labels,
 	}
 	if diff := cmp.Diff(want, nodeFrom(n), compareAddrs); diff != "" {
@@ -74,7 +73,7 @@ func TestNodeFrom(t *testing.T) {
 		corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: "2001:db8:0:0::1"})
 	want.ControlPlane, want.Fenced, want.OutOfService, want.Ready, want.Silent = true, true, true, false, true
 	want.SilentSince = n.Status.Conditions[3].LastTransitionTime.Time
-	want.Unschedulable, want.Deleting, want.Finalizers = true, true, n.Finalizers
+	want.Unschedulable, want.Finalizers = true, n.Finalizers
 	want.Pin, want.Claim = policy.Pin{Boot: "boot", Sum: "sum"}, policy.Pin{Boot: "boot", Sum: "claimed"}
 	want.Mark = policy.Mark{Death: "r", Boot: "b", Reason: "x", OutOfService: true}
 	want.Addresses = append(want.Addresses, netip.MustParseAddr("2001:db8::1"))
@@ -288,7 +287,7 @@ func TestDepartedForgets(t *testing.T) {
 	}
 }
 
-func TestPin(t *testing.T) {
+func TestProves(t *testing.T) {
 	node := func(name, boot string, annotations map[string]string) *corev1.Node {
 		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: annotations}}
 		n.Status.NodeInfo.BootID = boot
@@ -297,33 +296,33 @@ func TestPin(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
 		nodes     []*corev1.Node
-		boot      string
-		want      policy.Pin
-		authority detect.Authority
-		ok        bool
+		boot, sum string
+		want      detect.Authority
 	}{
-		{name: "no boot", nodes: []*corev1.Node{node("a", "", map[string]string{annotationPin: ":s"})}},
-		{name: "no pin", nodes: []*corev1.Node{node("a", "A", nil)}, boot: "A"},
-		{name: "pinned", nodes: []*corev1.Node{node("a", "A", map[string]string{annotationPin: "A:s"})}, boot: "A",
-			want: policy.Pin{Boot: "A", Sum: "s"}, authority: detect.Pinned, ok: true},
-		{name: "claimed", nodes: []*corev1.Node{node("a", "A", map[string]string{annotationClaim: "A:s"})}, boot: "A",
-			want: policy.Pin{Boot: "A", Sum: "s"}, authority: detect.Claimed, ok: true},
-		{name: "a pin wins over a claim", nodes: []*corev1.Node{node("a", "A", map[string]string{annotationPin: "A:s", annotationClaim: "A:c"})},
-			boot: "A", want: policy.Pin{Boot: "A", Sum: "s"}, authority: detect.Pinned, ok: true},
-		{name: "a pin of the boot before counts for nothing", nodes: []*corev1.Node{node("a", "B", map[string]string{annotationPin: "A:s"})}, boot: "A"},
+		{name: "no boot", nodes: []*corev1.Node{node("a", "", map[string]string{annotationPin: ":s"})}, sum: "s"},
+		{name: "no sum", nodes: []*corev1.Node{node("a", "A", map[string]string{annotationPin: "A:"})}, boot: "A"},
+		{name: "no pin", nodes: []*corev1.Node{node("a", "A", nil)}, boot: "A", sum: "s"},
+		{name: "pinned", nodes: []*corev1.Node{node("a", "A", map[string]string{annotationPin: "A:s"})}, boot: "A", sum: "s", want: detect.Pinned},
+		{name: "another sum", nodes: []*corev1.Node{node("a", "A", map[string]string{annotationPin: "A:s"})}, boot: "A", sum: "t"},
+		{name: "claimed", nodes: []*corev1.Node{node("a", "A", map[string]string{annotationClaim: "A:s"})}, boot: "A", sum: "s", want: detect.Claimed},
+		{name: "a claim beside a pin", nodes: []*corev1.Node{node("a", "A", map[string]string{annotationPin: "A:s", annotationClaim: "A:c"})},
+			boot: "A", sum: "c"},
+		{name: "a pin of the boot before counts for nothing", nodes: []*corev1.Node{node("a", "B", map[string]string{annotationPin: "A:s"})},
+			boot: "A", sum: "s"},
 		{name: "the claim of this boot beside the pin of the one before",
 			nodes: []*corev1.Node{node("a", "A", map[string]string{annotationPin: "0:s", annotationClaim: "A:c"})},
-			boot:  "A", want: policy.Pin{Boot: "A", Sum: "c"}, authority: detect.Claimed, ok: true},
-		{name: "two nodes say they run the boot", nodes: []*corev1.Node{
-			node("a", "A", map[string]string{annotationPin: "A:s"}), node("b", "A", map[string]string{annotationPin: "A:t"})}, boot: "A"},
+			boot:  "A", sum: "c", want: detect.Claimed},
+		{name: "another node says that it runs the boot", nodes: []*corev1.Node{
+			node("a", "A", map[string]string{annotationPin: "A:t"}), node("b", "A", map[string]string{annotationPin: "A:s"}), node("c", "A", nil)},
+			boot: "A", sum: "s", want: detect.Pinned},
 	} {
 		_, c := newAPI(t, 500, "")
 		for _, n := range tt.nodes {
 			cacheNode(t, c, n)
 		}
-		pin, authority, ok := c.Pin(tt.boot)
-		if pin != tt.want || authority != tt.authority || ok != tt.ok {
-			t.Errorf("%s: %+v, %v, %v; want %+v, %v, %v", tt.name, pin, authority, ok, tt.want, tt.authority, tt.ok)
+		got, ok := c.Proves(tt.boot, tt.sum)
+		if got != tt.want || ok != (tt.want != 0) || c.Pinned(tt.boot, tt.sum) != ok {
+			t.Errorf("%s: %v, %v; want %v", tt.name, got, ok, tt.want)
 		}
 	}
 }

@@ -30,10 +30,10 @@ const (
 	// annotationOutOfService says that the out-of-service taint on the Node is ours to remove.
 	annotationOutOfService = prefix + "out-of-service"
 
-	// outOfServiceValue makes our out-of-service taint recognizable among those people set by hand.
+	// outOfServiceValue distinguishes our out-of-service taint from those that people set by hand.
 	outOfServiceValue = "node-death"
 
-	// annotationSize bounds what a kernel wrote before it becomes an annotation, in bytes.
+	// annotationSize bounds, in bytes, what a kernel wrote when it becomes an annotation.
 	annotationSize = 1024
 )
 
@@ -99,8 +99,8 @@ func taints(have []corev1.Taint, fence, outOfService *bool) []corev1.Taint {
 	return out
 }
 
-// isFence recognizes our fence. A taint of its key with a value or another effect is somebody else's, and the policy
-// lets us touch our own only.
+// isFence recognizes our fence. A taint of its key with a value or another effect is not ours, and the policy denies that we
+// touch it.
 func isFence(t corev1.Taint) bool {
 	return t.Key == taintFence && t.Value == "" && t.Effect == corev1.TaintEffectNoSchedule
 }
@@ -121,7 +121,7 @@ func pinValue(p policy.Pin) string {
 	return p.Boot + ":" + p.Sum
 }
 
-// pinFrom reads a pin or a claim; what is neither reads as none.
+// pinFrom reads a pin or a claim, zero if value is neither.
 func pinFrom(value string) policy.Pin {
 	boot, sum, ok := strings.Cut(value, ":")
 	if !ok || boot == "" || sum == "" {

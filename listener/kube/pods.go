@@ -18,9 +18,9 @@ import (
 
 const (
 	// reasonPanic is status.reason of a failed pod, which kubectl shows as its STATUS, and the reason of its conditions.
-	// Which kind of panic it was says the annotation.
+	// The annotations say which kind of panic it was.
 	reasonPanic = "KernelPanic"
-	// conditionDeath lets a podFailurePolicy tell a dead node from a drain; DisruptionTarget alone says both.
+	// conditionDeath lets a podFailurePolicy tell a dead node from a drain: DisruptionTarget alone can mean either.
 	conditionDeath corev1.PodConditionType = prefix + "NodeDeath"
 	// messageSize bounds status.message and a condition's message, in bytes.
 	messageSize = 1024
@@ -51,7 +51,7 @@ func (c *Cluster) Pod(ctx context.Context, namespace, name string) (policy.Pod, 
 	return podFrom(pod), nil
 }
 
-// FailPod implements cleanup.Cluster. It refuses what is not to be failed by anybody's decision: finished pods and
+// FailPod implements cleanup.Cluster. It refuses pods that must never be failed, whatever was decided: finished pods and
 // mirrors of static pods.
 func (c *Cluster) FailPod(ctx context.Context, p policy.Pod, n policy.Notice) (policy.Pod, error) {
 	if p.Finished() {
@@ -104,16 +104,16 @@ type podPatch struct {
 	Status   *podStatus  `json:"status,omitempty"`
 }
 
-// podMetadata names the pod that was decided on. UID alone is too weak: without the resourceVersion the API server turns
-// Succeeded into Failed, and finished work is run again.
+// podMetadata names the pod that was decided on. The UID alone is too weak: without the resourceVersion the API server would
+// turn Succeeded into Failed, and finished work would run again.
 type podMetadata struct {
 	UID             string            `json:"uid"`
 	ResourceVersion string            `json:"resourceVersion,omitempty"`
 	Annotations     map[string]string `json:"annotations"`
 }
 
-// podStatus is what of corev1.PodStatus is ours to write. There are no container states: an invented exit code would
-// match people's podFailurePolicy.
+// podStatus is the part of corev1.PodStatus that we write. It has no container states: an invented exit code could match
+// somebody's podFailurePolicy.
 type podStatus struct {
 	Phase      corev1.PodPhase `json:"phase"`
 	Reason     string          `json:"reason"`
@@ -126,7 +126,7 @@ type podCondition struct {
 	Status  corev1.ConditionStatus  `json:"status"`
 	Reason  string                  `json:"reason"`
 	Message string                  `json:"message,omitempty"`
-	// LastTransitionTime is the time of the panic: the Job controller reckons its back-off from Ready's
+	// LastTransitionTime is the time of the panic: the Job controller counts its back-off from Ready's
 	// (kubernetes pkg/controller/job/backoff_utils.go, getFinishedTime).
 	LastTransitionTime metav1.Time `json:"lastTransitionTime"`
 }

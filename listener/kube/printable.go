@@ -47,7 +47,7 @@ func printable(s string, size int) string {
 // unprintable is true of utf8.RuneError as well: it stands for bytes that are not UTF-8.
 func unprintable(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 
-// letters leaves of s what a cause may consist of, at most size bytes.
+// letters is s without everything that a cause must not contain, at most size bytes.
 func letters(s string, size int) string {
 	s = strings.Map(func(r rune) rune {
 		if (r >= 'a' && r <= 'z') || (r >= 'A' && r <= 'Z') {

@@ -20,34 +20,33 @@ import (
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// ErrNotHeld is in what Prove returns where the API server does not hold the listener to its job as the admission policies
-// of packaging/kubernetes/base/policies say: one of them is missing or not in force, or denies what the job needs. Without
-// it an error of Prove means that there was no answer.
+// ErrNotHeld is wrapped by Prove's error if an admission policy of packaging/kubernetes/base/policies is missing or not in
+// force, or denies what the listener needs. Any other error of Prove means that there was no answer.
 var ErrNotHeld = errors.New("apply packaging/kubernetes/base/policies as shipped")
 
-// errUnproved passes: the API server has not yet shown that it holds us to our job.
+// errUnproved is temporary: the API server has not yet shown that the policies are in force.
 var errUnproved = errors.New("the admission policies are not proved yet")
 
 const (
 	// proveTimeout bounds one proof of all policies.
 	proveTimeout = 30 * time.Second
-	// provedFor is how long a proof is good, proveRetry when the next is tried where there is none.
+	// provedFor is how long a proof is valid, proveRetry how soon a failed one is tried again.
 	provedFor  = 10 * time.Minute
 	proveRetry = 10 * time.Second
 )
 
-// proofName is what objects are called that are written on trial only.
+// proofName is the name of the objects that trials write.
 const proofName = "policy-proof"
 
-// proof is what Prove last said. Its zero value says that nothing is proved.
+// proof is the last result of Prove. Its zero value means that nothing is proved.
 type proof struct {
 	mu     sync.Mutex
 	proved bool
 	held   error // nil unless it is ErrNotHeld
 }
 
-// note takes an answer of Prove. No answer leaves things as they were: an API server that is too busy to answer has not
-// lost its policies, and the minute in which it is so busy may be the one in which many nodes die.
+// note takes a result of Prove. A missing answer leaves the proof as it was: an API server that is too busy to answer has
+// not lost its policies, and it may be that busy because many nodes are dying.
 func (p *proof) note(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -59,7 +58,7 @@ func (p *proof) note(err error) {
 	}
 }
 
-// mayWrite is nil where pods and Nodes may be written. Deaths are recorded, whatever is proved.
+// mayWrite is nil if pods and Nodes may be written. NodeDeaths are written whatever is proved.
 func (p *proof) mayWrite() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -72,7 +71,7 @@ func (p *proof) mayWrite() error {
 	return errUnproved
 }
 
-// notHeld is the ErrNotHeld that was last found, nil if there is none.
+// notHeld is the latest ErrNotHeld, nil if there is none.
 func (p *proof) notHeld() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -90,7 +89,7 @@ func (c *Cluster) keepProving(ctx context.Context) {
 			if err == nil {
 				c.log.Info("the admission policies are in force")
 			} else {
-				c.log.Error("the admission policies are not proved: deaths are recorded, nothing else is done", "err", err)
+				c.log.Error("admission policies not proved: deaths are recorded, nothing else is done", "err", err)
 			}
 		}
 		wait := proveRetry
@@ -108,7 +107,7 @@ func (c *Cluster) keepProving(ctx context.Context) {
 	}
 }
 
-// trial is one write that the API server tries without carrying it out, and what must come of it.
+// trial is one dry-run write, and whether the API server must deny it.
 type trial struct {
 	policy    string
 	what      string
@@ -116,9 +115,9 @@ type trial struct {
 	write     func(context.Context) error
 }
 
-// Prove tries, for each admission policy, a write that it must deny and one that it must let pass, all as dry runs. Nil
-// means that all are in force and let the listener do its job; else see ErrNotHeld. What a policy guards must exist to be
-// tried: a cluster without a node or without a bound pod has nothing of the kind to harm, and is proved without.
+// Prove tries, for each admission policy, a write that it must deny and one that it must allow, all as dry runs. Nil means
+// that all are in force and let the listener do its job; otherwise see ErrNotHeld. A cluster without a node or without a
+// bound pod has nothing of that kind to protect, and is proved without these trials.
 func (c *Cluster) Prove(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, proveTimeout)
 	defer cancel()
@@ -149,7 +148,7 @@ func (c *Cluster) Prove(ctx context.Context) error {
 	return errors.Join(noAnswer...)
 }
 
-// judge says what the answer to t proves, nil where it is what it has to be.
+// judge says what is wrong with the answer to t, nil if it is as it must be.
 func (t trial) judge(answer error) error {
 	switch {
 	case t.forbidden && answer == nil:
@@ -198,7 +197,7 @@ func (c *Cluster) trialsOnLeases() []trial {
 	}
 }
 
-// trialsOnNode tries on one Node, not of the control plane if there is another: there we may do less.
+// trialsOnNode tries on one Node, one outside the control plane if there is one: there the listener may do less.
 func (c *Cluster) trialsOnNode() []trial {
 	var node *corev1.Node
 	for _, obj := range c.nodes.GetStore().List() {
@@ -240,7 +239,8 @@ func (c *Cluster) trialsOnNode() []trial {
 	return trials
 }
 
-// podForTrial is our own pod or, outside the cluster, any that is bound to a node and that nobody is about to change.
+// podForTrial is our own pod or, outside the cluster, one that is bound to a node and about to stay as it is; nil if there is
+// none.
 func (c *Cluster) podForTrial(ctx context.Context) (*corev1.Pod, error) {
 	if c.pod != "" {
 		pod, err := c.core.CoreV1().Pods(c.namespace).Get(ctx, c.pod, metav1.GetOptions{})
@@ -278,7 +278,7 @@ func (c *Cluster) trialsOnPod(pod *corev1.Pod) []trial {
 		}
 	}
 	ours := podPatch{Metadata: c.keys.metadata(podFrom(pod), policy.Notice{Death: proofName, Cause: "Proof", Reason: proofName})}
-	ours.Metadata.ResourceVersion = "" // it is not about this very version
+	ours.Metadata.ResourceVersion = "" // any version will do
 	remove := func(ctx context.Context) error {
 		return c.core.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{
 			DryRun: []string{metav1.DryRunAll}, Preconditions: metav1.NewUIDPreconditions(string(pod.UID)),

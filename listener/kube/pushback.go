@@ -5,13 +5,13 @@ import (
 	"strconv"
 )
 
-// longestRetryAfter is how many seconds a call waits at most before it comes again, whatever the API server asks for.
+// longestRetryAfter is how many seconds a call waits at most before it is repeated, whatever the API server asks for.
 // Priority and fairness asks for more with every request it rejects, up to 32 s (k8s.io/apiserver
 // pkg/util/flowcontrol/dropped_requests_tracker.go). That is longer than cleanup gives a call, and one waiting call holds
-// up its node, while the API server would take some others. So few calls are in flight that once a second is no flood.
+// up its node, while the API server would take others. So few calls are in flight that one a second does not flood it.
 const longestRetryAfter = 1
 
-// obeying is what client-go, which obeys Retry-After, gets to see of the API server.
+// obeying shortens the Retry-After that client-go obeys.
 type obeying struct{ server http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.

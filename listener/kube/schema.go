@@ -40,8 +40,8 @@ const (
 	maxImagesOfPod = 64
 )
 
-// specFrom makes everything fit the schema. A death that the schema denied would not be on record: one field too long in
-// a forged datagram, and its node would stay fenced.
+// specFrom makes everything fit the schema. A death that the schema denied would never be on record, and one overlong field
+// in a forged datagram would keep its node fenced.
 func specFrom(d policy.Death) v1alpha1.NodeDeathSpec {
 	spec := v1alpha1.NodeDeathSpec{
 		Node:        printable(d.Node, nameSize),
@@ -169,8 +169,8 @@ func statusFrom(d policy.Death) v1alpha1.NodeDeathStatus {
 	return s
 }
 
-// boundTrace makes a trace fit the schema, and size bytes of JSON, and counts the lines it leaves out. What has to go goes
-// from the middle: the beginning says why the kernel died, the end how far it came.
+// boundTrace makes a trace fit the schema and size bytes of JSON, and counts the lines it leaves out. It leaves out the
+// middle: the beginning says why the kernel died, the end how far it came.
 func boundTrace(lines []string, size int) (trace []string, omitted int) {
 	out := make([]string, 0, len(lines))
 	for _, l := range lines {
@@ -198,7 +198,7 @@ func fitting(lines []string, size, max int) int {
 	return len(lines)
 }
 
-// linesOf is how many lines a trace had before omitted ones gave way to one that says so.
+// linesOf is how many lines a trace had before one line took the place of the omitted ones.
 func linesOf(trace []string, omitted int) int {
 	if omitted > 0 {
 		return len(trace) - 1 + omitted

@@ -34,7 +34,7 @@ func listAttachments(ctx context.Context, client kubernetes.Interface) (map[stri
 }
 
 // attachments shares LISTs: VolumeAttachments cannot be selected by node, and a hundred dying nodes poll at once.
-// Whoever asks is answered by a LIST that began after the question, so the answer is as good as an own one.
+// Each caller is answered by a LIST that began after its call, so the answer is as good as that of a LIST of its own.
 type attachments struct {
 	list func(context.Context) (map[string]int, error)
 
@@ -75,7 +75,7 @@ func (a *attachments) start() {
 		return
 	}
 	go func() {
-		r.counts, r.err = a.list(context.Background()) // shared: no asker's end may end it
+		r.counts, r.err = a.list(context.Background()) // shared: it outlives the context of each caller
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		close(r.done)

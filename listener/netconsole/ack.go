@@ -36,7 +36,7 @@ type Ack struct {
 	Signature string
 }
 
-// Origin is what a signed acknowledgement is about, besides what it says: both sides know it and neither sends it.
+// Origin is the part of what is signed that an acknowledgement does not repeat: both sides know it.
 type Origin struct {
 	Cluster, Boot string         // as in the canary
 	Source        netip.AddrPort // of the canary, as the listener saw it and as the node knows it to be its own
@@ -80,7 +80,7 @@ func (a Ack) signed(o Origin) []byte {
 		a.Nonce, a.Seq, o.Cluster, o.Boot, node, source)
 }
 
-// ParseAck reads a datagram. It accepts nothing but what Line writes, and one newline behind it.
+// ParseAck reads a datagram. It accepts only what Line writes, with or without a newline at the end.
 func ParseAck(line string) (Ack, bool) {
 	line = strings.TrimSuffix(line, "\n")
 	rest, signed := strings.CutPrefix(line, signedAckStart)

@@ -18,18 +18,18 @@ type assembly struct {
 	spans  []span // in order of offset, disjoint
 	data   []byte // in order of arrival
 	due    time.Time
-	// emitted means once, as Partial.
+	// emitted says that the record was emitted once, as Partial.
 	emitted bool
 	// contested says that another record with the same header contradicts it.
 	contested bool
 	pieces    pieces
-	few       [3]span // room for spans as a rule
+	few       [3]span // memory for spans, usually enough
 }
 
-// firstData is the room for data as a rule, in bytes: a line of the kernel's longest text, and userdata.
+// firstData is the first capacity of data in bytes, usually enough: the kernel's longest text, and userdata.
 const firstData = 2 << 10
 
-// newAssembly begins a record of which the fragment is one.
+// newAssembly begins the record that the fragment is a part of.
 func newAssembly(f *Frame, head Record, due time.Time) *assembly {
 	a := &assembly{header: string(f.Header), total: f.Total, record: head, due: due}
 	a.spans, a.data = a.few[:0], make([]byte, 0, min(f.Total, firstData))
@@ -44,7 +44,7 @@ func (a *assembly) matches(f *Frame) bool {
 	return a.total == f.Total && a.header == string(f.Header)
 }
 
-// agrees reports whether the fragment says nothing else where it overlaps with what is there.
+// agrees reports whether the fragment has the same bytes wherever it overlaps with those that have arrived.
 func (a *assembly) agrees(f *Frame) bool {
 	for _, s := range a.spans {
 		from, to := max(s.off, f.Offset), min(s.end, f.Offset+len(f.Body))
@@ -55,7 +55,7 @@ func (a *assembly) agrees(f *Frame) bool {
 	return true
 }
 
-// finished is what is left of a record when it was emitted for good.
+// finished is what is kept of a record after it was emitted for good.
 type finished struct {
 	header string
 	total  int
@@ -67,8 +67,8 @@ func (a *assembly) finished() finished {
 	return finished{header: a.header, total: a.total, until: a.due.Add(WireTimeout), pieces: a.pieces}
 }
 
-// pieces distinguishes the first fragments of a record from others. The kernel cuts a record once, so that each of its fragments
-// is one of them or beside them.
+// pieces are the first fragments of a record. The kernel cuts a record only once, so each of its fragments either is one of
+// them or does not overlap with any.
 type pieces struct {
 	seen [3]piece
 	n    int
@@ -101,11 +101,11 @@ func (p *pieces) contradict(one piece) bool {
 	return false
 }
 
-// missing is the number of bytes not there yet.
+// missing is the number of bytes that have not arrived.
 func (a *assembly) missing() int { return a.total - len(a.data) }
 
-// begun reports whether the first byte is there.
-func (a *assembly) begun() bool { return len(a.spans) > 0 && a.spans[0].off == 0 }
+// hasStart reports whether the first byte has arrived.
+func (a *assembly) hasStart() bool { return len(a.spans) > 0 && a.spans[0].off == 0 }
 
 // add takes what is new in the fragment: where fragments overlap, the first one to arrive counts. It reports false when
 // the record is in too many pieces to take another.
@@ -131,7 +131,7 @@ func (a *assembly) add(f *Frame) bool {
 	return true
 }
 
-// runs joins what has arrived, appending to runs. What arrived in order, as it usually does, is lent and not copied.
+// runs joins the bytes that have arrived and appends them to runs. Those that arrived in order, as usual, are not copied.
 func (a *assembly) runs(runs []run) []run {
 	lent := 0 // where the last run ends in data, -1 if it is a copy
 	for _, s := range a.spans {

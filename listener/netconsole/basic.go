@@ -32,8 +32,7 @@ func linePrefix(b []byte) (n int, uptime time.Duration) {
 	return n + 1, uptime
 }
 
-// between is what stands between the bracket at the start of b and its closing one, which no prefix has further away
-// than 24 bytes.
+// between is the text between the bracket at the start of b and its closing one, which is within 24 bytes in every prefix.
 func between(b []byte, open, shut byte) (in []byte, ok bool) {
 	if len(b) == 0 || b[0] != open {
 		return nil, false
@@ -131,7 +130,7 @@ func (s *Stream) pushBasic(now time.Time, f *Frame, emit func(*Record)) {
 	for len(body) > 0 {
 		text, uptime, rest := s.decoder.cutBasic(body)
 		if f.Cut && len(rest) == 0 {
-			// Without a prefix the next record would look like more of this one, so that only what has one waits.
+			// Without a prefix the next record would look like more of this one, so only records with a prefix wait.
 			n, _ := linePrefix(body)
 			if n > 0 {
 				s.cut, s.cutDue = bytes.Clone(body), now.Add(WireTimeout)

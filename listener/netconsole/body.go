@@ -30,7 +30,7 @@ const maxMemo, maxText = 1 << 10, 256
 //
 // A hole hides whether what follows it is text or the value of a field, so that nothing between a hole and the next
 // newline is decoded; and a field ends only where the next one begins, because userdata and sysdata may contain newlines
-// of their own. What is decoded is therefore what the whole record has at that place.
+// of their own. So everything that is decoded is as it is in the whole record.
 func (d *decoder) decode(r *Record, runs []run, total int) {
 	if len(runs) == 1 && len(runs[0].data) == total {
 		text, tail, _ := bytes.Cut(runs[0].data, []byte{'\n'})
@@ -76,7 +76,7 @@ func (d *decoder) cut(text []byte) []byte {
 	return d.text
 }
 
-// rest lets go of what is too large to keep.
+// rest frees text that is too large to keep.
 func (d *decoder) rest() {
 	if cap(d.text) > maxText {
 		d.text = nil

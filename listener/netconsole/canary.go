@@ -53,7 +53,7 @@ func (f Facts) Nbcon() bool {
 	return err == nil && n >= 7
 }
 
-// Mute says in one sentence why a panic of this node would not be heard, and is empty if it would.
+// Mute says in one sentence why a panic of this node would not be heard. It is empty if it would be.
 func (f Facts) Mute() string {
 	if !f.Nbcon() {
 		return ""
@@ -128,8 +128,8 @@ func (r *Record) Canary() (Canary, bool) {
 	return ParseCanary(string(r.Text))
 }
 
-// ParseCanary reads the text of a record. It accepts nothing but what Line writes, except that facts may be missing, in
-// any order, or unknown to it; and nothing shorter than the longest acknowledgement, so that answering never amplifies.
+// ParseCanary reads the text of a record. It accepts only what Line writes, except that facts may be missing, in any order,
+// or unknown. It accepts nothing shorter than the longest acknowledgement, so that answering never amplifies.
 func ParseCanary(text string) (Canary, bool) {
 	rest, ok := strings.CutPrefix(text, canaryStart)
 	if !ok || len(text) < maxAck || len(text) > maxLine {

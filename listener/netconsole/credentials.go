@@ -6,8 +6,8 @@ import (
 )
 
 // Credentials are the boot and the secret that a datagram carries, as Identity would have them of its record, read before
-// anything else is done with it. They point into the datagram. There are none in the basic format, in fragments, and in a
-// record that lost its end.
+// anything else is done with it. They point into the datagram. The basic format, fragments, and records that lost their end
+// have none.
 func (f *Frame) Credentials() (boot, secret []byte, ok bool) {
 	if !f.Extended || f.Fragment || f.Cut {
 		return nil, nil, false
@@ -46,13 +46,13 @@ func isField(line []byte) bool {
 	return len(line) > 1 && line[0] == ' ' && bytes.IndexByte(line[1:], '=') > 0
 }
 
-// Seal is what stands behind the text of a datagram that carries credentials. Those of one boot mostly carry the same, and
+// Seal is what follows the text in a datagram that carries credentials. Datagrams of one boot usually have the same, and it
 // need not be read again.
 type Seal struct {
 	before, secret, behind []byte
 }
 
-// Seal copies what stands behind the text; false if there are no credentials in it.
+// Seal copies what follows the text; false if it has no credentials.
 func (f *Frame) Seal() (s Seal, ok bool) {
 	const key = " " + KeySecret + "="
 	if _, _, ok := f.Credentials(); !ok {
@@ -69,7 +69,8 @@ func (f *Frame) Seal() (s Seal, ok bool) {
 	return Seal{tail[:at], tail[at:end], tail[end:]}, true
 }
 
-// On reports whether the datagram carries the same, in constant time as far as the secret goes. The zero Seal is on none.
+// On reports whether the datagram carries this seal. It compares the secret in constant time. No datagram carries the zero
+// Seal.
 func (s *Seal) On(f *Frame) bool {
 	n := len(s.before) + len(s.secret) + len(s.behind)
 	if n == 0 || !f.Extended || f.Fragment || f.Cut || len(f.Body) <= n {

@@ -39,9 +39,9 @@
 //
 // Every line of a record repeats its prefix (info_print_prefix and record_print_text in kernel/printk/printk.c), and
 // nothing is escaped. A record longer than 1000 bytes is cut blindly, and the pieces behind the first carry no mark
-// (write_msg): they are joined by following a full datagram that lacks its newline, and a middle piece that is lost
-// cannot be missed. Whoever can write to /dev/kmsg can write anything here, which is why a basic record has Prefix -1
-// and no fields. No target should be basic: this is for hearing those that are.
+// (write_msg): a piece is what follows a full datagram that lacks its newline, and the loss of a middle piece goes
+// unnoticed. Whoever can write to /dev/kmsg can write anything here, which is why a basic record has Prefix -1 and no
+// fields. No target should be basic: this is for hearing those that are.
 //
 // # Telling them apart
 //

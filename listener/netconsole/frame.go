@@ -65,7 +65,7 @@ type Frame struct {
 }
 
 // ParseFrame takes a datagram apart. It allocates nothing and keeps nothing. The error is one of the sentinels above;
-// ErrHeader and ErrFragment mean that the payload began like an extended record and then was none.
+// ErrHeader and ErrFragment mean that the payload began like an extended record but is not one.
 func ParseFrame(payload []byte) (Frame, error) {
 	if len(payload) > MaxPayload {
 		return Frame{}, ErrTooLong

@@ -8,8 +8,8 @@ import (
 )
 
 // Printable is s fit for a terminal, a log or an object of the API: what is not UTF-8, control characters but the tab, and
-// characters that cannot be seen or change the direction of the text become `\xHH`, as in dmesg. Whatever a datagram said
-// goes through it before anybody is shown it.
+// characters that cannot be seen or change the direction of the text become `\xHH`, as in dmesg. Everything that a datagram
+// says goes through it before it is shown.
 func Printable(s string) string {
 	i := 0
 	for i < len(s) && (s[i] >= ' ' && s[i] < 0x7f || s[i] == '\t') {

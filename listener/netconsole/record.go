@@ -32,7 +32,7 @@ type Record struct {
 	// lines. Where its end is missing it ends in Gap. Usually it is a piece of the datagram, so that a record costs no
 	// memory of its own.
 	Text []byte
-	// Assembled means that it came in fragments. Only the one with the secret in it proves who sent it.
+	// Assembled means that it came in fragments. Only the fragment with the secret in it proves its sender.
 	Assembled bool
 	// Contested means that fragments with the same header contradict each other: somebody forges them, and no Identity has
 	// a secret.

@@ -10,8 +10,8 @@ import (
 const WireTimeout = time.Second
 
 const (
-	// maxOpen bounds the records under assembly. CPUs take turns at the console, so that more than two are rare; but whoever
-	// forges fragments must not push out one whose second half is under way.
+	// maxOpen bounds the records under assembly. CPUs take turns at the console, so more than two are rare. Forged fragments
+	// must not push out a record whose second half is on its way.
 	maxOpen = 64
 	maxHeld = 256 << 10 // bytes of body held by all of them
 	maxCut  = 16 << 10  // bytes of a basic record; the kernel's are 2048 at most (PRINTK_MESSAGE_MAX)
@@ -35,7 +35,7 @@ type Stream struct {
 	seed maphash.Seed // of pieces
 	open []*assembly  // oldest first
 	held int          // bytes in open
-	done *[4]finished // the fragmented records last finished, whose late fragments are nothing new; nil if there were none
+	done *[4]finished // the fragmented records finished last, whose late fragments are ignored; nil if there were none
 	next int          // in done
 
 	cut      []byte // a basic record that reached the end of its datagram, nil if none
@@ -89,7 +89,7 @@ func (s *Stream) Flush(now time.Time, emit func(*Record)) {
 	}
 }
 
-// GiveUp emits the records that wait for the rest of them as they are, whose late fragments are then nothing new.
+// GiveUp emits incomplete records as they are. Their late fragments are then ignored.
 func (s *Stream) GiveUp(emit func(*Record)) {
 	for len(s.open) > 0 {
 		s.finish(0, emit)
@@ -111,7 +111,7 @@ func (s *Stream) Size() int {
 // Deadline is when Flush should be called at the latest, zero if there is nothing to wait for.
 func (s *Stream) Deadline() time.Time {
 	switch {
-	case len(s.open) > 0: // since before a basic record was cut: nothing else is taken in while one is
+	case len(s.open) > 0: // they are older than a cut basic record: no fragment is taken while one waits
 		return s.open[0].due
 	case s.cut != nil:
 		return s.cutDue
@@ -127,7 +127,7 @@ func (s *Stream) lend(emit func(*Record)) {
 		s.record.Text = redactUnknown(s.record.Text)
 	}
 	emit(&s.record)
-	s.record = Record{} // keeps nothing of it alive
+	s.record = Record{} // so that nothing of it stays alive
 	s.decoder.rest()
 }
 
@@ -163,8 +163,8 @@ func (s *Stream) pushWhole(f *Frame, emit func(*Record)) {
 }
 
 // pushFragment adds a fragment to every record under assembly that it fits, the same header and no other bytes where
-// they overlap. One that contradicts all of them, or a record that is finished, begins another record: who of the two is
-// the kernel cannot be known, so that both are emitted and neither proves anything.
+// they overlap. One that contradicts all of them, or a finished record, begins another record. Which of the two is the
+// kernel's cannot be known, so both are emitted and neither proves anything.
 func (s *Stream) pushFragment(now time.Time, f *Frame, emit func(*Record)) error {
 	if len(s.open) == 0 && s.done == nil {
 		s.seed = maphash.MakeSeed()
@@ -194,7 +194,7 @@ func (s *Stream) pushFragment(now time.Time, f *Frame, emit func(*Record)) error
 		a.contested = contested
 	}
 	for s.held+max(1, fits)*len(f.Body) > maxHeld && len(s.open) > 1 {
-		// No record alone can hold that much, so that there is another one to give up.
+		// No single record can hold that much, so there is another one to give up.
 		oldest := 0
 		if s.open[0].matches(f) {
 			oldest = 1
@@ -216,7 +216,7 @@ func (s *Stream) pushFragment(now time.Time, f *Frame, emit func(*Record)) error
 		case a.missing() == 0:
 			s.finish(i, emit)
 			i--
-		case a.begun() && !a.emitted:
+		case a.hasStart() && !a.emitted:
 			a.emitted = true
 			s.build(a)
 			s.record.Partial = true
@@ -276,7 +276,7 @@ func (s *Stream) finished(now time.Time, f *Frame, this piece) (contradicts, lat
 	return contradicts, false
 }
 
-// build makes s.record of what has arrived of an open record.
+// build fills s.record with what has arrived of an open record.
 func (s *Stream) build(a *assembly) {
 	s.record = a.record
 	s.record.Missing = a.missing()

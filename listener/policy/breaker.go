@@ -42,8 +42,8 @@ func (b *Breaker) Count(at time.Time, node, death string) {
 	}
 }
 
-// Forget takes back a node that was counted for death and then turned out to live. What was counted for another death
-// stays: else whoever sends incidents that are refused from dead nodes' addresses would drain the breaker.
+// Forget takes back a node that was counted for death and then turned out to be alive. What was counted for another death
+// stays: otherwise a sender of incidents that are refused could drain the breaker from the addresses of dead nodes.
 func (b *Breaker) Forget(node, death string) {
 	if b.counted[node].death == death {
 		delete(b.counted, node)

@@ -13,13 +13,13 @@ const (
 	ClaimWrite   Claiming = "claimed"
 	ClaimKnown   Claiming = "known"    // pinned or claimed already
 	ClaimWaits   Claiming = "waiting"  // for the Node to report the canary's boot
-	ClaimRefused Claiming = "refused"  // the boot has another secret, or can have none
+	ClaimRefused Claiming = "refused"  // the boot has another secret, or cannot have one
 	ClaimGivenUp Claiming = "given up" // it waited too long
 )
 
 // ClaimFor judges the canary id of Node n. The first canary of a boot claims it, where the node has not pinned the boot
-// itself, and that boot has to be the one that the Node's kubelet reports: else whoever invents a boot could replace the
-// claim of the real one. A claim stands as long as its boot.
+// itself, and that boot has to be the one that the Node's kubelet reports: otherwise an invented boot could replace the
+// claim of the real one. A claim lasts as long as its boot.
 func ClaimFor(n Node, id netconsole.Identity) Claiming {
 	for _, known := range []Pin{n.Pin, n.Claim} {
 		switch {
@@ -35,14 +35,14 @@ func ClaimFor(n Node, id netconsole.Identity) Claiming {
 	case n.BootID != id.Boot:
 		return ClaimWaits
 	case !hasUserdata(n.Kernel):
-		return ClaimRefused // the first to claim would always be somebody else
+		return ClaimRefused // this kernel sends no secret, so the canary is somebody else's
 	}
 	return ClaimWrite
 }
 
 // hasUserdata reports whether netconsole of that release can carry a secret, which it can since Linux 6.9
-// (Documentation/networking/netconsole.rst). A release that is not known may. Where a distribution has brought it to an
-// older kernel, incidents wait for a witness unless the node pins its secret itself.
+// (Documentation/networking/netconsole.rst). A release that cannot be read is taken to be new enough. Where a distribution
+// has backported userdata, incidents wait for a witness unless the node pins its secret itself.
 func hasUserdata(release string) bool {
 	var major, minor int
 	if n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor); n < 2 {

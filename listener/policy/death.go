@@ -37,7 +37,7 @@ func (p Phase) Finished() bool {
 // status was never written.
 func (p Phase) AtWork() bool { return p == "" || p == Pending || p == Cleaning }
 
-// Evidence is what tells of a death.
+// Evidence is what a death is known from.
 type Evidence string
 
 const (
@@ -60,7 +60,7 @@ type Death struct {
 	Node        string
 	NodeUID     string
 	Instance    string // as the incident says, else as the Node does; for people, never for the cloud
-	Boot        string // boot id that ended; empty if neither incident nor Node told
+	Boot        string // boot id that ended; empty if neither incident nor Node has it
 	Time        time.Time
 	Source      netip.AddrPort
 	Cause       string // KernelPanic, HardLockup, …
@@ -152,7 +152,7 @@ func (d Death) Step(name string) StepStatus {
 	return StepStatus{}
 }
 
-// SetStep notes how far a step is. It never writes into a slice that a copy of d may share.
+// SetStep sets the status of a step. It never writes into a slice that a copy of d may share.
 func (d *Death) SetStep(s StepStatus) {
 	d.Steps = slices.Clone(d.Steps)
 	if i := slices.IndexFunc(d.Steps, func(o StepStatus) bool { return o.Name == s.Name }); i >= 0 {
@@ -167,7 +167,7 @@ const (
 	Fenced          = "Fenced"          // nothing more is scheduled to the node
 	PodsFailed      = "PodsFailed"      // every pod that died is Failed
 	VolumesDetached = "VolumesDetached" // nothing is attached to the node any more
-	Settled         = "Settled"         // what was to become of the Node has
+	Settled         = "Settled"         // the Node is deleted, kept or back, as the plan has it
 	Complete        = "Complete"        // nothing is left to do
 )
 

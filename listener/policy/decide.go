@@ -34,12 +34,12 @@ type Decision struct {
 	Why       string // one sentence, for log, death and event
 	// Fence says that the Node may carry our taint: with Act and Hold always, with Wait for a bounded time.
 	Fence bool
-	// Distrust says that the source was contradicted: its Node is not fenced early for a while. Only a Node's address is
-	// distrusted: whoever has none can have nothing fenced, and there would be no end of them to remember.
+	// Distrust says that the source was contradicted: its Node is not fenced early for a while. Only addresses of Nodes are
+	// distrusted: other senders can have nothing fenced, and there is no bound on their number.
 	Distrust bool
 }
 
-// Lookup is what the look-up of an incident's Node came to.
+// Lookup is the result of looking up an incident's Node.
 type Lookup int
 
 const (
@@ -73,11 +73,11 @@ type View struct {
 	Released bool
 }
 
-// maxFailedLooks is after how many looks in a row without an answer, one every two seconds, nobody waits for a witness any
-// more.
+// maxFailedLooks is how many looks in a row may go without an answer, one every two seconds, before the wait for a witness
+// ends.
 const maxFailedLooks = 300
 
-// Decide is the whole judgement over an incident. It never takes a missing answer for a witness.
+// Decide judges an incident. It never takes a missing answer for a witness.
 func (p Policy) Decide(inc detect.Incident, v View) Decision {
 	authority := Authority(inc, v.Sum, v.First)
 	say := func(a Answer, format string, args ...any) Decision {
@@ -104,39 +104,39 @@ func (p Policy) Decide(inc detect.Incident, v View) Decision {
 	case v.Node.ControlPlane && !p.ControlPlane:
 		return say(Refuse, "node %s belongs to the control plane", v.Node.Name)
 	case v.Node.UID != v.First.UID:
-		return say(Refuse, "node %s was deleted and registered anew since the panic", v.Node.Name)
+		return say(Refuse, "node %s was deleted and registered again after the panic", v.Node.Name)
 	case v.Node.BootID != boot && v.First.BootID == boot:
-		return say(Record, "node %s has rebooted into boot %s, what is on it lives", v.Node.Name, v.Node.BootID)
+		return say(Record, "node %s has rebooted into boot %s; what runs on it is alive", v.Node.Name, v.Node.BootID)
 	case v.Node.BootID != boot && v.Node.knows(boot, v.Sum):
-		return say(Record, "boot %s of node %s had this secret, and boot %s runs by now", boot, v.Node.Name, v.Node.BootID)
+		return say(Record, "boot %s of node %s had this secret, and the node runs boot %s now", boot, v.Node.Name, v.Node.BootID)
 	case v.Node.BootID != boot:
-		return contradicted("node %s runs boot %s, the panic is of boot %s", v.Node.Name, v.Node.BootID, boot)
+		return contradicted("node %s runs boot %s, but the panic came from boot %s", v.Node.Name, v.Node.BootID, boot)
 	case v.Lease.Alive():
 		return contradicted("the kubelet of node %s renewed its Lease %s after the panic", v.Node.Name,
 			v.Now.Sub(inc.Time).Round(time.Second))
 	}
 
 	atOnce := v.Heard && authority >= p.ActAt
-	// A node that was lost before the panic was heard says nothing by its silence. A living kubelet that reports not to be
-	// Ready is no silence at all.
-	lost := v.Node.Silent && !v.Node.SilentSince.After(inc.Time)
+	// The silence of a node that was lost before the panic was heard proves nothing. The control plane's clock is asked only
+	// where we did not see the silence begin. A kubelet that reports NotReady is alive, not silent.
+	lost := v.Node.Silent && v.First.Silent && !v.Node.SilentSince.After(inc.Time.Add(skew))
 	switch {
 	case atOnce && !v.Lease.Doubtful(inc.Time):
 		return p.pass(v, say(Act, "%v authority", authority))
 	case v.Node.Silent && !lost:
-		return p.pass(v, say(Act, "%v authority, and the control plane does not hear from node %s any more", authority, v.Node.Name))
+		return p.pass(v, say(Act, "%v authority, and the control plane no longer hears from node %s", authority, v.Node.Name))
 	case v.Lease.Silent(v.Now) && lost && !atOnce:
-		return contradicted("%v authority, and the silence of node %s is no witness: the control plane had lost it before",
+		return contradicted("%v authority, and the silence of node %s proves nothing: the control plane had lost it before",
 			authority, v.Node.Name)
 	case v.Lease.Silent(v.Now) && (atOnce || !withheld(inc, v)):
 		return p.pass(v, say(Act, "%v authority, and the Lease of node %s was not renewed for %s",
 			authority, v.Node.Name, v.Now.Sub(v.Lease.Since).Round(time.Second)))
 	case v.Lease.Failed >= maxFailedLooks:
-		return say(Refuse, "%v authority, and nobody could say whether node %s lives: its Lease could not be read", authority, v.Node.Name)
+		return say(Refuse, "%v authority, and it is unknown whether node %s is alive: its Lease could not be read", authority, v.Node.Name)
 	}
-	d := say(Wait, "%v authority, a witness is awaited", authority)
+	d := say(Wait, "%v authority, waiting for a witness", authority)
 	if v.Lease.Silent(v.Now) {
-		d.Why = fmt.Sprintf("%v authority, and the Lease of node %s is no witness: this boot has a secret, which was not heard",
+		d.Why = fmt.Sprintf("%v authority, and the Lease of node %s is not enough: this boot has pinned a secret, and the incident came without it",
 			authority, v.Node.Name)
 	}
 	d.Fence = v.Heard && authority == detect.Pinned || p.fenceEarly(authority, v)
@@ -151,23 +151,23 @@ func (p Policy) fenceEarly(a detect.Authority, v View) bool {
 }
 
 // withheld reports whether inc was heard without the secret that its node pinned. A pod that starves its kubelet of CPU,
-// or waits until it is restarted, can bring about such an incident and a Lease that is renewed late.
+// or waits for its restart, can send such an incident while the Lease is renewed late.
 func withheld(inc detect.Incident, v View) bool {
-	return v.Heard && inc.Source.IsValid() && v.Node.BootID != "" && v.Node.Pin.Boot == v.Node.BootID &&
-		v.Sum != v.Node.Pin.Sum
+	pin := v.Node.PinOnWire()
+	return v.Heard && inc.Source.IsValid() && pin != (Pin{}) && v.Sum != pin.Sum
 }
 
-// pass holds what the breaker does not let pass.
+// pass turns d into a Hold where the breaker has no room.
 func (p Policy) pass(v View, d Decision) Decision {
 	d.Fence = true
 	if !v.Room && !v.Released {
 		d.Answer = Hold
-		d.Why += fmt.Sprintf("; held: %d nodes or %d%% died within %s already", p.MaxNodes, p.MaxPercent, p.Window)
+		d.Why += fmt.Sprintf("; held: the limit is %d nodes or %d%% of all within %s", p.MaxNodes, p.MaxPercent, p.Window)
 	}
 	return d
 }
 
-// sender is who an incident says it is.
+// sender names the sender of inc as the incident itself does.
 func sender(inc detect.Incident) string {
 	if inc.Identity.Instance == "" {
 		return "address " + inc.Source.Addr().String()

@@ -157,7 +157,7 @@ func TestDecide(t *testing.T) {
 		},
 		{
 			name: "a boot that is over, and whose secret was pinned, is recorded", story: func(s *story) { s.v.Node.BootID, s.v.First.BootID = boot2, boot2 },
-			want: Record, why: "had this secret, and boot " + boot2 + " runs by now",
+			want: Record, why: "had this secret, and the node runs boot " + boot2 + " now",
 		},
 		{
 			name: "a node that rebooted while a witness was awaited", story: func(s *story) { unpinned(s); s.v.Node.BootID = boot2 },
@@ -168,8 +168,8 @@ func TestDecide(t *testing.T) {
 			want: Record, why: "has rebooted",
 		},
 		{
-			name: "a Node that was deleted and registered anew meanwhile", story: func(s *story) { s.v.Node.UID = "another" },
-			want: Refuse, why: "registered anew",
+			name: "a Node that was deleted and registered again meanwhile", story: func(s *story) { s.v.Node.UID = "another" },
+			want: Refuse, why: "registered again",
 		},
 
 		// The witness.
@@ -236,17 +236,27 @@ func TestDecide(t *testing.T) {
 		{
 			name:  "a kubelet that the control plane has lost is a witness",
 			story: func(s *story) { unpinned(s); lost(&s.v.Node, 40*time.Second) },
-			want:  Act, why: "does not hear from node n1 any more", fence: true,
+			want:  Act, why: "no longer hears from node n1", fence: true,
 		},
 		{
 			name:  "also where the Lease may not be read",
 			story: func(s *story) { unpinned(s); watched(s, 50*time.Second, failing); lost(&s.v.Node, 40*time.Second) },
-			want:  Act, why: "does not hear from node n1 any more", fence: true,
+			want:  Act, why: "no longer hears from node n1", fence: true,
 		},
 		{
 			name:  "also where it was judged late",
 			story: func(s *story) { unpinned(s); lost(&s.v.Node, 40*time.Second); s.v.First = s.v.Node },
+			want:  Act, why: "no longer hears from node n1", fence: true,
+		},
+		{
+			name:  "also where the control plane's clock is a minute behind ours",
+			story: func(s *story) { unpinned(s); lost(&s.v.Node, -20*time.Second) },
 			want:  Act, why: "does not hear from node n1 any more", fence: true,
+		},
+		{
+			name:  "one lost before the panic is none where the control plane's clock is ahead of ours",
+			story: func(s *story) { unpinned(s); lost(&s.v.Node, 3*time.Second); s.v.First = s.v.Node },
+			want:  Wait, fence: true,
 		},
 		{
 			name:  "one lost before the panic is none",
@@ -271,7 +281,16 @@ func TestDecide(t *testing.T) {
 		{
 			name:  "a Lease is no witness without the secret that the boot has pinned",
 			story: func(s *story) { says(s, ""); watched(s, 45*time.Second, silent) },
-			want:  Wait, why: "has a secret, which was not heard", fence: true,
+			want:  Wait, why: "this boot has pinned a secret, and the incident came without it", fence: true,
+		},
+		{
+			name: "but is where the kernel cannot send the secret that the node has pinned",
+			story: func(s *story) {
+				old(s)
+				s.v.Node.Kernel, s.v.Node.Pin = "6.1.0-37-cloud-amd64", Pin{boot1, secret1.Sum()}
+				watched(s, 42*time.Second, silent)
+			},
+			want: Act, why: "was not renewed", fence: true,
 		},
 		{
 			name: "but a kubelet that the control plane has lost since is",
@@ -280,7 +299,7 @@ func TestDecide(t *testing.T) {
 				watched(s, 45*time.Second, silent)
 				lost(&s.v.Node, 40*time.Second)
 			},
-			want: Act, why: "does not hear from node n1 any more", fence: true,
+			want: Act, why: "no longer hears from node n1", fence: true,
 		},
 		{
 			name:  "and so is a Lease where the death was read and not heard",
@@ -377,7 +396,7 @@ func TestDecide(t *testing.T) {
 		// Breaker.
 		{
 			name: "too many nodes at once are held", story: func(s *story) { s.v.Room = false },
-			want: Hold, why: "held: 5 nodes or 10% died within 10m0s already", fence: true,
+			want: Hold, why: "held: the limit is 5 nodes or 10% of all within 10m0s", fence: true,
 		},
 		{
 			name: "what a human released passes the breaker", story: func(s *story) { s.v.Room, s.v.Released = false, true },

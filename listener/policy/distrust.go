@@ -13,15 +13,15 @@ import (
 const distrustSources = 4096
 
 // Distrust remembers sources that were contradicted. A pod that shares its node's address can send what the node's
-// kernel could; it must not be able to keep the node fenced by doing so again and again. It owns no clock.
+// kernel could. It must not be able to keep the node fenced by sending it again and again. Distrust owns no clock.
 type Distrust struct {
 	For time.Duration
 
-	sources map[netip.Addr]grudge
+	sources map[netip.Addr]contradiction
 	pruned  time.Time
 }
 
-type grudge struct {
+type contradiction struct {
 	authority detect.Authority // the strongest that was contradicted
 	until     time.Time
 }
@@ -32,11 +32,11 @@ func (d *Distrust) Add(at time.Time, src netip.Addr, a detect.Authority) {
 		return
 	}
 	if d.sources == nil {
-		d.sources = map[netip.Addr]grudge{}
+		d.sources = map[netip.Addr]contradiction{}
 	}
 	if len(d.sources) >= distrustSources && at.Sub(d.pruned) >= d.For/16 { // seldom: a flood must not cost much
 		d.pruned = at
-		maps.DeleteFunc(d.sources, func(_ netip.Addr, g grudge) bool { return !at.Before(g.until) })
+		maps.DeleteFunc(d.sources, func(_ netip.Addr, g contradiction) bool { return !at.Before(g.until) })
 	}
 	g, known := d.sources[src]
 	if !known && len(d.sources) >= distrustSources {
@@ -49,7 +49,7 @@ func (d *Distrust) Add(at time.Time, src netip.Addr, a detect.Authority) {
 	d.sources[src] = g
 }
 
-// Has reports whether src is not to be believed on authority a at now. Stronger evidence than what was contradicted is.
+// Has reports whether src is distrusted on authority a at now. Evidence stronger than what was contradicted is believed.
 func (d *Distrust) Has(now time.Time, src netip.Addr, a detect.Authority) bool {
 	g, ok := d.sources[src]
 	return ok && now.Before(g.until) && a <= g.authority

@@ -9,7 +9,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener/detect"
 )
 
-// NewDeath is the NodeDeath that inc, believed on authority a, makes of Node n. Where no Node answered n is zero.
+// NewDeath returns the NodeDeath of Node n for inc, which is believed on authority a. n is zero where no Node answered.
 func NewDeath(inc detect.Incident, a detect.Authority, n Node) Death {
 	boot := cmp.Or(inc.Identity.Boot, n.BootID)
 	d := Death{
@@ -28,7 +28,7 @@ func NewDeath(inc detect.Incident, a detect.Authority, n Node) Death {
 	return d
 }
 
-// Lengthen adds to d what inc, the same incident seen longer, knows better, and reports whether that is anything.
+// Lengthen describes d by inc, a later emission of the same incident, if that has a longer trace. It reports whether it has.
 func (d *Death) Lengthen(inc detect.Incident) bool {
 	if len(inc.Trace) <= len(d.Trace) {
 		return false
@@ -81,7 +81,7 @@ func NodePoolLabels() []string {
 	}
 }
 
-// NamePods says who was on the node when it died. It is done once.
+// NamePods names the pods that were on the node when it died. It is called once.
 func (d *Death) NamePods(pods []Pod) {
 	images := map[string]int{}
 	for i, p := range pods {
@@ -103,8 +103,8 @@ func (d *Death) NamePods(pods []Pod) {
 	}
 }
 
-// SetOutcome notes what became of pods, by what became of each; became is indexed by UID. Pods that d does not name are
-// only counted elsewhere.
+// SetOutcome sets d's outcomes from became, which has what became of each pod by its UID. Pods that d does not name are
+// left out.
 func (d *Death) SetOutcome(became map[string]string) {
 	byWhat := map[string][]int{}
 	for i, p := range d.Pods {

@@ -3,11 +3,11 @@ package policy
 import "time"
 
 const (
-	// defaultLease is for how long kubelets take their Lease unless told otherwise (nodeLeaseDurationSeconds).
+	// defaultLease is how long kubelets hold their Lease by default (nodeLeaseDurationSeconds).
 	defaultLease = 40 * time.Second
-	// inFlight is how long after a panic a renewal that the kubelet sent before it may still arrive.
-	inFlight = 2 * time.Second
-	// skew is by how much a node's clock may differ from ours before a renewal looks younger than the incident.
+	// InFlight is how long after a panic a renewal that the kubelet sent before it may still arrive.
+	InFlight = 2 * time.Second
+	// skew is by how much another machine's clock may differ from ours before what it tells looks younger than the incident.
 	skew = 5 * time.Second
 )
 
@@ -31,7 +31,7 @@ func (l *Lease) Look(now, heard, renewed time.Time, duration time.Duration, err 
 		return
 	}
 	l.Renewed, l.Duration, l.Failed = renewed, duration, 0
-	if l.Since.IsZero() && now.Sub(heard) >= inFlight {
+	if l.Since.IsZero() && now.Sub(heard) >= InFlight {
 		l.Since, l.Baseline = now, renewed
 	}
 }

@@ -17,15 +17,7 @@ func DryRunName(death, boot string) string { return DeathName("dry-run-"+death, 
 // DeathName is the name of the NodeDeath of one boot of one node: a DNS-1123 label of at most 63 bytes, the same in every
 // replica. Where no Node answered, node is the source address.
 func DeathName(node, boot string) string {
-	readable := strings.Map(func(r rune) rune {
-		switch {
-		case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
-			return r
-		case 'A' <= r && r <= 'Z':
-			return r - 'A' + 'a'
-		}
-		return '-'
-	}, node)
+	readable := Hyphenate(node)
 	if len(readable) > nameNode {
 		readable = readable[:nameNode]
 	}
@@ -34,4 +26,17 @@ func DeathName(node, boot string) string {
 	}
 	sum := sha256.Sum256([]byte(node + "/" + boot))
 	return readable + "-" + hex.EncodeToString(sum[:])[:nameHash]
+}
+
+// Hyphenate lower-cases s and replaces every character that a DNS-1123 label cannot contain with a hyphen.
+func Hyphenate(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
+			return r
+		case 'A' <= r && r <= 'Z':
+			return r - 'A' + 'a'
+		}
+		return '-'
+	}, s)
 }

@@ -20,11 +20,9 @@ type Node struct {
 	Ready           bool      // condition Ready is True
 	Silent          bool      // condition Ready is Unknown: the control plane has not heard from the kubelet
 	SilentSince     time.Time // lastTransitionTime of that condition; zero unless Silent
-	Created         time.Time
 	ControlPlane    bool
 	Labels          map[string]string // those that NodeInfo and selection need
 	Unschedulable   bool              // cordoned
-	Deleting        bool              // has a deletionTimestamp
 	Finalizers      []string
 	Pin             Pin  // annotation lastgasp.dev/pin, written by the node itself
 	Claim           Pin  // annotation lastgasp.dev/claim, written by the listener from a canary
@@ -51,6 +49,15 @@ type Mark struct {
 // Instance is the id of n in the cloud: the last element of its providerID, as in aws:///us-east-1a/i-0123456789abcdef0.
 func (n Node) Instance() string {
 	return n.ProviderID[strings.LastIndexByte(n.ProviderID, '/')+1:]
+}
+
+// PinOnWire is the pin whose secret stands in whatever n's kernel sends, zero where it cannot carry one: nodes pin their
+// secret on any kernel.
+func (n Node) PinOnWire() Pin {
+	if n.Pin.Boot == "" || n.Pin.Boot != n.BootID || !hasUserdata(n.Kernel) {
+		return Pin{}
+	}
+	return n.Pin
 }
 
 // knows reports whether sum is the secret that n's pin or claim names for boot.

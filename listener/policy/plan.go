@@ -21,7 +21,7 @@ const (
 	StepNode     = "node"
 	// StepExpire is there only where pods are kept.
 	StepExpire = "expire"
-	// StepDistrust is no step of a plan: it says to other replicas that the source was contradicted.
+	// StepDistrust is not part of any plan: it shows other replicas that the source was contradicted.
 	StepDistrust = "distrust"
 )
 
@@ -39,7 +39,7 @@ type Plan struct {
 	Verb   NodeVerb
 	// AfterPanic is what is done with the machine.
 	AfterPanic AfterPanic
-	// DetachFor bounds how long the volumes are waited for, and with it the out-of-service taint.
+	// DetachFor bounds the wait for the volumes, and with it the out-of-service taint.
 	DetachFor time.Duration
 	AwaitTill time.Time // when a node that is awaited and not back is deleted
 	KeepTill  time.Time // when kept pods are deleted, zero if none are kept
@@ -56,7 +56,7 @@ func NewPlan(p Policy, d Death, n Node) Plan {
 		Death: d.Name, Node: d.Node, Notice: NoticeOf(d), Verb: p.NodeVerb, AfterPanic: p.AfterPanic, DetachFor: detachFor,
 	}
 	if plan.Verb == NodeDelete && n.Unschedulable {
-		plan.Verb = NodeAwait // deleted, it would come back without the cordon that somebody gave it
+		plan.Verb = NodeAwait // if it were deleted, it would come back without its cordon
 	}
 	plan.add(StepFence, "taint node %s, so that nothing more is scheduled to it", d.Node)
 	plan.add(StepList, "list the pods on it")
@@ -114,7 +114,7 @@ func (p Plan) LogValue() slog.Value {
 	return slog.StringValue(strings.Join(names, " "))
 }
 
-// Notice is what a pod of a dead node is told.
+// Notice is what is written to the pods of a dead node.
 type Notice struct {
 	Death   string    // name of the NodeDeath
 	Cause   string    // KernelPanic, …
@@ -123,7 +123,7 @@ type Notice struct {
 	Time    time.Time // of the panic: when the pod stopped being ready
 }
 
-// NoticeOf is what the pods of d's node are told.
+// NoticeOf returns what is written to the pods of d's node.
 func NoticeOf(d Death) Notice {
 	n := Notice{
 		Death:  d.Name,

@@ -65,7 +65,7 @@ func CareFor(p Pod, death string, at time.Time) Care {
 	case p.Marked && p.Death == death && p.Phase == "Failed":
 		return Failed
 	case p.Finished():
-		return Leave // telling it that it died of a panic would be a lie
+		return Leave // it did not die of the panic
 	case p.Started.After(at), late && p.Mirror:
 		return Leave
 	case p.Mirror:

@@ -21,8 +21,8 @@ const (
 	NodeAnnotate NodeVerb = "annotate"
 )
 
-// AfterPanic is what is done with the machine once its last words are on record (ec2.afterPanic): for kernels that hold
-// still after a panic, because they are mute when they reboot by themselves.
+// AfterPanic is what is done with the machine once its whole trace is on record (ec2.afterPanic). It is for kernels that
+// are kept from rebooting after a panic, because they would send nothing before they reboot.
 type AfterPanic string
 
 const (
@@ -38,7 +38,7 @@ const (
 type Policy struct {
 	// ActAt is the authority from which an incident is acted on at once; Never makes all wait for the witness (act.at).
 	ActAt detect.Authority
-	// Corroborate is how long a weaker incident may have its Node fenced without a witness (act.corroborate).
+	// Corroborate is how long a weaker incident may keep its Node fenced without a witness (act.corroborate).
 	Corroborate time.Duration
 	// Distrust is how long the Node of a source that was contradicted is not fenced early again (act.distrust).
 	Distrust time.Duration
@@ -101,21 +101,21 @@ func (p Policy) Validate() error {
 	case p.MaxPercent < 0 || p.MaxPercent > 100:
 		return fmt.Errorf("limits.percent: %d is not between 0 and 100", p.MaxPercent)
 	case p.Window <= 0:
-		return fmt.Errorf("limits.window: %s is no time", p.Window)
+		return fmt.Errorf("limits.window: %s is not positive; write a time like 10m", p.Window)
 	case p.NodeVerb != NodeDelete && p.NodeVerb != NodeAwait && p.NodeVerb != NodeAnnotate:
-		return fmt.Errorf("node: %q is none of delete, await, annotate", p.NodeVerb)
+		return fmt.Errorf("node: %q is unknown; write delete, await or annotate", p.NodeVerb)
 	case p.NodeVerb == NodeAwait && p.AwaitTimeout <= 0:
-		return fmt.Errorf("await for %s: no node comes back in that time", p.AwaitTimeout)
+		return fmt.Errorf("nodeTimeout: %s is not positive; write how long node: await may wait, like 10m", p.AwaitTimeout)
 	case p.AfterPanic != LeaveInstance && p.AfterPanic != RebootInstance && p.AfterPanic != TerminateInstance:
-		return fmt.Errorf("ec2.afterPanic: %q is none of none, reboot, terminate", p.AfterPanic)
+		return fmt.Errorf("ec2.afterPanic: %q is unknown; write none, reboot or terminate", p.AfterPanic)
 	case p.AfterPanic == TerminateInstance && p.NodeVerb == NodeAwait:
-		return errors.New("ec2.afterPanic: terminate and node: await contradict each other: what is terminated does not come back")
+		return errors.New("ec2.afterPanic: terminate contradicts node: await, because a terminated instance does not come back; change one")
 	case p.KeepPods < 0:
 		return fmt.Errorf("pods.keep: %s is negative", p.KeepPods)
 	case p.KeepRecords < 1:
-		return fmt.Errorf("keep.records: %d is too few; keep 1 at least", p.KeepRecords)
+		return fmt.Errorf("keep.records: %d is too few; keep at least 1", p.KeepRecords)
 	case p.KeepRecordsFor < p.Window || p.KeepRecordsFor < p.Distrust:
-		return fmt.Errorf("keep.for: %s is too short: the breaker and distrust are read from NodeDeaths, keep them longer than %s",
+		return fmt.Errorf("keep.for: %s is too short: the breaker and distrust are read from NodeDeaths; keep them for at least %s",
 			p.KeepRecordsFor, max(p.Window, p.Distrust))
 	}
 	return nil

@@ -32,14 +32,14 @@ func TestPolicyValidate(t *testing.T) {
 		{"a negative distrust", func(p *Policy) { p.Distrust = -1 }, "act.distrust: -1ns is negative"},
 		{"a negative limit", func(p *Policy) { p.MaxNodes = -1 }, "limits.nodes: -1 is negative"},
 		{"more than all", func(p *Policy) { p.MaxPercent = 101 }, "limits.percent: 101 is not between 0 and 100"},
-		{"no window", func(p *Policy) { p.Window = 0 }, "limits.window: 0s is no time"},
-		{"an unknown verb", func(p *Policy) { p.NodeVerb = "reboot" }, `node: "reboot" is none of delete, await, annotate`},
-		{"await without patience", func(p *Policy) { p.NodeVerb, p.AwaitTimeout = NodeAwait, 0 }, "await for 0s: no node comes back in that time"},
+		{"no window", func(p *Policy) { p.Window = 0 }, "limits.window: 0s is not positive; write a time like 10m"},
+		{"an unknown verb", func(p *Policy) { p.NodeVerb = "reboot" }, `node: "reboot" is unknown; write delete, await or annotate`},
+		{"await without a time", func(p *Policy) { p.NodeVerb, p.AwaitTimeout = NodeAwait, 0 }, "nodeTimeout: 0s is not positive; write how long node: await may wait, like 10m"},
 		{"negative keeping", func(p *Policy) { p.KeepPods = -time.Second }, "pods.keep: -1s is negative"},
-		{"no records", func(p *Policy) { p.KeepRecords = 0 }, "keep.records: 0 is too few; keep 1 at least"},
+		{"no records", func(p *Policy) { p.KeepRecords = 0 }, "keep.records: 0 is too few; keep at least 1"},
 		{
 			"records gone before they are of use", func(p *Policy) { p.KeepRecordsFor = time.Minute },
-			"keep.for: 1m0s is too short: the breaker and distrust are read from NodeDeaths, keep them longer than 10m0s",
+			"keep.for: 1m0s is too short: the breaker and distrust are read from NodeDeaths; keep them for at least 10m0s",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

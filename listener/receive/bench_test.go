@@ -49,7 +49,7 @@ func BenchmarkReceive(b *testing.B) {
 		}},
 	} {
 		b.Run(way.name, func(b *testing.B) {
-			s, err := listen(context.Background(), "127.0.0.1:0")
+			s, err := listen(context.Background(), "127.0.0.1:0", true)
 			if err != nil {
 				b.Fatal(err)
 			}

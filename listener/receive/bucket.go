@@ -2,8 +2,7 @@ package receive
 
 import "time"
 
-// bucket is a rate limit: burst at once, perSecond after that. The zero value is full. Every call must name the same
-// limits.
+// bucket is a rate limit: burst at once, perSecond after that. The zero value is full. Every call must pass the same limits.
 type bucket struct {
 	used float64
 	at   time.Time

@@ -6,13 +6,13 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// canary books a node that could be heard just now, hands its identity on and builds the answer.
+// canary records that a node can be heard, hands its identity on and builds the ack.
 func (s *Shard) canary(src *source, r *netconsole.Record, c netconsole.Canary) {
 	s.metrics.Canaries.Add(1)
 	id, addr := r.Identity(), src.addr.Addr()
 	switch {
 	case id.Boot != "" && id.Boot != c.Boot || id.Instance != "" && id.Instance != c.Instance:
-		s.metrics.Malformed.Add(1) // the text and the target it came through disagree: not the configurator's writing
+		s.metrics.Malformed.Add(1) // the text contradicts the target it came through: the configurator did not write it
 		return
 	case c.Cluster != s.cfg.Cluster:
 		s.metrics.CanariesForeign.Add(1)
@@ -34,11 +34,12 @@ func (s *Shard) canary(src *source, r *netconsole.Record, c netconsole.Canary) {
 	src.learn(fact{id.Boot, id.Secret, r.Seq, c.Facts.PanicOnOops, c.Facts.Kdump})
 	if s.cfg.Canaries != nil && !s.cfg.Canaries.Canary(Canary{
 		Canary: c, At: s.now, From: addr, Seq: r.Seq, Secret: id.Secret, Known: known,
+		Verified: known && src.party.node != nil,
 	}) {
 		s.metrics.CanariesRepeated.Add(1)
 	}
 	if id.Secret != "" && known && !s.cfg.Sink.Canary(addr, id, s.now) {
-		s.metrics.HandoverFull.Add(1) // the next canary pins
+		s.metrics.HandoverFull.Add(1) // the next canary claims
 	}
 	if !known {
 		s.metrics.CanariesStranger.Add(1)
@@ -47,8 +48,8 @@ func (s *Shard) canary(src *source, r *netconsole.Record, c netconsole.Canary) {
 	s.ack = []byte(ack.Line())
 }
 
-// mayAck counts an answer to the source, and reports whether there may be one. Ports of an address that were made up just
-// now share one limit, which is wide enough for the kernel's own port to be among them.
+// mayAck reports whether a canary of the source may be acknowledged, and counts it. The young ports of an address, which may
+// be made up, share one limit. It is wide enough for the kernel's own port to be among them.
 func mayAck(now time.Time, src *source) bool {
 	if src.party.node != nil {
 		return src.party.acks.take(now, acksBurst, acksPerSecond)

@@ -15,9 +15,9 @@ type Config struct {
 	Judge   *detect.Config
 	Sink    Sink
 	Metrics *Metrics
-	// Pins knows the secrets of boots; without it nobody can be verified.
+	// Pins knows the secrets of boots; without it no sender can be verified.
 	Pins Pins
-	// Nodes knows the Nodes of the cluster; without it every sender is one.
+	// Nodes knows the Nodes of the cluster; without it every sender is taken for one.
 	Nodes Nodes
 	// Canaries is given every canary that is answered.
 	Canaries Canaries
@@ -25,9 +25,9 @@ type Config struct {
 	Records Records
 	// Cluster is the name that a canary must carry to be answered.
 	Cluster string
-	// Replay judges what was captured before: no sender is limited in how much it sends.
+	// Replay says that the datagrams are a capture's: no sender is limited in how much it sends.
 	Replay bool
-	// Key signs the answers; without one they are not signed.
+	// Key signs the acks; without one they are not signed.
 	Key ed25519.PrivateKey
 }
 
@@ -41,7 +41,7 @@ type Sink interface {
 
 // Pins knows the secrets that nodes have pinned, or that were claimed by canary.
 type Pins interface {
-	// Pinned reports whether a Node that runs the boot says that its secret has this netconsole.Secret.Sum.
+	// Pinned reports whether a Node that runs the boot carries a pin or claim with this netconsole.Secret.Sum.
 	Pinned(boot, sum string) bool
 }
 
@@ -57,7 +57,7 @@ type Canaries interface {
 	Canary(Canary) (fresh bool)
 }
 
-// Canary is one that was answered.
+// Canary is a canary that was acknowledged.
 type Canary struct {
 	netconsole.Canary
 	At     time.Time
@@ -65,6 +65,8 @@ type Canary struct {
 	Seq    uint64 // of its record
 	Secret netconsole.Secret
 	Known  bool // there is a Node that is the sender
+	// Verified: and it came with the secret that is known of that boot.
+	Verified bool
 }
 
 // Records takes every record that was received.

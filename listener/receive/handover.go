@@ -13,7 +13,7 @@ const (
 	offerAgain = 100 * time.Millisecond
 	// maxPerSource and maxPerParty bound the incidents that wait. One of a source is usual: its death.
 	maxPerSource, maxPerParty = 8, 32
-	// lastLines are kept of a trace that waits beyond limits.traces, and nothing beyond that and a quarter.
+	// lastLines is how many lines of a trace are kept beyond limits.traces; beyond 5/4 of that, none are.
 	lastLines = 24
 )
 
@@ -21,8 +21,8 @@ const (
 type class int
 
 const (
-	deaths  class = iota // served first
-	reports              // of kernels that live
+	deaths   class = iota // served first
+	findings              // about kernels that are not dying
 	classes
 )
 
@@ -30,12 +30,12 @@ func classOf(inc detect.Incident) class {
 	if inc.Verdict == detect.Dying {
 		return deaths
 	}
-	return reports
+	return findings
 }
 
 // handover passes incidents on to the Sink. What the Sink has no room for waits here: verified nodes apart from strangers
-// and deaths apart from reports, so that neither holds up the other. Parties take turns, and each is bounded in how
-// much it may have waiting and how much of it is handed over in a second.
+// and deaths apart from findings, so that neither holds up the other. Parties take turns, and each is bounded in how many
+// incidents it may have waiting and how many are handed over in a second.
 type handover struct {
 	sink    Sink
 	metrics *Metrics
@@ -74,7 +74,7 @@ func (h *handover) offer(now time.Time, src *source, inc detect.Incident) {
 	case last != nil && supersedes(inc, last.inc):
 		h.put(last, inc)
 	case src.waiting >= maxPerSource && (class != deaths || last.inc.Verdict == detect.Dying):
-		// The oldest ones are the alarms; what is least missed is the finding before the newest.
+		// The oldest ones are the alarms. The finding before the newest is the least loss.
 		h.metrics.IncidentsDropped.Add(1)
 		if inc.Verdict >= last.inc.Verdict {
 			h.put(last, inc)
@@ -95,9 +95,8 @@ func (h *handover) offer(now time.Time, src *source, inc detect.Incident) {
 	}
 }
 
-// room makes room for one incident of a source more, and reports whether there is any. In a party that has as many as it
-// may the source that was heard last for the first time makes way, which is a port made up just now if there are any; in
-// a full lane it is a party that has many.
+// room makes room for one more incident of a source, and reports whether there is any. In a full party the source makes way
+// that was first heard last: a port that was just made up, if there is one. In a full lane a party with many makes way.
 func (h *handover) room(p *party, src *source, class class) bool {
 	if len(p.waiting[class]) >= maxPerParty {
 		youngest := len(p.waiting[class]) - 1
@@ -146,12 +145,12 @@ func (h *handover) may(now time.Time, p *party) bool {
 	return h.unlimited || p.offers.has(now, offersBurst, offersPerSecond)
 }
 
-// supersedes reports whether who gets b need not have got a: it is the same death, complete.
+// supersedes reports whether b makes a superfluous: it is the same death, complete.
 func supersedes(b, a detect.Incident) bool {
 	return a.Verdict == detect.Dying && b.Verdict == detect.Dying && !a.Complete && a.Identity == b.Identity && a.Time.Equal(b.Time)
 }
 
-// put makes inc what waits as w.
+// put makes inc the incident of w, with as much of its trace as there is room for.
 func (h *handover) put(w *waiting, inc detect.Incident) {
 	lane := &h.lanes[w.src.party.lane()]
 	lane.traces -= w.traces
@@ -173,7 +172,7 @@ func traceSize(inc detect.Incident) int {
 	return n
 }
 
-// flush offers again what waits.
+// flush offers the waiting incidents again.
 func (h *handover) flush(now time.Time) {
 	for l := range h.lanes {
 		for class := range classes {
@@ -186,8 +185,8 @@ func (h *handover) flush(now time.Time) {
 	}
 }
 
-// flushTurns gives every party its turn, over and over, until nothing is left, none may have more handed over, or the Sink
-// has no room: a dead one costs a call each time.
+// flushTurns gives every party its turn, over and over, until nothing is left, every party has reached its limit, or the
+// Sink has no room: a stalled Sink costs one call.
 func (h *handover) flushTurns(now time.Time, turns *[]*party, class class) {
 	for limited := 0; limited < len(*turns); {
 		p := (*turns)[0]

@@ -18,6 +18,6 @@ func TestChatterDoesNotHoldUpTheDying(t *testing.T) {
 	s.full = false
 	h.flush(epoch.Add(offerAgain))
 	if len(s.incidents) != maxPerSource+1 || s.incidents[0].Verdict != detect.Dying {
-		t.Errorf("handed over %v, want the death first and %d reports behind it", s.incidents, maxPerSource)
+		t.Errorf("handed over %v, want the death first and %d findings behind it", s.incidents, maxPerSource)
 	}
 }

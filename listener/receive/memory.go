@@ -1,17 +1,17 @@
 package receive
 
-// What a listener may keep, all shards together. Each has its share, so that no amount of sources, of incidents or of
-// log makes it grow beyond what its pod is given (packaging/kubernetes), whoever sends what. Both lanes have as much.
+// Bounds of what a listener keeps, all shards together. Each shard has its share, so that no number of sources, incidents or
+// log lines makes the process outgrow its pod (packaging/kubernetes). Each lane has the whole bound.
 const (
-	// maxSources is a fleet of 65,536 that is verified, with room for an uneven spread over the shards and for strangers. An
-	// idle one takes some 2 KiB.
+	// maxSources is enough for a verified fleet of 65,536, an uneven spread over the shards, and strangers. An idle source
+	// takes some 2 KiB.
 	maxSources = 80 << 10
 	// maxKept bounds, in bytes, the log that the sources of a lane keep: their last lines, incidents in the making, records
 	// being joined. maxKeptByParty bounds that of one node, or of the strangers of one address.
 	maxKept, maxKeptByParty = 48 << 20, 2 << 20
-	// maxDeaths and maxReports bound the incidents of a lane that wait for the Sink.
-	maxDeaths, maxReports = 16 << 10, 1 << 10
-	// maxTraces bounds, in bytes, the traces that wait with them. What comes beyond keeps only its last lines.
+	// maxDeaths and maxFindings bound the incidents of a lane that wait for the Sink.
+	maxDeaths, maxFindings = 16 << 10, 1 << 10
+	// maxTraces bounds, in bytes, the traces that wait with them. A trace beyond it keeps only its last lines.
 	maxTraces = 32 << 20
 )
 
@@ -23,17 +23,16 @@ type limits struct {
 	incidents    [classes]int
 }
 
-// share is what one of so many shards may keep.
+// share returns what each of that many shards may keep.
 func share(shards int) limits {
 	return limits{
 		sources: maxSources / shards, kept: maxKept / shards, traces: maxTraces / shards,
-		incidents: [classes]int{deaths: maxDeaths / shards, reports: maxReports / shards},
+		incidents: [classes]int{deaths: maxDeaths / shards, findings: maxFindings / shards},
 	}
 }
 
-// enforceMemory books what the source keeps by now. Where that makes more than its lane may keep, those of the lane who
-// were heard longest ago make room, and failing that the source itself: nobody else pays for what it was sent, and its
-// alarm has been given. It alone pays where its party keeps too much.
+// enforceMemory books what the source keeps now. If its lane keeps too much, the sources of the lane that were heard longest
+// ago make room; if that is not enough, or its party keeps too much, the source itself does. Its alarm has been given.
 func (s *Shard) enforceMemory(src *source) {
 	t, lane := s.table, src.party.lane()
 	t.book(src)
@@ -50,7 +49,7 @@ func (s *Shard) enforceMemory(src *source) {
 	s.schedule(src)
 }
 
-// book notes what the source keeps.
+// book counts what the source keeps now.
 func (t *table) book(src *source) {
 	kept := src.stream.Size() + src.judge.Size()
 	t.lanes[src.party.lane()].kept += kept - src.kept

@@ -131,10 +131,10 @@ func TestShardsShareWhatAListenerMayKeep(t *testing.T) {
 	for shards := 1; shards <= 64; shards++ {
 		l := share(shards)
 		if l.sources*shards > maxSources || l.kept*shards > maxKept || l.traces*shards > maxTraces ||
-			l.incidents[deaths]*shards > maxDeaths || l.incidents[reports]*shards > maxReports {
+			l.incidents[deaths]*shards > maxDeaths || l.incidents[findings]*shards > maxFindings {
 			t.Errorf("%d shards of %+v are more than there is", shards, l)
 		}
-		if l.sources < 1024 || l.incidents[reports] < 16 {
+		if l.sources < 1024 || l.incidents[findings] < 16 {
 			t.Errorf("%+v is too little for one of %d shards", l, shards)
 		}
 	}

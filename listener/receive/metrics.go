@@ -27,7 +27,7 @@ type Metrics struct {
 
 	HandoverFull     atomic.Int64 // times that an incident had to wait
 	IncidentsDropped atomic.Int64 // because its party had too many waiting
-	Waiting          atomic.Int64 // incidents that wait now
+	Waiting          atomic.Int64 // incidents that are waiting now
 
 	Sources atomic.Int64 // in the table now
 	Nodes   atomic.Int64 // verified, in the table now

@@ -10,43 +10,43 @@ import (
 
 const (
 	// quotaBurst datagrams of one source, or of one node, are taken at once, and quotaPerSecond from then on. A panic is some
-	// 140 within milliseconds, but a lockup may have all of 400 CPUs print a backtrace before the line that says panic.
+	// 140 within milliseconds, but in a lockup all of 400 CPUs may print a backtrace before the line that says panic.
 	quotaBurst     = 32768
 	quotaPerSecond = 1024
-	// youngFor is for how long a source is charged to its address as well, of which it may be a port that is made up.
+	// youngFor is how long a new source also counts against the quota of its address: it may be a port that was made up.
 	youngFor = time.Minute
 
 	// acksBurst canaries of one source or node are answered at once, and acksPerSecond from then on; the made-up ports of
 	// an address share strangerAcksBurst and strangerAcksPerSecond. No ack is longer than its canary: it is not amplified.
 	acksBurst, acksPerSecond                 = 5, 1
 	strangerAcksBurst, strangerAcksPerSecond = 512, 128
-	// signaturesPerSecond bounds, for one shard, what is signed for senders that are no Node: it takes 30 µs each.
+	// signaturesPerSecond bounds, for one shard, the acks that are signed for senders that are not Nodes: each takes 30 µs.
 	signaturesPerSecond = 500
 
 	// offersBurst incidents of one party are handed over at once, and offersPerSecond from then on. One death is two.
 	offersBurst, offersPerSecond = 32, 1
 
-	// triesPerSecond bounds the secrets that are hashed for a boot of which one is known.
+	// triesPerSecond bounds how many wrong secrets are hashed for a boot whose secret is known.
 	triesPerSecond = 16
-	// checkAfter is how soon the pin of a node is looked up again, and pinGrace how long it counts after it is gone: the Node
-	// may be deleted while its kernel is still printing its trace.
+	// checkAfter is how soon the pin of a node is looked up again, and pinGrace how long it still counts after it is gone: the
+	// Node may be deleted while its kernel is still printing its trace.
 	checkAfter, pinGrace = time.Second, time.Minute
 )
 
-// party is who shares a quota: one node, or the strangers of one address.
+// party is what shares a quota: one node, or the strangers of one address.
 type party struct {
 	sources []*source
 	quota   bucket
 	acks    bucket
 	offers  bucket
 	kept    int                 // bytes of log, as the table has booked them
-	lossy   time.Time           // until then a datagram of it may be missing that was over quota
+	lossy   time.Time           // until then one of its datagrams may be missing, dropped over quota
 	waiting [classes][]*waiting // in the hand-over
 
 	node *node // nil: strangers
 }
 
-// node is a boot that the cluster knows the secret of, as long as it does.
+// node is a boot whose secret the cluster knows.
 type node struct {
 	boot      string
 	secret    []byte
@@ -56,7 +56,7 @@ type node struct {
 	tries     bucket    // of other secrets
 }
 
-// lane is where the party belongs.
+// lane is the lane of the party.
 func (p *party) lane() lane {
 	if p.node != nil {
 		return verified
@@ -76,7 +76,7 @@ func (p *party) maxSources() int {
 func (n *node) proves(secret []byte) bool { return subtle.ConstantTimeCompare(n.secret, secret) == 1 }
 
 // verify returns the party of the node that a datagram with that boot and secret comes from, nil if it proves nothing. The
-// secret of a node is hashed once. Others that are tried on its boot are, too, but no more than a few a second.
+// secret of a node is hashed once. Wrong secrets for its boot are hashed, too, but only a few a second.
 func (t *table) verify(now time.Time, boot, secret []byte) *party {
 	for i := 0; i < len(t.nodes[string(boot)]); {
 		p := t.nodes[string(boot)][i]
@@ -101,19 +101,19 @@ func (t *table) verify(now time.Time, boot, secret []byte) *party {
 	return p
 }
 
-// refusal is what a stranger claimed to know and did not, so that it need not be looked up for each of its datagrams.
+// refusal is a wrong secret that a stranger sent, so that it need not be looked up for each of its datagrams.
 type refusal struct {
 	boot   string
 	secret []byte
 	at     time.Time
 }
 
-// stands reports whether it is too early to look up once more what was refused.
+// stands reports whether it is too early to look that secret up again.
 func (r *refusal) stands(now time.Time, boot, secret []byte) bool {
 	return now.Sub(r.at) < checkAfter && r.boot == string(boot) && subtle.ConstantTimeCompare(r.secret, secret) == 1
 }
 
-// note takes over what was refused just now, unless something else was a moment ago: then it changes all the time.
+// note remembers a secret that was refused, unless another one was a moment ago: then the sender changes it all the time.
 func (r *refusal) note(now time.Time, boot, secret []byte) {
 	if now.Sub(r.at) >= checkAfter {
 		*r = refusal{string(boot), append(r.secret[:0], secret...), now}
@@ -131,7 +131,7 @@ func (t *table) current(now time.Time, n *node) bool {
 	return now.Sub(n.confirmed) < pinGrace
 }
 
-// drop takes a node for unknown, because the cluster does not know its secret any more. Its sources go when they are idle.
+// drop forgets a node, because the cluster no longer knows its secret. Its sources go when they are idle.
 func (t *table) drop(p *party) {
 	boot := p.node.boot
 	t.nodes[boot] = slices.DeleteFunc(t.nodes[boot], func(other *party) bool { return other == p })

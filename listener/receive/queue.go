@@ -3,7 +3,7 @@ package receive
 // queue is a linked list of sources, threaded through them.
 type queue struct {
 	first, last *source
-	untrimmed   *source // those in front of it have let go of what they can; nil if all have
+	untrimmed   *source // the sources before it are trimmed; nil if all are
 }
 
 func (q *queue) push(src *source) {

@@ -26,7 +26,7 @@ type Receiver struct {
 	sockets []*socket
 }
 
-// Listen binds the sockets, or takes those that systemd holds for us. From here on the kernel keeps what arrives.
+// Listen binds the sockets, or takes over those that systemd holds. From here on the kernel queues what arrives.
 func (r *Receiver) Listen(ctx context.Context) error {
 	inherited, err := activation.PacketConns()
 	if err != nil {
@@ -45,8 +45,8 @@ func (r *Receiver) Listen(ctx context.Context) error {
 	}
 	for _, address := range r.Addresses {
 		// One socket per CPU shares the port; the kernel keeps a source on one of them.
-		for range min(runtime.GOMAXPROCS(0), maxSockets) {
-			s, err := listen(ctx, address)
+		for i := range min(runtime.GOMAXPROCS(0), maxSockets) {
+			s, err := listen(ctx, address, i == 0)
 			if err != nil {
 				r.Close()
 				return err
@@ -58,7 +58,7 @@ func (r *Receiver) Listen(ctx context.Context) error {
 		}
 	}
 	if len(r.sockets) == 0 {
-		return errors.New("listen: no address")
+		return errors.New("listen: no address; name one")
 	}
 	return nil
 }
@@ -104,8 +104,8 @@ type SocketState struct {
 	Dropped int64  `json:"datagramsDropped"` // by the kernel, since the socket was opened
 }
 
-// LastRead is when every socket was last looked at: no more than a second ago, unless a reader is stuck. Before Serve it is
-// 1970. It may be called at any time after Listen.
+// LastRead is the earliest time at which any of the sockets was last looked at: no more than a second ago, unless a reader
+// is stuck. Before Serve it is in 1970. It may be called at any time after Listen.
 func (r *Receiver) LastRead() time.Time {
 	oldest := time.Now()
 	for _, s := range r.sockets {

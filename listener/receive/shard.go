@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// soon is the earliest that a Shard wants to be called again.
+	// soon is how soon, at the earliest, a Shard wants to be called again.
 	soon = time.Millisecond
-	// maxDue bounds how many strangers are looked after in one Tick, so that the reading goes on.
+	// maxDue bounds how many strangers one Tick serves, so that reading goes on.
 	maxDue = 256
 )
 
@@ -26,12 +26,12 @@ type Shard struct {
 	dying      int // sources whose alarm was given and whose complete incident is still to come
 	alarms     int // incidents given so far, each counted once
 	signatures bucket
-	lossy      time.Time // until then a datagram may be missing that the kernel dropped
+	lossy      time.Time // until then a datagram may be missing, dropped by the kernel
 
-	datagrams, verified, records int // not in metrics yet
-	nodes                        int // that metrics know of
+	datagrams, verified, records int // not yet added to metrics
+	nodes                        int // as metrics have it
 
-	// What the callbacks of netconsole and detect work on. Closures would cost an allocation per datagram.
+	// The arguments of the callbacks of netconsole and detect. Closures would cost an allocation per datagram.
 	now        time.Time
 	src        *source
 	ack        []byte
@@ -39,10 +39,10 @@ type Shard struct {
 	onIncident func(detect.Incident)
 }
 
-// NewShard makes a Shard that has all that a listener may keep.
+// NewShard makes a Shard that may keep all that a listener may.
 func NewShard(cfg *Config) *Shard { return newShard(1, cfg) }
 
-// newShard makes one of so many shards, which share what the process may keep.
+// newShard makes one of several shards, which share what the process may keep.
 func newShard(shards int, cfg *Config) *Shard {
 	l := share(shards)
 	s := &Shard{
@@ -173,7 +173,7 @@ func (s *Shard) inherit(src *source) {
 	}
 }
 
-// finish reports at once what the source has in hand, as far as it goes.
+// finish emits at once what the source has in hand, as far as it goes.
 func (s *Shard) finish(now time.Time, src *source) {
 	s.now = now
 	s.finishRecords(src)
@@ -204,7 +204,7 @@ func (s *Shard) record(r *netconsole.Record) {
 	src := s.src
 	if r.Assembled && src.party.node == nil {
 		if s.now.Before(s.lossy) || s.now.Before(src.party.lossy) {
-			r.Contested = true // the fragment that would have contradicted may be the one that is missing
+			r.Contested = true // a contradicting fragment may be among the missing datagrams
 		}
 		if node := s.assembled(r); node != nil {
 			s.withdraw(src, r)
@@ -229,7 +229,8 @@ func (s *Shard) record(r *netconsole.Record) {
 	src.judge.Push(s.now, r, s.onIncident)
 }
 
-// assembled is the source of a record in fragments that proves which node sent it, now that all of it is there.
+// assembled returns the source of the node that a record in fragments proves to be its sender, now that it is whole; nil if
+// it proves none.
 func (s *Shard) assembled(r *netconsole.Record) *source {
 	id := r.Identity()
 	if r.Partial || id.Boot == "" || id.Secret == "" || s.table.pins == nil {
@@ -248,7 +249,7 @@ func (s *Shard) assembled(r *netconsole.Record) *source {
 	return node
 }
 
-// withdraw takes back what the beginning of a record proved of a stranger: the whole record is its node's.
+// withdraw takes back what the beginning of a record proved of a stranger: the whole record belongs to a node.
 func (s *Shard) withdraw(src *source, r *netconsole.Record) {
 	if src.judge.Withdraw(r) && src.dying {
 		src.dying = false
@@ -257,7 +258,7 @@ func (s *Shard) withdraw(src *source, r *netconsole.Record) {
 	s.schedule(src)
 }
 
-// incident hands over what s.src was found to have.
+// incident hands over an incident of s.src.
 func (s *Shard) incident(inc detect.Incident) {
 	src := s.src
 	inc.Verified = src.party.node != nil
@@ -283,8 +284,8 @@ func (s *Shard) incident(inc detect.Incident) {
 // lost notes that the kernel dropped datagrams.
 func (s *Shard) lost(now time.Time) { s.lossy = now.Add(netconsole.WireTimeout) }
 
-// publish takes the counts over that change with every datagram. The counters are shared: to write to one costs as much as
-// a good part of a datagram when other processors do so, too.
+// publish adds the counts that change with every datagram to the metrics. The counters are shared: writing to one costs a
+// good part of what a datagram costs when other processors write to it, too.
 func (s *Shard) publish() {
 	s.metrics.Datagrams.Add(int64(s.datagrams))
 	s.metrics.Verified.Add(int64(s.verified))
@@ -309,7 +310,7 @@ func (s *Shard) Tick(now time.Time) time.Time {
 			s.now, s.src = now, src
 			src.stream.Flush(now, s.onRecord)
 			src.judge.Flush(now, s.onIncident)
-			s.table.queue(src).touch(src) // what it has let go of by now is seen when its turn comes
+			s.table.queue(src).touch(src) // what it no longer keeps is booked when its turn comes
 			s.schedule(src)
 			s.enforceMemory(src)
 		}
@@ -335,8 +336,8 @@ func (s *Shard) Next() time.Time {
 // unfinished reports whether a death is not complete yet or an incident waits to be taken.
 func (s *Shard) unfinished() bool { return s.dying > 0 || s.handover.size() > 0 }
 
-// schedule notes when the source wants attention next. A deadline that is already over is put just ahead of now, so that
-// no mistake elsewhere can make Tick spin.
+// schedule sets when the source is due next. A deadline that has passed is moved to just after now, so that no mistake
+// elsewhere can make Tick spin.
 func (s *Shard) schedule(src *source) {
 	at := earliest(src.stream.Deadline(), src.judge.Deadline())
 	if !at.IsZero() && !at.After(s.now) {

@@ -16,45 +16,67 @@ import (
 )
 
 const (
-	// receiveBuffer is asked of the kernel for each socket: a thousand panics at once are about 100,000 datagrams.
+	// receiveBuffer is requested for each socket: a thousand panics at once are about 100,000 datagrams.
 	receiveBuffer = 32 << 20
 	// idleTick bounds how long a socket waits without looking at the clock.
 	idleTick = time.Second
-	// drainFor bounds how long the reading goes on after the end was asked for, for the sake of the deaths just heard.
+	// drainFor bounds how long reading goes on after ctx has ended, for deaths that were just heard.
 	drainFor = 5 * time.Second
-	// lastLook is how long a socket must be empty then.
+	// lastLook is how long a socket must then be empty.
 	lastLook = 10 * time.Millisecond
 )
 
-// socket is one UDP socket and the sources it hears. The counts are for those who ask; one goroutine writes them.
+// socket is one UDP socket and the sources it hears. One goroutine writes the counts; any may read them.
 type socket struct {
 	conn    *net.UDPConn
 	granted int // bytes of receive buffer, as the kernel counts them: twice what was asked for
 
-	overflow                         uint32 // what the kernel said last
+	overflow                         uint32 // the kernel's last count of dropped datagrams
 	sources, nodes, waiting, dropped atomic.Int64
 	read                             atomic.Int64 // Unix time of the latest turn of its loop, nanoseconds
 }
 
-// listen opens one UDP socket that may share its port with others.
-func listen(ctx context.Context, address string) (*socket, error) {
+// listen opens one UDP socket that shares its port with later ones of ours. The first socket of an address is bound before it
+// may share (Linux asks both sides, udp_lib_lport_inuse in net/ipv4/udp.c), so that it fails where another listener is: the
+// kernel would hand each of them a part of the nodes.
+func listen(ctx context.Context, address string, first bool) (*socket, error) {
 	granted := 0
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
 		ctlErr := raw.Control(func(fd uintptr) {
-			if err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-				err = os.NewSyscallError("setsockopt SO_REUSEPORT", err)
-				return
+			if !first {
+				err = sharePort(int(fd))
 			}
-			granted, err = setUp(int(fd))
+			if err == nil {
+				granted, err = setUp(int(fd))
+			}
 		})
 		return errors.Join(ctlErr, err)
 	}}
 	pc, err := lc.ListenPacket(ctx, "udp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("listen on %s: %w; stop the other listener or choose another port", address, syscall.EADDRINUSE)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
-	return &socket{conn: pc.(*net.UDPConn), granted: granted}, nil
+	s := &socket{conn: pc.(*net.UDPConn), granted: granted}
+	if first {
+		raw, err := s.conn.SyscallConn()
+		if err == nil {
+			ctlErr := raw.Control(func(fd uintptr) { err = sharePort(int(fd)) })
+			err = errors.Join(ctlErr, err)
+		}
+		if err != nil {
+			s.conn.Close()
+			return nil, fmt.Errorf("listen on %s: %w", address, err)
+		}
+	}
+	return s, nil
+}
+
+func sharePort(fd int) error {
+	return os.NewSyscallError("setsockopt SO_REUSEPORT", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
 }
 
 // adopt takes a socket that systemd opened.
@@ -94,8 +116,8 @@ func setUp(fd int) (granted int, err error) {
 	return granted, os.NewSyscallError("getsockopt SO_RCVBUF", err)
 }
 
-// serve reads datagrams into sh until ctx ends, and then goes on until the socket is empty and what was heard is handed
-// over, or drainFor is over. It is the only goroutine that touches sh.
+// serve reads datagrams into sh until ctx ends, and then until the socket is empty and what was heard is handed over, for
+// drainFor at most. It is the only goroutine that touches sh.
 func (s *socket) serve(ctx context.Context, sh *Shard) error {
 	in, err := newBatch(s.conn)
 	if err != nil {
@@ -121,12 +143,12 @@ func (s *socket) serve(ctx context.Context, sh *Shard) error {
 			}
 			next = now.Add(lastLook)
 		}
-		// To wake up early does no harm, so that under load the deadline stays as it is.
+		// Waking up early does no harm, so under load the deadline stays as it is.
 		if next.Before(wakeAt) || !wakeAt.After(now) {
 			wakeAt = next
 			s.conn.SetReadDeadline(wakeAt)
 			if ctx.Err() != nil && stopAt.IsZero() {
-				continue // it ended in between, and the wake-up may just have been overwritten
+				continue // ctx ended just now, and this may have overwritten its wake-up
 			}
 		}
 		switch err := in.read(); {
@@ -168,8 +190,8 @@ func (s *socket) take(now time.Time, sh *Shard, in *batch, i int) {
 	}
 }
 
-// reply sends an ack and forgets it: the configurator asks again if it is lost. A full send buffer, for want of a
-// neighbour's MAC perhaps, must not keep us from reading.
+// reply sends an ack once: the configurator sends another canary if it is lost. A full send buffer must not keep the
+// goroutine from reading; an unresolved neighbour may fill it.
 func (s *socket) reply(ack []byte, to netip.AddrPort) {
 	s.conn.SetWriteDeadline(time.Now().Add(time.Millisecond))
 	_, _ = s.conn.WriteToUDPAddrPort(ack, to)

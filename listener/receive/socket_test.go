@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -24,7 +25,7 @@ func TestBatch(t *testing.T) {
 		{"IPv6 on a socket for both", ":0", "::1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s, err := listen(t.Context(), tt.listen)
+			s, err := listen(t.Context(), tt.listen, true)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -113,7 +114,7 @@ func TestAdoptedSocket(t *testing.T) {
 
 // TestKernelDropsAreCounted overflows a small receive buffer.
 func TestKernelDropsAreCounted(t *testing.T) {
-	s, err := listen(t.Context(), "127.0.0.1:0")
+	s, err := listen(t.Context(), "127.0.0.1:0", true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,5 +175,57 @@ func TestEndWaitsForADeathToBeTold(t *testing.T) {
 	}
 	if len(s.incidents) != 2 || !s.incidents[1].Complete || len(s.incidents[1].Trace) != 2 {
 		t.Errorf("handed over %+v, want the alarm and the complete incident", s.incidents)
+	}
+}
+
+// The kernel would give each of two listeners a part of the nodes, and neither would know.
+func TestOneListenerPerPort(t *testing.T) {
+	first, err := listen(t.Context(), "127.0.0.1:0", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.conn.Close()
+	address := first.conn.LocalAddr().String()
+	port := strconv.Itoa(first.conn.LocalAddr().(*net.UDPAddr).Port)
+	second, err := listen(t.Context(), address, false)
+	if err != nil {
+		t.Fatalf("a second socket of the same listener: %v", err)
+	}
+	defer second.conn.Close()
+	for _, other := range []string{address, ":" + port} {
+		r := Receiver{Addresses: []string{other}, Log: slog.New(slog.DiscardHandler), Config: Config{Metrics: new(Metrics)}}
+		want := "listen on " + other + ": address already in use; stop the other listener or choose another port"
+		if err := r.Listen(t.Context()); err == nil || err.Error() != want {
+			r.Close()
+			t.Errorf("another listener: %v, want %s", err, want)
+		}
+	}
+
+	const nodes = 64
+	for range nodes {
+		conn, err := net.Dial("udp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "x")
+	}
+	heard := 0
+	for _, s := range []*socket{first, second} {
+		n := 0
+		s.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		for buf := make([]byte, 8); ; n++ {
+			if _, _, err := s.conn.ReadFromUDPAddrPort(buf); err != nil {
+				break
+			}
+			s.conn.SetReadDeadline(time.Now().Add(10 * time.Millisecond)) // loopback has delivered them all
+		}
+		if n == 0 {
+			t.Error("a socket of the listener hears nobody")
+		}
+		heard += n
+	}
+	if heard != nodes {
+		t.Errorf("heard %d datagrams, want %d", heard, nodes)
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// maxFacts bounds the boots of one source whose canaries are remembered: two, and whoever forges some.
+// maxFacts bounds the boots of one source whose canaries are remembered: two, and two that may be forged.
 const maxFacts = 4
 
 // source is what one party sends from one address and port: a kernel's netconsole target, or whoever else sends datagrams.
@@ -40,7 +40,7 @@ type source struct {
 }
 
 // fact is what the canary of one boot says its kernel does after an oops. It counts for records that prove the same
-// identity: else anybody who shares the node's address could have an oops that is survived taken for a death.
+// identity: otherwise anybody who shares the node's address could pass off a survived oops as a death.
 type fact struct {
 	boot               string
 	secret             netconsole.Secret
@@ -48,7 +48,7 @@ type fact struct {
 	panicOnOops, kdump bool
 }
 
-// learn takes over what a canary says, unless it is older than what is known.
+// learn remembers what a canary says, unless a newer one of its boot is known.
 func (src *source) learn(f fact) {
 	at := slices.IndexFunc(src.facts, func(old fact) bool { return old.boot == f.boot && old.secret == f.secret })
 	switch {
@@ -62,8 +62,8 @@ func (src *source) learn(f fact) {
 	src.facts = append(src.facts, f)
 }
 
-// fatal is what an oops means in a record of that identity. A record that lost its identity is taken for one of the
-// kernel that was heard last and could prove who it is.
+// fatal is what an oops in a record of that identity leads to. A record that lost its identity is taken for one of the
+// kernel that last proved its own.
 func (src *source) fatal(r *netconsole.Record) (panicOnOops, kdump bool) {
 	id := r.Identity()
 	lost := r.Missing > 0 && id.Boot == "" && id.Secret == ""

@@ -11,19 +11,19 @@ import (
 
 const (
 	// maxPerAddress bounds the sources of the strangers of one address, and maxProven those of them whose canary was
-	// answered. A kernel needs one per target; more means that something there makes up source ports, and there must be room
-	// for the kernel's own.
+	// answered. A kernel needs one per target. More means that something there makes up source ports, and there must still be
+	// room for the kernel's own.
 	maxPerAddress, maxProven = 8, 4
 	// maxPerNode bounds the sources of a node that is verified: two targets, and two before its address changed.
 	maxPerNode = 4
-	// idleAfter is when a silent stranger may be forgotten, and provenIdleAfter when a source may be whose canary was
-	// answered: canaries come once a day at the least.
+	// idleAfter is when a silent stranger may be forgotten, and provenIdleAfter the same for a source whose canary was
+	// answered: canaries come at least once a day.
 	idleAfter, provenIdleAfter = 30 * time.Minute, 25 * time.Hour
 	// lookBack is how many sources may be looked at to find one to forget, or to trim.
 	lookBack = 8
 )
 
-// lane is who shares room: strangers and verified nodes take none from each other.
+// lane separates verified nodes from strangers: neither takes room from the other.
 type lane int
 
 const (
@@ -34,21 +34,21 @@ const (
 
 // table is the sources of one shard. Finding, making and forgetting one take constant time, whatever a flood does.
 //
-// A full lane forgets whom it has not heard for the longest time, strangers before sources whose canary was answered, and
-// nobody whose incident is in hand. Within one address strangers make way in the same order, the young before the old:
-// ports made up there push out neither who sent a canary nor a kernel in its panic, and cannot keep a kernel out either:
-// if they are all busy the shard has one of them finish.
+// A full lane forgets the source it has not heard for the longest time, strangers before sources whose canary was answered,
+// and none whose incident is in hand. Within one address strangers make way in the same order, the young before the old.
+// So made-up ports push out neither a source that sent a canary nor a kernel in its panic. They cannot keep a kernel out
+// either: if they are all busy the shard makes one of them finish.
 type table struct {
 	limits limits
 	judge  *detect.Config
 	pins   Pins // nil: nobody is verified
 
-	held      *source                    // that must not be forgotten now: a record of it is being judged
+	held      *source                    // must not be forgotten now: one of its records is being judged
 	sources   map[netip.AddrPort]*source // the first of its siblings
 	addresses map[netip.Addr]*party      // of strangers
-	nodes     map[string][]*party        // by boot; Nodes that claim the same one differ in their secrets
+	nodes     map[string][]*party        // by boot; Nodes that say they run the same one differ in their secrets
 	lanes     [lanes]struct {
-		unproven, proven queue // the one heard last is last
+		unproven, proven queue // the source heard last is last
 		count            int   // of sources
 		kept             int   // bytes of log that they keep
 	}
@@ -90,7 +90,7 @@ func (t *table) add(now time.Time, from netip.AddrPort, p *party) (src *source, 
 	if p == nil {
 		p = new(party)
 	}
-	for l := range t.lanes { // more out than in: the idle go, though there be room
+	for l := range t.lanes { // idle sources go even if there is room: more leave than come
 		for _, q := range [...]*queue{&t.lanes[l].unproven, &t.lanes[l].proven} {
 			if old := q.first; old != nil && old != t.held && old.idle(now) {
 				t.forget(old)
@@ -106,7 +106,7 @@ func (t *table) add(now time.Time, from netip.AddrPort, p *party) (src *source, 
 	case !t.roomFor(p.lane()):
 		full, old = true, t.oldest(p.lane())
 	case t.size() >= t.limits.sources:
-		old = t.oldest(strangers) // who have had the room that this lane did not need yet
+		old = t.oldest(strangers) // they use room that this lane did not need before
 	}
 	if old != nil {
 		t.forget(old)
@@ -164,7 +164,7 @@ func (t *table) forget(src *source) {
 	l.kept -= src.kept
 	p.kept -= src.kept
 	src.kept = 0
-	src.stream, src.judge = netconsole.Stream{}, nil // an incident of it that waits keeps the rest
+	src.stream, src.judge = netconsole.Stream{}, nil // a waiting incident keeps the rest of src alive
 	switch first := t.sources[src.addr]; {
 	case first != src:
 		for first.sibling != src {
@@ -190,8 +190,8 @@ func (t *table) release(p *party) {
 	}
 }
 
-// oldest is which source of the party to forget first, nil if none can be: one that has nothing in hand, no stranger whose
-// canary was answered, or whoever is long silent. None that is older makes way for ports that may be made up.
+// oldest is the source of the party to forget first, nil if none can be. It has been silent for long, or has nothing in hand
+// and is not a stranger whose canary was answered. No old source makes way for ports that may be made up.
 func (p *party) oldest(now time.Time) *source {
 	removable := func(src *source) bool { return !src.proven || p.node != nil }
 	oldest := p.first(now, func(src *source) bool { return src.idle(now) || removable(src) && !src.busy() })
@@ -204,8 +204,8 @@ func (p *party) oldest(now time.Time) *source {
 	return oldest
 }
 
-// stalest is which source to finish and forget of a party that has as many as it may, nil if it has room. They may all have
-// something in hand: whoever shares a node's address can keep them busy, and the next one to speak may be its kernel.
+// stalest is the source to finish and forget in a party that is full, nil if it has room. They may all have something in
+// hand: a pod that shares a node's address can keep them busy, and the next one to speak may be the node's kernel.
 func (p *party) stalest(now time.Time) *source {
 	if p == nil || len(p.sources) < p.maxSources() {
 		return nil
@@ -213,8 +213,8 @@ func (p *party) stalest(now time.Time) *source {
 	return p.first(now, func(src *source) bool { return !src.proven || p.node != nil })
 }
 
-// first is who makes way first among those that can: a young source, which may be a port that was made up just now, and of
-// several the one heard longest ago.
+// first is the source that makes way first among those that can: a young one, which may be a port that was just made up, and
+// of several the one heard longest ago.
 func (p *party) first(now time.Time, can func(*source) bool) *source {
 	var first *source
 	for _, src := range p.sources {
@@ -238,7 +238,7 @@ func (p *party) proven() int {
 	return n
 }
 
-// oldest is whom of a lane to forget first, nil if nobody can be. The busy ones it meets go to the back.
+// oldest is the source of a lane to forget first, nil if none can be. Busy ones on the way go to the back.
 func (t *table) oldest(l lane) *source {
 	for _, q := range [...]*queue{&t.lanes[l].unproven, &t.lanes[l].proven} {
 		for range lookBack {

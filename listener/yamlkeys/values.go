@@ -11,8 +11,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Value reads one scalar. parse returns false for what it refuses. want completes the refusal: `"x" is not a port; write 1 to
-// 65535`.
+// Value reads one scalar. parse returns false for what it refuses, and want then completes the error: `"x" is not a port;
+// write 1 to 65535`.
 func Value[T any](to *T, want string, parse func(text string) (T, bool)) func(*yaml.Node) error {
 	return func(n *yaml.Node) error {
 		if n.Kind == yaml.ScalarNode {
@@ -103,12 +103,12 @@ func Duration(to *time.Duration, low, high time.Duration) func(*yaml.Node) error
 	})
 }
 
-// Word reads one of words.
+// Word reads one of the words.
 func Word[T ~string](to *T, want string, words ...T) func(*yaml.Node) error {
 	return Value(to, want, func(text string) (T, bool) { return T(text), slices.Contains(words, T(text)) })
 }
 
-// refuse says that n is not what is wanted.
+// refuse is the error for an n that is not what is wanted.
 func refuse(n *yaml.Node, want string) error {
 	return fmt.Errorf("%s is not %s", show(n), want)
 }

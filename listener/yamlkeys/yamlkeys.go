@@ -1,4 +1,4 @@
-// Package yamlkeys reads a YAML document whose keys are known. Of a mistake it says in one line where it is, what is wrong
+// Package yamlkeys reads a YAML document whose keys are known. Its errors say in one line where a mistake is, what is wrong
 // and what to do. Both programs read their configuration with it.
 //
 // It reads nodes rather than decoding into a struct, because yaml.v3 reports neither the line of a value that a type refuses
@@ -41,7 +41,7 @@ func (e *Error) Error() string {
 	if e.Key != "" {
 		key := e.Key
 		if quoted := strconv.Quote(key); quoted != `"`+key+`"` {
-			key = quoted // it is whatever stood in the file, line breaks included
+			key = quoted // it may contain anything, line breaks included
 		}
 		b.WriteString(key + ": ")
 	}
@@ -92,7 +92,7 @@ func Read(origin string, data []byte, keys Keys) (Lines, error) {
 	return lines, nil
 }
 
-// syntaxError leaves the line inside the message, where yaml.v3 has put it.
+// syntaxError leaves the line number in the message, where yaml.v3 puts it.
 func syntaxError(origin string, err error) error {
 	return &Error{Origin: origin, Err: fmt.Errorf("is not YAML: %s; correct it", strings.TrimPrefix(err.Error(), "yaml: "))}
 }
@@ -150,7 +150,7 @@ func walk(prefix string, n *yaml.Node, keys Keys, lines Lines) error {
 	return nil
 }
 
-// at makes err one of key, at line unless err knows better.
+// at makes err an error of key, at line unless err has its own.
 func at(line int, key string, err error) *Error {
 	inner := new(Error)
 	if !errors.As(err, &inner) {
@@ -172,7 +172,7 @@ func resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// below lists the names directly below prefix, for people.
+// below lists the names directly below prefix, for error messages.
 func below(prefix string, keys Keys) string {
 	var names []string
 	for key := range keys {
