@@ -94,17 +94,17 @@ func TestConfiguratorOnRealKernels(t *testing.T) {
 				}
 			})
 			t.Run("the secret is for root only and never shown", func(t *testing.T) {
-				gasp := strings.Fields(g.read(t, "/run/lastgasp/gasp"))[1]
+				secret := strings.Fields(g.read(t, "/run/lastgasp/gasp"))[1]
 				for _, args := range [][]string{{"status"}, {"status", "-o", "json"}, {"apply", "--dry-run", "-o", "json", "--endpoint", a.String()}} {
 					r, err := g.vm.Run(t.Context(), append([]string{"/usr/bin/lastgasp-configurator"}, args...)...)
 					if err != nil {
 						t.Fatal(err)
 					}
-					if strings.Contains(r.Stdout+r.Stderr, gasp) {
+					if strings.Contains(r.Stdout+r.Stderr, secret) {
 						t.Errorf("%q shows it", args)
 					}
 				}
-				if dmesg, err := g.vm.Dmesg(t.Context()); err != nil || strings.Contains(dmesg, gasp) {
+				if dmesg, err := g.vm.Dmesg(t.Context()); err != nil || strings.Contains(dmesg, secret) {
 					t.Errorf("the kernel log has it (%v)", err)
 				}
 			})

@@ -132,7 +132,7 @@ func identities(of []*bystander) (ids []netconsole.Identity) {
 func (v *bystander) cleaned(t *testing.T) {
 	t.Helper()
 	eventually(t, v.Name+" to be cleaned up", func() error {
-		r, err := v.w.cluster.Death(t.Context(), v.record())
+		r, err := v.w.cluster.Death(t.Context(), v.deathName())
 		if err == nil && (r.Phase != policy.Cleaned || r.Authority.String() != "pinned") {
 			err = fmt.Errorf("phase %s on %s authority: %s", r.Phase, r.Authority, r.Decision)
 		}
@@ -150,7 +150,7 @@ func (w *hollowWorld) othersRefused(t *testing.T, dead []*bystander) {
 		}
 		found := map[string]int{}
 		for _, r := range list.Items {
-			if !slices.ContainsFunc(dead, func(v *bystander) bool { return v.record() == r.Name }) {
+			if !slices.ContainsFunc(dead, func(v *bystander) bool { return v.deathName() == r.Name }) {
 				found[r.Status.Phase]++
 			}
 		}

@@ -73,7 +73,7 @@ func TestKubeChaos(t *testing.T) {
 					t.Fatalf("%s: phase %s, %v; a says:\n%s\nb says:\n%s", d.name, r.Phase, err, a.says(), b.says())
 				}
 			}
-			t.Logf("all cleaned %v after the first gasp", time.Since(began).Round(100*time.Millisecond))
+			t.Logf("all cleaned %v after the first panic", time.Since(began).Round(100*time.Millisecond))
 			log := w.audit(t)
 			for _, d := range dying {
 				if !trouble.gaps {

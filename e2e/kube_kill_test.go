@@ -72,8 +72,8 @@ type victim struct {
 	*doomed
 	fate
 	replica *replica
-	claim   func()        // closes claimed
-	claimed chan struct{} // closed when it owns the NodeDeath
+	own     func()        // closes owned
+	owned   chan struct{} // closed when it owns the NodeDeath
 	dead    chan struct{} // closed when it was killed
 	dying   atomic.Bool   // its node dies: what it asked the API server before that belongs to its start
 
@@ -88,8 +88,8 @@ type victim struct {
 
 func (w *kubeWorld) newVictim(t *testing.T, bin, name string, i int, f fate) *victim {
 	t.Helper()
-	v := &victim{doomed: newDoomed(name, i), fate: f, claimed: make(chan struct{}), dead: make(chan struct{})}
-	v.claim = sync.OnceFunc(func() { close(v.claimed) })
+	v := &victim{doomed: newDoomed(name, i), fate: f, owned: make(chan struct{}), dead: make(chan struct{})}
+	v.own = sync.OnceFunc(func() { close(v.owned) })
 	v.replica = w.startReplica(t, bin, w.proxy(t, v.meddle), anyNumber)
 	return v
 }
@@ -121,7 +121,7 @@ func (v *victim) meddle(rw http.ResponseWriter, r *http.Request, pass http.Handl
 	case v.dies == 0 || n < v.dies:
 		pass.ServeHTTP(rw, r)
 		if r.Method == http.MethodPost && r.URL.Path == "/apis/lastgasp.dev/v1alpha1/nodedeaths" {
-			v.claim()
+			v.own()
 		}
 		return
 	case n > v.dies:
@@ -170,10 +170,10 @@ func (v *victim) story(w *kubeWorld, t *testing.T, heir *replica) error {
 		return err
 	}
 	select {
-	case <-v.claimed:
+	case <-v.owned:
 	case <-v.dead:
 	case <-time.After(time.Minute):
-		return fmt.Errorf("it neither claimed the record nor died; %d calls", v.count)
+		return fmt.Errorf("it neither created the NodeDeath nor died; %d calls", v.count)
 	}
 	if v.back {
 		select {

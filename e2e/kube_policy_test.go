@@ -611,7 +611,7 @@ func TestKubeUnproved(t *testing.T) {
 	if err := d.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the death to be on record", func() error { _, err := w.cluster.Death(t.Context(), d.record()); return err })
+	eventually(t, "the death to be on record", func() error { _, err := w.cluster.Death(t.Context(), d.deathName()); return err })
 	// A second one is on record as well: whatever the first was to have written has been tried.
 	second := newDoomed("unproved-too", 2)
 	w.join(t, second)
@@ -619,7 +619,7 @@ func TestKubeUnproved(t *testing.T) {
 	if err := second.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the second death to be on record", func() error { _, err := w.cluster.Death(t.Context(), second.record()); return err })
+	eventually(t, "the second death to be on record", func() error { _, err := w.cluster.Death(t.Context(), second.deathName()); return err })
 	for _, name := range []string{d.name, second.name} {
 		if n := w.readNode(t, name); n.Fenced || n.Mark != (policy.Mark{}) {
 			t.Errorf("node %s is fenced without its policy: %+v", name, n)

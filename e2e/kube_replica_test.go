@@ -117,7 +117,7 @@ func (r *replica) says() string {
 // doomed is a node that will die. It is an API object with an address of its own that a datagram can come from.
 type doomed struct {
 	name, instance, boot string
-	gasp                 netconsole.Secret
+	secret               netconsole.Secret
 	addr                 netip.Addr
 	pods                 []string
 	death                string // name of the NodeDeath; empty: that of node and boot
@@ -127,7 +127,7 @@ type doomed struct {
 func newDoomed(name string, i int) *doomed {
 	return &doomed{
 		name: name, instance: fmt.Sprintf("i-%017x", i), boot: fmt.Sprintf("%08x-0000-4000-8000-000000000001", i),
-		gasp: netconsole.Secret(fmt.Sprintf("%022d", i)), addr: netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}),
+		secret: netconsole.Secret(fmt.Sprintf("%022d", i)), addr: netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}),
 	}
 }
 
@@ -135,7 +135,7 @@ func newDoomed(name string, i int) *doomed {
 func (w *kubeWorld) join(t *testing.T, d *doomed) {
 	t.Helper()
 	w.newNode(t, d.name, func(n *corev1.Node) { d.register(n, d.boot) })
-	if err := w.lab.Enroll(t.Context(), d.name, d.boot, d.gasp.Sum()); err != nil {
+	if err := w.lab.Enroll(t.Context(), d.name, d.boot, d.secret.Sum()); err != nil {
 		t.Fatal(err)
 	}
 	for _, pod := range []string{"a", "b", "c"} {
@@ -162,7 +162,7 @@ func (d *doomed) register(n *corev1.Node, boot string) {
 	setAddresses(n, d.addr.String())
 }
 
-func (d *doomed) record() string { return cmp.Or(d.death, policy.DeathName(d.name, d.boot)) }
+func (d *doomed) deathName() string { return cmp.Or(d.death, policy.DeathName(d.name, d.boot)) }
 
 // panics sends what the kernel sends when it dies, from the node's own address.
 func (d *doomed) panics(w *kubeWorld, to ...*replica) error {
@@ -177,7 +177,7 @@ func (d *doomed) panics(w *kubeWorld, to ...*replica) error {
 				"sysrq: Trigger a crash", "Kernel panic - not syncing: sysrq triggered crash", "Kernel Offset: disabled",
 			} {
 				_, err = fmt.Fprintf(conn, "6.12.117+deb13-cloud-amd64,0,%d,%d,-;%s\n instance=%s\n boot=%s\n gasp=%s\n",
-					100+i, 7_000_000+i, line, d.instance, d.boot, string(d.gasp))
+					100+i, 7_000_000+i, line, d.instance, d.boot, string(d.secret))
 				if err != nil {
 					break
 				}
@@ -218,7 +218,7 @@ func (w *kubeWorld) comesBack(ctx context.Context, d *doomed) error {
 
 // ended waits for the end of d's cleanup and returns its NodeDeath.
 func (w *kubeWorld) ended(ctx context.Context, d *doomed) (policy.Death, error) {
-	r, err := w.cluster.Death(ctx, d.record())
+	r, err := w.cluster.Death(ctx, d.deathName())
 	switch {
 	case err != nil:
 		return r, err

@@ -119,7 +119,7 @@ func (w *kubeWorld) checkWorkloads(t *testing.T, bin string) {
 		d.register(n, d.boot)
 		n.Status.Capacity = corev1.ResourceList{corev1.ResourcePods: resource.MustParse("110")}
 	})
-	if err := w.lab.Enroll(ctx, d.name, d.boot, d.gasp.Sum()); err != nil {
+	if err := w.lab.Enroll(ctx, d.name, d.boot, d.secret.Sum()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.lab.KubectlAs(ctx, must(w.lab.Kubeconfig("admin", "system:masters")), kinds, "apply", "-f", "-"); err != nil {
@@ -182,7 +182,7 @@ func (w *kubeWorld) checkWorkloads(t *testing.T, bin string) {
 			}
 			return nil
 		})
-		t.Logf("%s runs elsewhere %v after the gasp", app, time.Since(began).Round(100*time.Millisecond))
+		t.Logf("%s runs elsewhere %v after the panic", app, time.Since(began).Round(100*time.Millisecond))
 	}
 	for job, paid := range map[string]int32{"policy": 0, "plain": 1, "nightly-1": 1} {
 		j := must(w.admin.BatchV1().Jobs("default").Get(ctx, job, metav1.GetOptions{}))
@@ -270,7 +270,7 @@ func (w *kubeWorld) checkHeld(t *testing.T, bin string) {
 		t.Fatal(err)
 	}
 	w.awaitPhase(t, d, r, policy.Held)
-	if n := w.readNode(t, d.name); !n.Fenced || n.Mark.Death != d.record() {
+	if n := w.readNode(t, d.name); !n.Fenced || n.Mark.Death != d.deathName() {
 		t.Errorf("node %+v, want it fenced", n)
 	}
 	for _, pod := range d.pods {
@@ -278,7 +278,7 @@ func (w *kubeWorld) checkHeld(t *testing.T, bin string) {
 			t.Errorf("pod %+v, want it untouched", p)
 		}
 	}
-	w.kubectl(t, "annotate", "nodedeath", d.record(), "lastgasp.dev/release=true")
+	w.kubectl(t, "annotate", "nodedeath", d.deathName(), "lastgasp.dev/release=true")
 	w.awaitPhase(t, d, r, policy.Cleaned)
 	if err := d.cleanedOnce(w.audit(t)); err != nil {
 		t.Error(err)
@@ -289,12 +289,12 @@ func (w *kubeWorld) checkHeld(t *testing.T, bin string) {
 func (w *kubeWorld) checkDrain(t *testing.T, bin string) {
 	d := newDoomed("drained", 4)
 	w.join(t, d)
-	claimed := make(chan struct{})
-	claim := sync.OnceFunc(func() { close(claimed) })
+	owned := make(chan struct{})
+	own := sync.OnceFunc(func() { close(owned) })
 	r := w.startReplica(t, bin, w.proxy(t, func(rw http.ResponseWriter, r *http.Request, pass http.Handler) {
 		pass.ServeHTTP(rw, r)
 		if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/nodedeaths") {
-			claim()
+			own()
 		}
 	}), anyNumber)
 	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
@@ -302,7 +302,7 @@ func (w *kubeWorld) checkDrain(t *testing.T, bin string) {
 		t.Fatal(err)
 	}
 	select {
-	case <-claimed:
+	case <-owned:
 	case <-time.After(time.Minute):
 		t.Fatalf("no record was created; the listener says:\n%s", r.says())
 	}
@@ -331,7 +331,7 @@ func (w *kubeWorld) checkDryRun(t *testing.T, bin string) {
 		t.Fatal(err)
 	}
 	rehearsed := *d
-	rehearsed.death = policy.DryRunName(d.record(), d.boot)
+	rehearsed.death = policy.DryRunName(d.deathName(), d.boot)
 	record := w.awaitPhase(t, &rehearsed, r, policy.Refused)
 	var steps []string
 	for _, s := range record.Steps {

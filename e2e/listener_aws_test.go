@@ -30,7 +30,7 @@ import (
 	listenercloud "github.com/lastgasp/lastgasp/listener/cloud"
 )
 
-// TestListenersAnnounceThemselves reads with the nodes' own parser what listeners write.
+// TestListenersAnnounceThemselves reads what listeners write, with the nodes' own parser.
 func TestListenersAnnounceThemselves(t *testing.T) {
 	bin, err := story.Build(t.Context(), t)
 	if err != nil {
@@ -116,7 +116,7 @@ func awaitAnnounced(t *testing.T, moto *cloud.Moto, version int64, want ...endpo
 	t.Fatalf("there is no version %d after half a minute", version)
 }
 
-// useMoto starts moto in ns, and has this process and those it starts take it for AWS.
+// useMoto starts moto in ns, and makes this process and those it starts use it as AWS.
 func useMoto(t *testing.T, ns *lab.NS) *cloud.Moto {
 	t.Helper()
 	moto, err := cloud.StartMoto(t.Context(), t, ns, netip.MustParseAddrPort("127.0.0.1:5555"))
@@ -130,7 +130,7 @@ func useMoto(t *testing.T, ns *lab.NS) *cloud.Moto {
 	return moto
 }
 
-// TestInstancesAreRebootedAndTerminated calls EC2 as moto has it.
+// TestInstancesAreRebootedAndTerminated calls moto's EC2.
 func TestInstancesAreRebootedAndTerminated(t *testing.T) {
 	ns, err := lab.NewNS(t, "ec2")
 	if err != nil {

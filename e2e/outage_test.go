@@ -13,8 +13,8 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/story"
 )
 
-// TestPanicWhileTheAPIServerIsDown: the listener goes on receiving, keeps the incident, and acts when the API server is
-// back. Noise of every bad kind arrives beside it.
+// TestPanicWhileTheAPIServerIsDown checks that the listener continues to receive, stores the incident, and acts when the API
+// server is back. Malformed datagrams of every kind arrive at the same time.
 func TestPanicWhileTheAPIServerIsDown(t *testing.T) {
 	w, err := story.NewWorld(t.Context(), t)
 	if err != nil {
@@ -29,7 +29,7 @@ func TestPanicWhileTheAPIServerIsDown(t *testing.T) {
 	if err := n.VM.Crash(t.Context(), lab.CrashSysrq); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.VM.Wait(t.Context()); err != nil { // it has rebooted: everything it had to say is said
+	if err := n.VM.Wait(t.Context()); err != nil { // it has rebooted, so it has sent everything
 		t.Fatal(err)
 	}
 	noise(t, w)
@@ -55,7 +55,7 @@ func TestPanicWhileTheAPIServerIsDown(t *testing.T) {
 	}
 }
 
-// noise sends what no kernel would: nothing, too little, too much, and bytes at random.
+// noise sends what no kernel would: empty, short, oversized and random datagrams.
 func noise(t *testing.T, w *story.World) {
 	t.Helper()
 	err := w.Net.Node.Do(func() error {

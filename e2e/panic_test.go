@@ -1,6 +1,6 @@
 //go:build e2e
 
-// Package e2e tries lastgasp as a whole, on real kernels and a real control plane.
+// Package e2e tests lastgasp as a whole, on real kernels and a real control plane.
 package e2e
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/story"
 )
 
-// TestPanic lets real kernels die in every way that the first promise covers, and expects the whole story each time.
+// TestPanic makes real kernels die in every way that we promise to handle, and expects the whole story each time.
 func TestPanic(t *testing.T) {
 	w, err := story.NewWorld(t.Context(), t)
 	if err != nil {
@@ -33,7 +33,7 @@ func TestPanic(t *testing.T) {
 		{"6.12", lab.CrashSysrq, 5, "pinned", "sysrq triggered crash"},
 		{"6.12", lab.CrashNullDeref, 0, "pinned", "NULL pointer dereference"},
 		{"6.12", lab.CrashNullDeref, 5, "pinned", "NULL pointer dereference"},
-		// 6.1 has no userdata: only the address tells who it is, and a second witness must agree.
+		// 6.1 has no userdata: only the address identifies it, and a second witness must agree.
 		{"6.1", lab.CrashSysrq, 0, "kernel", "sysrq triggered crash"},
 		{"6.1", lab.CrashSysrq, 5, "kernel", "sysrq triggered crash"},
 		{"6.1", lab.CrashNullDeref, 0, "kernel", "NULL pointer dereference"},
@@ -70,7 +70,7 @@ func TestPanic(t *testing.T) {
 	t.Run("7 panic=5 is mute and says so", func(t *testing.T) { mute(t, w) })
 }
 
-// mute shows what kernels from 7.0 on do with a panic that reboots: nothing arrives, so nothing may be promised.
+// mute shows that nothing arrives from kernels since 7.0 that reboot after a panic, so nothing may be promised.
 func mute(t *testing.T, w *story.World) {
 	n, victims := populated(t, w, "7", "node-mute", 5)
 	status, err := n.VM.Run(t.Context(), "/usr/bin/lastgasp-configurator", "status")
@@ -87,7 +87,7 @@ func mute(t *testing.T, w *story.World) {
 	if err := n.VM.Crash(t.Context(), lab.CrashSysrq); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.VM.Wait(t.Context()); err != nil { // QEMU ends when the guest reboots: whatever it had to say is said
+	if err := n.VM.Wait(t.Context()); err != nil { // QEMU ends when the guest reboots, and then it has sent everything
 		t.Fatal(err)
 	}
 	after, err := w.Heard(t.Context())

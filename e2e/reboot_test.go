@@ -19,13 +19,13 @@ import (
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// TestReboot has a node panic and come back on another boot, as the same Node object, while the cleanup is not over yet:
-// what died with the old boot has failed for its reason, and what runs on the new one is nobody's to touch.
+// TestReboot makes a node panic and come back on another boot, as the same Node object, before the cleanup is over. The old boot's
+// pods must have failed with the reason, and the new boot's pods must not be touched.
 func TestReboot(t *testing.T) {
 	w := newHollowWorld(t, "")
 	for _, tt := range []struct {
 		verb     string
-		attached bool   // a volume that takes its time holds up the last step, which would else be over at once
+		attached bool   // a volume that is not detached delays the last step, which would be over at once otherwise
 		note     string // of that step
 	}{
 		{"delete", true, "unfenced: the node is back on boot "},
@@ -109,7 +109,7 @@ spec:
 	return r
 }
 
-// newPods waits until the service runs on pods that did not die, and checks that nobody told them they had.
+// newPods waits until the service runs on pods that did not die, and checks that they are not marked as dead.
 func (r *rebooter) newPods(t *testing.T) (running []corev1.Pod) {
 	t.Helper()
 	eventually(t, "the service to run", func() error {
@@ -191,7 +191,7 @@ func (r *rebooter) comeBack(t *testing.T) {
 	}
 }
 
-// inService is nil when the Node is the one it was, on its new boot, with nothing of ours on it but the pin.
+// inService returns nil if the Node is the same object, on its new boot, with nothing of ours on it but the pin.
 func (r *rebooter) inService() error {
 	n, err := r.w.cluster.Node(context.Background(), r.Name)
 	switch {
@@ -205,7 +205,7 @@ func (r *rebooter) inService() error {
 	return nil
 }
 
-// recorded checks what is on record of the old boot.
+// recorded checks the NodeDeath of the old boot.
 func (r *rebooter) recorded(t *testing.T, note string) {
 	t.Helper()
 	rec, err := r.w.cluster.Death(t.Context(), r.record)

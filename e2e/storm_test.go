@@ -22,8 +22,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener/kube/v1alpha1"
 )
 
-// TestStorm lets many nodes die at once: with a breaker that is wide open, with an API server that pushes back, and with
-// the breaker as it is by default.
+// TestStorm makes many nodes die at once: without a limit, with an API server that pushes back, and with the default limit.
 func TestStorm(t *testing.T) {
 	bin, err := story.Build(t.Context(), t)
 	if err != nil {
@@ -68,7 +67,7 @@ func (s *stormWorld) listen(t *testing.T, policy string) {
 	})
 }
 
-// die makes a crowd, lets the listener know it, and lets all of it die. It returns when that began.
+// die makes a crowd, waits until the listener knows it, and makes all of it die. It returns when that began.
 func (s *stormWorld) die(t *testing.T, c crowd.Crowd) time.Time {
 	t.Helper()
 	if err := s.Make(t.Context(), c); err != nil {
@@ -108,7 +107,7 @@ func (s *stormWorld) held(t *testing.T) {
 	}
 	s.untouched(t, held, began)
 
-	// One of them comes back before anybody looks: a release is leave to examine, not an order to delete.
+	// One of them comes back before anybody looks: a release allows a new judgement, it does not order a deletion.
 	back := held[0]
 	boot := []byte(`{"status":{"nodeInfo":{"bootID":"another"}}}`)
 	if _, err := s.Admin.CoreV1().Nodes().Patch(t.Context(), back, types.StrategicMergePatchType, boot, metav1.PatchOptions{}, "status"); err != nil {
@@ -156,7 +155,7 @@ func (s *stormWorld) open(t *testing.T) {
 	s.awaitPhases(t, c, "Cleaned")
 	s.once(t, c)
 
-	// All nodes are fenced before the first of their pods is written, but for those whose turn came before the last gasp.
+	// All nodes are fenced before the first of their pods is written, except for pods written before the last panic arrived.
 	var fenced time.Time
 	var patched []time.Time
 	writes := map[string]int{}
@@ -201,7 +200,7 @@ func (s *stormWorld) pushedBack(t *testing.T) {
 	}
 }
 
-// pushBack has the API server take three of the listener's requests at a time and answer any other with 429.
+// pushBack makes the API server serve three of the listener's requests at a time and answer all others with 429.
 func (s *stormWorld) pushBack(t *testing.T) {
 	t.Helper()
 	level := &flowcontrolv1.PriorityLevelConfiguration{
@@ -295,7 +294,7 @@ func (s *stormWorld) once(t *testing.T, c crowd.Crowd) {
 
 func (s *stormWorld) audit(t *testing.T) []written { return (&kubeWorld{lab: s.Cluster}).audit(t) }
 
-// records are the NodeDeaths of c, by Node.
+// records returns the NodeDeaths of c, by Node.
 func (s *stormWorld) records(t *testing.T, c crowd.Crowd) map[string]v1alpha1.NodeDeath {
 	t.Helper()
 	out, err := s.Cluster.Kubectl(t.Context(), "get", "nodedeaths", "--output=json")
@@ -315,7 +314,7 @@ func (s *stormWorld) records(t *testing.T, c crowd.Crowd) map[string]v1alpha1.No
 	return records
 }
 
-// awaitPhases waits until every node of c has a record in one of these phases.
+// awaitPhases waits until every node of c has a NodeDeath in one of these phases.
 func (s *stormWorld) awaitPhases(t *testing.T, c crowd.Crowd, phases ...string) {
 	t.Helper()
 	eventually(t, "records to be "+strings.Join(phases, " or "), func() error {

@@ -14,8 +14,8 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/lab"
 )
 
-// TestTargetOnEveryKernel runs the live tests of configurator/configfs inside machines of those kernels whose netconsole
-// differs. They load netconsole themselves, which the lab leaves unloaded.
+// TestTargetOnEveryKernel runs the live tests of configurator/configfs in guests with each kernel whose netconsole differs. The
+// tests load netconsole themselves; the lab does not.
 func TestTargetOnEveryKernel(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "target.test")
 	build := exec.Command("go", "test", "-c", "-tags=live", "-o", program, "../configurator/configfs")

@@ -20,16 +20,16 @@ import (
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// TestWrongNode tries everything we could think of to have a living node cleaned up. At the end the same words come from
-// a kernel that does die: what was never done to the others is then done to its node, as the API server's audit log tells.
+// TestWrongNode tries everything we could think of to have a living node cleaned up. At the end a kernel that does die sends the
+// same records. According to the API server's audit log its node is cleaned up, and the others never were.
 func TestWrongNode(t *testing.T) {
 	w := newHollowWorld(t, "limits: {nodes: 1, percent: 0}") // no forgery may use up what there is for the one real death
 	dying := w.newBystander(t, "dying")
 	t.Run("refused", func(t *testing.T) {
 		w.forgeries(t)
-		t.Run("an old boot's gasp after the reboot", w.replayAfterReboot)
-		t.Run("a gasp while the kubelet is being restarted", func(t *testing.T) { w.silentKubelet(t, "restarting", 0) })
-		t.Run("a gasp while the kubelet is starved", func(t *testing.T) { w.silentKubelet(t, "starved", 25*time.Second) })
+		t.Run("an old boot's panic after the reboot", w.replayAfterReboot)
+		t.Run("a forged panic while the kubelet is being restarted", func(t *testing.T) { w.silentKubelet(t, "restarting", 0) })
+		t.Run("a forged panic while the kubelet is starved", func(t *testing.T) { w.silentKubelet(t, "starved", 25*time.Second) })
 		t.Run("a pin that somebody else was faster to ask for", w.forgedPin)
 		t.Run("a canary with another secret", w.secondSecret)
 		t.Run("a secret of a kernel that can have none", w.impossibleSecret)
@@ -48,7 +48,7 @@ func TestWrongNode(t *testing.T) {
 	t.Run("acted on when true", func(t *testing.T) { w.trueDeath(t, dying) })
 }
 
-// forgeries are gasps that claim to be of a living node.
+// forgeries are panics in the name of a living node.
 func (w *hollowWorld) forgeries(t *testing.T) {
 	const alive, unknown = "renewed its Lease", "no Node answers to "
 	for i, tt := range []struct {
@@ -60,28 +60,28 @@ func (w *hollowWorld) forgeries(t *testing.T) {
 		{
 			name: "plain text from the node's own address",
 			say:  func(v *bystander) error { return v.shares.Say(story.BasicPanic()...) },
-			want: func(v *bystander) refusal { return refusal{v.record(), "text", false, "plain text"} },
+			want: func(v *bystander) refusal { return refusal{v.deathName(), "text", false, "plain text"} },
 		},
 		{
 			name: "a kernel's record from the node's own address",
 			say:  func(v *bystander) error { return v.shares.Say(story.Panic(netconsole.Identity{})...) },
-			want: func(v *bystander) refusal { return refusal{v.record(), "kernel", true, alive} },
+			want: func(v *bystander) refusal { return refusal{v.deathName(), "kernel", true, alive} },
 		},
 		{
 			name: "and with its boot id, but not the secret",
 			say:  func(v *bystander) error { return v.shares.Say(story.Panic(v.without())...) },
-			want: func(v *bystander) refusal { return refusal{v.record(), "kernel", true, alive} },
+			want: func(v *bystander) refusal { return refusal{v.deathName(), "kernel", true, alive} },
 		},
 		{
 			name: "and with a made-up secret",
 			say:  func(v *bystander) error { return v.shares.Say(story.Panic(v.madeUp())...) },
-			want: func(v *bystander) refusal { return refusal{v.record(), "kernel", true, alive} },
+			want: func(v *bystander) refusal { return refusal{v.deathName(), "kernel", true, alive} },
 		},
 		{
 			name:     "with the boot id of a node that is not pinned",
 			unpinned: true,
 			say:      func(v *bystander) error { return v.shares.Say(story.Panic(v.without())...) },
-			want:     func(v *bystander) refusal { return refusal{v.record(), "boot", true, alive} },
+			want:     func(v *bystander) refusal { return refusal{v.deathName(), "boot", true, alive} },
 		},
 		{
 			name: "plain text from another host",
@@ -111,7 +111,7 @@ func (w *hollowWorld) forgeries(t *testing.T) {
 			if !tt.unpinned {
 				v.arm(t)
 			}
-			t.Parallel() // by now many a kubelet has renewed its Lease
+			t.Parallel() // by now many kubelets have renewed their Leases
 			if err := tt.say(v); err != nil {
 				t.Fatal(err)
 			}
@@ -121,7 +121,7 @@ func (w *hollowWorld) forgeries(t *testing.T) {
 	}
 }
 
-// replayAfterReboot replays what was captured of the boot before: its canary, and its gasp from two addresses.
+// replayAfterReboot replays what was captured of the boot before: its canary, and its panic from two addresses.
 func (w *hollowWorld) replayAfterReboot(t *testing.T) {
 	v := w.newBystander(t, "rebooted")
 	t.Parallel()
@@ -177,11 +177,11 @@ func (w *hollowWorld) silentKubelet(t *testing.T, name string, silence time.Dura
 	if err := v.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	w.refused(t, refusal{v.record(), "kernel", true, "renewed its Lease"})
+	w.refused(t, refusal{v.deathName(), "kernel", true, "renewed its Lease"})
 	v.unharmed(t)
 }
 
-// forgedPin has another host ask for the pin of a node that has yet to join.
+// forgedPin sends a canary from another host for a node that has not joined yet.
 func (w *hollowWorld) forgedPin(t *testing.T) {
 	v := w.newBystander(t, "forged-pin")
 	t.Parallel()
@@ -193,11 +193,11 @@ func (w *hollowWorld) forgedPin(t *testing.T) {
 	if err := v.shares.Say(story.Panic(v.madeUp())...); err != nil {
 		t.Fatal(err)
 	}
-	w.refused(t, refusal{v.record(), "kernel", true, "renewed its Lease"})
+	w.refused(t, refusal{v.deathName(), "kernel", true, "renewed its Lease"})
 	v.unharmed(t)
 }
 
-// secondSecret has a pod of the node ask for another pin.
+// secondSecret sends a canary with another secret from a pod of the node.
 func (w *hollowWorld) secondSecret(t *testing.T) {
 	v := w.newBystander(t, "second-secret")
 	t.Parallel()
@@ -213,7 +213,7 @@ func (w *hollowWorld) secondSecret(t *testing.T) {
 	v.unharmed(t)
 }
 
-// impossibleSecret has a pod ask for a pin where no kernel will ever ask for one, and gasp with it.
+// impossibleSecret sends a canary from a pod of a node whose kernel cannot have a secret, and a panic with that secret.
 func (w *hollowWorld) impossibleSecret(t *testing.T) {
 	addr, voice := w.address(t)
 	t.Parallel()
@@ -253,7 +253,7 @@ func (w *hollowWorld) departedIdentity(t *testing.T) {
 	w.refused(t, refusal{policy.DeathName(addr.String(), old.Boot), "kernel", false, "no Node answers to instance " + old.Instance})
 }
 
-// exchange has an address change hands: from a Node, whose identity it returns, to another.
+// exchange moves an address from a Node, whose identity it returns, to another.
 func (w *hollowWorld) exchange(t *testing.T, name string, addr netip.Addr) netconsole.Identity {
 	t.Helper()
 	first := w.member(t, name+"-1", func(n *corev1.Node) { setAddresses(n, addr.String()) })
@@ -309,8 +309,8 @@ func (w *hollowWorld) controlPlane(t *testing.T) {
 	w.refused(t, refusal{policy.DeathName("control-plane", id.Boot), "boot", false, "belongs to the control plane"})
 }
 
-// manyAtOnce forges a panic of every one of many nodes. Some are fenced, within the breaker's limit, and none for longer than
-// its kubelet takes to renew its Lease.
+// manyAtOnce forges a panic of each of many nodes. Some are fenced, within the breaker's limit, and none for longer than its
+// kubelet takes to renew its Lease.
 func (w *hollowWorld) manyAtOnce(t *testing.T) {
 	const many = 20
 	voices := make([]*story.Voice, many)
@@ -338,7 +338,8 @@ func (w *hollowWorld) manyAtOnce(t *testing.T) {
 	t.Logf("%d of %d nodes were fenced, the longest for %s", fenced, many, longest)
 }
 
-// earlyFences reads in the audit log how many Nodes of that prefix were fenced, and for how long at most.
+// earlyFences returns how many Nodes of that prefix were fenced, and the longest time for which one was, according to the audit
+// log.
 func (w *hollowWorld) earlyFences(t *testing.T, prefix string) (nodes int, longest time.Duration) {
 	t.Helper()
 	fenced := map[string]time.Time{}
@@ -355,7 +356,7 @@ func (w *hollowWorld) earlyFences(t *testing.T, prefix string) (nodes int, longe
 	return len(fenced), longest
 }
 
-// trueDeath lets a node die in the very words that were forged before.
+// trueDeath makes a node die, with the same records that were forged before.
 func (w *hollowWorld) trueDeath(t *testing.T, v *bystander) {
 	v.start(t)
 	v.arm(t)
@@ -364,7 +365,7 @@ func (w *hollowWorld) trueDeath(t *testing.T, v *bystander) {
 		t.Fatal(err)
 	}
 	eventually(t, "the node to be cleaned up", func() error {
-		r, err := w.cluster.Death(t.Context(), v.record())
+		r, err := w.cluster.Death(t.Context(), v.deathName())
 		if err == nil && r.Phase != policy.Cleaned {
 			err = fmt.Errorf("phase %s: %s", r.Phase, r.Decision)
 		}
@@ -381,7 +382,7 @@ func (w *hollowWorld) trueDeath(t *testing.T, v *bystander) {
 	}
 }
 
-// address makes an address that a Node without a kubelet may have, and something to speak from it.
+// address makes an address for a Node without a kubelet, and a Voice at it.
 func (w *hollowWorld) address(t *testing.T) (netip.Addr, *story.Voice) {
 	t.Helper()
 	addr, err := w.fleet.Address()
@@ -426,7 +427,7 @@ func (w *hollowWorld) keepLease(t *testing.T, name string) {
 			select {
 			case <-tick:
 				renewal := fmt.Appendf(nil, `{"spec":{"renewTime":%q}}`, now().UTC().Format(metav1.RFC3339Micro))
-				leases.Patch(t.Context(), name, types.MergePatchType, renewal, metav1.PatchOptions{}) // the next one comes
+				leases.Patch(t.Context(), name, types.MergePatchType, renewal, metav1.PatchOptions{}) // if it fails, the next one counts
 			case <-t.Context().Done():
 				return
 			}

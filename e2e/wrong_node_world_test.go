@@ -42,18 +42,18 @@ func newHollowWorld(t *testing.T, policy string) *hollowWorld {
 	return w
 }
 
-// bystander is a node that lives, with a pod, and must go on living.
+// bystander is a living node with a pod, which must not be touched.
 type bystander struct {
 	*story.Hollow
 	w        *hollowWorld
 	node     types.UID
 	pod      types.UID
-	stranger *story.Voice // of a host that is no node
+	stranger *story.Voice // of a host that is not a node
 	shares   *story.Voice // of a pod that shares the node's address
 	strange  netip.Addr
 }
 
-// newBystander names one; start has it join.
+// newBystander makes one that has not joined the cluster; start does that.
 func (w *hollowWorld) newBystander(t *testing.T, name string) *bystander {
 	t.Helper()
 	h, err := w.fleet.NewHollow(name)
@@ -68,12 +68,12 @@ func (w *hollowWorld) newBystander(t *testing.T, name string) *bystander {
 	return v
 }
 
-// listener is the one at work.
+// listener returns the running listener.
 func (w *hollowWorld) listener() *replica {
 	return &replica{Daemon: w.fleet.Listener, log: w.fleet.ListenerLog, admin: "127.0.0.1:9666"}
 }
 
-// pinRefused waits until the listener says so of a canary.
+// pinRefused waits until the listener logs that it refuses a canary's claim.
 func (w *hollowWorld) pinRefused(t *testing.T, node string) {
 	t.Helper()
 	eventually(t, "the canary to be refused", func() error {
@@ -90,15 +90,15 @@ func (w *hollowWorld) pinRefused(t *testing.T, node string) {
 	})
 }
 
-// record is the name of the NodeDeath of the node's present boot.
-func (v *bystander) record() string { return policy.DeathName(v.Name, v.Identity.Boot) }
+// deathName returns the name of the NodeDeath of the node's present boot.
+func (v *bystander) deathName() string { return policy.DeathName(v.Name, v.Identity.Boot) }
 
-// without is what every pod of the node can know of its identity.
+// without returns the node's identity without the secret, which every pod of the node can know.
 func (v *bystander) without() netconsole.Identity {
 	return netconsole.Identity{Instance: v.Identity.Instance, Boot: v.Identity.Boot}
 }
 
-// madeUp is that with a secret of one's own.
+// madeUp returns the same with an invented secret.
 func (v *bystander) madeUp() netconsole.Identity {
 	id := v.without()
 	id.Secret = "bWFkZSB1cCBieSBhIHBvZA"
@@ -139,7 +139,7 @@ func (v *bystander) arm(t *testing.T) {
 	}
 }
 
-// unharmed checks that the node is in service with its pod alive.
+// unharmed checks that the node is in service with its pod running.
 func (v *bystander) unharmed(t *testing.T) {
 	t.Helper()
 	n, pod := v.w.getNode(t, v.Name), v.w.getPod(t, v.Name)
@@ -156,7 +156,7 @@ func isOurs(t corev1.Taint) bool {
 	return strings.HasPrefix(t.Key, "lastgasp.dev/") || t.Key == corev1.TaintNodeOutOfService
 }
 
-// refusal is how a gasp is turned away.
+// refusal is how a forged panic is refused.
 type refusal struct {
 	record    string
 	authority string
@@ -164,7 +164,7 @@ type refusal struct {
 	why       string
 }
 
-// refused waits until the record says so, and for the fence to be lifted.
+// refused waits until the NodeDeath says so and the fence is lifted.
 func (w *hollowWorld) refused(t *testing.T, want refusal) {
 	t.Helper()
 	var r policy.Death

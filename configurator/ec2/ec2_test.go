@@ -81,7 +81,7 @@ func TestInstanceIsPatient(t *testing.T) {
 				tt.fault(w, r)
 				return true
 			}})
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
 			defer cancel()
 			if i, err := client.Instance(ctx); err != nil || i.ID == "" {
 				t.Errorf("%+v, %v", i, err)
@@ -128,7 +128,7 @@ func TestVersion1IsNeverUsed(t *testing.T) {
 func TestInstanceEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	client := startIMDS(t, &imds.Service{Fault: func(w http.ResponseWriter, r *http.Request) bool {
-		cancel() // somebody loses patience while the service does not know anything
+		cancel() // the caller gives up while the service does not know anything
 		http.NotFound(w, r)
 		return true
 	}})

@@ -48,5 +48,5 @@ func count(svc *imds.Service, path string) int {
 	return n
 }
 
-// patience bounds what a test waits for a service that gets well again: nothing is asserted about how long it took.
-const patience = time.Minute
+// waitTimeout bounds what a test waits for a service that gets well again: nothing is asserted about how long it took.
+const waitTimeout = time.Minute

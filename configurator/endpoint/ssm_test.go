@@ -199,7 +199,7 @@ func TestGetParametersWithTheRoleOfAnInstance(t *testing.T) {
 	}
 }
 
-// An instance may have no role at all: then its metadata service never knows one, and the caller's patience ends the
+// An instance may have no role at all: then its metadata service never knows one, and the caller's deadline ends the
 // waiting. What is known from before is used.
 func TestWithoutARoleTheLastKnownGoodListenersCount(t *testing.T) {
 	parameterStore(t, nil, func(http.ResponseWriter) bool {

@@ -796,14 +796,14 @@ func TestLiveWatchOverflow(t *testing.T) {
 			}
 		}
 	})
-	told := false
+	overflowed := false
 	err := w.sendChanges(func(r string) {
 		if r == missed {
-			told = true
+			overflowed = true
 			w.socket.Close() // ends sendChanges
 		}
 	})
-	if !told {
-		t.Fatalf("follow ended without missing anything: %v", err)
+	if !overflowed {
+		t.Fatalf("sendChanges ended without missing anything: %v", err)
 	}
 }

@@ -22,7 +22,7 @@ type mirror struct {
 	main, security string
 }
 
-// findMirror reads the machine's own apt configuration.
+// findMirror finds it in the machine's own apt configuration.
 func findMirror(ctx context.Context) (mirror, error) {
 	m, err := readMirror(ctx)
 	if err == nil && m.main != "" {
@@ -66,7 +66,7 @@ func parseMirror(targets string) mirror {
 	return m
 }
 
-// sources is the sources.list for suite, and for its security updates where it has some.
+// sources returns the sources.list for suite, and for its security updates if there are any.
 func (m mirror) sources(suite string) string {
 	list := fmt.Sprintf("deb [signed-by=%s] %s %s main\n", debianKeyring, m.main, suite)
 	if m.security != "" && !strings.Contains(suite, "-") { // backports and the like have none of their own
@@ -81,8 +81,8 @@ type archive struct {
 	options []string
 }
 
-// openArchive makes a private apt for suite, on a machine of architecture arch, in the folder dir and reads the package lists.
-// Packages of amd64, on which everything is built, can be had as name:amd64.
+// openArchive makes a private apt for suite and architecture arch in the folder dir, and reads the package lists. Packages of
+// amd64, on which everything is built, are available as name:amd64.
 func openArchive(ctx context.Context, dir, suite, arch string) (*archive, error) {
 	m, err := findMirror(ctx)
 	if err != nil {
@@ -120,12 +120,12 @@ func openArchive(ctx context.Context, dir, suite, arch string) (*archive, error)
 	return a, err
 }
 
-// args puts a command and its arguments after what makes apt private.
+// args returns the options that make apt private, then a command and its arguments.
 func (a *archive) args(command ...string) []string {
 	return slices.Concat(a.options, command)
 }
 
-// closure returns root and the packages it depends on, over any number of steps, as far as their names match matching.
+// closure returns root and the packages it depends on, directly or not, whose names match matching.
 // Each is name=version, ready for download.
 func (a *archive) closure(ctx context.Context, root string, matching *regexp.Regexp) ([]string, error) {
 	var found []string

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CacheDir is where the lab keeps what is costly to make again: kernels, tool chains, built binaries. It is
+// CacheDir returns the folder for what is costly to make again: kernels, tool chains, built binaries. It is
 // $LASTGASP_CACHE, or lastgasp in the user's cache directory, and may be deleted at any time.
 func CacheDir() (string, error) {
 	dir := os.Getenv("LASTGASP_CACHE")

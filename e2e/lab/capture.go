@@ -17,14 +17,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Datagram is one UDP payload, as it came in.
+// Datagram is one UDP payload as it arrived.
 type Datagram struct {
 	At      time.Duration // since the capture began
 	Source  netip.AddrPort
 	Payload []byte
 }
 
-// Capture collects what arrives at one UDP address: the listener's stand-in where a test is about the kernel alone.
+// Capture collects what arrives at one UDP address. It replaces the listener in tests of the kernel alone.
 type Capture struct {
 	conn  net.PacketConn
 	start time.Time
@@ -109,7 +109,7 @@ func (c *Capture) Datagrams() []Datagram {
 	return slices.Clone(c.datagrams)
 }
 
-// Await waits for a datagram that contains text, and returns the first one. Datagrams that came before the call count.
+// Await waits for a datagram that contains text, and returns the first one. Datagrams that arrived before the call count, too.
 func (c *Capture) Await(ctx context.Context, text string) (Datagram, error) {
 	for seen := 0; ; {
 		c.mu.Lock()

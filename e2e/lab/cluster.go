@@ -25,19 +25,19 @@ const (
 	schedulerPort  = "10259"
 )
 
-// ClusterSpec says where a control plane runs and what it does beside the usual.
+// ClusterSpec says where a control plane runs, and its options.
 type ClusterSpec struct {
 	// NS is the namespace of all its processes.
 	NS *NS
 	// Addr is the API server's address, which must be on an interface in NS.
 	Addr netip.Addr
-	// Audit makes the API server write down who asked for what: see Cluster.AuditLog.
+	// Audit makes the API server write an audit log: see Cluster.AuditLog.
 	Audit bool
 	// SlowController leaves the controller manager at the 20 requests a second that it has in most clusters. Otherwise
 	// it may do 1000, which starts faster and makes waiting on its work short.
 	SlowController bool
-	// NoControllers leaves out controller manager and scheduler, for clusters so large that they would take all memory
-	// there is. Pods then cannot be made through the API, which wants their service account: see Cluster.Store.
+	// NoControllers leaves out controller manager and scheduler, for clusters so large that these would take all memory. Pods
+	// cannot be made through the API then, because it requires their service account: see Cluster.Store.
 	NoControllers bool
 }
 
@@ -87,7 +87,7 @@ func StartCluster(ctx context.Context, s Scope, spec ClusterSpec) (*Cluster, err
 	return c, nil
 }
 
-// Client is the administrator's clientset. It works from any namespace.
+// Client returns the administrator's clientset. It works from any namespace.
 func (c *Cluster) Client() kubernetes.Interface { return c.client }
 
 // RESTConfig is the administrator's client configuration, without a rate limit, a copy for the caller. It works from
@@ -241,9 +241,9 @@ func (c *Cluster) start(program string, args ...string) (*process, error) {
 	return c.startIn(c.spec.NS, program, c.binaries.ControlPlane, append([]string{program}, args...)...)
 }
 
-// startKept is start for a program that is started again when it ends by itself, as the kubelet of a control plane does.
-// The scheduler does end itself when it finds its cache at odds with the API, which an API server's outage can bring
-// about (kubernetes pkg/scheduler/backend/cache).
+// startKept is start for a program that is restarted when it ends by itself, as a control plane's kubelet would do. The
+// scheduler exits when its cache disagrees with the API, which may happen after an API server's outage (kubernetes
+// pkg/scheduler/backend/cache).
 func (c *Cluster) startKept(program string, args ...string) error {
 	p, err := c.start(program, args...)
 	if err != nil {
@@ -260,10 +260,10 @@ func (c *Cluster) startKept(program string, args ...string) error {
 	return nil
 }
 
-// maxRevivals bounds how often a program is started again: one that always fails is found dead in the end.
+// maxRevivals bounds how often a program is restarted, so that one that always fails counts as dead.
 const maxRevivals = 5
 
-// revive starts a program again unless it was we who ended it. It returns nil where there is nothing more to do.
+// revive restarts a program unless we have ended it. It returns nil if there is nothing more to do.
 func (c *Cluster) revive(was *process, program string, args []string) *process {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -299,7 +299,7 @@ func (c *Cluster) stop(p *process) {
 	p.kill()
 }
 
-// died is the first of the processes found dead without our doing, as an error.
+// died returns an error about the first process that ended without us ending it.
 func (c *Cluster) died() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -330,7 +330,7 @@ func (c *Cluster) await(ctx context.Context, what string, ready func(context.Con
 			return err
 		}
 		if ctx.Err() == nil {
-			last = err // not the refusal to ask that comes of ctx' own end
+			last = err // not an error that only says that ctx has ended
 		}
 		select {
 		case <-ctx.Done():
@@ -350,7 +350,7 @@ func (c *Cluster) remove() {
 	}
 	c.mu.Lock()
 	running := c.running
-	c.running = nil // so that nothing is revived
+	c.running = nil // so that nothing is restarted
 	c.mu.Unlock()
 	for _, p := range slices.Backward(running) {
 		p.kill()

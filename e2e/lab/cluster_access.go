@@ -20,7 +20,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// auditPolicy has every request in the log once, when it has been answered.
+// auditPolicy logs every request once, when it has been answered.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -202,7 +202,7 @@ func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
 	return c.KubectlAs(ctx, c.admin, "", args...)
 }
 
-// KubectlAs is Kubectl for whom the kubeconfig says, reading stdin.
+// KubectlAs is Kubectl with a kubeconfig and stdin.
 func (c *Cluster) KubectlAs(ctx context.Context, kubeconfig, stdin string, args ...string) (string, error) {
 	cmd := c.spec.NS.Command(ctx, c.binaries.ControlPlane, append([]string{"kubectl"}, args...)...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig, "KUBECACHEDIR="+c.path("kubectl-cache"))

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Binaries are the paths of the programs that the lab's Kubernetes is made of.
+// Binaries are the paths of the lab's Kubernetes programs.
 type Binaries struct {
 	// ControlPlane is etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kubectl in one file; its first
 	// argument says which.
@@ -24,8 +24,8 @@ type Binaries struct {
 	Hollow string
 }
 
-// kubernetesVersion is what the programs call themselves. It is k8s.io/kubernetes' version in controlplane/go.mod:
-// without the stamp they would all be v0.0.0-master, which clients compare versions with.
+// kubernetesVersion is the version that the programs report. It is k8s.io/kubernetes' in controlplane/go.mod. Without the stamp
+// they would report v0.0.0-master, and clients compare versions.
 const kubernetesVersion = "v1.36.3"
 
 // BuildControlPlane compiles the nested module e2e/controlplane, unless CacheDir has the programs of just these
@@ -135,7 +135,7 @@ func compile(ctx context.Context, s Scope, module, out string) error {
 			lines <- scanner.Text()
 		}
 	}()
-	last := reportBuild(s, start, lines)
+	last := logBuild(s, start, lines)
 	if err := cmd.Wait(); err != nil {
 		return fmt.Errorf("%w:\n%s", err, strings.Join(last, "\n"))
 	}
@@ -143,9 +143,9 @@ func compile(ctx context.Context, s Scope, module, out string) error {
 	return nil
 }
 
-// reportBuild logs every ten seconds how far `go build -v` is, which names each package as it takes it up, and returns
-// the last lines, where the errors are. Linking, at the end, is silent and takes its time.
-func reportBuild(s Scope, start time.Time, lines <-chan string) (last []string) {
+// logBuild logs every ten seconds how far `go build -v` is, which names each package when it starts with it, and returns the
+// last lines, where the errors are. Linking, at the end, takes some time and prints nothing.
+func logBuild(s Scope, start time.Time, lines <-chan string) (last []string) {
 	const every, keep = 10 * time.Second, 20
 	tick := time.NewTicker(every)
 	defer tick.Stop()

@@ -80,7 +80,7 @@ func TestReportBuildKeepsTheLastLines(t *testing.T) {
 		}
 		lines <- "./main.go:7:2: undefined: x"
 	}()
-	last := reportBuild(t, time.Now(), lines)
+	last := logBuild(t, time.Now(), lines)
 	if len(last) != 20 {
 		t.Errorf("%d lines are kept, want 20", len(last))
 	}

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// certificateLife is longer than any lab, and short enough that a certificate left behind is worth nothing.
+// certificateLife is longer than any lab runs, and short enough that a leftover certificate is worth nothing.
 const certificateLife = 24 * time.Hour
 
 // authority is a certificate authority made for one cluster and thrown away with it.
@@ -53,8 +53,8 @@ func newAuthority(now time.Time) (*authority, error) {
 	return a, nil
 }
 
-// client makes the certificate of a user: Kubernetes takes the common name for the user's name and the organizations
-// for the groups.
+// client makes the certificate of a user: to Kubernetes the common name is the user's name and the organizations are the
+// groups.
 func (a *authority) client(user string, groups ...string) (keyPair, error) {
 	return a.issue(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: user, Organization: groups},

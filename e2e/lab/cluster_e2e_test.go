@@ -233,7 +233,7 @@ func checkAccess(t *testing.T, c *Cluster) {
 	}
 }
 
-// checkDeadNode kills node a and does by hand what the listener is there for.
+// checkDeadNode kills node a and does by hand what the listener would do.
 func checkDeadNode(t *testing.T, c *Cluster, a *HollowNode) {
 	ctx := t.Context()
 	a.Kill()
@@ -266,7 +266,7 @@ func checkAPIServer(t *testing.T, c *Cluster) {
 	if got := getNode(t, c, "node-b").UID; got != uid {
 		t.Errorf("node-b is another one after the restart: %s, was %s", got, uid)
 	}
-	// That takes every component: the controllers, the scheduler and the kubelet, all of which must have found back.
+	// That needs every component: the controllers, the scheduler and the kubelet must all have reconnected.
 	if _, err := c.Kubectl(ctx, "scale", "deployment", "web", "--replicas=5"); err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// HollowSpec is a node to be: a real kubelet whose containers are pretended.
+// HollowSpec describes a node to start: a real kubelet with fake containers.
 type HollowSpec struct {
 	// NS is the namespace of the kubelet, from where it must reach the API server.
 	NS *NS
@@ -38,7 +38,7 @@ type HollowNode struct {
 	process *process
 }
 
-// HollowProgram is the path of the hollow kubelet, statically linked, for a guest to become a node by itself.
+// HollowProgram returns the path of the hollow kubelet, statically linked, with which a guest becomes a node.
 func (c *Cluster) HollowProgram() string { return c.binaries.Hollow }
 
 // StartHollowNode starts a node on this machine and waits until pods may come. It ends with s or by Kill. A second one
@@ -79,11 +79,11 @@ func (c *Cluster) StartHollowNode(ctx context.Context, s Scope, spec HollowSpec)
 	return n, nil
 }
 
-// Kill ends the kubelet as a power cut would: nothing is told to anybody. Killing it twice is harmless.
+// Kill ends the kubelet as a power cut would, without a farewell. Killing it twice is harmless.
 func (n *HollowNode) Kill() { n.cluster.stop(n.process) }
 
-// Heartbeat is when the node's kubelet last renewed its Lease, by the node's clock; zero when there is no Lease, which
-// is so for the first ten seconds of a Node.
+// Heartbeat returns when the node's kubelet last renewed its Lease, by the node's clock; zero while there is no Lease, as in the
+// first ten seconds of a Node.
 func (c *Cluster) Heartbeat(ctx context.Context, name string) (time.Time, error) {
 	lease, err := c.client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -95,9 +95,8 @@ func (c *Cluster) Heartbeat(ctx context.Context, name string) (time.Time, error)
 	return renewed(lease), nil
 }
 
-// AwaitNode waits until pods may come to the named node. A node that has just died looks ready for most of a minute,
-// so the last heartbeat must be another than before, where there was one (see Heartbeat), and the boot id must be the
-// one given; the empty one is any.
+// AwaitNode waits until the named node accepts pods. A node that has just died looks ready for most of a minute, so the heartbeat
+// must be later than last, if there was one (see Heartbeat), and the boot id must be the given one; an empty one means any.
 func (c *Cluster) AwaitNode(ctx context.Context, name, boot string, before time.Time) error {
 	return c.await(ctx, "node "+name+" to be ready", func(ctx context.Context) (bool, error) {
 		if !before.IsZero() {
@@ -118,7 +117,7 @@ func renewed(lease *coordinationv1.Lease) time.Time {
 	return lease.Spec.RenewTime.Time
 }
 
-// ready reports whether the node says so, on the boot given if any, and the controllers have noticed.
+// ready reports whether the node is ready, on the given boot if any, and the controllers have noticed.
 func ready(node *corev1.Node, boot string) bool {
 	if boot != "" && node.Status.NodeInfo.BootID != boot {
 		return false

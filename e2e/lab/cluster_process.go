@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// process is a program that is meant to run until we end it. It writes to a log file of its own.
+// process is a program that should run until we end it. It writes to a log file of its own.
 type process struct {
 	name string
 	log  string
@@ -19,7 +19,7 @@ type process struct {
 	err  error         // how it ended; valid once done is closed
 }
 
-// startProcess starts cmd, appending its output to the file log. The process dies with ours, however we end.
+// startProcess starts cmd, appending its output to the file log. The process dies when ours does, for whatever reason.
 func startProcess(name, log string, cmd *exec.Cmd) (*process, error) {
 	output, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -35,8 +35,8 @@ func startProcess(name, log string, cmd *exec.Cmd) (*process, error) {
 	p := &process{name: name, log: log, cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// Pdeathsig is about the thread that forked, not about our process (prctl(2)). Waiting on that very thread keeps
-		// it for as long as its child lives.
+		// Pdeathsig is sent when the thread that forked ends, not when our process does (prctl(2)). The thread waits here, so it
+		// lasts as long as its child.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -73,7 +73,7 @@ func (p *process) died() error {
 	return fmt.Errorf("%s ended by itself: %s; %s ends with:\n%s", p.name, how, p.log, tail(p.log))
 }
 
-// tail is the end of a log, for people.
+// tail returns the end of a log, for people.
 func tail(path string) string {
 	const lines, size = 15, 8 << 10
 	text, err := os.ReadFile(path)

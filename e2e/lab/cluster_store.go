@@ -27,8 +27,8 @@ type Stored struct {
 	Value []byte
 }
 
-// Store writes objects to etcd past the API server, which takes them for written by another of its kind. It is for
-// clusters that are too large to be made through the API.
+// Store writes objects directly to etcd, as another API server would. It is for clusters that are too large to be made through
+// the API.
 func (c *Cluster) Store(ctx context.Context, objects []Stored) error {
 	client, err := c.etcdClient()
 	if err != nil {

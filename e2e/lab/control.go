@@ -51,7 +51,7 @@ func (l *controlLink) close() {
 	<-l.closed
 }
 
-// receive hands replies to those who wait for them. A line that is no reply was cut off by a reset.
+// receive passes replies to the callers that wait for them. A line that is not a reply was cut off by a reset.
 func (l *controlLink) receive() {
 	defer close(l.closed)
 	for lines := bufio.NewReader(l.conn); ; {
@@ -74,14 +74,14 @@ func (l *controlLink) receive() {
 	}
 }
 
-// booted takes note of a boot, which answers nothing that the one before was asked. l.mu is held.
+// booted records a new boot, which answers no request to the boot before. l.mu is held.
 func (l *controlLink) booted(id string) {
 	for _, waiting := range l.pending {
 		close(waiting)
 	}
 	clear(l.pending)
 	if id == l.bootID {
-		return // not a boot: only the guest's server was started again
+		return // not a new boot: only the guest's server was restarted
 	}
 	l.bootID = id
 	select {
@@ -140,8 +140,8 @@ func (l *controlLink) call(ctx context.Context, r control.Request) (control.Repl
 	}
 }
 
-// send writes one request. A guest that has crashed reads nothing more, and the write might wait for ever: ctx ends it,
-// and with it the link.
+// send writes one request. A guest that has crashed reads nothing more, and the write might block for ever: the end of ctx ends
+// it, and the link.
 func (l *controlLink) send(ctx context.Context, r control.Request) error {
 	line, err := json.Marshal(r)
 	if err != nil {

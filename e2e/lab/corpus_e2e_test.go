@@ -15,15 +15,15 @@ var update = flag.Bool("update", false, "capture the fixtures of listener/detect
 
 const fixtures = "../../listener/detect/testdata"
 
-// TestCaptureCorpus checks that listener/detect has fixtures of every scenario on every kernel, on arm64 of some:
+// TestCaptureCorpus checks that listener/detect has fixtures of every scenario on every kernel (of some of them on arm64):
 //
 //	captures/KERNEL-SCENARIO.ext.jsonl, .basic.jsonl   what netconsole sent in either format
 //	logs/KERNEL-SCENARIO.log                           what the serial console showed after the boot; of poweroff: all
 //
-// `make fixtures` makes them anew, on a machine with little else to do.
+// `make fixtures` captures them again; the machine should be otherwise idle.
 func TestCaptureCorpus(t *testing.T) {
-	// Where arm64's kernels speak of their own machinery. Debian's count no preemption there: they notice no sleep while atomic,
-	// and no RCU stall of one CPU.
+	// Scenarios in which arm64's kernels log something of their own. Debian's arm64 kernels do not count preemption, so they notice
+	// neither sleeping while atomic nor an RCU stall of one CPU.
 	arm64 := pick(t, "sysrq", "sysrq-panic5", "init-exit", "panic-multiline", "burst", "null-deref", "null-deref-panic5", "err-ptr", "gpf",
 		"bug", "stack-overflow", "softlockup", "hung-task", "panic-on-warn", "panic-on-oom", "null-deref-survived", "gpf-survived", "warn")
 	for _, k := range []struct {
@@ -84,7 +84,7 @@ func (f corpusFiles) capture(t *testing.T, kernel string, sc scenario) {
 	if !found {
 		t.Fatal("the serial log does not say when the guest was ready")
 	}
-	if sc.name == "poweroff" { // the one log of a whole and happy life
+	if sc.name == "poweroff" { // the one log of a whole boot that ends well
 		after = slices.Concat(boot, after)
 	}
 	if err := os.WriteFile(f.log, after, 0o644); err != nil {
@@ -92,7 +92,7 @@ func (f corpusFiles) capture(t *testing.T, kernel string, sc scenario) {
 	}
 }
 
-// check fails for a fixture that is missing or has grown out of a reader's patience.
+// check fails for a fixture that is missing, or too long to be read.
 func (f corpusFiles) check(t *testing.T) {
 	t.Helper()
 	for _, path := range []string{f.basic, f.extended, f.log} {

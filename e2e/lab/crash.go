@@ -14,7 +14,7 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/guest/control"
 )
 
-// Crash names a way for a guest to go down, or at least to be sick.
+// Crash names a way for a guest to die, or at least to become sick.
 type Crash string
 
 // Crashes that need no module.
@@ -51,7 +51,7 @@ const (
 	CrashSlabExhaust Crash = "slab-exhaust" // SLUB: Unable to allocate memory on node
 )
 
-// argv is how the guest is asked for the crash.
+// argv returns the words that ask the guest for the crash.
 func (c Crash) argv() []string {
 	switch c {
 	case CrashSysrq:
@@ -66,9 +66,9 @@ func (c Crash) argv() []string {
 //go:embed crashmod
 var crashSource embed.FS
 
-// BuildCrashModule compiles the crash module for k and returns the path of the .ko, from the cache if it is there. The
-// compilers are those of Debian trixie, in a root of their own: each kernel wants the one it was built with, and this
-// machine's C library may be too old for its build tools.
+// BuildCrashModule compiles the crash module for k, unless the cache has it, and returns the path of the .ko. The compilers are
+// Debian trixie's, in a root of their own: each kernel needs the one it was built with, and this machine's C library may be too
+// old for its build tools.
 func BuildCrashModule(ctx context.Context, s Scope, k *Kernel) (string, error) {
 	source, err := crashSourceFiles()
 	if err != nil {
@@ -142,8 +142,8 @@ func buildCrashModule(ctx context.Context, s Scope, k *Kernel, source crashSourc
 			return fmt.Errorf("copy the source: %w", err)
 		}
 	}
-	// objtool wants /proc. The mount namespace that unshare makes for it goes away with make. Without
-	// DEBUG_INFO_BTF_MODULES nothing asks for pahole.
+	// objtool needs /proc. The mount namespace that unshare makes for it ends with make. Without DEBUG_INFO_BTF_MODULES nothing
+	// needs pahole.
 	build := []string{"--pid", "--fork", "--kill-child", "--mount-proc", "--root=" + root,
 		"make", "-C", headers, "M=/build", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"}
 	if k.Arch == "arm64" {
@@ -193,7 +193,7 @@ func toolchain(ctx context.Context, s Scope, arch string) (string, error) {
 		if _, err := run(ctx, "mmdebstrap", debootstrap...); err != nil {
 			return err
 		}
-		// What mawk's installation would have done.
+		// as mawk's installation would have done
 		if err := os.Symlink("mawk", filepath.Join(root, "usr/bin/awk")); err != nil {
 			return fmt.Errorf("call mawk awk: %w", err)
 		}

@@ -2,7 +2,7 @@ package lab
 
 import "os/exec"
 
-// Daemon is a program of ours under test that runs on this machine.
+// Daemon is one of our programs under test, running on this machine.
 type Daemon struct{ p *process }
 
 // StartDaemon starts cmd, appending its output to the file log. It is killed when s ends.
@@ -21,5 +21,5 @@ func (d *Daemon) PID() int { return d.p.cmd.Process.Pid } // `ip netns exec` bec
 // Kill ends it with SIGKILL and waits until it is gone. Killing it twice is harmless.
 func (d *Daemon) Kill() { d.p.kill() }
 
-// Died is nil while it runs; after that it says how it ended, with the last lines of its log.
+// Died returns nil while it runs, and then how it ended, with the last lines of its log.
 func (d *Daemon) Died() error { return d.p.died() }

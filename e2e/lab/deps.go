@@ -53,7 +53,7 @@ func missingPackages(ctx context.Context, pkgs []string) []string {
 	return missing
 }
 
-// run runs a program that never asks, and returns what it said. Its error carries the last lines of what it complained.
+// run runs a non-interactive program and returns its output. The error has the last lines of its standard error.
 func run(ctx context.Context, name string, args ...string) (string, error) {
 	return runIn(ctx, "", name, args...)
 }

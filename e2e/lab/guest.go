@@ -24,8 +24,8 @@ type Result struct {
 	Stdout, Stderr string
 }
 
-// Run runs a program in the guest to its end. A deadline of ctx kills it there too. The error is about running it at all:
-// a program that ran and failed is a Result.
+// Run runs a program in the guest to its end. A deadline of ctx kills it there, too. The error is only about starting it: a
+// program that ran and failed is a Result.
 func (vm *VM) Run(ctx context.Context, argv ...string) (Result, error) {
 	return vm.RunProgram(ctx, Program{Argv: argv})
 }
@@ -55,7 +55,7 @@ func (vm *VM) Start(ctx context.Context, argv ...string) error {
 	return nil
 }
 
-// LogPath is where the output of a program that Start has started lies in the guest.
+// LogPath returns the path in the guest of the output of a program that Start has started.
 func LogPath(program string) string {
 	return path.Join("/run/log", path.Base(program)+".log")
 }
@@ -90,7 +90,7 @@ func (vm *VM) WriteFile(ctx context.Context, name string, data []byte, mode fs.F
 	return nil
 }
 
-// Mkdir makes a directory in the guest. In configfs that makes a thing of the kernel's.
+// Mkdir makes a directory in the guest. In configfs that makes a kernel object.
 func (vm *VM) Mkdir(ctx context.Context, name string) error {
 	if _, err := vm.link.call(ctx, control.Request{Op: control.Mkdir, Path: name}); err != nil {
 		return fmt.Errorf("make directory %s in %s: %w", name, vm.spec.Name, err)
@@ -118,8 +118,8 @@ func (vm *VM) Dmesg(ctx context.Context) (string, error) {
 	return r.Stdout, err
 }
 
-// Crash makes the guest go down, or sick, in the given way. It returns when the guest has been told: there may be nobody
-// left to answer.
+// Crash makes the guest die, or become sick, in the given way. It returns when the request is sent: nothing may be left to
+// answer it.
 func (vm *VM) Crash(ctx context.Context, way Crash) error {
 	argv := way.argv()
 	if argv[0] == control.TriggerModule && vm.spec.CrashModule == "" {

@@ -24,8 +24,8 @@ type GuestFile struct {
 	Mode fs.FileMode
 }
 
-// Modules that a guest loads by itself, in Debian's names. netconsole is there too but left to the configurator, whose
-// job it is. virtio_pci became built in along the way: what a kernel has built in is skipped.
+// Modules that a guest loads by itself, by Debian's names. netconsole is there, too, but loading it is the configurator's job.
+// Modules that a kernel has built in, such as virtio_pci in later ones, are skipped.
 var (
 	guestModules   = []string{"virtio_pci", "virtio_net", "configfs"}
 	offeredModules = []string{"netconsole"}

@@ -49,8 +49,8 @@ func kernelSuite(series string) (string, error) {
 	return "", fmt.Errorf("find kernel %q: the lab knows 6.1, 6.12 and 7", series)
 }
 
-// From 7 on the image package is split into base, binary and modules. Headers belong to an exact version of the kernel,
-// which the archive keeps only for a while: they are fetched together.
+// From 7 on the image package is split into base, binary and modules. Headers belong to an exact version of the kernel, which
+// stays in the archive only for a while, so both are fetched together.
 var (
 	imagePackages  = regexp.MustCompile(`^linux-(image|base|binary|modules)-.*cloud-a(md|rm)64$`)
 	headerPackages = regexp.MustCompile(`^linux-(headers|kbuild|compiler)-`)

@@ -18,10 +18,10 @@ import (
 // labTimeout bounds one test, with its first fetch of a kernel.
 const labTimeout = 10 * time.Minute
 
-// fixtureIdentity is what records of a kernel with userdata say about themselves, beside the boot id.
+// fixtureIdentity is the userdata in the fixtures, beside the boot id.
 var fixtureIdentity = map[string]string{
 	"instance": "i-0123456789abcdef0",
-	"gasp":     "bGFzdGdhc3AtZml4dHVyZQ", // 128 bits that are no secret
+	"gasp":     "bGFzdGdhc3AtZml4dHVyZQ", // 128 bits, not really secret
 }
 
 // The listener's ports: one for each format.
@@ -221,7 +221,7 @@ func boot(t *testing.T, ctx context.Context, spec VMSpec) *VM {
 	return vm
 }
 
-// armed is a guest with two netconsole targets, and what arrives of them in the listener subnet.
+// armed is a guest with two netconsole targets, and captures of what they send.
 type armed struct {
 	vm              *VM
 	basic, extended *Capture
@@ -293,7 +293,7 @@ func (g *armed) target(t *testing.T, ctx context.Context, n *Net, name string, p
 	write("enabled", "1")
 }
 
-// awaitRecord waits until a record that contains text has arrived in both formats, and whatever came before it.
+// awaitRecord waits until a record that contains text, and all records before it, have arrived in both formats.
 func (g *armed) awaitRecord(t *testing.T, ctx context.Context, text string) {
 	t.Helper()
 	for _, c := range []*Capture{g.basic, g.extended} {
@@ -313,8 +313,8 @@ func (g *armed) mark(t *testing.T, ctx context.Context, word string) {
 	g.awaitRecord(t, ctx, text)
 }
 
-// captureScenario lets a scenario happen to a kernel and returns when its last words have arrived in both formats. It fails if the
-// headline is not among them.
+// captureScenario runs a scenario on a kernel and returns when the last records have arrived in both formats. It fails if the
+// headline is missing.
 func captureScenario(t *testing.T, kernel string, sc scenario) *armed {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), labTimeout)
@@ -333,12 +333,12 @@ func captureScenario(t *testing.T, kernel string, sc scenario) *armed {
 			return err == nil && bytes.Contains(serial, []byte(sc.last))
 		})
 	case sc.name != "poweroff":
-		g.mark(t, ctx, "survived") // comes after all that the kernel had to say
+		g.mark(t, ctx, "survived") // comes after the kernel's own records
 	}
 	return g
 }
 
-// until waits for a condition that nothing announces.
+// until polls for a condition.
 func until(t *testing.T, ctx context.Context, condition func() bool) {
 	t.Helper()
 	again := time.NewTicker(50 * time.Millisecond)

@@ -21,9 +21,8 @@ type module struct {
 	ko      []byte
 }
 
-// modulesOf reads the named modules and all that they need, each after its dependencies. Names that the kernel has built
-// in are left out. An unpacked package has no modules.dep (depmod runs when it is installed), so the modules themselves
-// are asked.
+// modulesOf reads the named modules and all that they need, each after its dependencies. Built-in modules are left out. An
+// unpacked package has no modules.dep (depmod runs at installation), so the dependencies are read from the modules themselves.
 func modulesOf(k *Kernel, names ...string) ([]module, error) {
 	files, err := moduleFiles(k.ModuleDir)
 	if err != nil {
@@ -66,7 +65,7 @@ func modulesOf(k *Kernel, names ...string) ([]module, error) {
 	return ordered, nil
 }
 
-// modulesDep renders modules.dep(5), where a line names last what has to be loaded first. The modules come each after its
+// modulesDep renders modules.dep(5), where a line names last what has to be loaded first. In list each module comes after its
 // dependencies.
 func modulesDep(modules []module) string {
 	var b strings.Builder

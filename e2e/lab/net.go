@@ -11,7 +11,7 @@ import (
 
 // The lab's addresses. They exist only in namespaces that NewNet makes, so labs may run side by side.
 var (
-	// NodeAddr is the namespace Net.Node itself: where a node runs that is no guest.
+	// NodeAddr is the address of the namespace Net.Node itself, for a node that is not a guest.
 	NodeAddr = netip.MustParsePrefix("10.77.1.6/24")
 	// GuestAddr is for a guest.
 	GuestAddr = netip.MustParsePrefix("10.77.1.5/24")
@@ -36,13 +36,13 @@ type Net struct {
 	gatewayMAC net.HardwareAddr
 }
 
-// The names of the bridge that guests and the router's cable are plugged into, and of the other end of that cable.
+// The names of the bridge to which guests and the router's cable are connected, and of the other end of that cable.
 const (
 	bridgeName = "br0"
 	uplinkName = "uplink"
 )
 
-// NewNet makes the three namespaces and joins them. They go when s ends.
+// NewNet makes the three namespaces and connects them. They are removed when s ends.
 func NewNet(s Scope) (*Net, error) {
 	n := &Net{}
 	for _, ns := range []struct {
@@ -67,7 +67,7 @@ func NewNet(s Scope) (*Net, error) {
 	return n, nil
 }
 
-// NodeAddress gives Net.Node one more address: every node there that is no guest needs its own.
+// NodeAddress adds an address to Net.Node: every node there that is not a guest needs its own.
 func (n *Net) NodeAddress(a netip.Prefix) error {
 	return n.Node.Do(func() error {
 		_, err := bringUp(bridgeName, a)
@@ -75,7 +75,7 @@ func (n *Net) NodeAddress(a netip.Prefix) error {
 	})
 }
 
-// GatewayMAC is the router's MAC in the node subnet: what a node has to send to.
+// GatewayMAC returns the router's MAC in the node subnet, to which nodes have to send.
 func (n *Net) GatewayMAC() net.HardwareAddr { return n.gatewayMAC }
 
 // The router's ends of its two cables.
@@ -84,7 +84,7 @@ const (
 	listenersName = "listeners"
 )
 
-// MoveGateway gives the router another MAC in the node subnet and announces it, as a gateway does that takes over.
+// MoveGateway gives the router another MAC in the node subnet and announces it, as at a gateway's failover.
 func (n *Net) MoveGateway(mac net.HardwareAddr) error {
 	err := n.Router.Do(func() error {
 		link, err := netlink.LinkByName(nodesName)
@@ -186,8 +186,7 @@ func defaultRoute(gateway netip.Addr) error {
 	return nil
 }
 
-// Tap plugs a tap device called name (at most 15 bytes) into the node subnet, for a guest to be attached to. It goes when
-// s ends.
+// Tap connects a tap device called name (at most 15 bytes) to the node subnet, for a guest. It is removed when s ends.
 func (n *Net) Tap(s Scope, name string) error {
 	err := n.Node.Do(func() error {
 		tap := &netlink.Tuntap{
@@ -211,7 +210,7 @@ func (n *Net) Tap(s Scope, name string) error {
 		return fmt.Errorf("plug tap %s into %s: %w", name, n.Node.Name, err)
 	}
 	s.Cleanup(func() {
-		n.Node.Do(func() error { // the namespace takes it along in any case
+		n.Node.Do(func() error { // if this fails, it goes with the namespace
 			link, err := netlink.LinkByName(name)
 			if err != nil {
 				return err

@@ -17,7 +17,7 @@ import (
 	"github.com/vishvananda/netns"
 )
 
-// NS is a named network namespace of the lab's own. Its name appears in `ip netns`, for a person who looks.
+// NS is one of the lab's network namespaces. `ip netns` shows it by its name.
 type NS struct {
 	Name string
 	fd   netns.NsHandle
@@ -50,8 +50,7 @@ func NewNS(s Scope, name string) (*NS, error) {
 	return ns, nil
 }
 
-// sweepNS removes the namespaces of processes that are gone without having cleaned up: killed, or ended by the time limit
-// of go test.
+// sweepNS removes the namespaces of processes that ended without cleaning up: killed, or stopped by go test's timeout.
 func sweepNS() {
 	paths, _ := filepath.Glob("/run/netns/lastgasp-*") // the only error is a bad pattern
 	for _, path := range paths {

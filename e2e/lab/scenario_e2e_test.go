@@ -12,7 +12,7 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/guest/control"
 )
 
-// scenario is one thing that can happen to a guest, and what the kernel must then have said on the wire.
+// scenario is one thing that can happen to a guest, and what its kernel must then send.
 type scenario struct {
 	name    string // of the fixture, after the kernel's
 	way     Crash  // or do
@@ -23,12 +23,12 @@ type scenario struct {
 	cpus    int      // 0: one
 	kernels []string // series; empty: all
 
-	headline string // a part of a line that every such crash sends
-	arm64    string // that part on arm64, if it is another
+	headline string // part of a line that every such crash sends
+	arm64    string // the same on arm64, if it differs
 	last     string // a part of the last line, of a crash that is fatal; empty: the machine survives
 }
 
-// How a kernel's last words end: it either stops or announces its reboot (kernel/panic.c).
+// How a kernel's last record ends: it either stops or announces its reboot (kernel/panic.c).
 const (
 	stopped   = "---[ end Kernel panic - not syncing"
 	rebooting = "Rebooting in "
@@ -58,7 +58,7 @@ func allScenarios() []scenario {
 			headline: "watchdog: BUG: soft lockup - CPU#", last: stopped},
 		{name: "rcu-stall", way: CrashSoftLockup, sysctls: map[string]string{"kernel.watchdog": "0", "kernel.panic_on_rcu_stall": "1"},
 			append: []string{"rcupdate.rcu_cpu_stall_timeout=4"}, headline: "self-detected stall on CPU", last: stopped},
-		// The other kernels' clocks stand still as long as the emulated CPU spins: they notice nothing.
+		// The other kernels' clocks stand still while the emulated CPU spins, so they notice nothing.
 		{name: "irqs-off", way: CrashIRQsOff, sysctls: map[string]string{"kernel.watchdog": "0", "kernel.panic_on_rcu_stall": "1"},
 			append: []string{"rcupdate.rcu_cpu_stall_timeout=4", "nohz=off"}, cpus: 2, kernels: []string{"6.12"},
 			headline: "detected stalls on CPUs/tasks:", last: stopped},
@@ -80,7 +80,7 @@ func allScenarios() []scenario {
 		{name: "slab-exhaust", do: exhaustSlab, headline: "SLUB: Unable to allocate memory on "},
 		{name: "oom", do: outOfMemory, headline: "Out of memory: Killed process "},
 
-		// Well: what a listener must not take for more than it is.
+		// Healthy: a listener must not find a death here.
 		{name: "big-record", way: CrashBigRecord, headline: "abcdefgh"},
 		{name: "pr-cont", way: CrashPrCont, headline: "lastgasp_crash: one record in three pieces"},
 		{name: "dev-dict", way: CrashDevDict, headline: "a record with a dictionary"},
@@ -92,7 +92,7 @@ func allScenarios() []scenario {
 	}
 }
 
-// on is sc as it happens on a kernel; false if it does not happen there.
+// on returns sc as it happens on a kernel, or false if it does not happen there.
 func (sc scenario) on(kernel string) (scenario, bool) {
 	series, arch := kernelArch(kernel)
 	if arch == "arm64" && sc.arm64 != "" {
@@ -166,7 +166,7 @@ func outOfMemory(t *testing.T, ctx context.Context, vm *VM) {
 	}
 }
 
-// exhaustSlab waits for the end: as long as memory is short, netconsole may have none for its datagrams either.
+// exhaustSlab waits for the end: while memory is short, netconsole may have none for its datagrams, either.
 func exhaustSlab(t *testing.T, ctx context.Context, vm *VM) {
 	mustRun(t, ctx, vm, 0, "insmod", control.CrashModule, "way="+string(CrashSlabExhaust))
 }

@@ -1,7 +1,7 @@
-// Package lab makes the world lastgasp is tried in: network namespaces, Debian's own kernels in microVMs that really
-// crash, and a real Kubernetes control plane. Tests and `make demo` use the same pieces.
+// Package lab makes the environment in which lastgasp is tested: network namespaces, Debian's own kernels in microVMs that
+// really crash, and a real Kubernetes control plane. Tests and `make demo` use the same pieces.
 //
-// Every piece takes a Scope and registers its own removal there, so that nothing outlives a test, also when it fails.
+// Every piece takes a Scope and registers its own removal there, so that nothing outlives a test, even if it fails.
 package lab
 
 import "sync"
@@ -11,13 +11,13 @@ import "sync"
 type Scope interface {
 	// Cleanup registers f to run when the scope ends.
 	Cleanup(f func())
-	// Logf tells the reader what is going on. It is for progress, not for results.
+	// Logf logs progress, not results.
 	Logf(format string, args ...any)
 	// Failed reports whether the scope ends in failure: evidence such as serial logs is then kept.
 	Failed() bool
 }
 
-// Cleanups is the memory of a Scope that is not a test. The zero value is ready.
+// Cleanups implements Cleanup for a Scope that is not a test. The zero value is ready.
 type Cleanups struct {
 	mu  sync.Mutex
 	all []func()

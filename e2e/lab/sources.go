@@ -2,8 +2,8 @@ package lab
 
 import "context"
 
-// DebianSources is the sources.list of a suite of Debian on the mirror that this machine's own apt uses, to be believed
-// only if Debian's keyring signed it.
+// DebianSources returns the sources.list for a suite of Debian on the mirror that this machine's own apt uses. Only what
+// Debian's keyring has signed is trusted.
 func DebianSources(ctx context.Context, suite string) (string, error) {
 	m, err := findMirror(ctx)
 	if err != nil {

@@ -25,8 +25,8 @@ type VMSpec struct {
 	Net *Net
 	// Kernel is booted with the lab's own userland.
 	Kernel *Kernel
-	// Disk is a whole system, booted instead. It names and configures itself: MachineID, Addr, Gateway, Files,
-	// CrashModule, Modules and Sysctls are not for it.
+	// Disk is a whole system to boot instead. It configures itself: MachineID, Addr, Gateway, Files, CrashModule, Modules and
+	// Sysctls have no effect on it.
 	Disk *Disk
 
 	// Name is the host name and, after "tap-", the tap's; at most 11 bytes. Default: guest.
@@ -46,8 +46,8 @@ type VMSpec struct {
 
 	// MemoryMiB defaults to 512.
 	MemoryMiB int
-	// CPUs defaults to 1. With more, a panic may arrive cut short: emulated CPUs take turns, and netpoll gives up soon on a
-	// transmit queue whose lock is held by a CPU that waits for its turn.
+	// CPUs defaults to 1. With more, a panic may be cut short: emulated CPUs take turns, and netpoll soon gives up on a transmit
+	// queue whose lock is held by a CPU that waits for its turn.
 	CPUs int
 
 	// Files are added to the initramfs, by their path in the guest.
@@ -60,11 +60,11 @@ type VMSpec struct {
 	Sysctls map[string]string
 	// Append is added to the kernel's command line.
 	Append []string
-	// Reboot lets a reset boot the guest again. Otherwise it ends QEMU.
+	// Reboot makes a reset boot the guest again. Otherwise a reset ends QEMU.
 	Reboot bool
 }
 
-// Disk is a system that has a userland of its own. The lab's control server, see BuildGuest, has to run on it as agent.
+// Disk is a system with its own userland. It has to run the lab's control server as agent, see BuildGuest.
 type Disk struct {
 	// Image is the path of a raw image of the root file system, which the guest sees as /dev/vda and writes to.
 	Image string
@@ -106,8 +106,8 @@ type VM struct {
 	link *controlLink
 }
 
-// readyTimeout bounds a boot until the control server is there: 3 s on an idle machine, 15 s from a disk, and labs share
-// theirs with compilers.
+// readyTimeout bounds a boot until the control server answers. That takes 3 s on an idle machine, 15 s from a disk, and more
+// beside compilers.
 const readyTimeout = 4 * time.Minute
 
 // BootVM boots a guest in the node subnet and returns when it is ready for requests. It is gone when s ends; its serial
@@ -171,9 +171,9 @@ func (vm *VM) start(s Scope) error {
 	return nil
 }
 
-// preferMainLoop gives QEMU's main thread, which moves frames and mostly sleeps, a real-time priority; the threads that
-// emulate CPUs do not inherit it. netpoll waits one jiffy for a transmission, and in a panic drops everything after the
-// first that took longer: on a host whose CPUs are all busy, most of a trace would be missing.
+// preferMainLoop gives QEMU's main thread, which moves frames and mostly sleeps, a real-time priority; the threads that emulate
+// CPUs do not inherit it. netpoll waits one jiffy for a transmission, and in a panic drops everything after the first one that
+// took longer. Without this most of a trace would be missing on a busy host.
 func preferMainLoop(pid int) error {
 	err := unix.SchedSetAttr(pid, &unix.SchedAttr{
 		Policy:   unix.SCHED_RR,
@@ -186,7 +186,7 @@ func preferMainLoop(pid int) error {
 	return nil
 }
 
-// arguments are QEMU's.
+// arguments returns QEMU's arguments.
 func (vm *VM) arguments() []string {
 	spec, m := vm.spec, vm.spec.machine()
 	args := append(slices.Clone(m.arguments),
@@ -262,7 +262,7 @@ func (vm *VM) WaitReady(ctx context.Context) error {
 	return nil
 }
 
-// tidy removes the guest's folder, except for its serial log if the scope ends in failure.
+// tidy removes the guest's folder, but not its serial log if the scope ends in failure.
 func (vm *VM) tidy(s Scope) {
 	log, err := os.ReadFile(vm.Serial())
 	if !s.Failed() || err != nil {

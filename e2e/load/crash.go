@@ -36,10 +36,10 @@ func ReadCrash(file string) (Crash, error) {
 	}
 }
 
-// capturedInstance is what the lab calls the machine that it lets crash.
+// capturedInstance is the lab's name for the machine that it crashes.
 const capturedInstance = "i-0123456789abcdef0"
 
-// Of is the same death, told by node n. A capture with fragments is refused: one might end within a name.
+// Of returns the same death as node n's. It refuses a capture with fragments: one might end within a name.
 func (c Crash) Of(n int) (Crash, error) {
 	boot := c.boot()
 	if boot == nil {
@@ -67,8 +67,8 @@ func (c Crash) boot() []byte {
 	return nil
 }
 
-// Deaths lets nodes die at the same time, node first+i of crashes[i%len(crashes)]: the first datagram of every node, then
-// the second of every node, and so on. It also tells how many datagrams that are; next must not be called more often.
+// Deaths makes nodes die at the same time, node first+i of crashes[i%len(crashes)]: next returns the first datagram of every
+// node, then the second of every node, and so on. next must not be called more than count times.
 func Deaths(crashes []Crash, first, nodes int) (next Next, count int, err error) {
 	type datagram struct {
 		from    netip.Addr

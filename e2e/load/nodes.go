@@ -9,7 +9,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// Format is how the records of Nodes travel.
+// Format is the format of the Nodes' records.
 type Format int
 
 const (
@@ -26,7 +26,7 @@ func (f Format) String() string { return [...]string{"extended", "fragmented", "
 // Release is the kernel that every node runs.
 const Release = "6.12.117+deb13-cloud-amd64"
 
-// chatter is what healthy kernels say.
+// chatter is what healthy kernels log.
 var chatter = [...]string{
 	"IPv6: ADDRCONF(NETDEV_CHANGE): eni3f2a1b7c9d0: link becomes ready",
 	"eth0: renamed from tmp5c1f4",
@@ -42,8 +42,8 @@ var chatter = [...]string{
 type Nodes struct {
 	format Format
 	nodes  []node
-	turn   int // whose record is next
-	seq    int // of that record; all nodes are at the same
+	turn   int // the node whose record is next
+	seq    int // of that record; all nodes have the same
 
 	buf, rest []byte // rest is the second fragment, empty if there is none
 	restFrom  netip.Addr
@@ -83,7 +83,7 @@ func NewNodes(first, n int, format Format) *Nodes {
 	return f
 }
 
-// Chatter is the next datagram: every node in its turn, which is what caches like least. It is valid until the next call.
+// Chatter returns the next datagram, valid until the next call. The nodes take turns, which is worst for caches.
 func (f *Nodes) Chatter() (netip.Addr, []byte) {
 	if rest := f.rest; len(rest) > 0 {
 		f.rest = nil
@@ -114,7 +114,7 @@ func (f *Nodes) Canary() (netip.Addr, []byte) {
 	return n.addr, f.buf
 }
 
-// take is whose turn it is, and the number of its record.
+// take returns the node whose turn it is, and the number of its record.
 func (f *Nodes) take() (n *node, seq int) {
 	n, seq = &f.nodes[f.turn], f.seq
 	if f.turn++; f.turn == len(f.nodes) {

@@ -12,17 +12,17 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// heard is what a receiver makes of a record.
+// heard is what a receiver reads from a record.
 type heard struct {
 	From           netip.Addr
 	Seq            uint64
 	Instance, Boot string
-	Gasp           bool
+	Secret         bool
 	Missing        int
 	Fits           bool // the text is what the nodes send
 }
 
-// hear joins n datagrams, as the listener does, one stream for each source.
+// hear reads n datagrams as the listener does, with a stream for each source.
 func hear(t *testing.T, n int, next Next) []heard {
 	t.Helper()
 	streams := map[netip.Addr]*netconsole.Stream{}
@@ -52,7 +52,7 @@ func hear(t *testing.T, n int, next Next) []heard {
 
 func TestChatter(t *testing.T) {
 	of := func(n int, seq uint64) heard {
-		return heard{From: Addr(n), Seq: seq, Instance: Instance(n), Boot: Boot(n), Gasp: true, Fits: true}
+		return heard{From: Addr(n), Seq: seq, Instance: Instance(n), Boot: Boot(n), Secret: true, Fits: true}
 	}
 	for _, tt := range []struct {
 		format  Format
@@ -69,7 +69,7 @@ func TestChatter(t *testing.T) {
 	}
 	t.Run("basic", func(t *testing.T) {
 		for _, h := range hear(t, 4, NewNodes(0, 2, Basic).Chatter) {
-			if h.Instance != "" || h.Gasp {
+			if h.Instance != "" || h.Secret {
 				t.Errorf("a basic record with an identity: %+v", h)
 			}
 		}

@@ -34,7 +34,7 @@ type Plan struct {
 	Within    time.Duration // when to give up, MaxWithin if zero
 }
 
-// Sent is what a run came to.
+// Sent is the result of a run.
 type Sent struct {
 	Count   int
 	Elapsed time.Duration
@@ -109,8 +109,8 @@ func setUp(fd int) error {
 // Close closes the socket.
 func (s *Sender) Close() error { return unix.Close(s.fd) }
 
-// Send sends what next gives until the plan is fulfilled or ctx ends. A run that takes longer than its plan allows is an
-// error: its figures would mean nothing.
+// Send sends what next returns until the plan is fulfilled or ctx ends. A run that takes longer than its plan allows is an error,
+// because its figures would be meaningless.
 func (s *Sender) Send(ctx context.Context, plan Plan, next Next) (Sent, error) {
 	if plan.Within == 0 {
 		plan.Within = MaxWithin

@@ -36,7 +36,7 @@ type Death struct {
 	Victims   int                // pods on the node when it died
 }
 
-// fullTrace is fewer lines than the trace of any panic, and more than its alarm has.
+// fullTrace is fewer lines than the trace of any panic has, and more than its first part.
 const fullTrace = 20
 
 const (
@@ -44,7 +44,7 @@ const (
 	reasonKey  = "lastgasp.dev/termination-reason"
 )
 
-// Kill crashes the node and watches until everything that should follow has happened or timeout ends.
+// Kill crashes the node and watches until everything that should happen has happened, or timeout ends.
 func (w *World) Kill(ctx context.Context, n *Node, crash lab.Crash, victims []corev1.Pod, timeout time.Duration) (Death, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("it had not happened %s after the panic", timeout))
 	defer cancel()
@@ -137,7 +137,7 @@ func (w *World) AwaitCleaned(ctx context.Context, n *Node) (v1alpha1.NodeDeath, 
 	return done, err
 }
 
-// complete reports whether cleanup is over and the whole trace is kept.
+// complete reports whether cleanup is over and the whole trace is stored.
 func complete(r *v1alpha1.NodeDeath) bool {
 	return r != nil && r.Status.Phase == "Cleaned" && len(r.Spec.Trace) >= fullTrace
 }
@@ -178,7 +178,7 @@ func mirror(p *corev1.Pod) bool { return p.Annotations[corev1.MirrorPodAnnotatio
 // steps of a cleanup, in order.
 var steps = []string{"fence", "list", "fail", "events", "detach", "delete", "node"}
 
-// Check says what of the promise was not kept, nil if all was.
+// Check returns which parts of the promise were broken, nil if none.
 func (d Death) Check() error {
 	var done []string
 	for _, step := range d.NodeDeath.Status.Steps {
@@ -190,7 +190,7 @@ func (d Death) Check() error {
 		kept bool
 		what string
 	}{
-		// The record tells the order; what separate watches show may overtake each other.
+		// The NodeDeath shows the order; events of separate watches may overtake each other.
 		{slices.Equal(done, steps), fmt.Sprintf("its steps were %v, want %v", done, steps)},
 		{!d.PodsFailed.After(d.PodsGone), "pods were deleted before all had failed"},
 		{d.FailedPod.Status.Phase == corev1.PodFailed && d.FailedPod.Status.Reason == "KernelPanic", "the pod's status does not say KernelPanic"},

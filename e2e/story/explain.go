@@ -12,7 +12,7 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/lab"
 )
 
-// pinKey is where a node says by what its records are recognised.
+// pinKey is the annotation by which a node's records are recognised.
 const pinKey = "lastgasp.dev/pin"
 
 // AwaitPin waits until the node has pinned its boot.
@@ -30,7 +30,7 @@ func (w *World) AwaitPin(ctx context.Context, n *Node) error {
 	return err
 }
 
-// Explain shows what a failed story leaves for a person to read: the end of the listener's log and the records.
+// Explain logs what helps to explain a failed story: the end of the listener's log and the NodeDeaths.
 func (w *World) Explain(s lab.Scope) {
 	if text, err := os.ReadFile(w.ListenerLog); err == nil {
 		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
@@ -70,7 +70,7 @@ func (w *World) Heard(ctx context.Context) (n int, err error) {
 	return n, nil
 }
 
-// AwaitLease waits until the node's kubelet has renewed its Lease once, ten seconds into its life: what cannot be pinned
+// AwaitLease waits until the node's kubelet has renewed its Lease once, ten seconds after its start. A node that cannot be pinned
 // needs it as the second witness.
 func (w *World) AwaitLease(ctx context.Context, n *Node) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, fmt.Errorf("%s had no Lease within a minute", n.Name))

@@ -11,12 +11,12 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/lab"
 )
 
-// Fleet is a world of nodes without kernels: hollow kubelets, for whose kernels we speak. It is for whatever is about
-// what is believed and what follows; how real kernels die is for World.
+// Fleet is a world of nodes without kernels: hollow kubelets, whose kernels' datagrams we send. It is for tests of authority and
+// decisions; World is for the deaths of real kernels.
 type Fleet struct {
 	Net     *lab.Net
 	Cluster *lab.Cluster
-	// Listener is the daemon at work, ListenerLog the path of what it says; see Listen.
+	// Listener is the running daemon, ListenerLog the path of its log; see Listen.
 	Listener    *lab.Daemon
 	ListenerLog string
 
@@ -48,7 +48,7 @@ func NewFleet(ctx context.Context, s lab.Scope, spec lab.ClusterSpec) (*Fleet, e
 	return f, Install(ctx, f.Cluster)
 }
 
-// Listen starts the listener with a policy (see ListenerSpec), in the place of the one at work if there is one.
+// Listen starts the listener with a policy (see ListenerSpec), and replaces the running one, if any.
 func (f *Fleet) Listen(ctx context.Context, policy string) (err error) {
 	if f.Listener != nil {
 		f.Listener.Kill()
@@ -62,7 +62,7 @@ func (f *Fleet) Listen(ctx context.Context, policy string) (err error) {
 // Endpoint is where the listener hears.
 func (f *Fleet) Endpoint() netip.AddrPort { return netip.AddrPortFrom(lab.ListenerAddr.Addr(), 6666) }
 
-// Address makes an address in the node subnet that nobody has.
+// Address makes an unused address in the node subnet.
 func (f *Fleet) Address() (netip.Addr, error) {
 	octets := lab.NodeAddr.Masked().Addr().As4()
 	octets[3] = f.next

@@ -13,7 +13,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// Hollow is a node of a Fleet: a kubelet at an address of its own, and what its kernel would be armed with.
+// Hollow is a node of a Fleet: a kubelet at an address of its own, and the identity with which its kernel would be armed.
 type Hollow struct {
 	Name string
 	Addr netip.Addr
@@ -35,7 +35,7 @@ func (h *Hollow) Start(ctx context.Context) (err error) {
 	return err
 }
 
-// Arm has the node enrol itself and prove by a canary that the listener hears it, and waits until its boot is pinned.
+// Arm enrols the node, proves by a canary that the listener hears it, and waits until its boot is pinned.
 func (h *Hollow) Arm(ctx context.Context) error {
 	h.said++
 	if err := h.fleet.Cluster.Enroll(ctx, h.Name, h.Identity.Boot, h.Identity.Secret.Sum()); err != nil {
@@ -59,13 +59,13 @@ func (h *Hollow) Arm(ctx context.Context) error {
 // Pin is the annotation by which the listener recognises the secret of this boot.
 func (h *Hollow) Pin() string { return h.Identity.Boot + ":" + h.Identity.Secret.Sum() }
 
-// Panic says what the kernel would say last.
+// Panic sends what the kernel would send last.
 func (h *Hollow) Panic() error { return h.voice.Say(Panic(h.Identity)...) }
 
-// Say sends datagrams from where the kernel sends its own.
+// Say sends datagrams from the kernel's own source address and port.
 func (h *Hollow) Say(datagrams ...[]byte) error { return h.voice.Say(datagrams...) }
 
-// Kill ends the kubelet as a dying kernel does: nothing is told to anybody.
+// Kill ends the kubelet as a dying kernel does, without a farewell.
 func (h *Hollow) Kill() { h.kubelet.Kill() }
 
 // Reboot starts the dead node again, as another boot with another secret. It is not armed.
@@ -74,7 +74,7 @@ func (h *Hollow) Reboot(ctx context.Context) error {
 	return h.Start(ctx)
 }
 
-// newBoot is what the configurator of an instance that has just started arms it with.
+// newBoot makes the identity of an instance that has just booted.
 func newBoot(instance string) netconsole.Identity {
 	return netconsole.Identity{
 		Instance: instance,

@@ -45,22 +45,22 @@ func Install(ctx context.Context, c *lab.Cluster) error {
 	return nil
 }
 
-// ListenerSpec says which listener runs where.
+// ListenerSpec says which listener to run, and where.
 type ListenerSpec struct {
 	Binary  string // path of lastgasp-listener
 	NS      *lab.NS
 	Cluster *lab.Cluster // where Install was done
 	Listen  string       // host:port of its socket
-	// Kubeconfig is for another way to the API server than straight; empty means straight.
+	// Kubeconfig reaches the API server by another way, such as a proxy; empty means directly.
 	Kubeconfig string
-	// Policy is YAML: what of listener.yaml is not about addresses and the cluster.
+	// Policy is YAML: the keys of listener.yaml that are not about addresses and the cluster.
 	Policy string
 	// Args are flags beside --config.
 	Args []string
 }
 
-// StartListener runs the listener under the rights that Install gave it: the process stands in for its pod, nothing else
-// is different. It is killed when s ends, and its log goes with it.
+// StartListener runs the listener with the rights that Install gave it. It is a process instead of a pod; nothing else differs.
+// It is killed when s ends, and its log is removed.
 func StartListener(ctx context.Context, s lab.Scope, spec ListenerSpec) (d *lab.Daemon, log string, err error) {
 	kubeconfig := spec.Kubeconfig
 	if kubeconfig == "" {
@@ -75,7 +75,7 @@ func StartListener(ctx context.Context, s lab.Scope, spec ListenerSpec) (d *lab.
 	s.Cleanup(func() { os.RemoveAll(dir) })
 	config := fmt.Sprintf("listen: [%q]\nkubernetes: true\nkubeconfig: %s\nrecords: %s\n%s\n", spec.Listen, kubeconfig, dir, spec.Policy)
 	if !strings.Contains(spec.Policy, "pods:") {
-		config += "pods: {keep: 0s}\n" // the lab's pods have no owner, and nobody to read them
+		config += "pods: {keep: 0s}\n" // the lab's pods have no owner, and nobody reads them
 	}
 	file := filepath.Join(dir, "listener.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener/kube/v1alpha1"
 )
 
-// Sighting is one thing that the API showed, and when.
+// Sighting is one event of the API, and when it was seen.
 type Sighting struct {
 	At        time.Time
 	Kind      watch.EventType
@@ -29,8 +29,8 @@ type Sighting struct {
 	NodeDeath *v1alpha1.NodeDeath
 }
 
-// Watcher keeps everything the API shows of a namespace's pods, of all Nodes and all NodeDeaths. It sees what any controller would see,
-// no earlier.
+// Watcher stores all events about a namespace's pods, all Nodes and all NodeDeaths. It sees what any controller would see, no
+// earlier.
 type Watcher struct {
 	mu     sync.Mutex
 	seen   []Sighting
@@ -112,7 +112,7 @@ func sighting(ev watch.Event) (Sighting, error) {
 	return s, runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, into)
 }
 
-// Await waits until done is content with what was seen so far and returns the time of the sighting that made it so.
+// Await waits until done accepts what was seen so far, and returns the time of the sighting after which it did.
 func (w *Watcher) Await(ctx context.Context, what string, done func([]Sighting) bool) (time.Time, error) {
 	checked := 0
 	for {
@@ -158,7 +158,7 @@ func node(seen []Sighting, name string) *corev1.Node {
 	return nil
 }
 
-// nodeGone reports whether a Node was there and is not any more.
+// nodeGone reports whether a Node was there and is gone.
 func nodeGone(seen []Sighting, name string) bool {
 	s, ok := lastOf(seen, name)
 	return ok && s.Kind == watch.Deleted

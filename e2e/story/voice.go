@@ -16,7 +16,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// Voice is a socket from which datagrams go to the listener: a kernel's netconsole, or somebody who shares its address.
+// Voice is a socket that sends to the listener: as a kernel's netconsole, or as somebody who shares its address.
 type Voice struct {
 	conn *net.UDPConn
 	to   netip.AddrPort
@@ -63,14 +63,14 @@ func (v *Voice) Prove(ctx context.Context, canary []byte) error {
 	})
 }
 
-// Facilities and levels of what is said here, as records carry them.
+// Facilities and levels of the records sent here.
 const (
 	kernelEmerg = 0
 	kernelInfo  = 6
-	userWarning = 12 // whatever is written through /dev/kmsg
+	userWarning = 12 // written through /dev/kmsg
 )
 
-// Panic is what a kernel says last, in netconsole's extended format, with the userdata of id; empty keys are left out.
+// Panic returns a kernel's last record in netconsole's extended format, with the userdata of id; empty keys are left out.
 func Panic(id netconsole.Identity) [][]byte {
 	return [][]byte{
 		extended(kernelInfo, 600, "sysrq: Trigger a crash", id),
@@ -80,12 +80,12 @@ func Panic(id netconsole.Identity) [][]byte {
 	}
 }
 
-// BasicPanic is the same in the format that anybody can write.
+// BasicPanic is the same in the basic format, which anybody can write.
 func BasicPanic() [][]byte {
 	return [][]byte{[]byte("Kernel panic - not syncing: sysrq triggered crash\n")}
 }
 
-// Canary is what the configurator of id's boot says to be heard. Seq is the record's number.
+// Canary returns a canary of the configurator of id's boot. seq is the record's number.
 func Canary(id netconsole.Identity, seq int) []byte {
 	line := netconsole.Canary{
 		Nonce: hex.EncodeToString(random(16)), Instance: id.Instance, Boot: id.Boot,

@@ -24,8 +24,8 @@ spec: {containers: [{name: main, image: pause}]}
 // expected is how many pods the workloads put on the guest: web×3, db, agent, batch-policy, batch-plain, static.
 const expected = 8
 
-// Deploy runs every kind of workload on the node called name and nothing of it anywhere else, by cordoning the survivor
-// meanwhile. It returns the pods when all are Running there. The agent's second pod, on the survivor, is not among them.
+// Deploy runs every kind of workload on the node called name, and only there, by cordoning the survivor meanwhile. It returns the
+// pods when all are Running there, without the agent's second pod, which is on the survivor.
 func (w *World) Deploy(ctx context.Context, namespace, name string) ([]corev1.Pod, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, fmt.Errorf("the workloads did not run on %s within a minute", name))
 	defer cancel()

@@ -1,5 +1,5 @@
-// Package story tells the one story lastgasp exists for, on real parts: a node's kernel panics, and what follows. The
-// tests check it for many kernels and crashes, the demo shows it to people.
+// Package story plays the one story for which lastgasp exists, with real parts: a node's kernel panics, and its pods are replaced.
+// Tests check it for many kernels and crashes, the demo shows it to people.
 package story
 
 import (
@@ -16,16 +16,16 @@ import (
 // Survivor is the node that takes the replacements.
 const Survivor = "survivor"
 
-// World is everything but the node that dies: the network, the control plane, the survivor and the listener under its
-// own service account.
+// World is everything but the node that dies: the network, the control plane, the survivor, and the listener with its own service
+// account.
 type World struct {
 	Net     *lab.Net
 	Cluster *lab.Cluster
 	// Listener is the daemon at work.
 	Listener *lab.Daemon
-	// ListenerLog is the path of what the listener says.
+	// ListenerLog is the path of the listener's log.
 	ListenerLog string
-	// Records is the path of what the listener hears: a JSON object for each record.
+	// Records is the path of the records that the listener ships: a JSON object for each.
 	Records string
 
 	bin   string // folder of our own two binaries
@@ -33,7 +33,7 @@ type World struct {
 	next  byte   // last octet of the next node's address
 }
 
-// NewWorld builds it. The first time on a machine that takes minutes; s hears of the progress.
+// NewWorld builds it. The first time on a machine that takes minutes; progress is logged to s.
 func NewWorld(ctx context.Context, s lab.Scope) (*World, error) {
 	w := &World{next: 20}
 	var err error
@@ -92,7 +92,7 @@ type Node struct {
 	Namespace string // of its workloads
 	VM        *lab.VM
 	BootID    string
-	Verified  string // what `lastgasp-configurator apply` said
+	Verified  string // output of `lastgasp-configurator apply`
 }
 
 // NodeSpec says what kind of node to boot.
@@ -101,11 +101,11 @@ type NodeSpec struct {
 	Kernel      *lab.Kernel
 	CrashModule string // path; sysrq does without
 	Panic       int    // kernel.panic, seconds until reboot
-	NoEnroll    bool   // the configurator finds no kubelet's credentials, so that it cannot pin the Node
+	NoEnroll    bool   // the configurator finds no kubelet's credentials, so it cannot pin the Node
 }
 
 // BootNode boots a guest, arms it with our configurator, which must prove that the listener hears it, and makes it a
-// Node of the cluster. The configurator goes on watching, and pins the Node with the kubelet's credentials.
+// Node of the cluster. The configurator then watches, and pins the Node with the kubelet's credentials.
 func (w *World) BootNode(ctx context.Context, s lab.Scope, spec NodeSpec) (*Node, error) {
 	n := &Node{Name: spec.Name, Namespace: spec.Name}
 	files, err := w.Join(ctx, spec.Name)
