@@ -15,8 +15,8 @@ import (
 
 const module = "github.com/lastgasp/lastgasp"
 
-// architecture lists every package and which of ours it may import. A package that is not here fails the test, and so
-// does an entry without a package: the map and the territory cannot drift apart.
+// architecture lists every package, and which of our packages it may import. A package that is not listed fails the test, and
+// so does an entry without a package, so the table cannot go stale.
 var architecture = map[string][]string{
 	"cmd":                       {},
 	"cmd/lastgasp-configurator": {"configurator", "configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole"},
@@ -55,7 +55,7 @@ var architecture = map[string][]string{
 	"e2e/story":         {"e2e/lab", "e2e/load", "listener/kube/v1alpha1", "listener/netconsole"},
 }
 
-// thirdParty says which packages may import what from outside. A prefix that is not listed here is free for all.
+// thirdParty says which packages may import what from outside. Any package may import a prefix that is not listed.
 var thirdParty = map[string][]string{
 	"k8s.io/":                        {"listener/kube", "listener/kube/v1alpha1", "cmd/lastgasp-listener", "e2e"},
 	"sigs.k8s.io/":                   {"listener/kube", "e2e"},
@@ -69,7 +69,7 @@ var thirdParty = map[string][]string{
 	"gopkg.in/yaml.v3":               {"configurator", "configurator/endpoint", "configurator/enroll", "listener", "listener/cloud", "listener/yamlkeys"},
 }
 
-// standardOnly are the packages that a reader may trust to touch nothing: no third party, no sockets, no files.
+// standardOnly lists the pure packages, and what they must not import: besides third parties, whatever touches the world.
 var standardOnly = map[string][]string{
 	"listener/netconsole": {"net", "os", "syscall", "time/tzdata"},
 	"listener/detect":     {"net", "os", "syscall"},
@@ -115,13 +115,12 @@ func TestImportTable(t *testing.T) {
 	}
 }
 
-// TestConfiguratorIsLean follows every import of the node's binary through our own packages: a node must not carry
-// client-go.
+// TestConfiguratorIsLean walks every import of the node's binary through our own packages: it must not link client-go.
 func TestConfiguratorIsLean(t *testing.T) {
 	imports := importsByPackage(t, "..")
 	seen := map[string]bool{}
-	var follow func(pkg string, via []string)
-	follow = func(pkg string, via []string) {
+	var walk func(pkg string, via []string)
+	walk = func(pkg string, via []string) {
 		if seen[pkg] {
 			return
 		}
@@ -132,24 +131,24 @@ func TestConfiguratorIsLean(t *testing.T) {
 				t.Errorf("lastgasp-configurator links %s through %s", imp, strings.Join(via, " → "))
 			}
 			if own, ok := strings.CutPrefix(imp, module+"/"); ok {
-				follow(own, via)
+				walk(own, via)
 			}
 		}
 	}
-	follow("cmd/lastgasp-configurator", nil)
+	walk("cmd/lastgasp-configurator", nil)
 	if len(seen) < 5 {
-		t.Fatalf("followed only %d packages: the walk is broken", len(seen))
+		t.Fatalf("saw only %d packages: the walk is broken", len(seen))
 	}
 }
 
-// within reports whether pkg is dir or below it; a plain package name stands for itself and what is below, so that
-// "cmd" covers both commands.
+// within reports whether pkg is dir or below it, so that "cmd" covers both commands. "listener" and "configurator" are only
+// themselves.
 func within(pkg, dir string) bool {
 	return pkg == dir || strings.HasPrefix(pkg, dir+"/") && dir != "listener" && dir != "configurator"
 }
 
-// importsByPackage parses the imports of every non-test file below root in-process, so that the test cache notices a
-// changed file. Nested modules and testdata are not ours to judge.
+// importsByPackage parses the imports of every non-test file below root. It does so in-process, so that the test cache notices
+// a changed file. It skips nested modules and testdata.
 func importsByPackage(t *testing.T, root string) map[string][]string {
 	t.Helper()
 	found := map[string][]string{}

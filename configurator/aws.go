@@ -15,8 +15,8 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
 )
 
-// instanceOnce asks the metadata service at most once, when it is needed. A pass can do without the answer, so it does not
-// wait long.
+// instanceOnce asks the metadata service when its answer is first needed, and only once. A pass can do without the answer,
+// so it does not wait long.
 func (c *Configurator) instanceOnce(ctx context.Context) func() (ec2.Instance, error) {
 	return sync.OnceValues(func() (ec2.Instance, error) {
 		ctx, cancel := context.WithTimeout(ctx, optionalTimeout)
@@ -25,7 +25,7 @@ func (c *Configurator) instanceOnce(ctx context.Context) func() (ec2.Instance, e
 	})
 }
 
-// idOf is the instance's id alone. If the metadata service does not answer it is the one of the last pass.
+// idOf returns the instance's id alone, or that of the last pass if the metadata service does not answer.
 func idOf(instance func() (ec2.Instance, error), before *machine.State) func() (string, error) {
 	return func() (string, error) {
 		i, err := instance()
@@ -36,7 +36,7 @@ func idOf(instance func() (ec2.Instance, error), before *machine.State) func() (
 	}
 }
 
-// zone is this node's availability zone id, asked for only if the list has zones to compare it with.
+// zone returns this node's availability zone id. It asks only if the list has zones to compare it with.
 func (c *Configurator) zone(list []endpoint.Endpoint, instance func() (ec2.Instance, error), before *machine.State) string {
 	if !c.Root.OnEC2() || !slices.ContainsFunc(list, func(e endpoint.Endpoint) bool { return e.Zone != "" }) {
 		return ""
@@ -52,9 +52,9 @@ func (c *Configurator) zone(list []endpoint.Endpoint, instance func() (ec2.Insta
 	return ""
 }
 
-// query is what the queries for all hops of a pass have in common. On EC2 the network drops packets whose source is not on the
-// interface, so only addresses that the metadata service lists are allowed. If it does not answer, what is armed says
-// which they are; with nothing armed any will have to do.
+// query returns what the queries for all hops of a pass have in common. On EC2 the network drops packets whose source is not
+// on the interface, so only addresses that the metadata service lists are allowed. If it does not answer, the sources of
+// enabled targets are allowed; without any, every address is.
 func (c *Configurator) query(instance func() (ec2.Instance, error), present []configfs.State) nexthop.Query {
 	if !c.Root.OnEC2() {
 		return nexthop.Query{}
@@ -76,7 +76,7 @@ func (c *Configurator) query(instance func() (ec2.Instance, error), present []co
 	return nexthop.Query{Sources: allowed, Prefer: prefer}
 }
 
-// place is what the templates in parameter names stand for here. Off EC2 the usual variable names the region.
+// place returns the values of the templates in parameter names. Outside EC2, AWS_REGION names the region.
 func (c *Configurator) place(ctx context.Context) (endpoint.Place, error) {
 	p := endpoint.Place{Region: os.Getenv("AWS_REGION"), Cluster: c.Config.Cluster}
 	if !c.Root.OnEC2() {
@@ -93,7 +93,7 @@ func (c *Configurator) place(ctx context.Context) (endpoint.Place, error) {
 	return p, nil
 }
 
-// zoneOf is this node's availability zone by name and by id.
+// zoneOf returns this node's availability zone by name and by id.
 func (c *Configurator) zoneOf(ctx context.Context) (name, id string, err error) {
 	if !c.Root.OnEC2() {
 		return "", "", errors.New("this is not an EC2 instance")
@@ -102,9 +102,8 @@ func (c *Configurator) zoneOf(ctx context.Context) (name, id string, err error) 
 	return i.ZoneName, i.ZoneID, err
 }
 
-// sources returns the addresses a datagram may leave with, the best first, and the device to prefer. In a VPC a source
-// that is not on the interface is dropped by the network, and the primary interface's first address is the one that
-// Kubernetes knows the node by.
+// sources returns the source addresses a datagram may have, best first, and the device to prefer. A VPC drops packets whose
+// source is not on the interface, and Kubernetes knows the node by the primary interface's first address.
 func sources(interfaces []ec2.Interface, deviceOf func(mac string) string) (allowed []netip.Addr, prefer string) {
 	for _, i := range interfaces {
 		if i.Primary {

@@ -8,14 +8,14 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/configfs"
 )
 
-// maxParam is what the kernel takes for netconsole's parameter (MAX_PARAM_LENGTH 256 with its NUL,
+// maxParam is how many bytes the kernel accepts in netconsole's parameter (MAX_PARAM_LENGTH is 256 with its NUL,
 // drivers/net/netconsole.c).
 const maxParam = 255
 
-// BootParam is the parameter that has netconsole send from its loading on, before we can run: [+][r]sport@sip/dev,
-// dport@dip/mac for each target, separated by semicolons. Such targets carry no identity and are never touched by us,
-// so each early record is known by its source address alone. The error says which specs did not fit in; the parameter
-// then holds the others.
+// BootParam returns the module parameter that makes netconsole send as soon as it is loaded, before we can run:
+// [+][r]sport@sip/dev,dport@dip/mac for each target, separated by semicolons. Such targets carry no identity and we never
+// change them, so an early record is identified by its source address alone. If not all specs fit, the parameter holds
+// the first ones and the error says how many.
 func BootParam(specs []configfs.Spec) (string, error) {
 	var parts []string
 	length := 0
@@ -38,13 +38,13 @@ func BootParam(specs []configfs.Spec) (string, error) {
 	return strings.Join(parts, ";"), nil
 }
 
-// CommandLine is param for the kernel command line. The double quotes keep GRUB's shell from its semicolons. GRUB takes them
-// away; where it does not, the kernel does (next_arg, lib/cmdline.c), also for a module: modprobe passes them on to it.
+// CommandLine returns param for the kernel command line. The double quotes hide its semicolons from GRUB's shell. GRUB removes
+// the quotes; where it does not, the kernel does (next_arg, lib/cmdline.c), for a module too: modprobe passes them on.
 func CommandLine(param string) string { return `netconsole.netconsole="` + param + `"` }
 
-// BootSpecs are the wanted targets of a draft as they are for early boot, whether they are armed already or not. They
-// send from a port of their own, the next below localPort and its alternates: netconsole keeps them for as long as the
-// machine runs, and an acknowledgement must not be taken for that of one of ours.
+// BootSpecs returns the wanted targets of a draft for early boot, whether they are armed already or not. They send from a
+// port of their own, the next below localPort and its alternates: netconsole keeps them for as long as the machine runs, and
+// an acknowledgement for one of them must not be taken for one of our own targets.
 func (d Draft) BootSpecs(localPort uint16) []configfs.Spec {
 	var list []configfs.Spec
 	for _, w := range d.wanted {

@@ -18,17 +18,18 @@ import (
 	"github.com/lastgasp/lastgasp/listener/yamlkeys"
 )
 
-// DefaultConfigFile is read unless the command line names another file. Unlike that one it may be missing.
+// DefaultConfigFile is read unless the command line names another file. Only the default file may be missing.
 const DefaultConfigFile = "/etc/lastgasp/configurator.yaml"
 
 // Config is the configuration: complete, validated, with defaults filled in.
 type Config struct {
-	// Cluster is whose listeners are to hear this node: canaries carry it, and {cluster} in parameter names stands for it.
+	// Cluster is the name of the cluster whose listeners are to hear this node. Canaries carry it, and it replaces {cluster} in
+	// parameter names.
 	Cluster  string
 	Endpoint EndpointConfig
 	Targets  int // how many listeners to send to at once
-	// LocalPort is the UDP source port of the targets. The two ports below it serve replacements, so that the
-	// acknowledgement of a predecessor is not taken for theirs, and the one below these is for early boot.
+	// LocalPort is the UDP source port of the targets. The two ports below it are for replacements, so that an
+	// acknowledgement for the old target is not taken for one of the new; the port below those is for early boot.
 	LocalPort uint16
 	Canary    CanaryConfig
 	Panic     machine.Panic
@@ -43,10 +44,10 @@ type EndpointConfig struct {
 	StaticOrigin string   // the file, variable or flag that Static came from
 	SSM          []string // parameter names, with {region}, {az-id} and {cluster} in them
 	DNS          string   // SRV record
-	// Within are the networks that listeners may be in; empty: any. What is found elsewhere is refused.
+	// Within lists the networks that listeners may be in; empty means any. Listeners elsewhere are refused.
 	Within []netip.Prefix
-	// Key is the public half of the listeners' key. With it only signed acknowledgements count, and a target carries the
-	// secret of this boot only once its listener has proved itself. Nil: no key.
+	// Key is the public half of the listeners' key. With a key only signed acknowledgements count, and a target carries the
+	// secret of this boot only after its listener has proved itself. Nil means no key.
 	Key ed25519.PublicKey
 }
 
@@ -56,7 +57,7 @@ type CanaryConfig struct {
 	Timeout  time.Duration // for one acknowledgement
 }
 
-// DefaultConfig is the configuration where nothing is configured. It names no listener.
+// DefaultConfig returns the defaults. They name no listener.
 func DefaultConfig() Config {
 	return Config{
 		Targets:   2,
@@ -70,8 +71,8 @@ func DefaultConfig() Config {
 type ConfigError = yamlkeys.Error
 
 // LoadConfig reads file, then the *.yaml of the directory of the same name with .d in lexical order, then LASTGASP_…
-// variables of environ ("KEY=value"), then the endpoints given by flag, each over what was there before. Only the
-// default file may be missing. Its errors are *ConfigError.
+// variables of environ ("KEY=value"), then the endpoints given by flag. Later values replace earlier ones. Only the
+// default file may be missing. Errors are *ConfigError.
 func LoadConfig(file string, environ, flagEndpoints []string) (Config, error) {
 	c := DefaultConfig()
 	files := []string{file}
@@ -118,8 +119,8 @@ func (c Config) NeedEndpoint(file string) error {
 		Err: errors.New("no listener is configured; set endpoint.static, endpoint.ssm or endpoint.dns here, LASTGASP_ENDPOINT_STATIC or --endpoint")}
 }
 
-// readDurably reads a file and flushes it to disk. cloud-init writes its drop-in once in an instance's life and does not
-// wait for the disk: a machine that panics half a minute later would come back with an empty one, and stay mute.
+// readDurably reads a file and flushes it to disk. cloud-init writes its drop-in only once per instance and does not wait for
+// the disk: a machine that panics half a minute later would come back with an empty file, and stay mute.
 func readDurably(name string) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -127,11 +128,11 @@ func readDurably(name string) ([]byte, error) {
 	}
 	defer f.Close()
 	data, err := io.ReadAll(f)
-	_ = f.Sync() // not every file is on a disk
+	_ = f.Sync() // fails for a file that is not on a disk
 	return data, err
 }
 
-// dropins is the pattern of the files that are read over file: /etc/lastgasp/configurator.d/*.yaml.
+// dropins returns the pattern of the files that are merged over file, such as /etc/lastgasp/configurator.d/*.yaml.
 func dropins(file string) string {
 	return filepath.Join(strings.TrimSuffix(file, filepath.Ext(file))+".d", "*.yaml")
 }

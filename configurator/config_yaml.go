@@ -19,7 +19,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener/yamlkeys"
 )
 
-// keys is every key there is. One that is absent leaves c as it is. Origin is the file or variable that is read.
+// keys returns every key there is. A key that is absent leaves c as it is. origin is the file or variable being read.
 func (c *Config) keys(origin string) yamlkeys.Keys {
 	port := int(c.LocalPort)
 	return yamlkeys.Keys{
@@ -37,7 +37,7 @@ func (c *Config) keys(origin string) yamlkeys.Keys {
 		"cluster":         yamlkeys.Value(&c.Cluster, "the name of a cluster; use letters, digits, dots, hyphens and underscores", clusterName),
 		"targets":         yamlkeys.Int(&c.Targets, 1, 8),
 		"localPort": func(n *yaml.Node) error {
-			err := yamlkeys.Int(&port, sourcePorts+1, 65535)(n) // those below it are used as well
+			err := yamlkeys.Int(&port, sourcePorts+1, 65535)(n) // the ports below it are used, too
 			c.LocalPort = uint16(port)
 			return err
 		},
@@ -47,7 +47,7 @@ func (c *Config) keys(origin string) yamlkeys.Keys {
 		"panic.hold":           yamlkeys.Bool(&c.Panic.Hold),
 		"panic.kdumpNotifiers": yamlkeys.Bool(&c.Panic.KdumpNotifiers),
 		"panic.timeout": func(n *yaml.Node) error {
-			// Below 0 the kernel resets at once and truncates its last words.
+			// With a negative value the kernel resets at once and truncates its last records.
 			var seconds int
 			if err := yamlkeys.Int(&seconds, 0, 3600)(n); err != nil {
 				return err
@@ -65,10 +65,10 @@ func (c *Config) merge(file string, data []byte) error {
 	return err
 }
 
-// mergeEnviron reads LASTGASP_ENDPOINT_STATIC and its like over c: the key in capitals with _ for the dots. Lists are
+// mergeEnviron merges variables like LASTGASP_ENDPOINT_STATIC over c: a key in capitals with _ for the dots. Lists are
 // separated by commas.
 func (c *Config) mergeEnviron(environ []string) error {
-	known := map[string]string{"LASTGASP_CONFIG": ""} // that one is the command's
+	known := map[string]string{"LASTGASP_CONFIG": ""} // read by the command itself
 	for key := range c.keys("") {
 		known[envName(key)] = key
 	}
@@ -132,7 +132,7 @@ func readNetworks(to *[]netip.Prefix) func(*yaml.Node) error {
 	}
 }
 
-// ssmForm is what Parameter Store takes for a name, and the templates we fill in.
+// ssmForm matches the names that Parameter Store accepts, and the templates we fill in.
 var ssmForm = regexp.MustCompile(`^/?(?:[A-Za-z0-9_.-]|/|\{region\}|\{az-id\}|\{cluster\})+(?::[A-Za-z0-9_.-]+)?$`)
 
 func readNames(to *[]string) func(*yaml.Node) error {

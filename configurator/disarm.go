@@ -8,7 +8,7 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
-// Disarm takes away what is ours: all targets, every changed kernel setting, the state of the last pass. The secret of
+// Disarm removes our targets and the state of the last pass, and restores every kernel setting we changed. The secret of
 // this boot stays: it is pinned, and another one would not be believed until the next boot.
 func (c *Configurator) Disarm(ctx context.Context) error {
 	unlock, err := c.lock(ctx)

@@ -16,7 +16,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// wanted is one listener with the way to it, and the target that follows.
+// wanted is one listener, the way to it, and the target for it.
 type wanted struct {
 	listener netip.AddrPort
 	hop      nexthop.Hop
@@ -30,11 +30,11 @@ type Draft struct {
 	Support  configfs.Support
 	Plan     Plan
 	zone     string           // this node's, if listeners have zones
-	query    nexthop.Query    // of every hop, but for the destination
+	query    nexthop.Query    // for every hop, without the destination
 	chosen   []netip.AddrPort // listeners
 	wanted   []wanted
 	silent   []netip.AddrPort // chosen listeners that cannot be reached
-	planned  bool             // Plan is of the wanted targets
+	planned  bool             // Plan was made, from the wanted targets
 	mac      string
 }
 
@@ -48,7 +48,8 @@ func (c *Configurator) Draft(ctx context.Context) (Draft, error) {
 	return c.draft(ctx, nil, before, c.Root.Secret, func() (configfs.Support, error) { return c.support(ctx) })
 }
 
-// support says what the kernel can do. If a target has to be made for that, no pass may run meanwhile.
+// support returns what the kernel can do. If it has to make a target to find out, it takes the lock, so that no pass runs
+// meanwhile.
 func (c *Configurator) support(ctx context.Context) (configfs.Support, error) {
 	if s, sure, err := c.Netconsole.Seen(); sure || err != nil {
 		return s, err
@@ -61,8 +62,8 @@ func (c *Configurator) support(ctx context.Context) (configfs.Support, error) {
 	return c.Netconsole.Support()
 }
 
-// draft is Draft with the listeners known already, unless that is nil, what the last pass knew, and where the secret and
-// what the kernel can do come from.
+// draft is Draft with its inputs as arguments: the listeners if they are known already (otherwise nil), the state of the last
+// pass, and the functions that return the secret and what the kernel can do.
 func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, before *machine.State,
 	secretOf func(boot string) (netconsole.Secret, error), support func() (configfs.Support, error)) (Draft, error) {
 	var d Draft
@@ -126,7 +127,7 @@ func (c *Configurator) resolve(ctx context.Context, d *Draft) error {
 	return errors.Join(errs...)
 }
 
-// choose picks the listeners of this node. Those to avoid come last.
+// choose picks this node's listeners. Those to avoid come last.
 func (c *Configurator) choose(list []endpoint.Endpoint, d Draft, avoid map[string]time.Duration) []netip.AddrPort {
 	var chosen []netip.AddrPort
 	for _, e := range endpoint.Choose(list, c.Config.Targets, d.zone, d.Identity.Instance, func(e endpoint.Endpoint) bool {
@@ -139,8 +140,8 @@ func (c *Configurator) choose(list []endpoint.Endpoint, d Draft, avoid map[strin
 	return chosen
 }
 
-// find asks all sources, the last known good list of this very machine at the end. It refuses listeners outside of
-// endpoint.within, so that whoever redirects a source redirects nobody.
+// find asks all sources, and at the end the last known good list of this machine. It refuses listeners outside of
+// endpoint.within, so that control over a source is not enough to redirect nodes.
 func (c *Configurator) find(ctx context.Context, id machine.Identity) (endpoint.Found, error) {
 	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()
@@ -169,7 +170,7 @@ func (c *Configurator) find(ctx context.Context, id machine.Identity) (endpoint.
 	return found, nil
 }
 
-// within reports whether a listener may be where e is.
+// within reports whether endpoint.within allows a listener at e.
 func (c *Configurator) within(e endpoint.Endpoint) bool {
 	addr, _ := e.Addr()
 	return len(c.Config.Endpoint.Within) == 0 ||

@@ -11,7 +11,7 @@ import (
 // MetricsFile is what node_exporter's textfile collector reads, in the directory that --textfile names.
 const MetricsFile = "metrics.prom"
 
-// writeMetrics writes the metrics of this node, if that is asked for. Nothing depends on them.
+// writeMetrics writes this node's metrics if a directory for them is set. A failure is only logged.
 func (c *Configurator) writeMetrics() {
 	if c.Textfile == "" {
 		return
@@ -56,7 +56,7 @@ func (s Status) WriteMetrics(w io.Writer) error {
 	}
 	gauge("info", "The version of lastgasp-configurator, and the kernel it watches over.")
 	fmt.Fprintf(&b, "lastgasp_configurator_info{version=%s,kernel=%s} 1\n", label(s.Facts.Version), label(s.Facts.Kernel))
-	gauge("verdict", "1 for the verdict that stands.")
+	gauge("verdict", "1 for the current verdict.")
 	for _, v := range verdicts {
 		fmt.Fprintf(&b, "lastgasp_configurator_verdict{verdict=%s} %d\n", label(string(v)), number(v == s.Verdict))
 	}

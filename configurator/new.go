@@ -19,7 +19,7 @@ import (
 const (
 	// optionalTimeout is for answers that a pass can do without.
 	optionalTimeout = 3 * time.Second
-	// bootTimeout is for those it needs: while an instance boots, its metadata and its role's credentials may be late.
+	// bootTimeout is for answers that it needs: while an instance boots, its metadata and its role's credentials may be late.
 	bootTimeout = 60 * time.Second
 )
 

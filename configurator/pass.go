@@ -22,7 +22,7 @@ import (
 // ErrUnproved means that a target is armed, or was to be armed, whose listener does not acknowledge canaries.
 var ErrUnproved = errors.New("not acknowledged")
 
-// Netconsole is the kernel's side of a pass. configfs.Dir is the real one.
+// Netconsole is the kernel's side of a pass. configfs.Dir implements it.
 type Netconsole interface {
 	Seen() (s configfs.Support, sure bool, err error) // changes nothing
 	Support() (configfs.Support, error)               // under the lock only
@@ -52,22 +52,22 @@ type Configurator struct {
 	Uptime     func() time.Duration // machine.Uptime
 	Textfile   string               // directory for metrics.prom, empty: none
 
-	fresh bool // never the last known good listeners
+	fresh bool // do not fall back on the last known good listeners
 }
 
-// forgiveAfter is how long other listeners of the list are preferred to one that did not acknowledge.
+// forgiveAfter is how long a listener that did not acknowledge is avoided.
 const forgiveAfter = time.Hour
 
-// Apply makes the kernel's targets those of the configuration and has each proved by a canary. What was armed before
-// goes only when all that is wanted is proved; a new target that is not acknowledged is taken away again if something
-// else is armed, and stays if it is all there is. A listener that does not acknowledge is replaced by another of the list,
-// once. The error says everything that is not as it should be; the state is saved for `status` in any case.
+// Apply makes the kernel's targets those of the configuration and proves each by a canary. Old targets are removed only
+// when every wanted one is proved. A new target that is not acknowledged is removed again if another is armed, and stays
+// otherwise. A listener that does not acknowledge is replaced by another of the list, once. The error names everything
+// that went wrong; the state is saved for `status` in any case.
 func (c *Configurator) Apply(ctx context.Context) (machine.State, error) {
 	p, err := c.passes(ctx, nil, false)
 	return p.state, err
 }
 
-// passes is a pass and, if a chosen listener is silent and the list has others, another one with those.
+// passes runs a pass and, if a chosen listener is silent and the list has others, a second one with those.
 func (c *Configurator) passes(ctx context.Context, known *endpoint.Found, quiet bool) (passed, error) {
 	p, err := c.pass(ctx, known, quiet)
 	silent := errors.Is(err, ErrUnproved) || errors.Is(err, nexthop.ErrNoReply) || errors.Is(err, nexthop.ErrNoRoute)
@@ -80,14 +80,14 @@ func (c *Configurator) passes(ctx context.Context, known *endpoint.Found, quiet 
 // passed is a pass that has ended.
 type passed struct {
 	found  endpoint.Found
-	query  nexthop.Query    // of every hop, but for the destination
+	query  nexthop.Query    // for every hop, without the destination
 	chosen []netip.AddrPort // listeners
-	canary bool             // it wrote one
+	canary bool             // it wrote a canary
 	state  machine.State
 	paths  []nexthop.Path // to the chosen listeners, as they were after it
 }
 
-// listeners are those found, nil if there are none.
+// listeners returns the listeners it found, nil if there are none.
 func (p passed) listeners() *endpoint.Found {
 	if len(p.found.Endpoints) == 0 {
 		return nil
@@ -108,8 +108,8 @@ func (p passed) outcome(err error) outcome {
 	return passProved
 }
 
-// destinations are the addresses of the chosen listeners. Where none could be found it takes a default route to ask, which
-// leads to addresses that nobody has (RFC 5737, RFC 3849).
+// destinations returns the addresses of the chosen listeners. If none were found it returns addresses that nobody has (RFC
+// 5737, RFC 3849): the way to those is the default route, without which nobody can be asked.
 func (p *passed) destinations() []netip.Addr {
 	if len(p.chosen) == 0 {
 		return []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, 1}), netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: 1})}
@@ -121,7 +121,7 @@ func (p *passed) destinations() []netip.Addr {
 	return list
 }
 
-// lookPaths reads how the destinations are reached.
+// lookPaths reads the path to each destination.
 func (p *passed) lookPaths(look func(nexthop.Query) nexthop.Path) []nexthop.Path {
 	var paths []nexthop.Path
 	for _, destination := range p.destinations() {
@@ -132,22 +132,22 @@ func (p *passed) lookPaths(look func(nexthop.Query) nexthop.Path) []nexthop.Path
 	return paths
 }
 
-// moved says how destinations are reached another way than at the last look, empty if all are reached the same way.
+// moved says which paths have changed since the last look, and how. It is empty if none has.
 func (p *passed) moved(look func(nexthop.Query) nexthop.Path) (changes string) {
 	p.paths, changes = nexthop.Compare(p.paths, p.lookPaths(look))
 	return changes
 }
 
-// Reload is Apply without the last known good listeners: somebody who asks for a reload wants to know if they
-// cannot be looked up. What is armed stays in any case.
+// Reload is Apply without the last known good listeners: whoever asks for a reload wants to know if the listeners cannot be
+// looked up. What is armed stays in any case.
 func (c *Configurator) Reload(ctx context.Context) (machine.State, error) {
 	fresh := *c
 	fresh.fresh = true
 	return fresh.Apply(ctx)
 }
 
-// pass is one round of Apply with the listeners known already, unless that is nil. It returns those it used. A quiet pass
-// writes a canary only if it changes something or the last one left something unproved.
+// pass is one round of Apply. known are the listeners to use, nil to look them up. A quiet pass writes a canary only if it
+// changes something or the last pass left something unproved.
 func (c *Configurator) pass(ctx context.Context, known *endpoint.Found, quiet bool) (p passed, err error) {
 	unlock, err := c.lock(ctx)
 	if err != nil {
@@ -180,7 +180,7 @@ func (c *Configurator) pass(ctx context.Context, known *endpoint.Found, quiet bo
 	return p, err
 }
 
-// proven reports whether the last pass left exactly these targets, each proved.
+// proven reports whether the last pass left exactly these targets, all of them proved.
 func proven(before *machine.State, targets []configfs.State) bool {
 	return before != nil && before.Failed == "" && len(before.Targets) == len(targets) &&
 		!slices.ContainsFunc(targets, func(st configfs.State) bool {
@@ -189,7 +189,7 @@ func proven(before *machine.State, targets []configfs.State) bool {
 		})
 }
 
-// avoided are the listeners to avoid at uptime now.
+// avoided returns the listeners to avoid at uptime now, and since when each has been silent.
 func avoided(before *machine.State, now time.Duration) map[string]time.Duration {
 	if before == nil {
 		return nil
@@ -199,8 +199,8 @@ func avoided(before *machine.State, now time.Duration) map[string]time.Duration 
 	return list
 }
 
-// noteSilence adds chosen listeners that could not be reached, or did not acknowledge, to those to avoid, and takes out
-// those that did. If nobody of the list is left it is this node that is cut off, and nobody is to be avoided.
+// noteSilence adds chosen listeners that could not be reached or did not acknowledge to those to avoid, and removes those that
+// did acknowledge. If every listener of the list is silent, it is this node that is cut off, and none is avoided.
 func noteSilence(avoid map[string]time.Duration, d Draft, proofs []canary.Proof, now time.Duration) map[string]time.Duration {
 	if avoid == nil {
 		avoid = make(map[string]time.Duration)
@@ -225,8 +225,8 @@ func noteSilence(avoid map[string]time.Duration, d Draft, proofs []canary.Proof,
 	return avoid
 }
 
-// execute does what the draft says and writes into s what is left. It removes old targets only if all that is wanted was
-// found (complete) and proved. Where nothing could be drafted it proves what is armed.
+// execute carries out the draft and writes the resulting targets into s. It removes old targets only if everything wanted was
+// found (complete) and proved. If there is no plan it proves what is armed.
 func (c *Configurator) execute(ctx context.Context, d Draft, before *machine.State, complete bool, s *machine.State) error {
 	var errs []error
 	plan := d.Plan
@@ -263,7 +263,7 @@ func (c *Configurator) execute(ctx context.Context, d Draft, before *machine.Sta
 	if err == nil {
 		added, addErr := c.addSecrets(d, armed, proofs)
 		errs = append(errs, addErr)
-		if added { // and the listener learns it now, not with the next canary
+		if added { // the listener learns it now, not only with the next canary
 			proofs, err = c.prove(ctx, d.Identity, armed, plan.Drop)
 		}
 	}
@@ -291,14 +291,14 @@ func (c *Configurator) execute(ctx context.Context, d Draft, before *machine.Sta
 		left = slices.DeleteFunc(left, func(l configfs.State) bool { return l.Name == st.Name })
 	}
 	if len(drop) > 0 {
-		errs = append(errs, c.applySettings()) // nothing may send through their devices any more
+		errs = append(errs, c.applySettings()) // perhaps nothing sends through their devices any more
 	}
 	s.Targets = c.states(left, done.Arm, d.wanted, proofs, before)
 	return errors.Join(errs...)
 }
 
-// addSecrets gives the secret of this boot to targets without it whose listener has proved itself. There are none unless
-// endpoint.key is set.
+// addSecrets adds the secret of this boot to targets that lack it and whose listener has proved itself. Targets lack it only
+// if endpoint.key is set.
 func (c *Configurator) addSecrets(d Draft, armed []configfs.State, proofs []canary.Proof) (added bool, err error) {
 	var errs []error
 	for i, st := range armed {
@@ -316,8 +316,8 @@ func (c *Configurator) addSecrets(d Draft, armed []configfs.State, proofs []cana
 	return added, errors.Join(errs...)
 }
 
-// states are the targets that are left with their proofs, and with what was known before of when they were last
-// acknowledged. Fresh ones have no history: their names may have been used by others.
+// states returns the remaining targets with their proofs, and the last acknowledgement that was known before. Fresh targets
+// have no history: other targets may have had their names.
 func (c *Configurator) states(left []configfs.State, fresh []configfs.Spec, all []wanted, proofs []canary.Proof, before *machine.State) []machine.TargetState {
 	list := []machine.TargetState{}
 	for _, st := range left {
@@ -334,7 +334,7 @@ func (c *Configurator) states(left []configfs.State, fresh []configfs.Spec, all 
 	return list
 }
 
-// finish saves s with what went wrong, for `status`.
+// finish saves s and what went wrong for `status`.
 func (c *Configurator) finish(s machine.State, err error) (machine.State, error) {
 	s.Time, s.Uptime, s.Version, s.Interval = time.Now(), c.Uptime(), c.Version, c.Config.Canary.Interval
 	if err != nil {

@@ -10,12 +10,12 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
-// EnrollConfig says with whose credentials the own Node is pinned.
+// EnrollConfig says whose credentials are used to pin our own Node.
 type EnrollConfig struct {
-	Kubeconfig string // the kubelet's, empty: where kubelets usually have it
+	Kubeconfig string // the kubelet's; empty: look in the usual places
 }
 
-// Kubeconfigs are the files to try, in this order.
+// Kubeconfigs returns the files to try, in this order.
 func (c EnrollConfig) Kubeconfigs() []string {
 	if c.Kubeconfig != "" {
 		return []string{c.Kubeconfig}
@@ -23,10 +23,10 @@ func (c EnrollConfig) Kubeconfigs() []string {
 	return enroll.Kubeconfigs()
 }
 
-// EnrollState is the file below root that holds how enrolment stands.
+// EnrollState returns the name of the file below root that holds the state of enrolment.
 func EnrollState(root machine.Root) string { return root.Path(machine.RunDir, "enroll.json") }
 
-// Pin is that of this boot, zero while there is no secret.
+// Pin returns the pin of this boot, zero while there is no secret.
 func Pin(root machine.Root) (enroll.Pin, error) {
 	data, err := os.ReadFile(root.Path("proc/sys/kernel/random/boot_id"))
 	if err != nil {
@@ -40,8 +40,8 @@ func Pin(root machine.Root) (enroll.Pin, error) {
 	return enroll.Pin{Boot: boot, Sum: secret.Sum()}, nil
 }
 
-// enrolment is how enrolment stands, nil if nobody has tried. What it says of another secret than that of now, as after a
-// second installation, is out of date.
+// enrolment returns the state of enrolment, nil if it was never tried. A state about another secret than the current one, as
+// after a second installation, is out of date.
 func enrolment(root machine.Root) (*enroll.State, error) {
 	s, err := enroll.ReadState(EnrollState(root))
 	if s == nil || err != nil {
@@ -54,7 +54,7 @@ func enrolment(root machine.Root) (*enroll.State, error) {
 		return nil, err
 	case s.Pin != "" && s.Pin != pin.String():
 		s.Enrolled, s.Claimed = false, false
-		s.Why = "there is another secret since; lastgasp-configurator-watch.service writes the pin, look whether it is running"
+		s.Why = "the secret has changed since; check that lastgasp-configurator-watch.service is running, it writes the pin"
 	}
 	return s, nil
 }

@@ -16,7 +16,7 @@ import (
 func TestPin(t *testing.T) {
 	const boot, secret = "5a2e4e5c-8a3e-4a3d-9d5b-0f5a5c1e7f11", netconsole.Secret("AAAAAAAAAAAAAAAAAAAAAA")
 	pin := boot + ":" + secret.Sum()
-	const stale = "there is another secret since; lastgasp-configurator-watch.service writes the pin, look whether it is running"
+	const stale = "the secret has changed since; check that lastgasp-configurator-watch.service is running, it writes the pin"
 	for _, tt := range []struct {
 		name   string
 		secret string // file

@@ -11,8 +11,8 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// newSpec is the target for one listener, all but its name and source port: those depend on what is there already.
-// Every record carries the identity where the kernel can add it.
+// newSpec returns the target for one listener without name and source port, which depend on the targets that exist already.
+// Every record carries the identity if the kernel can add it.
 func newSpec(hop nexthop.Hop, listener netip.AddrPort, id machine.Identity, secret netconsole.Secret, support configfs.Support) configfs.Spec {
 	s := configfs.Spec{
 		Device:     hop.Device,
@@ -33,22 +33,21 @@ func newSpec(hop nexthop.Hop, listener netip.AddrPort, id machine.Identity, secr
 	return s
 }
 
-// Plan is what has to be done so that the kernel's targets become the wanted ones. It is a value: printed by --dry-run,
-// carried out otherwise.
+// Plan says what turns the kernel's targets into the wanted ones. It is a value: --dry-run prints it, apply carries it out.
 type Plan struct {
-	Keep  []configfs.State // wanted and there
-	Clear []string         // ours but disabled: silent already, goes first
-	Arm   []configfs.Spec  // wanted and not there
-	Drop  []configfs.State // ours, armed and not wanted: goes last, when the wanted ones are proved
+	Keep  []configfs.State // wanted, and there already
+	Clear []string         // ours but disabled: silent already, so removed first
+	Arm   []configfs.Spec  // wanted, and not there yet
+	Drop  []configfs.State // ours and armed but not wanted: removed last, when the wanted ones are proved
 }
 
-// Idle reports that nothing has to be done.
+// Idle reports whether there is nothing to do.
 func (p Plan) Idle() bool { return len(p.Clear)+len(p.Arm)+len(p.Drop) == 0 }
 
-// newPlan compares. Wanted specs come without name and source port; those that must be armed get both: a name that is
-// free, and of the three ports from localPort downwards the first that no target to the same listener sends from, or
-// the acknowledgement of a predecessor would pass for theirs. withheld means that a target may be there without its secret,
-// because its listener has not proved itself yet.
+// newPlan compares the wanted specs with the targets present. Wanted specs have no name and no source port. Those that must
+// be armed get a free name, and of the three ports from localPort downwards the first that no target to the same listener
+// uses: otherwise an acknowledgement for the old target would pass for one of the new. withheld means that a target may lack
+// its secret because its listener has not proved itself yet.
 func newPlan(wanted []configfs.Spec, present []configfs.State, localPort uint16, withheld bool) Plan {
 	var p Plan
 	taken := make(map[string]bool)
@@ -84,11 +83,11 @@ func newPlan(wanted []configfs.Spec, present []configfs.State, localPort uint16,
 	return p
 }
 
-// sourcePorts is how many source ports we use: for a target, its successor, and the successor's successor while
-// neither of the two has been acknowledged.
+// sourcePorts is how many source ports we use: one for a target, one for its replacement, and one for the replacement's
+// replacement while neither of the two has been acknowledged.
 const sourcePorts = 3
 
-// freePort is the first of our ports that no armed target to w's listener sends from.
+// freePort returns the first of our ports that no armed target to w's listener uses.
 func freePort(w configfs.Spec, present []configfs.State, localPort uint16) uint16 {
 	for port := localPort; port > localPort-sourcePorts; port-- {
 		if !slices.ContainsFunc(present, func(st configfs.State) bool {
@@ -100,7 +99,7 @@ func freePort(w configfs.Spec, present []configfs.State, localPort uint16) uint1
 	return localPort
 }
 
-// same reports whether st is what w wants, under whatever name and from whichever of our ports.
+// same reports whether st is what w asks for, apart from its name and which of our ports it uses.
 func same(w configfs.Spec, st configfs.State, localPort uint16, withheld bool) bool {
 	w.LocalPort = st.LocalPort
 	if withheld && !hasSecret(st.Spec) {
@@ -113,14 +112,14 @@ func sameListener(a, b configfs.Spec) bool {
 	return a.RemoteIP == b.RemoteIP && a.RemotePort == b.RemotePort
 }
 
-// remoteOf is the listener of a target.
+// remoteOf returns the listener of a target.
 func remoteOf(s configfs.Spec) netip.AddrPort { return netip.AddrPortFrom(s.RemoteIP, s.RemotePort) }
 
 func isSecret(d configfs.Datum) bool { return d.Secret }
 
 func hasSecret(s configfs.Spec) bool { return slices.ContainsFunc(s.Userdata, isSecret) }
 
-// withoutSecret is s as it may be sent to a listener that has not proved itself.
+// withoutSecret returns s as it is armed for a listener that has not proved itself.
 func withoutSecret(s configfs.Spec) configfs.Spec {
 	s.Userdata = slices.DeleteFunc(slices.Clone(s.Userdata), isSecret)
 	return s

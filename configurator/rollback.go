@@ -9,12 +9,12 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
-// rollback says which targets to remove after a pass that could not prove all it wanted. It is pure.
+// rollback returns the targets to remove after a pass that could not prove everything it wanted. It is pure.
 //
-// What was armed before stays, and a new target that was not acknowledged goes again. There are two exceptions, because
-// no coverage is worse than doubtful coverage: a new target stays if it was not to replace anything, and if it differs
-// from an old one only in the way to the same listener. Then the next hop has just answered on the wire, but the old way
-// may still work, so both stay; of several old ones only the one acknowledged last.
+// Old targets stay, and a new target that was not acknowledged is removed again. There are two exceptions, because no
+// coverage is worse than doubtful coverage. A new target stays if it was not meant to replace anything. And if it differs from
+// an old one only in the way to the same listener, both stay: its next hop has just answered on the wire, but the old way may
+// still work. Of several such old targets only the one acknowledged last stays.
 func rollback(p Plan, proofs []canary.Proof, before *machine.State) []configfs.State {
 	proved := make(map[string]bool)
 	for _, proof := range proofs {

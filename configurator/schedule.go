@@ -9,12 +9,12 @@ import (
 
 // How often a watch acts.
 const (
-	quiet     = 250 * time.Millisecond // a change is acted on when nothing has moved for so long
-	atLatest  = time.Second            // but no later than this after the first
+	quiet     = 250 * time.Millisecond // a change is acted on when nothing else has changed for so long
+	atLatest  = time.Second            // but no later than this after the first change
 	perMinute = 10                     // passes, whatever happens
 	retryMin  = 5 * time.Second        // after a pass that failed, doubled each time
 	retryMax  = 5 * time.Minute
-	throttled = 15 * time.Minute // at most, between look-ups that SSM refuses as too many
+	throttled = 15 * time.Minute // the longest wait between look-ups that SSM throttles
 	register  = time.Minute      // between proofs while the listeners' cluster has no Node for this one
 )
 
@@ -24,24 +24,24 @@ type outcome int
 const (
 	passFailed    outcome = iota
 	passProved            // every target was acknowledged
-	passStranger          // the same, but the cluster has no Node for this one yet
+	passStranger          // the same, but the listeners' cluster has no Node for this machine yet
 	passUnchanged         // no canary was needed
 )
 
 // schedule decides when passes run and when they look the listeners up again. It is pure: time and chance are arguments.
 type schedule struct {
 	interval time.Duration  // between passes when nothing happens
-	lookup   time.Duration  // between look-ups, halved to one and a half times
+	lookup   time.Duration  // between look-ups, plus or minus up to half of it
 	chance   func() float64 // in [0,1)
 
 	first, last time.Time // changes not acted on yet
 	reasons     []string
 	certain     bool      // one of them needs a pass, not only a look at the paths
-	next        time.Time // pass with a canary at the latest
+	next        time.Time // latest start of the next pass with a canary
 	nextLookup  time.Time
 	failures    int
 	refusals    int         // look-ups in a row that SSM refused
-	notBefore   time.Time   // no pass before, whatever happens: it would have to look up
+	notBefore   time.Time   // earliest start of any pass: it would have to look up
 	starts      []time.Time // of the latest passes
 }
 
@@ -51,7 +51,7 @@ func (s *schedule) change(now time.Time, reason string) {
 	s.certain = true
 }
 
-// mayChange records at now an event of the network, which needs a pass only if a path of ours has moved.
+// mayChange records at now a network event, which needs a pass only if one of our paths has changed.
 func (s *schedule) mayChange(now time.Time, reason string) {
 	if len(s.reasons) == 0 {
 		s.first = now
@@ -62,10 +62,10 @@ func (s *schedule) mayChange(now time.Time, reason string) {
 	}
 }
 
-// relook makes the next pass look the listeners up, whenever that was to be.
+// relook makes the next pass look the listeners up, even if that is not due yet.
 func (s *schedule) relook() { s.nextLookup, s.notBefore = time.Time{}, time.Time{} }
 
-// due is when the next pass has to start. The zero time means now.
+// due returns when the next pass has to start. The zero time means now.
 func (s *schedule) due() time.Time {
 	at := s.next
 	if len(s.reasons) > 0 {
@@ -83,18 +83,18 @@ func (s *schedule) due() time.Time {
 	return later(at, s.notBefore)
 }
 
-// doubtful reports at now that what is due is no more than a look at the paths.
+// doubtful reports whether only a look at the paths is due at now, not necessarily a pass.
 func (s *schedule) doubtful(now time.Time) bool {
 	return len(s.reasons) > 0 && !s.certain && now.Before(s.next)
 }
 
-// dismiss forgets events of the network that have moved no path.
+// dismiss drops network events that have changed no path.
 func (s *schedule) dismiss() { s.reasons = nil }
 
-// prove makes the next pass write a canary, whatever it finds.
+// prove makes the next pass write a canary even if nothing has changed.
 func (s *schedule) prove() { s.next = time.Time{} }
 
-// start begins a pass at now. It says why, whether to look the listeners up, and whether a canary is due.
+// start begins a pass at now. It returns the reasons for it, whether to look the listeners up, and whether a canary is due.
 func (s *schedule) start(now time.Time) (reasons []string, lookup, canary bool) {
 	reasons, s.reasons, s.certain = s.reasons, nil, false
 	if len(s.starts) == perMinute {
@@ -124,8 +124,8 @@ func (s *schedule) done(now time.Time, how outcome) {
 	s.next = now.Add(s.spread(wait, 0.1))
 }
 
-// lookedUp records what a look-up at now found, and whether listeners were known before. A fleet that starts at
-// once and is refused is spread out over the whole time, and stays so.
+// lookedUp records what a look-up at now found; known says whether listeners were known before. Nodes that start at the same
+// moment and are throttled are spread over the whole wait, and stay spread.
 func (s *schedule) lookedUp(now time.Time, found endpoint.Found, known bool) {
 	known = known || len(found.Endpoints) > 0
 	s.notBefore = time.Time{}
@@ -151,7 +151,7 @@ func (s *schedule) lookedUp(now time.Time, found endpoint.Found, known bool) {
 	s.refusals = 0
 }
 
-// spread is d plus or minus up to share of it.
+// spread returns d plus or minus up to share of it.
 func (s *schedule) spread(d time.Duration, share float64) time.Duration {
 	return d + time.Duration((2*s.chance()-1)*share*float64(d))
 }

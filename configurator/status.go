@@ -21,18 +21,18 @@ type Verdict string
 const (
 	// Covered: the last pass succeeded, and every wanted target was acknowledged within the last three canary intervals.
 	Covered Verdict = "covered"
-	// Stranger: the same, but the listeners' cluster has no Node for this machine, so that nobody would act.
+	// Stranger: as Covered, but the listeners' cluster has no Node for this machine, so nothing would be done about its death.
 	Stranger Verdict = "stranger"
-	// Unproven: something is armed, but not all of the above holds.
+	// Unproven: something is armed, but it is not all proved.
 	Unproven Verdict = "unproven"
 	// Mute: a panic of this node would not be heard.
 	Mute Verdict = "mute"
 )
 
-// verdicts are all there are.
+// verdicts lists them all.
 var verdicts = [...]Verdict{Covered, Stranger, Unproven, Mute}
 
-// sentence is what a verdict means.
+// sentence says what a verdict means.
 func (v Verdict) sentence() string {
 	switch v {
 	case Covered:
@@ -54,12 +54,12 @@ type Status struct {
 	Findings []machine.Finding `json:"findings"`
 	Settings []machine.Setting `json:"changedSettings,omitempty"`
 	LastPass *machine.State    `json:"lastPass,omitempty"`
-	// Enrolment says whether this boot is pinned on the own Node, nil if nobody has tried.
+	// Enrolment says whether this boot is pinned on our own Node. Nil means that it was never tried.
 	Enrolment *enroll.State `json:"enrolment,omitempty"`
 }
 
-// Status reads everything that is known and judges it. It changes nothing and needs no rights. configErr is what is wrong
-// with the configuration, if anything: what is armed can be judged without one.
+// Status reads everything that is known about this node and judges it. It changes nothing and needs no privilege. configErr
+// is what is wrong with the configuration, if anything: what is armed can be judged without one.
 func (c *Configurator) Status(configErr error) (Status, error) {
 	present, err := c.Netconsole.List()
 	if err != nil {
@@ -89,7 +89,7 @@ func (c *Configurator) Status(configErr error) (Status, error) {
 	}{
 		{"the configuration is bad", "what is armed stays as it is, and nothing new is armed", configErr},
 		{"what the last pass saw cannot be read", "nothing shows what was proved before", stateErr},
-		{"how enrolment stands cannot be read", "nothing shows whether this boot is pinned", enrolErr},
+		{"the state of enrolment cannot be read", "nothing shows whether this boot is pinned", enrolErr},
 	} {
 		if f.err != nil {
 			s.Findings = append(s.Findings, machine.Finding{What: f.what, Cost: f.cost, Mend: f.err.Error()})
@@ -123,7 +123,7 @@ func newStatus(now time.Duration, f machine.Facts, present []configfs.State, set
 	return s
 }
 
-// proved judges the acknowledgements of the targets that the last pass, which succeeded, has left.
+// proved judges the acknowledgements of the targets that the last pass left. That pass succeeded.
 func proved(now time.Duration, present []configfs.State, last machine.State) Verdict {
 	verdict := Covered
 	for _, t := range last.Targets {
@@ -141,13 +141,12 @@ func proved(now time.Duration, present []configfs.State, last machine.State) Ver
 	return verdict
 }
 
-// stale reports whether t's acknowledgement proves nothing at uptime now any more: the watch would have had two chances
-// since.
+// stale reports whether t's last acknowledgement is too old at uptime now: the watch has had two chances for another since.
 func stale(now time.Duration, last machine.State, t machine.TargetState) bool {
 	return now-t.LastAckUptime > 3*last.Interval
 }
 
-// provenFindings are those about acknowledgements.
+// provenFindings returns the findings about acknowledgements.
 func provenFindings(now time.Duration, targets []TargetView, last *machine.State) []machine.Finding {
 	var found []machine.Finding
 	weak := func(what, cost, mend string) {
@@ -238,7 +237,7 @@ func (s Status) WriteText(w io.Writer, now time.Duration) error {
 	return err
 }
 
-// inWords is a span of time in a unit that fits.
+// inWords returns d in seconds below two minutes, else in hours and minutes.
 func inWords(d time.Duration) string {
 	if d < 2*time.Minute {
 		return d.Round(time.Second).String()

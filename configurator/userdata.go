@@ -11,8 +11,8 @@ import (
 // UserDataFile is where cloud-init leaves its drop-in.
 const UserDataFile = "/etc/lastgasp/configurator.d/50-user-data.yaml"
 
-// mergeHow has cloud-init merge this part with the others of a user-data instead of replacing what they say: its default
-// (dict(replace)+list()+str()) lets the last part that has write_files win. What counts is the later part's word.
+// mergeHow makes cloud-init merge this part with the earlier parts of a user-data. By default (dict(replace)+list()+str()) the
+// last part that has write_files wins. The merge_how of the later part counts.
 const mergeHow = `merge_how:
   - name: list
     settings: [append]
@@ -20,8 +20,8 @@ const mergeHow = `merge_how:
     settings: [no_replace, recurse_list]
 `
 
-// UserData is cloud-init user-data that configures a node as c: one file, written before any ordinary unit starts, so
-// that nothing has to be run. Only what differs from the defaults is in it.
+// UserData returns cloud-init user-data that configures a node as c: one file, written before any ordinary unit starts, so
+// that nothing has to be run. It holds only what differs from the defaults.
 func UserData(c Config) (string, error) {
 	content, err := yaml.Marshal(c.document())
 	if err != nil {
@@ -36,18 +36,18 @@ func UserData(c Config) (string, error) {
 	return b.String(), nil
 }
 
-// UserDataMIME is UserData as a multi-part archive, which is what EKS and Karpenter merge their own part into.
+// UserDataMIME is UserData as a multi-part archive, to which EKS and Karpenter add their own part.
 func UserDataMIME(c Config) (string, error) {
 	text, err := UserData(c)
 	if err != nil {
 		return "", err
 	}
-	// No line of a document in YAML that is indented below "content: |" begins with the boundary.
+	// The boundary cannot occur: no line of the YAML document begins with it, and those below "content: |" are indented.
 	return "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"//\"\n\n" +
 		"--//\nContent-Type: text/cloud-config; charset=\"utf-8\"\n\n" + text + "\n--//--\n", nil
 }
 
-// document is c as it stands in a file: the inverse of merge.
+// document returns c as it is written in a file: the inverse of merge.
 func (c Config) document() map[string]any {
 	doc := make(map[string]any)
 	set := func(differs bool, key string, value any) {

@@ -13,8 +13,7 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
-// Verify has every armed target proved as it stands and saves the outcome for `status`. It resolves nothing and changes
-// no target.
+// Verify proves every armed target as it is and saves the outcome for `status`. It resolves nothing and changes no target.
 func (c *Configurator) Verify(ctx context.Context) ([]canary.Proof, error) {
 	unlock, err := c.lock(ctx)
 	if err != nil {
@@ -74,8 +73,8 @@ func (c *Configurator) note(t *machine.TargetState, p canary.Proof) {
 	}
 }
 
-// prove writes canaries and says which of the armed targets were acknowledged. Acknowledgements of olds are noted, but not
-// waited for.
+// prove writes canaries and returns the proofs of the armed targets, then of the old ones. It does not wait for
+// acknowledgements of the old ones, but notes those that arrive.
 func (c *Configurator) prove(ctx context.Context, id machine.Identity, armed, olds []configfs.State) ([]canary.Proof, error) {
 	if len(armed)+len(olds) == 0 {
 		return nil, nil
@@ -89,7 +88,7 @@ func (c *Configurator) prove(ctx context.Context, id machine.Identity, armed, ol
 	return c.Prove(ctx, id, c.Root.Facts(c.Version), list)
 }
 
-// unproved are the proofs of targets where err kept canaries from being written.
+// unproved returns the proofs of targets for which err prevented a canary.
 func unproved(targets []configfs.State, err error) []canary.Proof {
 	var proofs []canary.Proof
 	for _, r := range routes(targets) {
@@ -98,7 +97,7 @@ func unproved(targets []configfs.State, err error) []canary.Proof {
 	return proofs
 }
 
-// routes are what a Prover needs to know of targets.
+// routes returns what a Prover needs to know about targets.
 func routes(targets []configfs.State) []canary.Route {
 	var list []canary.Route
 	for _, st := range targets {

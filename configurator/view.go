@@ -14,7 +14,7 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
-// TargetView is a target as people and programs may see it: its addresses as text, without secrets.
+// TargetView is a target for output: addresses as text, no secrets.
 type TargetView struct {
 	Name       string   `json:"name"`
 	Enabled    bool     `json:"enabled"`
@@ -36,7 +36,7 @@ type TargetView struct {
 	Why     string        `json:"why,omitempty"`
 }
 
-// View is s without its secrets.
+// View returns s without its secrets.
 func View(s configfs.Spec) TargetView {
 	v := TargetView{
 		Name: s.Name, Device: s.Device,
@@ -60,7 +60,7 @@ func (v TargetView) remote() string {
 // DraftView is what --dry-run prints.
 type DraftView struct {
 	Identity machine.Identity  `json:"identity"`
-	Loaded   bool              `json:"netconsoleLoaded"` // otherwise release and userdata of the kernel are unknown
+	Loaded   bool              `json:"netconsoleLoaded"` // if not, it is unknown whether the kernel has release and userdata
 	Where    string            `json:"endpointSource"`
 	Passed   []string          `json:"passedOver,omitempty"`
 	Keep     []TargetView      `json:"keep"`
@@ -69,7 +69,7 @@ type DraftView struct {
 	Settings []machine.Setting `json:"settings,omitempty"`
 }
 
-// Devices are those that the targets of the draft send through once it has been carried out.
+// Devices returns the devices of the draft's targets, once it has been carried out.
 func (d Draft) Devices() []string {
 	devices := devicesOf(d.Plan.Keep)
 	for _, s := range d.Plan.Arm {
@@ -78,7 +78,7 @@ func (d Draft) Devices() []string {
 	return devices
 }
 
-// View is d without its secrets; want are the kernel settings that go with it.
+// View returns d without its secrets; want are the kernel settings that go with it.
 func (d Draft) View(want []machine.Setting) DraftView {
 	v := DraftView{
 		Identity: d.Identity, Loaded: d.Support.Netconsole, Where: d.Found.Where, Passed: d.Found.Passed, Settings: want,
@@ -121,7 +121,7 @@ func (v DraftView) WriteText(w io.Writer) error {
 		}
 	}
 	if !v.Loaded {
-		fmt.Fprintf(t, "netconsole\tnot loaded yet: whether this kernel takes release and userdata is unknown\n")
+		fmt.Fprintf(t, "netconsole\tnot loaded yet, so it is unknown whether this kernel has release and userdata\n")
 	}
 	for _, s := range machine.Summary(v.Settings) {
 		fmt.Fprintf(t, "set\t%s\n", s)
@@ -129,7 +129,7 @@ func (v DraftView) WriteText(w io.Writer) error {
 	return t.Flush()
 }
 
-// String is the whole tuple in one line.
+// String returns the whole tuple in one line.
 func (v TargetView) String() string {
 	if v.Device == "" {
 		return v.Name + " (disabled)"
@@ -142,7 +142,7 @@ func (v TargetView) String() string {
 	return s
 }
 
-// WriteState prints what a pass left behind.
+// WriteState prints the targets that a pass has left.
 func WriteState(w io.Writer, s machine.State) error {
 	for _, t := range s.Targets {
 		outcome := "NOT acknowledged"

@@ -25,8 +25,8 @@ const (
 	rereadEvery = time.Minute
 )
 
-// Watcher keeps a node armed: it runs a pass whenever something moved that a target depends on, and every
-// canary.interval to prove it.
+// Watcher keeps a node armed: it runs a pass whenever something changes that a target depends on, and one every
+// canary.interval to prove the targets.
 type Watcher struct {
 	ConfigFile string
 	LoadConfig func() (Config, error)
@@ -39,8 +39,8 @@ type Watcher struct {
 	Log        *slog.Logger
 }
 
-// Run watches until ctx ends, and then leaves everything armed: the targets live in the kernel. It returns an error only
-// if it cannot begin.
+// Run watches until ctx ends. Everything stays armed then: the targets are in the kernel. It returns an error only if it
+// cannot start.
 func (w *Watcher) Run(ctx context.Context) error {
 	cfg, err := w.LoadConfig()
 	if err != nil {
@@ -84,7 +84,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 					w.Log.Error("changes of the network go unnoticed until the next proof", "err", err)
 					changes = nil
 				} else {
-					s.mayChange(now, "the watch of the network was started again")
+					s.mayChange(now, "the network watch was restarted")
 				}
 			}
 			if current := w.files(); current != files {
@@ -114,9 +114,9 @@ func (w *Watcher) Run(ctx context.Context) error {
 				}
 				s.change(time.Now(), changes)
 			}
-			files = w.files() // before they are read: what is written from now on is seen by the next poll
+			files = w.files() // before they are read: the next poll sees what is written from now on
 			if next, err := w.LoadConfig(); err != nil {
-				w.Log.Error("the configuration is bad, the former one stays in force", "err", err)
+				w.Log.Error("the configuration is bad, the previous one stays in force", "err", err)
 			} else if !reflect.DeepEqual(next, cfg) {
 				cfg, node, last = next, w.New(next), passed{}
 				s.interval, s.lookup = cfg.Canary.Interval, lookupEvery(cfg)
@@ -133,8 +133,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 }
 
-// lookupEvery is how often listeners are looked up while nothing else asks for it: SSM's quota is shared by the whole
-// account (40 requests a second), DNS is cheap.
+// lookupEvery returns how often listeners are looked up while nothing else asks for it. The whole account shares SSM's quota
+// of 40 requests a second; DNS is cheap.
 func lookupEvery(cfg Config) time.Duration {
 	if len(cfg.Endpoint.SSM) > 0 {
 		return time.Hour
@@ -142,7 +142,7 @@ func lookupEvery(cfg Config) time.Duration {
 	return min(cfg.Canary.Interval, 5*time.Minute)
 }
 
-// pass runs one pass. It returns that pass, and what the next poll has to see if nothing happened since.
+// pass runs one pass. It returns that pass, and the snapshot that the next poll takes if nothing changes until then.
 func (w *Watcher) pass(ctx context.Context, node *Configurator, s *schedule, former passed) (passed, snapshot) {
 	reasons, lookup, canary := s.start(time.Now())
 	if len(reasons) > 0 {
@@ -168,10 +168,10 @@ func (w *Watcher) pass(ctx context.Context, node *Configurator, s *schedule, for
 	}
 	last.paths = last.lookPaths(w.Path)
 	s.done(time.Now(), last.outcome(err))
-	w.report(node, last.state, err)
+	w.logOutcome(node, last.state, err)
 	after := node.snapshot(snapshot{}, true)
 	if err == nil {
-		// If anything is different by now, somebody else changed it during the pass.
+		// If the kernel differs from this by now, somebody else changed it during the pass, and the next poll finds out.
 		after.differ = false
 		after.enabled = targetNames(last.state)
 	}
@@ -179,8 +179,8 @@ func (w *Watcher) pass(ctx context.Context, node *Configurator, s *schedule, for
 	return last, after
 }
 
-// report writes the outcome of a pass to the log, and to systemd.
-func (w *Watcher) report(node *Configurator, state machine.State, err error) {
+// logOutcome writes the outcome of a pass to the log, and to systemd.
+func (w *Watcher) logOutcome(node *Configurator, state machine.State, err error) {
 	line := statusLine(state, err)
 	if status, statusErr := node.Status(nil); statusErr == nil {
 		for _, f := range status.Findings {
@@ -215,7 +215,7 @@ func statusLine(s machine.State, err error) string {
 	return fmt.Sprintf("%s: %s (%s)", outcome, strings.Join(listeners, ", "), s.Where)
 }
 
-// targetNames are those of the targets that a pass has left, sorted as a listing is.
+// targetNames returns the names of the targets that a pass has left, sorted as in a listing.
 func targetNames(s machine.State) []string {
 	var list []string
 	for _, t := range s.Targets {
@@ -227,20 +227,20 @@ func targetNames(s machine.State) []string {
 
 // snapshot is what is polled because it sends no event.
 type snapshot struct {
-	enabled []string          // names of our targets that are enabled, sorted
-	targets string            // all that is known of ours
-	want    []machine.Setting // of this node at the time
-	differ  bool              // one of them is not so
+	enabled []string          // names of our enabled targets, sorted
+	targets string            // all our targets, as text
+	want    []machine.Setting // settings wanted when it was taken
+	differ  bool              // one of them has another value
 }
 
-// hasNewTarget reports whether a target is armed that was not in the former snapshot: another process has found other
-// listeners, as a reload does, and what is known here is out of date.
+// hasNewTarget reports whether a target is armed that was not in the former snapshot: then another process, such as a reload,
+// has found other listeners, and those known here are out of date.
 func (s snapshot) hasNewTarget(former snapshot) bool {
 	return slices.ContainsFunc(s.enabled, func(name string) bool { return !slices.Contains(former.enabled, name) })
 }
 
-// snapshot polls the kernel. Unless the whole is asked for, it reads no more than what changes most often, and takes the
-// rest from the former snapshot. What cannot be read compares like any other value.
+// snapshot polls the kernel. Unless whole is set, it reads only what changes most often and takes the rest from the former
+// snapshot. What cannot be read compares like any other value.
 func (c *Configurator) snapshot(former snapshot, whole bool) snapshot {
 	s := former
 	s.enabled, _ = c.Netconsole.Enabled()
@@ -256,7 +256,7 @@ func (c *Configurator) snapshot(former snapshot, whole bool) snapshot {
 	return s
 }
 
-// files changes when a configuration file did.
+// files returns a text that changes whenever a configuration file does.
 func (w *Watcher) files() string {
 	var b strings.Builder
 	list, _ := filepath.Glob(dropins(w.ConfigFile))

@@ -27,9 +27,9 @@ const (
 	zoneID = "euw1-az1"
 )
 
-// parameters is SSM in the nodes' router, with the one parameter that user-data tells the nodes to ask for.
+// parameters is SSM in the nodes' router, with the one parameter that user-data names.
 type parameters struct {
-	world *testing.T // what it lives as long as
+	world *testing.T // whose end is its end
 	ns    *lab.NS
 	moto  *cloud.Moto
 }
@@ -51,7 +51,7 @@ func (p *parameters) start(t *testing.T) {
 	p.moto = moto
 }
 
-// stop ends SSM, and what it kept.
+// stop ends SSM. Its parameters are lost.
 func (p *parameters) stop() { p.moto.Stop() }
 
 func (p *parameters) put(t *testing.T, endpoint string) {
@@ -69,7 +69,7 @@ func putParameter(t *testing.T, moto *cloud.Moto, name, value string) {
 	}
 }
 
-// former is a listener without a cluster: the one that the fleet gasps to before it moves.
+// former is a listener without a cluster: the one that nodes send to before it moves.
 type former struct {
 	heard
 	addr netip.AddrPort

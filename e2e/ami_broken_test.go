@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// brokenWorld is a way for a boot to go wrong that must leave the machine unharmed. `systemctl status` must say what it is.
+// brokenWorld is a fault at boot that must leave the machine unharmed. `systemctl status` must name it.
 type brokenWorld struct {
 	name string
 	breaks,
@@ -55,8 +55,8 @@ var brokenWorlds = []brokenWorld{
 	},
 }
 
-// try stops what is armed, as it is at a boot, breaks the world, and starts it again. Each try begins with a new count of
-// starts: how many of them systemd allows within ten seconds is not what it is about.
+// try stops our units, so that nothing is armed, as at a boot; breaks the world; and starts them again. It resets the count
+// of starts, because systemd's limit of starts within ten seconds is not what this tests.
 func (b brokenWorld) try(t *testing.T, n *amiNode) {
 	n.sh(t, "systemctl stop lastgasp-configurator; systemctl reset-failed lastgasp-configurator lastgasp-configurator-watch")
 	b.breaks(t, n)
@@ -69,8 +69,8 @@ func (b brokenWorld) try(t *testing.T, n *amiNode) {
 	n.sh(t, "systemctl restart lastgasp-configurator lastgasp-configurator-watch && lastgasp-configurator status")
 }
 
-// wantRestartable is that somebody who restarts the units in a hurry, more often than systemd's default allows (five times in
-// ten seconds), is left with a node that is armed.
+// wantRestartable checks that a node is armed after its units were restarted more often than systemd's default allows (five
+// times in ten seconds).
 func (n *amiNode) wantRestartable(t *testing.T) {
 	t.Helper()
 	n.sh(t, `systemctl reset-failed

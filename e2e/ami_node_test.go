@@ -47,7 +47,7 @@ type bootSpec struct {
 	append   []string // to the kernel's command line
 }
 
-// boot launches an instance and waits until its boot is over.
+// boot launches an instance and waits until it has booted.
 func (a *amiWorld) boot(t *testing.T, spec bootSpec) *amiNode {
 	t.Helper()
 	ip := spec.ip.As4()
@@ -90,8 +90,8 @@ func (a *amiWorld) boot(t *testing.T, spec bootSpec) *amiNode {
 	return n
 }
 
-// userData is what a launch template says for a node of a cluster: a part for each of those who read it. Ours is what
-// `lastgasp-configurator user-data` prints.
+// userData is the user-data of a launch template for a cluster's nodes, with a part for each program that reads it. Ours is
+// what `lastgasp-configurator user-data` prints.
 func (a *amiWorld) userData(t *testing.T, n *amiNode) []byte {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), a.Program("lastgasp-configurator"), "user-data")
@@ -119,7 +119,7 @@ func (a *amiWorld) userData(t *testing.T, n *amiNode) []byte {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.Write([]byte(part.text)) // a buffer takes everything
+		w.Write([]byte(part.text)) // cannot fail: it is a buffer
 	}
 	if err := parts.Close(); err != nil {
 		t.Fatal(err)
@@ -147,7 +147,7 @@ func buildDebs(t *testing.T) []string {
 	return debs
 }
 
-// try runs a script in the machine and returns how it ended and what it said.
+// try runs a script in the machine and returns its exit code and output.
 func (n *amiNode) try(t *testing.T, script string) (exit int, said string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -159,7 +159,7 @@ func (n *amiNode) try(t *testing.T, script string) (exit int, said string) {
 	return r.Exit, strings.TrimSpace(r.Stdout + r.Stderr)
 }
 
-// sh is try for a script that has to end well.
+// sh is try for a script that must succeed.
 func (n *amiNode) sh(t *testing.T, script string) string {
 	t.Helper()
 	exit, said := n.try(t, script)
@@ -176,7 +176,7 @@ func (n *amiNode) isCanary(r heardRecord) bool {
 	return ok && canary.Instance == n.instance.ID && canary.Boot == n.BootID && r.Source.Addr() == n.instance.Interfaces[0].IPv4[0]
 }
 
-// wantHealthy is that the boot did what user-data says, and nothing else is the matter.
+// wantHealthy checks that the boot did what user-data says, and that nothing else is wrong.
 func (n *amiNode) wantHealthy(t *testing.T) {
 	t.Helper()
 	if state := n.sh(t, "systemctl is-system-running || systemctl --failed --plain --no-legend"); state != "running" {
@@ -208,7 +208,7 @@ func (n *amiNode) wantHealthy(t *testing.T) {
 	t.Logf("armed %v into the boot, of which it took %v", armed, armed-n.monotonic(t, "lastgasp-configurator", "InactiveExit"))
 }
 
-// monotonic is when a service has last changed in the given way, from the boot on.
+// monotonic returns when a property of a service last changed, as time since boot.
 func (n *amiNode) monotonic(t *testing.T, service, change string) time.Duration {
 	t.Helper()
 	us, err := strconv.ParseInt(n.sh(t, "systemctl show --value -p "+change+"TimestampMonotonic "+service), 10, 64)
@@ -218,7 +218,7 @@ func (n *amiNode) monotonic(t *testing.T, service, change string) time.Duration 
 	return time.Duration(us) * time.Microsecond
 }
 
-// wantUnharmed is that whatever else is wrong, the machine does its work.
+// wantUnharmed checks that the machine does its work, whatever else is wrong.
 func (n *amiNode) wantUnharmed(t *testing.T) {
 	t.Helper()
 	if state := n.sh(t, "systemctl is-active multi-user.target; systemctl list-jobs --no-legend"); state != "active" && state != "active\nNo jobs running." {
@@ -226,7 +226,7 @@ func (n *amiNode) wantUnharmed(t *testing.T) {
 	}
 }
 
-// wantStatus is that `systemctl status` says all that.
+// wantStatus checks that `systemctl status` contains all of these.
 func (n *amiNode) wantStatus(t *testing.T, says ...string) {
 	t.Helper()
 	_, status := n.try(t, "journalctl --sync; systemctl status --no-pager --full lastgasp-configurator")

@@ -18,9 +18,9 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// TestAMI is what an operator does who installs the package on Monday and forgets it by Tuesday: an image with our .deb in
-// it boots as an EC2 instance, finds the listener in SSM by what user-data says, follows it when it moves, and dies heard.
-// Everything is Debian's own but AWS, which is stood in for.
+// TestAMI plays an operator who installs the package on Monday and forgets it by Tuesday: an image with our .deb in it boots
+// as an EC2 instance, finds the listener in SSM as user-data says, switches when it moves, and is heard when it dies.
+// Everything but AWS is Debian's own; AWS is played by stand-ins.
 func TestAMI(t *testing.T) {
 	w, err := story.NewWorld(t.Context(), t)
 	if err != nil {
@@ -77,7 +77,7 @@ type amiWorld struct {
 	debs       []string // paths of our packages
 }
 
-// disk is that of a machine made from an image with our packages in it.
+// disk makes the disk of a machine from an image with our packages in it.
 func (a *amiWorld) disk(t *testing.T, suite string) *lab.Disk {
 	t.Helper()
 	disk, err := cloud.BuildImage(t.Context(), t, cloud.ImageSpec{
@@ -110,8 +110,8 @@ func (a *amiWorld) populate(t *testing.T, n *amiNode) []corev1.Pod {
 	return victims
 }
 
-// move lets the parameter name the world's own listener instead of the former one, and reloads, while the kernel has one
-// record after another to tell. None may be lost.
+// move makes the parameter name the world's own listener instead of the former one, and reloads, while the kernel logs one
+// record after another. None may be lost.
 func (a *amiWorld) move(t *testing.T, n *amiNode) {
 	t.Helper()
 	numbers := "lastgasp-e2e: number of " + n.Name + " " // the listeners have heard others before
@@ -127,7 +127,7 @@ func (a *amiWorld) move(t *testing.T, n *amiNode) {
 	a.parameters.put(t, a.Endpoint())
 	t.Logf("reload: %s", n.sh(t, "systemctl reload lastgasp-configurator && systemctl status lastgasp-configurator | tail -n5"))
 
-	// The watch service knows the former listener for an hour, and sees that somebody has touched the targets.
+	// The watch service knows only the former listener for an hour, but notices that somebody has changed the targets.
 	proofs := make(map[string]bool)
 	latter := heard{a.Records}
 	latter.await(t, "the second canary", func(r heardRecord) bool {
@@ -146,16 +146,16 @@ func (a *amiWorld) move(t *testing.T, n *amiNode) {
 	}
 	latter.await(t, "the last record", func(r heardRecord) bool { return r.Text == fmt.Sprint(numbers, count-1) })
 
-	told := make(map[string]int)
+	received := make(map[string]int)
 	for _, record := range a.former.read(t) {
-		told[record.Text] |= 1
+		received[record.Text] |= 1
 	}
 	for _, record := range latter.read(t) {
-		told[record.Text] |= 2
+		received[record.Text] |= 2
 	}
 	var by [4]int
 	for i := range count {
-		by[told[fmt.Sprint(numbers, i)]]++
+		by[received[fmt.Sprint(numbers, i)]]++
 	}
 	if by[0] > 0 || by[1] == 0 || by[2] == 0 {
 		t.Errorf("of %d records %d were lost; %d came only to the former listener, %d only to the latter", count, by[0], by[1], by[2])

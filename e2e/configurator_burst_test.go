@@ -14,9 +14,9 @@ import (
 
 const byteQueueLimits = "/sys/class/net/eth0/queues/tx-0/byte_queue_limits/"
 
-// TestPanicBehindSlowHardware lets kernels whose virtio_net has byte queue limits die behind a card that takes frames only
-// every 50 ms, longer than netpoll waits for one. With the limit as the quiet time before has left it the panic ends after
-// the first frames; with what apply gives the queue all of it is heard.
+// TestPanicBehindSlowHardware panics kernels whose virtio_net has byte queue limits, behind a card that takes frames only every
+// 50 ms, longer than netpoll waits for one. With the limit that the quiet time before has left, only the first frames arrive;
+// with the room that apply gives the queue, everything does.
 func TestPanicBehindSlowHardware(t *testing.T) {
 	for _, tt := range []struct {
 		name, kernel string
@@ -41,12 +41,12 @@ func TestPanicBehindSlowHardware(t *testing.T) {
 				Sysctls:     map[string]string{"kernel.panic": "0", "kernel.panic_on_oops": "1"},
 				NIC:         []string{"tx=timer", "x-txtimer=50000000"},
 			})
-			a := newEar(t, g.net, lab.ListenerAddr.Addr())
+			a := newFakeListener(t, g.net, lab.ListenerAddr.Addr())
 			g.run(t, 0, "apply", "--endpoint", a.String())
 			if !tt.raised {
 				g.write(t, byteQueueLimits+"limit_min", "0")
 				g.write(t, byteQueueLimits+"limit", "0")
-				g.run(t, 0, "verify") // its canary lets the kernel find its own limit again
+				g.run(t, 0, "verify") // with its canary the kernel finds its own limit again
 			}
 			limit := g.read(t, byteQueueLimits+"limit")
 			a.forget()
@@ -55,7 +55,7 @@ func TestPanicBehindSlowHardware(t *testing.T) {
 			}
 			const end = "---[ end Kernel panic"
 			g.awaitSerial(t, end)
-			records, size := a.settle(t)
+			records, size := a.awaitQuiet(t)
 			t.Logf("limit %s bytes: %d records in %d bytes arrived", limit, len(records), size)
 			whole := len(records) > 0 && strings.HasPrefix(records[len(records)-1], end)
 			switch {

@@ -19,14 +19,14 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/lab"
 )
 
-// guest is a machine with our configurator on it.
+// guest is a microVM with our configurator.
 type guest struct {
 	vm     *lab.VM
 	net    *lab.Net
 	kernel *lab.Kernel
 }
 
-// newGuest boots it; spec says what is special about it.
+// newGuest boots it with spec, whose empty fields it fills in.
 func newGuest(t *testing.T, kernel string, spec lab.VMSpec) *guest {
 	t.Helper()
 	k, err := lab.FetchKernel(t.Context(), t, kernel)
@@ -89,7 +89,7 @@ func (g *guest) read(t *testing.T, name string) string {
 	return strings.TrimSpace(string(data))
 }
 
-// guestStatus is what tests want to know of `status -o json`.
+// guestStatus is the part of `status -o json` that tests read.
 type guestStatus struct {
 	Verdict string
 	Targets []struct {
@@ -112,7 +112,7 @@ func (g *guest) status(t *testing.T) guestStatus {
 	return s
 }
 
-// targets are the names of our targets that are enabled, as status tells them.
+// targets returns the names of our enabled targets, according to status.
 func (g *guest) targets(t *testing.T) []string {
 	t.Helper()
 	var names []string
@@ -124,7 +124,7 @@ func (g *guest) targets(t *testing.T) []string {
 	return names
 }
 
-// startWatch starts `watch`. The function it returns is to be deferred: after a failure it shows what watch said.
+// startWatch starts `watch`. Defer the function it returns: after a failure it shows watch's log.
 func (g *guest) startWatch(t *testing.T) (explain func()) {
 	t.Helper()
 	if err := g.vm.Start(t.Context(), "/usr/bin/lastgasp-configurator", "watch"); err != nil {
@@ -155,7 +155,7 @@ func (g *guest) awaitTargets(t *testing.T, want ...string) {
 	})
 }
 
-// hideModule takes netconsole's module away until restore is called.
+// hideModule removes netconsole's module until restore is called.
 func (g *guest) hideModule(t *testing.T) (restore func()) {
 	t.Helper()
 	index := "/lib/modules/" + g.kernel.Release + "/modules.dep"

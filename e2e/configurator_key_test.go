@@ -13,12 +13,12 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/lab"
 )
 
-// TestConfiguratorBelievesTheKey has a listener with the key and one without: only the first learns the secret, and covers
+// TestConfiguratorBelievesTheKey runs a listener with the key and one without: only the first one learns the secret, and covers
 // the node.
 func TestConfiguratorBelievesTheKey(t *testing.T) {
 	g := newGuest(t, "6.12", lab.VMSpec{})
-	a := newEar(t, g.net, lab.ListenerAddr.Addr())
-	b := newEar(t, g.net, lab.APIServerAddr.Addr())
+	a := newFakeListener(t, g.net, lab.ListenerAddr.Addr())
+	b := newFakeListener(t, g.net, lab.APIServerAddr.Addr())
 	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
 	public := base64.StdEncoding.EncodeToString(key.Public().(ed25519.PublicKey))
 	g.write(t, config, fmt.Sprintf("cluster: prod-1\nendpoint: {key: %s}\ncanary: {timeout: 1s}\n", public))

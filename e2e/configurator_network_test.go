@@ -13,9 +13,9 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// followsTheNetwork has watch follow whatever happens to the way from the guest to a: what counts is that a is heard of
-// again, through the kernel.
-func followsTheNetwork(t *testing.T, g *guest, a *ear) {
+// keepsUpWithTheNetwork changes the way from the guest to a while watch runs, in every way we know. After each change a canary
+// must reach a again, through the kernel.
+func keepsUpWithTheNetwork(t *testing.T, g *guest, a *fakeListener) {
 	g.write(t, config, fmt.Sprintf("endpoint: {static: [%q]}\n", a.String()))
 	a.forget()
 	defer g.startWatch(t)()
@@ -84,7 +84,7 @@ func (g *guest) guestRun(t *testing.T, argv ...string) {
 
 // awaitHeard waits until a has acknowledged a canary since it forgot, and the one target that is armed sends through
 // device to the gateway.
-func (g *guest) awaitHeard(t *testing.T, a *ear, device string) {
+func (g *guest) awaitHeard(t *testing.T, a *fakeListener, device string) {
 	t.Helper()
 	start := time.Now()
 	eventually(t, "a canary", func() error {
@@ -105,7 +105,7 @@ func (g *guest) awaitHeard(t *testing.T, a *ear, device string) {
 	t.Logf("heard again after %v, and all was right after %v", heard.Round(time.Millisecond), time.Since(start).Round(time.Millisecond))
 }
 
-func (e *ear) heardCanary() bool {
+func (e *fakeListener) heardCanary() bool {
 	records, _ := e.recall()
 	return slices.ContainsFunc(records, func(text string) bool {
 		_, ok := netconsole.ParseCanary(text)

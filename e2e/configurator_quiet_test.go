@@ -11,11 +11,11 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// TestConfiguratorIsQuiet has a hundred pods come and go in a minute while watch runs. None of them is on the way to a
-// listener: no pass, no canary, and nothing in the kernel's log.
+// TestConfiguratorIsQuiet makes a hundred pods come and go in a minute while watch runs. None of them is on the way to a
+// listener, so there must be no pass, no canary, and nothing in the kernel's log.
 func TestConfiguratorIsQuiet(t *testing.T) {
 	g := newGuest(t, "6.12", lab.VMSpec{Modules: []string{"veth"}})
-	a := newEar(t, g.net, lab.ListenerAddr.Addr())
+	a := newFakeListener(t, g.net, lab.ListenerAddr.Addr())
 	g.write(t, config, fmt.Sprintf("endpoint: {static: [%q]}\ncanary: {interval: 1h}\n", a.String()))
 	defer g.startWatch(t)()
 	g.awaitTargets(t, "lastgasp-10.77.2.10-1")
@@ -27,7 +27,7 @@ func TestConfiguratorIsQuiet(t *testing.T) {
 	})
 	a.forget()
 	g.guestRun(t, "pods", "100", "600ms")
-	records, _ := a.settle(t)
+	records, _ := a.awaitQuiet(t)
 	for _, text := range records {
 		if _, ok := netconsole.ParseCanary(text); ok {
 			t.Errorf("a canary: %s", text)
@@ -37,7 +37,7 @@ func TestConfiguratorIsQuiet(t *testing.T) {
 	if passes := strings.Count(log, "running a pass"); passes > 0 {
 		t.Errorf("%d passes:\n%s", passes, log)
 	}
-	// And it still notices what does matter.
+	// It still notices what does matter.
 	g.write(t, configfs+"/lastgasp-10.77.2.10-1/enabled", "0")
 	g.awaitTargets(t, "lastgasp-10.77.2.10-2")
 }

@@ -10,25 +10,25 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/lab"
 )
 
-// TestConfiguratorKeepsUp leads one guest for each kernel through what changes around it while it is at work.
+// TestConfiguratorKeepsUp changes everything around a running watch, in one guest for each kernel.
 func TestConfiguratorKeepsUp(t *testing.T) {
 	for _, kernel := range []string{"6.1", "6.12", "7"} {
 		t.Run(kernel, func(t *testing.T) {
 			g := newGuest(t, kernel, lab.VMSpec{
 				Modules: []string{"bonding", "bridge", "macvlan"},
 				Sysctls: map[string]string{"kernel.panic": "0"},
-				// A card that takes what has gathered once in a millisecond leaves an emulated CPU more time for the load.
+				// A card that takes frames once a millisecond leaves an emulated CPU more time for the load.
 				NIC: []string{"tx=timer", "x-txtimer=1000000"},
 				Append: []string{
 					"printk.devkmsg=on", // no limit to what is written there
-					// Since 7.0 netconsole sends behind the writer's back, who in this machine is the faster of the two.
+					// Since 7.0 a kernel thread sends for netconsole, and in this machine the writer is faster than that thread.
 					"log_buf_len=32M",
 				},
 			})
-			a := newEar(t, g.net, lab.ListenerAddr.Addr())
-			b := newEar(t, g.net, lab.APIServerAddr.Addr())
+			a := newFakeListener(t, g.net, lab.ListenerAddr.Addr())
+			b := newFakeListener(t, g.net, lab.APIServerAddr.Addr())
 			reloadsLoseNothing(t, g, a, b)
-			followsTheNetwork(t, g, a)
+			keepsUpWithTheNetwork(t, g, a)
 		})
 	}
 }
@@ -38,8 +38,8 @@ const linesPerSecond = 10000
 
 // reloadsLoseNothing replaces a's target by one for b, and fails to replace b's by one for a, while the kernel log fills
 // at full speed. Every line must arrive at one of the two, or at both.
-func reloadsLoseNothing(t *testing.T, g *guest, a, b *ear) {
-	// The emulated serial port is so slow that the load would be its and not netconsole's. From here on it is no console.
+func reloadsLoseNothing(t *testing.T, g *guest, a, b *fakeListener) {
+	// The emulated serial port is so slow that it would limit the load, not netconsole. From here on it is not a console.
 	g.write(t, "/sys/class/tty/ttyS0/console", "N")
 	g.run(t, 0, "apply", "--endpoint", a.String())
 
@@ -90,7 +90,7 @@ type kernelLoad struct {
 	done chan kernelLog
 }
 
-// kernelLog is what was written in the end.
+// kernelLog is how much was written.
 type kernelLog struct {
 	lines   int
 	seconds float64
@@ -135,9 +135,9 @@ func (l kernelLoad) stop(t *testing.T) kernelLog {
 }
 
 // lines are the numbers of the load's lines that e has heard, once it hears no more.
-func (e *ear) lines(t *testing.T) map[int]bool {
+func (e *fakeListener) lines(t *testing.T) map[int]bool {
 	t.Helper()
-	records, _ := e.settle(t)
+	records, _ := e.awaitQuiet(t)
 	return loadLines(records)
 }
 
@@ -153,7 +153,7 @@ func loadLines(records []string) map[int]bool {
 }
 
 // awaitMore waits until e has heard so many more records.
-func (e *ear) awaitMore(t *testing.T, more int) {
+func (e *fakeListener) awaitMore(t *testing.T, more int) {
 	t.Helper()
 	want := e.count() + more
 	eventually(t, "records", func() error {
@@ -164,7 +164,7 @@ func (e *ear) awaitMore(t *testing.T, more int) {
 	})
 }
 
-// wantLines complains of those of the first n lines that arrived nowhere.
+// wantLines fails the test for each of the first n lines that arrived nowhere.
 func wantLines(t *testing.T, n int, heard ...map[int]bool) {
 	t.Helper()
 	missing, first := 0, -1

@@ -21,13 +21,13 @@ const (
 	config   = "/etc/lastgasp/configurator.yaml"
 )
 
-// TestConfiguratorOnRealKernels leads one guest for each kernel through everything an operator does, and does wrong.
+// TestConfiguratorOnRealKernels does everything an operator does, or does wrong, in one guest for each kernel.
 func TestConfiguratorOnRealKernels(t *testing.T) {
 	for _, kernel := range []string{"6.1", "6.12", "6.12-arm64"} {
 		t.Run(kernel, func(t *testing.T) {
 			g := newGuest(t, kernel, lab.VMSpec{})
-			a := newEar(t, g.net, lab.ListenerAddr.Addr())
-			b := newEar(t, g.net, lab.APIServerAddr.Addr())
+			a := newFakeListener(t, g.net, lab.ListenerAddr.Addr())
+			b := newFakeListener(t, g.net, lab.APIServerAddr.Addr())
 			userdata := kernel != "6.1"
 			byteLimited := kernel != "6.1" // virtio_net has byte queue limits
 
@@ -236,10 +236,10 @@ func TestConfiguratorOnRealKernels(t *testing.T) {
 	}
 }
 
-// TestConfiguratorSaysThatAKernelIsMute shows what it says, and mends if it may, where kernel.panic makes a kernel mute.
+// TestConfiguratorSaysThatAKernelIsMute checks what it says, and changes if it may, when kernel.panic makes a kernel mute.
 func TestConfiguratorSaysThatAKernelIsMute(t *testing.T) {
 	g := newGuest(t, "7", lab.VMSpec{Sysctls: map[string]string{"kernel.panic": "5"}})
-	a := newEar(t, g.net, lab.ListenerAddr.Addr())
+	a := newFakeListener(t, g.net, lab.ListenerAddr.Addr())
 	g.write(t, config, fmt.Sprintf("endpoint: {static: [%q]}\n", a.String()))
 
 	const mute = "MUTE: kernel.panic is 5 on kernel "

@@ -35,12 +35,12 @@ canary: {timeout: 1s}
 	targetA, targetB = "lastgasp-10.77.2.10-1", "lastgasp-10.77.2.20-1"
 )
 
-// TestConfiguratorOnEC2 leads a guest that takes itself for an instance through a life with Parameter Store and the
-// metadata service, both of which fail in turn. Whatever they do, what is armed stays.
+// TestConfiguratorOnEC2 runs a guest that takes itself for an instance, with Parameter Store and the metadata service, both of
+// which fail in turn. Whatever they do, what is armed stays.
 func TestConfiguratorOnEC2(t *testing.T) {
 	g := newInstance(t)
-	a := newEar(t, g.net, lab.ListenerAddr.Addr())
-	b := newEar(t, g.net, lab.APIServerAddr.Addr())
+	a := newFakeListener(t, g.net, lab.ListenerAddr.Addr())
+	b := newFakeListener(t, g.net, lab.APIServerAddr.Addr())
 	g.write(t, config, byParameter)
 
 	t.Run("no parameter is no listener", func(t *testing.T) {
@@ -134,7 +134,7 @@ func TestConfiguratorOnEC2(t *testing.T) {
 	}
 }
 
-// instance is a guest that takes itself for an EC2 instance, with what it meets there.
+// instance is a guest that takes itself for an EC2 instance, with the services it uses there.
 type instance struct {
 	*guest
 	metadata   *imds.Service
@@ -180,7 +180,7 @@ func newInstance(t *testing.T) *instance {
 	return i
 }
 
-// setFault lets the metadata service fail that way, nil: no longer.
+// setFault makes the metadata service fail in this way. Nil ends the fault.
 func (i *instance) setFault(f func(w http.ResponseWriter, r *http.Request) bool) {
 	if f == nil {
 		i.fault.Store(nil)
@@ -200,7 +200,7 @@ func (i *instance) run(t *testing.T, exit int, args ...string) lab.Result {
 			p.Argv = append(p.Argv, a)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // a pass is patient for one
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // a pass waits up to one
 	defer cancel()
 	r, err := i.vm.RunProgram(ctx, p)
 	if err != nil {
@@ -212,7 +212,7 @@ func (i *instance) run(t *testing.T, exit int, args ...string) lab.Result {
 	return r
 }
 
-// wantSource wants the last pass to have said of its listeners' source all of that.
+// wantSource checks that the last pass says all of this about its listeners' source.
 func (i *instance) wantSource(t *testing.T, want ...string) {
 	t.Helper()
 	var state struct {

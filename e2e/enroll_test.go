@@ -25,15 +25,14 @@ import (
 
 const secrets = "/run/lastgasp/gasp" // of this boot, in a guest
 
-// enrolled is a guest with the credentials of a real kubelet, beside a control plane without any listener: enrolment waits
-// for none.
+// enrolled is a guest with a real kubelet's credentials, beside a control plane without a listener: enrolment does not need one.
 type enrolled struct {
 	*guest
 	cluster *lab.Cluster
 	name    string // of the Node
 }
 
-// TestEnroll lets a node pin its own Node on a real API server, whatever happens to either of them.
+// TestEnroll checks that a node pins its own Node on a real API server, whatever happens to either of them.
 func TestEnroll(t *testing.T) {
 	g := newGuest(t, "6.12", lab.VMSpec{})
 	cluster, err := lab.StartCluster(t.Context(), t, lab.ClusterSpec{NS: g.net.Listener, Addr: lab.APIServerAddr.Addr(), Audit: true})
@@ -50,7 +49,7 @@ func TestEnroll(t *testing.T) {
 	defer g.startWatch(t)()
 
 	t.Run("without credentials it says what it misses", func(t *testing.T) {
-		w.awaitLine(t, "NO, so a death waits for a witness: this machine is no node of Kubernetes yet: /var/lib/kubelet/kubeconfig or ")
+		w.awaitLine(t, "NO, so a death waits for a witness: this machine is not a Kubernetes node yet: /var/lib/kubelet/kubeconfig or ")
 	})
 	t.Run("without a Node it waits for it", func(t *testing.T) {
 		w.writeCredentials(t)
@@ -158,7 +157,7 @@ func TestEnroll(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := `these credentials are "admin", which is no node; set enroll.kubeconfig to the kubelet's own`
+		want := `these credentials belong to "admin", which is not a node; set enroll.kubeconfig to the kubelet's own`
 		if r.Exit != 1 || !strings.Contains(r.Stderr, want) {
 			t.Errorf("exit %d, stderr %s; want %s", r.Exit, r.Stderr, want)
 		}
@@ -171,8 +170,8 @@ func TestEnroll(t *testing.T) {
 	})
 }
 
-// TestNotEnrolled shows what it costs if a node cannot pin its own Node: a claim is all there is, and the death waits until
-// the Lease has not been renewed for its whole duration.
+// TestNotEnrolled shows what happens if a node cannot pin its own Node: there is only a claim, and the death waits until the
+// Lease has not been renewed for its whole duration.
 func TestNotEnrolled(t *testing.T) {
 	w, err := story.NewWorld(t.Context(), t)
 	if err != nil {
@@ -246,7 +245,7 @@ func (w *enrolled) node(t *testing.T) *corev1.Node {
 	return n
 }
 
-// wantedPin is that of the secret which the guest has.
+// wantedPin returns the pin of the guest's secret.
 func (w *enrolled) wantedPin(t *testing.T) string {
 	t.Helper()
 	boot, secret, ok := strings.Cut(w.read(t, secrets), " ")
@@ -270,7 +269,7 @@ func (w *enrolled) awaitPin(t *testing.T) {
 	})
 }
 
-// newSecret has a second installation make another secret.
+// newSecret makes another secret, as a second installation would.
 func (w *enrolled) newSecret(t *testing.T) {
 	t.Helper()
 	was := w.wantedPin(t)
@@ -298,7 +297,7 @@ func (w *enrolled) tryAnnotate(t *testing.T, value string) error {
 	return err
 }
 
-// awaitLine waits until status says so of enrolment, in a line that begins so.
+// awaitLine waits until status says this about enrolment, at the beginning of the line.
 func (w *enrolled) awaitLine(t *testing.T, want string) {
 	t.Helper()
 	eventually(t, "the status line", func() error {

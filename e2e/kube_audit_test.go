@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// written is one write that the API server carried out for the listener, as its audit log tells.
+// written is one write that the API server carried out for the listener, according to its audit log.
 type written struct {
 	what     string // verb and resource[/subresource]
 	name     string
@@ -22,7 +22,7 @@ type written struct {
 	answered time.Time
 }
 
-// audit reads what listeners wrote, with the processes told from this test's own client by their version.
+// audit reads what listeners wrote. Their version distinguishes the processes from this test's own client.
 func (w *kubeWorld) audit(t *testing.T) (done []written) {
 	t.Helper()
 	f, err := os.Open(w.lab.AuditLog())
@@ -63,7 +63,7 @@ func (w *kubeWorld) audit(t *testing.T) (done []written) {
 	}
 }
 
-// cleanedOnce says what of d's cleanup was not done, done more than once or done too early, nil if nothing.
+// cleanedOnce returns what of d's cleanup was not done, done twice or done too early, nil if nothing.
 func (d *doomed) cleanedOnce(log []written) error {
 	var errs []error
 	of := func(what, name string) (found []written) {
@@ -108,7 +108,7 @@ func (d *doomed) cleanedOnce(log []written) error {
 	return errors.Join(errs...)
 }
 
-// notTwice says what was done to d's pods and Node more than once, nil if nothing was.
+// notTwice returns what was done to d's pods and Node more than once, nil if nothing was.
 func (d *doomed) notTwice(log []written) error {
 	var errs []error
 	seen := map[string]int{}
@@ -124,8 +124,8 @@ func (d *doomed) notTwice(log []written) error {
 	return errors.Join(errs...)
 }
 
-// spared says what was done to d's pods and Node after it came back, nil if nothing was. What had begun by then is not
-// judged.
+// spared returns what was done to d's pods and Node after it came back, nil if nothing was. It ignores calls that had begun by
+// then.
 func (d *doomed) spared(log []written, back time.Time) error {
 	var errs []error
 	failed := map[string]int{}

@@ -18,8 +18,8 @@ import (
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// TestKubeChaos lets nodes die while the API server is at its worst. Both replicas meet the same trouble. Each time every
-// node is cleaned up exactly once, fenced first, and the API server's audit log is the witness.
+// TestKubeChaos makes nodes die while the API server misbehaves in every way we know, for both replicas. Each node must be
+// cleaned up exactly once, and fenced first, according to the API server's audit log.
 func TestKubeChaos(t *testing.T) {
 	w := newReplicaWorld(t)
 	bin, err := story.Build(t.Context(), t)
@@ -54,7 +54,7 @@ func TestKubeChaos(t *testing.T) {
 			}
 			began := time.Now()
 			for _, d := range dying {
-				if err := d.gasps(w, a, b); err != nil {
+				if err := d.panics(w, a, b); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -92,7 +92,7 @@ func TestKubeChaos(t *testing.T) {
 	}
 }
 
-// trouble is what the API server does to everybody, from just before the gasps on.
+// trouble is how the API server misbehaves, from just before the panics on.
 type trouble struct {
 	meddle meddle
 	begins func()
@@ -100,7 +100,7 @@ type trouble struct {
 	gaps   bool // in the audit log: whoever keeps it was killed
 }
 
-// slow lets every call take d longer.
+// slow delays every call by d.
 func slow(d time.Duration) meddle {
 	return func(rw http.ResponseWriter, r *http.Request, pass http.Handler) {
 		select {
@@ -112,8 +112,7 @@ func slow(d time.Duration) meddle {
 	}
 }
 
-// dice answers a third of the calls of cleanups itself. Some of these have been carried out all the same. Only writes
-// conflict.
+// dice answers a third of the cleanups' calls itself. Some of these are carried out all the same. Only writes get a conflict.
 type dice struct {
 	mu     sync.Mutex
 	rolled *rand.Rand
@@ -149,7 +148,7 @@ func (d *dice) meddle(rw http.ResponseWriter, r *http.Request, pass http.Handler
 	}
 }
 
-// answer is how an API server says no.
+// answer sends an API server's refusal.
 func answer(rw http.ResponseWriter, code int, reason string) {
 	rw.Header().Set("Content-Type", "application/json")
 	rw.WriteHeader(code)
@@ -176,7 +175,7 @@ func (w *kubeWorld) cutOff(t *testing.T) trouble {
 	}
 }
 
-// etcdRestarted has etcd away when the nodes die.
+// etcdRestarted stops etcd while the nodes die.
 func (w *kubeWorld) etcdRestarted(*testing.T) trouble {
 	return trouble{
 		begins: w.lab.StopEtcd,

@@ -18,8 +18,8 @@ import (
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// TestKubeTerminatesTheInstance follows a death down to the machine: the Node's instance is gone in EC2 once its pods are
-// failed and its trace is on record, and no other.
+// TestKubeTerminatesTheInstance checks that after a death the Node's instance is terminated in EC2, once its pods are failed and
+// its trace is on record, and no other instance is.
 func TestKubeTerminatesTheInstance(t *testing.T) {
 	w := newReplicaWorld(t)
 	bin, err := story.Build(t.Context(), t)
@@ -42,7 +42,7 @@ func TestKubeTerminatesTheInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the listener to know the nodes", func() error { return r.knows(w, dying.name) })
-	if err := dying.gasps(w, r); err != nil {
+	if err := dying.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
 	var record policy.Death

@@ -17,9 +17,9 @@ import (
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// TestKubeKilledAfterEveryCall kills the listener that owns a cleanup after each of its API calls in turn: when it has the
-// answer, and when the API server has done as asked but the answer is lost. Another replica, which heard the gasp too,
-// finishes. The API server's audit log is the witness that nothing is lost and nothing done twice.
+// TestKubeKilledAfterEveryCall kills the listener that owns a cleanup after each of its API calls in turn: after it has the
+// answer, and after the API server has carried out the call but the answer is lost. Another replica, which heard the panic,
+// too, finishes. The API server's audit log proves that nothing is lost and nothing is done twice.
 func TestKubeKilledAfterEveryCall(t *testing.T) {
 	w := newReplicaWorld(t)
 	bin, err := story.Build(t.Context(), t)
@@ -63,7 +63,7 @@ func TestKubeKilledAfterEveryCall(t *testing.T) {
 // fate is when and how a replica is killed.
 type fate struct {
 	dies int  // after which call; 0: not at all
-	lost bool // and it does not learn what the call came to
+	lost bool // and it does not get the answer to that call
 	back bool // the node reboots before anybody takes over
 }
 
@@ -73,7 +73,7 @@ type victim struct {
 	fate
 	replica *replica
 	claim   func()        // closes claimed
-	claimed chan struct{} // the record is its
+	claimed chan struct{} // closed when it owns the NodeDeath
 	dead    chan struct{} // closed when it was killed
 	dying   atomic.Bool   // its node dies: what it asked the API server before that belongs to its start
 
@@ -83,7 +83,7 @@ type victim struct {
 	died   time.Time
 	backAt time.Time
 	took   time.Duration // from its death to the end of the cleanup
-	phase  policy.Phase  // of the record then
+	phase  policy.Phase  // of the NodeDeath then
 }
 
 func (w *kubeWorld) newVictim(t *testing.T, bin, name string, i int, f fate) *victim {
@@ -103,13 +103,13 @@ func (v *victim) killed() bool {
 	}
 }
 
-// meddle counts the calls and kills the replica after the one it is to die of. Later calls do not get through.
+// meddle counts the calls and kills the replica after the one at which it is to die. Later calls do not get through.
 func (v *victim) meddle(rw http.ResponseWriter, r *http.Request, pass http.Handler) {
 	if ofCaches(r) || !v.dying.Load() {
 		pass.ServeHTTP(rw, r)
 		return
 	}
-	// What the API server was asked to do it does, and says so in its audit log, whether or not anybody waits for the answer.
+	// The API server does what it was asked to, and logs that in its audit log, whether or not anybody waits for the answer.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), time.Minute)
 	defer cancel()
 	r = r.WithContext(ctx)
@@ -139,7 +139,7 @@ func (v *victim) meddle(rw http.ResponseWriter, r *http.Request, pass http.Handl
 	panic(http.ErrAbortHandler)
 }
 
-// letDie lets the victims' nodes die at the same time and waits until each was cleaned up.
+// letDie makes the victims' nodes die at the same time and waits until each is cleaned up.
 func (w *kubeWorld) letDie(t *testing.T, heir *replica, victims ...*victim) {
 	t.Helper()
 	for _, v := range victims {
@@ -161,12 +161,12 @@ func (w *kubeWorld) letDie(t *testing.T, heir *replica, victims ...*victim) {
 	wg.Wait()
 }
 
-// story is what happens to one victim. It is heard by the victim first, so that the record becomes its; the heir hears it
-// when it is, or when the victim did not live to do so.
+// story is what happens to one victim. Its replica hears the panic first, so that it owns the NodeDeath. The heir hears it when
+// that is done, or when the replica has died before.
 func (v *victim) story(w *kubeWorld, t *testing.T, heir *replica) error {
 	ctx := t.Context()
 	v.dying.Store(true)
-	if err := v.gasps(w, v.replica); err != nil {
+	if err := v.panics(w, v.replica); err != nil {
 		return err
 	}
 	select {
@@ -178,14 +178,14 @@ func (v *victim) story(w *kubeWorld, t *testing.T, heir *replica) error {
 	if v.back {
 		select {
 		case <-v.dead:
-		case <-time.After(30 * time.Second): // it was through before
+		case <-time.After(30 * time.Second): // it finished before
 		}
 		if err := w.comesBack(ctx, v.doomed); err != nil {
 			return err
 		}
 		v.backAt = time.Now()
 	}
-	if err := v.gasps(w, heir); err != nil {
+	if err := v.panics(w, heir); err != nil {
 		return err
 	}
 	err := within(ctx, time.Minute, func() error {

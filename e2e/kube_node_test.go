@@ -172,7 +172,7 @@ func (w *kubeWorld) checkFence(t *testing.T) {
 	}
 }
 
-// checkClaim is about the listener's own way; what others may not do with pins and claims is in kube_policy_test.go.
+// checkClaim tests how the listener claims; what others may not do with pins and claims is in kube_policy_test.go.
 func (w *kubeWorld) checkClaim(t *testing.T) {
 	w.newNode(t, "claim", nil)
 	claim := policy.Pin{Boot: "boot-1", Sum: "aaaa"}
@@ -287,7 +287,7 @@ func (w *kubeWorld) checkDeleteNode(t *testing.T) {
 	})
 }
 
-// ownTaints are a node's taints without those that node lifecycle puts up and takes down as it likes.
+// ownTaints returns a node's taints without those that the node lifecycle controller adds and removes.
 func (w *kubeWorld) ownTaints(t *testing.T, name string) []string {
 	t.Helper()
 	var out []string

@@ -22,7 +22,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// kubeNotice is what pods are told in these tests.
+// kubeNotice is what is written to pods in these tests.
 var kubeNotice = policy.Notice{
 	Death:   "node-1-boot-1",
 	Cause:   "KernelPanic",
@@ -33,7 +33,7 @@ var kubeNotice = policy.Notice{
 
 func (w *kubeWorld) checkFail(t *testing.T) {
 	node := w.newNode(t, "dead", nil).Name
-	// Any object will do as owner, but there must be one: else the pod is garbage.
+	// Any object will do as owner, but there must be one, or the pod is garbage-collected.
 	owner := must(w.admin.CoreV1().ConfigMaps("default").Create(t.Context(),
 		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "web"}}, metav1.CreateOptions{}))
 	pod := w.newPod(t, "running", node, corev1.PodRunning, func(p *corev1.Pod) {

@@ -31,7 +31,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// checkRights asks the API server about RBAC alone.
+// checkRights asks the API server about RBAC only.
 func (w *kubeWorld) checkRights(t *testing.T) {
 	type attributes = authorizationv1.ResourceAttributes
 	for _, tt := range []struct {
@@ -83,7 +83,7 @@ func (w *kubeWorld) checkRights(t *testing.T) {
 	}
 }
 
-// grantAll gives the listener's account every right there is, until the test ends: what is denied then, a policy denies.
+// grantAll gives the listener's account every right until the test ends, so that every denial is a policy's.
 func (w *kubeWorld) grantAll(t *testing.T) {
 	t.Helper()
 	binding := &rbacv1.ClusterRoleBinding{
@@ -145,7 +145,7 @@ func deletePod(ctx context.Context, c kubernetes.Interface, name string) func() 
 	return func() error { return c.CoreV1().Pods("default").Delete(ctx, name, metav1.DeleteOptions{}) }
 }
 
-// checkPoliciesBeyondRights is what a stolen token meets.
+// checkPoliciesBeyondRights tries what a stolen token could be used for.
 func (w *kubeWorld) checkPoliciesBeyondRights(t *testing.T) {
 	ctx := t.Context()
 	w.grantAll(t)
@@ -329,7 +329,7 @@ func (w *kubeWorld) kubelet(t *testing.T, node string) kubernetes.Interface {
 	return must(kubernetes.NewForConfig(cfg))
 }
 
-// checkPins is about everybody who may write Nodes for some other reason.
+// checkPins tries everybody who may write Nodes for some other reason.
 func (w *kubeWorld) checkPins(t *testing.T) {
 	ctx := t.Context()
 	w.grantAll(t)
@@ -368,7 +368,7 @@ func (w *kubeWorld) checkPins(t *testing.T) {
 	} {
 		a.check(t)
 	}
-	// NodeRestriction is what keeps kubelets apart.
+	// NodeRestriction keeps kubelets apart.
 	if err := patchNode(ctx, other, "pinned", pin)(); !apierrors.IsForbidden(err) {
 		t.Errorf("another node's kubelet: %v, want Forbidden", err)
 	}
@@ -437,7 +437,7 @@ func (w *kubeWorld) checkClaims(t *testing.T) {
 	}
 }
 
-// checkDeathWriters lets somebody else with every right on NodeDeaths try.
+// checkDeathWriters tries writes by somebody else who has every right on NodeDeaths.
 func (w *kubeWorld) checkDeathWriters(t *testing.T) {
 	ctx := t.Context()
 	d := kubeDeath("genuine")
@@ -492,7 +492,7 @@ func (w *kubeWorld) checkDeathWriters(t *testing.T) {
 	}
 }
 
-// checkProof takes one policy after the other away, in the ways in which that happens, and expects the listener to notice.
+// checkProof disables one policy after the other, in the ways in which that happens, and expects the listener to notice.
 func (w *kubeWorld) checkProof(t *testing.T) {
 	ctx := t.Context()
 	node := w.newNode(t, "proof", nil).Name
@@ -553,7 +553,7 @@ func (w *kubeWorld) checkProof(t *testing.T) {
 	}
 }
 
-// TestKubeNamespace installs into a namespace that is there already, as kustomize users do: everything that guards follows.
+// TestKubeNamespace installs into an existing namespace, as kustomize users do: the policies must work there, too.
 func TestKubeNamespace(t *testing.T) {
 	w := newKubeWorldIn(t, "monitoring")
 	ctx := t.Context()
@@ -573,8 +573,8 @@ func TestKubeNamespace(t *testing.T) {
 	w.checkPoliciesBeyondRights(t)
 }
 
-// TestKubeUnproved runs a listener where a policy is missing: it records, touches nothing, and says why it is not ready.
-// When the policy is there it does what is left to do.
+// TestKubeUnproved runs a listener while a policy is missing: it records, touches nothing, and says why it is not ready. Once
+// the policy is there it does the rest.
 func TestKubeUnproved(t *testing.T) {
 	bin, err := story.Build(t.Context(), t)
 	if err != nil {
@@ -608,7 +608,7 @@ func TestKubeUnproved(t *testing.T) {
 		}
 		return nil
 	})
-	if err := d.gasps(w, r); err != nil {
+	if err := d.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the death to be on record", func() error { _, err := w.cluster.Death(t.Context(), d.record()); return err })
@@ -616,7 +616,7 @@ func TestKubeUnproved(t *testing.T) {
 	second := newDoomed("unproved-too", 2)
 	w.join(t, second)
 	eventually(t, "the listener to know the node", func() error { return r.knows(w, second.name) })
-	if err := second.gasps(w, r); err != nil {
+	if err := second.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the second death to be on record", func() error { _, err := w.cluster.Death(t.Context(), second.record()); return err })

@@ -68,8 +68,8 @@ func (w *kubeWorld) proxy(t *testing.T, m meddle) (kubeconfig string) {
 	return kubeconfig
 }
 
-// ofCaches reports whether a call only fills a cache, shows that the replica lives or proves a policy. Listeners make these
-// all the time; all others belong to a cleanup.
+// ofCaches reports whether a call only fills a cache, renews the replica's Lease or proves a policy. Listeners make these all
+// the time; all others belong to a cleanup.
 func ofCaches(r *http.Request) bool {
 	return r.Method == http.MethodGet &&
 		(r.URL.Path == "/api/v1/nodes" || r.URL.Path == "/apis/lastgasp.dev/v1alpha1/nodedeaths") ||

@@ -25,7 +25,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// kubeDeath is a death as cleanup would write it.
+// kubeDeath returns a death as cleanup would write it.
 func kubeDeath(name string) policy.Death {
 	at := time.Date(2026, 11, 21, 10, 0, 0, 123456000, time.UTC)
 	return policy.Death{
@@ -248,7 +248,7 @@ func (w *kubeWorld) checkDeathWithoutNode(t *testing.T) {
 	}
 }
 
-// checkLargestDeath writes the longest of everything and has the API server say how large the object is.
+// checkLargestDeath writes the longest value of every field, and reads back how large the object is.
 func (w *kubeWorld) checkLargestDeath(t *testing.T) {
 	d := kubeDeath("largest")
 	d.Pods, d.Images, d.Trace = nil, nil, nil
@@ -339,7 +339,7 @@ func (w *kubeWorld) checkKubectl(t *testing.T) {
 	}
 }
 
-// checkReplicas lets two listeners show that they are at work.
+// checkReplicas tests the Leases by which two listeners show that they are at work.
 func (w *kubeWorld) checkReplicas(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

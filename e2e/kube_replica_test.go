@@ -39,8 +39,8 @@ func newReplicaWorld(t *testing.T) *kubeWorld {
 	return w
 }
 
-// detach drops the volumes of nodes that are out of service until ctx ends. A watch that broke, because the API server was
-// away, is begun again and shows all of them.
+// detach detaches the volumes of nodes that are out of service until ctx ends. A watch that broke, because the API server was
+// away, is started again and shows all of them.
 func (w *kubeWorld) detach(ctx context.Context) {
 	for tick := time.Tick(time.Second); ctx.Err() == nil; <-tick {
 		nodes, err := w.admin.CoreV1().Nodes().Watch(ctx, metav1.ListOptions{TimeoutSeconds: ptr(int64(60))})
@@ -49,7 +49,7 @@ func (w *kubeWorld) detach(ctx context.Context) {
 		}
 		for ev := range nodes.ResultChan() {
 			if n, ok := ev.Object.(*corev1.Node); ok && slices.ContainsFunc(n.Spec.Taints, isOutOfService) {
-				// Not found: it was detached at an earlier sight.
+				// Not found: it was detached before.
 				w.admin.StorageV1().VolumeAttachments().Delete(ctx, n.Name, metav1.DeleteOptions{})
 			}
 		}
@@ -64,10 +64,10 @@ type replica struct {
 	log    string
 }
 
-// anyNumber is the policy of a listener that takes every death for true.
+// anyNumber is the policy of a listener whose breaker never opens.
 const anyNumber = "limits: {nodes: 1000}"
 
-// startReplica starts a listener that reaches the API server by kubeconfig, straight if that is empty.
+// startReplica starts a listener that reaches the API server by kubeconfig, or directly if that is empty.
 func (w *kubeWorld) startReplica(t *testing.T, bin, kubeconfig, policy string, args ...string) *replica {
 	t.Helper()
 	w.replicas++
@@ -104,7 +104,7 @@ func (r *replica) knows(w *kubeWorld, node string) error {
 	return err
 }
 
-// says is the end of its log.
+// says returns the end of its log.
 func (r *replica) says() string {
 	text, err := os.ReadFile(r.log)
 	if err != nil {
@@ -123,7 +123,7 @@ type doomed struct {
 	death                string // name of the NodeDeath; empty: that of node and boot
 }
 
-// newDoomed is number i of them; it has yet to join the cluster.
+// newDoomed makes number i of them. It has not joined the cluster yet.
 func newDoomed(name string, i int) *doomed {
 	return &doomed{
 		name: name, instance: fmt.Sprintf("i-%017x", i), boot: fmt.Sprintf("%08x-0000-4000-8000-000000000001", i),
@@ -155,7 +155,7 @@ func (w *kubeWorld) join(t *testing.T, d *doomed) {
 	}
 }
 
-// register makes n what d's kubelet says on that boot.
+// register fills n as d's kubelet would on that boot.
 func (d *doomed) register(n *corev1.Node, boot string) {
 	n.Spec.ProviderID = "aws:///zone/" + d.instance
 	n.Status.NodeInfo.BootID = boot
@@ -164,8 +164,8 @@ func (d *doomed) register(n *corev1.Node, boot string) {
 
 func (d *doomed) record() string { return cmp.Or(d.death, policy.DeathName(d.name, d.boot)) }
 
-// gasps sends what the kernel says when it dies, from the node's own address.
-func (d *doomed) gasps(w *kubeWorld, to ...*replica) error {
+// panics sends what the kernel sends when it dies, from the node's own address.
+func (d *doomed) panics(w *kubeWorld, to ...*replica) error {
 	return w.ns.Do(func() error {
 		for _, r := range to {
 			dialer := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(d.addr, 6665))}
@@ -194,7 +194,7 @@ func (d *doomed) gasps(w *kubeWorld, to ...*replica) error {
 // rebooted is the boot that a doomed node comes back on.
 const rebooted = "ffffffff-0000-4000-8000-000000000002"
 
-// comesBack lets d's kubelet report from a new boot, to the Node that is there or to a new one, and run a new pod.
+// comesBack makes d's kubelet report a new boot, in the existing Node or in a new one, and run a new pod.
 func (w *kubeWorld) comesBack(ctx context.Context, d *doomed) error {
 	patch := fmt.Sprintf(`{"status":{"nodeInfo":{"bootID":%q},"conditions":[{"type":"Ready","status":"True"}]}}`, rebooted)
 	_, err := w.admin.CoreV1().Nodes().Patch(ctx, d.name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
@@ -216,7 +216,7 @@ func (w *kubeWorld) comesBack(ctx context.Context, d *doomed) error {
 	return err
 }
 
-// ended returns d's record once its cleanup is over.
+// ended waits for the end of d's cleanup and returns its NodeDeath.
 func (w *kubeWorld) ended(ctx context.Context, d *doomed) (policy.Death, error) {
 	r, err := w.cluster.Death(ctx, d.record())
 	switch {
@@ -228,7 +228,7 @@ func (w *kubeWorld) ended(ctx context.Context, d *doomed) (policy.Death, error) 
 	return r, nil
 }
 
-// gone says what is left of d, nil if nothing is.
+// gone returns what is left of d as an error, nil if nothing is.
 func (w *kubeWorld) gone(ctx context.Context, d *doomed) error {
 	if n, err := w.cluster.Node(ctx, d.name); !errors.Is(err, cleanup.ErrNotFound) {
 		return fmt.Errorf("node %+v is left, %v", n, err)
@@ -241,7 +241,7 @@ func (w *kubeWorld) gone(ctx context.Context, d *doomed) error {
 	return nil
 }
 
-// untouched says how the node that came back was touched, nil if it is in service with its pod alive.
+// untouched returns how the node that came back was touched, nil if it is in service with its pod running.
 func (w *kubeWorld) untouched(ctx context.Context, d *doomed) error {
 	n, err := w.cluster.Node(ctx, d.name)
 	if err != nil {

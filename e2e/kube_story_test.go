@@ -24,7 +24,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// TestKubeStory is what packaging/kubernetes/README.md promises to users and operators.
+// TestKubeStory tests what packaging/kubernetes/README.md promises to users and operators.
 func TestKubeStory(t *testing.T) {
 	w := newReplicaWorld(t)
 	bin, err := story.Build(t.Context(), t)
@@ -40,7 +40,7 @@ func TestKubeStory(t *testing.T) {
 	t.Run("a dry run", func(t *testing.T) { w.checkDryRun(t, bin) })
 }
 
-// kinds are workloads of every kind that takes a node's death differently.
+// kinds are the workloads on which a node's death has different effects.
 const kinds = `
 apiVersion: apps/v1
 kind: Deployment
@@ -111,7 +111,7 @@ metadata: {name: bare, labels: {app: bare}}
 spec: {automountServiceAccountToken: false, containers: [{name: main, image: none}]}
 `
 
-// checkWorkloads lets a node die that carries one workload of each kind; a real kubelet takes what is replaced.
+// checkWorkloads makes a node die that runs one workload of each kind. A real kubelet runs the replacements.
 func (w *kubeWorld) checkWorkloads(t *testing.T, bin string) {
 	ctx := t.Context()
 	d := newDoomed("everything", 1)
@@ -156,7 +156,7 @@ func (w *kubeWorld) checkWorkloads(t *testing.T, bin string) {
 	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
 	failed := w.watchFailures(t, d)
 	began := time.Now()
-	if err := d.gasps(w, r); err != nil {
+	if err := d.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
 	record := w.awaitPhase(t, d, r, policy.Cleaned)
@@ -190,7 +190,7 @@ func (w *kubeWorld) checkWorkloads(t *testing.T, bin string) {
 			t.Errorf("job %s counts %d failures and has the conditions %+v, want %d and a Job that goes on", job, j.Status.Failed, j.Status.Conditions, paid)
 		}
 	}
-	for _, p := range w.podsOn(t, d.name) { // the garbage collector and PodGC take their time for the mirror
+	for _, p := range w.podsOn(t, d.name) { // the garbage collector and PodGC remove the mirror later
 		if p.Name != "static" || p.Status.Phase != corev1.PodRunning || p.Annotations["lastgasp.dev/death"] != record.Name {
 			t.Errorf("pod %s is left on the node, %s, with annotations %v", p.Name, p.Status.Phase, p.Annotations)
 		}
@@ -227,14 +227,14 @@ func finishedJob(j *batchv1.Job) bool {
 	return false
 }
 
-// checkReturn has the node come back after the listener that fenced it is gone: another one lifts the fence.
+// checkReturn makes the node come back after the listener that fenced it is gone: another one lifts the fence.
 func (w *kubeWorld) checkReturn(t *testing.T, bin string, verb policy.NodeVerb, i int) {
 	d := newDoomed(string(verb), i)
 	w.join(t, d)
 	settings := anyNumber + "\nnode: " + string(verb)
 	r := w.startReplica(t, bin, "", settings)
 	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
-	if err := d.gasps(w, r); err != nil {
+	if err := d.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
 	for _, pod := range d.pods {
@@ -260,13 +260,13 @@ func (w *kubeWorld) checkReturn(t *testing.T, bin string, verb policy.NodeVerb, 
 	eventually(t, "the node to be in service", func() error { return w.untouched(t.Context(), d) })
 }
 
-// checkHeld has the breaker open for everybody.
+// checkHeld tests deaths while the breaker lets none through.
 func (w *kubeWorld) checkHeld(t *testing.T, bin string) {
 	d := newDoomed("held", 2)
 	w.join(t, d)
 	r := w.startReplica(t, bin, "", "limits: {nodes: 0, percent: 0}")
 	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
-	if err := d.gasps(w, r); err != nil {
+	if err := d.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
 	w.awaitPhase(t, d, r, policy.Held)
@@ -285,7 +285,7 @@ func (w *kubeWorld) checkHeld(t *testing.T, bin string) {
 	}
 }
 
-// checkDrain has nobody else there to go on.
+// checkDrain stops a listener when there is no other to continue its work.
 func (w *kubeWorld) checkDrain(t *testing.T, bin string) {
 	d := newDoomed("drained", 4)
 	w.join(t, d)
@@ -298,7 +298,7 @@ func (w *kubeWorld) checkDrain(t *testing.T, bin string) {
 		}
 	}), anyNumber)
 	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
-	if err := d.gasps(w, r); err != nil {
+	if err := d.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -327,7 +327,7 @@ func (w *kubeWorld) checkDryRun(t *testing.T, bin string) {
 	w.join(t, d)
 	r := w.startReplica(t, bin, "", anyNumber, "--dry-run")
 	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
-	if err := d.gasps(w, r); err != nil {
+	if err := d.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
 	rehearsed := *d

@@ -38,7 +38,7 @@ func TestWrongNode(t *testing.T) {
 		t.Run("an address that two nodes have", w.sharedAddress)
 		t.Run("an identity that two nodes have", w.clonedMachine)
 		t.Run("a node of the control plane", w.controlPlane)
-		t.Run("gasps of many nodes at once", w.manyAtOnce)
+		t.Run("forged panics of many nodes at once", w.manyAtOnce)
 	})
 	for _, e := range w.audit(t) {
 		if e.what == "delete pods" || e.what == "delete nodes" || e.what == "patch pods/status" {

@@ -71,12 +71,12 @@ type NodeCover struct {
 type RosterNode struct {
 	Name      string
 	Addresses []netip.Addr
-	Pin       policy.Pin // what its canaries prove themselves by, see policy.Node.PinOnWire
+	Pin       policy.Pin // of the secret that its canaries must carry, see policy.Node.PinOnWire
 }
 
-// Canary implements receive.Canaries. A second target of the node sends the same record, and so does whoever replays it;
-// and a canary without a secret is no word from a node whose canaries have one, nor is that of a stranger at its address, or
-// one with another secret than the node's.
+// Canary implements receive.Canaries. A repeated record proves nothing new: a second target sends it, or somebody replays
+// it. Nor does a canary without a secret from a node whose canaries have one, a stranger's from the address of a Node, or one
+// with another secret than the node's.
 func (c *Coverage) Canary(canary receive.Canary) (fresh bool) {
 	p := proof{canary, canary.Secret.Sum()}
 	p.Secret = "" // only its sum is kept

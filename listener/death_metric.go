@@ -6,9 +6,9 @@ import (
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// DeathMetric counts the NodeDeaths on record when it is asked. Each replica sees all of them.
+// DeathMetric counts the NodeDeaths on record at every scrape. Each replica sees all of them.
 type DeathMetric struct {
-	// Deaths lists them; an error means that they are not known yet, and there is no metric then.
+	// Deaths lists them. An error means that they are not known yet; then there is no metric.
 	Deaths func() ([]policy.Death, error)
 }
 

@@ -32,7 +32,7 @@ const (
 	sameFor = 30 * time.Second
 	// writeAgain and writeAgainAtMost are the pauses after a file could not be written.
 	writeAgain, writeAgainAtMost = 100 * time.Millisecond, 5 * time.Second
-	// newFile is what a file is called that is not whole yet.
+	// newFile is the name pattern of a file that is still being written.
 	newFile = ".new-*"
 )
 

@@ -64,7 +64,7 @@ func (a *Admin) roster() []RosterNode {
 	return a.Roster()
 }
 
-// index tells a person what there is.
+// index lists the endpoints for people.
 func (a *Admin) index(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintf(w, `lastgasp-listener %s
 

@@ -85,7 +85,7 @@ func NewMetrics(r prometheus.Registerer, judge *detect.Config) *Metrics {
 	return m
 }
 
-// Describe registers what this process is and whether it is ready with r.
+// Describe registers metrics for the build of this process and for its readiness with r.
 func (m *Metrics) Describe(r prometheus.Registerer, version, commit string, ready func() error) {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: "lastgasp", Name: "build_info", Help: "1, with what the listener was built from.",
@@ -93,7 +93,7 @@ func (m *Metrics) Describe(r prometheus.Registerer, version, commit string, read
 	})
 	build.Set(1)
 	r.MustRegister(build, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Namespace: "lastgasp", Name: "ready", Help: "1 while /readyz says ok: 0 is recording at most, and acting on nothing.",
+		Namespace: "lastgasp", Name: "ready", Help: "1 while /readyz says ok. 0 means that deaths are recorded at most, and nothing is done about them.",
 	}, func() float64 {
 		if ready() != nil {
 			return 0

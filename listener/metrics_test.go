@@ -55,7 +55,7 @@ func TestMetricsOfAFreshListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("go test ./listener -run FreshListener -update writes %s anew (-want +got):\n%s", file, diff)
+		t.Errorf("go test ./listener -run FreshListener -update rewrites %s (-want +got):\n%s", file, diff)
 	}
 }
 

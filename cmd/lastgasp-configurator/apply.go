@@ -16,9 +16,9 @@ func (c *command) apply() *cobra.Command {
 		Use:   "apply",
 		Short: "Arm the targets, proved by a canary",
 		Long: `Makes the kernel's targets those of the configuration: finds the listeners, resolves the way to each, arms what is
-missing, and removes what is not wanted any more once everything that is wanted has been acknowledged. A target that is
-right already is left alone, so apply may be run at any time. Where the network driver limits what its queues hold, the
-armed device's are given room for a whole panic (byte_queue_limits/limit_min; status lists it, disarm puts it back).
+missing, and removes other targets once every wanted one has been acknowledged. A target that is right already is left
+alone, so apply may be run at any time. If the network driver limits what its queues hold, the queues of the armed device
+get room for a whole panic (byte_queue_limits/limit_min; status lists it, disarm restores it).
 
 If a new target is not acknowledged, the old one stays and the exit code is 1.`,
 		Example: `  lastgasp-configurator apply
@@ -64,10 +64,10 @@ func (c *command) verify() *cobra.Command {
 		Use:   "verify",
 		Short: "Prove now, through the kernel, that every armed target is heard",
 		Long: `Writes a canary to the kernel log and waits for each target's listener to acknowledge it: the only proof that takes
-the path a panic takes. Exits 1 if one does not, with the likely reasons, the likeliest first.
+the path a panic takes. Exits 1 if a listener does not, and prints the likely reasons, the likeliest first.
 
-A firewall of this node never drops what netconsole sends, which bypasses it, but may drop the acknowledgement. One that
-accepts established connections lets it in, because a datagram is sent from the same socket before. Otherwise it needs a rule:
+What netconsole sends bypasses this node's firewall, but the firewall may drop the acknowledgement. If it accepts established
+connections it lets the acknowledgement in, because a datagram is sent from the same socket first. Otherwise add a rule:
 
   nft add rule inet filter input udp sport 6666 udp dport 6663-6665 accept
   firewall-cmd --permanent --add-rich-rule='rule source-port port="6666" protocol="udp" accept'`,
@@ -92,16 +92,16 @@ accepts established connections lets it in, because a datagram is sent from the 
 func (c *command) status() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
-		Short: "One screen: what is armed, what is proved, what would keep this node mute",
+		Short: "One screen: what is armed, what is proved, what makes this node mute",
 		Long: `Shows the armed targets with their whole tuple, which source named the listeners, when each last acknowledged a
-canary, kernel settings that were changed, and whatever would keep a panic from being heard, with what mends it.
+canary, kernel settings that were changed, and whatever would prevent a panic from being heard, with the remedy.
 
 Exits 0 only if the node is covered: the last pass succeeded, every wanted listener has acknowledged within the last three
 canary.intervals and knows the node, and nothing makes it mute. Any user may run it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, configErr := c.load()
-			if configErr != nil { // it must not keep anybody from seeing what is armed
+			if configErr != nil { // status must still show what is armed
 				cfg = configurator.DefaultConfig()
 			}
 			node := configurator.New(cfg, version, c.log())
@@ -123,21 +123,21 @@ canary.intervals and knows the node, and nothing makes it mute. Any user may run
 func (c *command) disarm() *cobra.Command {
 	return &cobra.Command{
 		Use:   "disarm",
-		Short: "Take away our targets and put back every kernel setting we changed",
+		Short: "Remove our targets and restore every kernel setting we changed",
 		Long: `Removes our targets (never anybody else's) and restores kernel settings. The secret of this boot stays under
 /run/lastgasp: it is pinned, and another one would not be believed before the next boot.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			// A bad configuration must not keep anybody from disarming.
+			// Disarming must work with a bad configuration, too.
 			return configurator.New(configurator.DefaultConfig(), version, c.log()).Disarm(cmd.Context())
 		},
 	}
 }
 
-// textfileDir is where metrics are written unless a flag says otherwise.
+// textfileDir is the default of --textfile.
 const textfileDir = "/var/lib/lastgasp"
 
-// node reads the configuration and wires what carries it out.
+// node reads the configuration and makes the Configurator for it.
 func (c *command) node() (*configurator.Configurator, error) {
 	cfg, err := c.load()
 	if err != nil {
@@ -155,12 +155,12 @@ func (c *command) arming() (*configurator.Configurator, error) {
 	return configurator.New(cfg, version, c.log()), nil
 }
 
-// warn says on stderr whatever would keep this node from being heard, after a command that has succeeded: an acknowledged
-// canary on a mute kernel proves little.
+// warn prints to stderr what makes this node mute, after a command that has succeeded: an acknowledged canary proves little on
+// a mute kernel.
 func (c *command) warn(node *configurator.Configurator) {
 	status, err := node.Status(nil)
 	if err != nil {
-		return // the command itself has said so
+		return // the command has succeeded, which is what the user asked about
 	}
 	for _, f := range status.Findings {
 		if f.Mute {

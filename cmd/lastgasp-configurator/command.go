@@ -15,8 +15,8 @@ import (
 	"github.com/lastgasp/lastgasp/configurator"
 )
 
-// Set by the linker: -X main.version=v1.2.3 -X main.commit=0123456789ab. Without it the build information has the
-// commit.
+// Set by the linker: -X main.version=v1.2.3 -X main.commit=0123456789ab. Otherwise the commit comes from the build
+// information.
 var version, commit = "devel", ""
 
 // command is one invocation.
@@ -27,12 +27,12 @@ type command struct {
 	config    string
 	endpoints []string
 	output    string
-	ran       bool // the command line was understood
+	ran       bool // the command line was valid
 }
 
-const help = `lastgasp-configurator arms the kernel's netconsole so that a panic of this node is heard by lastgasp-listener:
-it finds the listeners, resolves the whole tuple a dying kernel cannot look up (device, source, next hop's hardware
-address), writes it to configfs, and has it proved by a canary that the listener acknowledges.
+const help = `lastgasp-configurator arms the kernel's netconsole so that lastgasp-listener hears a panic of this node: it finds the
+listeners, resolves the whole tuple that a dying kernel cannot look up (device, source, next hop's hardware address),
+writes it to configfs, and proves it by a canary that the listener acknowledges.
 
 Exit codes:
   0  done
@@ -41,12 +41,12 @@ Exit codes:
   3  listener endpoint or next hop cannot be resolved
   4  this kernel or device cannot
 
-Configuration: --config, over it *.yaml of the directory of the same name ending in .d, over these LASTGASP_… variables
-(LASTGASP_ENDPOINT_STATIC for endpoint.static), over these flags.`
+Configuration: the file of --config, then *.yaml in the directory of the same name ending in .d, then LASTGASP_… variables
+(LASTGASP_ENDPOINT_STATIC for endpoint.static), then flags. Later ones replace earlier ones.`
 
-const examples = `  lastgasp-configurator apply --endpoint 10.0.2.10:6666   arm one listener by hand, proved
+const examples = `  lastgasp-configurator apply --endpoint 10.0.2.10:6666   arm and prove one listener by hand
   lastgasp-configurator apply --dry-run -o json            what would be armed
-  lastgasp-configurator status                             one screen: armed, proved, and what would keep it mute`
+  lastgasp-configurator status                             one screen: what is armed and proved, what makes this node mute`
 
 func (c *command) root() *cobra.Command {
 	root := &cobra.Command{
@@ -59,7 +59,7 @@ func (c *command) root() *cobra.Command {
 		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if c.output != "text" && c.output != "json" {
-				return fmt.Errorf("-o %s: not a format; use text or json", c.output)
+				return fmt.Errorf("-o %s: unknown format; use text or json", c.output)
 			}
 			c.ran = true
 			return nil
@@ -69,7 +69,7 @@ func (c *command) root() *cobra.Command {
 	root.SetErr(c.stderr)
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.config, "config", configurator.DefaultConfigFile, "configuration `file`")
-	flags.StringSliceVar(&c.endpoints, "endpoint", nil, "listener as `host:port`, instead of what the configuration says; may be repeated")
+	flags.StringSliceVar(&c.endpoints, "endpoint", nil, "listener as `host:port`, instead of those in the configuration; may be repeated")
 	flags.StringVarP(&c.output, "output", "o", "text", "output `format`: text or json")
 	formats := cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)
 	if err := root.RegisterFlagCompletionFunc("output", formats); err != nil {
@@ -79,7 +79,7 @@ func (c *command) root() *cobra.Command {
 	return root
 }
 
-// versionLine says what this binary was built from.
+// versionLine returns what this binary was built from.
 func versionLine() string {
 	commit := commit
 	if info, ok := debug.ReadBuildInfo(); ok && commit == "" {
@@ -97,7 +97,7 @@ func (c *command) load() (configurator.Config, error) {
 	return configurator.LoadConfig(c.configFile(), c.environ, c.endpoints)
 }
 
-// loadComplete reads a configuration that says where the listeners are.
+// loadComplete reads the configuration, and refuses one that does not say where to look listeners up.
 func (c *command) loadComplete() (configurator.Config, error) {
 	cfg, err := c.load()
 	if err != nil {
@@ -106,7 +106,7 @@ func (c *command) loadComplete() (configurator.Config, error) {
 	return cfg, cfg.NeedEndpoint(c.configFile())
 }
 
-// configFile is --config, else LASTGASP_CONFIG, else the default.
+// configFile returns --config, else LASTGASP_CONFIG, else the default.
 func (c *command) configFile() string {
 	file := c.config
 	for _, kv := range c.environ {
@@ -117,7 +117,7 @@ func (c *command) configFile() string {
 	return file
 }
 
-// log goes to stderr without times: journald adds them.
+// log returns a logger to stderr, without times: journald adds them.
 func (c *command) log() *slog.Logger {
 	return slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{
 		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
@@ -129,7 +129,7 @@ func (c *command) log() *slog.Logger {
 	}))
 }
 
-// print writes v to stdout: as JSON, or with text if that is what was asked for.
+// print writes v to stdout: as JSON if that was asked for, otherwise with text.
 func (c *command) print(v any, text func(io.Writer) error) error {
 	if c.output == "json" {
 		enc := json.NewEncoder(c.stdout)

@@ -17,12 +17,12 @@ func (c *command) enroll() *cobra.Command {
 	return &cobra.Command{
 		Use:   "enroll",
 		Short: "Pin this boot to the node's own Node, with the kubelet's credentials",
-		Long: `Writes annotation lastgasp.dev/pin to this machine's own Node: the boot id and the SHA-256 of the secret that its
-kernel's records carry. By it a listener knows them from forged ones and acts at once; without it a death waits for a
-witness. The kubeconfig is enroll.kubeconfig, else where EKS, kubeadm, k3s and RKE2 have the kubelet's. Nothing is executed:
-the token of an EKS kubeconfig is made here.
+		Long: `Writes the annotation lastgasp.dev/pin to this machine's own Node: the boot id and the SHA-256 of the secret that its
+kernel's records carry. With the pin a listener distinguishes them from forged ones and acts at once; without it a death
+waits for a witness. The kubeconfig is enroll.kubeconfig, or the kubelet's where EKS, kubeadm, k3s or RKE2 have it. Nothing is
+executed: the token of an EKS kubeconfig is made by this program itself.
 
-watch does the same by itself, and again whenever the Node lacks the pin. This does it once, and says why it cannot.`,
+watch does the same by itself, and again whenever the Node lacks the pin. This command does it once, or says why it cannot.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			state, err := c.enroller().Once(cmd.Context())
@@ -37,7 +37,7 @@ watch does the same by itself, and again whenever the Node lacks the pin. This d
 	}
 }
 
-// enroller wires enrolment to this machine. The configuration is read whenever it is needed.
+// enroller wires enrolment to this machine. Each new connection reads the configuration again.
 func (c *command) enroller() *enroll.Enroller {
 	const root = machine.Root("/")
 	return &enroll.Enroller{

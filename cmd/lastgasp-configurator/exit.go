@@ -11,7 +11,7 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
 )
 
-// Exit codes, documented in the help text and in DESIGN.md. They are an interface.
+// Exit codes, documented in the help text and in README.md. They are an interface.
 const (
 	exitDone       = 0
 	exitFailed     = 1 // or not acknowledged
@@ -20,8 +20,8 @@ const (
 	exitCannot     = 4
 )
 
-// exit reports err, a line for each thing that is wrong, and gives the exit code that goes with it. Where several are
-// wrong the one that must be mended first decides.
+// exit prints err, a line for each thing that is wrong, and returns the exit code. If several things are wrong, the one to
+// fix first decides.
 func (c *command) exit(err error) int {
 	if err == nil {
 		return exitDone
@@ -49,8 +49,8 @@ func (c *command) exit(err error) int {
 	}
 }
 
-// serviceStatus is the last message to systemd, for `systemctl status`, which shows no line of the log while a unit waits
-// for its restart.
+// serviceStatus returns the last message to systemd, for `systemctl status`, which shows no log while a unit waits for its
+// restart.
 func serviceStatus(err error) string {
 	if err == nil {
 		return "STATUS="

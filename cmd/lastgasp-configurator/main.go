@@ -12,7 +12,7 @@ import (
 
 func main() { os.Exit(run(os.Args[1:])) }
 
-// run is main with its exit code as a value, so that deferred work is done.
+// run is main, but returns the exit code, so that deferred functions run.
 func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -20,6 +20,6 @@ func run(args []string) int {
 	root := c.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	_, _ = daemon.SdNotify(false, serviceStatus(err)) // a failure could be reported to nobody
+	_, _ = daemon.SdNotify(false, serviceStatus(err)) // there is nobody to tell about a failure
 	return c.exit(err)
 }

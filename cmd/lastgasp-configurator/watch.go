@@ -22,12 +22,12 @@ func (c *command) watch() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch",
 		Short: "Keep the targets right: arm again whenever something they depend on changes",
-		Long: `Runs until it is stopped. A change of the way to a listener leads to a new pass within two seconds; a change of a
-target, a kernel setting or the configuration within seven; every canary.interval everything is proved again. SIGHUP asks
-for a pass that looks the listeners up again. When it ends the targets stay armed. Beside that it enrols: see
+		Long: `Runs until it is stopped. If the way to a listener changes, a new pass starts within two seconds; if a target, a kernel
+setting or the configuration changes, within seven. Every canary.interval it proves everything again. SIGHUP asks for a
+pass that looks the listeners up again. When watch ends the targets stay armed. It also enrols: see
 lastgasp-configurator enroll.
 
-It notifies systemd with READY after the first pass that was proved, and its status is one line.`,
+It notifies systemd with READY after the first pass in which everything was proved, and sends a one-line status.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			saveMemory()
@@ -37,7 +37,7 @@ It notifies systemd with READY after the first pass that was proved, and its sta
 			log := c.log()
 			watchdog, err := daemon.SdWatchdogEnabled(false)
 			if err != nil {
-				log.Warn("systemd's watchdog is not fed", "err", err)
+				log.Warn("systemd's watchdog gets no notifications", "err", err)
 			}
 			w := configurator.Watcher{
 				ConfigFile: c.configFile(),
@@ -51,7 +51,7 @@ It notifies systemd with READY after the first pass that was proved, and its sta
 				Path:     nexthop.Lookup,
 				Reload:   reload,
 				Watchdog: watchdog,
-				Notify:   func(state string) { daemon.SdNotify(false, state) }, // a failure could be reported to nobody
+				Notify:   func(state string) { daemon.SdNotify(false, state) }, // there is nobody to tell about a failure
 				Log:      log,
 			}
 			ctx, stop := context.WithCancel(cmd.Context())
@@ -64,12 +64,12 @@ It notifies systemd with READY after the first pass that was proved, and its sta
 	return cmd
 }
 
-// saveMemory trades some CPU for memory: watch holds next to nothing, and every node pays for it for as long as it is up.
+// saveMemory trades some CPU for memory: every node pays for watch as long as it is up.
 func saveMemory() {
 	runtime.GOMAXPROCS(1)  // nothing here is worth waking a second thread for
-	debug.SetGCPercent(20) // the heap need not wait for 4 MB of garbage
-	// Where huge pages are handed out unasked, as on Debian, each of our few pieces of memory takes up one. They can be
-	// refused only before the program starts, so it starts once more; the setting survives that (prctl(2)).
+	debug.SetGCPercent(20) // collect before there are 4 MB of garbage
+	// If the kernel hands out huge pages unasked, as on Debian, each of our few pieces of memory takes a whole one. They can
+	// only be refused before a program starts, so this one executes itself again; the setting survives that (prctl(2)).
 	policy, err := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled")
 	if err != nil || !bytes.Contains(policy, []byte("[always]")) {
 		return
@@ -78,6 +78,6 @@ func saveMemory() {
 		return
 	}
 	if unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0) == nil {
-		unix.Exec("/proc/self/exe", os.Args, os.Environ()) // if that fails, it goes on as it is
+		unix.Exec("/proc/self/exe", os.Args, os.Environ()) // if that fails, go on without
 	}
 }

@@ -63,7 +63,7 @@ func noArgs(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-// complete has the shell offer these values for a flag of c.
+// complete makes shell completion offer these values for a flag of c.
 func complete(c *cobra.Command, flag string, values ...string) {
 	if err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err) // no such flag: the tests would see it

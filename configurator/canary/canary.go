@@ -21,11 +21,11 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// attempts is how many canaries are written before a target counts as not acknowledged: UDP may lose one, and a listener
+// attempts is how many canaries go unanswered before a target counts as not acknowledged: UDP may lose one, and a listener
 // may be restarting.
 const attempts = 3
 
-// Route is a target as far as proving it is concerned.
+// Route is what has to be known about a target to prove it.
 type Route struct {
 	Target string         // name of the target
 	Local  netip.AddrPort // its source
@@ -44,8 +44,8 @@ type Proof struct {
 	Known   bool          `json:"known"`
 	RTT     time.Duration `json:"rttNanoseconds,omitempty"` // from /dev/kmsg to the acknowledgement
 	Seq     uint64        `json:"seq,omitempty"`            // printk sequence number of the acknowledged record
-	Why     string        `json:"why,omitempty"`            // not acknowledged
-	Reasons []string      `json:"likely,omitempty"`         // for that, the likeliest first
+	Why     string        `json:"why,omitempty"`            // it was not acknowledged
+	Reasons []string      `json:"likely,omitempty"`         // likely reasons for that, the likeliest first
 }
 
 // Prover writes canaries to the kernel log and waits, on the targets' own source ports, for the listeners to
@@ -55,12 +55,12 @@ type Prover struct {
 	Timeout time.Duration // for each canary
 	// Interval is announced as the time to the next canary, so that listeners know when one is overdue.
 	Interval time.Duration
-	Cluster  string            // whose listeners are to acknowledge, announced too
+	Cluster  string            // only its listeners acknowledge; announced, too
 	Key      ed25519.PublicKey // nil: acknowledgements need no signature
 }
 
-// Prove tries all routes with the same canaries: every target sends every record. It returns one Proof for each route,
-// in their order; the error is about what kept it from trying at all.
+// Prove tries all routes with the same canaries: every target sends every record. It returns one Proof for each route, in
+// the same order. An error means that it could not try, or was interrupted.
 func (p Prover) Prove(ctx context.Context, id machine.Identity, facts machine.Facts, routes []Route) ([]Proof, error) {
 	level, ok := facts.CanaryLevel()
 	if !ok {
@@ -94,7 +94,7 @@ func (p Prover) Prove(ctx context.Context, id machine.Identity, facts machine.Fa
 	tally.failed = failed
 	for n := range attempts {
 		if n == 1 { // something is wrong: look on the wire for the next acknowledgements
-			if wire, err = openTap(routes); err == nil { // otherwise go without: it only names a reason
+			if wire, err = openTap(routes); err == nil { // the tap only finds a reason, so go on without it
 				readers.Go(func() { wire.receive(arrivals, done) })
 			}
 		}
@@ -141,8 +141,8 @@ func (p Prover) write(line string) error {
 }
 
 // sayHello sends each listener a datagram from the socket that waits for its acknowledgement. netpoll bypasses conntrack,
-// so a stateful firewall of this node would take an acknowledgement for unsolicited. A failure to send it is ignored: the
-// canary decides.
+// so without it a stateful firewall of this node would drop the acknowledgement as unsolicited. A failure to send is
+// ignored: the canary decides.
 func sayHello(conns map[netip.AddrPort]*net.UDPConn, routes []Route) {
 	for _, r := range routes {
 		if conn := conns[r.Local]; conn != nil {
@@ -151,8 +151,8 @@ func sayHello(conns map[netip.AddrPort]*net.UDPConn, routes []Route) {
 	}
 }
 
-// bind opens a socket on every source that occurs in routes, and says where it cannot and why. netconsole does not use
-// sockets, so the port is free while it sends from there.
+// bind opens a socket on every source in routes, and returns the error for each where it cannot. netconsole uses no sockets,
+// so the port it sends from is free.
 func bind(routes []Route) (conns map[netip.AddrPort]*net.UDPConn, failed map[netip.AddrPort]error) {
 	conns, failed = make(map[netip.AddrPort]*net.UDPConn), make(map[netip.AddrPort]error)
 	for _, r := range routes {
@@ -182,8 +182,8 @@ func bind(routes []Route) (conns map[netip.AddrPort]*net.UDPConn, failed map[net
 type arrival struct {
 	local, from netip.AddrPort
 	payload     string
-	wire        bool   // seen on the wire only, before the node's own firewall
-	icmp        string // what is wrong with the listener at from; no payload then
+	wire        bool   // seen by the tap, before the node's own firewall
+	icmp        string // what is wrong with the listener at from; then there is no payload
 }
 
 // receive passes on what arrives at conn until it is closed.

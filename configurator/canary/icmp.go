@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wantICMP has the kernel report ICMP errors to conn. They are about netconsole's datagrams, which no socket sent, but the
+// wantICMP makes the kernel queue ICMP errors on conn. They are about netconsole's datagrams, which no socket sent, but the
 // kernel finds the socket by the addresses that the error quotes (__udp4_lib_err, net/ipv4/udp.c).
 func wantICMP(conn *net.UDPConn) error {
 	raw, err := conn.SyscallConn()
@@ -29,7 +29,7 @@ func wantICMP(conn *net.UDPConn) error {
 	return errors.Join(err, set)
 }
 
-// icmpErrors takes the queued errors: which destination, and what is wrong with it.
+// icmpErrors drains the queue of errors: what is wrong, by destination.
 func icmpErrors(conn *net.UDPConn) map[netip.AddrPort]string {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -52,7 +52,7 @@ func icmpErrors(conn *net.UDPConn) map[netip.AddrPort]string {
 	return found
 }
 
-// addrPort is where the datagram was sent that an error is about.
+// addrPort returns the destination of the datagram that an error is about.
 func addrPort(sa unix.Sockaddr) (netip.AddrPort, bool) {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:

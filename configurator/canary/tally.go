@@ -10,14 +10,14 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// tally is the pure part of a proof: which route is acknowledged by what arrived.
+// tally is the pure part of a proof: it decides which routes the arrivals acknowledge.
 type tally struct {
 	routes []Route
-	key    ed25519.PublicKey // nil: signatures are not asked for
+	key    ed25519.PublicKey // nil: acknowledgements need no signature
 	origin netconsole.Origin // without its source, which is the route's
 	sent   map[string]time.Time
 	of     []outcome                // by route
-	failed map[netip.AddrPort]error // sources where nothing could be waited for
+	failed map[netip.AddrPort]error // sources where no socket could be opened
 }
 
 // outcome is what arrived for one route.
@@ -55,7 +55,7 @@ func (t *tally) add(a arrival, now time.Time) {
 	}
 }
 
-// originOf is what a signed acknowledgement of r has to be about.
+// originOf returns the origin that a signed acknowledgement for r must name.
 func (t *tally) originOf(r Route) netconsole.Origin {
 	o := t.origin
 	o.Source = r.Local
@@ -71,7 +71,7 @@ func (t *tally) complete() bool {
 	return true
 }
 
-// proofs says for each route how it went, after waiting so long.
+// proofs returns the outcome for each route; waited is how long all attempts took.
 func (t *tally) proofs(waited time.Duration) []Proof {
 	var proofs []Proof
 	for i, r := range t.routes {
@@ -92,7 +92,7 @@ func (t *tally) proofs(waited time.Duration) []Proof {
 	return proofs
 }
 
-// reason is what is known, rather than guessed, of why r was not acknowledged.
+// reason says why r was not acknowledged if that is known and not guessed, else "".
 func (o outcome) reason(r Route) string {
 	switch {
 	case o.unsigned:
@@ -104,7 +104,7 @@ func (o outcome) reason(r Route) string {
 	return o.icmp
 }
 
-// reasons are the likely ones for a route that was not acknowledged, the likeliest first.
+// reasons returns the likely reasons why a route was not acknowledged, the likeliest first.
 func (t *tally) reasons(i int) []string {
 	r := t.routes[i]
 	absent := fmt.Sprintf("no lastgasp-listener runs at %s, or it is not of cluster %s", r.Remote, t.origin.Cluster)
@@ -129,7 +129,7 @@ func (t *tally) reasons(i int) []string {
 	}
 }
 
-// portsOf is the range of the source ports of routes.
+// portsOf returns the range of the routes' source ports.
 func portsOf(routes []Route) (low, high uint16) {
 	less := func(a, b Route) int { return int(a.Local.Port()) - int(b.Local.Port()) }
 	if len(routes) == 0 {

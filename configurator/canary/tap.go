@@ -8,15 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tap is a packet socket that sees acknowledgements as they come from the wire, before netfilter (packet(7)): what it sees
-// and the UDP socket does not, this node's own firewall has dropped.
+// tap is a packet socket that sees acknowledgements as they come from the wire, before netfilter (packet(7)). If the tap sees
+// one and the UDP socket does not, this node's own firewall has dropped it.
 type tap struct{ socket *os.File }
 
 // openTap opens a tap for UDP to the source ports of routes. It needs CAP_NET_RAW.
 func openTap(routes []Route) (tap, error) {
 	low, high := portsOf(routes)
 	filter := tapFilter(low, high)
-	// Protocol 0 receives nothing: the filter has to be there first.
+	// Protocol 0 receives nothing until the filter is attached.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return tap{}, fmt.Errorf("open packet socket: %w", err)
@@ -27,7 +27,7 @@ func openTap(routes []Route) (tap, error) {
 		socket.Close()
 		return tap{}, fmt.Errorf("attach filter: %w", err)
 	}
-	// Only a tap of every protocol comes before nftables' ingress hook.
+	// Only a tap for all protocols comes before nftables' ingress hook.
 	every := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: every}); err != nil {
 		socket.Close()

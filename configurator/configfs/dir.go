@@ -30,8 +30,8 @@ type Support struct {
 	Userdata   bool // 6.9: records end with our key=value lines
 }
 
-// Seen says what the kernel can do if that is known without a change: from the attributes of a target of ours, or because
-// there is no netconsole. Otherwise sure is false, and only Support knows.
+// Seen returns what the kernel can do if that can be found out without changing anything: from the attributes of one of our
+// targets, or because there is no netconsole. Otherwise sure is false, and Support has to be asked.
 func (d Dir) Seen() (s Support, sure bool, err error) {
 	names, err := d.names()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -51,12 +51,12 @@ func (d Dir) Seen() (s Support, sure bool, err error) {
 // probe is a target that Support makes and removes at once. It is never enabled, and nothing else counts it as a target.
 const probe = Prefix + "probe"
 
-// Support is Seen, but makes a target to look at where there is none. Like every change it is for one process at a time.
+// Support is Seen, but makes a target to look at if there is none. Like every change it is for one process at a time.
 func (d Dir) Support() (Support, error) {
 	if s, sure, err := d.Seen(); sure || err != nil {
 		return s, err
 	}
-	// One that is there already was left behind by a process that was killed.
+	// If it exists already, a process that was killed has left it behind.
 	if err := os.Mkdir(d.path(probe), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return Support{}, fmt.Errorf("find out what netconsole can do: make a target: %w", bare(err))
 	}
@@ -67,14 +67,14 @@ func (d Dir) Support() (Support, error) {
 	return s, nil
 }
 
-// inspect looks which attributes a target has. Every kernel's has enabled, unless the target is gone.
+// inspect looks which attributes a target has. Every kernel has "enabled", unless the target is gone.
 func (d Dir) inspect(name string) Support {
 	r := reader{dir: d.path(name)}
 	return Support{
 		Extended:   r.has("extended"),
 		Release:    r.has("release"),
 		Userdata:   r.has("userdata"),
-		Netconsole: r.has("enabled"), // asked last: what is there now was there before
+		Netconsole: r.has("enabled"), // last: if the target still exists, it existed for the others
 	}
 }
 
@@ -102,7 +102,7 @@ func (d Dir) List() ([]State, error) {
 	return states, errors.Join(errs...)
 }
 
-// names are those of our targets, without the one that a process beside us may be probing with.
+// names returns the names of our targets, without the one that another process may be probing with.
 func (d Dir) names() ([]string, error) {
 	entries, err := os.ReadDir(string(d))
 	if err != nil {
@@ -117,7 +117,7 @@ func (d Dir) names() ([]string, error) {
 	return names, nil
 }
 
-// Enabled names the targets that are ours and enabled, sorted. It reads no more than it must: one file for each.
+// Enabled returns the names of our enabled targets, sorted. It reads only one file for each target.
 func (d Dir) Enabled() ([]string, error) {
 	names, err := d.names()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -133,7 +133,7 @@ func (d Dir) Enabled() ([]string, error) {
 	return enabled, err
 }
 
-// AddUserdata gives a target of ours one more item, enabled or not. The kernel sends it with the next record.
+// AddUserdata adds one item to one of our targets, enabled or not. The kernel sends it from the next record on.
 func (d Dir) AddUserdata(name string, u Datum) error {
 	if err := errors.Join(validateUserdata([]Datum{u})...); err != nil {
 		return fmt.Errorf("add userdata to target %s: %w", name, err)
@@ -144,11 +144,11 @@ func (d Dir) AddUserdata(name string, u Datum) error {
 	return nil
 }
 
-// Arm makes a new target of s.Name, writes and reads back everything, and enables it. Then the kernel logs that it
-// started, through the new target too. If anything is not exactly as s says, the target is taken away again and the
-// error says why: ErrDevice if it is the device's fault, ErrNoModule if there is no netconsole.
+// Arm makes a new target named s.Name, writes everything and reads it back, and enables it. The kernel then logs that it
+// started, and sends that line through the new target, too. If anything is not exactly as s says, the target is removed
+// again and the error says why: ErrDevice if it is the device's fault, ErrNoModule if there is no netconsole.
 //
-// A device that is down is brought up by the kernel, which may wait for its carrier for seconds (netpoll_setup).
+// The kernel brings up a device that is down, and may wait seconds for its carrier (netpoll_setup).
 func (d Dir) Arm(s Spec) (State, error) {
 	st, err := d.arm(s)
 	if err != nil {
@@ -179,7 +179,7 @@ func (d Dir) fill(s Spec) (State, error) {
 	if err := d.write(s); err != nil {
 		return State{}, err
 	}
-	// Kernels up to 6.12 take any text for an address ("1.2.3" becomes 1.2.3.0), later ones one family for another.
+	// Kernels up to 6.12 accept any text as an address ("1.2.3" becomes 1.2.3.0), later ones accept the wrong family.
 	if _, err := d.compare(s); err != nil {
 		return State{}, err
 	}
@@ -198,7 +198,7 @@ func (d Dir) fill(s Spec) (State, error) {
 	return st, nil
 }
 
-// write writes all but enabled. Both addresses are always written: either decides the family of both.
+// write writes every attribute but enabled. It always writes both addresses, because either decides the family of both.
 func (d Dir) write(s Spec) error {
 	attributes := []struct{ name, value string }{
 		{"extended", bit(s.Extended)},
@@ -213,7 +213,7 @@ func (d Dir) write(s Spec) error {
 	for _, a := range attributes {
 		err := d.set(s.Name, a.name, a.value)
 		if a.name == "release" && !s.Release && errors.Is(err, fs.ErrNotExist) {
-			continue // a kernel before 6.6, and nothing asked of it
+			continue // a kernel before 6.6, and release is not wanted
 		}
 		if err != nil {
 			return fmt.Errorf("write %s: %w", a.name, err)
@@ -227,7 +227,7 @@ func (d Dir) write(s Spec) error {
 	return nil
 }
 
-// setUserdata makes one item. A secret is made unreadable for others before it is written.
+// setUserdata makes one item. Before it writes a secret it makes the file unreadable for others.
 func (d Dir) setUserdata(name string, u Datum) error {
 	item := filepath.Join("userdata", u.Key)
 	value := filepath.Join(item, "value")
@@ -245,30 +245,30 @@ func (d Dir) setUserdata(name string, u Datum) error {
 	return d.set(name, value, u.Value)
 }
 
-// set writes one attribute with one write(2), as configfs wants it, and without a line break: the kernel takes either.
+// set writes one attribute with one write(2), as configfs requires, and without a line break, which the kernel does not need.
 func (d Dir) set(name, attribute, value string) error {
 	f, err := os.OpenFile(d.path(name, attribute), os.O_WRONLY, 0)
 	if err != nil {
 		return bare(err)
 	}
-	defer f.Close() // configfs reports errors of write, not of close
+	defer f.Close() // configfs returns its errors from write, not from close
 	_, err = f.WriteString(value)
 	return bare(err)
 }
 
-// compare reads the target back and refuses it if it is not as s says.
+// compare reads the target back and returns an error if it is not as s says.
 func (d Dir) compare(s Spec) (State, error) {
 	st, err := d.read(s.Name)
 	if err != nil {
 		return State{}, err
 	}
 	if diff := s.Diff(st); len(diff) > 0 {
-		return State{}, fmt.Errorf("the kernel took something else: %s", strings.Join(diff, "; "))
+		return State{}, fmt.Errorf("the kernel stored something else: %s", strings.Join(diff, "; "))
 	}
 	return st, nil
 }
 
-// enableError gives an errno of writing enabled its meaning (netpoll_setup, net/core/netpoll.c; enabled_store,
+// enableError says what an errno from writing "enabled" means (netpoll_setup, net/core/netpoll.c; enabled_store,
 // drivers/net/netconsole.c).
 func enableError(s Spec, err error) error {
 	const notSupported = syscall.Errno(524) // ENOTSUPP of include/linux/errno.h, unknown to user space
@@ -285,7 +285,7 @@ func enableError(s Spec, err error) error {
 	return fmt.Errorf("enable: %w", err)
 }
 
-// Disarm takes a target of ours away, enabled or not. One that is not there is fine.
+// Disarm removes one of our targets, enabled or not. A target that does not exist is no error.
 func (d Dir) Disarm(name string) error {
 	if !strings.HasPrefix(name, Prefix) || filepath.Base(name) != name {
 		return fmt.Errorf("disarm target %q: it is not ours (%s…)", name, Prefix)
@@ -298,8 +298,8 @@ func (d Dir) Disarm(name string) error {
 
 func (d Dir) disarm(name string) error {
 	r := reader{dir: d.path(name)}
-	// Disabled first, or records would go out without their userdata; not if it is already, which kernels complain about.
-	// The kernel may do so first: it disables the targets of a device that goes away.
+	// Disable it first, or records would go out without their userdata. Kernels complain about disabling it twice, and the
+	// kernel may be first: it disables the targets of a device that goes away.
 	if r.flag("enabled") {
 		if err := d.set(name, "enabled", "0"); err != nil && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("disable: %w", err)
@@ -320,7 +320,7 @@ func (d Dir) path(elem ...string) string {
 	return filepath.Join(append([]string{string(d)}, elem...)...)
 }
 
-// bit is how configfs writes a switch. Words are understood from 6.6 on only.
+// bit returns a switch as configfs takes it. Kernels before 6.6 understand no words.
 func bit(b bool) string {
 	if b {
 		return "1"

@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	// ErrNoModule means that this kernel has no netconsole that could be configured, or does not let us load it.
+	// ErrNoModule means that this kernel has no netconsole that can be configured, or does not let us load it.
 	ErrNoModule = errors.New("no netconsole")
 	// ErrNoConfigfs means that configfs, and so netconsole's directory, is not available.
 	ErrNoConfigfs = errors.New("no configfs")
@@ -22,9 +22,9 @@ var (
 // configfsMagic is CONFIGFS_MAGIC of include/uapi/linux/magic.h.
 const configfsMagic = 0x62656570
 
-// Load makes DefaultDir exist: it mounts configfs and has modprobe(8) load the modules configfs and netconsole, as far as
-// they are missing. It needs CAP_SYS_ADMIN and CAP_SYS_MODULE for that, and nothing if all is there; the shipped units
-// leave both to sys-kernel-config.mount and modprobe@netconsole.service. Errors are ErrNoConfigfs or ErrNoModule.
+// Load makes DefaultDir exist: it mounts configfs and runs modprobe(8) for configfs and netconsole where they are missing.
+// That needs CAP_SYS_ADMIN and CAP_SYS_MODULE; if nothing is missing, Load needs no capability. The shipped units leave the
+// work to sys-kernel-config.mount and an ExecStartPre= that runs modprobe. Errors are ErrNoConfigfs or ErrNoModule.
 func Load(ctx context.Context) error {
 	if isDir(string(DefaultDir)) {
 		return nil
@@ -49,7 +49,7 @@ func isDir(name string) bool {
 	return err == nil && info.IsDir()
 }
 
-// mountConfigfs mounts configfs on dir, which the module itself makes in sysfs.
+// mountConfigfs mounts configfs on dir. The configfs module creates dir in sysfs.
 func mountConfigfs(ctx context.Context, dir string) error {
 	if !isDir(dir) {
 		if err := modprobe(ctx, "configfs"); err != nil {
@@ -69,8 +69,8 @@ func mountConfigfs(ctx context.Context, dir string) error {
 	return nil
 }
 
-// modprobe loads a module as an administrator would, with the options and refusals of modprobe.d(5). What it says is the
-// reason.
+// modprobe loads a module as an administrator would, with the options and blacklists of modprobe.d(5). Its output becomes the
+// error.
 func modprobe(ctx context.Context, name string) error {
 	out, err := exec.CommandContext(ctx, "modprobe", name).CombinedOutput()
 	if err == nil {

@@ -48,15 +48,15 @@ func TestValidate(t *testing.T) {
 		{"a loopback destination", func(s *Spec) { s.RemoteIP = netip.MustParseAddr("127.0.0.1") }, "remote address 127.0.0.1 is a loopback address"},
 		{"a destination with a zone", func(s *Spec) {
 			s.LocalIP, s.RemoteIP = netip.MustParseAddr("fe80::5"), netip.MustParseAddr("fe80::1%eth0")
-		}, "remote address fe80::1%eth0 is of a zone, which the kernel does not take"},
+		}, "remote address fe80::1%eth0 is scoped to a zone, which the kernel does not accept"},
 		{"two families", func(s *Spec) { s.LocalIP = netip.MustParseAddr("2001:db8::5") }, "local address 2001:db8::5 and remote address 10.9.1.53 are of different families"},
 		{"IPv4 in IPv6 clothes", func(s *Spec) {
 			s.LocalIP, s.RemoteIP = netip.MustParseAddr("2001:db8::5"), netip.MustParseAddr("::ffff:10.9.1.53")
 		}, "remote address ::ffff:10.9.1.53 is IPv4 written as IPv6"},
 		{"an IPv6 source that looks unset", func(s *Spec) {
 			s.LocalIP, s.RemoteIP = netip.MustParseAddr("::5"), netip.MustParseAddr("2001:db8::53")
-		}, "local address ::5 is in ::/32, which kernels before 7.3 take for unset"},
-		{"port 0", func(s *Spec) { s.RemotePort = 0 }, "port 0 to be used (local 6665, remote 0)"},
+		}, "local address ::5 is in ::/32, which kernels before 7.3 treat as unset"},
+		{"port 0", func(s *Spec) { s.RemotePort = 0 }, "local port 6665 and remote port 0 must not be 0"},
 		{"no MAC", func(s *Spec) { s.RemoteMAC = nil }, `remote MAC "" is not an Ethernet address`},
 		{"a zero MAC", func(s *Spec) { s.RemoteMAC = make(net.HardwareAddr, 6) }, `remote MAC "00:00:00:00:00:00" is the zero address`},
 		{"the kernel's default MAC", func(s *Spec) { s.RemoteMAC = net.HardwareAddr{255, 255, 255, 255, 255, 255} }, `remote MAC "ff:ff:ff:ff:ff:ff" is the broadcast address`},
@@ -65,7 +65,7 @@ func TestValidate(t *testing.T) {
 		{"a key with a slash", func(s *Spec) { s.Userdata[0].Key = "a/b" }, `userdata key "a/b" does not match ^[A-Za-z0-9_-]{1,53}$`},
 		{"a key too long", func(s *Spec) { s.Userdata[0].Key = strings.Repeat("k", 54) }, `userdata key "` + strings.Repeat("k", 54) + `" does not match ^[A-Za-z0-9_-]{1,53}$`},
 		{"a key of the kernel's", func(s *Spec) { s.Userdata[0].Key = "msgid_enabled" }, "userdata key msgid_enabled is the kernel's own"},
-		{"a key twice", func(s *Spec) { s.Userdata[0].Key = "gasp" }, "userdata key gasp is there twice"},
+		{"a key twice", func(s *Spec) { s.Userdata[0].Key = "gasp" }, "userdata key gasp occurs twice"},
 		{"an empty value", func(s *Spec) { s.Userdata[0].Value = "" }, "userdata value of boot is empty, which the kernel leaves out"},
 		{"the longest value", func(s *Spec) { s.Userdata[0].Value = strings.Repeat("v", 199) }, ""},
 		{"a value too long", func(s *Spec) { s.Userdata[0].Value = strings.Repeat("v", 200) }, "userdata value of boot has 200 bytes, more than 199"},
@@ -76,7 +76,7 @@ func TestValidate(t *testing.T) {
 				s.Userdata = append(s.Userdata, Datum{Key: fmt.Sprintf("k%d", i), Value: "v"})
 			}
 		}, "17 userdata items are more than 16"},
-		{"everything is said at once", func(s *Spec) { s.Device, s.RemotePort = "", 0 }, "device \"\" is not the name of a network device\nport 0 to be used (local 6665, remote 0)"},
+		{"everything is said at once", func(s *Spec) { s.Device, s.RemotePort = "", 0 }, "device \"\" is not the name of a network device\nlocal port 6665 and remote port 0 must not be 0"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -130,9 +130,9 @@ func TestUnfitIP(t *testing.T) {
 		"224.0.0.1":       "a multicast address",
 		"ff02::1":         "a multicast address",
 		"255.255.255.255": "the broadcast address",
-		"::1:2:3:4":       "in ::/32, which kernels before 7.3 take for unset",
+		"::1:2:3:4":       "in ::/32, which kernels before 7.3 treat as unset",
 		"::ffff:10.0.0.1": "IPv4 written as IPv6",
-		"fe80::1%eth0":    "of a zone, which the kernel does not take",
+		"fe80::1%eth0":    "scoped to a zone, which the kernel does not accept",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("UnfitIP (-want +got):\n%s", diff)

@@ -14,15 +14,15 @@ import (
 	"strings"
 )
 
-// State is a target as the kernel has it. Its Userdata is sorted by key, and secret if its file is for root only.
+// State is a target as the kernel has it. Its Userdata is sorted by key; an item is secret if only root may read its file.
 type State struct {
 	Spec
 	Enabled  bool
 	LocalMAC net.HardwareAddr // the device's while enabled, otherwise broadcast
 }
 
-// Diff says for each attribute that is not as s wants it what is wanted and what is there, apart from the name. Secret
-// values are not shown.
+// Diff says for each attribute that differs from s, apart from the name, what is wanted and what is there. It shows no
+// secret values.
 func (s Spec) Diff(st State) []string {
 	var diff []string
 	differ := func(attribute string, want, have any) {
@@ -55,7 +55,7 @@ func (s Spec) Diff(st State) []string {
 	return append(diff, diffUserdata(s.Userdata, st.Userdata)...)
 }
 
-// diffUserdata compares without regard to order. A secret that others may read is a difference too.
+// diffUserdata ignores the order. A secret that others may read is a difference, too.
 func diffUserdata(want, have []Datum) []string {
 	var diff []string
 	for _, w := range want {
@@ -79,7 +79,7 @@ func diffUserdata(want, have []Datum) []string {
 	return diff
 }
 
-// read reads one target back. A target that is gone is fs.ErrNotExist.
+// read reads one target back. If the target is gone the error is fs.ErrNotExist.
 func (d Dir) read(name string) (State, error) {
 	r := reader{dir: d.path(name)}
 	st := State{
@@ -121,7 +121,7 @@ func (r *reader) has(attribute string) bool {
 	return err == nil
 }
 
-// text is an attribute without the line break that the kernel adds.
+// text reads an attribute without the line break that the kernel adds.
 func (r *reader) text(attribute string) (string, bool) {
 	b, err := os.ReadFile(filepath.Join(r.dir, attribute))
 	if err != nil {
@@ -131,7 +131,7 @@ func (r *reader) text(attribute string) (string, bool) {
 	return strings.TrimSuffix(string(b), "\n"), true
 }
 
-// parse gives an attribute's text to f. What f does not understand is left zero.
+// parse reads an attribute and parses it with f. If f fails the value is zero.
 func parse[T any](r *reader, attribute string, f func(string) (T, error)) (value T) {
 	text, ok := r.text(attribute)
 	if !ok {
@@ -177,7 +177,7 @@ func (r *reader) userdata() []Datum {
 			d.Secret = info.Mode().Perm()&0o077 == 0
 		}
 		file, err := os.ReadFile(filepath.Join(r.dir, value))
-		if err != nil && !(d.Secret && errors.Is(err, fs.ErrPermission)) { // who may not read it sees that there is a secret
+		if err != nil && !(d.Secret && errors.Is(err, fs.ErrPermission)) { // without permission it is enough to know that it exists
 			r.fail(fmt.Errorf("%s: %w", value, bare(err)))
 		}
 		d.Value = strings.TrimSuffix(string(file), "\n")
@@ -186,7 +186,7 @@ func (r *reader) userdata() []Datum {
 	return data
 }
 
-// bare takes the path out of an error that says in other words where it happened.
+// bare removes the path from an error; the caller says where it happened.
 func bare(err error) error {
 	var p *fs.PathError
 	if errors.As(err, &p) {

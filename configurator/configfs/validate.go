@@ -15,14 +15,14 @@ const (
 	maxUserdata = 16  // MAX_USERDATA_ITEMS up to 6.18; later kernels have 256
 )
 
-// What names and keys look like, for the reader of an error.
+// The form of names and keys, for error messages.
 const (
 	nameForm = `^` + Prefix + `[A-Za-z0-9.:_-]{1,64}$`
 	keyForm  = `^[A-Za-z0-9_-]{1,53}$` // MAX_USERDATA_NAME_LEN is 54
 )
 
-// madeOf reports whether s is letters, digits and punctuation, 1 to most of them. A regular expression for that is
-// compiled whenever the program starts, and takes more of that time than all the rest of this package.
+// madeOf reports whether s consists of 1 to most letters, digits and characters of punctuation. A regular expression would be
+// compiled at every start of the program, and take longer than the rest of this package's initialisation.
 func madeOf(s, punctuation string, most int) bool {
 	return s != "" && len(s) <= most && !strings.ContainsFunc(s, func(r rune) bool {
 		letter := 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z' || '0' <= r && r <= '9'
@@ -30,11 +30,11 @@ func madeOf(s, punctuation string, most int) bool {
 	})
 }
 
-// reservedKeys are files beside the user's own keys below userdata/ (sysdata, since 6.15).
+// reservedKeys are the kernel's own files beside the keys below userdata/ (sysdata, since 6.15).
 const reservedKeys = " cpu_nr_enabled taskname_enabled release_enabled msgid_enabled "
 
-// Validate says everything that is wrong with s. The kernel would take most of it silently: a broadcast address, which a
-// VPC drops; an address of no machine; a line break in userdata, which breaks every record.
+// Validate returns everything that is wrong with s. The kernel would accept most of it silently: a broadcast address, which
+// a VPC drops; an address that no machine can have; a line break in userdata, which breaks every record.
 func (s Spec) Validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -54,7 +54,7 @@ func (s Spec) Validate() error {
 		bad("local address %s and remote address %s are of different families", s.LocalIP, s.RemoteIP)
 	}
 	if s.LocalPort == 0 || s.RemotePort == 0 {
-		bad("port 0 to be used (local %d, remote %d)", s.LocalPort, s.RemotePort)
+		bad("local port %d and remote port %d must not be 0", s.LocalPort, s.RemotePort)
 	}
 	if why := UnfitMAC(s.RemoteMAC); why != "" {
 		bad("remote MAC %q is %s", s.RemoteMAC, why)
@@ -66,13 +66,13 @@ func (s Spec) Validate() error {
 	return errors.Join(errs...)
 }
 
-// UnfitIP says what a is that makes it unfit for either end of a target, or "".
+// UnfitIP says what makes a unfit for either end of a target, as in "it is …", or returns "".
 func UnfitIP(a netip.Addr) string {
 	switch {
 	case !a.IsValid():
 		return "missing"
 	case a.Zone() != "":
-		return "of a zone, which the kernel does not take"
+		return "scoped to a zone, which the kernel does not accept"
 	case a.Is4In6():
 		return "IPv4 written as IPv6"
 	case a.IsUnspecified():
@@ -84,12 +84,12 @@ func UnfitIP(a netip.Addr) string {
 	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return "the broadcast address"
 	case a.Is6() && bytes.Equal(a.AsSlice()[:4], make([]byte, 4)):
-		return "in ::/32, which kernels before 7.3 take for unset"
+		return "in ::/32, which kernels before 7.3 treat as unset"
 	}
 	return ""
 }
 
-// UnfitMAC says why frames cannot be sent to hw, or "".
+// UnfitMAC says why frames cannot be sent to hw, as in "it is …", or returns "".
 func UnfitMAC(hw net.HardwareAddr) string {
 	switch {
 	case len(hw) != 6:
@@ -104,7 +104,7 @@ func UnfitMAC(hw net.HardwareAddr) string {
 	return ""
 }
 
-// validateUserdata looks at what the kernel appends to every record as " KEY=VALUE\n", unescaped.
+// validateUserdata checks what the kernel appends to every record as " KEY=VALUE\n", unescaped.
 func validateUserdata(data []Datum) []error {
 	var errs []error
 	if len(data) > maxUserdata {
@@ -118,7 +118,7 @@ func validateUserdata(data []Datum) []error {
 		case strings.Contains(reservedKeys, " "+d.Key+" "):
 			errs = append(errs, fmt.Errorf("userdata key %s is the kernel's own", d.Key))
 		case seen[d.Key]:
-			errs = append(errs, fmt.Errorf("userdata key %s is there twice", d.Key))
+			errs = append(errs, fmt.Errorf("userdata key %s occurs twice", d.Key))
 		}
 		seen[d.Key] = true
 		if why := unfitValue(d.Value); why != "" {

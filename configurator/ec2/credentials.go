@@ -8,8 +8,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
 )
 
-// Credentials come from the environment, else from the instance's role through the patient client, which is made when it
-// is needed. The SDK's own config package would find them in more places, and add 2 MB that a node has no use for.
+// Credentials returns a provider that takes them from the environment, else from the instance's role through the client that
+// metadata makes when it is needed. The SDK's own config package would find them in more places, and add 2 MB that a node has
+// no use for.
 func Credentials(metadata func() *Client) aws.CredentialsProvider {
 	if id := os.Getenv("AWS_ACCESS_KEY_ID"); id != "" {
 		return aws.NewCredentialsCache(

@@ -1,5 +1,5 @@
-// Package ec2 asks an instance's metadata service who the instance is: version 2 of the protocol only, patient while the
-// instance boots, and never through a proxy.
+// Package ec2 asks the instance metadata service who this instance is. It uses version 2 of the protocol only, retries while
+// the instance boots, and never goes through a proxy.
 package ec2
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 )
 
-// Instance is what its metadata says of an instance.
+// Instance is what the metadata service says about an instance.
 type Instance struct {
 	ID         string
 	Region     string
@@ -35,20 +35,20 @@ type Interface struct {
 	Addrs   []netip.Addr // private addresses, the primary one first
 }
 
-// Client speaks to the metadata service. Make one and share it: each mints a token of its own.
+// Client asks the metadata service. Make one and share it: each client requests a token of its own.
 type Client struct {
 	IMDS *imds.Client // for the SDK's credential provider
 }
 
-// New returns a client of the service at url. If that is empty it is what AWS_EC2_METADATA_SERVICE_ENDPOINT says, else the
-// link-local address of IPv4, or of IPv6 with AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6. Its calls are retried until their context ends, at most every second: while an instance boots
-// the service may hang, refuse, or not know the role's credentials yet (404).
+// New returns a client of the service at url. An empty url means AWS_EC2_METADATA_SERVICE_ENDPOINT, else the IPv4 link-local
+// address, or the IPv6 one with AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6. Calls are retried until their context ends, at
+// most once a second: while an instance boots the service may hang, refuse, or not know the role's credentials yet (404).
 func New(url string) *Client {
 	return newClient(url, 2*time.Second, time.Second)
 }
 
-// newClient is New with the time that one attempt may take, so that a hanging service does not eat all patience, and
-// the longest pause between two.
+// newClient is New with the timeout of one attempt, so that a hanging service does not use up the caller's deadline, and the
+// longest pause between two attempts.
 func newClient(url string, attempt, pause time.Duration) *Client {
 	options := imds.Options{
 		Endpoint:                 url,
@@ -73,8 +73,8 @@ func newClient(url string, attempt, pause time.Duration) *Client {
 	return &Client{IMDS: imds.New(options)}
 }
 
-// lateOrHanging marks what passes while an instance boots: an attempt that timed out, and a 404 for what is not known
-// yet. The caller's own context ends the patience.
+// lateOrHanging makes errors retryable that are temporary while an instance boots: an attempt that timed out, and a 404 for
+// what is not known yet. The caller's context ends the retries.
 func lateOrHanging(err error) aws.Ternary {
 	var status interface{ HTTPStatusCode() int }
 	if errors.As(err, &status) && status.HTTPStatusCode() == http.StatusNotFound {
@@ -87,7 +87,7 @@ func lateOrHanging(err error) aws.Ternary {
 	return aws.UnknownTernary
 }
 
-// unlimited lets every retry through: the service is ours alone.
+// unlimited lets every retry through: nobody else uses this instance's service.
 type unlimited struct{}
 
 func (unlimited) GetToken(context.Context, uint) (func() error, error) {
@@ -96,7 +96,7 @@ func (unlimited) GetToken(context.Context, uint) (func() error, error) {
 
 func (unlimited) AddTokens(uint) error { return nil }
 
-// Instance asks for everything. It takes as long as ctx lets it.
+// Instance asks for everything. It retries until ctx ends.
 func (c *Client) Instance(ctx context.Context) (Instance, error) {
 	var i Instance
 	var primary string
@@ -136,8 +136,8 @@ func (c *Client) iface(ctx context.Context, mac string) (Interface, error) {
 		return Interface{}, fmt.Errorf("ask instance metadata: %w", err)
 	}
 	n := Interface{MAC: hw}
-	// The folder's listing says which of the lists exist: an interface without IPv6 has no ipv6s, and asking for it
-	// would be a 404 like that of late data.
+	// The folder's listing says which of the lists exist: an interface without IPv6 has no ipv6s, and the 404 for it would be
+	// retried as if the data were late.
 	folder := "network/interfaces/macs/" + mac + "/"
 	names, err := c.get(ctx, folder)
 	if err != nil {

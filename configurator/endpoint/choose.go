@@ -7,14 +7,14 @@ import (
 	"slices"
 )
 
-// Choose picks the n endpoints that node shall send to, best first: by priority, then those of the node's own zone (whose
-// failure takes the node with it anyway), then by rendezvous hashing. Hashing spreads a fleet evenly, and a changed list
-// moves only the nodes whose own endpoint went away or lost to the new one. An endpoint that is listed twice counts once.
+// Choose picks the n endpoints that node sends to, best first: by priority, then those in the node's own zone (if that zone
+// fails, so does the node), then by rendezvous hashing. Hashing spreads a fleet evenly, and a changed list moves only the
+// nodes whose own endpoint went away or lost to a new one. An endpoint that is listed twice counts once.
 //
-// silent reports that a listener did not acknowledge lately; nil means that none did not. The next best of the list takes
-// its place, and a silent one is picked only where the list has nobody else. What is "lately" is for the caller to decide,
-// by no more than a few canary intervals: a listener that is not picked is sent no canary, so that only forgetting its
-// silence gives it another trial. All others stay where they are, for as long as they answer.
+// silent reports whether a listener failed to acknowledge lately; nil means that none failed. The next best of the list
+// replaces it, and a silent one is picked only if the list has no other. The caller decides what "lately" is, and must forget
+// silence after some time: a listener that is not picked gets no canary, so it has no other chance. Nodes whose listeners
+// answer stay where they are.
 func Choose(list []Endpoint, n int, zone, node string, silent func(Endpoint) bool) []Endpoint {
 	ranked := slices.Clone(list)
 	slices.SortStableFunc(ranked, func(a, b Endpoint) int {
@@ -52,7 +52,7 @@ func abroad(e Endpoint, zone string) int {
 	return 1
 }
 
-// weight is the rendezvous weight of e for node: the same everywhere, for good, or nodes would move at an upgrade.
+// weight returns the rendezvous weight of e for node. It must never change, or nodes would move at an upgrade.
 func weight(e Endpoint, node string) uint64 {
 	sum := sha256.Sum256([]byte(node + "\x00" + e.String()))
 	return binary.BigEndian.Uint64(sum[:])

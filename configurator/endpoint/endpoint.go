@@ -1,8 +1,8 @@
-// Package endpoint finds the listeners that a node shall gasp to and chooses among them.
+// Package endpoint finds the listeners that a node sends to, and chooses among them.
 //
-// A list of endpoints may be written in the configuration, in an SSM parameter or in DNS. Each place is a Source; a
-// Finder asks them in a fixed order, and remembers the last answer that worked for a boot at which none of them can be
-// asked. Choose is pure and decides which listeners of the list are this node's.
+// A list of endpoints may be in the configuration, in an SSM parameter or in DNS. Each of these is a Source. A Finder asks
+// them in a fixed order; it falls back on the last list that worked when none of them answers. Choose is pure and decides
+// which listeners of the list are this node's.
 package endpoint
 
 import (
@@ -25,8 +25,8 @@ import (
 type Endpoint struct {
 	Host string `json:"host"` // IP address or DNS name
 	Port uint16 `json:"port"`
-	// Zone is the id of the availability zone the listener is in, empty if nobody said. Ids, because zone *names*
-	// mean different buildings in different accounts.
+	// Zone is the id of the availability zone the listener is in, empty if unknown. It is an id because a zone's name means
+	// another zone in another account.
 	Zone string `json:"zone,omitempty"`
 	// Priority orders endpoints before anything else, lower first, as in a DNS SRV record. 0 elsewhere.
 	Priority uint16 `json:"priority,omitempty"`
@@ -35,7 +35,7 @@ type Endpoint struct {
 // String is host:port.
 func (e Endpoint) String() string { return net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))) }
 
-// Addr is the endpoint's address, false if its host is a name that must be looked up first.
+// Addr returns the endpoint's address, or false if its host is a name that must be looked up first.
 func (e Endpoint) Addr() (netip.AddrPort, bool) {
 	ip, err := netip.ParseAddr(e.Host)
 	if err != nil {
@@ -44,7 +44,7 @@ func (e Endpoint) Addr() (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(ip.Unmap(), e.Port), true
 }
 
-// Parse reads one host:port. It is stricter than the kernel, which takes "garbage" for 79.0.0.0.
+// Parse reads one host:port. It is stricter than the kernel, which reads "garbage" as 79.0.0.0.
 func Parse(s string) (Endpoint, error) {
 	host, portText, err := net.SplitHostPort(s)
 	if err != nil {
@@ -105,12 +105,11 @@ func isName(s string) bool {
 	return err != nil
 }
 
-// bareIPv6 finds [fd00::10]:6666 without quotes. To YAML the bracket begins a list, so that it has to be quoted.
+// bareIPv6 finds [fd00::10]:6666 without quotes. It has to be quoted, because in YAML the bracket begins a list.
 var bareIPv6 = regexp.MustCompile(`(^|[\s,\[])(\[[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]:[0-9]+)`)
 
-// ParseList reads a whole list as it stands in an SSM parameter or on a command line: host:port, several of them separated
-// by commas or blanks, or a YAML (or JSON) list of host:port and of {address: host:port, zone: az-id}. [IPv6]:port needs no
-// quotes in any of them.
+// ParseList reads a whole list from an SSM parameter or a command line: one or more host:port, separated by commas or blanks,
+// or a YAML (or JSON) list of host:port and of {address: host:port, zone: az-id}. [IPv6]:port needs no quotes in any of them.
 func ParseList(text string) ([]Endpoint, error) {
 	if list, ok := parsePlain(text); ok {
 		return list, nil
@@ -126,7 +125,7 @@ func ParseList(text string) ([]Endpoint, error) {
 	return FromNode(doc.Content[0])
 }
 
-// parsePlain reads what is no YAML, or need not be: nothing but host:port, separated by commas or blanks.
+// parsePlain reads a list without YAML: nothing but host:port, separated by commas or blanks.
 func parsePlain(text string) ([]Endpoint, bool) {
 	var list []Endpoint
 	for _, s := range fields(text) {
@@ -139,12 +138,12 @@ func parsePlain(text string) ([]Endpoint, bool) {
 	return list, len(list) > 0
 }
 
-// fields are the parts of a plain list.
+// fields splits a plain list.
 func fields(text string) []string {
 	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
 }
 
-// FromNode reads the same as ParseList from a part of a YAML document. Its errors are *yamlkeys.Error.
+// FromNode reads the same lists as ParseList from a node of a YAML document. Errors are *yamlkeys.Error.
 func FromNode(n *yaml.Node) ([]Endpoint, error) {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias

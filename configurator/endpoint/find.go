@@ -12,9 +12,9 @@ import (
 
 // Errors a caller branches on.
 var (
-	// ErrAbsent is a Source's answer that it was asked and names no listener.
+	// ErrAbsent means that a Source answered, and names no listener.
 	ErrAbsent = errors.New("names no listener")
-	// ErrNotFound means that no source, not even the last known good one, had an answer.
+	// ErrNotFound means that no source named a listener, not even the last known good list.
 	ErrNotFound = errors.New("no listener endpoint found")
 	// ErrThrottled means that SSM asks the fleet to slow down.
 	ErrThrottled = errors.New("throttled")
@@ -22,19 +22,19 @@ var (
 
 // Source is one place where listeners may be written down.
 type Source interface {
-	// Find asks the source. Besides the list it says where exactly it was found, for people: "ssm /lastgasp/endpoint
-	// version 3". An error that is ErrAbsent means that there is nothing there, any other that it could not be asked.
+	// Find asks the source. Besides the list it returns where exactly it found it, for people: "ssm /lastgasp/endpoint
+	// version 3". ErrAbsent means that there is nothing there, any other error that the source could not be asked.
 	Find(ctx context.Context) (list []Endpoint, where string, err error)
 }
 
-// Found is what a Finder came back with.
+// Found is what a Finder found.
 type Found struct {
 	Endpoints []Endpoint // addresses only: names are looked up
 	Where     string     // which source won
 	Stale     bool       // it was the last known good list: ask again before long
-	// Passed says, one sentence each, why sources of higher rank did not.
+	// Passed says, one sentence each, why sources of higher rank were passed over.
 	Passed []string
-	// Throttled reports that SSM was among them because it asks the fleet to slow down.
+	// Throttled means that SSM was among them because it asks the fleet to slow down.
 	Throttled bool
 }
 
@@ -43,15 +43,15 @@ type Finder struct {
 	Sources []Source
 	// Lookup resolves a host name, zones included: see Resolver.
 	Lookup func(ctx context.Context, e Endpoint) ([]Endpoint, error)
-	// Last is asked when all else fails. Nil means never.
+	// Last is asked when all sources fail. Nil means never.
 	Last *LastGood
 }
 
-// Find returns the listeners as addresses. A source that fails is passed over and told in Found.Passed; when none is
-// left the error is ErrNotFound and carries the same sentences.
+// Find returns the listeners as addresses. A source that fails is passed over, and Found.Passed says why. If none is left the
+// error is ErrNotFound with the same sentences.
 //
-// A source that cannot be asked does not hand the node over to the next one: if the last known good list is of that
-// source, it wins, so that a Parameter Store that throttles for a minute moves nobody.
+// If a source cannot be asked and the last known good list came from it, that list wins over sources of lower rank: a
+// Parameter Store that throttles for a minute must not move nodes.
 func (f *Finder) Find(ctx context.Context) (Found, error) {
 	var found Found
 	var unanswered []string // kinds of sources that could not be asked
@@ -61,8 +61,8 @@ func (f *Finder) Find(ctx context.Context) (Found, error) {
 			list, err = f.addresses(ctx, list)
 		}
 		if err == nil {
-			if kept, ok := f.keptOf(unanswered); ok {
-				found.Endpoints, found.Where, found.Stale = kept.Endpoints, kept.where(), true
+			if last, ok := f.lastFrom(unanswered); ok {
+				found.Endpoints, found.Where, found.Stale = last.Endpoints, last.where(), true
 				return found, nil
 			}
 			found.Endpoints, found.Where = list, where
@@ -88,22 +88,22 @@ func (f *Finder) Find(ctx context.Context) (Found, error) {
 	return found, fmt.Errorf("%w: %s", ErrNotFound, strings.Join(found.Passed, "; "))
 }
 
-// keptOf returns the last known good list if it came from a source of one of the kinds.
-func (f *Finder) keptOf(kinds []string) (lastGoodFile, bool) {
+// lastFrom returns the last known good list if it came from a source of one of the kinds.
+func (f *Finder) lastFrom(kinds []string) (lastGoodFile, bool) {
 	if f.Last == nil || len(kinds) == 0 {
 		return lastGoodFile{}, false
 	}
-	kept, err := f.Last.load()
-	return kept, err == nil && slices.Contains(kinds, kindOf(kept.Where))
+	last, err := f.Last.load()
+	return last, err == nil && slices.Contains(kinds, kindOf(last.Where))
 }
 
-// kindOf is the first word of where a list was found: static, ssm, dns.
+// kindOf returns the first word of where a list was found: static, ssm or dns.
 func kindOf(where string) string {
 	kind, _, _ := strings.Cut(where, " ")
 	return strings.TrimSuffix(kind, ",")
 }
 
-// addresses replaces names by their addresses. One name that cannot be looked up does not spoil the others.
+// addresses replaces names by their addresses. It fails only if no name can be looked up.
 func (f *Finder) addresses(ctx context.Context, list []Endpoint) ([]Endpoint, error) {
 	var out []Endpoint
 	var errs []error
@@ -122,7 +122,7 @@ func (f *Finder) addresses(ctx context.Context, list []Endpoint) ([]Endpoint, er
 			continue
 		}
 		for _, a := range found {
-			// A resolver may answer with what Parse would refuse, 0.0.0.0 of a blocked name for one.
+			// A resolver may answer with an address that Parse would refuse, such as 0.0.0.0 for a blocked name.
 			if checkHost(a.Host) == nil {
 				out = append(out, a)
 			}
@@ -133,13 +133,13 @@ func (f *Finder) addresses(ctx context.Context, list []Endpoint) ([]Endpoint, er
 	}
 	for _, err := range errs {
 		if dns := (*net.DNSError)(nil); !errors.As(err, &dns) || !dns.IsNotFound {
-			return nil, errors.Join(errs...) // it may have an answer another time
+			return nil, errors.Join(errs...) // the name may exist: DNS could not say
 		}
 	}
 	return nil, errors.Join(append(errs, ErrAbsent)...)
 }
 
-// Static is a list that was written down in the configuration.
+// Static is a list in the configuration.
 type Static struct {
 	Endpoints []Endpoint
 	Origin    string // the file, variable or flag it came from
@@ -156,19 +156,19 @@ var _ Source = Static{}
 type Resolver struct {
 	// LookupNetIP is net.Resolver's.
 	LookupNetIP func(ctx context.Context, network, host string) ([]netip.Addr, error)
-	// Zone is where this node is, nil if that is not known.
+	// Zone returns this node's zone. Nil means that it is not known.
 	Zone func(ctx context.Context) (name, id string, err error)
 }
 
-// Lookup returns the addresses behind e. For a name of an AWS network load balancer the address in the node's own zone
-// is found by its zonal name (eu-west-1a.NAME) and marked as such.
+// Lookup returns the addresses behind e. If e is the name of an AWS network load balancer, the address in the node's own zone
+// is looked up by its zonal name (eu-west-1a.NAME) and gets that zone.
 func (r Resolver) Lookup(ctx context.Context, e Endpoint) ([]Endpoint, error) {
 	var own []netip.Addr
 	var zone string
 	if r.Zone != nil && isLoadBalancer(e.Host) {
 		if name, id, err := r.Zone(ctx); err == nil {
 			zone = id
-			own, _ = r.LookupNetIP(ctx, "ip", name+"."+e.Host) // absent where the balancer has no node in the zone
+			own, _ = r.LookupNetIP(ctx, "ip", name+"."+e.Host) // fails if the balancer has no node in the zone
 		}
 	}
 	all, err := r.LookupNetIP(ctx, "ip", e.Host)

@@ -12,15 +12,15 @@ import (
 	"time"
 )
 
-// LastGood keeps the last list that was proved to work in a file, for a boot at which neither SSM nor DNS answers. The
-// file is bound to the machine: one that was baked into an image says nothing elsewhere.
+// LastGood is a file with the last list that was proved to work, for a boot at which neither SSM nor DNS answers. The file is
+// bound to the machine: if it was baked into an image it is ignored elsewhere.
 type LastGood struct {
 	File     string
 	Instance string   // identity of this machine
 	MACs     []string // of the interfaces that it has now
 }
 
-// lastGoodFile is what stands in the file. Instance and MAC must both be this machine's.
+// lastGoodFile is the content of the file. Instance and MAC must both be this machine's.
 type lastGoodFile struct {
 	Instance  string     `json:"instance"`
 	MAC       string     `json:"mac"` // of the interface that was armed
@@ -38,7 +38,7 @@ func (l LastGood) Find(context.Context) ([]Endpoint, string, error) {
 	return kept.Endpoints, kept.where(), nil
 }
 
-// load is read for this machine, and of nothing but endpoints that can be used.
+// load reads the file, and checks that it is this machine's and that its endpoints can be used.
 func (l LastGood) load() (lastGoodFile, error) {
 	kept, err := l.read()
 	if err != nil {
@@ -58,7 +58,7 @@ func (l LastGood) load() (lastGoodFile, error) {
 	return kept, nil
 }
 
-// where says for people what f is.
+// where describes f for people.
 func (f lastGoodFile) where() string {
 	return fmt.Sprintf("last known good since %s, from %s", f.Since.UTC().Format(time.RFC3339), f.Where)
 }
@@ -67,7 +67,7 @@ func (l LastGood) read() (lastGoodFile, error) {
 	var kept lastGoodFile
 	data, err := os.ReadFile(l.File)
 	if errors.Is(err, fs.ErrNotExist) {
-		return kept, fmt.Errorf("nothing was kept yet: %w", ErrAbsent)
+		return kept, fmt.Errorf("nothing was saved yet: %w", ErrAbsent)
 	} else if err != nil {
 		return kept, err
 	}
@@ -77,15 +77,15 @@ func (l LastGood) read() (lastGoodFile, error) {
 	return kept, nil
 }
 
-// Save keeps found as the last known good list; mac is the hardware address of the interface it was proved through. The
-// file is replaced in one step, and only if something is new: nodes prove their listeners every few minutes.
+// Save writes found as the last known good list; mac is the hardware address of the interface it was proved through. It
+// replaces the file in one step, and only if something is new: nodes prove their listeners every few minutes.
 func (l LastGood) Save(found Found, mac string, now time.Time) error {
 	fresh := lastGoodFile{Instance: l.Instance, MAC: mac, Where: found.Where, Since: now, Endpoints: found.Endpoints}
 	if kept, err := l.read(); found.Stale || err == nil && fresh.same(kept) {
 		return nil
 	}
 	if err := l.write(fresh); err != nil {
-		return fmt.Errorf("keep last known good listeners: %w", err)
+		return fmt.Errorf("save last known good listeners: %w", err)
 	}
 	return nil
 }
@@ -107,7 +107,7 @@ func (l LastGood) write(f lastGoodFile) error {
 		return err
 	}
 	_, err = fresh.Write(data)
-	// Panics are what this program is about: one that comes right now must not leave an empty file.
+	// A panic right now must not leave an empty file.
 	if err := errors.Join(err, fresh.Sync(), fresh.Close()); err != nil {
 		return err
 	}

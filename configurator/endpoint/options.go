@@ -14,9 +14,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 )
 
-// options are SSM's for region, as the environment wants them: AWS_ENDPOINT_URL_SSM, AWS_ENDPOINT_URL,
-// AWS_USE_FIPS_ENDPOINT, AWS_USE_DUALSTACK_ENDPOINT and AWS_CA_BUNDLE mean what they mean to every SDK (AWS SDKs and Tools
-// Reference Guide). The SDK's own config package would read them from more places, and add 2 MB that a node has no use for.
+// options returns SSM's options for region. From the environment it takes AWS_ENDPOINT_URL_SSM, AWS_ENDPOINT_URL,
+// AWS_USE_FIPS_ENDPOINT, AWS_USE_DUALSTACK_ENDPOINT and AWS_CA_BUNDLE, with the meaning they have to every SDK (AWS SDKs and
+// Tools Reference Guide). The SDK's own config package would read more, and add 2 MB that a node has no use for.
 func options(region string) (ssm.Options, error) {
 	o := ssm.Options{
 		Region:       region,
@@ -75,7 +75,7 @@ func enabled(variable string) (bool, error) {
 	}
 }
 
-// caBundle returns the certificates that AWS_CA_BUNDLE has trusted instead of the system's, nil if it is not set.
+// caBundle returns the certificates of AWS_CA_BUNDLE, which are trusted instead of the system's. Nil means that it is not set.
 func caBundle() (*x509.CertPool, error) {
 	file := os.Getenv("AWS_CA_BUNDLE")
 	if file == "" {

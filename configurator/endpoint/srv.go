@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// SRV finds listeners in a DNS SRV record. Its priorities count, its weights do not: Choose spreads the nodes.
+// SRV finds listeners in a DNS SRV record. It uses the priorities and ignores the weights: Choose spreads the nodes.
 type SRV struct {
 	Name string
 	// LookupSRV is net.Resolver's, with empty service and protocol.

@@ -15,7 +15,7 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/ec2"
 )
 
-// Place is what the templates in parameter names stand for. What is empty is unknown.
+// Place holds the values of the templates in parameter names. An empty value is unknown.
 type Place struct {
 	Region  string // {region}
 	ZoneID  string // {az-id}
@@ -35,18 +35,18 @@ func (p Place) expand(template string) (string, bool) {
 	return template, true
 }
 
-// Parameter is an SSM parameter as far as it is read.
+// Parameter is the part of an SSM parameter that is read.
 type Parameter struct {
 	Name    string // as it was asked for, with its :version or :label
 	Value   string
 	Version int64
 }
 
-// SSM finds listeners in Systems Manager's Parameter Store: of several candidate names the first that exists.
+// SSM finds listeners in Systems Manager's Parameter Store, in the first of several parameters that exists.
 type SSM struct {
 	Names []string // templates, in order
 	Place func(ctx context.Context) (Place, error)
-	// Get returns those of the named parameters that exist, in any order. It is called once for all candidates.
+	// Get returns those of the named parameters that exist, in any order. It is called once for all names.
 	Get func(ctx context.Context, region string, names []string) ([]Parameter, error)
 }
 
@@ -83,8 +83,7 @@ func (s SSM) Find(ctx context.Context) ([]Endpoint, string, error) {
 	return nil, "ssm", fmt.Errorf("%s does not exist: %w", strings.Join(names, ", "), ErrAbsent)
 }
 
-// GetParameters is SSM.Get for real. Credentials come from the environment, else from the instance's role through the
-// patient client, which is made when it is needed. What else the environment may say of a service is in options.
+// GetParameters implements SSM.Get, with the credentials of ec2.Credentials and the settings of options.
 func GetParameters(metadata func() *ec2.Client) func(ctx context.Context, region string, names []string) ([]Parameter, error) {
 	return func(ctx context.Context, region string, names []string) ([]Parameter, error) {
 		o, err := options(region)
@@ -108,8 +107,8 @@ func GetParameters(metadata func() *ec2.Client) func(ctx context.Context, region
 	}
 }
 
-// neverThrottled leaves what was refused as too much to whoever paces the look-ups: a fleet that repeats at once stays
-// refused.
+// neverThrottled stops the SDK from retrying a throttled request: a fleet that retries at once stays throttled. The caller
+// paces look-ups.
 func neverThrottled(err error) aws.Ternary {
 	var api smithy.APIError
 	if errors.As(err, &api) && throttling(api) {
@@ -123,7 +122,7 @@ func throttling(err smithy.APIError) bool {
 	return ok
 }
 
-// shorten keeps of the SDK's errors what an operator can use, and tells throttling from the rest.
+// shorten reduces the SDK's errors to what an operator can use, and marks throttling.
 func shorten(err error) error {
 	var api smithy.APIError
 	switch {

@@ -17,13 +17,13 @@ import (
 )
 
 const (
-	// callTimeout is for one request with its answer; a watch is bounded by the server.
+	// callTimeout is for one request with its answer. The server bounds a watch.
 	callTimeout = 30 * time.Second
 	maxAnswer   = 4 << 20 // bytes; etcd takes no object larger than 1.5 MiB
-	maxReason   = 300     // bytes of what the server says in an error
+	maxReason   = 300     // bytes of a server's error message
 )
 
-// client speaks to one API server as whoever the kubeconfig says.
+// client speaks to one API server with the credentials of a kubeconfig.
 type client struct {
 	access access
 	http   *http.Client
@@ -31,14 +31,14 @@ type client struct {
 	eks    func(context.Context) (string, error) // nil: the token is in the kubeconfig, if there is one
 }
 
-// newClient reads everything the kubeconfig names. dial is nil for the network's own.
+// newClient reads the files that the kubeconfig names. A nil dial means the network.
 func newClient(a access, agent string, dial func(ctx context.Context, network, addr string) (net.Conn, error)) (*client, error) {
 	config, err := a.tls()
 	if err != nil {
 		return nil, err
 	}
 	return &client{access: a, agent: agent, http: &http.Client{
-		// HTTP/1.1, whose connections the kernel's keepalives watch over: a peer that is gone ends the watch within minutes.
+		// HTTP/1.1 connections have TCP keepalives: if the peer is gone, the watch ends within minutes.
 		Transport: &http.Transport{
 			Proxy: a.proxyOf(), DialContext: dial, TLSClientConfig: config,
 			TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: callTimeout,
@@ -91,7 +91,7 @@ func (c *client) do(ctx context.Context, method, path string, query url.Values, 
 	return res, nil
 }
 
-// token is the bearer token of the next request, empty if there is none.
+// token returns the bearer token for the next request, empty if there is none.
 func (c *client) token(ctx context.Context) (string, error) {
 	switch {
 	case c.eks != nil:
@@ -122,9 +122,9 @@ func (c *client) call(ctx context.Context, method, path string, query url.Values
 	return json.Unmarshal(data, to)
 }
 
-// answerError makes an error of the Status that an API server answers with, or of whatever somebody else does.
+// answerError makes an error from an API server's Status, or from the text of whatever else answered.
 func answerError(res *http.Response) error {
-	data, _ := io.ReadAll(io.LimitReader(res.Body, 64<<10)) // what has arrived is better than nothing
+	data, _ := io.ReadAll(io.LimitReader(res.Body, 64<<10)) // a part of it is better than nothing
 	var status struct {
 		Message string `json:"message"`
 	}
@@ -135,7 +135,7 @@ func answerError(res *http.Response) error {
 	return &apiError{code: res.StatusCode, reason: printable(reason)}
 }
 
-// printable makes one line of what somebody else wrote.
+// printable makes one printable line, of bounded length, of text from outside.
 func printable(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -152,8 +152,8 @@ func printable(s string) string {
 
 const nodeUser = "system:node:"
 
-// whoAmI returns the name of the Node that the credentials belong to. It is the API server that says so, because only a
-// user of that form, in this group, is a kubelet to NodeRestriction.
+// whoAmI returns the name of the Node that the credentials belong to. It asks the API server: NodeRestriction treats only a
+// user system:node:<name> in group system:nodes as a kubelet.
 func (c *client) whoAmI(ctx context.Context) (string, error) {
 	var review struct {
 		Status struct {
@@ -175,21 +175,21 @@ func (c *client) whoAmI(ctx context.Context) (string, error) {
 	user := review.Status.UserInfo
 	name, ok := strings.CutPrefix(user.Username, nodeUser)
 	if !ok || name == "" {
-		return "", fmt.Errorf("these credentials are %q, which is no node; set enroll.kubeconfig to the kubelet's own", printable(user.Username))
+		return "", fmt.Errorf("these credentials belong to %q, which is not a node; set enroll.kubeconfig to the kubelet's own", printable(user.Username))
 	}
 	for _, g := range user.Groups {
 		if g == "system:nodes" {
 			return name, nil
 		}
 	}
-	return "", fmt.Errorf("these credentials are %q outside of the group system:nodes; the API server would not restrict them to one node", printable(user.Username))
+	return "", fmt.Errorf("these credentials belong to %q outside of the group system:nodes, so the API server would not restrict them to one node; set enroll.kubeconfig to the kubelet's own", printable(user.Username))
 }
 
-// only selects the Node of that name: the Node authorizer lets a kubelet list and watch no other.
+// only selects the Node of this name: the Node authorizer lets a kubelet list and watch no other.
 func only(name string) url.Values { return url.Values{"fieldSelector": {"metadata.name=" + name}} }
 
-// get returns the Node, nil if there is none, and from where a watch goes on. A list, because a watch can begin at it
-// before the Node exists. The server may answer from its cache: what that has not seen yet, the watch will bring.
+// get returns the Node, nil if there is none, and the resource version at which a watch continues. It lists, because a list
+// gives that version even before the Node exists. The server may answer from its cache; the watch brings what that lacks.
 func (c *client) get(ctx context.Context, name string) (*node, string, error) {
 	query := only(name)
 	query.Set("resourceVersion", "0")
@@ -208,7 +208,7 @@ func (c *client) get(ctx context.Context, name string) (*node, string, error) {
 	return &list.Items[0], list.Metadata.ResourceVersion, nil
 }
 
-// pin writes the pin to the Node, if it is still the same object, and returns what it is then.
+// pin writes the pin to the Node, if that is still the same object, and returns the Node afterwards.
 func (c *client) pin(ctx context.Context, name string, n *node, p Pin) (*node, error) {
 	patch := map[string]any{"metadata": map[string]any{
 		"uid":         n.Metadata.UID, // the precondition
@@ -227,14 +227,14 @@ func (c *client) pin(ctx context.Context, name string, n *node, p Pin) (*node, e
 	return &after, nil
 }
 
-// event is one of a watch: what the Node is now, nil if it was deleted.
+// event is one event of a watch.
 type event struct {
-	node    *node
-	version string // of the resource, from where a watch goes on
-	marker  bool   // a bookmark: nothing has changed but the version
+	node    *node  // the Node as it is now, nil if it was deleted
+	version string // resource version at which a watch continues
+	marker  bool   // a bookmark: only the version has changed
 }
 
-// watch sends what becomes of the Node until the server ends it (nil), ctx ends or something fails.
+// watch sends the Node's events until the server ends the watch (nil), ctx ends or something fails.
 func (c *client) watch(ctx context.Context, name, version string, lasts time.Duration, send func(event)) error {
 	query := only(name)
 	query.Set("watch", "1")

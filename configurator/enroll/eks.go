@@ -26,19 +26,19 @@ type execPart struct {
 	} `yaml:"env"`
 }
 
-// eksCluster is for which cluster a token is wanted.
+// eksCluster is the cluster that a token is for.
 type eksCluster struct {
 	ID     string // its name, or its id on Outposts
 	Region string // empty: the instance's own
 }
 
-// errExec is about a plug-in that is not one of EKS's two, which are understood without being run.
+// errExec is for a plug-in other than EKS's two, whose tokens are made here without running them.
 var errExec = errors.New("its credentials come from a program, and enrolment runs none; " +
 	"only aws eks get-token and aws-iam-authenticator token of the instance's own role are understood, " +
 	"set enroll.kubeconfig to one with a client certificate or a token")
 
-// eks tells what a kubelet's plug-in on EKS asks for: aws eks get-token on Amazon Linux 2023, aws-iam-authenticator token
-// before it. Nothing that would take another role or profile is understood, because its answer would be another identity.
+// eks returns the cluster for which a kubelet's plug-in on EKS asks for a token: aws eks get-token on Amazon Linux 2023,
+// aws-iam-authenticator token before it. It refuses another role or profile, because the token would be another identity's.
 func (e *execPart) eks() (*eksCluster, error) {
 	refuse := func(why string) (*eksCluster, error) {
 		return nil, fmt.Errorf("exec %s: %s: %w", strings.Join(append([]string{e.Command}, e.Args...), " "), why, errExec)
@@ -57,7 +57,7 @@ func (e *execPart) eks() (*eksCluster, error) {
 	case "aws-iam-authenticator token":
 		c.ID = flags["cluster-id"]
 	default:
-		return refuse("not a plug-in of EKS")
+		return refuse("it is not a plug-in of EKS")
 	}
 	if c.ID == "" {
 		return refuse("it names no cluster")
@@ -74,7 +74,7 @@ func (e *execPart) eks() (*eksCluster, error) {
 	return c, nil
 }
 
-// arguments takes the command line apart: its words, and its flags under their long names.
+// arguments splits the command line into its words, and its flags by their long names.
 func (e *execPart) arguments() (words string, flags map[string]string, err error) {
 	short := map[string]string{"-i": "--cluster-id", "-r": "--role"}
 	flags = map[string]string{}
@@ -89,7 +89,7 @@ func (e *execPart) arguments() (words string, flags map[string]string, err error
 			name = long
 		}
 		switch name {
-		case "--cache": // of aws-iam-authenticator, without a value
+		case "--cache": // aws-iam-authenticator's, has no value
 			continue
 		case "--cluster-name", "--cluster-id", "--region", "--output":
 		default:
@@ -107,9 +107,9 @@ func (e *execPart) arguments() (words string, flags map[string]string, err error
 	return strings.Join(list, " "), flags, nil
 }
 
-// token makes a bearer token for the cluster as aws-iam-authenticator does (pkg/token): a presigned GetCallerIdentity
-// that has the cluster's name signed with it. STS answers it for 15 minutes, whatever X-Amz-Expires says; authenticators
-// up to 0.3 want 60 there.
+// token makes a bearer token for the cluster as aws-iam-authenticator does (pkg/token): a presigned GetCallerIdentity request
+// that also signs the cluster's name. STS accepts it for 15 minutes, whatever X-Amz-Expires says; authenticators up to 0.3
+// expect 60 there.
 func (c *eksCluster) token(ctx context.Context, metadata func() *ec2.Client, credentials aws.CredentialsProvider) (string, error) {
 	region := c.Region
 	if region == "" {

@@ -18,11 +18,11 @@ import (
 
 // Enroller keeps the pin of this boot on the node's own Node.
 type Enroller struct {
-	// Kubeconfigs are the files to try, in this order. They are asked for whenever a connection is made anew.
+	// Kubeconfigs returns the files to try, in this order. It is called for every new connection.
 	Kubeconfigs func() ([]string, error)
-	// Pin is that of this boot, zero while there is no secret. It is asked for every two seconds.
+	// Pin returns the pin of this boot, zero while there is no secret. It is called every localEvery.
 	Pin func() (Pin, error)
-	// Metadata is the instance's, for the token of an EKS kubeconfig.
+	// Metadata returns the client of the instance metadata service, for the token of an EKS kubeconfig.
 	Metadata  func() *ec2.Client
 	StateFile string
 	Version   string // for the API server's log
@@ -33,22 +33,22 @@ type Enroller struct {
 }
 
 const (
-	localEvery = 5 * time.Second // files of this machine are looked at
-	watchFor   = 5 * time.Minute // to twice that, as client-go's informers do
+	localEvery = 5 * time.Second // how often this machine's files are read
+	watchFor   = 5 * time.Minute // duration of a watch, up to twice that, as in client-go's informers
 	minWatch   = 5 * time.Second // a watch that ends sooner has failed
 )
 
 // These mark errors and add no text to them.
 var (
-	errWaits = errors.New("") // this machine does not have yet what it takes: looking again costs nobody anything
-	errLost  = errors.New("") // the watch broke off, as it does for all nodes at once when an API server is restarted
+	errWaits = errors.New("") // something local is missing: trying again costs the API server nothing
+	errLost  = errors.New("") // the watch broke, as it does for all nodes at once when an API server restarts
 )
 
-// Run enrols, and goes on until ctx ends: while there is no kubeconfig or no Node it waits for them, and when the Node
-// lacks the pin it writes it. It returns nothing, because it never gives up; how it stands is in the state file.
+// Run enrols until ctx ends: it waits for a kubeconfig and a Node, and writes the pin whenever the Node lacks it. It returns no
+// error because it never gives up. The state file shows how far it is.
 func (e *Enroller) Run(ctx context.Context) {
 	if s, err := ReadState(e.StateFile); err == nil && s != nil {
-		e.state = *s // of a former process: what it has written is still on the Node
+		e.state = *s // from an earlier process: what that has written is still on the Node
 	}
 	var p pace
 	for {
@@ -70,8 +70,7 @@ func (e *Enroller) Run(ctx context.Context) {
 	}
 }
 
-// Once enrols now, or says why it cannot. Only success goes into the state file, which may be that of another process
-// that runs.
+// Once enrols now, or returns why it cannot. It writes only success to the state file, which a running watch may own.
 func (e *Enroller) Once(ctx context.Context) (State, error) {
 	quiet := *e
 	quiet.StateFile = ""
@@ -89,7 +88,7 @@ func (e *Enroller) Once(ctx context.Context) (State, error) {
 	return quiet.state, quiet.state.write(e.StateFile)
 }
 
-// session enrols over one client, and returns the error that ends it.
+// session enrols over one connection until an error ends it, and returns that error.
 func (e *Enroller) session(ctx context.Context) error {
 	s, err := e.connect(ctx)
 	if err != nil {
@@ -111,7 +110,7 @@ func (e *Enroller) session(ctx context.Context) error {
 			return err
 		}
 		select {
-		case <-tick.C: // there may be another secret
+		case <-tick.C: // the secret may have changed
 		case event := <-events:
 			s.observe(event)
 		case err := <-failed:
@@ -120,7 +119,7 @@ func (e *Enroller) session(ctx context.Context) error {
 	}
 }
 
-// session is one connection to the API server, and the Node as it was last seen there.
+// session is one connection to the API server, and the Node as last seen there.
 type session struct {
 	e      *Enroller
 	client *client
@@ -128,8 +127,8 @@ type session struct {
 	name   string // of the Node
 	node   *node  // nil if there is none
 
-	// written is what was pinned last in this session, to which object, and at which version that left it. Until the
-	// watch has shown that version, its events are older than what is known here.
+	// written is the last pin of this session: its object, and the version after the write. behind means that the watch has not
+	// shown that version yet, so its events are older than node.
 	written struct {
 		uid, version string
 		pin          Pin
@@ -137,7 +136,7 @@ type session struct {
 	behind bool
 }
 
-// connect finds the kubeconfig that belongs to a node.
+// connect opens the first kubeconfig that belongs to a node.
 func (e *Enroller) connect(ctx context.Context) (*session, error) {
 	files, err := e.Kubeconfigs()
 	if err != nil {
@@ -155,7 +154,7 @@ func (e *Enroller) connect(ctx context.Context) (*session, error) {
 		errs = append(errs, fmt.Errorf("%s: %w", file, err))
 	}
 	if len(errs) == 0 {
-		return nil, fmt.Errorf("this machine is no node of Kubernetes yet: %s does not exist%w", strings.Join(files, " or "), errWaits)
+		return nil, fmt.Errorf("this machine is not a Kubernetes node yet: %s does not exist%w", strings.Join(files, " or "), errWaits)
 	}
 	return nil, errors.Join(errs...)
 }
@@ -181,7 +180,7 @@ func (e *Enroller) open(ctx context.Context, file string) (*session, error) {
 	return &session{e: e, client: c, file: file, name: name}, nil
 }
 
-// watch sends events until ctx ends or the watch fails. A watch that the server ends in good order goes on.
+// watch sends events until ctx ends or the watch fails. It starts again when the server ends it without an error.
 func (s *session) watch(ctx context.Context, version string) (<-chan event, <-chan error) {
 	events, failed := make(chan event), make(chan error, 1)
 	go func() {
@@ -209,7 +208,7 @@ func (s *session) watch(ctx context.Context, version string) (<-chan event, <-ch
 	return events, failed
 }
 
-// observe takes over what the watch has shown.
+// observe applies an event of the watch.
 func (s *session) observe(e event) {
 	if s.behind && e.node != nil && e.node.Metadata.UID == s.written.uid && e.version != s.written.version {
 		return
@@ -219,15 +218,14 @@ func (s *session) observe(e event) {
 	}
 }
 
-// reconcile pins the Node if it is there, reports this boot and does not carry the pin. It returns errWaits if there is
-// nothing to be done yet.
+// reconcile pins the Node if it exists, reports this boot and lacks the pin. It returns errWaits if it is too early for that.
 func (s *session) reconcile(ctx context.Context) error {
 	pin, err := s.e.Pin()
 	if err != nil {
 		return err
 	}
 	if pin == (Pin{}) {
-		return s.note(pin, "this boot has no secret yet, lastgasp-configurator apply makes it")
+		return s.note(pin, "this boot has no secret yet; lastgasp-configurator apply makes it")
 	}
 	is := judge(s.node, pin)
 	if is != unpinned {
@@ -245,12 +243,12 @@ func (s *session) reconcile(ctx context.Context) error {
 	s.written.uid, s.written.version, s.written.pin = after.Metadata.UID, after.Metadata.ResourceVersion, pin
 	s.node, s.behind = after, true
 	if is = judge(after, pin); is == unpinned {
-		return fmt.Errorf("the API server took the pin of Node %s but does not keep it; see its admission webhooks", s.name)
+		return fmt.Errorf("the API server accepted the pin of Node %s but did not store it; see its admission webhooks", s.name)
 	}
 	return s.note(pin, is)
 }
 
-// note keeps how the Node stands to the pin. It returns errWaits for everything but pinned.
+// note records the Node's standing in the state. It returns errWaits unless that is pinned.
 func (s *session) note(pin Pin, is standing) error {
 	s.e.note(func(state *State) {
 		*state = State{Enrolled: is == pinned, Claimed: claimed(s.node, pin), Node: s.name, Kubeconfig: s.file, Pin: pin.String(), Since: state.Since}
@@ -264,7 +262,7 @@ func (s *session) note(pin Pin, is standing) error {
 	return nil
 }
 
-// note changes the state, and writes it down and logs it if it is another then.
+// note changes the state, and saves and logs it if that made a difference.
 func (e *Enroller) note(change func(*State)) {
 	next := e.state
 	change(&next)
@@ -278,30 +276,29 @@ func (e *Enroller) note(change func(*State)) {
 		return
 	}
 	if err := next.write(e.StateFile); err != nil {
-		e.Log.Warn("status will not know how enrolment stands", "err", err)
+		e.Log.Warn("the state of enrolment is not saved, so status does not show it", "err", err)
 	}
 	switch {
 	case next.Enrolled && !was.Enrolled:
 		e.Log.Info("enrolled", "node", next.Node, "kubeconfig", next.Kubeconfig)
 	case next.Why != "" && next.Why != was.Why && next.Enrolled:
-		e.Log.Warn("the own Node cannot be watched", "node", next.Node, "why", next.Why)
+		e.Log.Warn("this machine's Node cannot be watched", "node", next.Node, "why", next.Why)
 	case next.Why != "" && next.Why != was.Why:
 		e.Log.Info("not enrolled", "node", next.Node, "claimed", next.Claimed, "why", next.Why)
 	}
 }
 
-// pace spreads attempts: the longer it has not worked, the rarer.
+// pace spreads attempts: each failure makes them rarer.
 type pace struct{ wait time.Duration }
 
 const (
 	firstWait   = 2 * time.Second
 	lostWait    = 30 * time.Second // the pin is there, so there is no hurry
 	longestWait = time.Minute
-	refusedWait = 10 * time.Minute // for what somebody has to mend first
+	refusedWait = 10 * time.Minute // somebody has to fix something first
 )
 
-// next is how long to wait after a session that lasted for so long and ended with err; chance is a random number from 0
-// to 1.
+// next returns how long to wait after a session that lasted this long and ended with err. chance is a random number in [0,1).
 func (p *pace) next(lasted time.Duration, err error, chance float64) time.Duration {
 	first, longest := firstWait, longestWait
 	switch {
@@ -318,7 +315,7 @@ func (p *pace) next(lasted time.Duration, err error, chance float64) time.Durati
 	return p.wait/2 + time.Duration(chance*float64(p.wait/2))
 }
 
-// refused reports whether the API server has answered, and said no.
+// refused reports whether the API server answered with a refusal.
 func refused(err error) bool {
 	var answer *apiError
 	if !errors.As(err, &answer) {

@@ -207,7 +207,7 @@ func TestEnroll(t *testing.T) {
 			b.run()
 			b.after(time.Minute)
 			b.wantPin("")
-			b.wantState(State{Why: "this boot has no secret yet, lastgasp-configurator apply makes it"})
+			b.wantState(State{Why: "this boot has no secret yet; lastgasp-configurator apply makes it"})
 			b.set(func() { b.pin = pin })
 			b.after(localEvery)
 			b.wantPin(b.pin.String())
@@ -321,7 +321,7 @@ func TestEnroll(t *testing.T) {
 			b.register(thisBoot)
 			b.run()
 			b.after(time.Hour)
-			if s := b.state(); s.Why != "this machine is no node of Kubernetes yet: /none/kubeconfig or /none/kubelet.conf does not exist" {
+			if s := b.state(); s.Why != "this machine is not a Kubernetes node yet: /none/kubeconfig or /none/kubelet.conf does not exist" {
 				b.Errorf("state %+v", s)
 			}
 			b.set(func() { b.files = there })
@@ -352,7 +352,7 @@ func TestEnroll(t *testing.T) {
 			b.run()
 			b.after(time.Minute)
 			b.wantPin("")
-			if s := b.state(); s.Why != b.files[0]+`: these credentials are "admin", which is no node; set enroll.kubeconfig to the kubelet's own` {
+			if s := b.state(); s.Why != b.files[0]+`: these credentials belong to "admin", which is not a node; set enroll.kubeconfig to the kubelet's own` {
 				b.Errorf("state %+v", s)
 			}
 		}},

@@ -15,7 +15,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Kubeconfigs are where kubelets have theirs: EKS, kubeadm, k3s, RKE2.
+// Kubeconfigs returns the usual paths of a kubelet's kubeconfig: EKS, kubeadm, k3s, RKE2.
 func Kubeconfigs() []string {
 	return []string{
 		"/var/lib/kubelet/kubeconfig",
@@ -29,9 +29,9 @@ func Kubeconfigs() []string {
 type access struct {
 	file    string // the kubeconfig
 	server  *url.URL
-	name    string   // to expect in the server's certificate, empty: that of the URL
-	ca      pemBytes // whom to trust, empty: whom this machine trusts
-	proxy   *url.URL // nil: what the environment says
+	name    string   // expected in the server's certificate; empty: the URL's host
+	ca      pemBytes // certificate authorities; empty: this machine's
+	proxy   *url.URL // nil: from the environment
 	cert    pemBytes // of the client
 	key     pemBytes
 	token   string
@@ -39,7 +39,7 @@ type access struct {
 	eks     *eksCluster
 }
 
-// pemBytes are PEM in the kubeconfig itself, or else in a file, which is read whenever it is needed: kubelets rotate it.
+// pemBytes is PEM in the kubeconfig itself or in a file. A file is read whenever it is needed: kubelets rotate it.
 type pemBytes struct {
 	data []byte
 	file string
@@ -54,7 +54,7 @@ func (p pemBytes) read() ([]byte, error) {
 	return os.ReadFile(p.file)
 }
 
-// kubeconfigFile is the part of a kubeconfig (k8s.io/client-go/tools/clientcmd/api/v1) that a kubelet's may have.
+// kubeconfigFile is the part of a kubeconfig (k8s.io/client-go/tools/clientcmd/api/v1) that a kubelet's uses.
 type kubeconfigFile struct {
 	CurrentContext string `yaml:"current-context"`
 	Contexts       []struct {
@@ -93,7 +93,7 @@ type userPart struct {
 	Exec     *execPart `yaml:"exec"`
 }
 
-// readKubeconfig reads the current context of a kubeconfig. Paths in it are relative to its folder.
+// readKubeconfig reads the current context of a kubeconfig. Paths in it are relative to its directory.
 func readKubeconfig(file string) (access, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -122,8 +122,8 @@ func parseKubeconfig(file string, data []byte) (access, error) {
 	return a, a.setUser(user)
 }
 
-// current finds the two that the current context names. A file with one context needs no current-context, as the
-// kubelet's own loader sees it.
+// current returns the cluster and the user that the current context names. As in the kubelet's own loader, a file with one
+// context needs no current-context.
 func (k kubeconfigFile) current() (clusterPart, userPart, error) {
 	for _, c := range k.Contexts {
 		if c.Name != k.CurrentContext && (k.CurrentContext != "" || len(k.Contexts) > 1) {
@@ -147,14 +147,14 @@ func (k kubeconfigFile) current() (clusterPart, userPart, error) {
 
 func (a *access) setCluster(c clusterPart) (err error) {
 	if a.server, err = url.Parse(c.Server); err != nil || a.server.Scheme != "https" || a.server.Host == "" {
-		return fmt.Errorf("server %q is no https URL; the pin is written over TLS only", c.Server)
+		return fmt.Errorf("server %q is not an https URL; the pin is written over TLS only", c.Server)
 	}
 	if c.Insecure {
 		return errors.New("insecure-skip-tls-verify would give the kubelet's credentials to any server; name a certificate-authority")
 	}
 	if c.Proxy != "" {
 		if a.proxy, err = url.Parse(c.Proxy); err != nil || a.proxy.Host == "" {
-			return fmt.Errorf("proxy-url %q is no URL", c.Proxy)
+			return fmt.Errorf("proxy-url %q is not a URL", c.Proxy)
 		}
 	}
 	a.name = c.Name
@@ -179,19 +179,19 @@ func (a *access) setUser(u userPart) (err error) {
 	case a.cert.given() != a.key.given():
 		return errors.New("client-certificate and client-key go together, and one of them is missing")
 	case !a.cert.given() && a.token == "" && a.tokenAt == "" && a.eks == nil:
-		return errors.New("its user has no client certificate, no token and no exec of aws eks get-token; these are what is understood")
+		return errors.New("its user has no client certificate, token or exec of aws eks get-token; only these are understood")
 	}
 	return nil
 }
 
-// pem takes what stands in the kubeconfig over what stands in a file, as client-go does.
+// pem prefers data in the kubeconfig to a file, as client-go does.
 func (a *access) pem(key, file, data string) (pemBytes, error) {
 	if data == "" {
 		return pemBytes{file: a.path(file)}, nil
 	}
 	decoded, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(data), ""))
 	if err != nil {
-		return pemBytes{}, fmt.Errorf("%s-data is no base64", key)
+		return pemBytes{}, fmt.Errorf("%s-data is not base64", key)
 	}
 	return pemBytes{data: decoded}, nil
 }
@@ -203,7 +203,7 @@ func (a *access) path(name string) string {
 	return filepath.Join(filepath.Dir(a.file), name)
 }
 
-// tls is the configuration of connections to the API server. The client's certificate is read again for each.
+// tls returns the configuration of connections to the API server. Each connection reads the client's certificate again.
 func (a *access) tls() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: a.name}
 	if a.ca.given() {
@@ -238,7 +238,7 @@ func (a *access) certificate() (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-// proxyOf says through what a request goes.
+// proxyOf returns the function that chooses a request's proxy.
 func (a *access) proxyOf() func(*http.Request) (*url.URL, error) {
 	if a.proxy != nil {
 		return http.ProxyURL(a.proxy)

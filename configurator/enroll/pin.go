@@ -1,18 +1,18 @@
 package enroll
 
-// Annotations of a Node, and what they hold: "<boot id>:<SHA-256 of the secret>".
+// Annotations of a Node. Their value is "<boot id>:<SHA-256 of the secret>".
 const (
 	PinKey   = "lastgasp.dev/pin"   // written by the node itself
-	ClaimKey = "lastgasp.dev/claim" // written by a listener that took a canary's word for it
+	ClaimKey = "lastgasp.dev/claim" // written by a listener, from a canary
 )
 
-// Pin is what a listener recognises the records of one boot by. The zero value means that there is no secret yet.
+// Pin identifies the records of one boot to a listener. The zero value means that there is no secret yet.
 type Pin struct {
 	Boot string // /proc/sys/kernel/random/boot_id
 	Sum  string // SHA-256 of the boot's secret, hex
 }
 
-// String is the value of the annotation.
+// String returns the value of the annotation.
 func (p Pin) String() string {
 	if p == (Pin{}) {
 		return ""
@@ -20,7 +20,7 @@ func (p Pin) String() string {
 	return p.Boot + ":" + p.Sum
 }
 
-// node is a Node as far as enrolment reads it.
+// node is the part of a Node that enrolment reads.
 type node struct {
 	Metadata struct {
 		UID             string            `json:"uid"`
@@ -34,7 +34,7 @@ type node struct {
 	} `json:"status"`
 }
 
-// standing is how a Node stands to the pin of this boot.
+// standing is a Node's relation to the pin of this boot.
 type standing string
 
 const (
@@ -44,8 +44,8 @@ const (
 	pinned    standing = "pinned"
 )
 
-// judge compares n, which is nil if there is no Node, with the pin. A pin of a boot that the Node does not report counts
-// for nothing, so it is not written before the kubelet of this boot has spoken.
+// judge compares n with the pin; n is nil if there is no Node. A pin counts only if the Node reports its boot, so it is not
+// written before this boot's kubelet has registered.
 func judge(n *node, p Pin) standing {
 	switch {
 	case n == nil:

@@ -10,19 +10,19 @@ import (
 	"time"
 )
 
-// State is how enrolment stands. It is kept under /run for `status`, and its keys are an interface.
+// State is the state of enrolment. It is saved under /run for `status`, and its keys are an interface.
 type State struct {
-	Since      time.Time `json:"since"` // when it became so
+	Since      time.Time `json:"since"` // last change
 	Enrolled   bool      `json:"enrolled"`
-	Claimed    bool      `json:"claimed"`              // by a listener, on the word of a canary
-	Node       string    `json:"node,omitempty"`       // whose kubelet's credentials these are
-	Kubeconfig string    `json:"kubeconfig,omitempty"` // where they are
+	Claimed    bool      `json:"claimed"`              // by a listener, from a canary
+	Node       string    `json:"node,omitempty"`       // that the credentials belong to
+	Kubeconfig string    `json:"kubeconfig,omitempty"` // file with the credentials
 	Pin        string    `json:"pin,omitempty"`        // that the Node should carry
-	// Why says in one line why it is not enrolled, or, if it is, why its Node cannot be watched any more.
+	// Why says in one line why the node is not enrolled or, if it is, why its Node cannot be watched any more.
 	Why string `json:"why,omitempty"`
 }
 
-// ReadState reads what Run last wrote, nil if it wrote nothing since boot.
+// ReadState reads what Run last wrote. Nil means that it wrote nothing since boot.
 func ReadState(file string) (*State, error) {
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -55,7 +55,7 @@ func (s State) write(file string) error {
 	return nil
 }
 
-// String is the state for people, in one line.
+// String returns the state for people, in one line.
 func (s State) String() string {
 	switch {
 	case s.Enrolled && s.Why == "":

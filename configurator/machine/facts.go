@@ -6,11 +6,10 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// Facts are what decides whether a panic of this node can be heard. The part that the listener must know is in every
-// canary.
+// Facts decide whether a panic of this node can be heard. Every canary carries the part that the listener must know.
 type Facts struct {
 	netconsole.Facts
-	// KdumpNotifiers is crash_kexec_post_notifiers: an oops goes through panic() even though a crash kernel waits.
+	// KdumpNotifiers is crash_kexec_post_notifiers: an oops goes through panic() even if a crash kernel is loaded.
 	KdumpNotifiers bool `json:"kdumpNotifiers"`
 	// Devkmsg is kernel.printk_devkmsg: on, off or ratelimit.
 	Devkmsg string `json:"devkmsg"`
@@ -20,8 +19,8 @@ type Facts struct {
 	OopsOnly bool `json:"oopsOnly"`
 }
 
-// Facts reads them; version is the configurator's. What cannot be read stays zero, which is also the kernel's default
-// for all but the console level.
+// Facts reads the facts; version is the configurator's. What cannot be read is the kernel's default: 7 for the console level,
+// zero for the rest.
 func (r Root) Facts(version string) Facts {
 	return Facts{
 		Facts: netconsole.Facts{
@@ -39,7 +38,7 @@ func (r Root) Facts(version string) Facts {
 	}
 }
 
-// kernelRelease is `uname -r`, from /proc where there is one so that it belongs to the same root as all else.
+// kernelRelease returns `uname -r`, if possible from /proc, so that it belongs to the same root as everything else.
 func (r Root) kernelRelease() string {
 	if t := r.text("proc/sys/kernel/osrelease"); t != "" {
 		return t
@@ -51,9 +50,9 @@ func (r Root) kernelRelease() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-// CanaryLevel is the quietest level at which a line in /dev/kmsg passes the console filter. A message is printed if its
-// level is below the console's (suppress_message_printing, kernel/printk/printk.c). Level 0 is never used: journald shows
-// it on every terminal. False means that no other level passes.
+// CanaryLevel returns the least severe level at which a line in /dev/kmsg passes the console filter. A message is printed if
+// its level is below the console's (suppress_message_printing, kernel/printk/printk.c). Level 0 is never used: journald
+// shows it on every terminal. False means that no other level passes.
 func (f Facts) CanaryLevel() (int, bool) {
 	const debug = 7
 	if f.IgnoreLoglevel {

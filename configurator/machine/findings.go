@@ -8,7 +8,7 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/configfs"
 )
 
-// Finding is one thing that keeps this node from being heard, or from being heard well.
+// Finding is one thing that prevents this node from being heard, or from being heard completely.
 type Finding struct {
 	// Mute means that a panic would not be heard at all. Otherwise only part of it is lost.
 	Mute bool   `json:"mute"`
@@ -17,7 +17,7 @@ type Finding struct {
 	Mend string `json:"mend"` // what mends it
 }
 
-// String is the finding as one line.
+// String returns the finding as one line.
 func (f Finding) String() string { return f.What + ": " + f.Cost + "; " + f.Mend }
 
 // Findings judges a node by its facts and the targets in its kernel. It is pure.
@@ -45,7 +45,7 @@ func Findings(f Facts, targets []configfs.State) []Finding {
 			"unload it (kdump-config unload) or have the crash kernel report")
 	case f.Kdump && !f.KdumpNotifiers:
 		weak("a kdump kernel is loaded without crash_kexec_post_notifiers",
-			"an oops starts it before the line \"Kernel panic\" exists, the listener hears the oops only",
+			"an oops starts it before the line \"Kernel panic\" exists, so the listener hears only the oops",
 			"set panic.kdumpNotifiers: true here")
 	}
 	if f.OopsOnly {
@@ -60,7 +60,7 @@ func Findings(f Facts, targets []configfs.State) []Finding {
 	}
 	if level, ok := f.CanaryLevel(); !ok {
 		weak(fmt.Sprintf("the console level is %d", f.ConsoleLevel),
-			"it hides canaries, so nothing proves that the listener hears this node, and every sign of sickness before a panic",
+			"it hides every sign of sickness before a panic, and canaries, so nothing proves that the listener hears this node",
 			"set kernel.printk=5 (sysctl) or boot with loglevel=5")
 	} else if level < 4 {
 		cost := fmt.Sprintf("a canary has to be logged at level %d, as if it were an error", level)
@@ -98,7 +98,7 @@ func targetFindings(targets []configfs.State) []Finding {
 	return found
 }
 
-// NoNetconsole is the finding on a machine whose kernel has no netconsole right now.
+// NoNetconsole returns the finding for a machine where netconsole is not loaded.
 func (r Root) NoNetconsole() Finding {
 	release := r.kernelRelease()
 	if r.hasModule(release, "netconsole") {
@@ -109,13 +109,13 @@ func (r Root) NoNetconsole() Finding {
 		Mend: netconsoleOn(r.distribution(), release)}
 }
 
-// netconsoleOn says how to get a kernel with netconsole on a distribution (ID of os-release).
+// netconsoleOn says how to get a kernel with netconsole on a distribution (the ID of os-release).
 func netconsoleOn(distribution, release string) string {
 	switch distribution {
 	case "ubuntu":
 		return "apt install linux-modules-extra-" + release
 	case "debian":
-		return "boot a kernel of Debian's own (linux-image-cloud-amd64 or the like), which has it"
+		return "boot one of Debian's own kernels, such as linux-image-cloud-amd64, which have it"
 	case "rhel", "centos", "rocky", "almalinux", "fedora", "ol":
 		return "dnf install kernel-modules-" + release + " kernel-modules-extra-" + release
 	case "amzn", "bottlerocket":
@@ -137,7 +137,7 @@ func (r Root) hasModule(release, name string) bool {
 	return false
 }
 
-// distribution is ID of os-release(5), empty if there is none.
+// distribution returns the ID of os-release(5), empty if there is none.
 func (r Root) distribution() string {
 	for line := range strings.Lines(r.text("etc/os-release")) {
 		if id, ok := strings.CutPrefix(strings.TrimSpace(line), "ID="); ok {

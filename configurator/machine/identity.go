@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Identity is who this machine says it is with every record.
+// Identity is who this machine says it is in every record.
 type Identity struct {
 	Instance string `json:"instance"` // EC2 instance id, or the machine id elsewhere
 	Boot     string `json:"boot"`     // /proc/sys/kernel/random/boot_id
@@ -25,7 +25,7 @@ func (r Root) OnEC2() bool {
 		strings.HasPrefix(r.text("sys/hypervisor/uuid"), "ec2") // Xen instances
 }
 
-// Identity says who this machine is. Nitro instances have their id in the board's asset tag; where the firmware of an EC2
+// Identity returns who this machine is. Nitro instances have their id in the board's asset tag; if the firmware of an EC2
 // instance does not say it, instanceID asks the metadata service.
 func (r Root) Identity(instanceID func() (string, error)) (Identity, error) {
 	id := Identity{Boot: r.bootID()}
@@ -40,18 +40,18 @@ func (r Root) Identity(instanceID func() (string, error)) (Identity, error) {
 			id.Instance = i
 			return id, nil
 		}
-		// Armed under another name is better than silent: the listener still knows this node by its address.
+		// Being armed under another name is better than being silent: the listener still knows this node by its address.
 	}
 	if id.Instance = r.text("etc/machine-id"); id.Instance == "" || id.Instance == "uninitialized" {
-		id.Instance = id.Boot // an image without machine id: unique at least, though another one at each boot
+		id.Instance = id.Boot // an image without machine id: at least this is unique, though it changes at each boot
 	}
 	return id, nil
 }
 
-// bootID is what the kernel calls this boot, empty if /proc is not mounted.
+// bootID returns the kernel's id of this boot, empty if /proc is not mounted.
 func (r Root) bootID() string { return r.text("proc/sys/kernel/random/boot_id") }
 
-// MACs are the hardware addresses of this machine's interfaces.
+// MACs returns the hardware addresses of this machine's interfaces.
 func (r Root) MACs() []string {
 	files, _ := filepath.Glob(r.Path("sys/class/net/*/address"))
 	var macs []string
@@ -64,7 +64,7 @@ func (r Root) MACs() []string {
 	return macs
 }
 
-// DeviceOf is the name of the interface with a hardware address, empty if there is none.
+// DeviceOf returns the name of the interface with a hardware address, empty if there is none.
 func (r Root) DeviceOf(mac string) string {
 	files, _ := filepath.Glob(r.Path("sys/class/net/*/address"))
 	slices.Sort(files)

@@ -17,17 +17,18 @@ const (
 	NoKubelet Kubelet = iota
 	// KubeletExpected: one is installed, but not configured yet.
 	KubeletExpected
-	// KubeletSets: it sets kernel.panic=10 when it starts, and does not look again.
+	// KubeletSets: it sets kernel.panic=10 when it starts, and does not check it later.
 	KubeletSets
 	// KubeletProtects: it has protectKernelDefaults, and does not start unless kernel.panic is 10 already
 	// (setupKernelTunables, pkg/kubelet/cm/container_manager_linux.go).
 	KubeletProtects
 )
 
-// kubeletPanic is the value of kernel.panic that a kubelet sets, or asks for.
+// kubeletPanic is the value of kernel.panic that a kubelet sets, or requires.
 const kubeletPanic = 10
 
-// kubeletConfigs are where distributions keep a kubelet's configuration: kubeadm, EKS on AL2023 and AL2, k3s, RKE2.
+// kubeletConfigs returns the files in which distributions have a kubelet's configuration: kubeadm, EKS on AL2023 and AL2, k3s,
+// RKE2.
 func (r Root) kubeletConfigs() []string {
 	return r.glob(
 		"var/lib/kubelet/config.yaml", "var/lib/kubelet/kubeadm-flags.env",
@@ -37,7 +38,7 @@ func (r Root) kubeletConfigs() []string {
 	)
 }
 
-// kubeletFlags are where its flags may be. Some of them are there as soon as it is installed.
+// kubeletFlags returns the files that may hold its flags. Some of them exist as soon as it is installed.
 func (r Root) kubeletFlags() []string {
 	return r.glob(
 		"etc/default/kubelet", "etc/sysconfig/kubelet", "etc/eksctl/kubelet.env",
@@ -49,15 +50,15 @@ func (r Root) kubeletFlags() []string {
 }
 
 var (
-	// protects finds the setting as a key of YAML or JSON, and as a flag, which without a value is true.
+	// protects matches the setting as a key of YAML or JSON, and as a flag, which is true without a value.
 	protects = regexp.MustCompile(`(?i)protect-?kernel-?defaults(?:["']?\s*[:=]\s*["']?(\w+))?`)
-	// cisProfile is RKE2's, which comes with that flag.
+	// cisProfile matches RKE2's CIS profile, which sets that flag.
 	cisProfile = regexp.MustCompile(`(?m)^\s*profile:\s*["']?cis`)
-	// configFlag names another configuration file.
+	// configFlag matches the flag that names another configuration file.
 	configFlag = regexp.MustCompile(`--config[= ]["']?(/[^\s"']+)`)
 )
 
-// Kubelet finds out from files: in a hardened unit the kubelet's process cannot be seen.
+// Kubelet reads this from files: a hardened unit cannot see the kubelet's process.
 func (r Root) Kubelet() Kubelet {
 	flags, configs := r.kubeletFlags(), r.kubeletConfigs()
 	var texts [][]byte
@@ -84,14 +85,14 @@ func (r Root) Kubelet() Kubelet {
 	return NoKubelet
 }
 
-// protectsKernel reports whether a kubelet with this configuration has protectKernelDefaults.
+// protectsKernel reports whether this configuration or command line sets protectKernelDefaults.
 func protectsKernel(text []byte) bool {
 	return cisProfile.Match(text) || slices.ContainsFunc(protects.FindAllSubmatch(text, -1), func(m [][]byte) bool {
 		return len(m[1]) == 0 || strings.EqualFold(string(m[1]), "true")
 	})
 }
 
-// withoutComments is a file without lines that begin with #.
+// withoutComments returns a file without the lines that begin with #.
 func withoutComments(file string) []byte {
 	data, _ := os.ReadFile(file)
 	var kept []byte
@@ -103,7 +104,7 @@ func withoutComments(file string) []byte {
 	return kept
 }
 
-// glob are the files below the root that match one of the patterns.
+// glob returns the files below the root that match one of the patterns.
 func (r Root) glob(patterns ...string) []string {
 	var files []string
 	for _, p := range patterns {

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lock keeps passes of other processes out until unlock is called: two at once would take each other's targets for
-// leftovers, and could not both wait for acknowledgements on the same port. The kernel releases it when the process dies.
-// waiting, if not nil, is called once if another process holds it.
+// Lock excludes passes of other processes until unlock is called: two at once would take each other's targets for leftovers,
+// and could not both wait for acknowledgements on the same port. The kernel releases the lock when the process dies.
+// waiting, if not nil, is called once if another process holds the lock.
 func (r Root) Lock(ctx context.Context, waiting func()) (unlock func(), err error) {
 	if err := os.MkdirAll(r.Path(RunDir), 0o755); err != nil {
 		return nil, fmt.Errorf("wait for another lastgasp-configurator: %w", err)

@@ -1,5 +1,5 @@
-// Package machine reads and changes what one node keeps in files: its identity, the kernel's facts and settings, the
-// secret of this boot, and what the last pass left for `status`. It opens no socket.
+// Package machine reads and changes one node's files: its identity, the kernel's facts and settings, the secret of this boot,
+// and what the last pass left for `status`. It opens no socket.
 package machine
 
 import (
@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Root is the directory below which the kernel's and the machine's files are: "/" outside of tests.
+// Root is the directory that holds the kernel's and the machine's files: "/" outside of tests.
 type Root string
 
 // Path joins elem below the root.
@@ -27,7 +27,7 @@ const (
 	RunDir       = "run/lastgasp"  // gone at the next boot, as kernel state is
 	stateFile    = "state.json"    // what the last pass saw
 	settingsFile = "settings.json" // kernel settings we changed, and their former values
-	secretFile   = "gasp"          // the secret of this boot
+	secretFile   = "gasp"          // the secret of this boot, named like its key on the wire
 	lockFile     = "lock"          // one pass at a time
 
 	// LastGoodFile is the last list of listeners that was proved to work, see endpoint.LastGood.
@@ -37,17 +37,17 @@ const (
 // netDir is where the kernel shows its network devices.
 const netDir = "sys/class/net"
 
-// Uptime is the time since boot, suspended or not (CLOCK_BOOTTIME). Unlike the wall clock nobody can set it, and unlike
-// Go's monotonic clock it means the same in every process of one boot.
+// Uptime returns the time since boot, suspended time included (CLOCK_BOOTTIME). Unlike the wall clock it cannot be set, and
+// unlike Go's monotonic clock it means the same in every process of one boot.
 func Uptime() time.Duration {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		return 0 // never: the clock exists since 2.6.39
+		return 0 // cannot happen: the clock exists since 2.6.39
 	}
 	return time.Duration(ts.Nano())
 }
 
-// Forget removes what passes have left for `status`. The secret stays.
+// Forget removes what passes left for `status`. The secret stays.
 func (r Root) Forget() error {
 	var errs []error
 	for _, f := range []string{stateFile, settingsFile} {
@@ -58,7 +58,7 @@ func (r Root) Forget() error {
 	return errors.Join(errs...)
 }
 
-// text is the content of a small kernel file, trimmed; empty if it cannot be read.
+// text returns the content of a small kernel file, trimmed; empty if it cannot be read.
 func (r Root) text(path string) string {
 	data, err := os.ReadFile(r.Path(path))
 	if err != nil {
@@ -67,7 +67,7 @@ func (r Root) text(path string) string {
 	return strings.TrimSpace(string(data))
 }
 
-// number is the first number in a small kernel file, or fallback.
+// number returns the first number in a small kernel file, or fallback.
 func (r Root) number(path string, fallback int) int {
 	fields := strings.Fields(r.text(path))
 	if len(fields) == 0 {
@@ -86,7 +86,7 @@ func (r Root) flag(path string) bool {
 	return t == "1" || t == "Y"
 }
 
-// replace writes a file of ours in one step, for mode and nobody else.
+// replace writes one of our files in one step, with exactly this mode.
 func (r Root) replace(path string, data []byte, mode os.FileMode) error {
 	full := r.Path(path)
 	if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// Secret returns the secret of this boot. It lives under /run, readable by its owner alone, beside the boot id it belongs
-// to: a /run that survived a reboot, as in a container, must not keep it. Empty means that there is none yet.
+// Secret returns the secret of this boot, empty if there is none yet. Its file is under /run, readable by its owner only, and
+// also holds the boot id: in a container /run may survive a reboot, and the secret must not.
 func (r Root) Secret(boot string) (netconsole.Secret, error) {
 	data, err := os.ReadFile(r.Path(RunDir, secretFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -26,7 +26,7 @@ func (r Root) Secret(boot string) (netconsole.Secret, error) {
 	return netconsole.Secret(secret), nil
 }
 
-// MakeSecret is Secret, but makes it at the first call of the boot: 128 random bits.
+// MakeSecret is Secret, but makes the secret at the first call of the boot: 128 random bits.
 func (r Root) MakeSecret(boot string) (netconsole.Secret, error) {
 	known, err := r.Secret(boot)
 	if err != nil || known != "" {

@@ -11,13 +11,13 @@ import (
 	"strconv"
 )
 
-// Kernel settings that are changed only if the configuration asks for it. For those of transmit queues see QueueSettings.
+// Kernel settings that are changed only if the configuration asks for it. QueueSettings has those of transmit queues.
 const (
 	panicFile          = "proc/sys/kernel/panic"
 	kdumpNotifiersFile = "sys/module/kernel/parameters/crash_kexec_post_notifiers"
 )
 
-// Panic says which of the kernel's settings for its own death may be changed. See PanicSettings.
+// Panic says which of the kernel's panic settings to change. See PanicSettings.
 type Panic struct {
 	Hold           bool // kernel.panic=0 where a kernel would otherwise reboot before it has sent anything
 	Timeout        *int // kernel.panic in seconds; nil leaves it alone
@@ -32,7 +32,7 @@ type Setting struct {
 	Link int    `json:"ifindex,omitempty"` // of the device it belongs to, which may be renamed; 0: none
 }
 
-// String is "/proc/sys/kernel/panic=0 (was 10)", without the latter if that is not known yet.
+// String returns "/proc/sys/kernel/panic=0 (was 10)", or only the first part while the former value is not known.
 func (s Setting) String() string {
 	if s.Was == "" {
 		return fmt.Sprintf("/%s=%s", s.File, s.Set)
@@ -40,12 +40,12 @@ func (s Setting) String() string {
 	return fmt.Sprintf("/%s=%s (was %s)", s.File, s.Set, s.Was)
 }
 
-// PanicSettings says what p asks for on such a kernel beside such a kubelet. It is pure.
+// PanicSettings returns the settings that p asks for, given the kernel's facts and the kubelet. It is pure.
 //
-// kernel.panic is not ours: the kubelet sets it at its start, and below 7.0 every value from 1 lets a panic out. So it
-// is held at 0 only on kernels that are mute otherwise, and set only if a timeout was asked for on the others. A kubelet
-// with protectKernelDefaults would not start again with another value than its own; and one that is not configured yet
-// may turn out to be such.
+// kernel.panic belongs to the kubelet, which sets it at its start; and before 7.0 a panic is heard with every value from 1.
+// So it is held at 0 only on kernels that are mute otherwise, and on the others set only if a timeout is configured. A
+// kubelet with protectKernelDefaults would not start again with any value but its own, and one that is not configured yet
+// may turn out to have that setting.
 func PanicSettings(p Panic, f Facts, k Kubelet) []Setting {
 	var want []Setting
 	if seconds, asked := p.seconds(f); asked && (k == NoKubelet || k == KubeletSets || k == KubeletProtects && seconds == kubeletPanic) {
@@ -57,7 +57,7 @@ func PanicSettings(p Panic, f Facts, k Kubelet) []Setting {
 	return want
 }
 
-// seconds is the value of kernel.panic that p asks for on such a kernel.
+// seconds returns the value of kernel.panic that p asks for on a kernel with facts f.
 func (p Panic) seconds(f Facts) (seconds int, asked bool) {
 	switch {
 	case f.Nbcon() && p.Hold:
@@ -68,7 +68,7 @@ func (p Panic) seconds(f Facts) (seconds int, asked bool) {
 	return 0, false
 }
 
-// PanicFindings says what of p the kubelet does not allow. It is pure.
+// PanicFindings returns a finding for each setting of p that the kubelet does not allow. It is pure.
 func PanicFindings(p Panic, f Facts, k Kubelet) []Finding {
 	seconds, asked := p.seconds(f)
 	if !asked || seconds == kubeletPanic {
@@ -85,16 +85,16 @@ func PanicFindings(p Panic, f Facts, k Kubelet) []Finding {
 			Mend: "remove " + key + " here, or protectKernelDefaults there"}}
 	case KubeletExpected:
 		return []Finding{{What: key + " waits for the kubelet to be configured",
-			Cost: "one with protectKernelDefaults would not start with it",
-			Mend: "run lastgasp-configurator watch, which sets it then"}}
+			Cost: "a kubelet with protectKernelDefaults would not start with it",
+			Mend: "run lastgasp-configurator watch, which sets it once the kubelet is configured"}}
 	}
 	return nil
 }
 
-// queueNumber is the part of a file in which the many transmit queues of a device differ.
+// queueNumber is the part of a file name in which a device's transmit queues differ.
 var queueNumber = regexp.MustCompile(`/tx-\d+/`)
 
-// Summary is a line for each setting, but one for all queues of a device that were changed alike.
+// Summary returns a line for each setting, and a single line for all queues of a device that were changed alike.
 func Summary(list []Setting) []string {
 	var lines []string
 	count := make(map[string]int)
@@ -112,7 +112,7 @@ func Summary(list []Setting) []string {
 	return lines
 }
 
-// Settings lists what we changed since boot.
+// Settings returns the settings we changed since boot.
 func (r Root) Settings() ([]Setting, error) {
 	data, err := os.ReadFile(r.Path(RunDir, settingsFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -122,19 +122,19 @@ func (r Root) Settings() ([]Setting, error) {
 	}
 	var list []Setting
 	if err := json.Unmarshal(data, &list); err != nil {
-		return nil, nil // cut short by a full disk: former values are lost, and refusing to go on brings none back
+		return nil, nil // cut short by a full disk: the former values are lost, and an error here would not bring them back
 	}
 	return list, nil
 }
 
-// ApplySettings makes the settings those of want: it sets what differs and restores what is no longer wanted. It returns
-// what it changed, for the log. Former values are written down first, so that a crash cannot lose them.
+// ApplySettings sets what differs from want and restores what is no longer wanted. It returns what it changed, for the log. It
+// saves former values first, so that a crash cannot lose them.
 func (r Root) ApplySettings(want []Setting) (changed []Setting, err error) {
 	kept, err := r.Settings()
 	if err != nil {
 		return nil, err
 	}
-	r.followRenames(kept)
+	r.applyRenames(kept)
 	for _, old := range kept {
 		if slices.ContainsFunc(want, func(s Setting) bool { return s.File == old.File }) {
 			continue
@@ -169,7 +169,7 @@ func (r Root) ApplySettings(want []Setting) (changed []Setting, err error) {
 	return changed, nil
 }
 
-// restore gives one setting its former value, unless somebody else has changed it meanwhile.
+// restore restores one setting's former value, unless somebody else has changed it meanwhile.
 func (r Root) restore(s Setting) (bool, error) {
 	if r.text(s.File) != s.Set {
 		return false, nil
@@ -191,7 +191,7 @@ func (r Root) saveSettings(list []Setting) error {
 	return nil
 }
 
-// Differ reports whether a setting does not have the value that want gives it.
+// Differ reports whether any setting of want has another value at present.
 func (r Root) Differ(want []Setting) bool {
 	return slices.ContainsFunc(want, func(s Setting) bool { return r.text(s.File) != s.Set })
 }

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// State is what the last pass saw and did. It is kept under /run for `status`, and its keys are an interface.
+// State is what the last pass saw and did. It is saved under /run for `status`, and its keys are an interface.
 type State struct {
 	Time time.Time `json:"time"` // for people
-	// Uptime is of the same moment. It is what is judged by: nobody can set that clock.
+	// Uptime is the same moment, for comparisons: that clock cannot be set.
 	Uptime   time.Duration `json:"uptimeNanoseconds"`
 	Version  string        `json:"version"`
 	Identity Identity      `json:"identity"`
@@ -21,11 +21,11 @@ type State struct {
 	Interval time.Duration `json:"canaryIntervalNanoseconds"`
 	// Zone is this node's availability zone, if listeners were chosen by it.
 	Zone string `json:"zone,omitempty"`
-	// Where says which source named the listeners; Passed why sources of higher rank did not.
+	// Where says which source named the listeners; Passed says why sources of higher rank were passed over.
 	Where   string        `json:"endpointSource"`
 	Passed  []string      `json:"passedOver,omitempty"`
 	Targets []TargetState `json:"targets"`
-	// Silent are listeners that did not acknowledge lately, and since when (uptime): others of the list are preferred.
+	// Silent are listeners that did not acknowledge lately, and since when (uptime). Others of the list are preferred.
 	Silent map[string]time.Duration `json:"silentSince,omitempty"`
 	// Failed is what went wrong in the pass, empty if all is well.
 	Failed string `json:"failed,omitempty"`
@@ -35,18 +35,18 @@ type State struct {
 type TargetState struct {
 	Name     string         `json:"name"`
 	Listener netip.AddrPort `json:"listener"`
-	OnLink   bool           `json:"onLink"` // the frozen hardware address is the listener's own
+	OnLink   bool           `json:"onLink"` // the target's remote MAC is the listener's own
 	Acked    bool           `json:"acked"`  // the latest canary was acknowledged
-	Known    bool           `json:"known"`  // and the listener's cluster has a Node for this one
-	// LastAck is when a canary was last acknowledged, zero if never; LastAckUptime is what is judged by.
+	Known    bool           `json:"known"`  // and the listener's cluster has a Node for this machine
+	// LastAck is when a canary was last acknowledged, zero if never. LastAckUptime is the same, for comparisons.
 	LastAck       time.Time     `json:"lastAck,omitzero"`
 	LastAckUptime time.Duration `json:"lastAckUptimeNanoseconds,omitempty"`
 	RTT           time.Duration `json:"rttNanoseconds,omitempty"`
-	Why           string        `json:"why,omitempty"` // the latest canary was not acknowledged
+	Why           string        `json:"why,omitempty"` // why the latest canary was not acknowledged
 }
 
-// State reads what the last pass wrote, nil if there was none since boot. A file that cannot be parsed is an error, and
-// the next pass replaces it.
+// State reads what the last pass wrote, nil if there was none since boot. A file that cannot be parsed is an error; the next
+// pass replaces it.
 func (r Root) State() (*State, error) {
 	data, err := os.ReadFile(r.Path(RunDir, stateFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -64,7 +64,7 @@ func (r Root) State() (*State, error) {
 	return &s, nil
 }
 
-// SaveState writes s for `status`. If that fails, as on a full disk, no older state is left to be believed.
+// SaveState writes s for `status`. If that fails, as on a full disk, it removes the older state, which would be wrong.
 func (r Root) SaveState(s State) error {
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
@@ -77,7 +77,7 @@ func (r Root) SaveState(s State) error {
 	return nil
 }
 
-// Target is what s, which may be nil, knows of the target of this name.
+// Target returns what s, which may be nil, knows about the target of this name.
 func (s *State) Target(name string) (TargetState, bool) {
 	if s == nil {
 		return TargetState{}, false
@@ -90,7 +90,7 @@ func (s *State) Target(name string) (TargetState, bool) {
 	return TargetState{}, false
 }
 
-// LastAck is when, in uptime, the target of this name was last acknowledged according to s, which may be nil.
+// LastAck returns the uptime at which the target of this name was last acknowledged according to s, which may be nil.
 func (s *State) LastAck(name string) time.Duration {
 	t, _ := s.Target(name)
 	return t.LastAckUptime

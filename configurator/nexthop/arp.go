@@ -15,11 +15,11 @@ const (
 	arpReply   = 2
 )
 
-// arpHead is what every ARP packet for IPv4 over Ethernet starts with: hardware and protocol type, and their lengths.
+// arpHead starts every ARP packet for IPv4 over Ethernet: hardware and protocol type, and their lengths.
 var arpHead = [6]byte{0, 1, 8, 0, 6, 4}
 
 // appendARPRequest appends the frame that asks everybody on the link who has target. sender is an address of the device
-// that owns from; the zero Addr makes it a probe (RFC 5227 §1.1), which is answered too and teaches nobody a wrong entry.
+// that owns from; the zero Addr makes it a probe (RFC 5227 §1.1), which is answered, too, and teaches nobody a wrong entry.
 func appendARPRequest(b []byte, from mac, sender, target netip.Addr) []byte {
 	b = append(b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)
 	b = append(b, from[:]...)

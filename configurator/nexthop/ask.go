@@ -14,21 +14,21 @@ import (
 )
 
 const (
-	tries    = 4
-	patience = 250 * time.Millisecond // per try; a local answer takes less than one, a VPC's router some 20
+	tries        = 4
+	replyTimeout = 250 * time.Millisecond // per try; a local answer takes less than 1 ms, a VPC's router some 20
 )
 
-// question is an ARP request or a neighbour solicitation, and how to know its answer.
+// question is an ARP request or a neighbour solicitation, and how to recognise its answer.
 type question struct {
-	kind   string // for the reader of an error
-	proto  uint16 // EtherType of both
+	kind   string // for error messages
+	proto  uint16 // EtherType of question and answer
 	frame  []byte // to be sent
 	answer func([]byte) (mac, bool)
 	filter []unix.SockFilter // lets answers of any station through and little else
 }
 
-// ask finds the Ethernet address of target, which is on d's link, by asking on the wire a few times over. source is the
-// address that packets are going to carry; the question comes from it too, if it is d's.
+// ask finds the Ethernet address of target, which is on d's link, by asking on the wire, several times if need be. source is
+// the address that packets will carry; the question is sent from it, too, if it is d's.
 func ask(ctx context.Context, d device, source, target netip.Addr) (net.HardwareAddr, error) {
 	own, _ := macOf(d.hw)
 	local, err := addressList(target.Is4())
@@ -52,7 +52,7 @@ func ask(ctx context.Context, d device, source, target netip.Addr) (net.Hardware
 		if _, err := s.Write(q.frame); err != nil {
 			return nil, wireError(ctx, d, fmt.Errorf("send to %s: %w", d.name, err))
 		}
-		if err := s.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		if err := s.SetReadDeadline(time.Now().Add(replyTimeout)); err != nil {
 			return nil, wireError(ctx, d, err)
 		}
 		for {
@@ -75,7 +75,7 @@ func ask(ctx context.Context, d device, source, target netip.Addr) (net.Hardware
 	if refused != "" {
 		return nil, fmt.Errorf("%w: %s on %s answers with %s", ErrNoReply, target, d.name, refused)
 	}
-	return nil, fmt.Errorf("%w: %s on %s ignored %d %s within %v", ErrNoReply, target, d.name, tries, q.kind, tries*patience)
+	return nil, fmt.Errorf("%w: %s on %s ignored %d %s within %v", ErrNoReply, target, d.name, tries, q.kind, tries*replyTimeout)
 }
 
 // wireError is err, unless the real reason is that ctx ended or that the device went down.
@@ -89,7 +89,8 @@ func wireError(ctx context.Context, d device, err error) error {
 	return err
 }
 
-// questionFor builds the question for target. An invalid sender is one that d lacks: ARP has a form without.
+// questionFor builds the question for target. An invalid sender means that the device has no fitting address: ARP has a form
+// without one.
 func questionFor(own mac, sender, target netip.Addr) (question, error) {
 	if target.Is4() {
 		return question{
@@ -124,9 +125,9 @@ func questionFor(own mac, sender, target netip.Addr) (question, error) {
 	}, nil
 }
 
-// senderOf picks the address of the device to ask from, as the kernel does (arp_solicit, ndisc_solicit): the source of the
-// packets in question if it is the device's, else IPv6's link-local one, else IPv4's in target's subnet. Without any the
-// answer is invalid: another device's address would teach the link a wrong neighbour.
+// senderOf picks the device's address to ask from, as the kernel does (arp_solicit, ndisc_solicit): the packets' source if the
+// device has it, else a link-local one (IPv6) or one in target's subnet (IPv4). If there is none the result is invalid:
+// another device's address would teach the link a wrong neighbour.
 func senderOf(local []address, device int, source, target netip.Addr) netip.Addr {
 	var best netip.Addr
 	for _, a := range local {
@@ -143,8 +144,8 @@ func senderOf(local []address, device int, source, target netip.Addr) netip.Addr
 	return best
 }
 
-// openPacketSocket opens a socket for whole Ethernet frames on one device. It is bound last, because before its filter
-// is in place it must receive nothing.
+// openPacketSocket opens a socket for whole Ethernet frames on one device. It binds it last, because the socket must receive
+// nothing before its filter is attached.
 func openPacketSocket(index int, q question) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -163,7 +164,7 @@ func openPacketSocket(index int, q question) (*os.File, error) {
 	return s, nil
 }
 
-// networkOrder is what packet sockets take as a protocol: the bytes of proto as they stand in a frame, read as a number.
+// networkOrder returns proto as packet sockets take it: in network byte order.
 func networkOrder(proto uint16) uint16 {
 	var b [2]byte
 	binary.BigEndian.PutUint16(b[:], proto)

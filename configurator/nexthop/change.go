@@ -20,8 +20,8 @@ const (
 	keptNeighbours = 4096
 )
 
-// known is what the kernel has told so far, to tell a change from a repetition: it repeats itself whenever a timer is
-// refreshed, a DHCP lease renewed, or a neighbour confirmed. It is a mirror of the kernel's tables, about as large.
+// known mirrors the kernel's tables, to distinguish a change from a repetition: the kernel repeats itself whenever a timer is
+// refreshed, a DHCP lease renewed, or a neighbour confirmed.
 type known struct {
 	devices    map[int32]deviceState
 	addresses  map[addressKey]struct{}
@@ -53,7 +53,7 @@ func newKnown() *known {
 	}
 }
 
-// learn takes one message of rtnetlink, an event or part of a dump, and says what it changed that may alter a Hop, or "".
+// learn applies one rtnetlink message, an event or part of a dump, and says what changed that may alter a Hop, or "".
 func (k *known) learn(m syscall.NetlinkMessage) string {
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
@@ -72,7 +72,7 @@ func (k *known) learn(m syscall.NetlinkMessage) string {
 	return ""
 }
 
-// link follows struct ifinfomsg. Bridges repeat their ports' events in a family of their own.
+// link parses struct ifinfomsg. Bridges repeat their ports' events in a family of their own.
 func (k *known) link(m syscall.NetlinkMessage) string {
 	attrs, ok := attributes(m.Data, unix.SizeofIfInfomsg)
 	if !ok || m.Data[0] != unix.AF_UNSPEC {
@@ -120,7 +120,7 @@ func (k *known) link(m syscall.NetlinkMessage) string {
 	return fmt.Sprintf("device %s is up", now.name)
 }
 
-// address follows struct ifaddrmsg. An address counts once duplicate address detection has let it through.
+// address parses struct ifaddrmsg. An address counts once duplicate address detection has passed.
 func (k *known) address(m syscall.NetlinkMessage) string {
 	attrs, ok := attributes(m.Data, unix.SizeofIfAddrmsg)
 	if !ok {
@@ -161,8 +161,7 @@ func (k *known) address(m syscall.NetlinkMessage) string {
 	return ""
 }
 
-// neighbour follows struct ndmsg. Only a neighbour that moved counts: what the kernel thinks of its reachability is no
-// proof of anything.
+// neighbour parses struct ndmsg. Only a neighbour that moved counts: the kernel's idea of its reachability proves nothing.
 func (k *known) neighbour(m syscall.NetlinkMessage) string {
 	attrs, ok := attributes(m.Data, unix.SizeofNdMsg)
 	if !ok || m.Data[0] != unix.AF_INET && m.Data[0] != unix.AF_INET6 {
@@ -189,7 +188,7 @@ func (k *known) neighbour(m syscall.NetlinkMessage) string {
 			delete(k.neighbours, key)
 		}
 		return ""
-	case !found: // being looked for: the last address is kept, to be compared with the next
+	case !found: // being resolved: keep the last address, to compare it with the next
 		return ""
 	}
 	old, had := k.neighbours[key]
@@ -200,7 +199,7 @@ func (k *known) neighbour(m syscall.NetlinkMessage) string {
 	return fmt.Sprintf("neighbour %s on %s moved from %s to %s", key.addr, k.name(key.index), old, now)
 }
 
-// route follows struct rtmsg. The local table repeats what the addresses say; cloned entries are caches.
+// route parses struct rtmsg. The local table repeats the addresses; cloned entries are caches.
 func (k *known) route(m syscall.NetlinkMessage) string {
 	attrs, ok := attributes(m.Data, unix.SizeofRtMsg)
 	if !ok || binary.NativeEndian.Uint32(m.Data[8:])&unix.RTM_F_CLONED != 0 || m.Data[4] == unix.RT_TABLE_LOCAL {
@@ -221,7 +220,7 @@ func (k *known) route(m syscall.NetlinkMessage) string {
 	return fmt.Sprintf("route %s added", dst)
 }
 
-// name is a device as a reader knows it.
+// name returns a device's name for messages.
 func (k *known) name(index uint32) string {
 	if d, ok := k.devices[int32(index)]; ok {
 		return d.name
@@ -229,7 +228,7 @@ func (k *known) name(index uint32) string {
 	return fmt.Sprintf("device %d", index)
 }
 
-// attributes parses what follows the fixed part of a message.
+// attributes parses the attributes after the fixed part of a message.
 func attributes(data []byte, fixed int) ([]syscall.NetlinkRouteAttr, bool) {
 	if len(data) < fixed {
 		return nil, false

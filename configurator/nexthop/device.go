@@ -9,35 +9,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// device is what decides whether netconsole can send through an interface.
+// device is the part of an interface that decides whether netconsole can send through it.
 type device struct {
 	index  int
 	name   string
 	hw     net.HardwareAddr
 	encap  string // "ether" for ARPHRD_ETHER
 	kind   string // rtnetlink's IFLA_INFO_KIND, "device" if its driver gives none
-	parent string // IFLA_PARENT_DEV_NAME: the PCI function or virtio device below, empty for what software made
+	parent string // IFLA_PARENT_DEV_NAME: the PCI function or virtio device below, empty for a software device
 	flags  uint32 // IFF_…
 	master int    // index, 0: none
-	lower  int    // index of what a VLAN or macvlan sits on, 0: nothing of this network namespace
+	lower  int    // index of the device below a VLAN or macvlan, 0: none in this network namespace
 }
 
-// unusable says in the second half of a sentence why a dying kernel cannot send through d, or "" if it can as far as d
-// itself goes: see topology. The kernel accepts most of these devices for netconsole and stays silent (__netpoll_setup,
-// net/core/netpoll.c).
+// unusable says why a dying kernel cannot send through d, as the second half of a sentence, or "" if nothing about d itself
+// prevents it: for the devices below see topology. The kernel accepts most of these devices for netconsole and then sends
+// nothing (__netpoll_setup, net/core/netpoll.c).
 func (d device) unusable() string {
 	switch {
 	case d.flags&unix.IFF_LOOPBACK != 0:
 		return "is the loopback device"
 	case d.encap != "ether":
-		return fmt.Sprintf("is no Ethernet device (%s)", d.encap)
+		return fmt.Sprintf("is not an Ethernet device (%s)", d.encap)
 	case len(d.hw) != len(mac{}):
 		return "has no Ethernet address"
 	}
 	return d.stops()
 }
 
-// notReady says in the second half of a sentence why nothing can be sent through d for now, or "".
+// notReady says why nothing can be sent through d for now, as the second half of a sentence, or "".
 func (d device) notReady() string {
 	switch {
 	case d.flags&unix.IFF_UP == 0:
@@ -78,13 +78,13 @@ func deviceOf(l netlink.Link) device {
 		flags:  a.RawFlags,
 		master: a.MasterIndex,
 	}
-	if a.NetNsID < 0 { // else the index is one of another namespace
+	if a.NetNsID < 0 { // otherwise the index belongs to another namespace
 		d.lower = a.ParentIndex
 	}
 	return d
 }
 
-// outer returns d, or the master to be used in its place. Masters may be stacked: a bond's bridge.
+// outer returns d, or the master to use in its place. Masters may be stacked, as a bridge on a bond.
 func (d device) outer() (device, error) {
 	for range maxStacked {
 		if d.master == 0 {

@@ -17,7 +17,7 @@ func TestUnusable(t *testing.T) {
 		{"a bridge", func(d *device) { d.kind = "bridge" }, ""},
 		{"a VLAN", func(d *device) { d.kind = "vlan" }, ""},
 		{"loopback", func(d *device) { d.flags |= unix.IFF_LOOPBACK; d.encap = "loopback" }, "is the loopback device"},
-		{"a point-to-point tunnel", func(d *device) { d.encap = "none"; d.hw = nil }, "is no Ethernet device (none)"},
+		{"a point-to-point tunnel", func(d *device) { d.encap = "none"; d.hw = nil }, "is not an Ethernet device (none)"},
 		{"Ethernet without address", func(d *device) { d.hw = nil }, "has no Ethernet address"},
 		{"tap", func(d *device) { d.kind = "tuntap" }, "hands its packets to a process, and none runs in a panic"},
 		{"Open vSwitch", func(d *device) { d.kind = "openvswitch" },

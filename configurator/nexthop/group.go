@@ -10,9 +10,9 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// anyHop is the Hop by r or, if that one is silent or cannot be used, by another member of the nexthop group or multipath
-// route that r belongs to. The kernel picks a member by a hash of the flow and does not ask whether it is alive; a target
-// is frozen, and any member that answers is as good.
+// anyHop returns the Hop by r or, if that is silent or cannot be used, by another member of the nexthop group or multipath
+// route that r belongs to. The kernel picks a member by a hash of the flow, alive or not; a target stays with one member,
+// and any that answers will do.
 func (q query) anyHop(ctx context.Context, r route) (Hop, error) {
 	h, err := q.hop(ctx, r)
 	if !errors.Is(err, ErrNoReply) && !errors.Is(err, ErrUnusable) && !errors.Is(err, ErrNotReady) {
@@ -20,7 +20,7 @@ func (q query) anyHop(ctx context.Context, r route) (Hop, error) {
 	}
 	others, listErr := q.others(r)
 	if listErr != nil {
-		return Hop{}, err // which says more to an operator
+		return Hop{}, err // the first error says more to an operator
 	}
 	for _, other := range others {
 		h, otherErr := q.hop(ctx, other)
@@ -32,7 +32,7 @@ func (q query) anyHop(ctx context.Context, r route) (Hop, error) {
 	return Hop{}, err
 }
 
-// others are the members of r's group that it could be instead, each with the source address that goes with its device.
+// others returns the other members of r's group, each with the source address that goes with its device.
 func (q query) others(r route) ([]route, error) {
 	dst := q.Destination.WithZone("")
 	found, err := netlink.RouteGetWithOptions(dst.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true, SrcAddr: r.source.AsSlice()})
@@ -53,7 +53,7 @@ func (q query) others(r route) ([]route, error) {
 			if other.index != r.index {
 				by, err := lookup(dst, netip.Addr{}, other.index)
 				if err != nil {
-					continue // not while its device is down
+					continue // its device is down
 				}
 				other.source = by.source
 			}

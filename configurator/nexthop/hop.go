@@ -1,6 +1,6 @@
 // Package nexthop finds out how a datagram to one address leaves this machine: device, source address, and the Ethernet
-// address of the next hop, proved on the wire. netconsole freezes all three into its target, because a dying kernel can
-// look nothing up; so nothing here is taken from a cache that may be wrong for good.
+// address of the next hop, proved on the wire. A netconsole target fixes all three, because a dying kernel cannot look
+// anything up. So none of them comes from a cache, which may stay wrong for good.
 //
 // It speaks rtnetlink and raw Ethernet, and needs CAP_NET_RAW. It changes nothing on the machine.
 package nexthop
@@ -10,8 +10,8 @@ import (
 	"net/netip"
 )
 
-// Hop is how a datagram to one destination leaves this machine: everything netconsole must be told because a dying
-// kernel cannot look it up.
+// Hop is how a datagram to one destination leaves this machine: everything that a netconsole target has to hold because a
+// dying kernel cannot look it up.
 type Hop struct {
 	Device     string           // interface; the master if the port is enslaved to a bridge, bond or team
 	Index      int              // of Device

@@ -8,7 +8,7 @@ import (
 const (
 	ip6Len   = 40
 	icmp6    = 58  // next header
-	ndpHops  = 255 // a packet with less has been forwarded and is no neighbour's (RFC 4861 §7.1)
+	ndpHops  = 255 // a packet with less was forwarded, so it is not from a neighbour (RFC 4861 §7.1)
 	ndpFixed = 24  // solicitation and advertisement up to their options
 
 	ndpSolicit   = 135
@@ -21,8 +21,8 @@ const (
 )
 
 // appendSolicitation appends the frame of an ICMPv6 neighbour solicitation (RFC 4861 §4.3) to target's solicited-node
-// group. sender is an address of the device that owns from: an unspecified one would make it duplicate address
-// detection, which is answered to everybody instead of us.
+// group. sender is an address of the device that owns from: an unspecified one would make this duplicate address detection,
+// whose answers go to everybody instead of us.
 func appendSolicitation(b []byte, from mac, sender, target netip.Addr) []byte {
 	src, tgt := sender.As16(), target.As16()
 	group := [16]byte{0: 0xff, 1: 0x02, 11: 0x01, 12: 0xff, 13: tgt[13], 14: tgt[14], 15: tgt[15]}
@@ -59,7 +59,7 @@ func parseAdvertisement(frame []byte, from mac, sender, target netip.Addr) (mac,
 	size := int(binary.BigEndian.Uint16(ip[4:]))
 	src, dst := [16]byte(ip[8:24]), [16]byte(ip[24:40])
 	if ip[0]>>4 != 6 || ip[6] != icmp6 || ip[7] != ndpHops || netip.AddrFrom16(dst) != sender ||
-		size < ndpFixed || size > len(ip)-ip6Len { // what follows is padding
+		size < ndpFixed || size > len(ip)-ip6Len { // bytes after size are padding
 		return mac{}, false
 	}
 	p := ip[ip6Len : ip6Len+size]

@@ -11,8 +11,8 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/configfs"
 )
 
-// Path is what the kernel's own tables say of the way to one destination, without a question on the wire. It is cheap to
-// read and can be compared: who has resolved a Hop need not do so again as long as its Path stays the same.
+// Path is the way to one destination according to the kernel's own tables, without asking on the wire. It is cheap to read,
+// and a resolved Hop stays valid as long as its Path stays the same.
 type Path struct {
 	Destination netip.Addr
 	// Problem says why there is no way at present, empty if there is one. The rest may be zero then.
@@ -22,10 +22,10 @@ type Path struct {
 	DeviceMAC string     // as in Hop
 	Source    netip.Addr // as in Hop
 	NextHop   netip.Addr // as in Hop
-	// NextHopMAC is what the neighbour table has for NextHop, empty if nothing. It is no proof of anything, but if it
-	// changes the neighbour may have moved.
+	// NextHopMAC is the entry of the neighbour table for NextHop, empty if there is none. It proves nothing, but if it changes
+	// the neighbour may have moved.
 	NextHopMAC string
-	// Cards are the network cards that frames to NextHopMAC leave by, by name, empty if that cannot be told.
+	// Cards are the names of the network cards by which frames to NextHopMAC leave, empty if unknown.
 	Cards string
 }
 
@@ -72,7 +72,7 @@ func (q query) lookup(p *Path) error {
 	return err
 }
 
-// neighbour is the Ethernet address that the neighbour table has for a on a device, if any.
+// neighbour returns the Ethernet address that the neighbour table has for a on a device, if any.
 func neighbour(index int, a netip.Addr) (mac, bool, error) {
 	family := unix.AF_INET
 	if a.Is6() {
@@ -91,9 +91,9 @@ func neighbour(index int, a netip.Addr) (mac, bool, error) {
 	return mac{}, false, nil
 }
 
-// Compare says in words how the paths now differ from those known, destination by destination; "" means that every Hop
-// resolved meanwhile still holds. It returns the paths to be known from now on: a neighbour that the kernel has forgotten
-// for the time being, or has not met yet, is no change, and is compared when there is one again.
+// Compare says in words how the paths now differ from the known ones, destination by destination; "" means that every Hop
+// resolved meanwhile is still valid. next are the paths to compare with next time. A neighbour that is missing from the
+// kernel's table is no change: next has its last known address, for comparison when it is back.
 func Compare(known, now []Path) (next []Path, changes string) {
 	var reasons []string
 	for _, p := range now {
@@ -110,7 +110,7 @@ func Compare(known, now []Path) (next []Path, changes string) {
 	}
 	for _, old := range known {
 		if _, ok := find(now, old.Destination); !ok {
-			reasons = append(reasons, fmt.Sprintf("%s is no destination any more", old.Destination))
+			reasons = append(reasons, fmt.Sprintf("%s is no longer a destination", old.Destination))
 		}
 	}
 	return next, strings.Join(reasons, "; ")
@@ -137,7 +137,7 @@ func (p Path) differs(now Path) string {
 	case now.Problem != p.Problem:
 		return fmt.Sprintf("%s can be reached again", dst)
 	case now.Device == p.Device && now.Index != p.Index:
-		return fmt.Sprintf("%s is another device than before", now.Device)
+		return fmt.Sprintf("%s is now another device", now.Device)
 	case now.Device != p.Device:
 		return fmt.Sprintf("%s is reached by %s instead of %s", dst, now.Device, p.Device)
 	case now.DeviceMAC != p.DeviceMAC:

@@ -20,7 +20,7 @@ func TestCompare(t *testing.T) {
 		{"nothing", func(*Path) {}, ""},
 		{"the neighbour is forgotten", func(p *Path) { p.NextHopMAC, p.Cards = "", "" }, ""},
 		{"another device", func(p *Path) { p.Device, p.Index = "eth1", 4 }, "10.9.1.53 is reached by eth1 instead of br0"},
-		{"the device came back", func(p *Path) { p.Index = 9 }, "br0 is another device than before"},
+		{"the device came back", func(p *Path) { p.Index = 9 }, "br0 is now another device"},
 		{"the device was renamed", func(p *Path) { p.Device = "lan0" }, "10.9.1.53 is reached by lan0 instead of br0"},
 		{"another Ethernet address of ours", func(p *Path) { p.DeviceMAC = "02:00:00:00:00:06" },
 			"br0 changed its Ethernet address from 02:00:00:00:00:05 to 02:00:00:00:00:06"},
@@ -59,7 +59,7 @@ func TestCompare(t *testing.T) {
 		}
 	})
 	t.Run("other destinations", func(t *testing.T) {
-		if _, got := Compare([]Path{path}, []Path{other}); got != "10.9.2.53 is a new destination; 10.9.1.53 is no destination any more" {
+		if _, got := Compare([]Path{path}, []Path{other}); got != "10.9.2.53 is a new destination; 10.9.1.53 is no longer a destination" {
 			t.Errorf("changes %q", got)
 		}
 	})

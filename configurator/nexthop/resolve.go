@@ -16,10 +16,10 @@ var (
 	ErrNoRoute = errors.New("no route")
 	// ErrNoReply means that the next hop did not answer on the wire, whatever the neighbour table may say.
 	ErrNoReply = errors.New("next hop does not answer")
-	// ErrUnusable means that the device on the way cannot carry netconsole, whatever happens: another must be used.
+	// ErrUnusable means that the device on the way can never carry netconsole: another must be used.
 	ErrUnusable = errors.New("device cannot be used")
-	// ErrNotReady means that the device on the way cannot send yet: it is down, or has no carrier, or its address is still
-	// being tried out.
+	// ErrNotReady means that the device on the way cannot send yet: it is down, or has no carrier, or duplicate address
+	// detection is still running.
 	ErrNotReady = errors.New("device is not ready")
 )
 
@@ -27,13 +27,13 @@ var (
 type Query struct {
 	// Destination is a unicast address of another machine. If it is IPv6 link-local, its zone or Prefer names the device.
 	Destination netip.Addr
-	// Sources are the addresses that packets may carry as their source, the best first. Empty: any.
+	// Sources are the addresses that packets may carry as their source, best first. Empty means any.
 	Sources []netip.Addr
-	// Prefer names the device to be used if several could. Empty: the kernel's choice.
+	// Prefer names the device to use if there is a choice. Empty means the kernel's choice.
 	Prefer string
 }
 
-// query is a Query with what only tests have.
+// query is a Query and what only tests set.
 type query struct {
 	Query
 	cable string // see topology
@@ -43,9 +43,9 @@ type query struct {
 // wire. It never consults the neighbour table, where a dead machine's address can stay "reachable" for good. The way from
 // the device to a network card must be one that netpoll can take by itself: see topology.
 //
-// It takes up to a second for each next hop that does not answer: of a group all are asked until one does. Errors are of
-// ErrNoRoute, ErrNoReply, ErrUnusable or ErrNotReady where one of these is the reason; anything else, such as missing
-// CAP_NET_RAW, is wrapped as it came.
+// It takes up to a second for each next hop that does not answer; the members of a group are asked in turn until one does.
+// Errors wrap ErrNoRoute, ErrNoReply, ErrUnusable or ErrNotReady if that is the reason, else the cause, such as missing
+// CAP_NET_RAW.
 func Resolve(ctx context.Context, q Query) (Hop, error) { return query{Query: q}.hopTo(ctx) }
 
 func (q query) hopTo(ctx context.Context) (Hop, error) {
@@ -98,13 +98,13 @@ func (q query) hop(ctx context.Context, r route) (Hop, error) {
 		return Hop{}, err
 	}
 	next, _ := macOf(h.NextHopMAC)
-	if _, err := q.cardsOf(d, next); err != nil { // now that its answer has taught the bridges where it is
+	if _, err := q.cardsOf(d, next); err != nil { // asked last: the answer has taught the bridges where the next hop is
 		return Hop{}, err
 	}
 	return h, nil
 }
 
-// check says why d itself cannot be sent through, for good or for now.
+// check returns why nothing can be sent through d itself, for good or for now.
 func (q query) check(d device) error {
 	if why := d.unusable(); why != "" && d.kind != q.cable {
 		return fmt.Errorf("%w: %s %s", ErrUnusable, d.name, why)
@@ -143,8 +143,8 @@ func (q query) route() (route, error) {
 	})
 }
 
-// deviceIndex finds a device, or what is to be used in its place, by name. No such device, or none named, is 0: the
-// kernel's routes decide then.
+// deviceIndex finds a device by name, or the master to use in its place. If name is empty or there is no such device it
+// returns 0, and the kernel's routes decide.
 func deviceIndex(name string) (int, error) {
 	if name == "" {
 		return 0, nil

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// route is the kernel's answer to how one destination is reached from one source address.
+// route is the kernel's route from one source address to one destination.
 type route struct {
 	index   int        // device
 	source  netip.Addr // IP source
@@ -24,10 +24,10 @@ type address struct {
 	netip.Prefix
 }
 
-// choose returns the route netconsole is to use. The kernel's own choice is taken if its source is allowed and it leaves
-// by the preferred device, if one is named. Otherwise routes from the allowed addresses are looked up, because policy
-// rules may send each of them another way: the first by the preferred device wins, then the kernel's own choice, then
-// the first at all. A source must belong to the device it leaves by: the VPC drops anything else.
+// choose returns the route for netconsole. It takes the kernel's own choice if its source is allowed and it leaves by the
+// preferred device, if one is named. Otherwise it looks up routes from each allowed address, because policy rules may send
+// each another way: the first by the preferred device wins, then the kernel's own choice, then the first of all. A source
+// must belong to the device it leaves by: the VPC drops anything else.
 //
 // lookup asks the kernel for the route from source; the zero Addr leaves the source to the kernel.
 func choose(sources []netip.Addr, prefer int, local []address, lookup func(source netip.Addr) (route, error)) (route, error) {
@@ -58,7 +58,7 @@ func choose(sources []netip.Addr, prefer int, local []address, lookup func(sourc
 	return route{}, fmt.Errorf("%w: packets would leave from %s, and none of the allowed sources %v leads there", ErrNoRoute, own.source, sources)
 }
 
-// candidates are the local addresses that are among sources, in the order of sources; all of them if sources is empty.
+// candidates returns the local addresses that are among sources, in the order of sources; all of them if sources is empty.
 func candidates(sources []netip.Addr, local []address) []address {
 	if len(sources) == 0 {
 		return local
@@ -75,7 +75,7 @@ func candidates(sources []netip.Addr, local []address) []address {
 }
 
 // lookup asks the kernel how to reach dst from source, which may be invalid. device restricts the search and is for
-// link-local destinations only: IPv4 given a device invents an on-link route rather than admit that there is none
+// link-local destinations only: given a device, IPv4 invents an on-link route if there is no other
 // (ip_route_output_key_hash_rcu, net/ipv4/route.c).
 func lookup(dst, source netip.Addr, device int) (route, error) {
 	opt := &netlink.RouteGetOptions{OifIndex: device}
@@ -96,7 +96,7 @@ func lookup(dst, source netip.Addr, device int) (route, error) {
 	return r, err
 }
 
-// routeError gives the errno of a route lookup its meaning (fib_props, net/ipv4/fib_semantics.c).
+// routeError says what the errno of a route lookup means (fib_props, net/ipv4/fib_semantics.c).
 func routeError(err error) error {
 	var errno syscall.Errno
 	if !errors.As(err, &errno) {
@@ -148,7 +148,7 @@ func routeOf(r netlink.Route) (route, error) {
 	return out, nil
 }
 
-// localAddresses are the addresses of dst's family that a packet to dst may be sent from.
+// localAddresses returns the addresses from which a packet to dst may be sent.
 func localAddresses(dst netip.Addr) ([]address, error) {
 	all, err := addressList(dst.Is4())
 	if err != nil {
@@ -182,7 +182,7 @@ func addressList(ip4 bool) ([]address, error) {
 	return as, nil
 }
 
-// addrOf is netip.AddrFromSlice for addresses of netlink, where IPv4 may come in either length.
+// addrOf is netip.AddrFromSlice for netlink's addresses, where IPv4 may have either length.
 func addrOf(b []byte) (netip.Addr, bool) {
 	a, ok := netip.AddrFromSlice(b)
 	return a.Unmap(), ok

@@ -10,13 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// topology is how this machine's devices are stacked, as far as it decides who forwards a frame: netpoll all the way down
-// to a network card, or something that does not run in a panic.
+// topology is how this machine's devices are stacked. It decides what forwards a frame: netpoll all the way down to a network
+// card, or something that does not run in a panic.
 type topology struct {
 	devices map[int]device
-	// ports are where a bridge has seen a station: its forwarding database.
+	// ports are the ports where a bridge has seen a station: its forwarding database.
 	ports map[station][]int
-	// cable is the kind of link that stands for a card and its cable where tests make the network.
+	// cable is the kind of link that counts as a network card in tests.
 	cable string
 }
 
@@ -37,9 +37,9 @@ const (
 	kindDSA     = "dsa"
 )
 
-// stops says in the second half of a sentence why netpoll gets no frame through d, or "" if it does or hands it on to the
-// devices below. What is neither a card nor known to hand on is refused: a device that seems to work, with the help of
-// a process, a softirq or a kernel thread, is silent in a panic.
+// stops says why netpoll gets no frame through d, as the second half of a sentence, or "" if d sends it or passes it to the
+// devices below. A device that is neither a card nor known to pass frames on is refused: if it needs a process, a softirq or
+// a kernel thread, it works in a test and is silent in a panic.
 func (d device) stops() string {
 	switch d.kind {
 	case kindBridge, kindBond, kindTeam, kindVLAN, kindMacvlan, kindMacvtap, kindDSA, "device":
@@ -64,8 +64,8 @@ func (d device) stops() string {
 // maxStacked is MAX_NEST_DEV of the kernel, include/linux/netdevice.h.
 const maxStacked = 8
 
-// cards returns the names of the network cards that a frame to next leaves by if it is sent through d. The error is an
-// ErrUnusable that says who on the way would have to be alive.
+// cards returns the names of the network cards by which a frame to next leaves if it is sent through d. The error is an
+// ErrUnusable that says which device on the way does not work in a panic.
 func (t topology) cards(d device, next mac) ([]string, error) {
 	names, err := t.below(d, next, 0)
 	slices.Sort(names)
@@ -100,7 +100,7 @@ func (t topology) below(d device, next mac, depth int) ([]string, error) {
 	return []string{d.name}, nil
 }
 
-// all are the cards below the devices, each of which must lead to one: which of them the frame takes is not ours to say.
+// all returns the cards below the devices. Each device must lead to one, because we do not choose which the frame takes.
 func (t topology) all(indices []int, next mac, depth int) ([]string, error) {
 	var names []string
 	for _, i := range indices {
@@ -113,7 +113,7 @@ func (t topology) all(indices []int, next mac, depth int) ([]string, error) {
 	return names, nil
 }
 
-// any are the cards below those devices that lead to one, if any does: the frame takes all of them.
+// any returns the cards below the devices. One device that leads to a card is enough, because the frame takes all of them.
 func (t topology) any(indices []int, next mac, depth int) ([]string, error) {
 	var names []string
 	var errs []error
@@ -130,7 +130,7 @@ func (t topology) any(indices []int, next mac, depth int) ([]string, error) {
 	return names, nil
 }
 
-// enslaved are the devices that can send for a master.
+// enslaved returns the devices that can send for a master.
 func (t topology) enslaved(master int) []int {
 	var indices []int
 	for i, d := range t.devices {
@@ -173,10 +173,10 @@ func readTopology(next mac, cable string) (topology, error) {
 	return t, nil
 }
 
-// cardsOf is what cards says of this machine.
+// cardsOf is cards for this machine.
 func (q query) cardsOf(d device, next mac) (string, error) {
 	if d.kind == q.cable || d.stops() == "" && !d.stacked() {
-		return d.name, nil // as on most nodes: nothing else has to be read
+		return d.name, nil // the usual case, without reading anything else
 	}
 	t, err := readTopology(next, q.cable)
 	if err != nil {

@@ -14,14 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// missed is the reason given when events were lost: everything has to be looked at again.
+// missed is the reason given after events were lost: everything has to be looked at again.
 const missed = "missed events"
 
-// Watch reports, in words, what changes on this machine after its return that may alter a Hop: devices, addresses,
-// routes, rules, nexthop objects, and neighbours that move. Repetitions are filtered out. While nobody receives, reasons
-// are gathered into one value. After lost events one says so, whereupon everything has to be looked at again.
+// Watch sends, in words, what changes on this machine after it has returned and may alter a Hop: devices, addresses, routes,
+// rules, nexthop objects, and neighbours that move. It filters out repetitions. While nobody receives, it gathers reasons
+// into one value. A reason that begins with "missed events" means that everything has to be looked at again.
 //
-// The channel is closed when ctx ends, or after a last reason that says why the watch could not go on.
+// The channel is closed when ctx ends, or after a last reason that says why the watch cannot continue.
 func Watch(ctx context.Context) (<-chan string, error) {
 	s, err := subscribe()
 	if err != nil {
@@ -39,14 +39,14 @@ func Watch(ctx context.Context) (<-chan string, error) {
 		defer close(reasons)
 		defer s.Close()
 		defer stop()
-		tell := func(r string) {
+		send := func(r string) {
 			select {
 			case reasons <- r:
 			case <-ctx.Done():
 			}
 		}
-		if err := w.follow(tell); ctx.Err() == nil {
-			tell(fmt.Sprintf("%s: watch network: %v", missed, err))
+		if err := w.sendChanges(send); ctx.Err() == nil {
+			send(fmt.Sprintf("%s: watch network: %v", missed, err))
 		}
 	}()
 	go gather(ctx, reasons, out)
@@ -60,15 +60,15 @@ type watcher struct {
 	known  *known
 }
 
-// follow reads events until the socket fails, and tells which of them are changes.
-func (w *watcher) follow(tell func(string)) error {
+// sendChanges reads events until the socket fails, and sends those that are changes.
+func (w *watcher) sendChanges(send func(string)) error {
 	for {
 		messages, err := w.read()
 		if errors.Is(err, unix.ENOBUFS) {
 			if err := w.fill(); err != nil {
 				return err
 			}
-			tell(missed)
+			send(missed)
 			continue
 		}
 		if err != nil {
@@ -76,14 +76,14 @@ func (w *watcher) follow(tell func(string)) error {
 		}
 		for _, m := range messages {
 			if reason := w.known.learn(m); reason != "" {
-				tell(reason)
+				send(reason)
 			}
 		}
 	}
 }
 
-// fill learns the kernel's tables, because only what was known before can be seen to change. It starts again if events
-// overflow the socket meanwhile, but not for ever.
+// fill learns the kernel's tables, without which a change cannot be recognised. If events overflow the socket meanwhile it
+// starts again, up to ten times.
 func (w *watcher) fill() error {
 	for range 10 {
 		w.known = newKnown()
@@ -98,18 +98,18 @@ func (w *watcher) fill() error {
 			return err
 		}
 	}
-	return fmt.Errorf("read tables: events never stop overflowing the socket")
+	return errors.New("read tables: events keep overflowing the socket")
 }
 
-// dump asks for one table and learns it, and the events that arrive in between. Each table has a header of its own: the
-// kernel would read no more than the family from any, but tells its log of bytes left over.
+// dump asks for one table and learns it, and the events that arrive in between. Each table has its own type of header: the
+// kernel reads only the family, but logs a complaint about leftover bytes.
 func (w *watcher) dump(table int, header nl.NetlinkRequestData) error {
 	req := nl.NewNetlinkRequest(table, unix.NLM_F_DUMP)
 	req.AddData(header)
 	if _, err := w.socket.Write(req.Serialize()); err != nil {
 		return fmt.Errorf("ask for table: %w", err)
 	}
-	overflow := error(nil) // the dump must be read to its end before the next may be asked for
+	var overflow error // the dump must be read to its end before the next may be requested
 	for {
 		messages, err := w.read()
 		if errors.Is(err, unix.ENOBUFS) {
@@ -167,13 +167,13 @@ func subscribe() (*os.File, error) {
 	return s, nil
 }
 
-// gather passes reasons on from in to out, and joins those that come while nobody receives. It returns when in is closed
-// and what was left has been received, or ctx has ended.
+// gather passes reasons from in to out, and joins those that arrive while nobody receives. It returns when in is closed and
+// everything has been received, or when ctx ends.
 func gather(ctx context.Context, in <-chan string, out chan<- string) {
 	defer close(out)
 	var pending summary
 	for in != nil || pending.text() != "" {
-		var ready chan<- string // nil, which is never ready, while there is nothing to say
+		var ready chan<- string // nil, which is never ready, while nothing is pending
 		if pending.text() != "" {
 			ready = out
 		}
@@ -195,7 +195,7 @@ func gather(ctx context.Context, in <-chan string, out chan<- string) {
 // spelled is how many reasons of a summary are given in full: a routing daemon can change thousands of routes at once.
 const spelled = 8
 
-// summary joins reasons to one sentence of bounded length.
+// summary joins reasons into one text of bounded length.
 type summary struct {
 	reasons []string
 	more    int

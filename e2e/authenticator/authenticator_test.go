@@ -34,7 +34,7 @@ const (
 	boot     = "5a2e4e5c-8a3e-4a3d-9d5b-0f5a5c1e7f11"
 )
 
-// role is what the metadata service hands out, and STS checks signatures with.
+// role holds the credentials that the metadata service returns, and with which STS checks signatures.
 var role = aws.Credentials{AccessKeyID: "ASIAEXAMPLE", SecretAccessKey: "wJalrXUtnFEMI", SessionToken: "session/token+=="}
 
 // fakeSTS answers GetCallerIdentity over HTTP as STS does: only if the signature is that of the request as it arrives,
@@ -87,7 +87,7 @@ func signature(signed string) string {
 	return s
 }
 
-// eks is an API server that believes what aws-iam-authenticator's verifier believes.
+// eks is an API server that authenticates with aws-iam-authenticator's verifier.
 type eks struct {
 	verifier token.Verifier
 
@@ -129,8 +129,8 @@ func (e *eks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// TestVerifier enrols a node of EKS: role credentials from the metadata service, a token made by us, judged by
-// aws-iam-authenticator. Only STS is faked, and only its HTTP.
+// TestVerifier enrols an EKS node: with role credentials from the metadata service and a token that we make and
+// aws-iam-authenticator verifies. Only STS is faked, and only its HTTP side.
 func TestVerifier(t *testing.T) {
 	for _, tt := range []struct {
 		name    string

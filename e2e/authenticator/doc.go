@@ -1,3 +1,3 @@
-// Package authenticator tries enrolment on EKS with the verifier that EKS' API servers run, aws-iam-authenticator's. It is
-// a module of its own because of what that needs.
+// Package authenticator tests enrolment on EKS with the verifier of EKS' API servers, aws-iam-authenticator's. It is a module of
+// its own because of that program's dependencies.
 package authenticator

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 )
 
-// build compiles one of our programs, by the name of its folder in cmd, as it is in this checkout and as it is shipped.
+// build compiles one of our programs, named by its folder in cmd, from this checkout and with the flags of a package.
 func build(ctx context.Context, s *scope, program string) (path string, err error) {
 	dir, err := tempDir(s)
 	if err != nil {
@@ -24,7 +24,7 @@ func build(ctx context.Context, s *scope, program string) (path string, err erro
 	return path, nil
 }
 
-// tempDir is a folder that is gone when s ends.
+// tempDir makes a folder that is removed when s ends.
 func tempDir(s *scope) (string, error) {
 	dir, err := os.MkdirTemp("", "lastgasp-bench-")
 	if err != nil {

@@ -22,8 +22,8 @@ var (
 // singlesAtOnce is how many of singles are there at a time: their Leases are not renewed.
 const singlesAtOnce = 50
 
-// cleanup measures from a gasp to what becomes of nodes and pods, on a real control plane. The reference for the time of
-// the fail-over is a plain loop that does nothing but write the same patches to the same API server.
+// cleanup measures the time from a panic until nodes and pods are cleaned up, on a real control plane. The reference for the
+// fail-over is a plain loop that does nothing but write the same patches to the same API server.
 func cleanup(ctx context.Context, report func(Row)) error {
 	s := new(scope)
 	defer s.Run()
@@ -62,7 +62,7 @@ func cleanupDeaths(ctx context.Context, binary string, report func(Row)) error {
 	if d.watch, err = w.Watch(ctx); err != nil {
 		return err
 	}
-	// No breaker: what is measured is the worst that it lets pass.
+	// The breaker is off, because we measure the most that it can let pass.
 	if _, _, err = w.StartListener(ctx, s, binary, "limits: {nodes: 100000}"); err != nil {
 		return err
 	}
@@ -82,7 +82,7 @@ func (d *deaths) populate(ctx context.Context, c crowd.Crowd) error {
 	return d.kernels.Arm(ctx, c, d.watch)
 }
 
-// die lets a crowd die and returns when each of its nodes said so, and when the last of their pods was seen Failed.
+// die makes a crowd die. It returns when each node's panic was sent, and when the last of their pods was seen Failed.
 func (d *deaths) die(ctx context.Context, c crowd.Crowd) (said map[string]time.Time, failed time.Time, err error) {
 	if said, err = d.kernels.Panic(ctx, c); err != nil {
 		return nil, time.Time{}, err
@@ -91,8 +91,8 @@ func (d *deaths) die(ctx context.Context, c crowd.Crowd) (said map[string]time.T
 	return said, failed, err
 }
 
-// settle waits until the crowd is gone and nothing of ours is under way any more.
-func (d *deaths) settle(ctx context.Context, c crowd.Crowd) (gone time.Time, err error) {
+// awaitCleaned waits until the crowd is gone and nothing of ours is under way any more.
+func (d *deaths) awaitCleaned(ctx context.Context, c crowd.Crowd) (gone time.Time, err error) {
 	if gone, err = d.watch.Gone(ctx, c); err != nil {
 		return gone, err
 	}
@@ -108,7 +108,7 @@ func (d *deaths) settle(ctx context.Context, c crowd.Crowd) (gone time.Time, err
 	}
 }
 
-// single lets nodes die one by one.
+// single makes nodes die one by one.
 func (d *deaths) single(ctx context.Context) error {
 	var took []float64
 	for from := 0; from < singles.Nodes; from += singlesAtOnce {
@@ -124,7 +124,7 @@ func (d *deaths) single(ctx context.Context) error {
 			if took, err = d.fences(ctx, said, took); err != nil {
 				return err
 			}
-			if _, err := d.settle(ctx, batch.Part(i, 1)); err != nil {
+			if _, err := d.awaitCleaned(ctx, batch.Part(i, 1)); err != nil {
 				return err
 			}
 		}
@@ -148,7 +148,7 @@ func (d *deaths) fences(ctx context.Context, said map[string]time.Time, took []f
 	return took, nil
 }
 
-// large lets full nodes die one by one, each after the loop has failed as many pods of a living one.
+// large makes full nodes die one by one, each after the loop has failed as many pods of a living node.
 func (d *deaths) large(ctx context.Context) error {
 	if err := d.populate(ctx, larges); err != nil {
 		return err
@@ -171,7 +171,7 @@ func (d *deaths) large(ctx context.Context) error {
 			return err
 		}
 		ours = append(ours, failed.Sub(earliest(said)).Seconds())
-		if _, err := d.settle(ctx, larges.Part(i, 1)); err != nil {
+		if _, err := d.awaitCleaned(ctx, larges.Part(i, 1)); err != nil {
 			return err
 		}
 	}
@@ -181,8 +181,8 @@ func (d *deaths) large(ctx context.Context) error {
 	return nil
 }
 
-// storm lets many nodes die at once. Half of the loop's pods are failed before and half after, so that a machine that
-// slows down or speeds up does so for both.
+// storm makes many nodes die at once. The loop fails half of its pods before and half after, so that a machine that becomes
+// slower or faster affects both.
 func (d *deaths) storm(ctx context.Context) error {
 	half := stormRef.Nodes / 2
 	if err := d.Make(ctx, stormRef.Part(0, half)); err != nil {
@@ -208,7 +208,7 @@ func (d *deaths) storm(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	gone, err := d.settle(ctx, together)
+	gone, err := d.awaitCleaned(ctx, together)
 	if err != nil {
 		return err
 	}
@@ -236,7 +236,7 @@ func (d *deaths) storm(ctx context.Context) error {
 	return nil
 }
 
-// earliest is the first of some times.
+// earliest returns the earliest of some times.
 func earliest(times map[string]time.Time) (first time.Time) {
 	for _, t := range times {
 		if first.IsZero() || t.Before(first) {

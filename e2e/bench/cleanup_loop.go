@@ -15,10 +15,10 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/crowd"
 )
 
-// loopName is what the loop is called in a row.
+// loopName is the loop's name in rows.
 func (d *deaths) loopName() string { return fmt.Sprintf("plain loop, %d in flight", d.inFlight) }
 
-// chooseInFlight finds out at which concurrency the loop is fastest, by patches that leave the pods of c as they are.
+// chooseInFlight finds the concurrency at which the loop is fastest, with patches that do not change the pods of c.
 func (d *deaths) chooseInFlight(ctx context.Context, c crowd.Crowd) error {
 	pods, err := d.podsOf(ctx, c)
 	if err != nil {
@@ -37,8 +37,8 @@ func (d *deaths) chooseInFlight(ctx context.Context, c crowd.Crowd) error {
 	return nil
 }
 
-// loop fails all pods of c by writes alone: the pods are listed before, and nobody decides anything. It is over when the
-// last of them was seen Failed.
+// loop fails all pods of c by writes alone: it has listed them before, and nothing has to be decided. It ends when the last
+// of them was seen Failed.
 func (d *deaths) loop(ctx context.Context, c crowd.Crowd) (time.Duration, error) {
 	pods, err := d.podsOf(ctx, c)
 	if err != nil {
@@ -67,7 +67,7 @@ func (d *deaths) podsOf(ctx context.Context, c crowd.Crowd) (pods []corev1.Pod, 
 	return pods, nil
 }
 
-// write patches the status of every pod as the listener does, under its account, and leaves them in pods as they are then.
+// write patches the status of every pod as the listener does, with its account, and updates pods with the results.
 func (d *deaths) write(ctx context.Context, pods []corev1.Pod, inFlight int, phase corev1.PodPhase) error {
 	g, ctx := errgroup.WithContext(ctx)
 	todo := make(chan *corev1.Pod)

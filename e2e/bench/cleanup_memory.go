@@ -10,8 +10,8 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/lab"
 )
 
-// cleanupMemory measures what the listener takes beside a large cluster: with its Nodes in the cache, with every one of
-// them heard and pinned, and at the most, a death included. There are no controllers: they cache all pods.
+// cleanupMemory measures the listener's memory in a large cluster: with all Nodes in the cache, with all of them heard and
+// pinned, and at its peak, a death included. There are no controllers, because they cache all pods.
 func cleanupMemory(ctx context.Context, binary string, report func(Row)) error {
 	s := new(scope)
 	defer s.Run()

@@ -11,13 +11,13 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/story"
 )
 
-// comparePatience is how long after the deaths the last milestone may come. Kubernetes alone needs about 340 s to delete
+// compareTimeout is how long after the deaths the last milestone may come. Kubernetes alone needs about 340 s to delete
 // the first pod and detaches no volume for 6 minutes more.
-const comparePatience = 13 * time.Minute
+const compareTimeout = 13 * time.Minute
 
-// compare lets three nodes with the same work on them die at once, on one control plane, and measures until that work
-// runs elsewhere: after our cleanup, after the order that Netflix published, and after what Kubernetes does by itself.
-// The nodes are real kubelets that are killed; each has a partner of its own that lives, as busy as itself.
+// compare makes three nodes with the same workloads die at once, on one control plane, and measures the time until the
+// workloads run elsewhere: after our cleanup, after the procedure that Netflix published, and after what Kubernetes does by
+// itself. The nodes are real kubelets that are killed; each has a surviving partner that is as busy.
 func compare(ctx context.Context, report func(Row)) error {
 	s := new(scope)
 	defer s.Run()
@@ -48,7 +48,7 @@ func compare(ctx context.Context, report func(Row)) error {
 	if err := ours.dies.Arm(ctx); err != nil {
 		return err
 	}
-	s.Logf("three nodes die; the last answer may take %s", comparePatience)
+	s.Logf("three nodes die; the last answer may take %s", compareTimeout)
 	g, dying := errgroup.WithContext(ctx)
 	for _, o := range []*order{ours, published, alone} {
 		g.Go(func() error { return o.measure(dying, s, f, volumes) })
@@ -64,11 +64,11 @@ func compare(ctx context.Context, report func(Row)) error {
 	return nil
 }
 
-// rows says how long it took with us beside the two others. Zero is never.
+// rows reports our times beside those of the two others. Zero means never.
 func (m milestone) rows(ours, published, alone time.Duration) []Row {
 	row := func(reference string, other time.Duration) Row {
 		if other == 0 {
-			reference, other = reference+", not yet", comparePatience
+			reference, other = reference+", not yet", compareTimeout
 		}
 		return Row{
 			Name: m.name, On: "a node of 7 pods, its partner as busy", Value: ours.Seconds(), Unit: "s",
@@ -83,7 +83,7 @@ func (m milestone) rows(ours, published, alone time.Duration) []Row {
 	return []Row{toPublished, toAlone}
 }
 
-// milestones after a death, as far as they can be seen by anybody who watches the API.
+// milestones after a death that anybody who watches the API can see.
 func milestones() []milestone {
 	return []milestone{
 		{
@@ -103,7 +103,7 @@ func milestones() []milestone {
 	}
 }
 
-// milestone is reached when so many pods of an app run on another node, or without an app when the volume is detached.
+// milestone is reached when so many pods of an app run on another node or, without an app, when the volume is detached.
 type milestone struct {
 	name    string
 	app     string
@@ -120,10 +120,10 @@ func (o *order) measure(ctx context.Context, s *scope, f *story.Fleet, volumes *
 	}
 	death := time.Now()
 	o.dies.Kill()
-	patience, cancel := context.WithDeadline(ctx, death.Add(comparePatience))
+	bounded, cancel := context.WithDeadline(ctx, death.Add(compareTimeout))
 	defer cancel()
 	at := make([]time.Time, len(milestones()))
-	g, waiting := errgroup.WithContext(patience)
+	g, waiting := errgroup.WithContext(bounded)
 	g.Go(func() error { return o.carryOut(ctx, o.dies) })
 	for i, m := range milestones() {
 		g.Go(func() (err error) {
@@ -136,7 +136,7 @@ func (o *order) measure(ctx context.Context, s *scope, f *story.Fleet, volumes *
 			}
 			if err == nil {
 				s.Logf("%s: %s after %s", o.name, m.name, at[i].Sub(death).Round(10*time.Millisecond))
-			} else if patience.Err() != nil && ctx.Err() == nil {
+			} else if bounded.Err() != nil && ctx.Err() == nil {
 				err = nil // it is never, then
 			}
 			return err

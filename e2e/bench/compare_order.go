@@ -32,8 +32,8 @@ const (
 	tenantPods = 7
 )
 
-// order is one way to answer a node's death, with the pair of nodes it is tried on. Its name is that of their group and
-// of the namespace of what runs on them.
+// order is one procedure after a node's death, with the pair of nodes it is tried on. Its name is also that of the pair's group
+// and of its workloads' namespace.
 type order struct {
 	name           string
 	carryOut       func(ctx context.Context, dead *story.Hollow) error
@@ -49,7 +49,7 @@ func (o *order) makeNodes(f *story.Fleet) (err error) {
 	return err
 }
 
-// prepare starts the pair and fills it: the survivor with pods of its own, the other with what will have to move.
+// prepare starts the pair and fills it: the survivor with pods of its own, the other with the workloads that have to move.
 func (o *order) prepare(ctx context.Context, f *story.Fleet) error {
 	client := f.Cluster.Client()
 	for _, n := range []*story.Hollow{o.dies, o.survives} {
@@ -100,8 +100,8 @@ func patchNode(ctx context.Context, client kubernetes.Interface, name, format st
 	return nil
 }
 
-// annotateAndDelete is the order of Netflix's article on kernel panics of October 2023: the pods are annotated and
-// deleted, one after the other, then the node.
+// annotateAndDelete is the procedure of Netflix's article on kernel panics of October 2023: it annotates and deletes the pods,
+// one after the other, then the node.
 func annotateAndDelete(ctx context.Context, client kubernetes.Interface, node string) error {
 	const annotate = `{"metadata":{"annotations":{"pod.titus.netflix.com/pod-termination-reason":"the node's kernel panicked"}}}`
 	pods, err := client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})

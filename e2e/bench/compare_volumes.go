@@ -12,8 +12,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// volumes is what a CSI driver's attacher is for the controllers: it says of every VolumeAttachment that it is done. It
-// holds up no detachment, so that one is over when the controller lets go of it.
+// volumes plays a CSI driver's attacher for the controllers: it marks every VolumeAttachment as attached. It delays no
+// detachment, so that a volume is detached as soon as the controller lets go of it.
 type volumes struct {
 	client kubernetes.Interface
 
@@ -42,7 +42,7 @@ func watchVolumes(ctx context.Context, client kubernetes.Interface) *volumes {
 	return v
 }
 
-// look attaches what is to be attached and notes what is not any more.
+// look marks new attachments as attached and notes those that are gone.
 func (v *volumes) look(ctx context.Context) error {
 	list, err := v.client.StorageV1().VolumeAttachments().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
 	if err != nil {
@@ -80,7 +80,7 @@ func (v *volumes) attach(ctx context.Context, a storagev1.VolumeAttachment) erro
 	return nil
 }
 
-// awaitDetached waits until the node's volume is detached and returns when that was.
+// awaitDetached waits until the node's volume is detached and returns the time of that.
 func (v *volumes) awaitDetached(ctx context.Context, node string) (time.Time, error) {
 	for tick := time.Tick(time.Second); ; {
 		v.mu.Lock()

@@ -22,8 +22,8 @@ const (
 	rounds           = 5 // of each program, in turns; the median counts
 )
 
-// configurator measures what the configurator costs a node: in one guest beside Debian's netconsole-setup, which arms a
-// target too but neither proves it nor watches it, and as a file.
+// configurator measures what the configurator costs a node: in one guest beside Debian's netconsole-setup, which also arms a
+// target but neither proves nor watches it; and the size of the binary.
 func configurator(ctx context.Context, report func(Row)) error {
 	s := new(scope)
 	defer s.Run()
@@ -103,7 +103,7 @@ func bootNode(ctx context.Context, s *scope) (*benchNode, error) {
 	return n, nil
 }
 
-// answerCanaries is a listener that acknowledges canaries and does nothing else.
+// answerCanaries runs a listener that only acknowledges canaries.
 func answerCanaries(s *scope, ns *lab.NS, addr netip.AddrPort) error {
 	conn, err := lab.Listen(ns, addr)
 	if err != nil {
@@ -137,7 +137,7 @@ func acknowledge(conn *net.UDPConn) {
 	}
 }
 
-// compareSetup arms the same target with both programs in turns, first where there is none, then where it is armed already.
+// compareSetup arms the same target with both programs in turns, first from nothing, then when it is armed already.
 func (n *benchNode) compareSetup(ctx context.Context, report func(Row)) error {
 	programs := [2][]string{
 		{configuratorPath, "apply"},
@@ -175,7 +175,7 @@ func (n *benchNode) compareSetup(ctx context.Context, report func(Row)) error {
 	return n.disarm(ctx)
 }
 
-// disarm takes away what either program has armed.
+// disarm removes what either program has armed.
 func (n *benchNode) disarm(ctx context.Context) error {
 	if r, err := n.vm.Run(ctx, configuratorPath, "disarm"); err != nil || r.Exit != 0 {
 		return fmt.Errorf("disarm: %v%s", err, r.Stderr)
@@ -187,7 +187,7 @@ func (n *benchNode) disarm(ctx context.Context) error {
 	return n.vm.Remove(ctx, target)
 }
 
-// watchIdle reports what watch costs while nothing happens.
+// watchIdle reports what watch costs while nothing changes.
 func (n *benchNode) watchIdle(ctx context.Context, report func(Row)) error {
 	const window = 30 * time.Second
 	cost, err := n.measure(ctx, "10s", window.String(), configuratorPath, "watch")

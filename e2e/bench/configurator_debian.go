@@ -19,7 +19,7 @@ var debianPrograms = []string{"arping", "bash", "cat", "cut", "grep", "head", "i
 
 const debianLibraries = "/usr/lib/x86_64-linux-gnu"
 
-// debianSetupFiles are netconsole-setup and what it needs, and no more, out of a root of Debian: a guest lives in memory.
+// debianSetupFiles returns netconsole-setup and only what it needs from a root of Debian: a guest's files are in memory.
 func debianSetupFiles(ctx context.Context, s lab.Scope) (map[string]lab.GuestFile, error) {
 	root, err := cloud.Root(ctx, s, "bookworm", "netconsole")
 	if err != nil {

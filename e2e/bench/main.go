@@ -62,8 +62,8 @@ func names() []string {
 	return all
 }
 
-// bench measures the sections asked for, all if none is, and writes what it has to the file out, also when it is
-// interrupted. A section that cannot be measured does not keep the others from it.
+// bench measures the named sections, or all, and writes the results to the file out, also when it is interrupted. If one
+// section cannot be measured, the others are.
 func bench(ctx context.Context, asked []string, out string) error {
 	for _, name := range asked {
 		if !slices.Contains(names(), name) {

@@ -76,8 +76,7 @@ func receiveBacklog(ctx context.Context, r *receivers, report func(Row)) error {
 	return own.tookAll()
 }
 
-// receiveGrowth is the same from few sources to very many, each in its turn, after they have filled the memory that is
-// kept of them.
+// receiveGrowth is the same for few to very many sources, each in its turn, after the memory for each source has been filled.
 func receiveGrowth(ctx context.Context, r *receivers, report func(Row)) error {
 	s := new(scope)
 	defer s.Run()
@@ -117,7 +116,7 @@ func receiveGrowth(ctx context.Context, r *receivers, report func(Row)) error {
 	return nil
 }
 
-// limitName tells what the do-nothing loop is.
+// limitName describes the do-nothing loop.
 func limitName() string { return fmt.Sprintf("do-nothing recvmmsg, %d sockets", sockets()) }
 
 // within is the row with an upper bound for its ratio.

@@ -12,7 +12,7 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/load"
 )
 
-// receiveDeaths lets a thousand nodes of a fleet die within one second, of six different causes.
+// receiveDeaths makes a thousand nodes of a fleet die within one second, of six different causes.
 func receiveDeaths(ctx context.Context, r *receivers, report func(Row)) error {
 	crashes, err := readCrashes("6.12-sysrq", "6.12-null-deref", "6.12-gpf", "6.12-bug", "6.12-oops-in-irq", "6.12-softlockup")
 	if err != nil {
@@ -33,7 +33,7 @@ func receiveDeaths(ctx context.Context, r *receivers, report func(Row)) error {
 	if err != nil {
 		return err
 	}
-	told, err := watchFolder(s, own.records)
+	appeared, err := watchFolder(s, own.records)
 	if err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func receiveDeaths(ctx context.Context, r *receivers, report func(Row)) error {
 		return err
 	}
 	err = own.await(ctx, "complete its records", func() (bool, error) { return recordsComplete(own.records, deaths) })
-	if err != nil && !errors.Is(err, errLate) { // if it is late, the rows tell what is missing
+	if err != nil && !errors.Is(err, errLate) { // if it is late, the rows show what is missing
 		return err
 	}
 	m, err := own.metrics()
@@ -61,7 +61,7 @@ func receiveDeaths(ctx context.Context, r *receivers, report func(Row)) error {
 		}
 	}
 	found, last := 0, began
-	files := told.files()
+	files := appeared.files()
 	for i := range deaths {
 		if at := firstAbout(files, i); !at.IsZero() {
 			found++
@@ -77,14 +77,14 @@ func receiveDeaths(ctx context.Context, r *receivers, report func(Row)) error {
 	on := fmt.Sprintf("%s of %s nodes in %.1f s, %s datagrams",
 		grouped(deaths), grouped(nodes), o.sent.Elapsed.Seconds(), grouped(int64(count)))
 	report(Row{Name: "deaths found", On: on, Value: float64(found), Unit: "nodes"}.aim(grouped(deaths), found == deaths))
-	report(Row{Name: "deaths told", On: "of these, one for each node", Value: dying, Unit: "incidents"}.
+	report(Row{Name: "incidents of dying kernels", On: "one for each node", Value: dying, Unit: "incidents"}.
 		aim("none twice", dying == deaths))
 	report(Row{Name: "last death recorded", On: "from the first datagram", Value: last.Sub(began).Seconds(), Unit: "s"})
 	report(Row{Name: "memory, peak", On: on, Value: peak, Unit: "MiB"}.against("before they died", before))
 	return nil
 }
 
-// recordsComplete reports whether at least so many files in dir tell a death, and all of them to its end.
+// recordsComplete reports whether dir has at least so many files of deaths, and all of them are complete.
 func recordsComplete(dir string, want int) (bool, error) {
 	list, err := os.ReadDir(dir)
 	if err != nil || len(list) < want {

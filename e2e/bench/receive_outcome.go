@@ -18,13 +18,13 @@ type outcome struct {
 	cost time.Duration // processor time of the receiver per datagram received
 }
 
-// bear sends load at r and waits until it has dealt with it.
+// bear sends load at r and waits until r has dealt with it.
 func (r *subject) bear(ctx context.Context, plan load.Plan, next load.Next) (outcome, error) {
 	return r.during(ctx, func() (load.Sent, error) { return r.sender.Send(ctx, plan, next) })
 }
 
-// workOff sends load at r while it is stopped and measures how it works off what then waits in its sockets: no wake-up
-// and no race with the sender blurs the cost.
+// workOff sends load at r while r is stopped, and measures the cost of working off what then waits in its sockets. So neither
+// wake-ups nor a race with the sender blur the cost.
 func (r *subject) workOff(ctx context.Context, count int, next load.Next) (outcome, error) {
 	out, err := r.during(ctx, func() (load.Sent, error) {
 		if err := unix.Kill(r.daemon.PID(), unix.SIGSTOP); err != nil {
@@ -49,7 +49,7 @@ func (r *subject) during(ctx context.Context, send func() (load.Sent, error)) (o
 	if err != nil {
 		return outcome{}, err
 	}
-	after, err := r.settle(ctx)
+	after, err := r.awaitDrained(ctx)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -72,7 +72,7 @@ func (all outcomes) cost() float64 {
 	return quantile(each, 0.5)
 }
 
-// lost is how much of everything that was sent did not get through, in percent.
+// lost is the share of sent datagrams that did not get through, in percent.
 func (all outcomes) lost() float64 {
 	lost, sent := 0, 0
 	for _, o := range all {
@@ -90,7 +90,7 @@ func (all outcomes) perSecond() float64 {
 	return quantile(each, 0.5)
 }
 
-// inTurn runs every subject once, then every subject again, and so on: what else the machine does meets them all alike.
+// inTurn runs every subject once, then every subject again, and so on, so that other work on the machine affects them alike.
 func inTurn(rounds int, subjects []*subject, run func(*subject) (outcome, error)) (map[*subject]outcomes, error) {
 	all := make(map[*subject]outcomes)
 	for range rounds {

@@ -32,7 +32,7 @@ func newReceivers(ctx context.Context, s *scope) (*receivers, error) {
 	return &receivers{listener, self, os.Getenv("PEER_NETCONSD")}, nil
 }
 
-// startAll starts ours, the limit and the peers, of which netconsd is missing where nobody built it.
+// startAll starts ours, the limit and the peers. netconsd is left out if it is not built.
 func (r *receivers) startAll(ctx context.Context, s *scope) (own *ours, limit *subject, peers []*subject, err error) {
 	if own, err = r.startOurs(ctx, s); err != nil {
 		return nil, nil, nil, err
@@ -99,13 +99,13 @@ func (o *ours) metrics() (map[string]float64, error) {
 	all := map[string]float64{}
 	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
 		if name, value, ok := cutLast(lines.Text(), " "); ok && !strings.HasPrefix(name, "#") {
-			all[name], _ = strconv.ParseFloat(value, 64) // a comment's last word is no number
+			all[name], _ = strconv.ParseFloat(value, 64) // a comment's last word is not a number
 		}
 	}
 	return all, nil
 }
 
-// tookAll is an error if the daemon refused some of what it read: a figure would then not be of the whole way.
+// tookAll returns an error if the daemon refused a datagram that it read: then a figure would not cover the whole path.
 func (o *ours) tookAll() error {
 	m, err := o.metrics()
 	if err != nil {

@@ -16,14 +16,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The reference receivers. They run as processes of their own, so that what they cost can be told from what the load
-// costs, until they are killed.
+// The reference receivers. They are processes of their own, to separate their cost from that of the load, and run until they
+// are killed.
 const (
 	readOne   = "one-at-a-time" // what most people would write first
 	doNothing = "do-nothing"    // the limit: what the kernel alone costs
 )
 
-// beReference is the process of one of them, at an address of this machine. What it finds it writes into dir.
+// beReference runs one of them in this process, at an address of this machine. It writes what it finds into dir.
 func beReference(name, address, dir string) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -42,7 +42,7 @@ func beReference(name, address, dir string) error {
 	return fmt.Errorf("be a reference: there is none called %q", name)
 }
 
-// readOneByOne reads one datagram at a time, looks for a panic in it and makes a file called after who sent it.
+// readOneByOne reads one datagram at a time, looks for a panic in it, and makes a file named after the sender.
 func readOneByOne(at netip.AddrPort, dir string) error {
 	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
 	if err != nil {

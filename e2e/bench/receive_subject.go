@@ -19,8 +19,8 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/load"
 )
 
-// subject is a receiver that is measured: a process of its own, seen from outside. What it got and lost, what it cost and
-// what it holds is asked of the kernel, in the same way for all of them.
+// subject is a receiver that is measured: a process of its own, seen from outside. The kernel says what it received and lost,
+// its processor time and its memory, in the same way for all of them.
 type subject struct {
 	name   string
 	at     netip.AddrPort
@@ -29,7 +29,7 @@ type subject struct {
 	sender *load.Sender // one for all runs: another socket would be another source
 }
 
-// command makes a receiver's command line from the address it shall receive at and a folder of its own.
+// command makes a receiver's command line from the address to receive at and a folder of its own.
 type command func(at netip.AddrPort, dir string) ([]string, error)
 
 // start runs a receiver, which has that many sockets.
@@ -62,7 +62,7 @@ func start(ctx context.Context, s *scope, name string, sockets int, line command
 	})
 }
 
-// memoryDir is a folder in memory where there is one: what a disk takes to sync is not what is measured here.
+// memoryDir makes a folder in memory if possible: the time that a disk takes to sync must not be measured here.
 func memoryDir(s *scope) (string, error) {
 	dir, err := os.MkdirTemp("/dev/shm", "lastgasp-bench-")
 	if err != nil {
@@ -72,7 +72,7 @@ func memoryDir(s *scope) (string, error) {
 	return dir, nil
 }
 
-// freePort is an address of this machine that nobody receives at.
+// freePort returns an address of this machine at which nothing receives.
 func freePort() (netip.AddrPort, error) {
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -82,7 +82,7 @@ func freePort() (netip.AddrPort, error) {
 	return conn.LocalAddr().(*net.UDPAddr).AddrPort(), nil
 }
 
-// errLate says that something did not come about in time.
+// errLate means that something did not happen in time.
 var errLate = errors.New("not within ten seconds")
 
 // await asks until done, at most ten seconds.
@@ -106,7 +106,7 @@ func (r *subject) await(ctx context.Context, what string, done func() (bool, err
 	}
 }
 
-// reading is what the kernel knows of a receiver.
+// reading is what the kernel knows about a receiver.
 type reading struct {
 	cpu time.Duration // that all its threads have used, those that ended included
 	socketState
@@ -159,10 +159,10 @@ func (is *socketState) add(table string, port uint16) {
 	}
 }
 
-// settle waits until what was sent is read and worked off.
-func (r *subject) settle(ctx context.Context) (last reading, err error) {
+// awaitDrained waits until what was sent is read and worked off.
+func (r *subject) awaitDrained(ctx context.Context) (last reading, err error) {
 	calm := 0
-	err = r.await(ctx, "settle", func() (bool, error) {
+	err = r.await(ctx, "drain its sockets", func() (bool, error) {
 		now, err := r.read()
 		if err != nil {
 			return false, err

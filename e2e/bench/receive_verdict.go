@@ -38,12 +38,12 @@ func readCrashes(names ...string) ([]load.Crash, error) {
 	return all, nil
 }
 
-// receiveVerdict is the time from the system call that sends a whole panic to its verdict, while others chatter.
+// receiveVerdict measures the time from the system call that sends a whole panic to its verdict, while others chatter.
 //
-// The daemon says itself when it read the datagram (the record's time) and how long it took from there to handing the
-// incident over (lastgasp_verdict_seconds): "packet to verdict" is the sum, with the upper bound of the histogram's bucket.
-// "Packet to record" is seen from outside, when the record appears in a folder in memory: the writing is in it, and what
-// the operating system takes to run a third process.
+// The daemon itself says when it read the datagram (the record's time) and how long it took from there to the hand-over of the
+// incident (lastgasp_verdict_seconds). "Packet to verdict" is the sum, with the upper bound of the histogram's bucket. "Packet
+// to record" is seen from outside, when the file appears in a folder in memory: it includes the writing, and the time that the
+// operating system takes to run a third process.
 func receiveVerdict(ctx context.Context, r *receivers, report func(Row)) error {
 	crash, err := readCrashes("6.12-sysrq")
 	if err != nil {
@@ -81,29 +81,29 @@ func receiveVerdict(ctx context.Context, r *receivers, report func(Row)) error {
 	verdict := Row{Name: "packet to verdict, p99", On: on, Unit: "ms", Value: quantile(mine.delays(heard), q) + judging}
 	report(verdict.aim(fmt.Sprintf("≤ %d ms", goal), verdict.Value <= goal))
 	for _, q := range []float64{0.5, q} {
-		report(Row{Name: fmt.Sprintf("packet to record, p%g", 100*q), On: on, Unit: "ms", Value: quantile(mine.delays(mine.told), q)}.
-			against(readOne, quantile(theirs.delays(theirs.told), q)))
+		report(Row{Name: fmt.Sprintf("packet to record, p%g", 100*q), On: on, Unit: "ms", Value: quantile(mine.delays(mine.appeared), q)}.
+			against(readOne, quantile(theirs.delays(theirs.appeared), q)))
 	}
-	found := len(mine.delays(mine.told))
+	found := len(mine.delays(mine.appeared))
 	report(Row{Name: "panics found", On: on, Value: float64(found), Unit: "panics"}.
-		against(readOne, float64(len(theirs.delays(theirs.told)))).aim(fmt.Sprint(t.deaths), found == t.deaths))
+		against(readOne, float64(len(theirs.delays(theirs.appeared)))).aim(fmt.Sprint(t.deaths), found == t.deaths))
 	return nil
 }
 
-// trial lets nodes die one after the other while others chatter.
+// trial makes nodes die one after the other while others chatter.
 type trial struct {
 	crash         []load.Crash
 	noise         float64 // records per second
 	nodes, deaths int     // how many chatter, how many die
 
-	sent []time.Time          // when each death was
-	told map[string]time.Time // when files appeared
+	sent     []time.Time          // when each death was
+	appeared map[string]time.Time // when files appeared
 }
 
-// run lets x hear it, which tells of each death by a file in dir.
+// run sends it to x, which writes a file into dir for each death.
 func (t *trial) run(ctx context.Context, s *scope, x *subject, dir string) error {
 	const every = 20 * time.Millisecond
-	told, err := watchFolder(s, dir)
+	appeared, err := watchFolder(s, dir)
 	if err != nil {
 		return err
 	}
@@ -145,13 +145,13 @@ func (t *trial) run(ctx context.Context, s *scope, x *subject, dir string) error
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	_, err = x.settle(ctx)
-	t.told = told.files()
+	_, err = x.awaitDrained(ctx)
+	t.appeared = appeared.files()
 	return err
 }
 
-// delays are the milliseconds from each death to what is known of it under a name of its node. Deaths of which nothing is
-// known are missing.
+// delays returns the milliseconds from each death until the first file named after its node. Deaths without a file are
+// missing.
 func (t *trial) delays(known map[string]time.Time) []float64 {
 	var took []float64
 	for i, at := range t.sent {
@@ -199,8 +199,8 @@ func bucketBound(metrics map[string]float64, name string, q float64) float64 {
 	return bound
 }
 
-// firstAbout is the first time under a name with node n in it: its instance id where the name is ours, its address where
-// it is a reference's.
+// firstAbout returns the earliest time of a name with node n in it: with its instance id if the name is ours, with its address
+// if it is a reference's.
 func firstAbout(known map[string]time.Time, n int) (first time.Time) {
 	for name, at := range known {
 		about := strings.Contains(name, load.Instance(n)) || strings.HasPrefix(name, load.Addr(n).String()+":")

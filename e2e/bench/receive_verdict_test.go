@@ -27,7 +27,7 @@ func TestDelays(t *testing.T) {
 	at := func(ms int) time.Time { return began.Add(time.Duration(ms) * time.Millisecond) }
 	tr := trial{nodes: 5, sent: []time.Time{at(0), at(100), at(200)}}
 	known := map[string]time.Time{
-		"20261122T000000.000Z-" + load.Instance(5) + "-0a.json": at(7), // ours, told twice
+		"20261122T000000.000Z-" + load.Instance(5) + "-0a.json": at(7), // ours, a second time
 		"20261122T000001.000Z-" + load.Instance(5) + "-0b.json": at(3),
 		load.Addr(7).String() + ":6665":                         at(201), // a reference's
 		load.Addr(70).String() + ":6665":                        at(1),

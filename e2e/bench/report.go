@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// report is the table as it grows. A row is printed the moment it is known, so that the columns have fixed widths.
+// report is the growing table. Each row is printed as soon as it is known, so the columns have fixed widths.
 type report struct {
 	out     io.Writer
 	section string
@@ -33,7 +33,7 @@ func (r *report) begin(section string) {
 	fmt.Fprintf(r.out, "%s, %s\n", section, time.Now().Format(time.TimeOnly))
 }
 
-// add prints a row and keeps it for the file.
+// add prints a row and stores it for the file.
 func (r *report) add(row Row) {
 	row.Section = r.section
 	r.Rows = append(r.Rows, row)
@@ -63,7 +63,7 @@ func (r *report) save(file string, complete bool) error {
 	return nil
 }
 
-// figure is a value with its unit: three digits that matter, or whole from a thousand on.
+// figure returns a value with its unit: with three significant digits, or as an integer from a thousand on.
 func figure(v float64, unit string) string {
 	if math.Abs(v) >= 999.5 {
 		return grouped(int64(math.Round(v))) + " " + unit

@@ -26,7 +26,7 @@ func (r Row) against(reference string, value float64) Row {
 	return r
 }
 
-// aim is the row with what it should have been.
+// aim returns the row with its goal.
 func (r Row) aim(goal string, reached bool) Row {
 	r.Goal, r.Reached = goal, &reached
 	return r

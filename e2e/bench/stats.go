@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// quantile is the smallest of values that at least the share q of them does not exceed: 0.5 the median, 1 the greatest.
-// It is NaN for none.
+// quantile returns the smallest of values such that at least the share q of them is not greater: 0.5 is the median, 1 the
+// maximum. It is NaN without values.
 func quantile(values []float64, q float64) float64 {
 	if len(values) == 0 {
 		return math.NaN()

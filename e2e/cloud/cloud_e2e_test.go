@@ -56,7 +56,7 @@ func TestMotoKeepsParameters(t *testing.T) {
 	}
 }
 
-// TestTokensDieOfTheirHopLimit asks for a token from a namespace behind a router, as a container does.
+// TestTokensDieOfTheirHopLimit requests a token from a namespace behind a router, as a container does.
 func TestTokensDieOfTheirHopLimit(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -114,7 +114,7 @@ func routeToListener() error {
 	})
 }
 
-// anInstance is one whose particulars do not matter.
+// anInstance is an instance whose details do not matter.
 func anInstance() imds.Instance {
 	return imds.Instance{
 		ID: "i-0123456789abcdef0", Region: "eu-west-1", ZoneName: "eu-west-1b", ZoneID: "euw1-az1", Started: time.Now(),

@@ -14,7 +14,7 @@ import (
 type ImageSpec struct {
 	// Suite of Debian: "bookworm" or "trixie".
 	Suite string
-	// Debs are paths of packages to install, as who builds an AMI does: in the image, before it is ever booted.
+	// Debs are paths of packages to install as the builder of an AMI does: in the image, before it is ever booted.
 	Debs []string
 	// Environment is added to /etc/default/lastgasp-configurator.
 	Environment string
@@ -25,9 +25,9 @@ type ImageSpec struct {
 // imageSize is that of the root file system, most of it a hole: bytes.
 const imageSize = 2 << 30
 
-// BuildImage makes the disk of a machine that was never booted: Debian as in an AMI, with cloud-init, netplan and networkd,
-// and Debian's kernel for clouds. It is gone when s ends: it takes seconds, and every commit has another one. What is
-// below it comes from the lab's cache.
+// BuildImage makes the disk of a machine that was never booted: Debian as in an AMI, with cloud-init, netplan and networkd, and
+// Debian's cloud kernel. It is removed when s ends, because it takes only seconds and every commit has another one. Its base
+// comes from the lab's cache.
 func BuildImage(ctx context.Context, s lab.Scope, spec ImageSpec) (*lab.Disk, error) {
 	dir, err := os.MkdirTemp("", "lastgasp-image-")
 	if err != nil {
@@ -108,7 +108,7 @@ func install(ctx context.Context, root string, spec ImageSpec) error {
 	return err
 }
 
-// run runs a program that says nothing worth keeping unless it fails.
+// run runs a program whose output matters only if it fails.
 func run(ctx context.Context, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive")

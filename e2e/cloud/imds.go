@@ -17,7 +17,7 @@ import (
 // MetadataAddr is where instances find their metadata.
 var MetadataAddr = netip.MustParseAddrPort("169.254.169.254:80")
 
-// ServeIMDS lets svc answer at MetadataAddr in ns until s ends. Whoever has ns for a router reaches it.
+// ServeIMDS makes svc answer at MetadataAddr in ns until s ends. Whatever uses ns as its router reaches it.
 func ServeIMDS(s lab.Scope, ns *lab.NS, svc *imds.Service) error {
 	var ln net.Listener
 	err := ns.Do(func() error {

@@ -12,14 +12,14 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/lab"
 )
 
-// MachineSpec is an EC2 instance to be.
+// MachineSpec describes an EC2 instance to launch.
 type MachineSpec struct {
 	Net *lab.Net
 	// Name is what the lab calls it, at most 11 bytes.
 	Name string
 	Disk *lab.Disk
-	// Metadata is what the instance is told at MetadataAddr. Its primary interface, which is the only one that the machine
-	// really has, is in the node subnet.
+	// Metadata is what the instance gets at MetadataAddr. Its primary interface, the only one that the machine really has, is in
+	// the node subnet.
 	Metadata *imds.Service
 	// Append is added to the kernel's command line.
 	Append []string
@@ -28,8 +28,8 @@ type MachineSpec struct {
 // machineMemory is what the system, a kubelet and cloud-init's Python need, MiB.
 const machineMemory = 1536
 
-// Launch boots an instance: its firmware says that this is EC2, the network gives it its address, and the metadata
-// service tells the rest. It returns when the machine can be asked, in the middle of its boot, and ends it with s.
+// Launch boots an instance: its firmware says that this is EC2, the network assigns its address, and the metadata service has
+// the rest. It returns during the boot, as soon as the lab's agent answers, and ends the instance with s.
 func Launch(ctx context.Context, s lab.Scope, spec MachineSpec) (*lab.VM, error) {
 	if err := ServeIMDS(s, spec.Net.Router, spec.Metadata); err != nil {
 		return nil, err
@@ -49,7 +49,7 @@ func Launch(ctx context.Context, s lab.Scope, spec MachineSpec) (*lab.VM, error)
 			"type=1,manufacturer=Amazon EC2,product=" + instance.Type + ",uuid=" + uuid + ",serial=" + uuid,
 			"type=2,manufacturer=Amazon EC2,asset=" + instance.ID, // as on Nitro
 		},
-		// Without devkmsg=on a user may write ten records in five seconds.
+		// Without devkmsg=on a user may write only ten records in five seconds.
 		Append: append([]string{"root=/dev/vda", "rw", "printk.devkmsg=on"}, spec.Append...),
 	})
 }

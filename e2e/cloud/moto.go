@@ -47,7 +47,7 @@ func StartMoto(ctx context.Context, s lab.Scope, ns *lab.NS, addr netip.AddrPort
 	return m, nil
 }
 
-// Stop ends it at once, as an outage would. What it kept is lost.
+// Stop ends it at once, as an outage would. Its data is lost.
 func (m *Moto) Stop() { m.daemon.Kill() }
 
 // Client connects from inside the namespace, wherever it is used.

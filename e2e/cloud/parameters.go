@@ -5,7 +5,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 )
 
-// Parameters is a client of its Parameter Store, for who plays the operator.
+// Parameters returns a client of its Parameter Store, for a test that plays the operator.
 func (m *Moto) Parameters(region string) *ssm.Client {
 	return ssm.New(ssm.Options{
 		Region: region, BaseEndpoint: &m.URL, HTTPClient: m.Client(),

@@ -14,8 +14,8 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/lab"
 )
 
-// Root returns a folder with a minimal system of a suite of Debian ("bookworm", "trixie") and the packages named, without
-// what they recommend. Apt has verified its origin. It is kept in the lab's cache and shared: do not write into it.
+// Root returns a folder with a minimal system of a suite of Debian ("bookworm", "trixie") and the named packages, without
+// recommended ones. Apt has verified its origin. It is in the lab's cache and shared: do not write into it.
 func Root(ctx context.Context, s lab.Scope, suite string, packages ...string) (string, error) {
 	packages = slices.Sorted(slices.Values(packages))
 	sum := sha256.Sum256([]byte(strings.Join(packages, "\n")))

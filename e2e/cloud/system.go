@@ -14,8 +14,7 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/lab"
 )
 
-// Packages that Debian's own cloud images have, as far as they have to do with booting. cloud-init asks for an address
-// with its release's favourite DHCP client.
+// Packages of Debian's own cloud images that take part in booting. cloud-init uses its release's favourite DHCP client.
 var (
 	systemPackages = []string{
 		"cloud-init", "dbus", "initramfs-tools", "iproute2", "kmod", "linux-image-cloud-amd64", "netplan.io",

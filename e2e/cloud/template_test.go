@@ -13,10 +13,10 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// templates are what we ship for AWS. These tests read them as far as that can be done without AWS.
+// templates are what we ship for AWS. These tests check what can be checked without AWS.
 const templates = "../../packaging/aws"
 
-// permissions are all that anybody is allowed by the templates.
+// permissions lists everything that the templates allow anybody.
 var permissions = []string{
 	"ec2:RebootInstances",
 	"ec2:TerminateInstances",
@@ -185,7 +185,7 @@ func TestPermissionsAreFewAndBound(t *testing.T) {
 	}
 }
 
-// A change of the parameter has to reach every node, a few at a time, whatever some of them answer.
+// A change of the parameter has to reach every node, a few at a time, even if some of them fail.
 func TestAChangeReloadsTheFleetAtAPace(t *testing.T) {
 	doc := template(t)
 	detail := child(t, doc, "Resources", "EndpointChanged", "Properties", "EventPattern", "detail")
@@ -235,7 +235,7 @@ func TestTheListenersPortIsOpenToNodes(t *testing.T) {
 	}
 }
 
-// The two templates say the same: what one allows, the other does, and for the same cluster only.
+// The two templates are equivalent: each allows what the other allows, and for the same cluster only.
 func TestTerraformAllowsTheSame(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(templates, "terraform/main.tf"))
 	if err != nil {
@@ -248,7 +248,7 @@ func TestTerraformAllowsTheSame(t *testing.T) {
 	}
 	var got []string
 	for _, m := range regexp.MustCompile(`"((?:ec2|iam|ssm|sts):[A-Z][A-Za-z]+)"( =)?`).FindAllStringSubmatch(string(text), -1) {
-		if m[2] == "" { // else it is the key of a condition
+		if m[2] == "" { // otherwise it is the key of a condition
 			got = append(got, m[1])
 		}
 	}

@@ -36,7 +36,7 @@ func main() {
 	os.Exit(2)
 }
 
-// program is the main function of the named program, which returns an exit code; nil when it is none of ours.
+// program returns the main function of the named program, which returns an exit code. It is nil for any other name.
 func program(name string) func() int {
 	switch filepath.Base(name) {
 	case "etcd":

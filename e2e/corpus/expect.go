@@ -14,11 +14,11 @@ import (
 	"github.com/lastgasp/lastgasp/listener"
 )
 
-// An expectation is what a file should give.
+// An expectation is what should be found in a file.
 type expectation struct {
 	kind    string // of the first incident, for the table
 	unknown bool   // nothing is expected; whatever is found is right
-	skip    bool   // left out of the figures: broken on purpose, or no kernel's
+	skip    bool   // left out of the figures: broken on purpose, or not from a kernel
 	// incidents are the findings, each with the names it may have. None means that anything found is a false alarm.
 	incidents []incident
 }
@@ -98,7 +98,7 @@ func readTSV(text string) map[string]expectation {
 	return all
 }
 
-// words is an expression for titles in which all words of one alternative stand, in any order.
+// words returns an expression that matches titles with all words of one alternative, in any order.
 func words(s string) *regexp.Regexp {
 	var either []string
 	for alternative := range strings.SplitSeq(s, "|") {
@@ -125,7 +125,7 @@ func permutations(words []string) []string {
 	return all
 }
 
-// find returns what is expected of a file and the log in it, without headers. It reports false for a file that is no log.
+// find returns what is expected of a file, and its log without headers. It returns false for a file that is not a log.
 func (b *book) find(path string, text []byte) (expectation, []byte, bool) {
 	stem := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
 	switch {
@@ -185,7 +185,7 @@ func listed(want []string) expectation {
 
 var header = regexp.MustCompile(`^(TITLE|ALT|TYPE|FRAME|START|END|CORRUPTED|SUPPRESSED|PANICKED|EXECUTOR): (.*)$`)
 
-// headers reads the lines in front of a log that say what is in it.
+// headers reads the lines before a log that say what is in it.
 func headers(text []byte) (title string, alternatives []string, corrupted bool, log []byte, ok bool) {
 	for {
 		line, rest, found := bytes.Cut(text, []byte("\n"))
@@ -211,7 +211,7 @@ func headers(text []byte) (title string, alternatives []string, corrupted bool, 
 	}
 }
 
-// headed is the expectation of a log with headers. Only the function is compared: the words around it are each project's own.
+// headed returns the expectation for a log with headers. Only the function is compared: the words around it differ by project.
 func headed(title string, alternatives []string, corrupted bool) expectation {
 	if title == "" {
 		return expectation{}
@@ -258,7 +258,7 @@ func kindOf(title string) string {
 	return "other"
 }
 
-// titles are the findings as they are printed.
+// titles returns the findings as they are printed.
 func titles(found []listener.Replayed) string {
 	var s []string
 	for _, r := range found {

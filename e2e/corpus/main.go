@@ -6,7 +6,7 @@
 // DIR is listener/detect/testdata if left out. What is expected of a file is read from whatever the folder has:
 // expect.json (this project's fixtures), EXPECTED.tsv (beside the files or one folder up), or the headers in the file
 // itself (TITLE:, ALT:, CORRUPTED:; github.com/google/syzkaller pkg/report/testdata/linux/report). A folder with none of
-// these is listed: each file is heard or silent. With -v every file that is not as expected is printed.
+// these is only listed: each file is heard or silent. -v prints every file that is not as expected.
 package main
 
 import (
@@ -77,7 +77,7 @@ func run(dir string, verbose bool) error {
 	return all.print(os.Stdout)
 }
 
-// judge is what `lastgasp-listener replay` makes of a log or capture.
+// judge returns what `lastgasp-listener replay` finds in a log or capture.
 func judge(log []byte) ([]listener.Replayed, error) {
 	var out bytes.Buffer
 	if _, err := listener.Replay(bytes.NewReader(log), &out, &detect.Config{}, listener.Auto); err != nil {

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// ready asks the listener whether it is.
+// ready asks whether the listener is ready.
 func (w *World) ready(ctx context.Context) bool {
 	resp, err := w.ask(ctx, "/readyz")
 	if err != nil {

@@ -20,7 +20,7 @@ const (
 	renewEvery    = 20 * time.Second
 )
 
-// Crowd is nodes of consecutive numbers with the same number of pods each.
+// Crowd is a set of nodes with consecutive numbers and the same number of pods each.
 type Crowd struct {
 	First, Nodes, Pods int
 }
@@ -51,7 +51,7 @@ func (c Crowd) Part(from, nodes int) Crowd {
 // Size is how many pods it has.
 func (c Crowd) Size() int { return c.Nodes * c.Pods }
 
-// Make makes it through the API, every pod bound and Running, every Node Ready and its Lease fresh until it dies.
+// Make makes the crowd through the API: every pod bound and Running, every Node Ready, its Lease renewed until it dies.
 func (w *World) Make(ctx context.Context, c Crowd) error {
 	now := metav1.Now()
 	err := each(ctx, c.Nodes, func(ctx context.Context, i int) error {
@@ -84,15 +84,15 @@ func (w *World) Make(ctx context.Context, c Crowd) error {
 	})
 }
 
-// Silence lets the kubelets of c renew their Leases no more.
+// Silence stops the kubelets of c from renewing their Leases.
 func (w *World) Silence(c Crowd) {
 	for _, name := range c.Names() {
 		w.living.Delete(name)
 	}
 }
 
-// renew keeps the Leases of living nodes fresh until ctx ends: of a node whose kubelet falls silent the controllers write
-// all pods. A failed try is made good by the next.
+// renew renews the Leases of living nodes until ctx ends: the controllers write all pods of a node whose kubelet falls silent.
+// If a renewal fails, the next one makes up for it.
 func (w *World) renew(ctx context.Context) {
 	tick := time.NewTicker(renewEvery)
 	defer tick.Stop()

@@ -17,9 +17,9 @@ const (
 	// death is how a 6.12 kernel really died, with the secret that its target was armed with.
 	death       = "listener/detect/testdata/captures/6.12-sysrq.ext.jsonl"
 	deathSecret = "bGFzdGdhc3AtZml4dHVyZQ"
-	// panicLine is in the datagram that reports the panic.
+	// panicLine is in the datagram with the panic.
 	panicLine = ";Kernel panic - not syncing"
-	// armedAtOnce is how many canaries the listener is sure to have room for.
+	// armedAtOnce is how many canaries the listener certainly has room for.
 	armedAtOnce = 400
 )
 
@@ -50,7 +50,7 @@ func (w *World) Kernels(s lab.Scope) (*Kernels, error) {
 	return k, nil
 }
 
-// Arm has every node of c enrol itself and sends its canary, and waits until all of them are pinned.
+// Arm enrols every node of c, sends its canary, and waits until all of them are pinned.
 func (k *Kernels) Arm(ctx context.Context, c Crowd, o *Watcher) error {
 	for from := 0; from < c.Nodes; from += armedAtOnce {
 		part := c.Part(from, min(armedAtOnce, c.Nodes-from))
@@ -71,7 +71,7 @@ func (k *Kernels) Arm(ctx context.Context, c Crowd, o *Watcher) error {
 	return nil
 }
 
-// Panic has all nodes of c die at the same time, line by line. It returns when each one's panic line was sent.
+// Panic makes all nodes of c die at the same time, line by line. It returns when each one's panic line was sent.
 func (k *Kernels) Panic(ctx context.Context, c Crowd) (map[string]time.Time, error) {
 	sent := make(map[string]time.Time, c.Nodes)
 	crashes := make([]load.Crash, c.Nodes)

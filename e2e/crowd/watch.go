@@ -15,11 +15,11 @@ import (
 const (
 	taint  = "lastgasp.dev/dead"
 	pinKey = "lastgasp.dev/pin"
-	// patience is several times what a busy machine needs for whatever is waited for.
-	patience = 2 * time.Minute
+	// waitTimeout is several times what a busy machine needs for anything that is awaited.
+	waitTimeout = 2 * time.Minute
 )
 
-// seen is when a Watcher first saw what.
+// seen holds when a Watcher first saw each change.
 type seen struct {
 	pinned, fenced, nodeGone map[string]time.Time // by Node
 	failed, podGone          map[string]time.Time // by pod
@@ -44,14 +44,14 @@ func (w *World) Watch(ctx context.Context) (*Watcher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch the crowd: %w", err)
 	}
-	go o.follow(ctx, core.Nodes().Watch, nodes.ResourceVersion)
-	go o.follow(ctx, core.Pods(metav1.NamespaceDefault).Watch, nodes.ResourceVersion)
+	go o.watchAll(ctx, core.Nodes().Watch, nodes.ResourceVersion)
+	go o.watchAll(ctx, core.Pods(metav1.NamespaceDefault).Watch, nodes.ResourceVersion)
 	return o, nil
 }
 
-// follow watches until ctx ends. The API server ends the watch of whoever is slow, which on a busy machine everybody is now
-// and then: it goes on at once where it was.
-func (o *Watcher) follow(ctx context.Context, begin func(context.Context, metav1.ListOptions) (watch.Interface, error), version string) {
+// watchAll watches until ctx ends. The API server ends the watch of a slow client, as every client on a busy machine is now and
+// then; watchAll then continues at once from the same version.
+func (o *Watcher) watchAll(ctx context.Context, begin func(context.Context, metav1.ListOptions) (watch.Interface, error), version string) {
 	for ctx.Err() == nil {
 		events, err := begin(ctx, metav1.ListOptions{ResourceVersion: version, AllowWatchBookmarks: true})
 		if err == nil {
@@ -64,7 +64,7 @@ func (o *Watcher) follow(ctx context.Context, begin func(context.Context, metav1
 	}
 }
 
-// collect takes in events until there are no more, and returns the version to go on from.
+// collect takes events until there are no more, and returns the version from which to continue.
 func (o *Watcher) collect(from watch.Interface, version string) (string, error) {
 	defer from.Stop()
 	for ev := range from.ResultChan() {
@@ -116,23 +116,23 @@ func (o *Watcher) wake() {
 	o.change = make(chan struct{})
 }
 
-// Pinned waits until all Nodes of c are.
+// Pinned waits until all Nodes of c are pinned.
 func (o *Watcher) Pinned(ctx context.Context, c Crowd) error {
 	_, err := o.await(ctx, "pins", o.seen.pinned, c.Names())
 	return err
 }
 
-// Fenced waits until a Node is and returns when that was seen.
+// Fenced waits until a Node is fenced, and returns when that was seen.
 func (o *Watcher) Fenced(ctx context.Context, node string) (time.Time, error) {
 	return o.await(ctx, "fences", o.seen.fenced, []string{node})
 }
 
-// Failed waits until all pods of c are and returns when the last of them was seen so.
+// Failed waits until all pods of c are Failed, and returns when the last of them was seen so.
 func (o *Watcher) Failed(ctx context.Context, c Crowd) (last time.Time, err error) {
 	return o.await(ctx, "Failed pods", o.seen.failed, c.PodNames())
 }
 
-// Gone waits until all pods and Nodes of c are and returns when that was seen.
+// Gone waits until all pods and Nodes of c are gone, and returns when that was seen.
 func (o *Watcher) Gone(ctx context.Context, c Crowd) (last time.Time, err error) {
 	pods, err := o.await(ctx, "deleted pods", o.seen.podGone, c.PodNames())
 	if err != nil {
@@ -165,7 +165,7 @@ func (o *Watcher) FailedBeforeFences(c Crowd) (n int) {
 
 // await waits until every one of names is in when, and returns the latest of their times.
 func (o *Watcher) await(ctx context.Context, what string, when map[string]time.Time, names []string) (last time.Time, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not within %s", patience))
+	ctx, cancel := context.WithTimeoutCause(ctx, waitTimeout, fmt.Errorf("not within %s", waitTimeout))
 	defer cancel()
 	missing := names
 	for {

@@ -1,5 +1,5 @@
-// Package crowd makes nodes that exist in the API only, by the hundred and by the ten thousand, and lets them die by the
-// datagrams that a real kernel died with. It is for what a crowd of nodes tells; one that really dies is package story's.
+// Package crowd makes hundreds or tens of thousands of nodes that exist only in the API, and makes them die by sending the
+// datagrams of a real kernel's death. It is for what needs many nodes; a node that really dies is in package story.
 package crowd
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/story"
 )
 
-// endpoint is where the listener hears: nodes send from addresses of 127.0.0.0/8 in its own network namespace.
+// endpoint is the listener's address: nodes send from addresses of 127.0.0.0/8 in its own network namespace.
 var endpoint = netip.MustParseAddrPort("127.0.0.1:6666")
 
 // World is a control plane with what we ship installed, and no nodes yet.
@@ -67,7 +67,7 @@ func NewWorld(ctx context.Context, s lab.Scope, spec lab.ClusterSpec) (*World, e
 	return w, nil
 }
 
-// newClient is a client that has the transport settings of our listener.
+// newClient returns a client with the transport settings of our listener.
 func newClient(cfg *rest.Config) (*kubernetes.Clientset, error) {
 	cfg.QPS = -1
 	cfg.ContentType = runtime.ContentTypeProtobuf

@@ -24,9 +24,9 @@ func run() int {
 	verdict, err := play(ctx, s)
 	s.failed = err != nil
 	if ctx.Err() != nil {
-		err, s.failed = errors.New("interrupted"), false // nothing has failed: no evidence is kept
+		err, s.failed = errors.New("interrupted"), false // nothing has failed, so no evidence is needed
 	}
-	s.Run() // before the last line: PASS also says that nothing is left behind
+	s.Run() // before the last line: PASS also means that nothing is left behind
 	if err != nil {
 		// One line: the details stand above it.
 		why, _, _ := strings.Cut(err.Error(), "\n")

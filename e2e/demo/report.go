@@ -12,7 +12,7 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/story"
 )
 
-// traceShown is how many lines of the kept trace the demo shows.
+// traceShown is how many lines of the trace the demo shows.
 const traceShown = 12
 
 // report prints what happened, for a person.
@@ -46,13 +46,13 @@ func report(ctx context.Context, out io.Writer, w *story.World, n *story.Node, d
 		return err
 	}
 	fmt.Fprintf(out, "\n$ kubectl get nodedeaths\n%s", table)
-	fmt.Fprintf(out, "\nWhy did pod %s die?\n", d.Told.Name)
-	for _, c := range d.Told.Status.Conditions {
+	fmt.Fprintf(out, "\nWhy did pod %s die?\n", d.FailedPod.Name)
+	for _, c := range d.FailedPod.Status.Conditions {
 		if string(c.Type) == "DisruptionTarget" {
-			fmt.Fprintf(out, "  phase %s, reason %s, condition %s=%s\n", d.Told.Status.Phase, d.Told.Status.Reason, c.Type, c.Status)
+			fmt.Fprintf(out, "  phase %s, reason %s, condition %s=%s\n", d.FailedPod.Status.Phase, d.FailedPod.Status.Reason, c.Type, c.Status)
 		}
 	}
-	fmt.Fprintf(out, "  %s\n", d.Told.Annotations["lastgasp.dev/termination-reason"])
+	fmt.Fprintf(out, "  %s\n", d.FailedPod.Annotations["lastgasp.dev/termination-reason"])
 	fmt.Fprintf(out, "\nThe kept trace, %d lines:\n", len(d.NodeDeath.Spec.Trace))
 	fmt.Fprint(out, indent(strings.Join(d.NodeDeath.Spec.Trace[:min(traceShown, len(d.NodeDeath.Spec.Trace))], "\n")))
 	fmt.Fprintln(out)

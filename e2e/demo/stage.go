@@ -8,7 +8,7 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/lab"
 )
 
-// stage is the demo's lab.Scope: it shows progress with a clock and takes everything down in the end, also after ^C.
+// stage is the demo's lab.Scope: it prints progress with the time and takes everything down at the end, also after ^C.
 type stage struct {
 	lab.Cleanups
 	out    io.Writer

@@ -11,7 +11,7 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/guest/control"
 )
 
-// crash brings the machine down, or at least to its knees, as argv says.
+// crash makes the machine die, or at least sick, as argv says.
 func crash(argv []string) error {
 	if len(argv) == 0 {
 		return errors.New("no trigger given")
@@ -33,7 +33,7 @@ func crash(argv []string) error {
 	}
 }
 
-// powerOff is the orderly way.
+// powerOff shuts the machine down in order.
 func powerOff() error {
 	unix.Sync()
 	return unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)

@@ -13,7 +13,7 @@ func fault(args []string) {
 	if len(args) > 0 {
 		address = 0xdead000000000100 // not canonical
 	}
-	// Go turns SIGSEGV into a panic of its own, of which the kernel says nothing: restore what C programs do.
+	// Go turns SIGSEGV into a panic of its own, and the kernel logs nothing. Restore the default action, as in C programs.
 	var defaultAction [4]uint64 // struct sigaction, all zero
 	unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGSEGV), uintptr(unsafe.Pointer(&defaultAction)), 0, 8, 0, 0)
 	var p *int

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// load writes lines into the kernel log, numbered from 0, so many a second as its first argument says and as the machine
-// can, until the file that its second names is there. Then it prints how many and for how many seconds.
+// load writes lines into the kernel log, numbered from 0, at the rate of its first argument or as fast as the machine can,
+// until the file of its second argument exists. Then it prints how many it wrote and in how many seconds.
 func load(args []string) error {
 	if len(args) != 2 {
 		return errors.New("usage: load LINES-A-SECOND STOP-FILE")

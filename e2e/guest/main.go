@@ -77,7 +77,7 @@ func hog(args []string) error {
 	if err != nil {
 		return fmt.Errorf("read the number of MiB: %w", err)
 	}
-	// The server has put itself and its children out of the OOM killer's reach.
+	// The server has exempted itself and its children from the OOM killer.
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("0"), 0); err != nil {
 		return fmt.Errorf("come into the OOM killer's reach: %w", err)
 	}

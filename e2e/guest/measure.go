@@ -17,20 +17,20 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/guest/control"
 )
 
-// measure runs a program and prints what it cost as JSON. Given two durations before it, it leaves the program the first to
-// settle, measures over the second, and ends it.
+// measure runs a program and prints its cost as JSON. With two durations before the program, it lets the program warm up for the
+// first, measures over the second, and ends it.
 func measure(args []string) error {
 	if len(args) == 0 {
 		return errors.New("usage: measure [SETTLE WINDOW] PROGRAM [ARGUMENT…]")
 	}
 	var cost control.Cost
-	settle, err := time.ParseDuration(args[0])
+	warmUp, err := time.ParseDuration(args[0])
 	if err == nil && len(args) > 2 {
 		var window time.Duration
 		if window, err = time.ParseDuration(args[1]); err != nil {
 			return err
 		}
-		cost, err = measureIdle(settle, window, exec.Command(args[2], args[3:]...))
+		cost, err = measureIdle(warmUp, window, exec.Command(args[2], args[3:]...))
 	} else {
 		cost, err = measureRun(exec.Command(args[0], args[1:]...))
 	}
@@ -57,13 +57,13 @@ func measureRun(program *exec.Cmd) (control.Cost, error) {
 }
 
 // measureIdle measures a program that stays.
-func measureIdle(settle, window time.Duration, program *exec.Cmd) (control.Cost, error) {
+func measureIdle(warmUp, window time.Duration, program *exec.Cmd) (control.Cost, error) {
 	if err := program.Start(); err != nil {
 		return control.Cost{}, err
 	}
 	defer program.Wait()
 	defer program.Process.Kill()
-	time.Sleep(settle)
+	time.Sleep(warmUp)
 	before, err := usageOf(program.Process.Pid)
 	if err != nil {
 		return control.Cost{}, err
@@ -78,7 +78,7 @@ func measureIdle(settle, window time.Duration, program *exec.Cmd) (control.Cost,
 	}, nil
 }
 
-// usageOf is what a process has used since its start, and its memory of now.
+// usageOf returns what a process has used since its start, and its present memory.
 func usageOf(pid int) (c control.Cost, err error) {
 	if c.CPU, err = cpuOf(pid); err != nil {
 		return c, err

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// modprobe loads modules by name, each after what it depends on, as the kernel's own helper would. What is loaded or
-// built in already is fine. Options (-q, --quiet and the like) are taken and ignored.
+// modprobe loads modules by name, each after those it depends on, as the kernel's own helper would. Modules that are loaded or
+// built in already are skipped. Options (-q, --quiet and the like) are ignored.
 func modprobe(names []string) error {
 	dir, err := moduleDir()
 	if err != nil {

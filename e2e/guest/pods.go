@@ -35,7 +35,7 @@ func pods(args []string) error {
 	return nil
 }
 
-// pod makes the network of one pod and takes it away again.
+// pod makes the network of one pod and removes it again.
 func pod(n int) error {
 	name := fmt.Sprintf("pod%d", n)
 	pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "in" + name}

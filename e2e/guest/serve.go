@@ -22,9 +22,9 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/guest/control"
 )
 
-// serve says that the machine is up, and then does what it is asked over the control port until the machine ends.
+// serve says that the machine is up, and then serves requests on the control port until the machine ends.
 func serve() error {
-	// A test that runs the machine out of memory still wants to be heard.
+	// The server must survive a test that runs the machine out of memory.
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0); err != nil {
 		return fmt.Errorf("leave the OOM killer's reach: %w", err)
 	}

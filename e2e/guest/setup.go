@@ -14,8 +14,8 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/guest/control"
 )
 
-// setUp makes the initramfs a machine: file systems, modules, network, sysctls. A server started again finds most of it
-// done, and does the rest.
+// setUp turns the initramfs into a machine: file systems, modules, network, sysctls. A restarted server finds most of it done,
+// and does the rest.
 func setUp() error {
 	config, err := readConfig()
 	if err != nil {

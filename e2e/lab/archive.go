@@ -125,9 +125,9 @@ func (a *archive) args(command ...string) []string {
 	return slices.Concat(a.options, command)
 }
 
-// closure returns root and the packages it depends on, over any number of steps, as far as their names match follow.
+// closure returns root and the packages it depends on, over any number of steps, as far as their names match matching.
 // Each is name=version, ready for download.
-func (a *archive) closure(ctx context.Context, root string, follow *regexp.Regexp) ([]string, error) {
+func (a *archive) closure(ctx context.Context, root string, matching *regexp.Regexp) ([]string, error) {
 	var found []string
 	seen := map[string]bool{root: true}
 	for queue := []string{root}; len(queue) > 0; queue = queue[1:] {
@@ -141,7 +141,7 @@ func (a *archive) closure(ctx context.Context, root string, follow *regexp.Regex
 			if strings.HasPrefix(name, "linux-kbuild-") {
 				name += ":amd64" // programs that run where modules are built
 			}
-			if !seen[name] && follow.MatchString(name) {
+			if !seen[name] && matching.MatchString(name) {
 				seen[name] = true
 				queue = append(queue, name)
 			}

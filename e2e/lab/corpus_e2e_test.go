@@ -61,7 +61,7 @@ type corpusFiles struct {
 
 func (f corpusFiles) capture(t *testing.T, kernel string, sc scenario) {
 	t.Helper()
-	g := hear(t, kernel, sc)
+	g := captureScenario(t, kernel, sc)
 	g.vm.Kill() // nothing more is to come
 	for _, dir := range []string{filepath.Dir(f.basic), filepath.Dir(f.log)} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {

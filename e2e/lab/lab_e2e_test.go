@@ -43,7 +43,7 @@ func TestKernelsAreHeardThroughTheRouter(t *testing.T) {
 		t.Run(tt.kernel, func(t *testing.T) {
 			for _, sc := range tt.scenarios {
 				t.Run(sc.name, func(t *testing.T) {
-					h := hear(t, tt.kernel, sc)
+					h := captureScenario(t, tt.kernel, sc)
 					for _, d := range h.extended.Datagrams() {
 						if d.Source.Addr() != GuestAddr.Addr() {
 							t.Errorf("a datagram came from %s, not from the guest: %q", d.Source, d.Payload)
@@ -293,8 +293,8 @@ func (g *armed) target(t *testing.T, ctx context.Context, n *Net, name string, p
 	write("enabled", "1")
 }
 
-// settle waits until a record that contains text has arrived in both formats, and whatever came before it.
-func (g *armed) settle(t *testing.T, ctx context.Context, text string) {
+// awaitRecord waits until a record that contains text has arrived in both formats, and whatever came before it.
+func (g *armed) awaitRecord(t *testing.T, ctx context.Context, text string) {
 	t.Helper()
 	for _, c := range []*Capture{g.basic, g.extended} {
 		if _, err := c.Await(ctx, text); err != nil {
@@ -310,12 +310,12 @@ func (g *armed) mark(t *testing.T, ctx context.Context, word string) {
 	if err := g.vm.WriteFile(ctx, "/dev/kmsg", []byte("<5>"+text+"\n"), 0); err != nil {
 		t.Fatal(err)
 	}
-	g.settle(t, ctx, text)
+	g.awaitRecord(t, ctx, text)
 }
 
-// hear lets a scenario happen to a kernel and returns when its last words have arrived in both formats. It fails if the
+// captureScenario lets a scenario happen to a kernel and returns when its last words have arrived in both formats. It fails if the
 // headline is not among them.
-func hear(t *testing.T, kernel string, sc scenario) *armed {
+func captureScenario(t *testing.T, kernel string, sc scenario) *armed {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), labTimeout)
 	defer cancel()
@@ -323,10 +323,10 @@ func hear(t *testing.T, kernel string, sc scenario) *armed {
 	ctx, cancel = context.WithTimeout(ctx, 90*time.Second)
 	defer cancel()
 	sc.start(t, ctx, g.vm)
-	g.settle(t, ctx, sc.headline)
+	g.awaitRecord(t, ctx, sc.headline)
 	switch {
 	case sc.last != "":
-		g.settle(t, ctx, sc.last)
+		g.awaitRecord(t, ctx, sc.last)
 		// The serial console is slower.
 		until(t, ctx, func() bool {
 			serial, err := os.ReadFile(g.vm.Serial())

@@ -30,7 +30,7 @@ type Death struct {
 	NodeGone   time.Time // the Node was deleted
 
 	NodeDeath v1alpha1.NodeDeath // as it is at the end
-	Told      corev1.Pod         // one pod as it was when it failed
+	FailedPod corev1.Pod         // one pod as it was when it failed
 	Policy    batchv1.JobStatus  // of the Job with podFailurePolicy, at the end
 	Plain     batchv1.JobStatus  // of the Job without
 	Victims   int                // pods on the node when it died
@@ -44,9 +44,9 @@ const (
 	reasonKey  = "lastgasp.dev/termination-reason"
 )
 
-// Kill crashes the node and watches until everything that should follow has happened or patience ends.
-func (w *World) Kill(ctx context.Context, n *Node, crash lab.Crash, victims []corev1.Pod, patience time.Duration) (Death, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("it had not happened %s after the panic", patience))
+// Kill crashes the node and watches until everything that should follow has happened or timeout ends.
+func (w *World) Kill(ctx context.Context, n *Node, crash lab.Crash, victims []corev1.Pod, timeout time.Duration) (Death, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("it had not happened %s after the panic", timeout))
 	defer cancel()
 	d := Death{Victims: len(victims)}
 	watcher, err := Watch(ctx, w.Cluster.RESTConfig(), n.Namespace)
@@ -78,7 +78,7 @@ func (w *World) Kill(ctx context.Context, n *Node, crash lab.Crash, victims []co
 					(s.Pod.Status.Phase == corev1.PodFailed || mirror(s.Pod)) {
 					failed[string(s.Pod.UID)] = true
 					if s.Pod.Labels["app"] == "batch-policy" {
-						d.Told = *s.Pod
+						d.FailedPod = *s.Pod
 					}
 				}
 			}
@@ -193,7 +193,7 @@ func (d Death) Check() error {
 		// The record tells the order; what separate watches show may overtake each other.
 		{slices.Equal(done, steps), fmt.Sprintf("its steps were %v, want %v", done, steps)},
 		{!d.PodsFailed.After(d.PodsGone), "pods were deleted before all had failed"},
-		{d.Told.Status.Phase == corev1.PodFailed && d.Told.Status.Reason == "KernelPanic", "the pod's status does not say KernelPanic"},
+		{d.FailedPod.Status.Phase == corev1.PodFailed && d.FailedPod.Status.Reason == "KernelPanic", "the pod's status does not say KernelPanic"},
 		{d.Policy.Failed == 0, "the Job with a podFailurePolicy paid for the death"},
 		{d.Plain.Failed == 1, "the Job without a podFailurePolicy did not count the death once"},
 		{strings.Contains(strings.Join(d.NodeDeath.Spec.Trace, "\n"), "Kernel panic - not syncing"), "the kept trace has no panic in it"},

@@ -270,8 +270,8 @@ func (w *work) replaceOrLeave(ctx context.Context, d policy.Decision) (again, ou
 	return false, false, nil
 }
 
-// diesAfterAll waits for the witness of a death whose boot has one on record, of a former Node of the name: that death was
-// none, so that what proved it proves nothing any more, and is no reason to leave out a true one either.
+// diesAfterAll waits for a witness where the boot has a death on record already, of a former Node of that name. That death
+// was false, so what proved it proves nothing, but it must not keep a true one off the record either.
 func (w *work) diesAfterAll(ctx context.Context) (bool, error) {
 	w.outlived = true
 	if err := w.unfence(ctx, w.mark(false)); err != nil {
@@ -341,8 +341,8 @@ func (w *work) recordRefusal(ctx context.Context, d policy.Decision) error {
 	return err
 }
 
-// onRecord is the name of a death whose Node does not answer any more, from the cache, and how far the incident is believed
-// about it: from another address it is anybody's word, because boot ids are no secrets.
+// onRecord returns the name of the death of a Node that is gone, from the cache, and how far the incident is believed about
+// it. From another address it could be anybody's, because boot ids are not secret.
 func (w *work) onRecord(ctx context.Context) (name string, a detect.Authority) {
 	deaths, err := w.e.cluster.Deaths(ctx)
 	if err != nil {

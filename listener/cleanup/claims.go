@@ -17,8 +17,8 @@ const (
 	claimDeadline = 15 * time.Minute
 	claimRetry    = 5 * time.Second
 	claimsWaiting = 4096
-	// claimsOfAddress bounds the canaries of one address that wait, each of which is looked up again and again. A node has
-	// one boot; whoever shares its address can make up any number.
+	// claimsOfAddress bounds the waiting canaries of one address, each of which is looked up again and again. A node has one
+	// boot; a pod that shares its address can make up any number.
 	claimsOfAddress = 4
 	// claimsPerMinute of one address are looked up and, if they are refused, logged.
 	claimsPerMinute = 10

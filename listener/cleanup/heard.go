@@ -39,7 +39,7 @@ type heard struct {
 	key  key
 	lane int
 	inc  detect.Incident // as emitted last, with the time of the first emission
-	// later is the newest alarm that came so long after the first that it may be of a kernel which lived in between.
+	// later is the newest alarm that came so long after the first that its kernel may have been alive in between.
 	later *detect.Incident
 	death string // name of its NodeDeath, once that is known
 	// authority is how far the incident was believed when it was judged first.
@@ -54,8 +54,8 @@ type heard struct {
 // speaksOf reports whether inc may be a later emission of the incident heard at the time given.
 func speaksOf(inc detect.Incident, at time.Time) bool { return inc.Time.Sub(at).Abs() < deathsApart }
 
-// isLater reports whether inc, heard so long after an alarm of the time given, may be of a kernel that lived in between: a
-// renewal of the Lease that contradicts the first does not contradict it.
+// isLater reports whether inc came so long after the first alarm that its kernel may have been alive in between. A renewal of
+// the Lease that contradicts the first alarm then does not contradict inc.
 func isLater(inc detect.Incident, at time.Time) bool { return inc.Time.Sub(at) >= policy.InFlight }
 
 // emittedAgain takes in a later emission of an incident that was taken in hand before. It reports whether inc is one, and

@@ -25,7 +25,7 @@ const (
 	instanceFor = 2 * time.Minute
 )
 
-// isOnly reports whether the Node alone says that it is that instance: a kubelet chooses the providerID that its Node is
+// isOnly reports whether no other Node says that it is that instance. A kubelet chooses the providerID that its Node is
 // registered with.
 func (w *work) isOnly(ctx context.Context, id string) (bool, error) {
 	who := Sender{Instance: id}

@@ -37,13 +37,13 @@ func (c *Config) Compile() error {
 	return nil
 }
 
-// A Finding is what an incident can be counted as.
+// A Finding is the verdict and cause that an incident is counted by.
 type Finding struct {
 	Verdict Verdict
 	Cause   string
 }
 
-// Findings are all that incidents can be found to be under this Config, each once. An oops is a death where the kernel
+// Findings lists every finding that incidents can have under this Config, each once. An oops is a death where the kernel
 // panics on it.
 func (c *Config) Findings() []Finding {
 	seen := make(map[Finding]bool)

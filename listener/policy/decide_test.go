@@ -251,7 +251,7 @@ func TestDecide(t *testing.T) {
 		{
 			name:  "also where the control plane's clock is a minute behind ours",
 			story: func(s *story) { unpinned(s); lost(&s.v.Node, -20*time.Second) },
-			want:  Act, why: "does not hear from node n1 any more", fence: true,
+			want:  Act, why: "no longer hears from node n1", fence: true,
 		},
 		{
 			name:  "one lost before the panic is none where the control plane's clock is ahead of ours",

@@ -51,8 +51,8 @@ func (n Node) Instance() string {
 	return n.ProviderID[strings.LastIndexByte(n.ProviderID, '/')+1:]
 }
 
-// PinOnWire is the pin whose secret stands in whatever n's kernel sends, zero where it cannot carry one: nodes pin their
-// secret on any kernel.
+// PinOnWire is the pin whose secret is in everything that n's kernel sends. It is zero if that kernel cannot send one: nodes
+// pin their secret on any kernel.
 func (n Node) PinOnWire() Pin {
 	if n.Pin.Boot == "" || n.Pin.Boot != n.BootID || !hasUserdata(n.Kernel) {
 		return Pin{}

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Instance is what the service tells. What the original says in several places is said from one field here, so that the
-// identity document and the meta-data never disagree.
+// Instance is what the service returns. A fact that the original returns in several places has one field here, so that the
+// identity document and the metadata never disagree.
 type Instance struct {
 	ID       string // i-…
 	Type     string // such as m7i.large
@@ -111,7 +111,7 @@ type Credentials struct {
 	Expires                       time.Time
 }
 
-// entries are the role's part of the tree.
+// entries returns the role's part of the tree.
 func (c Credentials) entries(account string) (map[string]string, error) {
 	document, err := json.Marshal(map[string]string{
 		"Code": "Success", "Type": "AWS-HMAC", "LastUpdated": c.Expires.Add(-6 * time.Hour).UTC().Format(time.RFC3339),

@@ -25,8 +25,8 @@ func (s *Service) Serve(ln net.Listener) error {
 	return nil
 }
 
-// limitHops lets the answer to r die on its way after HopLimit hops, as the original does with tokens. What a router
-// drops is sent again with the same limit, so the connection ends with this answer.
+// limitHops makes the answer to r die on its way after HopLimit hops, as the original does with tokens. Retransmissions have
+// the same limit, so the connection ends with this answer.
 func (s *Service) limitHops(w http.ResponseWriter, r *http.Request) {
 	c, ok := r.Context().Value(connKey{}).(*net.TCPConn)
 	if s.HopLimit == 0 || !ok {

@@ -20,7 +20,7 @@ const (
 // maxTTL is the longest life of a token, seconds.
 const maxTTL = 21600
 
-// versions are those of the many dated ones that somebody is known to ask for. All say the same.
+// versions are those of the many dated versions that a known client requests. All return the same.
 var versions = []string{"1.0", "2009-04-04", "2016-09-02", "2018-09-24", "2021-03-23", "2024-04-11", "latest"}
 
 // Service is an http.Handler, ready with no more than an Instance. Its exported fields must not change while it serves.
@@ -33,13 +33,14 @@ type Service struct {
 	// HopLimit is how many hops the answer with the token survives (HttpPutResponseHopLimit), 0 for any number. It works
 	// through Serve only.
 	HopLimit int
-	// Credentials are those of the role, false while they are not known yet: then there is no iam folder. Nil: no role.
+	// Credentials returns those of the role, or false while they are not known yet: then there is no iam folder. Nil means no
+	// role.
 	Credentials func() (Credentials, bool)
-	// Fault is asked first. It answers the request by itself, or leaves it alone and returns false.
+	// Fault is called first. It answers the request itself, or returns false.
 	Fault func(w http.ResponseWriter, r *http.Request) bool
 
 	mu       sync.Mutex
-	tokens   map[string]time.Time // until when each is good
+	tokens   map[string]time.Time // until when each is valid
 	requests []string
 }
 
@@ -94,8 +95,7 @@ func (s *Service) mint(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// admits reports whether a request with that token, which may be none, is answered. A bad one is refused even where none
-// is asked for.
+// admits reports whether a request with that token, or none, is answered. A bad token is refused even if none is required.
 func (s *Service) admits(token string) bool {
 	if token == "" {
 		return s.Version1
@@ -164,7 +164,7 @@ func list(tree map[string]string, folder string) string {
 	return strings.Join(slices.Compact(names), "\n")
 }
 
-// Forget makes all tokens invalid, as if their time were over.
+// Forget makes all tokens invalid, as if they had expired.
 func (s *Service) Forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

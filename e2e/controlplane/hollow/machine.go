@@ -14,7 +14,7 @@ type machine struct {
 	bootID, kernelRelease, machineID string
 }
 
-// complete fills what no flag has said from the machine we run on.
+// complete fills what no flag has set from this machine.
 func (m *machine) complete() error {
 	for _, f := range []struct {
 		value *string
@@ -39,7 +39,7 @@ func (m *machine) complete() error {
 	return nil
 }
 
-// cadvisor tells the kubelet about the machine. Sizes and usage stay the fake's.
+// cadvisor gives the kubelet facts about the machine. Sizes and usage stay the fake's.
 type cadvisor struct {
 	testing.Fake
 	machine machine

@@ -1,8 +1,8 @@
-// Command hollow is a real kubelet on a pretended container runtime: it registers its Node, renews its Lease, runs the
+// Command hollow is a real kubelet on a fake container runtime: it registers its Node, renews its Lease, runs the
 // pods bound to it and reports their status as any kubelet does, but no container is ever started. It can be the only
 // program of a machine, and several can share one.
 //
-// It asks for nothing of its surroundings but /proc, /sys and a folder to write to.
+// It needs nothing but /proc, /sys and a folder to write to.
 package main
 
 import (
@@ -103,8 +103,8 @@ func (n *node) run(ctx context.Context) error {
 		runtime.ImageService, service, cm.NewStubContainerManager())
 	kubelet.KubeletDeps.VolumePlugins = newVolumes().instead(kubelet.KubeletDeps.VolumePlugins)
 	if kmsg, err := os.Open("/dev/kmsg"); err == nil {
-		// Without a recorder the kubelet makes a real one, so that it can tell of a reboot; a real one comes with an
-		// OOM watcher, which insists on /dev/kmsg.
+		// Without a recorder the kubelet makes a real one, for its event about a reboot. A real one comes with an OOM watcher,
+		// which insists on /dev/kmsg.
 		kmsg.Close()
 		kubelet.KubeletDeps.Recorder = nil
 		kubelet.KubeletDeps.EventClient = client.CoreV1()
@@ -114,8 +114,8 @@ func (n *node) run(ctx context.Context) error {
 	return nil
 }
 
-// clients are the two a kubelet has: one for work, and one for status and Lease that no queue holds up and that gives
-// up before the next heartbeat is due.
+// clients makes the two clients of a kubelet: one for work, and one for status and Lease that no queue delays and that gives up
+// before the next heartbeat is due.
 func clients(kubeconfig string, heartbeatEvery time.Duration) (work, heartbeat *kubernetes.Clientset, err error) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {

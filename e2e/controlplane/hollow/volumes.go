@@ -36,7 +36,7 @@ func persistent(spec *volume.Spec) bool {
 	return spec.PersistentVolume != nil && spec.PersistentVolume.Spec.CSI != nil
 }
 
-// instead puts v in the place of the plugin whose name it has.
+// instead replaces the plugin that has v's name by v.
 func (v volumes) instead(plugins []volume.VolumePlugin) []volume.VolumePlugin {
 	others := slices.DeleteFunc(slices.Clone(plugins), func(p volume.VolumePlugin) bool {
 		return p.GetPluginName() == v.GetPluginName()

@@ -1,5 +1,5 @@
-// Package control is what the lab and its guest say to each other: the configuration that the initramfs carries, and
-// then one JSON object per line over the guest's second serial port.
+// Package control is the protocol between the lab and its guest: the configuration that the initramfs carries, and then one
+// JSON object per line over the guest's second serial port.
 package control
 
 import (
@@ -12,7 +12,7 @@ import (
 // ConfigPath is where the initramfs carries the Config.
 const ConfigPath = "/lab.json"
 
-// Port is the guest's end of the control channel. On arm64 the console is no ttyS.
+// Port is the guest's end of the control channel. On arm64 the console is not a ttyS.
 func Port() string {
 	if runtime.GOARCH == "arm64" {
 		return "/dev/ttyS0"

@@ -1,4 +1,4 @@
-# lastgasp on AWS: where nodes find their listeners, the reload of every node when that moves, and the security groups.
+# lastgasp on AWS: where nodes find their listeners, the reload of every node when that changes, and the security group.
 # The same as ../cloudformation.yaml.
 
 terraform {
@@ -21,7 +21,7 @@ locals {
   ssm    = "arn:${data.aws_partition.this.partition}:ssm:${local.here}"
 }
 
-# An address is no secret: a String, so that booting does not depend on KMS. The node checks it again.
+# A String and not a SecureString: an address is not secret, and booting must not depend on KMS. The node validates it, too.
 resource "aws_ssm_parameter" "endpoint" {
   count           = var.listener_endpoint == "" ? 0 : 1
   name            = "/lastgasp/${var.cluster_name}/endpoint"
@@ -76,7 +76,7 @@ resource "aws_iam_policy" "after_panic" {
   })
 }
 
-# Whoever may send this document may reload, and nothing else.
+# The right to send this document is the right to reload, and nothing else.
 resource "aws_ssm_document" "reload" {
   name            = "lastgasp-reload-${var.cluster_name}"
   document_type   = "Command"
@@ -96,8 +96,8 @@ resource "aws_ssm_document" "reload" {
   })
 }
 
-# A rule cannot set MaxErrors of a command, whose default is 0: the first node whose reload fails would stop all others.
-# Hence this automation between the two.
+# An EventBridge rule cannot set a command's MaxErrors. Its default is 0: the first node whose reload fails would stop all
+# others. Hence this automation between the two.
 resource "aws_ssm_document" "fleet" {
   name            = "lastgasp-reload-fleet-${var.cluster_name}"
   document_type   = "Automation"
@@ -159,7 +159,7 @@ resource "aws_iam_role_policy" "fleet" {
   })
 }
 
-# AWS delivers these events with "best effort", so lastgasp-configurator-watch also looks once an hour.
+# AWS delivers these events only on a best-effort basis, so lastgasp-configurator-watch also looks about once an hour.
 resource "aws_cloudwatch_event_rule" "endpoint_changed" {
   name_prefix = "lastgasp-endpoint-changed-"
   description = "A parameter of this cluster names other listeners."
@@ -235,7 +235,7 @@ resource "aws_security_group" "listener" {
     to_port     = 9666
     cidr_blocks = [var.health_check_cidr]
   }
-  # Terraform takes AWS's rule for everything outbound away; a listener beside the cluster needs the API server.
+  # Terraform removes AWS's default rule, which allows everything outbound. A listener outside the cluster needs the API server.
   egress {
     protocol    = "-1"
     from_port   = 0
@@ -250,12 +250,12 @@ output "node_policy_arn" {
 }
 
 output "announce_policy_arn" {
-  description = "Attach it to the listeners' role; null where the parameter is written here."
+  description = "Attach it to the listeners' role; null if this module writes the parameter."
   value       = one(aws_iam_policy.announce[*].arn)
 }
 
 output "after_panic_policy_arn" {
-  description = "Attach it to the listeners' role; null where after_panic is none."
+  description = "Attach it to the listeners' role; null if after_panic is none."
   value       = one(aws_iam_policy.after_panic[*].arn)
 }
 

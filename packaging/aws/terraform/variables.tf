@@ -1,16 +1,16 @@
 variable "cluster_name" {
   type        = string
-  description = "Name of the cluster (cluster in listener.yaml and on the nodes). Another cluster uses this module again."
+  description = "Name of the cluster (cluster in listener.yaml and on the nodes). Use the module once for each cluster."
   validation {
     condition     = can(regex("^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", var.cluster_name))
-    error_message = "cluster_name has up to 100 letters, digits, dots, hyphens and underscores."
+    error_message = "cluster_name must be up to 100 letters, digits, dots, hyphens and underscores, starting with a letter or digit."
   }
 }
 
 variable "listener_endpoint" {
   type        = string
   default     = ""
-  description = "Listeners as host:port, separated by commas. Left empty, the listeners write the parameter themselves (announce.ssm)."
+  description = "Listeners as host:port, separated by commas. If empty, the listeners write the parameter themselves (announce.ssm)."
   validation {
     condition     = can(regex("^([A-Za-z0-9.:\\[\\]-]+:[0-9]+(,[A-Za-z0-9.:\\[\\]-]+:[0-9]+)*)?$", var.listener_endpoint))
     error_message = "listener_endpoint is not host:port; write it like 10.0.2.10:6666 or [fd00::10]:6666."
@@ -28,7 +28,7 @@ variable "node_security_group_id" {
 
 variable "health_check_cidr" {
   type        = string
-  description = "From where the load balancer and who scrapes metrics reach TCP 9666."
+  description = "Network of the load balancer's health checks and of Prometheus, which may reach TCP 9666."
 }
 
 variable "after_panic" {
@@ -37,6 +37,6 @@ variable "after_panic" {
   description = "What the listener may do with the instance of a node that has panicked (ec2.afterPanic): none, reboot or terminate."
   validation {
     condition     = contains(["none", "reboot", "terminate"], var.after_panic)
-    error_message = "after_panic is none, reboot or terminate."
+    error_message = "after_panic must be none, reboot or terminate."
   }
 }

@@ -15,40 +15,40 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// ear is a listener as small as can be: it acknowledges canaries and remembers what it heard.
-type ear struct {
+// fakeListener is a minimal listener: it acknowledges canaries and remembers what it received.
+type fakeListener struct {
 	conn *net.UDPConn
 
 	mu       sync.Mutex
-	deaf     bool               // to canaries
-	stranger bool               // it knows no Node for who asks
-	key      ed25519.PrivateKey // it signs with, nil: it does not
+	deaf     bool               // it ignores canaries
+	stranger bool               // it knows no Node for any sender
+	key      ed25519.PrivateKey // that signs acknowledgements, nil: none
 	canary   netconsole.Canary
 	record   netconsole.Record
 	heard    []string // text of every record since the last forget
 	size     int      // of their datagrams, in bytes
 }
 
-// newEar listens in the listener subnet until t ends.
-func newEar(t *testing.T, n *lab.Net, at netip.Addr) *ear {
+// newFakeListener listens in the listener subnet until t ends.
+func newFakeListener(t *testing.T, n *lab.Net, at netip.Addr) *fakeListener {
 	t.Helper()
 	conn, err := lab.Listen(n.Listener, netip.AddrPortFrom(at, 6666))
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &ear{conn: conn}
-	var hearing sync.WaitGroup
-	hearing.Go(e.hear)
+	e := &fakeListener{conn: conn}
+	var receiving sync.WaitGroup
+	receiving.Go(e.receive)
 	t.Cleanup(func() {
 		e.conn.Close()
-		hearing.Wait()
+		receiving.Wait()
 	})
 	return e
 }
 
-func (e *ear) String() string { return e.conn.LocalAddr().String() }
+func (e *fakeListener) String() string { return e.conn.LocalAddr().String() }
 
-func (e *ear) hear() {
+func (e *fakeListener) receive() {
 	streams := make(map[netip.AddrPort]*netconsole.Stream)
 	buf := make([]byte, 2048)
 	for {
@@ -67,7 +67,7 @@ func (e *ear) hear() {
 }
 
 // take remembers one record and acknowledges it if it is a canary. e.mu is held.
-func (e *ear) take(r *netconsole.Record, from netip.AddrPort) {
+func (e *fakeListener) take(r *netconsole.Record, from netip.AddrPort) {
 	e.heard = append(e.heard, string(r.Text))
 	canary, ok := netconsole.ParseCanary(string(r.Text))
 	if !ok || e.deaf {
@@ -82,48 +82,48 @@ func (e *ear) take(r *netconsole.Record, from netip.AddrPort) {
 	e.conn.WriteToUDPAddrPort([]byte(ack.Line()), from)
 }
 
-func (e *ear) setDeaf(deaf bool) {
+func (e *fakeListener) setDeaf(deaf bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.deaf = deaf
 }
 
-func (e *ear) setStranger(stranger bool) {
+func (e *fakeListener) setStranger(stranger bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.stranger = stranger
 }
 
 // sign makes e sign its acknowledgements.
-func (e *ear) sign(key ed25519.PrivateKey) {
+func (e *fakeListener) sign(key ed25519.PrivateKey) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.key = key
 }
 
-// forget begins a new memory.
-func (e *ear) forget() {
+// forget drops everything received so far.
+func (e *fakeListener) forget() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.heard, e.size = nil, 0
 }
 
 // recall returns the text of every record since the last forget, and how many bytes they were.
-func (e *ear) recall() (records []string, size int) {
+func (e *fakeListener) recall() (records []string, size int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return slices.Clone(e.heard), e.size
 }
 
 // count is how many records were heard since the last forget.
-func (e *ear) count() int {
+func (e *fakeListener) count() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.heard)
 }
 
-// settle is recall once nothing has arrived for two seconds, which is long for a machine that has nothing more to say.
-func (e *ear) settle(t *testing.T) (records []string, size int) {
+// awaitQuiet is recall after nothing has arrived for two seconds.
+func (e *fakeListener) awaitQuiet(t *testing.T) (records []string, size int) {
 	t.Helper()
 	again := time.NewTicker(2 * time.Second)
 	defer again.Stop()
@@ -139,7 +139,7 @@ func (e *ear) settle(t *testing.T) (records []string, size int) {
 }
 
 // last is the last canary that was acknowledged.
-func (e *ear) last(t *testing.T) (netconsole.Canary, netconsole.Record) {
+func (e *fakeListener) last(t *testing.T) (netconsole.Canary, netconsole.Record) {
 	t.Helper()
 	e.mu.Lock()
 	defer e.mu.Unlock()
