@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -60,6 +61,9 @@ func serve(ctx context.Context, cfg listener.Config) error {
 		return err
 	}
 	defer r.Close()
+	if have := runtime.GOMAXPROCS(0); processors(have, len(r.State())) != have {
+		runtime.GOMAXPROCS(processors(have, len(r.State())))
+	}
 
 	// reading ends with the signal or with the first part that fails, acting when reading is over, and working, which acting
 	// needs, when acting is over.
@@ -122,6 +126,11 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	})
 	return g.Wait()
 }
+
+// processors is how many of Go's processors (GOMAXPROCS) the listener needs: more than it has sockets. A flooded socket
+// always has something to read, and while every processor is busy Go looks for answers of the API server only now and then
+// (sysmon in runtime/proc.go). Each call of a cleanup would wait for tens of milliseconds.
+func processors(have, sockets int) int { return max(have, sockets+1) }
 
 // parts are what works on incidents, with a cluster or without as the config says.
 type parts struct {
