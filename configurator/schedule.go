@@ -37,6 +37,7 @@ type schedule struct {
 	first, last time.Time // changes not acted on yet
 	reasons     []string
 	certain     bool      // one of them needs a pass, not only a look at the paths
+	moved       bool      // one of them needs a canary, too
 	next        time.Time // latest start of the next pass with a canary
 	nextLookup  time.Time
 	failures    int
@@ -45,8 +46,14 @@ type schedule struct {
 	starts      []time.Time // of the latest passes
 }
 
-// change records at now something that needs a pass.
+// change records at now something that needs a pass and a canary: what a target depends on is not what it was.
 func (s *schedule) change(now time.Time, reason string) {
+	s.reconsider(now, reason)
+	s.moved = true
+}
+
+// reconsider records at now something that needs a pass, and a canary only if the pass changes anything.
+func (s *schedule) reconsider(now time.Time, reason string) {
 	s.mayChange(now, reason)
 	s.certain = true
 }
@@ -94,14 +101,16 @@ func (s *schedule) dismiss() { s.reasons = nil }
 // prove makes the next pass write a canary even if nothing has changed.
 func (s *schedule) prove() { s.next = time.Time{} }
 
-// start begins a pass at now. It returns the reasons for it, whether to look the listeners up, and whether a canary is due.
+// start begins a pass at now. It returns the reasons for it, whether to look the listeners up, and whether a canary is due:
+// also after a change, because the plan can be as before while the kernel has taken the target down and up again.
 func (s *schedule) start(now time.Time) (reasons []string, lookup, canary bool) {
-	reasons, s.reasons, s.certain = s.reasons, nil, false
+	canary = s.moved || !now.Before(s.next)
+	reasons, s.reasons, s.certain, s.moved = s.reasons, nil, false, false
 	if len(s.starts) == perMinute {
 		s.starts = s.starts[1:]
 	}
 	s.starts = append(s.starts, now)
-	return reasons, !now.Before(s.nextLookup), !now.Before(s.next)
+	return reasons, !now.Before(s.nextLookup), canary
 }
 
 // done ends a pass at now.

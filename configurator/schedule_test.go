@@ -137,3 +137,26 @@ func TestScheduleLookups(t *testing.T) {
 		})
 	}
 }
+
+// The kernel takes a target down with its device, and newer kernels take it up again by themselves: the plan is as before, and only a
+// canary shows that the listener still hears it.
+func TestScheduleProvesWhatHasMoved(t *testing.T) {
+	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	s := schedule{interval: time.Hour, lookup: time.Hour, chance: func() float64 { return 0.5 }}
+	s.done(now, passProved)
+	for _, tt := range []struct {
+		name   string
+		record func()
+		canary bool
+	}{
+		{"a path or a target has changed", func() { s.change(now, "eth0 is another device than before") }, true},
+		{"a file was written", func() { s.reconsider(now, "the configuration changed") }, false},
+		{"both", func() { s.reconsider(now, "the configuration changed"); s.change(now, "a target was disabled") }, true},
+		{"nothing", func() {}, false},
+	} {
+		tt.record()
+		if _, _, canary := s.start(now); canary != tt.canary {
+			t.Errorf("%s: canary %t, want %t", tt.name, canary, tt.canary)
+		}
+	}
+}

@@ -89,7 +89,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 			}
 			if current := w.files(); current != files {
 				files = current
-				s.change(now, "the configuration changed")
+				s.reconsider(now, "the configuration changed")
 			}
 			whole := now.Sub(reread) >= rereadEvery
 			if whole {

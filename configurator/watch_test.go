@@ -367,7 +367,7 @@ func TestWatchDoesNotAskForListenersBecausePodsComeAndGo(t *testing.T) {
 	})
 }
 
-// A change that alters the way but not the target in the kernel needs a pass, and no canary.
+// A file that is written without any change to the configuration needs a pass, and no canary.
 func TestWatchProvesOnlyWhatItChanges(t *testing.T) {
 	watch(t, configured(listenerA), nil, func(t *testing.T, w *watching) {
 		pass(time.Minute)
