@@ -116,9 +116,9 @@ func (s *stormWorld) held(t *testing.T) {
 	if _, err := s.Cluster.Kubectl(t.Context(), "annotate", "nodedeath", "--all", v1alpha1.ReleaseAnnotation+"=true"); err != nil {
 		t.Fatal(err)
 	}
-	s.awaitPhases(t, c, "Cleaned", "Refused")
+	s.awaitPhases(t, c, "Cleaned", "Recorded")
 	for node, record := range s.records(t, c) {
-		if want := map[bool]string{true: "Refused", false: "Cleaned"}[node == back]; record.Status.Phase != want {
+		if want := map[bool]string{true: "Recorded", false: "Cleaned"}[node == back]; record.Status.Phase != want {
 			t.Errorf("node %s: %s (%s), want %s", node, record.Status.Phase, record.Status.Decision, want)
 		}
 	}
