@@ -109,7 +109,7 @@ func (a *amiWorld) userData(t *testing.T, n *amiNode) []byte {
 	var join strings.Builder
 	join.WriteString("#cloud-boothook\n#!/bin/sh\nmkdir -p /etc/kubernetes/manifests\n")
 	for _, path := range slices.Sorted(maps.Keys(files)) {
-		fmt.Fprintf(&join, "base64 -d >%s <<E\n%s\nE\n", path, base64.StdEncoding.EncodeToString(files[path]))
+		fmt.Fprintf(&join, "mkdir -p %s\nbase64 -d >%s <<E\n%s\nE\n", filepath.Dir(path), path, base64.StdEncoding.EncodeToString(files[path]))
 	}
 
 	var body bytes.Buffer

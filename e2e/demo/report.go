@@ -27,7 +27,7 @@ func report(ctx context.Context, out io.Writer, w *story.World, n *story.Node, d
 		{d.Panic, "the kernel is made to panic"},
 		{d.Heard, "its last gasp arrives: " + d.NodeDeath.Spec.Reason},
 		{d.Fenced, "the node is fenced: nothing new is scheduled there"},
-		{d.Recorded, "a KernelPanic records it, authority " + d.NodeDeath.Spec.Authority},
+		{d.Recorded, "a NodeDeath records it, authority " + d.NodeDeath.Spec.Authority},
 		{d.PodsFailed, fmt.Sprintf("its %d pods have failed, with the reason", d.NodeDeath.Status.Pods.Failed)},
 		{d.Replaced, "the services run elsewhere"},
 		{d.PodsGone, "the dead pods are gone"},
