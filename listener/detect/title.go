@@ -50,8 +50,11 @@ func placeOf(r *Rule, text []byte, at []int) string {
 	return ""
 }
 
-// isSymbol reports whether s can be a symbol of the kernel, and not an address without one, such as 0x0.
+// isSymbol reports whether s can be a symbol of the kernel, and not an address without one, such as 0x0, or damaged text.
 func isSymbol(s string) bool {
+	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		return false
+	}
 	return s != "" && (s[0] < '0' || s[0] > '9') && (len(s) < 8 || strings.Trim(s, "0123456789abcdef") != "")
 }
 
