@@ -30,7 +30,7 @@ var brokenWorlds = []brokenWorld{
 		name:   "no module",
 		breaks: inside("rmmod netconsole; mv /lib/modules/$(uname -r)/kernel/drivers/net/netconsole.ko* /run/; depmod"),
 		mends:  inside("mv /run/netconsole.ko* /lib/modules/$(uname -r)/kernel/drivers/net/; depmod"),
-		says:   []string{"no netconsole: kernel ", " comes without module netconsole", "status=4"},
+		says:   []string{"no netconsole: modprobe netconsole: ", "Module netconsole not found", "status=4"},
 	},
 	{
 		name:   "read-only configfs",
