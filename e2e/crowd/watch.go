@@ -10,11 +10,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/lastgasp/lastgasp/e2e/lab"
 )
 
 const (
-	taint  = "lastgasp.dev/dead"
-	pinKey = "lastgasp.dev/pin"
+	taint = "lastgasp.dev/dead"
 	// waitTimeout is several times what a busy machine needs for anything that is awaited.
 	waitTimeout = 2 * time.Minute
 )
@@ -101,7 +102,7 @@ func (o *Watcher) see(ev watch.Event, now time.Time) {
 	gone := ev.Type == watch.Deleted
 	switch obj := ev.Object.(type) {
 	case *corev1.Node:
-		note(o.seen.pinned, obj.Name, obj.Annotations[pinKey] != "")
+		note(o.seen.pinned, obj.Name, obj.Annotations[lab.PinKey] != "")
 		note(o.seen.fenced, obj.Name, fenced(obj))
 		note(o.seen.nodeGone, obj.Name, gone)
 	case *corev1.Pod:

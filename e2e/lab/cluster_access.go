@@ -132,6 +132,9 @@ func (c *Cluster) KubeletFiles(name string) (map[string][]byte, error) {
 	return map[string][]byte{KubeletConf: conf, KubeletPEM: append(pair.cert, pair.key...)}, nil
 }
 
+// PinKey is the annotation in which a node says by what its records are recognised.
+const PinKey = "lastgasp.dev/pin"
+
 // Enroll writes the pin of a node's boot to its Node with the kubelet's credentials, as its configurator would. Sum is the
 // SHA-256 of the boot's secret.
 func (c *Cluster) Enroll(ctx context.Context, node, boot, sum string) error {
@@ -139,7 +142,7 @@ func (c *Cluster) Enroll(ctx context.Context, node, boot, sum string) error {
 	if err != nil {
 		return err
 	}
-	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{"lastgasp.dev/pin":"%s:%s"}}}`, boot, sum)
+	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:"%s:%s"}}}`, PinKey, boot, sum)
 	if _, err := client.CoreV1().Nodes().Patch(ctx, node, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		return fmt.Errorf("enrol node %s: %w", node, err)
 	}

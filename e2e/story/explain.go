@@ -12,9 +12,6 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/lab"
 )
 
-// pinKey is the annotation by which a node's records are recognised.
-const pinKey = "lastgasp.dev/pin"
-
 // AwaitPin waits until the node has pinned its boot.
 func (w *World) AwaitPin(ctx context.Context, n *Node) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, fmt.Errorf("%s was not pinned within 30 s", n.Name))
@@ -25,7 +22,7 @@ func (w *World) AwaitPin(ctx context.Context, n *Node) error {
 	}
 	_, err = watcher.Await(ctx, "the pin of "+n.Name, func(seen []Sighting) bool {
 		node := node(seen, n.Name)
-		return node != nil && node.Annotations[pinKey] != ""
+		return node != nil && node.Annotations[lab.PinKey] != ""
 	})
 	return err
 }

@@ -49,7 +49,7 @@ func (h *Hollow) Arm(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if pin := n.Annotations[pinKey]; pin != h.Pin() {
+		if pin := n.Annotations[lab.PinKey]; pin != h.Pin() {
 			return fmt.Errorf("it reads %q", pin)
 		}
 		return nil
