@@ -65,7 +65,7 @@ func TestAMI(t *testing.T) {
 		}
 		t.Run("seven restarts in a row", n.wantRestartable)
 		a.move(t, n)
-		a.kill(t, n, victims, "kernel") // 6.1 has no userdata: a second witness must agree
+		a.kill(t, n, victims, "kernel") // 6.1 has no userdata: the witness must agree
 	})
 }
 

@@ -561,7 +561,7 @@ func TestKubeNamespace(t *testing.T) {
 	w.newPod(t, "web", "worker", corev1.PodRunning, nil)
 	eventually(t, "the policies to be proved", func() error { return w.cluster.Prove(ctx) })
 	if _, _, err := w.cluster.LeaseRenewed(ctx, "nobody"); !errors.Is(err, cleanup.ErrNotFound) {
-		t.Errorf("read the lease of a node: %v, want ErrNotFound: the second witness can be asked", err)
+		t.Errorf("read the lease of a node: %v, want ErrNotFound: the witness can be asked", err)
 	}
 	if replicas, err := w.cluster.Replicas(ctx); err != nil || len(replicas) != 1 {
 		t.Errorf("replicas %v, %v", replicas, err)

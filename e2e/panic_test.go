@@ -33,7 +33,7 @@ func TestPanic(t *testing.T) {
 		{"6.12", lab.CrashSysrq, 5, "pinned", "sysrq triggered crash"},
 		{"6.12", lab.CrashNullDeref, 0, "pinned", "NULL pointer dereference"},
 		{"6.12", lab.CrashNullDeref, 5, "pinned", "NULL pointer dereference"},
-		// 6.1 has no userdata: only the address identifies it, and a second witness must agree.
+		// 6.1 has no userdata: only the address identifies it, and the witness must agree.
 		{"6.1", lab.CrashSysrq, 0, "kernel", "sysrq triggered crash"},
 		{"6.1", lab.CrashSysrq, 5, "kernel", "sysrq triggered crash"},
 		{"6.1", lab.CrashNullDeref, 0, "kernel", "NULL pointer dereference"},

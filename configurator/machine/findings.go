@@ -92,7 +92,7 @@ func targetFindings(targets []configfs.State) []Finding {
 	if len(targets[0].Userdata) == 0 {
 		found = append(found, Finding{
 			What: "this kernel's netconsole has no userdata",
-			Cost: "the listener knows this node by its address alone and waits for a second witness before it acts",
+			Cost: "the listener knows this node by its address alone and waits for the witness before it acts",
 			Mend: "run a kernel of 6.9 or later"})
 	}
 	return found
