@@ -1,9 +1,12 @@
 # What is released; included by the Makefile.
 
-.PHONY: package package-test image release modules
+.PHONY: package package-kernel package-test image release modules
 
 package: ## deb and rpm of both programs, for amd64 and arm64, into dist/
 	packaging/build dist
+
+package-kernel: ## deb and rpm of the optional kernel module, as source for dkms, into dist/
+	packaging/build dist kernel
 
 image: ## the listener as an OCI archive, for amd64 and arm64, into dist/
 	packaging/build dist image
