@@ -33,12 +33,13 @@ type bug struct {
 }
 
 // key is what d is grouped by. A death without fingerprint is grouped by what it says.
-func key(d policy.Death) string { return cmp.Or(d.Fingerprint, d.Cause+"\x00"+d.Reason) }
+func key(d *policy.Death) string { return cmp.Or(d.Fingerprint, d.Cause+"\x00"+d.Reason) }
 
 // groups are the bugs of the deaths found, which are sorted latest first. all are the deaths on record.
-func groups(all, found []policy.Death, now time.Time) []*bug {
+func groups(all []policy.Death, found []*policy.Death, now time.Time) []*bug {
 	first := make(map[string]time.Time)
-	for _, d := range all {
+	for i := range all {
+		d := &all[i]
 		if at, ok := first[key(d)]; d.Phase != policy.Refused && (!ok || d.Time.Before(at)) {
 			first[key(d)] = d.Time
 		}
@@ -96,7 +97,6 @@ type overview struct {
 	Bugs      []*bug         `json:"bugs"`
 	Pods      []foundPod     `json:"pods,omitempty"`
 
-	pods   int // in all
 	bugs   int
 	filter filter
 	causes []string
@@ -109,10 +109,11 @@ func (p *Page) bugs(r *http.Request, now time.Time) (view, error) {
 		return nil, err
 	}
 	v := overview{
-		Held: []deathRow{}, Nodes: covers(p.Source.Fleet()), Found: len(found), Bugs: []*bug{}, Pods: pods[:min(len(pods), maxPods)],
-		pods: len(pods), filter: f, causes: causes(all), none: len(all) == 0,
+		Held: []deathRow{}, Nodes: covers(p.Source.Fleet()), Found: len(found), Bugs: []*bug{}, Pods: pods,
+		filter: f, causes: causes(all), none: len(all) == 0,
 	}
-	for _, d := range all {
+	for i := range all {
+		d := &all[i]
 		if d.Phase.AtWork() {
 			v.AtWork++
 		}
@@ -137,8 +138,8 @@ func (p *Page) bugs(r *http.Request, now time.Time) (view, error) {
 
 // causes lists the causes on record.
 func causes(deaths []policy.Death) (list []string) {
-	for _, d := range deaths {
-		list = add(list, d.Cause)
+	for i := range deaths {
+		list = add(list, deaths[i].Cause)
 	}
 	slices.Sort(list)
 	return list
@@ -161,7 +162,7 @@ func (v overview) render(h *html) {
 			`Whether it would be heard is on <a href="/fleet">Coverage</a>.</p>`)
 		return
 	}
-	renderPods(h, v.filter, v.Pods, v.pods)
+	renderPods(h, v.filter, v.Pods)
 	h.raw("<h2>")
 	h.text(count(v.bugs, "bug", "bugs") + ", " + count(v.Found, "death", "deaths"))
 	h.raw("</h2>")

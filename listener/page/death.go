@@ -76,16 +76,16 @@ func (p *Page) death(r *http.Request, now time.Time) (view, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := viewOf(d)
-	for _, o := range all {
-		if o.Name != d.Name && d.Fingerprint != "" && o.Fingerprint == d.Fingerprint && o.Phase != policy.Refused {
+	v := viewOf(&d)
+	for i := range all {
+		if o := &all[i]; o.Name != d.Name && d.Fingerprint != "" && o.Fingerprint == d.Fingerprint && o.Phase != policy.Refused {
 			v.Others++
 		}
 	}
 	return v, nil
 }
 
-func viewOf(d policy.Death) deathView {
+func viewOf(d *policy.Death) deathView {
 	v := deathView{
 		deathRow: rowOf(d), NodeUID: d.NodeUID, Boot: d.Boot, Remedy: d.Remedy, Decision: d.Decision, Zone: d.NodeInfo.Zone,
 		NodePool: d.NodeInfo.NodePool, Timeline: timeline(d), Conditions: []condition{}, Pods: podsOf(d), PodsOmitted: d.PodsOmitted,
@@ -115,7 +115,7 @@ func viewOf(d policy.Death) deathView {
 }
 
 // podsOf lists the pods that were there, those that could not be failed first, then by namespace.
-func podsOf(d policy.Death) []podRow {
+func podsOf(d *policy.Death) []podRow {
 	became := make(map[int]string)
 	for _, o := range d.Outcomes {
 		for _, i := range o.Pods {
@@ -149,7 +149,7 @@ func podsOf(d policy.Death) []podRow {
 
 // guilty is the index of the line of the trace that names the function in which the kernel died, as the headline has it: its
 // RIP or pc line, else the first that has it. It is -1 if there is none.
-func guilty(d policy.Death) int {
+func guilty(d *policy.Death) int {
 	words := strings.Fields(d.Reason)
 	for _, word := range slices.Backward(words) {
 		frame := strings.Trim(word, "():,") + "+0x"
@@ -427,7 +427,7 @@ type moment struct {
 }
 
 // timeline is what happened, in order, from the first fatal record on.
-func timeline(d policy.Death) []moment {
+func timeline(d *policy.Death) []moment {
 	out := []moment{{"died", d.Time, "the first fatal record arrived", true}}
 	for _, s := range d.Steps {
 		if !s.Time.IsZero() {

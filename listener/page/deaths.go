@@ -29,7 +29,7 @@ type deathRow struct {
 	PodsTotal   int       `json:"podsTotal"`
 }
 
-func rowOf(d policy.Death) deathRow {
+func rowOf(d *policy.Death) deathRow {
 	r := deathRow{
 		Name: d.Name, Node: nodeOf(d), Instance: d.Instance, Time: d.Time, Cause: d.Cause, Reason: d.Reason, Fingerprint: d.Fingerprint,
 		Phase: phaseOf(d), Evidence: []string{}, Authority: d.Authority.String(), Kernel: d.Release, Image: d.NodeInfo.Image,
@@ -47,7 +47,6 @@ type list struct {
 	Deaths []deathRow `json:"deaths"`
 	Pods   []foundPod `json:"pods,omitempty"`
 
-	pods   int // in all
 	filter filter
 	causes []string
 	remedy string // of the bug, if only one is shown
@@ -58,7 +57,7 @@ func (p *Page) deaths(r *http.Request, now time.Time) (view, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := list{Found: len(found), Deaths: []deathRow{}, Pods: pods[:min(len(pods), maxPods)], pods: len(pods), filter: f, causes: causes(all)}
+	v := list{Found: len(found), Deaths: []deathRow{}, Pods: pods, filter: f, causes: causes(all)}
 	for _, d := range pageOf(found, f.Page) {
 		v.Deaths = append(v.Deaths, rowOf(d))
 	}
@@ -79,7 +78,7 @@ func (v list) render(h *html) {
 		h.raw("</p></div>")
 	}
 	if v.filter.In != "fingerprint" {
-		renderPods(h, v.filter, v.Pods, v.pods)
+		renderPods(h, v.filter, v.Pods)
 	}
 	h.element("h2", count(v.Found, "death", "deaths"))
 	if v.Found == 0 {
@@ -146,13 +145,15 @@ func state(h *html, phase string) {
 }
 
 // renderPods answers "what became of this pod?"
-func renderPods(h *html, f filter, pods []foundPod, all int) {
+func renderPods(h *html, f filter, pods []foundPod) {
 	if len(pods) == 0 {
 		return
 	}
-	h.open("h2")
-	h.text(count(all, "pod", "pods") + " on dead nodes")
-	h.end("h2")
+	title := count(len(pods), "pod", "pods") + " on dead nodes"
+	if len(pods) == maxPods {
+		title = "The latest " + title
+	}
+	h.element("h2", title)
 	h.table("Pods that match “"+f.Query+"”, and the death of their node", []literal{"Pod", "Owner", "Died with", "When"}, func() {
 		for _, p := range pods {
 			h.row(func() {
@@ -173,10 +174,8 @@ func renderPods(h *html, f filter, pods []foundPod, all int) {
 			})
 		}
 	})
-	if all > len(pods) {
-		h.raw(`<p class="quiet">`)
-		h.text(count(all-len(pods), "more pod is", "more pods are") + " not shown; write more of the name, or ns/name.")
-		h.raw("</p>")
+	if len(pods) == maxPods {
+		h.raw(`<p class="quiet">For others write more of the name, or namespace/name.</p>`)
 	}
 }
 

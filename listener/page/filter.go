@@ -115,20 +115,24 @@ func (f filter) within(t time.Time) bool {
 	return !t.Before(f.start()) && (f.To.IsZero() || t.Before(f.To))
 }
 
-// match returns the deaths that f asks for, latest first, and the pods in them that it looks for.
-func (f filter) match(deaths []policy.Death) (found []policy.Death, pods []foundPod) {
-	for _, d := range deaths {
-		if !f.within(d.Time) || f.Cause != "" && d.Cause != f.Cause || f.Phase != "" && phaseOf(d) != f.Phase {
-			continue
-		}
-		hits := f.pods(d)
-		if f.Query == "" || len(hits) > 0 || f.names(d) {
-			found, pods = append(found, d), append(pods, hits...)
+// match returns the deaths that f asks for, latest first, and the pods in them that it looks for, maxPods at most.
+func (f filter) match(deaths []policy.Death) (found []*policy.Death, pods []foundPod) {
+	for i := range deaths {
+		if d := &deaths[i]; f.within(d.Time) && (f.Cause == "" || d.Cause == f.Cause) && (f.Phase == "" || phaseOf(d) == f.Phase) {
+			found = append(found, d)
 		}
 	}
-	latestFirst := func(a, b policy.Death) int { return cmp.Or(b.Time.Compare(a.Time), cmp.Compare(a.Name, b.Name)) }
-	slices.SortFunc(found, latestFirst)
-	slices.SortStableFunc(pods, func(a, b foundPod) int { return cmp.Or(b.Time.Compare(a.Time), cmp.Compare(a.Death, b.Death)) })
+	slices.SortFunc(found, func(a, b *policy.Death) int {
+		return cmp.Or(b.Time.Compare(a.Time), cmp.Compare(a.Name, b.Name))
+	})
+	if f.Query == "" {
+		return found, nil
+	}
+	found = slices.DeleteFunc(found, func(d *policy.Death) bool {
+		hits := f.pods(d, max(maxPods-len(pods), 1))
+		pods = append(pods, hits[:min(len(hits), maxPods-len(pods))]...)
+		return len(hits) == 0 && !f.names(d)
+	})
 	return found, pods
 }
 
@@ -143,8 +147,9 @@ type foundPod struct {
 	Time      time.Time `json:"time"`
 }
 
-// pods are the pods of d that are looked for by their own name. Names and images are lower case, so the query is made so.
-func (f filter) pods(d policy.Death) (found []foundPod) {
+// pods are the first pods of d, most at most, that are looked for by their own name. Names and images are lower case, so the
+// query is made so.
+func (f filter) pods(d *policy.Death, most int) (found []foundPod) {
 	if f.Query == "" || d.Packed == "" || f.In != "" && f.In != "pod" && f.In != "namespace" && f.In != "image" {
 		return nil
 	}
@@ -163,13 +168,17 @@ func (f filter) pods(d policy.Death) (found []foundPod) {
 				Namespace: pod.Namespace, Pod: pod.Name, Owner: ownerOf(pod), Node: nodeOf(d), Death: d.Name, Reason: d.Reason, Time: d.Time,
 			})
 		}
+		if len(found) == most {
+			break
+		}
 	}
 	return found
 }
 
 // names reports whether d itself is looked for.
-func (f filter) names(d policy.Death) bool {
-	contains := func(s string) bool { return strings.Contains(strings.ToLower(s), strings.ToLower(f.Query)) }
+func (f filter) names(d *policy.Death) bool {
+	text := strings.ToLower(f.Query)
+	contains := func(s string) bool { return strings.Contains(strings.ToLower(s), text) }
 	switch f.In {
 	case "node":
 		return contains(d.Node) || contains(d.Instance) || d.Source.IsValid() && contains(d.Source.Addr().String())
@@ -191,10 +200,10 @@ func (f filter) names(d policy.Death) bool {
 }
 
 // phaseOf is d's phase. A death whose status was never written is Pending.
-func phaseOf(d policy.Death) string { return string(cmp.Or(d.Phase, policy.Pending)) }
+func phaseOf(d *policy.Death) string { return string(cmp.Or(d.Phase, policy.Pending)) }
 
 // nodeOf names the node of d, by its address where no Node answered.
-func nodeOf(d policy.Death) string {
+func nodeOf(d *policy.Death) string {
 	if d.Node == "" && d.Source.IsValid() {
 		return d.Source.Addr().String()
 	}

@@ -16,8 +16,8 @@ import (
 var stylesheet []byte
 
 const (
-	perPage = 50 // rows of a list
-	maxPods = 100
+	perPage = 50  // rows of a list
+	maxPods = 100 // found by a search
 )
 
 // readFor bounds how long a page may wait for its Source.
@@ -125,7 +125,7 @@ func wantsJSON(accept string) bool {
 }
 
 // read lists the deaths and what the reader asked for.
-func (p *Page) read(r *http.Request, now time.Time) (all, found []policy.Death, pods []foundPod, f filter, err error) {
+func (p *Page) read(r *http.Request, now time.Time) (all []policy.Death, found []*policy.Death, pods []foundPod, f filter, err error) {
 	f = filterFrom(r.URL.Query(), now)
 	if all, err = p.Source.Deaths(r.Context()); err != nil {
 		return nil, nil, nil, f, err

@@ -188,7 +188,7 @@ func TestGuilty(t *testing.T) {
 		{"a function that the trace does not have", "general protection fault in baz", -1},
 		{"no function", "out of memory", -1},
 	} {
-		if got := guilty(policy.Death{Reason: tt.reason, Trace: trace}); got != tt.want {
+		if got := guilty(&policy.Death{Reason: tt.reason, Trace: trace}); got != tt.want {
 			t.Errorf("%s: line %d, want %d", tt.name, got, tt.want)
 		}
 	}
@@ -201,7 +201,7 @@ func TestGroups(t *testing.T) {
 	nameless.Fingerprint, nameless.Cause, nameless.Reason = "", "PowerLoss", "the power was cut"
 	all := []policy.Death{died(1), died(3), died(101), nameless, refused}
 	var got []string
-	for _, b := range groups(all, all[:4], now) {
+	for _, b := range groups(all, []*policy.Death{&all[0], &all[1], &all[2], &all[3]}, now) {
 		got = append(got, fmt.Sprintf("%s: %d on %v, new %v, first %s", b.Reason, b.Deaths, b.Nodes, b.New, age(now, b.First)))
 	}
 	want := []string{

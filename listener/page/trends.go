@@ -52,7 +52,7 @@ func (p *Page) trends(r *http.Request, now time.Time) (view, error) {
 	if err != nil {
 		return nil, err
 	}
-	found = slices.DeleteFunc(found, func(d policy.Death) bool { return d.Phase == policy.Refused })
+	found = slices.DeleteFunc(found, func(d *policy.Death) bool { return d.Phase == policy.Refused })
 	v := trendsView{From: f.start(), To: now, filter: f, causes: causes(all)}
 	if !f.To.IsZero() && f.To.Before(now) {
 		v.To = f.To
@@ -65,10 +65,10 @@ func (p *Page) trends(r *http.Request, now time.Time) (view, error) {
 	for i, n := range nodes {
 		days[i] = nodeDays(n, v.From, v.To)
 	}
-	v.ByKernel = rates(found, nodes, days, func(d policy.Death) string { return d.Release }, func(n Node) string { return n.Kernel })
-	v.ByImage = rates(found, nodes, days, func(d policy.Death) string { return d.NodeInfo.Image }, func(n Node) string { return n.Image })
-	v.ByType = rates(found, nodes, days, func(d policy.Death) string { return d.NodeInfo.InstanceType }, func(n Node) string { return n.InstanceType })
-	if all := rates(found, nodes, days, func(policy.Death) string { return "all" }, func(Node) string { return "all" }); len(all) > 0 {
+	v.ByKernel = rates(found, nodes, days, func(d *policy.Death) string { return d.Release }, func(n Node) string { return n.Kernel })
+	v.ByImage = rates(found, nodes, days, func(d *policy.Death) string { return d.NodeInfo.Image }, func(n Node) string { return n.Image })
+	v.ByType = rates(found, nodes, days, func(d *policy.Death) string { return d.NodeInfo.InstanceType }, func(n Node) string { return n.InstanceType })
+	if all := rates(found, nodes, days, func(*policy.Death) string { return "all" }, func(Node) string { return "all" }); len(all) > 0 {
 		v.All = all[0]
 	}
 	v.Days = daily(found, v.From, v.To)
@@ -84,7 +84,7 @@ func nodeDays(n Node, from, to time.Time) float64 {
 }
 
 // rates are deaths and node-days by what kinds tell of them, worst first.
-func rates(deaths []policy.Death, nodes []Node, days []float64, ofDeath func(policy.Death) string, ofNode func(Node) string) []rate {
+func rates(deaths []*policy.Death, nodes []Node, days []float64, ofDeath func(*policy.Death) string, ofNode func(Node) string) []rate {
 	byName := make(map[string]*rate)
 	of := func(name string) *rate {
 		name = cmp.Or(name, "unknown")
@@ -122,7 +122,7 @@ func rates(deaths []policy.Death, nodes []Node, days []float64, ofDeath func(pol
 const maxDays = 90
 
 // daily counts the deaths of each day, up to and including that of to.
-func daily(deaths []policy.Death, from, to time.Time) []dayCount {
+func daily(deaths []*policy.Death, from, to time.Time) []dayCount {
 	counts := make(map[string]int)
 	for _, d := range deaths {
 		counts[d.Time.UTC().Format(date)]++
