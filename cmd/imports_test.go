@@ -20,7 +20,7 @@ const module = "github.com/lastgasp/lastgasp"
 var architecture = map[string][]string{
 	"cmd":                       {},
 	"cmd/lastgasp-configurator": {"configurator", "configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole"},
-	"cmd/lastgasp-listener":     {"listener", "listener/cloud", "listener/cleanup", "listener/detect", "listener/kube", "listener/netconsole", "listener/policy", "listener/receive"},
+	"cmd/lastgasp-listener":     {"listener", "listener/cloud", "listener/cleanup", "listener/detect", "listener/kube", "listener/netconsole", "listener/page", "listener/policy", "listener/receive"},
 
 	"configurator":          {"configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole", "listener/yamlkeys"},
 	"configurator/canary":   {"configurator/machine", "listener/netconsole"},
@@ -37,6 +37,7 @@ var architecture = map[string][]string{
 	"listener/netconsole":    {},
 	"listener/detect":        {"listener/netconsole"},
 	"listener/cloud":         {"listener/cleanup"},
+	"listener/page":          {"listener/netconsole", "listener/policy"}, // it cannot write
 	"listener/policy":        {"listener/detect", "listener/netconsole"},
 	"listener/cleanup":       {"listener/detect", "listener/netconsole", "listener/policy"},
 	"listener/kube":          {"listener/cleanup", "listener/detect", "listener/kube/v1alpha1", "listener/netconsole", "listener/policy"},
@@ -73,6 +74,7 @@ var thirdParty = map[string][]string{
 var standardOnly = map[string][]string{
 	"listener/netconsole": {"net", "os", "syscall", "time/tzdata"},
 	"listener/detect":     {"net", "os", "syscall"},
+	"listener/page":       {"net", "os", "os/exec", "syscall", "html/template", "text/template"},
 	"listener/policy":     {"net", "os", "syscall", "context", "sync"},
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -27,6 +28,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener"
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/kube"
+	"github.com/lastgasp/lastgasp/listener/page"
 	"github.com/lastgasp/lastgasp/listener/policy"
 	"github.com/lastgasp/lastgasp/listener/receive"
 )
@@ -72,7 +74,7 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	defer wasRead()
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	p, err := newParts(cfg, &r.Config, metrics, registry, log)
+	p, err := newParts(cfg, &r.Config, coverage, metrics, registry, log)
 	if err != nil {
 		return err
 	}
@@ -84,7 +86,7 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	}
 	admin := &listener.Admin{
 		Gatherer: registry, Coverage: coverage, Roster: p.roster, Ready: ready, Sockets: r.State, LastRead: r.LastRead,
-		Version: version, Started: time.Now(),
+		Page: p.page, Version: version, Started: time.Now(),
 	}
 	metrics.Describe(registry, version, commit, ready)
 	registry.MustRegister(listener.CoverMetric{Coverage: coverage, Roster: p.roster})
@@ -138,12 +140,13 @@ type parts struct {
 	run    []func(context.Context) error // what act needs meanwhile
 	ready  func() error
 	roster func() []listener.RosterNode // nil without a cluster
+	page   http.Handler                 // nil without a cluster
 }
 
-func newParts(cfg listener.Config, to *receive.Config, m *listener.Metrics, r prometheus.Registerer, log *slog.Logger) (*parts, error) {
+func newParts(cfg listener.Config, to *receive.Config, coverage *listener.Coverage, m *listener.Metrics, r prometheus.Registerer, log *slog.Logger) (*parts, error) {
 	p := &parts{ready: func() error { return nil }}
 	if cfg.Kubernetes {
-		if err := p.cluster(cfg, to, m, r, log); err != nil {
+		if err := p.cluster(cfg, to, coverage, m, r, log); err != nil {
 			return nil, err
 		}
 	} else {
@@ -167,7 +170,7 @@ func newParts(cfg listener.Config, to *receive.Config, m *listener.Metrics, r pr
 	return p, nil
 }
 
-func (p *parts) cluster(cfg listener.Config, to *receive.Config, m *listener.Metrics, r prometheus.Registerer, log *slog.Logger) error {
+func (p *parts) cluster(cfg listener.Config, to *receive.Config, coverage *listener.Coverage, m *listener.Metrics, r prometheus.Registerer, log *slog.Logger) error {
 	replica, err := replicaName()
 	if err != nil {
 		return err
@@ -186,6 +189,7 @@ func (p *parts) cluster(cfg listener.Config, to *receive.Config, m *listener.Met
 	p.run = append(p.run, cluster.Run)
 	p.roster = func() []listener.RosterNode { return roster(cluster) }
 	p.ready = cluster.Ready
+	p.page = (&page.Page{Source: pageSource{cluster, coverage}, Cluster: cfg.Cluster, Version: version}).Handler()
 	return nil
 }
 

@@ -69,7 +69,7 @@ type Cluster interface {
 	CreateDeath(ctx context.Context, d policy.Death) (policy.Death, error)
 	// Death reads one NodeDeath.
 	Death(ctx context.Context, name string) (policy.Death, error)
-	// Deaths lists every NodeDeath, from a cache and without Trace and Pods: it is asked every second, and whoever acts on
+	// Deaths lists every NodeDeath, from a cache, without Trace and with its pods Packed: it is asked every second, and whoever acts on
 	// the answer reads the death again.
 	Deaths(ctx context.Context) ([]policy.Death, error)
 	// UpdateDeath writes d's status only, ErrConflict if the death changed since it was read.

@@ -11,6 +11,7 @@ type Node struct {
 	Name            string
 	UID             string
 	ResourceVersion string
+	Created         time.Time
 	ProviderID      string
 	Addresses       []netip.Addr
 	BootID          string    // status.nodeInfo.bootID: the boot whose kubelet reported last
