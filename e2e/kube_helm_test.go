@@ -48,6 +48,16 @@ func TestKubeHelm(t *testing.T) {
 		return err
 	})
 
+	w.kubectl(t, "apply", "-k", "../packaging/kubernetes/nodes")
+	eventually(t, "the configurator's pod to be admitted on the node", func() error {
+		list, err := w.admin.CoreV1().Pods("lastgasp-nodes").List(ctx, metav1.ListOptions{})
+		if err == nil && len(list.Items) != 1 {
+			err = fmt.Errorf("%d pods", len(list.Items))
+		}
+		return err
+	})
+	w.kubectl(t, "delete", "-k", "../packaging/kubernetes/nodes", "--wait=false")
+
 	// An older definition: the upgrade brings back what it lacks.
 	w.kubectl(t, "patch", "crd", "nodedeaths.lastgasp.dev", "--type=json", `-p=[{"op":"remove","path":"/spec/names/shortNames"}]`)
 	helm("upgrade", "lastgasp", chart, "--set=config.node=await,replicas=1")

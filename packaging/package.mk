@@ -5,13 +5,13 @@
 package: ## deb and rpm of both programs, for amd64 and arm64, into dist/
 	packaging/build dist
 
-image: ## the listener as an OCI archive, for amd64 and arm64, into dist/
+image: ## both programs as OCI archives, for amd64 and arm64, into dist/; the configurator's is for the DaemonSet
 	packaging/build dist image
 
 chart: ## the Helm chart, into dist/
 	packaging/build dist chart
 
-release: ## packages, image, chart, SPDX documents and their checksums, into an empty dist/
+release: ## packages, images, chart, SPDX documents and their checksums, into an empty dist/
 	rm -rf dist
 	packaging/build dist packages
 	packaging/build dist image
