@@ -59,7 +59,7 @@ var architecture = map[string][]string{
 // thirdParty says which packages may import what from outside. Any package may import a prefix that is not listed.
 var thirdParty = map[string][]string{
 	"k8s.io/":                        {"listener/kube", "listener/kube/v1alpha1", "cmd/lastgasp-listener", "e2e"},
-	"sigs.k8s.io/":                   {"listener/kube", "e2e"},
+	"sigs.k8s.io/":                   {"listener/kube", "cmd/lastgasp-listener", "e2e"},
 	"os/exec":                        {"configurator/configfs", "e2e"}, // modprobe
 	"net/http/pprof":                 {"listener"},
 	"github.com/aws":                 {"configurator/ec2", "configurator/endpoint", "configurator/enroll", "listener/cloud", "e2e"},

@@ -132,3 +132,51 @@ func TestUserDataMIME(t *testing.T) {
 		t.Errorf("config (-want +got):\n%s", diff)
 	}
 }
+
+// The launch template's user-data has the cluster's name in place of ${ClusterName}, and is otherwise what the program prints.
+func TestShippedNodeGroup(t *testing.T) {
+	data, err := os.ReadFile("../packaging/nodes/managed-node-group.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var template struct {
+		Resources struct {
+			LaunchTemplate struct {
+				Properties struct {
+					LaunchTemplateData struct {
+						UserData map[string]string `yaml:"UserData"`
+					} `yaml:"LaunchTemplateData"`
+				} `yaml:"Properties"`
+			} `yaml:"LaunchTemplate"`
+		} `yaml:"Resources"`
+	}
+	if err := yaml.Unmarshal(data, &template); err != nil {
+		t.Fatal(err)
+	}
+	text := template.Resources.LaunchTemplate.Properties.LaunchTemplateData.UserData["Fn::Base64"]
+	cfg := checkCloudConfig(t, cloudConfig(t, strings.ReplaceAll(text, "${ClusterName}", "prod-1")))
+	if cfg.Cluster != "prod-1" {
+		t.Errorf("cluster %q", cfg.Cluster)
+	}
+}
+
+// What the DaemonSet has in its environment is a configuration.
+func TestShippedDaemonSet(t *testing.T) {
+	data, err := os.ReadFile("../packaging/kubernetes/nodes/kustomization.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var k struct {
+		Generators []struct{ Literals []string } `yaml:"configMapGenerator"`
+	}
+	if err := yaml.Unmarshal(data, &k); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := LoadConfig(DefaultConfigFile, k.Generators[0].Literals, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cfg.NeedEndpoint(DefaultConfigFile); err != nil || cfg.Cluster != "prod-1" || len(cfg.Endpoint.SSM) != 2 {
+		t.Errorf("cluster %q, parameters %q: %v", cfg.Cluster, cfg.Endpoint.SSM, err)
+	}
+}

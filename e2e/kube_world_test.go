@@ -53,6 +53,20 @@ func newKubeWorld(t *testing.T) *kubeWorld { return newKubeWorldIn(t, "lastgasp"
 
 // newKubeWorldIn installs into a namespace: another one than lastgasp is there before, and named by an overlay.
 func newKubeWorldIn(t *testing.T, namespace string) *kubeWorld {
+	w := startKubeWorld(t, namespace)
+	if namespace != "lastgasp" {
+		w.kubectl(t, "create", "namespace", namespace)
+		w.installed = overlay(t, "namespace: "+namespace)
+	}
+	w.kubectl(t, "apply", "-k", w.installed)
+	w.signIn(t)
+	w.cluster = w.connect(t, kube.Config{REST: w.account, Replica: "listener-0", Namespace: namespace})
+	w.awaitPolicies(t)
+	return w
+}
+
+// startKubeWorld starts a control plane on which nothing is installed yet.
+func startKubeWorld(t *testing.T, namespace string) *kubeWorld {
 	net, err := lab.NewNet(t)
 	if err != nil {
 		t.Fatal(err)
@@ -61,22 +75,21 @@ func newKubeWorldIn(t *testing.T, namespace string) *kubeWorld {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &kubeWorld{
+	return &kubeWorld{
 		lab: c, net: net, ns: net.Listener, admin: c.Client(), namespace: namespace, installed: "../packaging/kubernetes",
 	}
-	if namespace != "lastgasp" {
-		w.kubectl(t, "create", "namespace", namespace)
-		w.installed = overlay(t, "namespace: "+namespace)
-	}
-	w.kubectl(t, "apply", "-k", w.installed)
-	w.kubectl(t, "wait", "--for=condition=Established", "--timeout=30s", "crd/nodedeaths.lastgasp.dev")
+}
 
-	token, err := w.admin.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), "listener",
+// signIn makes the clients of the listener's account, which has been installed.
+func (w *kubeWorld) signIn(t *testing.T) {
+	t.Helper()
+	w.kubectl(t, "wait", "--for=condition=Established", "--timeout=30s", "crd/nodedeaths.lastgasp.dev")
+	token, err := w.admin.CoreV1().ServiceAccounts(w.namespace).CreateToken(t.Context(), "listener",
 		&authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.account = rest.AnonymousClientConfig(c.RESTConfig())
+	w.account = rest.AnonymousClientConfig(w.lab.RESTConfig())
 	w.account.BearerToken = token.Status.Token
 	if w.raw, err = kubernetes.NewForConfig(w.account); err != nil {
 		t.Fatal(err)
@@ -84,9 +97,6 @@ func newKubeWorldIn(t *testing.T, namespace string) *kubeWorld {
 	if w.dynamic, err = dynamic.NewForConfig(w.account); err != nil {
 		t.Fatal(err)
 	}
-	w.cluster = w.connect(t, kube.Config{REST: w.account, Replica: "listener-0", Namespace: namespace})
-	w.awaitPolicies(t)
-	return w
 }
 
 // overlay is a kustomization on top of packaging/kubernetes/base, as a user would write it.

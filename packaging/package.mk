@@ -1,6 +1,6 @@
 # What is released; included by the Makefile.
 
-.PHONY: package package-kernel package-test image release modules
+.PHONY: package package-kernel package-test image chart release modules
 
 package: ## deb and rpm of both programs, for amd64 and arm64, into dist/
 	packaging/build dist
@@ -8,18 +8,23 @@ package: ## deb and rpm of both programs, for amd64 and arm64, into dist/
 package-kernel: ## deb and rpm of the optional kernel module, as source for dkms, into dist/
 	packaging/build dist kernel
 
-image: ## the listener as an OCI archive, for amd64 and arm64, into dist/
+image: ## both programs as OCI archives, for amd64 and arm64, into dist/; the configurator's is for the DaemonSet
 	packaging/build dist image
 
-release: ## packages, image, SPDX documents and their checksums, into an empty dist/
+chart: ## the Helm chart, into dist/
+	packaging/build dist chart
+
+release: ## packages, images, chart, SPDX documents and their checksums, into an empty dist/
 	rm -rf dist
 	packaging/build dist packages
 	packaging/build dist image
+	packaging/build dist chart
 	cd dist && sums=$$(sha256sum -- *) && echo "$$sums" >SHA256SUMS
 
 package-test: ## build the packages twice, install, upgrade and purge them in Debian 12 and 13, check units and examples (root)
 	packaging/test
 
-modules: ## the tests of the modules under packaging/: image, and alerts and dashboard by Prometheus' own code
+modules: ## the tests of the modules under packaging/: image, chart by Helm itself, alerts and dashboard by Prometheus' own code
 	cd packaging/image && $(GO) vet ./... && $(GO) test ./...
+	cd packaging/helm && $(GO) vet ./... && $(GO) test ./...
 	cd packaging/monitoring && $(GO) vet ./... && $(GO) test ./...

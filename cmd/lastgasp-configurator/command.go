@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/lastgasp/lastgasp/configurator"
 )
@@ -27,6 +29,7 @@ type command struct {
 	config    string
 	endpoints []string
 	output    string
+	chroot    string
 	ran       bool // the command line was valid
 }
 
@@ -61,6 +64,9 @@ func (c *command) root() *cobra.Command {
 			if c.output != "text" && c.output != "json" {
 				return fmt.Errorf("-o %s: unknown format; use text or json", c.output)
 			}
+			if err := enterRoot(c.chroot); err != nil {
+				return err
+			}
 			c.ran = true
 			return nil
 		},
@@ -71,12 +77,25 @@ func (c *command) root() *cobra.Command {
 	flags.StringVar(&c.config, "config", configurator.DefaultConfigFile, "configuration `file`")
 	flags.StringSliceVar(&c.endpoints, "endpoint", nil, "listener as `host:port`, instead of those in the configuration; may be repeated")
 	flags.StringVarP(&c.output, "output", "o", "text", "output `format`: text or json")
+	flags.StringVar(&c.chroot, "chroot", "", "`directory` that is the machine's root: for a container that has it mounted (packaging/kubernetes/nodes)")
 	formats := cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)
 	if err := root.RegisterFlagCompletionFunc("output", formats); err != nil {
 		panic(err) // no such flag: the tests would see it
 	}
-	root.AddCommand(c.apply(), c.watch(), c.enroll(), c.verify(), c.status(), c.disarm(), c.bootParams(), c.userData())
+	root.AddCommand(c.apply(), c.watch(), c.enroll(), c.verify(), c.status(), c.drill(), c.disarm(), c.bootParams(), c.userData())
 	return root
+}
+
+// enterRoot makes dir this process's root, so that all files are the machine's: its modules and modprobe, its kubelet's
+// credentials, its /proc, /sys and /run. Empty leaves it where it is.
+func enterRoot(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	if err := unix.Chroot(dir); err != nil {
+		return fmt.Errorf("--chroot %s: %w; mount the machine's root there, and run as root", dir, err)
+	}
+	return os.Chdir("/")
 }
 
 // versionLine returns what this binary was built from.

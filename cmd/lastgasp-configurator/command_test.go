@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -102,6 +103,7 @@ func TestUsage(t *testing.T) {
 		{name: "an unknown flag", args: []string{"apply", "--force"}, code: 2, stderr: "unknown flag: --force"},
 		{name: "an argument too many", args: []string{"status", "now"}, code: 2, stderr: "lastgasp-configurator: run it with --help for usage"},
 		{name: "an unknown format", args: []string{"status", "-o", "yaml"}, code: 2, stderr: "use text or json"},
+		{name: "a root that is not there", args: []string{"status", "--chroot", "/nowhere/at/all"}, code: 2, stderr: "--chroot /nowhere/at/all: no such file or directory; mount the machine's root there"},
 		{name: "a bad file", config: "targets: many\n", args: []string{"apply"}, code: 2, stderr: `configurator.yaml:1: targets: "many" is not a number`},
 		{name: "no listener", args: []string{"apply", "--dry-run"}, code: 2, stderr: "configurator.yaml: endpoint: no listener is configured"},
 		{name: "user-data", args: []string{"user-data", "--endpoint", "10.0.2.10:6666"}, stdout: "#cloud-config\nmerge_how:\n"},
@@ -121,6 +123,13 @@ func TestUsage(t *testing.T) {
 				t.Errorf("stdout of a usage error: %s", stdout)
 			}
 		})
+	}
+}
+
+func TestWithoutChroot(t *testing.T) {
+	got := withoutChroot([]string{"lastgasp-configurator", "--chroot", "/host", "watch", "--chroot=/host", "--disarm"})
+	if want := []string{"lastgasp-configurator", "watch", "--disarm"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

@@ -3,11 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
@@ -17,15 +20,19 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
 )
 
+// disarmWithin is how long watch --disarm takes at most. A kubelet kills a pod 30 s after it has asked it to end.
+const disarmWithin = 20 * time.Second
+
 func (c *command) watch() *cobra.Command {
 	var textfile string
+	var disarm bool
 	cmd := &cobra.Command{
 		Use:   "watch",
 		Short: "Keep the targets right: arm again whenever something they depend on changes",
 		Long: `Runs until it is stopped. If the way to a listener changes, a new pass starts within two seconds; if a target, a kernel
 setting or the configuration changes, within seven. Every canary.interval it proves everything again. SIGHUP asks for a
-pass that looks the listeners up again. When watch ends the targets stay armed. It also enrols: see
-lastgasp-configurator enroll.
+pass that looks the listeners up again. When watch ends the targets stay armed, unless --disarm says
+otherwise. It also enrols: see lastgasp-configurator enroll.
 
 It notifies systemd with READY after the first pass in which everything was proved, and sends a one-line status.`,
 		Args: cobra.NoArgs,
@@ -57,9 +64,16 @@ It notifies systemd with READY after the first pass in which everything was prov
 			ctx, stop := context.WithCancel(cmd.Context())
 			defer stop()
 			go c.enroller().Run(ctx)
-			return w.Run(ctx)
+			err = w.Run(ctx)
+			if disarm {
+				ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), disarmWithin)
+				defer cancel()
+				err = errors.Join(err, configurator.New(configurator.DefaultConfig(), version, log).Disarm(ending))
+			}
+			return err
 		},
 	}
+	cmd.Flags().BoolVar(&disarm, "disarm", false, "disarm when watch ends, as a DaemonSet wants it that is deleted")
 	cmd.Flags().StringVar(&textfile, "textfile", textfileDir, "`directory` for metrics.prom, for node_exporter's textfile collector; empty: none")
 	return cmd
 }
@@ -78,6 +92,19 @@ func saveMemory() {
 		return
 	}
 	if unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0) == nil {
-		unix.Exec("/proc/self/exe", os.Args, os.Environ()) // if that fails, go on without
+		unix.Exec("/proc/self/exe", withoutChroot(os.Args), os.Environ()) // if that fails, go on without
 	}
+}
+
+// withoutChroot is a command line without --chroot: the root is the machine's already.
+func withoutChroot(args []string) []string {
+	var out []string
+	for i := 0; i < len(args); i++ {
+		if args[i] == "--chroot" {
+			i++ // its value
+		} else if !strings.HasPrefix(args[i], "--chroot=") {
+			out = append(out, args[i])
+		}
+	}
+	return out
 }

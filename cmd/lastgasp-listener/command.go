@@ -31,13 +31,14 @@ node they came from, fences it, fails its pods with the reason, and deletes what
 Exit codes: 0 done; 1 failed; 2 usage or config.`,
 		Example: `  lastgasp-listener run               # listen on UDP port 6666
   lastgasp-listener nodes             # which nodes could it hear dying?
+  lastgasp-listener deaths --watch    # which nodes died, and why
   dmesg | lastgasp-listener replay --format=log -`,
 		Version:       fmt.Sprintf("%s (commit %s, %s)", version, commit, runtime.Version()),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError{fmt.Errorf("unknown command %q; write run, replay or nodes", args[0])}
+				return usageError{fmt.Errorf("unknown command %q; write run, replay, nodes, deaths or uninstall", args[0])}
 			}
 			return nil
 		},
@@ -47,7 +48,7 @@ Exit codes: 0 done; 1 failed; 2 usage or config.`,
 	// drop none of the AWS SDK's methods, and the binary would grow from 36 to 88 MB.
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVar(&configFile, "config", listener.DefaultConfigFile, "config file")
-	root.AddCommand(runCommand(&configFile), replayCommand(&configFile), nodesCommand(&configFile))
+	root.AddCommand(runCommand(&configFile), replayCommand(&configFile), nodesCommand(&configFile), deathsCommand(), uninstallCommand())
 	for _, c := range root.Commands() {
 		if c.Args == nil {
 			c.Args = noArgs

@@ -49,7 +49,7 @@ func TestMistakes(t *testing.T) {
 		usage bool // exit code 2, else 1
 		want  string
 	}{
-		{"an unknown command", []string{"frobnicate"}, true, `unknown command "frobnicate"; write run, replay or nodes`},
+		{"an unknown command", []string{"frobnicate"}, true, `unknown command "frobnicate"; write run, replay, nodes, deaths or uninstall`},
 		{"an unknown flag", []string{"run", "--fast"}, true, "unknown flag: --fast"},
 		{"too many arguments", []string{"run", "now"}, true, `unexpected argument "now"`},
 		{"a wrong config", []string{"run", "--config", config}, true, config + `:1: node: "remove" is not what to do with the node; write delete, await or annotate`},
@@ -60,6 +60,8 @@ func TestMistakes(t *testing.T) {
 		{"standard input that is none", []string{"replay", "--format=datagrams", "--config", empty, "-"}, false, "-:2: not a JSON object: invalid character 'h' looking for beginning of value"},
 		{"a file that is not there", []string{"replay", "--config", empty, dir + "/gone"}, false, "open " + dir + "/gone: no such file or directory"},
 		{"an unknown output", []string{"nodes", "-o", "xml"}, true, `unknown --output "xml"; write table or json`},
+		{"an unknown output of deaths", []string{"deaths", "-o", "xml"}, true, `unknown --output "xml"; write table, wide, json or yaml`},
+		{"a watch of objects", []string{"deaths", "-w", "-o", "json"}, true, "--watch prints a table; write --output table or wide"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			out, err := do(t, "\nhello\n", tt.args...)

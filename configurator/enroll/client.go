@@ -227,6 +227,19 @@ func (c *client) pin(ctx context.Context, name string, n *node, p Pin) (*node, e
 	return &after, nil
 }
 
+// cordon marks the Node unschedulable, if it is still the same object.
+func (c *client) cordon(ctx context.Context, name string, n *node) error {
+	body, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": n.Metadata.UID}, "spec": map[string]any{"unschedulable": true},
+	})
+	if err != nil {
+		return err
+	}
+	var after node
+	return c.call(ctx, http.MethodPatch, "/api/v1/nodes/"+url.PathEscape(name), url.Values{"fieldManager": {"lastgasp-configurator"}},
+		"application/merge-patch+json", body, &after)
+}
+
 // event is one event of a watch.
 type event struct {
 	node    *node  // the Node as it is now, nil if it was deleted

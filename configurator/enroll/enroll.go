@@ -329,3 +329,24 @@ func refused(err error) bool {
 }
 
 func oneLine(err error) string { return printable(strings.ReplaceAll(err.Error(), "\n", "; ")) }
+
+// Cordon marks the node's own Node unschedulable, with the kubelet's credentials, and returns its name. NodeRestriction lets a
+// kubelet do that; it may not taint its Node.
+func (e *Enroller) Cordon(ctx context.Context) (string, error) {
+	s, err := e.connect(ctx)
+	if err != nil {
+		return "", fmt.Errorf("cordon this machine's Node: %w", err)
+	}
+	defer s.client.close()
+	n, _, err := s.client.get(ctx, s.name)
+	if err == nil && n == nil {
+		err = errors.New(string(absent))
+	}
+	if err == nil {
+		err = s.client.cordon(ctx, s.name, n)
+	}
+	if err != nil {
+		return "", fmt.Errorf("cordon Node %s: %w; do it with kubectl cordon %s, and leave --cordon out", s.name, err, s.name)
+	}
+	return s.name, nil
+}

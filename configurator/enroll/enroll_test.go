@@ -405,6 +405,27 @@ func TestOnce(t *testing.T) {
 	})
 }
 
+func TestCordon(t *testing.T) {
+	bubble(t, func(b *fixture) {
+		ctx := context.Background()
+		if _, err := b.e.Cordon(ctx); err == nil || !strings.Contains(err.Error(), "cordon Node node-1: the Node is not registered yet; do it with kubectl cordon node-1") {
+			t.Errorf("without a Node: %v", err)
+		}
+		b.register(thisBoot)
+		if name, err := b.e.Cordon(ctx); name != "node-1" || err != nil {
+			t.Errorf("with one: %q, %v", name, err)
+		}
+		if diff := cmp.Diff([]string{`{"metadata":{"uid":"uid-1"},"spec":{"unschedulable":true}}`}, b.patches); diff != "" {
+			t.Errorf("(-want +got)\n%s", diff)
+		}
+		b.set(func() { b.refusePatch = http.StatusForbidden })
+		if _, err := b.e.Cordon(ctx); err == nil || !strings.Contains(err.Error(), "403 Forbidden") || !strings.Contains(err.Error(), "kubectl cordon node-1") {
+			t.Errorf("refused: %v", err)
+		}
+		b.after(time.Minute) // idle connections end
+	})
+}
+
 // A server that the kubeconfig's authority does not vouch for is told nothing.
 func TestServerWithAnotherAuthority(t *testing.T) {
 	asked := make(chan string, 10)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,22 +22,39 @@ import (
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
-const (
-	program = "lastgasp-listener"
-	binPath = "/usr/bin/" + program
-	// user is the one of packaging/kubernetes/base/deployment.yaml. It is a number because the kubelet cannot prove that a
-	// name is not root's (runAsNonRoot).
-	user = 65532
-)
+// program is what an image runs, and as whom. A user is a number because the kubelet cannot prove that a name is not root's
+// (runAsNonRoot).
+type program struct {
+	name, description string
+	user              int
+	command           []string
+	ports             []string
+}
+
+// programs are those that have an image. The listener's user is the one of packaging/kubernetes/base/deployment.yaml; the
+// configurator writes to the kernel, and is root.
+func programs() map[string]program {
+	return map[string]program{
+		"lastgasp-listener": {
+			"lastgasp-listener", "Hears kernels die, and tells Kubernetes why", 65532, []string{"run"}, []string{"6666/udp", "9666/tcp"},
+		},
+		"lastgasp-configurator": {
+			"lastgasp-configurator", "Arms netconsole so that a node is heard when its kernel panics", 0, []string{"watch"}, nil,
+		},
+	}
+}
+
+func (p program) path() string { return "/usr/bin/" + p.name }
 
 // release is what an archive or an SPDX document says about where it comes from.
 type release struct {
+	program         program
 	version, commit string
 	created         time.Time
 	licences        []byte // gzip
 }
 
-// platform is the listener for one architecture, in Go's spelling, which is also OCI's.
+// platform is the program for one architecture, in Go's spelling, which is also OCI's.
 type platform struct {
 	arch   string
 	binary []byte
@@ -93,8 +111,8 @@ func (r release) tag() string { return strings.NewReplacer("+", "-", "~", "-").R
 
 func (r release) labels() map[string]string {
 	return map[string]string{
-		"org.opencontainers.image.title":       program,
-		"org.opencontainers.image.description": "Hears kernels die, and tells Kubernetes why",
+		"org.opencontainers.image.title":       r.program.name,
+		"org.opencontainers.image.description": r.program.description,
 		"org.opencontainers.image.url":         "https://github.com/lastgasp/lastgasp",
 		"org.opencontainers.image.source":      "https://github.com/lastgasp/lastgasp",
 		"org.opencontainers.image.licenses":    "Apache-2.0",
@@ -106,26 +124,32 @@ func (r release) labels() map[string]string {
 
 // image is one layer on nothing: the binary, and what it needs to find around it.
 func (r release) image(p platform) (v1.Image, error) {
+	user, doc := r.program.user, "usr/share/doc/"+r.program.name+"/"
+	accounts := []file{
+		{name: "etc/group", body: []byte("root:x:0:\n"), mode: 0o644},
+		{name: "etc/passwd", body: []byte("root:x:0:0::/:/\n"), mode: 0o644},
+	}
+	if user != 0 {
+		accounts[0].body = fmt.Appendf(nil, "lastgasp:x:%d:\n", user)
+		accounts[1].body = fmt.Appendf(nil, "lastgasp:x:%d:%d::/var/lib/lastgasp:/\n", user, user)
+	}
 	var content bytes.Buffer
-	if err := r.write(&content, []file{
-		{name: "etc/", mode: 0o755},
-		{name: "etc/group", body: fmt.Appendf(nil, "lastgasp:x:%d:\n", user), mode: 0o644},
-		{name: "etc/passwd", body: fmt.Appendf(nil, "lastgasp:x:%d:%d::/var/lib/lastgasp:/\n", user, user), mode: 0o644},
+	if err := r.write(&content, slices.Concat([]file{{name: "etc/", mode: 0o755}}, accounts, []file{
 		{name: "etc/ssl/", mode: 0o755},
 		{name: "etc/ssl/certs/", mode: 0o755},
 		{name: "etc/ssl/certs/ca-certificates.crt", body: roots(), mode: 0o644}, // for AWS; Go looks here
 		{name: "tmp/", mode: 0o1777},
 		{name: "usr/", mode: 0o755},
 		{name: "usr/bin/", mode: 0o755},
-		{name: binPath[1:], body: p.binary, mode: 0o755},
+		{name: r.program.path()[1:], body: p.binary, mode: 0o755},
 		{name: "usr/share/", mode: 0o755},
 		{name: "usr/share/doc/", mode: 0o755},
-		{name: "usr/share/doc/" + program + "/", mode: 0o755},
-		{name: "usr/share/doc/" + program + "/third-party-licences.gz", body: r.licences, mode: 0o644},
+		{name: doc, mode: 0o755},
+		{name: doc + "third-party-licences.gz", body: r.licences, mode: 0o644},
 		{name: "var/", mode: 0o755},
 		{name: "var/lib/", mode: 0o755},
-		{name: "var/lib/lastgasp/", mode: 0o750, owner: user}, // records, where there is no cluster
-	}); err != nil {
+		{name: "var/lib/lastgasp/", mode: 0o750, owner: user}, // the listener's records, where there is no cluster
+	})); err != nil {
 		return nil, err
 	}
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
@@ -148,13 +172,18 @@ func (r release) image(p platform) (v1.Image, error) {
 	config = config.DeepCopy()
 	config.OS, config.Architecture, config.Created = "linux", p.arch, v1.Time{Time: r.created}
 	config.Config = v1.Config{
-		User:         fmt.Sprintf("%d:%d", user, user),
-		Entrypoint:   []string{binPath},
-		Cmd:          []string{"run"},
-		Env:          []string{"PATH=/usr/bin"},
-		ExposedPorts: map[string]struct{}{"6666/udp": {}, "9666/tcp": {}},
-		WorkingDir:   "/",
-		Labels:       r.labels(),
+		User:       fmt.Sprintf("%d:%d", user, user),
+		Entrypoint: []string{r.program.path()},
+		Cmd:        r.program.command,
+		Env:        []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, // the configurator runs the host's modprobe
+		WorkingDir: "/",
+		Labels:     r.labels(),
+	}
+	for _, port := range r.program.ports {
+		if config.Config.ExposedPorts == nil {
+			config.Config.ExposedPorts = map[string]struct{}{}
+		}
+		config.Config.ExposedPorts[port] = struct{}{}
 	}
 	return mutate.ConfigFile(img, config)
 }

@@ -20,6 +20,7 @@ import (
 )
 
 var testRelease = release{
+	program: programs()["lastgasp-listener"],
 	version: "1.2.3~rc1+4.gabc", commit: "0123456789ab", created: time.Unix(1_700_000_000, 0).UTC(), licences: []byte("licences"),
 }
 
@@ -118,7 +119,7 @@ func TestArchive(t *testing.T) {
 			t.Errorf("config of %s is for %s", m.Platform, config.Platform())
 		}
 		want := v1.Config{
-			User: "65532:65532", Entrypoint: []string{"/usr/bin/lastgasp-listener"}, Cmd: []string{"run"}, Env: []string{"PATH=/usr/bin"},
+			User: "65532:65532", Entrypoint: []string{"/usr/bin/lastgasp-listener"}, Cmd: []string{"run"}, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
 			ExposedPorts: map[string]struct{}{"6666/udp": {}, "9666/tcp": {}}, WorkingDir: "/", Labels: testRelease.labels(),
 		}
 		if diff := cmp.Diff(want, config.Config); diff != "" {
@@ -150,6 +151,32 @@ func TestArchive(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"linux/amd64", "linux/arm64"}, platforms); diff != "" {
 		t.Errorf("platforms (-want +got):\n%s", diff)
+	}
+}
+
+// The configurator is root, and listens nowhere.
+func TestArchiveOfTheConfigurator(t *testing.T) {
+	r := testRelease
+	r.program = programs()["lastgasp-configurator"]
+	_, index := unpack(t, archive(t, r))
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := index.Image(manifest.Manifests[0].Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := v1.Config{
+		User: "0:0", Entrypoint: []string{"/usr/bin/lastgasp-configurator"}, Cmd: []string{"watch"},
+		Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, WorkingDir: "/", Labels: r.labels(),
+	}
+	if diff := cmp.Diff(want, config.Config); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
 
@@ -214,7 +241,7 @@ func TestMistakes(t *testing.T) {
 	if err := gzip.NewWriter(f).Close(); err != nil {
 		t.Fatal(err)
 	}
-	common := []string{"--version=1", "--created=1"}
+	common := []string{"--version=1", "--created=1", "--program=lastgasp-listener"}
 	for _, tt := range []struct {
 		name string
 		args []string
@@ -223,6 +250,10 @@ func TestMistakes(t *testing.T) {
 		{"nothing", nil, "write archive or sbom"},
 		{"unknown", append([]string{"push"}, common...), `unknown command "push"; write archive or sbom`},
 		{"no version", []string{"sbom", "x"}, "--version and --created are needed"},
+		{
+			"unknown program", []string{"archive", "--version=1", "--created=1", "--program=x"},
+			`--program "x" has no image; write lastgasp-listener or lastgasp-configurator`,
+		},
 		{"no binary", append([]string{"archive", "--licences", empty}, common...), "no binary is named"},
 		{"no architecture", append(append([]string{"archive", "--licences", empty}, common...), "x"), `"x" is not ARCHITECTURE=BINARY`},
 	} {

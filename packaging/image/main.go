@@ -1,7 +1,7 @@
-// Command image makes the listener's OCI archive from its binaries, without Docker, and an SPDX document for each binary of
-// ours. Equal inputs give equal bytes. packaging/build runs it:
+// Command image makes a program's OCI archive from its binaries, without Docker, and an SPDX document for each binary of ours.
+// Equal inputs give equal bytes. packaging/build runs it:
 //
-//	image archive --version V --commit C --created T --licences FILE --out FILE amd64=BINARY arm64=BINARY
+//	image archive --program P --version V --commit C --created T --licences FILE --out FILE amd64=BINARY arm64=BINARY
 //	image sbom --version V --created T BINARY >FILE
 package main
 
@@ -35,6 +35,7 @@ func run(args []string) error {
 		r.created = time.Unix(seconds, 0).UTC()
 		return err
 	})
+	name := flags.String("program", "", "program whose image it is")
 	licences := flags.String("licences", "", "file with the licences of what is linked in")
 	out := flags.String("out", "", "archive to write")
 	if err := flags.Parse(args[1:]); err != nil {
@@ -45,6 +46,10 @@ func run(args []string) error {
 	}
 	switch args[0] {
 	case "archive":
+		var known bool
+		if r.program, known = programs()[*name]; !known {
+			return fmt.Errorf("--program %q has no image; write lastgasp-listener or lastgasp-configurator", *name)
+		}
 		var err error
 		if r.licences, err = os.ReadFile(*licences); err != nil {
 			return fmt.Errorf("read licences: %w", err)

@@ -1,0 +1,18 @@
+{{/* The manifest "file" of packaging/kubernetes or packaging/monitoring, in the namespace of the release of "root". */}}
+{{- define "lastgasp.manifest" -}}
+{{- $text := .root.Files.Get .file | required (printf "the chart lacks %s" .file) -}}
+{{- replace "namespace: lastgasp\n" (printf "namespace: %s\n" .root.Release.Namespace) $text -}}
+{{- end }}
+
+{{/* listener.yaml: the values over the file that kustomize installs. */}}
+{{- define "lastgasp.config" -}}
+{{- mergeOverwrite (.Files.Get "files/kubernetes/listener.yaml" | fromYaml) .Values.config | toYaml -}}
+{{- end }}
+
+{{- define "lastgasp.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end }}
