@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,7 +47,7 @@ type kubeWorld struct {
 	namespace string // of the listener
 	installed string // kustomization that was applied
 
-	replicas int // processes started, whose addresses must differ
+	replicas atomic.Int32 // processes started, whose addresses must differ
 }
 
 // newKubeWorld installs packaging/kubernetes as it is.
@@ -66,27 +68,29 @@ func newKubeWorldIn(t *testing.T, namespace string) *kubeWorld {
 	}
 	if namespace != "lastgasp" {
 		w.kubectl(t, "create", "namespace", namespace)
-		w.installed = overlay(t, "namespace: "+namespace)
+		w.installed = overlay(t, "namespace: "+namespace+"\n"+replacements(t))
 	}
 	w.kubectl(t, "apply", "-k", w.installed)
 	w.kubectl(t, "wait", "--for=condition=Established", "--timeout=30s", "crd/nodedeaths.lastgasp.dev")
 
-	token, err := w.admin.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), "listener",
+	w.useAccount(t)
+	w.cluster = w.connect(t, kube.Config{REST: w.account, Replica: "listener-0", Namespace: namespace})
+	w.awaitPolicies(t)
+	return w
+}
+
+// useAccount gets credentials of the listener's service account.
+func (w *kubeWorld) useAccount(t *testing.T) {
+	t.Helper()
+	token, err := w.admin.CoreV1().ServiceAccounts(w.namespace).CreateToken(t.Context(), "listener",
 		&authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.account = rest.AnonymousClientConfig(c.RESTConfig())
+	w.account = rest.AnonymousClientConfig(w.lab.RESTConfig())
 	w.account.BearerToken = token.Status.Token
-	if w.raw, err = kubernetes.NewForConfig(w.account); err != nil {
-		t.Fatal(err)
-	}
-	if w.dynamic, err = dynamic.NewForConfig(w.account); err != nil {
-		t.Fatal(err)
-	}
-	w.cluster = w.connect(t, kube.Config{REST: w.account, Replica: "listener-0", Namespace: namespace})
-	w.awaitPolicies(t)
-	return w
+	w.raw = must(kubernetes.NewForConfig(w.account))
+	w.dynamic = must(dynamic.NewForConfig(w.account))
 }
 
 // overlay is a kustomization on top of packaging/kubernetes/base, as a user would write it.
@@ -108,6 +112,25 @@ func overlay(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// replacements is what base/flowschema.yaml tells overlays to write.
+func replacements(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../packaging/kubernetes/base/flowschema.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var says strings.Builder
+	for line := range strings.Lines(string(text)) {
+		if written, indented := strings.CutPrefix(line, "#   "); indented {
+			says.WriteString(written)
+		}
+	}
+	if !strings.HasPrefix(says.String(), "replacements:\n") {
+		t.Fatalf("flowschema.yaml says %q", says.String())
+	}
+	return says.String()
 }
 
 // connect returns a running Cluster that has seen the nodes there are.
