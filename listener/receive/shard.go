@@ -229,6 +229,7 @@ func (s *Shard) record(r *netconsole.Record) {
 	if len(src.facts) > 0 {
 		src.judge.SetFatal(src.fatal(r))
 	}
+	src.judge.SetShare(s.table.share(src.party.lane()))
 	src.judge.Push(s.now, r, s.onIncident)
 }
 
