@@ -60,11 +60,13 @@ func file(root machine.Root, pid uint32, name string) string {
 	return string(data)
 }
 
-// cgroupOf is the path of a process in the hierarchy that systemd manages: the unified one, or name=systemd (cgroups(7)).
+// cgroupOf is the path of a process in the hierarchy that systemd manages: the unified one or name=systemd (cgroups(7)). If
+// there are both, the process is in the root of the one that systemd does not use.
 func cgroupOf(text string) string {
 	for line := range strings.Lines(text) {
-		if _, rest, _ := strings.Cut(strings.TrimSpace(line), ":"); strings.HasPrefix(rest, ":") || strings.HasPrefix(rest, "name=systemd:") {
-			_, group, _ := strings.Cut(rest, ":")
+		_, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		controllers, group, _ := strings.Cut(rest, ":")
+		if (controllers == "" || controllers == "name=systemd") && group != "/" {
 			return group
 		}
 	}

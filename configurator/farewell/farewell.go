@@ -41,6 +41,7 @@ type Farewell struct {
 
 	bus       *bus
 	inhibitor *os.File
+	logind    string // its name on the bus
 	words     words
 	early     map[string]asker // of callers that have not asked yet, by their name on the bus
 	said      netconsole.Bye   // last; its nonce and secret are empty
@@ -63,6 +64,7 @@ func (f *Farewell) Run(ctx context.Context) error {
 	if f.inhibitor, err = b.inhibit(starting); err != nil {
 		return err
 	}
+	f.logind = b.ownerOf(starting, login1)
 	f.Ready()
 
 	notices := make(chan ec2.Notices)
@@ -136,6 +138,7 @@ func (f *Farewell) overhear(msg *dbus.Message) {
 	sender, member := header(dbus.FieldSender), header(dbus.FieldMember)
 	r := requestOf(header(dbus.FieldInterface), member, msg.Body)
 	switch {
+	case sender == f.logind: // it passes on to systemd what somebody has asked it
 	case member == "CancelScheduledShutdown":
 		f.words.cancel()
 	case r.cause == "" && member == "SetWallMessage":
@@ -167,6 +170,7 @@ func (f *Farewell) signal(ctx context.Context, s *dbus.Signal) error {
 	switch {
 	case s.Name == "org.freedesktop.DBus.NameOwnerChanged":
 		if owner, _ := argument[string](s.Body, 2); owner != "" { // a new logind knows nothing of our inhibitor
+			f.logind = owner
 			return f.inhibitAgain(ctx)
 		}
 	case s.Name == login1Iface+".PrepareForShutdownWithMetadata":

@@ -16,11 +16,9 @@ const (
 	systemdIface = "org.freedesktop.systemd1.Manager"
 )
 
-// Flags of RebootWithFlags (org.freedesktop.login1(5)).
-const (
-	viaKexec   = 1 << 1
-	softReboot = 1 << 2
-)
+// softReboot is the flag of RebootWithFlags that asks for nothing else. The flag for kexec only says that a kernel is started
+// that way if one is loaded, and systemctl reboot always sets it (org.freedesktop.login1(5)).
+const softReboot = 1 << 2
 
 // endingTargets are the units that end a boot, with what their start means (systemd.special(7)).
 var endingTargets = map[string]string{
@@ -60,10 +58,7 @@ func requestOf(iface, member string, body []any) request {
 	flags, _ := argument[uint64](body, 0)
 	switch member {
 	case "Reboot", "RebootWithFlags":
-		switch {
-		case flags&viaKexec != 0:
-			return request{cause: netconsole.ByeKexec}
-		case flags&softReboot != 0:
+		if flags&softReboot != 0 {
 			return request{cause: netconsole.ByeSoftReboot}
 		}
 		return request{cause: netconsole.ByeReboot}

@@ -22,7 +22,7 @@ func TestRequestOf(t *testing.T) {
 	}{
 		{"reboot", login1Iface, "Reboot", []any{true}, request{cause: "reboot"}},
 		{"reboot of newer systemctl", login1Iface, "RebootWithFlags", []any{uint64(1)}, request{cause: "reboot"}},
-		{"kexec through logind", login1Iface, "RebootWithFlags", []any{uint64(3)}, request{cause: "kexec"}},
+		{"reboot, by kexec if a kernel is loaded", login1Iface, "RebootWithFlags", []any{uint64(3)}, request{cause: "reboot"}},
 		{"soft reboot", login1Iface, "RebootWithFlags", []any{uint64(4)}, request{cause: "soft-reboot"}},
 		{"power off", login1Iface, "PowerOffWithFlags", []any{uint64(0)}, request{cause: "poweroff"}},
 		{"halt", login1Iface, "Halt", []any{false}, request{cause: "halt"}},
@@ -121,6 +121,8 @@ func TestAskerOf(t *testing.T) {
 		{"a kernel without audit", process{"reboot\n", "", "0::/user.slice/user-1000.slice/session-3.scope\n", "100 (reboot) S 90 1 1 0"}, sudo,
 			asker{user: "alice", command: "reboot", sudo: true}},
 		{"the first version of control groups", process{"reboot\n", none, "12:cpu:/x\n1:name=systemd:/system.slice/cron.service\n", ""}, process{},
+			asker{command: "reboot", unit: "cron.service"}},
+		{"both versions of control groups", process{"reboot\n", none, "9:name=systemd:/\n8:pids:/\n0::/system.slice/cron.service\n", ""}, process{},
 			asker{command: "reboot", unit: "cron.service"}},
 		{"a name that looks like the end of it", process{"a) S 1\n", "1000", "", "100 (a) S 1 (b) S 90 1 1 0"}, sudo, asker{user: "alice", command: "a) S 1", sudo: true}},
 		{"a process that is gone", process{}, process{}, asker{}},
