@@ -19,8 +19,8 @@ const module = "github.com/lastgasp/lastgasp"
 // so does an entry without a package, so the table cannot go stale.
 var architecture = map[string][]string{
 	"cmd":                       {},
-	"cmd/lastgasp-configurator": {"configurator", "configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole"},
-	"cmd/lastgasp-listener":     {"listener", "listener/cloud", "listener/cleanup", "listener/detect", "listener/kube", "listener/netconsole", "listener/page", "listener/policy", "listener/receive"},
+	"cmd/lastgasp-configurator": {"configurator", "configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/farewell", "configurator/machine", "configurator/nexthop", "listener/netconsole"},
+	"cmd/lastgasp-listener":     {"listener", "listener/cleanup", "listener/cloud", "listener/detect", "listener/kube", "listener/netconsole", "listener/page", "listener/policy", "listener/receive"},
 
 	"configurator":          {"configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole", "listener/yamlkeys"},
 	"configurator/canary":   {"configurator/machine", "listener/netconsole"},
@@ -28,6 +28,7 @@ var architecture = map[string][]string{
 	"configurator/ec2":      {},
 	"configurator/endpoint": {"configurator/configfs", "configurator/ec2", "listener/yamlkeys"},
 	"configurator/enroll":   {"configurator/ec2"},
+	"configurator/farewell": {"configurator/configfs", "configurator/ec2", "configurator/machine", "listener/netconsole"},
 	"configurator/nexthop":  {"configurator/configfs"},
 	"configurator/configfs": {},
 
@@ -67,6 +68,7 @@ var thirdParty = map[string][]string{
 	"github.com/prometheus/":         {"listener", "cmd/lastgasp-listener"},
 	"github.com/spf13/cobra":         {"cmd"},
 	"github.com/coreos/go-systemd":   {"configurator", "listener/receive", "cmd"},
+	"github.com/godbus/dbus":         {"configurator/farewell"},
 	"gopkg.in/yaml.v3":               {"configurator", "configurator/endpoint", "configurator/enroll", "listener", "listener/cloud", "listener/yamlkeys"},
 }
 
