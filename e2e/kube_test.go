@@ -47,6 +47,7 @@ func TestKube(t *testing.T) {
 	t.Run("a pin is the node's own", w.checkPins)
 	t.Run("a claim is the listener's, for the boot that runs", w.checkClaims)
 	t.Run("only the listener writes deaths", w.checkDeathWriters)
+	t.Run("the page is for who may read deaths", w.checkReaders)
 	t.Run("the policies are proved", w.checkProof)
 	t.Run("the host-network variant applies", w.checkHostNetwork)
 	t.Run("an API server that was away is found again", w.checkAway)

@@ -188,6 +188,7 @@ func (w *world) furnish(d *policy.Death, i int) {
 		d.Phase, d.PodsFailed = policy.Incomplete, len(pods)-1
 	case 3:
 		d.Phase, d.Completed, d.Steps = policy.Cleaning, time.Time{}, append(d.Steps[:4:4], policy.StepStatus{Name: policy.StepDetach, Time: after(190), Note: "2 volumes are still attached"})
+		d.Conditions = d.Conditions[:2]
 	case 4:
 		d.Suspects = []policy.Suspect{{
 			Rule: policy.ByReplacement, Namespace: "batch", Kind: "Job", Name: "nightly-report", Pod: "nightly-report",
