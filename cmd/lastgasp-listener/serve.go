@@ -190,7 +190,7 @@ func (p *parts) cluster(cfg listener.Config, to *receive.Config, coverage *liste
 	p.roster = func() []listener.RosterNode { return roster(cluster) }
 	p.ready = cluster.Ready
 	p.page = (&page.Page{Source: pageSource{cluster, coverage}, Cluster: cfg.Cluster, Version: version}).Handler()
-	return nil
+	return p.servePage(cfg.Page, cluster, log)
 }
 
 // replicaName is this process's name among the listeners of the cluster: no two may share one.
