@@ -186,6 +186,7 @@ func (p *parts) cluster(cfg listener.Config, to *receive.Config, m *listener.Met
 	p.run = append(p.run, cluster.Run)
 	p.roster = func() []listener.RosterNode { return roster(cluster) }
 	p.ready = cluster.Ready
+	p.webhook(cfg, replica, cluster.Deaths, r, log)
 	return nil
 }
 
