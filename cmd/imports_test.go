@@ -19,8 +19,9 @@ const module = "github.com/lastgasp/lastgasp"
 // so does an entry without a package, so the table cannot go stale.
 var architecture = map[string][]string{
 	"cmd":                       {},
-	"cmd/lastgasp-configurator": {"configurator", "configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/farewell", "configurator/machine", "configurator/nexthop", "listener/netconsole"},
-	"cmd/lastgasp-listener":     {"listener", "listener/cleanup", "listener/cloud", "listener/detect", "listener/kube", "listener/netconsole", "listener/page", "listener/policy", "listener/receive"},
+	"cmd/lastgasp-configurator": {"cmd/logger", "configurator", "configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/farewell", "configurator/machine", "configurator/nexthop", "listener/netconsole"},
+	"cmd/lastgasp-listener":     {"cmd/logger", "listener", "listener/cleanup", "listener/cloud", "listener/detect", "listener/kube", "listener/netconsole", "listener/page", "listener/policy", "listener/receive", "listener/webhook"},
+	"cmd/logger":                {},
 
 	"configurator":          {"configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole", "listener/yamlkeys"},
 	"configurator/canary":   {"configurator/machine", "listener/netconsole"},
@@ -34,6 +35,7 @@ var architecture = map[string][]string{
 
 	"listener":               {"listener/cleanup", "listener/detect", "listener/netconsole", "listener/policy", "listener/receive", "listener/yamlkeys"},
 	"listener/yamlkeys":      {},
+	"listener/webhook":       {"listener/policy"},
 	"listener/receive":       {"listener/detect", "listener/netconsole"},
 	"listener/netconsole":    {},
 	"listener/detect":        {"listener/netconsole"},

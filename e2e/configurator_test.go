@@ -232,6 +232,31 @@ func TestConfiguratorOnRealKernels(t *testing.T) {
 				g.write(t, "/etc/lastgasp/configurator.d/90-late.yaml", fmt.Sprintf("endpoint: {static: [%q]}\n", b.String()))
 				g.awaitTargets(t, "lastgasp-10.77.2.20-1")
 			})
+			t.Run("a drill asks, and then the listener hears the panic", func(t *testing.T) {
+				r := g.run(t, 1, "drill")
+				if !strings.Contains(r.Stdout, "is about to panic") || !strings.Contains(r.Stdout, "heard by "+b.String()) ||
+					!strings.Contains(r.Stderr, "nobody answered; nothing was done") {
+					t.Errorf("without an answer:\n%s%s", r.Stdout, r.Stderr)
+				}
+				b.setStranger(true)
+				if r := g.run(t, 1, "drill", "--yes"); !strings.Contains(r.Stderr, "this node is stranger, so a drill would prove nothing") {
+					t.Errorf("as a stranger: %s", r.Stderr)
+				}
+				b.setStranger(false)
+				b.forget()
+				if err := g.vm.Start(t.Context(), "/usr/bin/lastgasp-configurator", "drill", "--yes"); err != nil {
+					t.Fatal(err)
+				}
+				eventually(t, "the panic to be heard", func() error {
+					records, _ := b.recall()
+					for _, text := range records {
+						if strings.Contains(text, "Kernel panic - not syncing: sysrq triggered crash") {
+							return nil
+						}
+					}
+					return fmt.Errorf("%d records", len(records))
+				})
+			})
 		})
 	}
 }

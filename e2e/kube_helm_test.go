@@ -35,8 +35,8 @@ func TestKubeHelm(t *testing.T) {
 	helm("install", "lastgasp", chart, "--create-namespace", "--set=config.cluster=prod-1")
 	w.signIn(t)
 	node := w.newNode(t, "worker", nil)
-	w.newPod(t, "web", "worker", corev1.PodRunning, nil)
 	stop := w.runListener(t)
+	w.newPod(t, "web", "worker", corev1.PodRunning, nil)
 	eventually(t, "the policies to be proved", func() error { return w.cluster.Prove(ctx) })
 	eventually(t, "the listener to be ready", w.cluster.Ready)
 	w.checkFlowSchema(t)
@@ -146,7 +146,6 @@ func (w *kubeWorld) helm(t *testing.T) func(args ...string) {
 	dir := t.TempDir()
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(dir, "helm"), "helm.sh/helm/v4/cmd/helm")
 	build.Dir = "../packaging/helm"
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build helm: %v\n%s", err, out)
 	}

@@ -36,6 +36,13 @@ type Config struct {
 	Ship        string // where all kernel records are written as JSON lines: Stdout or a file; empty for nowhere
 	Annotations Annotations
 	Announce    Announce
+	Webhook     Webhook
+}
+
+// Webhook says who is told of every death; nobody without a URL.
+type Webhook struct {
+	URL        string
+	SecretFile string // holds the key that requests are signed with; empty: they are not signed
 }
 
 // Annotations are the keys under which a pod says why it died, empty for the default ones.
@@ -128,6 +135,12 @@ func ParseConfig(path string, b []byte) (Config, error) {
 	if key, err := c.Page.complete(c); err != nil {
 		return Config{}, lines.Locate(path, key, err)
 	}
+	if c.Webhook.URL == "" && c.Webhook.SecretFile != "" {
+		return Config{}, lines.Locate(path, "webhook", errors.New("url is missing; name the receiver"))
+	}
+	if c.Webhook.URL != "" && !c.Kubernetes {
+		return Config{}, lines.Locate(path, "webhook", errors.New("it is sent about NodeDeaths, which kubernetes: false has none of; set kubernetes: true"))
+	}
 	if err := c.Judge.Compile(); err != nil {
 		return Config{}, lines.Locate(path, "rules", err)
 	}
@@ -173,8 +186,11 @@ func (c *Config) keys() yamlkeys.Keys {
 		"annotations.code":   yamlkeys.Value(&c.Annotations.Code, annotationForm, annotationKey),
 		"annotations.by":     yamlkeys.Value(&c.Annotations.By, annotationForm, annotationKey),
 
-		"announce.ssm":     yamlkeys.Value(&c.Announce.Parameter, "the name of a parameter; write one like /lastgasp/{cluster}/endpoint", parameterName),
-		"announce.address": yamlkeys.Value(&c.Announce.Address, "an address that nodes can reach; write host:port, for instance 10.0.2.10:6666", reachable),
-		"announce.zone":    yamlkeys.Value(&c.Announce.Zone, "the id of an availability zone; write one like euw1-az1", zoneID),
+		"announce.ssm":       yamlkeys.Value(&c.Announce.Parameter, "the name of a parameter; write one like /lastgasp/{cluster}/endpoint", parameterName),
+		"announce.address":   yamlkeys.Value(&c.Announce.Address, "an address that nodes can reach; write host:port, for instance 10.0.2.10:6666", reachable),
+		"webhook.url":        yamlkeys.Value(&c.Webhook.URL, "the URL of a receiver; write one like https://hooks.example.com/lastgasp", receiverURL),
+		"webhook.secretFile": yamlkeys.Value(&c.Webhook.SecretFile, "the path of a file, from / on; keep the secret itself out of the config", absolutePath),
+
+		"announce.zone": yamlkeys.Value(&c.Announce.Zone, "the id of an availability zone; write one like euw1-az1", zoneID),
 	}
 }

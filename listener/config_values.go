@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -52,6 +53,11 @@ func readListen(to *[]string) func(*yaml.Node) error {
 		}
 		return nil
 	}
+}
+
+func receiverURL(text string) (string, bool) {
+	u, err := url.Parse(text)
+	return text, err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && u.User == nil
 }
 
 func absolutePath(text string) (string, bool) { return text, filepath.IsAbs(text) }

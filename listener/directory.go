@@ -249,7 +249,7 @@ func (d *Directory) write(ctx context.Context, name string, inc detect.Incident)
 		d.mu.Unlock()
 		if err == nil {
 			title, _, _ := strings.Cut(inc.Title, "\n")
-			d.log.Info("recorded", "file", name, "source", inc.Source.String(), "code", inc.Cause, "title", title, "complete", inc.Complete)
+			d.log.Warn("recorded", "file", name, "source", inc.Source.String(), "code", inc.Cause, "title", title, "complete", inc.Complete)
 			return
 		}
 		d.log.Error("incident not written, trying again", "file", name, "err", err)

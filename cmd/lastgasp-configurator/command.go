@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/lastgasp/lastgasp/cmd/logger"
 	"github.com/lastgasp/lastgasp/configurator"
 )
 
@@ -128,24 +129,23 @@ func (c *command) loadComplete() (configurator.Config, error) {
 // configFile returns --config, else LASTGASP_CONFIG, else the default.
 func (c *command) configFile() string {
 	file := c.config
-	for _, kv := range c.environ {
-		if v, ok := strings.CutPrefix(kv, "LASTGASP_CONFIG="); ok && v != "" && file == configurator.DefaultConfigFile {
-			file = v
-		}
+	if v := c.getenv("LASTGASP_CONFIG"); v != "" && file == configurator.DefaultConfigFile {
+		file = v
 	}
 	return file
 }
 
-// log returns a logger to stderr, without times: journald adds them.
-func (c *command) log() *slog.Logger {
-	return slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{
-		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-			if len(groups) == 0 && a.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return a
-		},
-	}))
+// log returns a logger to stderr.
+func (c *command) log() *slog.Logger { return logger.New(c.stderr, c.getenv) }
+
+// getenv returns a variable of the environment, empty if there is none.
+func (c *command) getenv(name string) string {
+	for _, kv := range c.environ {
+		if v, ok := strings.CutPrefix(kv, name+"="); ok {
+			return v
+		}
+	}
+	return ""
 }
 
 // print writes v to stdout: as JSON if that was asked for, otherwise with text.

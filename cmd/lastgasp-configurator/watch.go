@@ -42,6 +42,7 @@ It notifies systemd with READY after the first pass in which everything was prov
 			signal.Notify(reload, syscall.SIGHUP)
 			defer signal.Stop(reload)
 			log := c.log()
+			log.Info("starting", "version", version, "config", c.configFile())
 			watchdog, err := daemon.SdWatchdogEnabled(false)
 			if err != nil {
 				log.Warn("systemd's watchdog gets no notifications", "err", err)

@@ -25,6 +25,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 
+	"github.com/lastgasp/lastgasp/cmd/logger"
 	"github.com/lastgasp/lastgasp/listener"
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/kube"
@@ -44,8 +45,10 @@ const gcPercent = 50
 // serve builds the parts and runs them until ctx ends. The sockets are bound first and closed last, so that no incident is
 // lost because another part is not ready yet, or no longer.
 func serve(ctx context.Context, cfg listener.Config) error {
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
+	log := logger.New(os.Stderr, os.Getenv)
 	klog.SetSlogLogger(log) // what client-go has to say
+	log.Info("starting", "version", version, "commit", commit, "cluster", cfg.Cluster, "mode", mode(cfg), "node", string(cfg.Policy.NodeVerb),
+		"act.at", cfg.Policy.ActAt)
 	if cfg.Key != nil {
 		log.Info("acknowledgements are signed", "endpoint.key", base64.StdEncoding.EncodeToString(cfg.Key.Public().(ed25519.PublicKey)))
 	}
@@ -189,6 +192,7 @@ func (p *parts) cluster(cfg listener.Config, to *receive.Config, coverage *liste
 	p.run = append(p.run, cluster.Run)
 	p.roster = func() []listener.RosterNode { return roster(cluster) }
 	p.ready = cluster.Ready
+	p.webhook(cfg, replica, cluster.Deaths, r, log)
 	p.page = (&page.Page{Source: pageSource{cluster, coverage}, Cluster: cfg.Cluster, Version: version}).Handler()
 	return p.servePage(cfg.Page, cluster, log)
 }
@@ -234,10 +238,13 @@ func roster(cluster *kube.Cluster) []listener.RosterNode {
 	return out
 }
 
-// withoutTime drops slog's timestamp: journald and the container runtime add their own.
-func withoutTime(groups []string, a slog.Attr) slog.Attr {
-	if len(groups) == 0 && a.Key == slog.TimeKey {
-		return slog.Attr{}
+// mode says in a word or two what becomes of deaths.
+func mode(cfg listener.Config) string {
+	switch {
+	case !cfg.Kubernetes:
+		return "records in " + cfg.Records
+	case cfg.Policy.DryRun:
+		return "dry run"
 	}
-	return a
+	return "kubernetes"
 }

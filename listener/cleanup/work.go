@@ -186,9 +186,9 @@ func (w *work) judge() policy.Decision {
 	return d
 }
 
-// decided logs a decision and emits its event.
+// decided logs a decision and emits its event. It is a warning: a node has died, or somebody says so.
 func (w *work) decided(d policy.Decision) {
-	w.log.Info("decided", "death", w.name, "node", w.node.Name, "answer", d.Answer.String(), "authority", d.Authority,
+	w.log.Warn("decided", "death", w.name, "node", w.node.Name, "answer", d.Answer.String(), "authority", d.Authority,
 		"why", d.Why, "reason", policy.FirstLine(w.inc.Title))
 	if w.lookup != policy.Found || w.e.policy.DryRun {
 		return

@@ -234,6 +234,10 @@ func TestChartValues(t *testing.T) {
 			[]string{`"team":"sre"`, `"app.kubernetes.io/name":"lastgasp-listener"`, `"note":"x"`, `"checksum/config":`, `{"name":"AWS_REGION","value":"eu-west-1"}`, `"name":"POD_NAME"`}, "",
 		},
 		{
+			"a secret is mounted", "secretMounts[0].secret=hook,secretMounts[0].path=/etc/hook", "Deployment/listener",
+			[]string{`{"name":"hook","secret":{"secretName":"hook"}}`, `{"mountPath":"/etc/hook","name":"hook","readOnly":true}`, `"mountPath":"/etc/lastgasp"`}, "",
+		},
+		{
 			"more memory", "resources.limits.memory=1Gi,resources.requests.memory=1Gi,env[0].name=GOMEMLIMIT,env[0].value=800MiB",
 			"Deployment/listener", []string{`{"limits":{"memory":"1Gi"},"requests":{"memory":"1Gi"}}`, `{"name":"GOMEMLIMIT","value":"800MiB"}`}, "400MiB",
 		},

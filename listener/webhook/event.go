@@ -1,0 +1,87 @@
+package webhook
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+// Types of events.
+const (
+	// Died: a NodeDeath was created. Its phase is Pending, mostly.
+	Died = "dev.lastgasp.nodedeath.created"
+	// Changed: its cleanup has ended or waits for a person: Cleaned, Incomplete, Recorded, Refused or Held.
+	Changed = "dev.lastgasp.nodedeath.changed"
+)
+
+// Event is a CloudEvent 1.0 in structured mode (github.com/cloudevents/spec, JSON format). Its keys are an interface.
+type Event struct {
+	SpecVersion string    `json:"specversion"`
+	ID          string    `json:"id"`     // equal for equal events, whichever replica sends them
+	Source      string    `json:"source"` // /lastgasp/<cluster>
+	Type        string    `json:"type"`
+	Subject     string    `json:"subject"` // the NodeDeath's name
+	Time        time.Time `json:"time"`    // of the death
+	ContentType string    `json:"datacontenttype"`
+	Data        Data      `json:"data"`
+}
+
+// Data is a NodeDeath without its trace and its list of pods, which may be large: `kubectl get nodedeath` has them.
+type Data struct {
+	Name        string `json:"name"`
+	Node        string `json:"node,omitempty"`
+	Instance    string `json:"instance,omitempty"`
+	Boot        string `json:"boot,omitempty"`
+	Cause       string `json:"cause"`
+	Reason      string `json:"reason"`
+	Fingerprint string `json:"fingerprint,omitempty"`
+	Remedy      string `json:"remedy,omitempty"`
+	Release     string `json:"release,omitempty"` // of the kernel
+	Authority   string `json:"authority"`
+	Phase       string `json:"phase"`
+	Decision    string `json:"decision,omitempty"`
+	Pods        int    `json:"pods"`       // to fail
+	PodsFailed  int    `json:"podsFailed"` // of them
+	// Summary is one line for people, for receivers that show one text.
+	Summary string `json:"summary"`
+}
+
+// event is the event of this type about d.
+func event(kind, cluster string, d policy.Death) Event {
+	phase := phaseOf(d)
+	source := "/lastgasp"
+	if cluster != "" {
+		source += "/" + cluster
+	}
+	node := d.Node
+	if node == "" {
+		node = d.Source.Addr().String()
+	}
+	return Event{
+		SpecVersion: "1.0", ID: d.UID + "/" + string(phase), Source: source, Type: kind, Subject: d.Name, Time: d.Time.UTC(),
+		ContentType: "application/json",
+		Data: Data{
+			Name: d.Name, Node: d.Node, Instance: d.Instance, Boot: d.Boot, Cause: d.Cause, Reason: d.Reason, Fingerprint: d.Fingerprint,
+			Remedy: d.Remedy, Release: d.Release, Authority: d.Authority.String(), Phase: string(phase), Decision: d.Decision,
+			Pods: d.PodsTotal, PodsFailed: d.PodsFailed, Summary: node + " died: " + d.Reason + " (" + string(phase) + ")",
+		},
+	}
+}
+
+// body is the event as it is sent.
+func (e Event) body() []byte {
+	b, err := json.Marshal(e)
+	if err != nil {
+		panic(err) // strings, numbers and a time of this century: it cannot fail
+	}
+	return b
+}
+
+// phaseOf is d's phase. It has none while its status was never written.
+func phaseOf(d policy.Death) policy.Phase {
+	if d.Phase == "" {
+		return policy.Pending
+	}
+	return d.Phase
+}
