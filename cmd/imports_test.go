@@ -24,6 +24,7 @@ var architecture = map[string][]string{
 
 	"configurator":          {"configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole", "listener/yamlkeys"},
 	"configurator/canary":   {"configurator/machine", "listener/netconsole"},
+	"configurator/lastboot": {"configurator/machine", "listener/detect", "listener/netconsole"},
 	"configurator/machine":  {"configurator/configfs", "listener/netconsole"},
 	"configurator/ec2":      {},
 	"configurator/endpoint": {"configurator/configfs", "configurator/ec2", "listener/yamlkeys"},
