@@ -64,6 +64,9 @@ func examine(root machine.Root, former *Ledger, current Ledger) (*Ending, store)
 		return nil, found
 	}
 	e := conclude(*former, found.dumps, traces(root))
+	if e.Evidence == Nothing && !former.Guarded {
+		return nil, found
+	}
 	return &e, found
 }
 

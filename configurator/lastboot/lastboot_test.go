@@ -37,6 +37,7 @@ type node struct {
 func newNode(t *testing.T) node {
 	n := node{machine.Root(t.TempDir()), t}
 	n.write("etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+	n.write("run/lastgasp/boot-end", "")
 	return n
 }
 
@@ -309,6 +310,25 @@ func TestMarkEnding(t *testing.T) {
 	}
 	if e := n.boot(bootC).Previous; e == nil || e.Orderly() {
 		t.Errorf("another boot's shutdown marked this one: %+v", e)
+	}
+}
+
+// TestUnguarded: where no unit notes a shutdown, silence proves no death.
+func TestUnguarded(t *testing.T) {
+	n := newNode(t)
+	n.boot(bootA)
+	if err := os.Remove(n.Path(guardFile)); err != nil {
+		t.Fatal(err)
+	}
+	if l := n.boot(bootA); l.Guarded {
+		t.Error("the unit was stopped")
+	}
+	if e := n.boot(bootB).Previous; e != nil {
+		t.Errorf("%+v", e)
+	}
+	n.write("sys/fs/pstore/dmesg-efi_pstore-176416560001001", "Panic#1 Part1\n"+panicLines)
+	if e := n.boot(bootC).Previous; e == nil || e.Evidence != Pstore {
+		t.Errorf("words are words: %+v", e)
 	}
 }
 

@@ -17,6 +17,9 @@ import (
 // LedgerFile is the ledger, below the root.
 const LedgerFile = "var/lib/lastgasp/boot"
 
+// guardFile says that the unit that marks the ledger runs.
+const guardFile = machine.RunDir + "/boot-end"
+
 // maxLedger bounds what is read of the ledger, in bytes.
 const maxLedger = 1 << 20
 
@@ -30,9 +33,12 @@ type Ledger struct {
 	Since    time.Time `json:"since"`  // when the boot was entered
 	// Ending is when a system shutdown began to end the boot, zero if none has.
 	Ending time.Time `json:"ending,omitzero"`
+	// Guarded means that a shutdown would have been noted: the unit that does it runs.
+	Guarded bool `json:"guarded"`
 	// Known names the dumps that were there already when the boot was entered.
 	Known []string `json:"known,omitempty"`
-	// Previous is how the boot before ended. Nil means that no boot of this machine was entered before.
+	// Previous is how the boot before ended. Nil means that nobody knows: no boot of this machine was entered before, or it left no
+	// word and nobody would have marked its shutdown.
 	Previous *Ending `json:"previous,omitempty"`
 }
 
@@ -47,14 +53,16 @@ func Open(root machine.Root, id machine.Identity, now time.Time) (Ledger, error)
 		return Ledger{}, ErrCrashKernel
 	}
 	former, err := read(root)
+	_, guardErr := os.Stat(root.Path(guardFile))
 	if former != nil && former.Boot == id.Boot {
-		if former.Ending.IsZero() {
+		if former.Ending.IsZero() && former.Guarded == (guardErr == nil) {
 			return *former, err
 		}
-		former.Ending = time.Time{} // the kernel outlived a soft reboot
+		former.Ending, former.Guarded = time.Time{}, guardErr == nil // the kernel outlives a soft reboot
 		return *former, former.write(root)
 	}
-	l := Ledger{Boot: id.Boot, Instance: id.Instance, Machine: text(root, "etc/machine-id"), Kernel: text(root, "proc/sys/kernel/osrelease"), Since: now}
+	l := begin(root, id)
+	l.Since, l.Guarded = now, guardErr == nil
 	var store store
 	l.Previous, store = examine(root, former, l)
 	l.Known = store.marks()
@@ -67,9 +75,14 @@ func Look(root machine.Root, id machine.Identity) (Ledger, error) {
 	if former != nil && former.Boot == id.Boot {
 		return *former, err
 	}
-	l := Ledger{Boot: id.Boot, Instance: id.Instance, Machine: text(root, "etc/machine-id"), Kernel: text(root, "proc/sys/kernel/osrelease")}
+	l := begin(root, id)
 	l.Previous, _ = examine(root, former, l)
 	return l, err
+}
+
+// begin is the ledger of a boot that is not entered yet.
+func begin(root machine.Root, id machine.Identity) Ledger {
+	return Ledger{Boot: id.Boot, Instance: id.Instance, Machine: text(root, "etc/machine-id"), Kernel: text(root, "proc/sys/kernel/osrelease")}
 }
 
 // MarkEnding notes that a system shutdown ends the running boot. A boot that was never entered has nothing to mark.
