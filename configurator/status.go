@@ -25,12 +25,14 @@ const (
 	Stranger Verdict = "stranger"
 	// Unproven: something is armed, but it is not all proved.
 	Unproven Verdict = "unproven"
+	// AfterTheFact: this kernel has no netconsole, but the listeners have proved that they would hear how it died at the next boot.
+	AfterTheFact Verdict = "after-the-fact"
 	// Mute: a panic of this node would not be heard.
 	Mute Verdict = "mute"
 )
 
 // verdicts lists them all.
-var verdicts = [...]Verdict{Covered, Stranger, Unproven, Mute}
+var verdicts = [...]Verdict{Covered, Stranger, Unproven, AfterTheFact, Mute}
 
 // sentence says what a verdict means.
 func (v Verdict) sentence() string {
@@ -41,6 +43,8 @@ func (v Verdict) sentence() string {
 		return "stranger: a panic of this node is heard, but the listeners' cluster has no Node for it, so nobody would act"
 	case Unproven:
 		return "unproven: not every wanted listener has proved that a panic of this node would be heard"
+	case AfterTheFact:
+		return "heard only after the fact: a panic of this node would NOT be heard, its next boot says how it died"
 	default:
 		return "MUTE: a panic of this node would NOT be heard"
 	}
@@ -77,6 +81,7 @@ func (c *Configurator) Status(configErr error) (Status, error) {
 	s := newStatus(c.Uptime(), c.Root.Facts(c.Version), present, settings, last)
 	if !support.Netconsole {
 		s.Findings = []machine.Finding{c.Root.NoNetconsole()}
+		s.afterTheFact(c.Uptime(), last)
 	}
 	if c.Config.Panic != (machine.Panic{}) {
 		s.Findings = append(s.Findings, machine.PanicFindings(c.Config.Panic, s.Facts, c.Root.Kubelet())...)
@@ -164,14 +169,13 @@ func provenFindings(now time.Duration, targets []TargetView, last *machine.State
 			weak(fmt.Sprintf("listener %s last acknowledged %s ago", listener, inWords(v.AckAge)),
 				"a changed gateway or listener goes unnoticed", "enable lastgasp-configurator-watch.service")
 		case !t.Known:
-			weak("listener "+listener+" knows no Node with this node's address", "it hears this node and does nothing about its death",
-				"wait until the kubelet has registered, or check cluster here and there")
+			found = append(found, strangerFinding(listener))
 		}
 	}
 	if last == nil {
 		return found
 	}
-	for _, t := range last.Targets {
+	for _, t := range last.Targets { // none is, after the fact
 		if t.OnLink {
 			weak(fmt.Sprintf("listener %s is in this node's own subnet", t.Listener),
 				"the target holds the listener's own hardware address, which changes when it is replaced",
@@ -179,6 +183,14 @@ func provenFindings(now time.Duration, targets []TargetView, last *machine.State
 		}
 	}
 	return found
+}
+
+// strangerFinding is about a listener whose cluster has no Node for this machine.
+func strangerFinding(listener string) machine.Finding {
+	return machine.Finding{
+		What: "listener " + listener + " knows no Node with this node's address", Cost: "it hears this node and does nothing about its death",
+		Mend: "wait until the kubelet has registered, or check cluster here and there",
+	}
 }
 
 // WriteText prints s for people, on one screen; now is uptime.
@@ -192,6 +204,11 @@ func (s Status) WriteText(w io.Writer, now time.Duration) error {
 		fmt.Fprintf(t, "endpoints\t%s, %s ago\n", cmp.Or(l.Where, "none"), inWords(now-l.Uptime))
 		for _, p := range l.Passed {
 			fmt.Fprintf(t, "passed over\t%s\n", p)
+		}
+		if l.AfterTheFact {
+			for _, tgt := range l.Targets {
+				fmt.Fprintf(t, "listener\t%s, %s\n", tgt.Listener, map[bool]string{true: "acknowledged", false: "NOT acknowledged"}[tgt.Acked])
+			}
 		}
 		if l.Failed != "" {
 			fmt.Fprintf(t, "last pass\tfailed: %s\n", l.Failed)
