@@ -3,7 +3,6 @@ package configurator
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/lastgasp/lastgasp/configurator/canary"
@@ -11,9 +10,6 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
-
-// pinWait is the uptime until which an obituary waits for the pin: sent under a pinned secret it is believed more.
-const pinWait = 90 * time.Second
 
 // LastBootConfig says what to do with what the previous boot left behind.
 type LastBootConfig struct {
@@ -45,15 +41,18 @@ func (c *Configurator) enterBoot(id machine.Identity) {
 	}
 }
 
-// ErrNotYet means that no listener has proved itself yet, or that the pin is still awaited.
-var ErrNotYet = errors.New("not yet")
+// Why an obituary waits.
+var (
+	errUnproved = errors.New("no listener has proved itself")
+	errUnpinned = errors.New("this boot is not pinned")
+)
 
 // SendObituary tells the listeners how the previous boot ended, unless one has acknowledged that already. An error means that it
-// has to be called again.
-func (c *Configurator) SendObituary(ctx context.Context) error {
+// has to be called again. pinned says to wait for the pin of this boot: sent under a pinned secret it is believed more.
+func (c *Configurator) SendObituary(ctx context.Context, pinned bool) error {
 	before, err := c.Root.State()
 	if err != nil || before == nil || before.Identity.Boot == "" {
-		return errors.Join(ErrNotYet, err)
+		return errors.Join(errUnproved, err)
 	}
 	l, err := lastboot.Look(c.Root, before.Identity)
 	if err != nil {
@@ -62,8 +61,11 @@ func (c *Configurator) SendObituary(ctx context.Context) error {
 	if l.Previous == nil || !l.Previous.Acknowledged.IsZero() {
 		return nil
 	}
-	if enrolled, _ := enrolment(c.Root); (enrolled == nil || !enrolled.Enrolled) && c.Uptime() < pinWait {
-		return fmt.Errorf("%w: this boot is not pinned", ErrNotYet)
+	if len(provenRoutes(before)) == 0 {
+		return errUnproved
+	}
+	if enrolled, _ := enrolment(c.Root); pinned && (enrolled == nil || !enrolled.Enrolled) {
+		return errUnpinned
 	}
 	unlock, err := c.lock(ctx) // no pass may use the socket
 	if err != nil {
@@ -88,23 +90,25 @@ func (c *Configurator) SendObituary(ctx context.Context) error {
 
 // deliver sends the obituary to the listeners that the last pass has proved.
 func (c *Configurator) deliver(ctx context.Context, l lastboot.Ledger) error {
-	s, err := c.Root.State()
+	s, err := c.Root.State() // anew: a pass may have ended meanwhile
 	if err != nil || s == nil {
-		return errors.Join(ErrNotYet, err)
-	}
-	var routes []canary.Route
-	for _, t := range s.Targets {
-		if t.Acked && t.Known {
-			routes = append(routes, canary.Route{Target: t.Name, Local: t.Local, Remote: t.Listener})
-		}
-	}
-	if len(routes) == 0 {
-		return fmt.Errorf("%w: no listener has proved itself", ErrNotYet)
+		return errors.Join(errUnproved, err)
 	}
 	secret, err := c.Root.Secret(s.Identity.Boot)
 	if err != nil {
 		return err
 	}
 	id := netconsole.Identity{Instance: s.Identity.Instance, Boot: s.Identity.Boot, Secret: secret}
-	return c.Deliver(ctx, id, l.Previous.Obituary(c.Config.Cluster), routes)
+	return c.Deliver(ctx, id, l.Previous.Obituary(c.Config.Cluster), provenRoutes(s))
+}
+
+// provenRoutes returns the listeners that the pass has proved, and that know this node.
+func provenRoutes(s *machine.State) []canary.Route {
+	var list []canary.Route
+	for _, t := range s.Targets {
+		if t.Acked && t.Known {
+			list = append(list, canary.Route{Target: t.Name, Local: t.Local, Remote: t.Listener})
+		}
+	}
+	return list
 }

@@ -51,14 +51,14 @@ func TestObituaryIsSentOnce(t *testing.T) {
 	w.died(t)
 	node := w.node("10.0.2.10:6666")
 	node.Config.Cluster = "prod-1"
-	if err := node.SendObituary(t.Context()); !errors.Is(err, ErrNotYet) {
+	if err := node.SendObituary(t.Context(), false); !errors.Is(err, errUnproved) {
 		t.Errorf("before a listener has proved itself: %v", err)
 	}
 	if _, err := node.Apply(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	w.loses = true
-	if err := node.SendObituary(t.Context()); !errors.Is(err, errCable) {
+	if err := node.SendObituary(t.Context(), false); !errors.Is(err, errCable) {
 		t.Errorf("lost: %v", err)
 	}
 	if w.read(pstoreEntry) == "" {
@@ -66,7 +66,7 @@ func TestObituaryIsSentOnce(t *testing.T) {
 	}
 	w.loses = false
 	for range 2 {
-		if err := node.SendObituary(t.Context()); err != nil {
+		if err := node.SendObituary(t.Context(), false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -83,27 +83,34 @@ func TestObituaryIsSentOnce(t *testing.T) {
 }
 
 func TestObituaryWaitsFor(t *testing.T) {
+	const pinned = `{"enrolled": true}`
 	for _, tt := range []struct {
-		name   string
-		change func(w *world, c *Configurator)
-		want   bool // it is sent
+		name    string
+		strange bool   // the cluster has no Node for this one
+		pinned  string // the state of enrolment
+		waits   bool   // for the pin
+		want    error
 	}{
-		{"nothing else", func(*world, *Configurator) {}, true},
-		{"a Node", func(w *world, _ *Configurator) { w.strange = true }, false},
-		{"the pin, while the node is young", func(_ *world, c *Configurator) { c.Uptime = func() time.Duration { return time.Minute } }, false},
-		{"no pin longer than that", func(_ *world, c *Configurator) { c.Uptime = func() time.Duration { return 2 * time.Minute } }, true},
+		{"a Node", true, pinned, true, errUnproved},
+		{"the pin", false, "", true, errUnpinned},
+		{"the pin that is refused", false, `{"why": "forbidden"}`, true, errUnpinned},
+		{"nothing once it is pinned", false, pinned, true, nil},
+		{"no pin for ever", false, "", false, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
 			w.died(t)
 			node := w.node("10.0.2.10:6666")
-			tt.change(w, node)
+			w.strange = tt.strange
+			if tt.pinned != "" {
+				w.write(t, "run/lastgasp/enroll.json", tt.pinned)
+			}
 			if _, err := node.Apply(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			err := node.SendObituary(t.Context())
-			if sent := len(w.sent) == 1; sent != tt.want || !tt.want && !errors.Is(err, ErrNotYet) {
-				t.Errorf("sent: %v, error %v", sent, err)
+			err := node.SendObituary(t.Context(), tt.waits)
+			if !errors.Is(err, tt.want) || len(w.sent) == 1 != (tt.want == nil) {
+				t.Errorf("sent %d, error %v, want %v", len(w.sent), err, tt.want)
 			}
 		})
 	}
@@ -127,7 +134,7 @@ func TestEntriesOfPstoreAreKept(t *testing.T) {
 			if _, err := node.Apply(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if err := node.SendObituary(t.Context()); err != nil || len(w.sent) != 1 || w.read(pstoreEntry) == "" {
+			if err := node.SendObituary(t.Context(), false); err != nil || len(w.sent) != 1 || w.read(pstoreEntry) == "" {
 				t.Errorf("%v, %d sent, entry %q", err, len(w.sent), w.read(pstoreEntry))
 			}
 		})
@@ -208,7 +215,7 @@ func TestAfterTheFactObituary(t *testing.T) {
 	if _, err := node.Apply(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := node.SendObituary(t.Context()); err != nil || len(w.sent) != 1 {
+	if err := node.SendObituary(t.Context(), false); err != nil || len(w.sent) != 1 {
 		t.Errorf("%v, %d sent", err, len(w.sent))
 	}
 }

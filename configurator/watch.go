@@ -146,15 +146,19 @@ func (w *Watcher) Run(ctx context.Context) error {
 // firstRetry and lastRetry bound how long to wait before an obituary is sent again; the time doubles.
 const firstRetry, lastRetry = 5 * time.Second, 10 * time.Minute
 
+// pinTries is how often an obituary waits for the pin of this boot, firstRetry each: a node that cannot enrol has none.
+const pinTries = 4
+
 // sendObituary tells the listeners how the previous boot ended, from the first pass on until one has acknowledged it or ctx ends.
 // It runs beside the passes: it can delay one by the few seconds that an attempt takes, and nothing else.
 func (w *Watcher) sendObituary(ctx context.Context, passed <-chan *Configurator) {
 	var node *Configurator
-	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
+	unpinned := 0
+	for wait := firstRetry; ; {
+		var due <-chan time.Time
 		retry := time.NewTimer(wait)
-		due := retry.C
-		if node == nil {
-			due = nil
+		if node != nil {
+			due = retry.C
 		}
 		select {
 		case <-ctx.Done():
@@ -164,14 +168,16 @@ func (w *Watcher) sendObituary(ctx context.Context, passed <-chan *Configurator)
 		case <-due:
 		}
 		retry.Stop()
-		err := node.SendObituary(ctx)
+		err := node.SendObituary(ctx, unpinned < pinTries)
 		switch {
 		case err == nil:
 			return
-		case errors.Is(err, ErrNotYet):
-			wait = firstRetry / 2
+		case errors.Is(err, errUnpinned):
+			unpinned++
+		case errors.Is(err, errUnproved):
 		case ctx.Err() == nil:
-			w.Log.Warn("no listener knows yet how the previous boot ended; it is sent again", "err", err, "in", min(2*wait, lastRetry).String())
+			wait = min(2*wait, lastRetry)
+			w.Log.Warn("no listener knows yet how the previous boot ended; it is sent again", "err", err, "in", wait.String())
 		}
 	}
 }
