@@ -77,6 +77,20 @@ func TestObituaryIsSentOnce(t *testing.T) {
 	if diff := cmp.Diff(want, w.sent); diff != "" {
 		t.Errorf("sent (-want +got):\n%s", diff)
 	}
+	status, err := node.Status(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text, metrics strings.Builder
+	if err := errors.Join(status.WriteText(&text, node.Uptime()), status.WriteMetrics(&metrics)); err != nil {
+		t.Fatal(err)
+	}
+	if want := "previous boot  ended by KernelPanic: sysrq triggered crash (pstore); a listener has acknowledged that\n"; !strings.Contains(text.String(), want) {
+		t.Errorf("%q is not in\n%s", want, text.String())
+	}
+	if want := `lastgasp_configurator_previous_boot_died{cause="KernelPanic",evidence="pstore"} 1`; !strings.Contains(metrics.String(), want) {
+		t.Errorf("%q is not in\n%s", want, metrics.String())
+	}
 	if w.read(pstoreEntry) != "" {
 		t.Error("the entry would keep the next panic from being stored")
 	}

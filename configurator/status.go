@@ -11,6 +11,7 @@ import (
 
 	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/enroll"
+	"github.com/lastgasp/lastgasp/configurator/lastboot"
 	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
@@ -60,6 +61,8 @@ type Status struct {
 	LastPass *machine.State    `json:"lastPass,omitempty"`
 	// Enrolment says whether this boot is pinned on our own Node. Nil means that it was never tried.
 	Enrolment *enroll.State `json:"enrolment,omitempty"`
+	// PreviousBoot says how the boot before ended, without its text. Nil means that it is unknown, or that only root may know.
+	PreviousBoot *lastboot.Ending `json:"previousBoot,omitempty"`
 }
 
 // Status reads everything that is known about this node and judges it. It changes nothing and needs no privilege. configErr
@@ -85,6 +88,13 @@ func (c *Configurator) Status(configErr error) (Status, error) {
 	}
 	if c.Config.Panic != (machine.Panic{}) {
 		s.Findings = append(s.Findings, machine.PanicFindings(c.Config.Panic, s.Facts, c.Root.Kubelet())...)
+	}
+	s.Findings = append(s.Findings, lastboot.Findings(c.Root)...)
+	if last != nil {
+		if l, err := lastboot.Look(c.Root, last.Identity); err == nil && l.Previous != nil {
+			s.PreviousBoot = l.Previous
+			s.PreviousBoot.Text, s.PreviousBoot.Entries = "", nil
+		}
 	}
 	enrolled, enrolErr := enrolment(c.Root)
 	s.Enrolment = enrolled
@@ -216,6 +226,10 @@ func (s Status) WriteText(w io.Writer, now time.Duration) error {
 	}
 	if s.Enrolment != nil {
 		fmt.Fprintf(t, "enrolled\t%s\n", s.Enrolment)
+	}
+	if p := s.PreviousBoot; p != nil {
+		known := map[bool]string{true: "no listener has acknowledged that yet", false: "a listener has acknowledged that"}[p.Acknowledged.IsZero()]
+		fmt.Fprintf(t, "previous boot\tended by %s (%s); %s\n", p.Summary(), p.Evidence, known)
 	}
 	for _, set := range machine.Summary(s.Settings) {
 		fmt.Fprintf(t, "changed\t%s\n", set)
