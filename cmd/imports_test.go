@@ -19,12 +19,13 @@ const module = "github.com/lastgasp/lastgasp"
 // so does an entry without a package, so the table cannot go stale.
 var architecture = map[string][]string{
 	"cmd":                       {},
-	"cmd/lastgasp-configurator": {"cmd/logger", "configurator", "configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/farewell", "configurator/machine", "configurator/nexthop", "listener/netconsole"},
+	"cmd/lastgasp-configurator": {"cmd/logger", "configurator", "configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/farewell", "configurator/lastboot", "configurator/machine", "configurator/nexthop", "listener/netconsole"},
 	"cmd/lastgasp-listener":     {"cmd/logger", "listener", "listener/cleanup", "listener/cloud", "listener/detect", "listener/kube", "listener/netconsole", "listener/page", "listener/policy", "listener/receive", "listener/webhook"},
 	"cmd/logger":                {},
 
-	"configurator":          {"configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole", "listener/yamlkeys"},
+	"configurator":          {"configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/lastboot", "configurator/machine", "configurator/nexthop", "listener/netconsole", "listener/yamlkeys"},
 	"configurator/canary":   {"configurator/machine", "listener/netconsole"},
+	"configurator/lastboot": {"configurator/machine", "listener/detect", "listener/netconsole"},
 	"configurator/machine":  {"configurator/configfs", "listener/netconsole"},
 	"configurator/ec2":      {},
 	"configurator/endpoint": {"configurator/configfs", "configurator/ec2", "listener/yamlkeys"},
