@@ -20,12 +20,20 @@ func NewDeath(inc detect.Incident, a detect.Authority, n Node) Death {
 		Boot:      boot,
 		Time:      inc.Time,
 		Source:    inc.Source,
-		Evidence:  []Evidence{ByNetconsole},
+		Evidence:  []Evidence{evidenceOf(inc)},
 		Authority: a,
 		NodeInfo:  nodeInfo(n),
 	}
 	d.describe(inc)
 	return d
+}
+
+// evidenceOf is what inc is known from, by its authority. What is told by other means is no incident.
+func evidenceOf(inc detect.Incident) Evidence {
+	if inc.Authority == detect.Cloud {
+		return ByConsole
+	}
+	return ByNetconsole
 }
 
 // Lengthen describes d by inc, a later emission of the same incident, if that has a longer trace. It reports whether it has.
