@@ -42,6 +42,8 @@ type Facts struct {
 	Kdump        bool   `json:"kdump"`        // /sys/kernel/kexec_crash_loaded: a crash kernel waits
 	ConsoleLevel int    `json:"consoleLevel"` // first number of kernel.printk: records below this level are sent
 	Version      string `json:"version"`      // of the configurator
+	// NoNetconsole means that the kernel has none. The configurator then sends the canary itself.
+	NoNetconsole bool `json:"noNetconsole,omitempty"`
 }
 
 // Nbcon reports whether netconsole of this kernel is an nbcon console. Since 7.0 (7eab73b18630) it is one, and flushed only
@@ -55,10 +57,11 @@ func (f Facts) Nbcon() bool {
 
 // Mute says in one sentence why a panic of this node would not be heard. It is empty if it would be.
 func (f Facts) Mute() string {
-	if !f.Nbcon() {
-		return ""
-	}
 	switch {
+	case f.NoNetconsole:
+		return "kernel " + f.Kernel + " has no netconsole: how it died is heard only after the fact"
+	case !f.Nbcon():
+		return ""
 	case f.Panic != 0:
 		return "kernel " + f.Kernel + " reboots before it sends anything, because kernel.panic is " + strconv.Itoa(f.Panic)
 	case f.Kdump:
@@ -88,6 +91,9 @@ func (c Canary) Line() string {
 	word("kdump", bit(c.Facts.Kdump))
 	word("console", strconv.Itoa(c.Facts.ConsoleLevel))
 	word("version", c.Facts.Version)
+	if c.Facts.NoNetconsole {
+		word("netconsole", "0")
+	}
 	if seconds := int(min(c.Interval, maxInterval).Seconds()); seconds > 0 {
 		word("interval", strconv.Itoa(seconds))
 	}
@@ -125,7 +131,11 @@ func (r *Record) Canary() (Canary, bool) {
 	if r.Partial || r.Missing > 0 || !bytes.HasPrefix(r.Text, []byte(canaryStart)) {
 		return Canary{}, false
 	}
-	return ParseCanary(string(r.Text))
+	c, ok := ParseCanary(string(r.Text))
+	if !ok || r.FromConfigurator() && !c.Facts.NoNetconsole {
+		return Canary{}, false // it would prove a netconsole that had no part in it
+	}
+	return c, true
 }
 
 // ParseCanary reads the text of a record. It accepts only what Line writes, except that facts may be missing, in any order,
@@ -178,6 +188,8 @@ func (c *Canary) set(key, value string) (ok bool) {
 		c.Facts.ConsoleLevel, ok = integer(value)
 	case "version":
 		c.Facts.Version = value
+	case "netconsole":
+		c.Facts.NoNetconsole, ok = value == "0", value == "0"
 	case "interval":
 		var seconds int
 		seconds, ok = integer(value)
