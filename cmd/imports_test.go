@@ -36,7 +36,7 @@ var architecture = map[string][]string{
 	"listener/receive":       {"listener/detect", "listener/netconsole"},
 	"listener/netconsole":    {},
 	"listener/detect":        {"listener/netconsole"},
-	"listener/cloud":         {"listener/cleanup"},
+	"listener/cloud":         {"listener/cleanup", "listener/policy"},
 	"listener/policy":        {"listener/detect", "listener/netconsole"},
 	"listener/cleanup":       {"listener/detect", "listener/netconsole", "listener/policy"},
 	"listener/kube":          {"listener/cleanup", "listener/detect", "listener/kube/v1alpha1", "listener/netconsole", "listener/policy"},

@@ -35,6 +35,7 @@ type Config struct {
 	Ship        string // where all kernel records are written as JSON lines: Stdout or a file; empty for nowhere
 	Annotations Annotations
 	Announce    Announce
+	Fate        bool // ask the cloud how boots ended that nobody has spoken of
 }
 
 // Annotations are the keys under which a pod says why it died, empty for the default ones.
@@ -139,6 +140,7 @@ func (c *Config) keys() yamlkeys.Keys {
 		"controlPlane": yamlkeys.Bool(&p.ControlPlane),
 		"ec2.afterPanic": yamlkeys.Word(&p.AfterPanic, "what to do with the instance; write none, reboot or terminate",
 			policy.LeaveInstance, policy.RebootInstance, policy.TerminateInstance),
+		"cloud.fate": yamlkeys.Bool(&c.Fate),
 
 		"rules":   readRules(&c.Judge.Rules),
 		"ship.to": yamlkeys.Value(&c.Ship, "where records can be shipped to; write stdout or the path of a file, from / on", shipTo),

@@ -177,7 +177,7 @@ func (p *parts) cluster(cfg listener.Config, to *receive.Config, m *listener.Met
 		return err
 	}
 	engine := cleanup.NewEngine(cfg.Policy, cluster, instances(cfg.Policy), replica, log)
-	engine.Drain = finishFor
+	engine.Drain, engine.Fates, engine.Judge = finishFor, fates(cfg), &cfg.Judge
 	engine.State = filepath.Join(cfg.Records, "in-hand")
 	engine.Observer = m.Observe(r, engine.Observer)
 	r.MustRegister(listener.DeathMetric{Deaths: func() ([]policy.Death, error) { return cluster.Deaths(context.Background()) }})

@@ -27,6 +27,10 @@ type Engine struct {
 	Observer Observer
 	// Drain is how long Run goes on with the incidents in hand when it is to end; set it before Run.
 	Drain time.Duration
+	// Fates, if it is set before Run, is asked how boots ended that nobody has spoken of, and is a witness.
+	Fates Fates
+	// Judge says what the messages on a console mean; the built-in rules unless replaced before Run.
+	Judge *detect.Config
 	// State is a directory for incidents that are not in the cluster yet, or not done when Run ends. The next Run continues
 	// with them. If it is empty, they are lost.
 	State string
@@ -42,6 +46,7 @@ type Engine struct {
 	findings chan detect.Incident
 	canaries chan canary
 	longer   chan *heard // incidents whose trace is longer than what is on record
+	consoles chan console
 	ended    chan struct{}
 
 	mu        sync.Mutex
@@ -49,6 +54,7 @@ type Engine struct {
 	early     policy.Breaker // nodes fenced without a witness
 	refusals  policy.Limiter
 	lookups   policy.Limiter // of canaries; claimAll's alone
+	questions policy.Limiter // to the cloud
 	distrust  policy.Distrust
 	heard     map[key]*heard
 	traces    int              // bytes of their traces
@@ -78,11 +84,14 @@ func NewEngine(p policy.Policy, c Cluster, instances Instances, replica string, 
 		findings:  make(chan detect.Incident, intakeSize),
 		canaries:  make(chan canary, intakeSize),
 		longer:    make(chan *heard, heardSize),
+		consoles:  make(chan console, inquiriesAtOnce),
+		Judge:     new(detect.Config),
 		ended:     make(chan struct{}, 1),
 		breaker:   limits,
 		early:     limits,
 		refusals:  policy.Limiter{PerAddress: refusalsPerAddress, Total: refusalsInAll, Window: p.Window},
 		lookups:   policy.Limiter{PerAddress: claimsPerMinute, Total: claimsKnown, Window: time.Minute},
+		questions: policy.Limiter{PerAddress: fatesPerMinute, Total: fatesPerMinute, Window: time.Minute},
 		distrust:  policy.Distrust{For: p.Distrust},
 		heard:     map[key]*heard{},
 		inHand:    map[string]*work{},
@@ -146,6 +155,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	parts.Go(func() { e.dispatch(ctx, working); stop() })
 	parts.Go(func() { e.claimAll(ctx) })
 	parts.Go(func() { e.emitFindings(ctx) })
+	parts.Go(func() { e.inquireAll(ctx) })
 	parts.Wait()
 	e.saveInHand()
 	return nil
@@ -199,6 +209,8 @@ func (e *Engine) dispatch(ctx, working context.Context) {
 		case <-later:
 		case h := <-e.longer:
 			start(func(ctx context.Context) { e.recordTrace(ctx, h) })
+		case c := <-e.consoles:
+			start(func(ctx context.Context) { e.acceptConsole(ctx, c) })
 		case <-scanned:
 			scanning = false
 		case <-tick.C:

@@ -13,13 +13,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 var _ cleanup.Fates = Instances{}
 
 // Fate implements cleanup.Fates with DescribeInstances and DescribeInstanceStatus, each of this one instance.
-func (i Instances) Fate(ctx context.Context, id string) (cleanup.Fate, error) {
-	var f cleanup.Fate
+func (i Instances) Fate(ctx context.Context, id string) (policy.Fate, error) {
+	var f policy.Fate
 	err := i.call(ctx, "describe", id, func(api *ec2.Client) error {
 		out, err := api.DescribeInstances(ctx, &ec2.DescribeInstancesInput{InstanceIds: []string{id}})
 		if err != nil {
@@ -58,8 +59,8 @@ func (i Instances) Fate(ctx context.Context, id string) (cleanup.Fate, error) {
 }
 
 // fateOf reads an instance as DescribeInstances answers.
-func fateOf(inst types.Instance) cleanup.Fate {
-	f := cleanup.Fate{Launched: sdk.ToTime(inst.LaunchTime), Since: sinceOf(sdk.ToString(inst.StateTransitionReason))}
+func fateOf(inst types.Instance) policy.Fate {
+	f := policy.Fate{Launched: sdk.ToTime(inst.LaunchTime), Since: sinceOf(sdk.ToString(inst.StateTransitionReason))}
 	if inst.State != nil {
 		f.State = string(inst.State.Name)
 	}
@@ -102,8 +103,8 @@ const maxConsole = 128 << 10
 
 // Console implements cleanup.Fates with GetConsoleOutput. Machines that are not on Nitro have no latest output: they answer
 // UnsupportedOperation, which is a denial.
-func (i Instances) Console(ctx context.Context, id string) (cleanup.Console, error) {
-	var c cleanup.Console
+func (i Instances) Console(ctx context.Context, id string) (policy.Console, error) {
+	var c policy.Console
 	err := i.call(ctx, "read console of", id, func(api *ec2.Client) error {
 		out, err := api.GetConsoleOutput(ctx, &ec2.GetConsoleOutputInput{InstanceId: sdk.String(id), Latest: sdk.Bool(true)})
 		if err != nil {
@@ -113,7 +114,7 @@ func (i Instances) Console(ctx context.Context, id string) (cleanup.Console, err
 		if decoded, err := base64.StdEncoding.DecodeString(text); err == nil {
 			text = string(decoded)
 		}
-		c = cleanup.Console{Text: text[max(0, len(text)-maxConsole):], At: sdk.ToTime(out.Timestamp)}
+		c = policy.Console{Text: text[max(0, len(text)-maxConsole):], At: sdk.ToTime(out.Timestamp)}
 		return nil
 	})
 	return c, err
