@@ -168,6 +168,7 @@ func (c *Configurator) pass(ctx context.Context, known *endpoint.Found, quiet bo
 	errs := []error{c.applySettings()}
 	d, draftErr := c.draft(ctx, known, before, c.Root.MakeSecret, c.Netconsole.Support)
 	errs = append(errs, draftErr)
+	c.enterBoot(d.Identity)
 	s := machine.State{Identity: d.Identity, Zone: d.zone, Where: d.Found.Where, Passed: d.Found.Passed}
 	p = passed{found: d.Found, query: d.query, chosen: d.chosen, canary: true}
 	if draftErr == nil && quiet && d.Plan.Idle() && proven(before, d.Plan.Keep) {
