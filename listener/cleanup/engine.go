@@ -47,7 +47,9 @@ type Engine struct {
 	canaries chan canary
 	longer   chan *heard // incidents whose trace is longer than what is on record
 	consoles chan console
-	ended    chan struct{}
+
+	obituaries chan obituary
+	ended      chan struct{}
 
 	mu        sync.Mutex
 	breaker   policy.Breaker // nodes acted on
@@ -61,6 +63,12 @@ type Engine struct {
 	inHand    map[string]*work // by name of the death
 	jobs      int              // goroutines at work on deaths, fences and traces
 	rehearsed map[netip.Addr]policy.Pin
+
+	said          map[policy.Pin]obituaryState // by the boot and secret that spoke
+	spokenOf      map[policy.Pin]string        // by boot and, as its Sum, the UID of its Node: the boot before
+	lastBoots     map[string]string            // by UID of the Node
+	obituaryLimit policy.Limiter
+	orderly       map[string]bool // deaths that are none, by name
 }
 
 // NewEngine returns an Engine that carries out p, which must be valid, on c and on the instances below it, which may be nil
@@ -96,6 +104,13 @@ func NewEngine(p policy.Policy, c Cluster, instances Instances, replica string, 
 		heard:     map[key]*heard{},
 		inHand:    map[string]*work{},
 		rehearsed: map[netip.Addr]policy.Pin{},
+
+		obituaries:    make(chan obituary, obituariesWaiting),
+		said:          map[policy.Pin]obituaryState{},
+		spokenOf:      map[policy.Pin]string{},
+		lastBoots:     map[string]string{},
+		orderly:       map[string]bool{},
+		obituaryLimit: policy.Limiter{PerAddress: obituariesOfAddress, Total: obituariesInAll, Window: p.Window},
 	}
 }
 
@@ -156,6 +171,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	parts.Go(func() { e.claimAll(ctx) })
 	parts.Go(func() { e.emitFindings(ctx) })
 	parts.Go(func() { e.inquireAll(ctx) })
+	for range obituariesAtOnce {
+		parts.Go(func() { e.recordObituaries(ctx) })
+	}
 	parts.Wait()
 	e.saveInHand()
 	return nil

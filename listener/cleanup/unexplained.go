@@ -118,6 +118,7 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 		}
 	}
 	for _, n := range e.cluster.EndedBoots() {
+		e.noteLastBoot(n)
 		begin(n, true)
 	}
 	for name, q := range open {
@@ -188,7 +189,7 @@ func (e *Engine) whereabouts(ctx context.Context, q *inquiry) (back string, ok b
 		q.end(now, "node "+n.Name+" was registered again on boot "+n.BootID, wordAfterBoot)
 		back = n.BootID
 	}
-	if why := q.Node.LeftInOrder(q.Boot); why != "" {
+	if why := e.endedInOrder(*q); why != "" {
 		e.log.Info("boot ended in good order", "node", q.Node.Name, "boot", q.Boot, "why", why)
 		q.concluded = true
 	}
@@ -235,7 +236,7 @@ func (e *Engine) ask(ctx context.Context, q *inquiry, back string) {
 	if consoleErr != nil || q.over.IsZero() && !c.Within(q.Node, q.Fate, now) {
 		return
 	}
-	if inc, named, ok := policy.DeathIn(detect.ReadBootLogs(e.Judge, c.Text), q.Boot, back); ok {
+	if inc, named, ok := policy.DeathIn(detect.ReadBootLogs(e.Judge, c.Text, false), q.Boot, back); ok {
 		inc.Authority, inc.Identity.Boot, inc.Identity.Instance = detect.Text, q.Boot, id
 		if named {
 			inc.Authority = detect.Cloud
@@ -281,7 +282,8 @@ func (e *Engine) recordDeath(ctx context.Context, d policy.Death) bool {
 		switch {
 		case err == nil:
 			w.log.Info("recorded", "death", d.Name, "node", d.Node, "cause", d.Cause, "evidence", d.Evidence, "why", d.Decision)
-			e.finishedRecording(w, pods)
+			w.emitRecord(pods)
+			w.finished()
 			return true
 		case !errors.Is(err, ErrExists):
 			if answered(err) {
@@ -302,9 +304,9 @@ func (e *Engine) recordDeath(ctx context.Context, d policy.Death) bool {
 	return false
 }
 
-// finishedRecording emits the events of a recorded death.
-func (e *Engine) finishedRecording(w *work, pods []policy.Pod) {
-	n := policy.NoticeOf(w.death)
+// emitRecord emits the events of a death that is only on record: on its node, and on the pods that lost a container to it.
+func (w *work) emitRecord(pods []policy.Pod) {
+	n, e := policy.NoticeOf(w.death), w.e
 	if w.lookup == policy.Found {
 		e.cluster.Emit(Event{Node: w.node, Warning: true, Reason: n.Cause, Action: "Record", Note: n.Message})
 	}
@@ -313,7 +315,6 @@ func (e *Engine) finishedRecording(w *work, pods []policy.Pod) {
 			e.cluster.Emit(Event{Pod: p, Warning: true, Reason: n.Cause, Action: "Record", Note: n.Message})
 		}
 	}
-	w.finished()
 }
 
 // podsThen lists the pods that were on the node when it died, and are there still.

@@ -28,8 +28,8 @@ type BootLog struct {
 
 // ReadBootLogs reads a kernel log and returns what it says of each boot, oldest first. A boot begins with the kernel's
 // banner, or where the uptime goes back. If any line has a time stamp, lines without one are not the kernel's: programs
-// write to consoles, too.
-func ReadBootLogs(cfg *Config, text string) []BootLog {
+// write to consoles, too. With fatal an oops is a death: whoever kept the log knows that the kernel died.
+func ReadBootLogs(cfg *Config, text string, fatal bool) []BootLog {
 	var (
 		log     LogReader
 		records []netconsole.Record
@@ -55,7 +55,8 @@ func ReadBootLogs(cfg *Config, text string) []BootLog {
 			if here != nil {
 				all = append(all, here.end())
 			}
-			here = &bootLogReader{source: NewSource(cfg, netip.AddrPort{}), now: time.Unix(0, 0)}
+			here = &bootLogReader{source: NewSource(cfg, netip.AddrPort{}), now: time.Unix(0, 0), fatal: fatal}
+			here.source.SetFatal(fatal, fatal)
 		}
 		here.push(r)
 	}
@@ -70,6 +71,7 @@ type bootLogReader struct {
 	source *Source
 	now    time.Time // the uptime, on top of 1970
 	began  bool      // it has a record
+	fatal  bool
 	log    BootLog
 }
 
@@ -87,7 +89,7 @@ func (b *bootLogReader) push(r *netconsole.Record) {
 	c, canary := r.Canary()
 	if canary {
 		b.log.Boot = c.Boot
-		b.source.SetFatal(c.Facts.PanicOnOops, c.Facts.Kdump)
+		b.source.SetFatal(b.fatal || c.Facts.PanicOnOops, b.fatal || c.Facts.Kdump)
 	}
 	if b.log.Death.Verdict == Dying && (canary || b.now.Sub(b.log.Death.Time) > sameDeath) {
 		b.log.Death = Incident{} // somebody runs on this kernel

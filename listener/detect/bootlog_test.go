@@ -59,7 +59,7 @@ func TestReadBootLogs(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var got []string
-			for _, l := range ReadBootLogs(&Config{}, tt.text) {
+			for _, l := range ReadBootLogs(&Config{}, tt.text, false) {
 				got = append(got, l.Boot+": "+l.Death.Title)
 				if dead := l.Death.Verdict == Dying; dead != (l.Death.Title != "") || dead && (!l.Death.Complete || len(l.Death.Trace) == 0 || l.Death.Authority != Text) {
 					t.Errorf("death: %+v", l.Death)
@@ -69,5 +69,8 @@ func TestReadBootLogs(t *testing.T) {
 				t.Errorf("boots (-want +got):\n%s", diff)
 			}
 		})
+	}
+	if got := ReadBootLogs(&Config{}, line("boot-a")+oops, true); len(got) != 1 || got[0].Death.Title != title {
+		t.Errorf("an oops that is known to be fatal: %+v", got)
 	}
 }

@@ -67,7 +67,9 @@ func TestEndedBoots(t *testing.T) {
 }
 
 func TestIsLeaving(t *testing.T) {
-	taint := func(key string) *corev1.Node { return &corev1.Node{Spec: corev1.NodeSpec{Taints: []corev1.Taint{{Key: key}}}} }
+	taint := func(key string) *corev1.Node {
+		return &corev1.Node{Spec: corev1.NodeSpec{Taints: []corev1.Taint{{Key: key}}}}
+	}
 	ready := func(message string) *corev1.Node {
 		return &corev1.Node{Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Message: message}}}}
 	}
