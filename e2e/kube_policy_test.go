@@ -437,6 +437,41 @@ func (w *kubeWorld) checkClaims(t *testing.T) {
 	}
 }
 
+func (w *kubeWorld) checkFarewells(t *testing.T) {
+	ctx := t.Context()
+	w.grantAll(t)
+	w.newNode(t, "leaving", nil)
+	w.newNode(t, "bootless-leaving", func(n *corev1.Node) { n.Status.NodeInfo.BootID = "" })
+	self := w.kubelet(t, "leaving")
+	const policy = "lastgasp-farewell"
+	farewell := func(value string) string {
+		return fmt.Sprintf(`{"metadata":{"annotations":{"lastgasp.dev/farewell":%s}}}`, value)
+	}
+	for _, a := range []attempt{
+		{"the administrator", patchNode(ctx, w.admin, "leaving", farewell(`"boot-1: x"`)), policy, "only the listener"},
+		{"the administrator through the status", patchNode(ctx, w.admin, "leaving", farewell(`"boot-1: x"`), "status"), policy, "only the listener"},
+		{"the node itself", patchNode(ctx, self, "leaving", farewell(`"boot-1: x"`)), policy, "only the listener"},
+		{"a new Node with a farewell", func() error {
+			_, err := w.admin.CoreV1().Nodes().Create(ctx, &corev1.Node{
+				ObjectMeta: metav1.ObjectMeta{Name: "new-leaving", Annotations: map[string]string{"lastgasp.dev/farewell": "boot-1: x"}},
+			}, metav1.CreateOptions{})
+			return err
+		}, policy, ""},
+		{"the listener, for another boot", patchNode(ctx, w.raw, "leaving", farewell(`"boot-2: x"`)), policy, "current boot"},
+		{"the listener, for a boot that only begins the same", patchNode(ctx, w.raw, "leaving", farewell(`"boot-11: x"`)), policy, "current boot"},
+		{"the listener, for another boot on a boot that the Node does not run",
+			patchNode(ctx, w.raw, "leaving", farewell(`"boot-0: x, says the node on boot boot-2"`)), policy, "current boot"},
+		{"the listener, for no boot", patchNode(ctx, w.raw, "bootless-leaving", farewell(`": x"`)), policy, "current boot"},
+		{"the listener", patchNode(ctx, w.raw, "leaving", farewell(`"boot-1: x"`)), "", ""},
+		{"the listener, of an earlier boot", patchNode(ctx, w.raw, "leaving", farewell(`"boot-0: x, says the node on boot boot-1"`)), "", ""},
+		{"the listener says more", patchNode(ctx, w.raw, "leaving", farewell(`"boot-1: y"`)), "", ""},
+		{"the node takes it away", patchNode(ctx, self, "leaving", farewell("null")), policy, "only the listener"},
+		{"the listener takes it away", patchNode(ctx, w.raw, "leaving", farewell("null")), "", ""},
+	} {
+		a.check(t)
+	}
+}
+
 // checkDeathWriters tries writes by somebody else who has every right on NodeDeaths.
 func (w *kubeWorld) checkDeathWriters(t *testing.T) {
 	ctx := t.Context()

@@ -148,7 +148,7 @@ func newParts(cfg listener.Config, to *receive.Config, m *listener.Metrics, r pr
 		}
 	} else {
 		directory := listener.NewDirectory(cfg.Records, listener.Keep{Records: cfg.Policy.KeepRecords, For: cfg.Policy.KeepRecordsFor}, log)
-		to.Sink = directory
+		to.Sink, to.Farewells = directory, directory
 		p.act, p.ready = directory.Run, directory.Ready
 	}
 	p.announce(cfg, log)
@@ -181,7 +181,8 @@ func (p *parts) cluster(cfg listener.Config, to *receive.Config, m *listener.Met
 	engine.State = filepath.Join(cfg.Records, "in-hand")
 	engine.Observer = m.Observe(r, engine.Observer)
 	r.MustRegister(listener.DeathMetric{Deaths: func() ([]policy.Death, error) { return cluster.Deaths(context.Background()) }})
-	to.Sink, to.Obituaries, to.Pins, to.Nodes = engine, engine, cluster, cluster
+	to.Sink, to.Obituaries, to.Farewells = engine, engine, engine
+	to.Pins, to.Nodes = cluster, cluster
 	p.act = engine.Run
 	p.run = append(p.run, cluster.Run)
 	p.roster = func() []listener.RosterNode { return roster(cluster) }

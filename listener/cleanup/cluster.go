@@ -99,6 +99,8 @@ type Cluster interface {
 	FailPod(ctx context.Context, p policy.Pod, n policy.Notice) (policy.Pod, error)
 	// AnnotatePod writes n's annotations only, for pods whose phase is not ours to set (mirror pods).
 	AnnotatePod(ctx context.Context, p policy.Pod, n policy.Notice) (policy.Pod, error)
+	// AnnotateFarewell writes f on the pod, and nothing else. The pod may have changed since it was read.
+	AnnotateFarewell(ctx context.Context, p policy.Pod, f policy.Farewell) error
 	// DeletePod deletes with grace 0 and UID precondition. A pod with finalizers stays, marked; that is not an error.
 	DeletePod(ctx context.Context, p policy.Pod) error
 	// Attachments counts the VolumeAttachments that name the Node.
@@ -116,10 +118,11 @@ type Replica struct {
 
 // NodePatch is one change to a Node; nil fields are left alone.
 type NodePatch struct {
-	Fence        *bool        // put or remove the taint lastgasp.dev/dead:NoSchedule
-	OutOfService *bool        // put or remove the taint node.kubernetes.io/out-of-service:NoSchedule
-	Mark         *policy.Mark // write our annotations; a zero Mark removes them
-	Claim        *policy.Pin  // write the claim annotation
+	Fence        *bool            // put or remove the taint lastgasp.dev/dead:NoSchedule
+	OutOfService *bool            // put or remove the taint node.kubernetes.io/out-of-service:NoSchedule
+	Mark         *policy.Mark     // write our annotations; a zero Mark removes them
+	Claim        *policy.Pin      // write the claim annotation
+	Farewell     *policy.Farewell // write the farewell annotation
 }
 
 // Event is a Kubernetes event. It is about exactly one of Node, Pod and Owner.

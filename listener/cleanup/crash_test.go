@@ -95,6 +95,11 @@ func (f faulty) AnnotatePod(ctx context.Context, p policy.Pod, n policy.Notice) 
 	return through(ctx, f, "AnnotatePod", func() (policy.Pod, error) { return f.world.AnnotatePod(ctx, p, n) })
 }
 
+func (f faulty) AnnotateFarewell(ctx context.Context, p policy.Pod, said policy.Farewell) error {
+	_, err := through(ctx, f, "AnnotateFarewell", func() (any, error) { return nil, f.world.AnnotateFarewell(ctx, p, said) })
+	return err
+}
+
 func (f faulty) DeletePod(ctx context.Context, p policy.Pod) error {
 	_, err := through(ctx, f, "DeletePod", func() (any, error) { return nil, f.world.DeletePod(ctx, p) })
 	return err

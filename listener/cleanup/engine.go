@@ -29,7 +29,7 @@ type Engine struct {
 	Drain time.Duration
 	// Fates, if it is set before Run, is asked how boots ended that nobody has spoken of, and is a witness.
 	Fates Fates
-	// Judge says what the messages on a console mean; the built-in rules unless replaced before Run.
+	// Judge says what the messages on a console and in an obituary mean; the built-in rules unless replaced before Run.
 	Judge *detect.Config
 	// State is a directory for incidents that are not in the cluster yet, or not done when Run ends. The next Run continues
 	// with them. If it is empty, they are lost.
@@ -42,33 +42,26 @@ type Engine struct {
 	log       *slog.Logger
 	queue     *queue
 
-	intake   *intake
-	findings chan detect.Incident
-	canaries chan canary
-	longer   chan *heard // incidents whose trace is longer than what is on record
-	consoles chan console
+	intake    *intake
+	findings  chan detect.Incident
+	canaries  chan canary
+	farewells chan farewell
+	longer    chan *heard // incidents whose trace is longer than what is on record
+	ended     chan struct{}
 
-	obituaries chan obituary
-	ended      chan struct{}
-
-	mu        sync.Mutex
-	breaker   policy.Breaker // nodes acted on
-	early     policy.Breaker // nodes fenced without a witness
-	refusals  policy.Limiter
-	lookups   policy.Limiter // of canaries; claimAll's alone
-	questions policy.Limiter // to the cloud
-	distrust  policy.Distrust
-	heard     map[key]*heard
-	traces    int              // bytes of their traces
-	inHand    map[string]*work // by name of the death
-	jobs      int              // goroutines at work on deaths, fences and traces
-	rehearsed map[netip.Addr]policy.Pin
-
-	said          map[policy.Pin]obituaryState // by the boot and secret that spoke
-	spokenOf      map[policy.Pin]string        // by boot and, as its Sum, the UID of its Node: the boot before
-	lastBoots     map[string]string            // by UID of the Node
-	obituaryLimit policy.Limiter
-	orderly       map[string]bool // deaths that are none, by name
+	mu            sync.Mutex
+	breaker       policy.Breaker // nodes acted on
+	early         policy.Breaker // nodes fenced without a witness
+	refusals      policy.Limiter
+	lookups       policy.Limiter // of canaries; claimAll's alone
+	distrust      policy.Distrust
+	heard         map[key]*heard
+	traces        int              // bytes of their traces
+	inHand        map[string]*work // by name of the death
+	jobs          int              // goroutines at work on deaths, fences and traces
+	rehearsed     map[netip.Addr]policy.Pin
+	farewellsFrom policy.Limiter
+	endings       // how boots ended that no kernel has spoken of
 }
 
 // NewEngine returns an Engine that carries out p, which must be valid, on c and on the instances below it, which may be nil
@@ -80,37 +73,31 @@ func NewEngine(p policy.Policy, c Cluster, instances Instances, replica string, 
 	}
 	limits := policy.Breaker{Nodes: p.MaxNodes, Percent: p.MaxPercent, Window: p.Window}
 	return &Engine{
-		Now:       time.Now,
-		Observer:  discard(),
-		policy:    p,
-		cluster:   c,
-		instances: instances,
-		replica:   replica,
-		log:       log,
-		queue:     newQueue(),
-		intake:    newIntake(),
-		findings:  make(chan detect.Incident, intakeSize),
-		canaries:  make(chan canary, intakeSize),
-		longer:    make(chan *heard, heardSize),
-		consoles:  make(chan console, inquiriesAtOnce),
-		Judge:     new(detect.Config),
-		ended:     make(chan struct{}, 1),
-		breaker:   limits,
-		early:     limits,
-		refusals:  policy.Limiter{PerAddress: refusalsPerAddress, Total: refusalsInAll, Window: p.Window},
-		lookups:   policy.Limiter{PerAddress: claimsPerMinute, Total: claimsKnown, Window: time.Minute},
-		questions: policy.Limiter{PerAddress: fatesPerMinute, Total: fatesPerMinute, Window: time.Minute},
-		distrust:  policy.Distrust{For: p.Distrust},
-		heard:     map[key]*heard{},
-		inHand:    map[string]*work{},
-		rehearsed: map[netip.Addr]policy.Pin{},
-
-		obituaries:    make(chan obituary, obituariesWaiting),
-		said:          map[policy.Pin]obituaryState{},
-		spokenOf:      map[policy.Pin]string{},
-		lastBoots:     map[string]string{},
-		orderly:       map[string]bool{},
-		obituaryLimit: policy.Limiter{PerAddress: obituariesOfAddress, Total: obituariesInAll, Window: p.Window},
+		Now:           time.Now,
+		Observer:      discard(),
+		policy:        p,
+		cluster:       c,
+		instances:     instances,
+		replica:       replica,
+		log:           log,
+		queue:         newQueue(),
+		intake:        newIntake(),
+		findings:      make(chan detect.Incident, intakeSize),
+		canaries:      make(chan canary, intakeSize),
+		farewells:     make(chan farewell, farewellsWaiting),
+		longer:        make(chan *heard, heardSize),
+		ended:         make(chan struct{}, 1),
+		breaker:       limits,
+		early:         limits,
+		refusals:      policy.Limiter{PerAddress: refusalsPerAddress, Total: refusalsInAll, Window: p.Window},
+		lookups:       policy.Limiter{PerAddress: claimsPerMinute, Total: claimsKnown, Window: time.Minute},
+		distrust:      policy.Distrust{For: p.Distrust},
+		heard:         map[key]*heard{},
+		inHand:        map[string]*work{},
+		rehearsed:     map[netip.Addr]policy.Pin{},
+		Judge:         new(detect.Config),
+		endings:       newEndings(p),
+		farewellsFrom: policy.Limiter{PerAddress: farewellsOfAddress, Total: claimsKnown, Window: farewellWindow},
 	}
 }
 
@@ -173,6 +160,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	parts.Go(func() { e.inquireAll(ctx) })
 	for range obituariesAtOnce {
 		parts.Go(func() { e.recordObituaries(ctx) })
+	}
+	for range farewellsAtOnce {
+		parts.Go(func() { e.writeFarewells(ctx) })
 	}
 	parts.Wait()
 	e.saveInHand()

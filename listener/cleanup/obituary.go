@@ -24,6 +24,29 @@ const (
 	obituaryRetry = 5 * time.Second
 )
 
+// endings is what an Engine keeps of how boots ended. Engine.mu guards all but the channels.
+type endings struct {
+	consoles      chan console
+	questions     policy.Limiter // to the cloud
+	obituaries    chan obituary
+	obituaryLimit policy.Limiter
+	said          map[policy.Pin]obituaryState // by the boot and secret that spoke
+	spokenOf      map[policy.Pin]string        // by boot and, as its Sum, the UID of its Node: the boot before
+	lastBoots     map[string]string            // by UID of the Node
+}
+
+func newEndings(p policy.Policy) endings {
+	return endings{
+		consoles:      make(chan console, inquiriesAtOnce),
+		questions:     policy.Limiter{PerAddress: fatesPerMinute, Total: fatesPerMinute, Window: time.Minute},
+		obituaries:    make(chan obituary, obituariesWaiting),
+		obituaryLimit: policy.Limiter{PerAddress: obituariesOfAddress, Total: obituariesInAll, Window: p.Window},
+		said:          map[policy.Pin]obituaryState{},
+		spokenOf:      map[policy.Pin]string{},
+		lastBoots:     map[string]string{},
+	}
+}
+
 // obituary is what a node says, on a new boot, about how its last one ended.
 type obituary struct {
 	src netip.Addr
@@ -104,6 +127,9 @@ func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
 		return true
 	case e.policy.DryRun:
 		log.Info("dry run: obituary", "node", n.Name, "cause", o.Cause, "evidence", o.Evidence)
+		return true
+	case o.Cause == netconsole.CauseOrderly && a < detect.Pinned:
+		log.Warn("obituary refused: only a node that has pinned its secret may say that its boot ended in good order", "node", n.Name)
 		return true
 	case o.Cause == netconsole.CauseOrderly:
 		log.Info("boot ended in good order, says the node", "node", n.Name)
@@ -186,23 +212,24 @@ func (e *Engine) spoken(uid, boot, old string) bool {
 	return false
 }
 
-// noteOrderly notes that a boot ended in good order, so that nobody records it as unexplained.
-func (e *Engine) noteOrderly(_ context.Context, _ calls, n policy.Node, o obituary) (done bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if len(e.orderly) >= obituariesKnown {
-		clear(e.orderly)
+// noteOrderly writes on the Node that its last boot ended in good order, as a farewell does: then no replica records it as
+// unexplained. A farewell that said more stays.
+func (e *Engine) noteOrderly(ctx context.Context, c calls, n policy.Node, o obituary) (done bool) {
+	for n.Farewell.Boot != o.Boot {
+		f := policy.FarewellAfterwards(o.Obituary, o.id.Boot, o.at)
+		err := c.try(ctx, tidying, "write farewell", func(ctx context.Context) (err error) {
+			_, err = e.cluster.PatchNode(ctx, n, NodePatch{Farewell: &f})
+			return err
+		})
+		if !errors.Is(err, ErrConflict) {
+			if err != nil {
+				c.log.Warn("farewell not written", "node", n.Name, "err", err)
+			}
+			return answered(err)
+		}
+		if n, err = e.cluster.Node(ctx, n.Name); err != nil || n.BootID != o.id.Boot {
+			return false // the node repeats it
+		}
 	}
-	e.orderly[policy.DeathName(n.Name, o.Boot)] = true
 	return true
-}
-
-// endedInOrder says in a few words why the boot of q ended in good order, empty if nothing says so.
-func (e *Engine) endedInOrder(q inquiry) string {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.orderly[q.name] {
-		return "the node said so"
-	}
-	return q.Node.LeftInOrder(q.Boot)
 }

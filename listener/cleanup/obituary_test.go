@@ -47,6 +47,8 @@ func TestObituary(t *testing.T) {
 		before func(w *world, e *Engine)
 		want   string // cause by evidence, authority; empty: no death
 		undone bool   // it must not be acknowledged
+		// unwritten: the Node must not say that the boot ended in good order.
+		unwritten bool
 	}{
 		{name: "with the kernel's own words", src: 1, want: "KernelPanic by pstore, pinned"},
 		{name: "from kdump", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) { o.Evidence = "kdump" }, want: "KernelPanic by kdump, pinned"},
@@ -72,6 +74,11 @@ func TestObituary(t *testing.T) {
 		{name: "of a boot that ended in good order", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
 			o.Cause, o.Evidence, o.Text = netconsole.CauseOrderly, "ledger", nil
 		}},
+		{name: "of a claimed boot, in good order", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
+			o.Cause, o.Evidence, o.Text = netconsole.CauseOrderly, "ledger", nil
+		}, before: func(w *world, _ *Engine) {
+			change(w, func(n *policy.Node) { n.Claim, n.Pin = n.Pin, policy.Pin{} })
+		}, unwritten: true},
 		{name: "of another boot than the watch saw end", src: 1, before: func(w *world, _ *Engine) {
 			w.set(func() {
 				w.ended = append(w.ended, policy.Node{Name: "n1", UID: "uid-n1", BootID: "another", Leaving: true})
@@ -100,8 +107,11 @@ func TestObituary(t *testing.T) {
 					t.Errorf("dealt with: %t", done)
 				}
 				pass(10 * time.Minute)
-				if calls := w.log(); slices.ContainsFunc(calls, func(c string) bool { return !strings.Contains(c, "Recorded death") }) {
+				if calls := w.log(); slices.ContainsFunc(calls, func(c string) bool { return !strings.Contains(c, "Recorded death") && !strings.Contains(c, "farewell") }) {
 					t.Errorf("calls %q: an obituary only records", calls)
+				}
+				if tt.unwritten && w.node("n1").Farewell != (policy.Farewell{}) {
+					t.Errorf("farewell %+v", w.node("n1").Farewell)
 				}
 				if tt.want == "" {
 					if len(w.deaths) > 0 {
@@ -177,6 +187,9 @@ func TestObituaryBeforeUnexplained(t *testing.T) {
 				t.Error("not dealt with")
 			}
 			pass(time.Hour)
+			if orderly := w.node("n1").Farewell.Boot == boot1; orderly != (want == 0) {
+				t.Errorf("%s: farewell %+v", cause, w.node("n1").Farewell)
+			}
 			if len(w.deaths) != want {
 				t.Errorf("%s: %d deaths, want %d", cause, len(w.deaths), want)
 			}

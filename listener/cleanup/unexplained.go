@@ -183,13 +183,14 @@ func (e *Engine) whereabouts(ctx context.Context, q *inquiry) (back string, ok b
 		e.lookAtLastLease(ctx, q)
 		return "", true
 	case n.UID == q.Node.UID:
+		q.Node.Farewell = n.Farewell
 		q.end(now, "node "+n.Name+" is back on boot "+n.BootID, wordAfterBoot)
 		back = n.BootID
 	default:
 		q.end(now, "node "+n.Name+" was registered again on boot "+n.BootID, wordAfterBoot)
 		back = n.BootID
 	}
-	if why := e.endedInOrder(*q); why != "" {
+	if why := q.Node.LeftInOrder(q.Boot, q.At); why != "" {
 		e.log.Info("boot ended in good order", "node", q.Node.Name, "boot", q.Boot, "why", why)
 		q.concluded = true
 	}

@@ -92,6 +92,16 @@ func TestBootsThatEndWithoutAWord(t *testing.T) {
 
 		{name: "never had lastgasp", before: func(w *world) { change(w, func(n *policy.Node) { n.Pin = policy.Pin{} }) }, happens: reboots},
 		{name: "seen for the first time", happens: func(w *world) { w.addNode(7, boot1, "secret of 7") }},
+		{name: "the node said farewell", before: func(w *world) {
+			change(w, func(n *policy.Node) { n.Farewell = policy.Farewell{Boot: boot1, Text: "rebooted", At: time.Now()} })
+		}, happens: reboots},
+		{name: "the node said farewell and is gone", before: func(w *world) {
+			change(w, func(n *policy.Node) { n.Farewell = policy.Farewell{Boot: boot1, Text: "powered off", At: time.Now()} })
+		}, happens: leaves},
+		{name: "the node said farewell of another boot", before: func(w *world) {
+			change(w, func(n *policy.Node) { n.Farewell = policy.Farewell{Boot: boot2, Text: "rebooted", At: time.Now()} })
+		},
+			happens: reboots, want: "Unexplained by none, text"},
 		{name: "cordoned before", before: func(w *world) { change(w, func(n *policy.Node) { n.Leaving = true }) }, happens: reboots},
 		{name: "drained and deleted", before: func(w *world) { change(w, func(n *policy.Node) { n.Leaving = true }) }, happens: leaves},
 		{name: "registered again on the same boot", happens: func(w *world) {

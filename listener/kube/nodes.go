@@ -295,6 +295,7 @@ func nodeFrom(n *corev1.Node) policy.Node {
 		Finalizers:      n.Finalizers,
 		Pin:             pinFrom(n.Annotations[annotationPin]),
 		Claim:           pinFrom(n.Annotations[annotationClaim]),
+		Farewell:        policy.ParseFarewell(n.Annotations[annotationFarewell]),
 		Mark:            markFrom(n.Annotations),
 		Fenced:          slices.ContainsFunc(n.Spec.Taints, isFence),
 	}

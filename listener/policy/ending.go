@@ -68,8 +68,32 @@ func (g Ending) known() string {
 	return strings.Join(known, "; ")
 }
 
-// LeftInOrder says in a few words why boot of n ended in good order, empty if nothing says so.
-func (n Node) LeftInOrder(boot string) string {
+const (
+	// farewellLasts is how long after a farewell its boot may still run, and farewellEarly how long before the time that a
+	// notice of EC2 names the machine may go.
+	farewellLasts = 30 * time.Minute
+	farewellEarly = 5 * time.Minute
+)
+
+// ended reports whether a boot that ended at the time given can have ended by this farewell, and not long after it was called
+// off, or long before it is due.
+func (f Farewell) ended(at time.Time) bool {
+	begin := f.At
+	if _, text, ok := strings.Cut(f.Text, farewellDue); ok {
+		if due, err := time.Parse(time.RFC3339, text); err == nil && due.After(begin) {
+			begin = due
+		}
+	}
+	soft := strings.HasPrefix(f.Text, softRebooted) // the boot goes on
+	return f.On != "" || !soft && at.After(begin.Add(-farewellEarly)) && at.Before(begin.Add(farewellLasts))
+}
+
+// LeftInOrder says in a few words why boot of n, which ended at the time given, ended in good order. It is empty if nothing
+// says so.
+func (n Node) LeftInOrder(boot string, at time.Time) string {
+	if n.Farewell.Boot == boot && boot != "" && n.Farewell.ended(at) {
+		return n.Farewell.String()
+	}
 	if n.BootID == boot && n.Leaving {
 		return "it was being taken away"
 	}

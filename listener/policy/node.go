@@ -25,11 +25,12 @@ type Node struct {
 	Unschedulable   bool              // cordoned
 	Leaving         bool              // cordoned, or being taken away by an autoscaler, a drain or a deletion
 	Finalizers      []string
-	Pin             Pin  // annotation lastgasp.dev/pin, written by the node itself
-	Claim           Pin  // annotation lastgasp.dev/claim, written by the listener from a canary
-	Mark            Mark // our annotations, zero if the Node carries none
-	Fenced          bool // our taint is on the Node
-	OutOfService    bool // the out-of-service taint is on the Node
+	Pin             Pin      // annotation lastgasp.dev/pin, written by the node itself
+	Claim           Pin      // annotation lastgasp.dev/claim, written by the listener from a canary
+	Farewell        Farewell // annotation lastgasp.dev/farewell: the node's own word about its last orderly end
+	Mark            Mark     // our annotations, zero if the Node carries none
+	Fenced          bool     // our taint is on the Node
+	OutOfService    bool     // the out-of-service taint is on the Node
 }
 
 // Pin ties the secret of one boot to a Node.

@@ -33,6 +33,14 @@ func ObituaryBy(n Node, speaks, sum, old, last string) (detect.Authority, error)
 		n.Name, speaks)
 }
 
+// FarewellAfterwards is the farewell of a boot whose node says only on the next one, speaks, that it ended in good order.
+func FarewellAfterwards(o netconsole.Obituary, speaks string, at time.Time) Farewell {
+	if !o.Time.IsZero() && o.Time.Before(at) {
+		at = o.Time
+	}
+	return Farewell{Boot: o.Boot, Text: "shut down", At: at.UTC().Truncate(time.Second), On: speaks}
+}
+
 // obituaryLines bounds the trace that is kept of an obituary without an incident.
 const obituaryLines = 200
 

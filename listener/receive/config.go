@@ -21,6 +21,8 @@ type Config struct {
 	Nodes Nodes
 	// Canaries is given every canary that is answered.
 	Canaries Canaries
+	// Farewells is given every farewell that is answered.
+	Farewells Farewells
 	// Obituaries is given every whole obituary of a node whose secret is known; without it none is acknowledged.
 	Obituaries Obituaries
 	// Records is given every record.

@@ -33,10 +33,8 @@ func (s *Shard) obituary(src *source, r *netconsole.Record, p netconsole.Obituar
 	if !ack {
 		return
 	}
-	a := netconsole.Ack{Nonce: p.Nonce, Seq: r.Seq, Known: true}
-	if s.cfg.Key != nil {
-		a = a.Sign(s.cfg.Key, netconsole.Origin{Cluster: p.Cluster, Boot: id.Boot, Source: src.addr})
+	if a, ok := s.signed(s.now, src, netconsole.Ack{Nonce: p.Nonce, Seq: r.Seq, Known: true}, p.Cluster, id.Boot); ok {
+		s.metrics.Acks.Add(1)
+		s.ack = []byte(a.Line())
 	}
-	s.metrics.Acks.Add(1)
-	s.ack = []byte(a.Line())
 }

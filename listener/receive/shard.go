@@ -61,6 +61,9 @@ func (s *Shard) Receive(now time.Time, from netip.AddrPort, payload []byte) (ack
 	if string(payload) == netconsole.Hello {
 		return nil
 	}
+	if netconsole.IsBye(payload) {
+		return s.farewell(now, from, payload)
+	}
 	var f netconsole.Frame
 	var err error
 	var src *source
