@@ -136,6 +136,7 @@ func (e *Engine) Canary(src netip.Addr, id netconsole.Identity, at time.Time) bo
 	if id.Boot == "" || id.Secret == "" {
 		return true // a kernel without userdata has nothing to claim
 	}
+	e.noteCanary(policy.Pin{Boot: id.Boot, Sum: id.Secret.Sum()}, at)
 	select {
 	case e.canaries <- canary{src: src, id: id, at: at}:
 		return true

@@ -33,6 +33,7 @@ type endings struct {
 	said          map[policy.Pin]obituaryState // by the boot and secret that spoke
 	spokenOf      map[policy.Pin]string        // by boot and, as its Sum, the UID of its Node: the boot before
 	lastBoots     map[string]string            // by UID of the Node
+	lastCanaries  map[policy.Pin]time.Time
 }
 
 func newEndings(p policy.Policy) endings {
@@ -44,6 +45,7 @@ func newEndings(p policy.Policy) endings {
 		said:          map[policy.Pin]obituaryState{},
 		spokenOf:      map[policy.Pin]string{},
 		lastBoots:     map[string]string{},
+		lastCanaries:  map[policy.Pin]time.Time{},
 	}
 }
 

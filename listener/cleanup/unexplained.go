@@ -144,6 +144,7 @@ func (e *Engine) inquire(ctx context.Context, q inquiry) inquiry {
 	case q.over.IsZero() && q.Console.Verdict == detect.Dying && q.Named && e.acts(q.Node):
 		e.handOver(&q)
 	case !q.over.IsZero() && (q.Named && q.Console.Verdict == detect.Dying || !now.Before(q.over)):
+		q.LastCanary = e.lastCanary(q.Node, q.Boot)
 		q.concluded = e.recordDeath(ctx, q.Death())
 	case !q.over.IsZero() && q.over.Before(q.next):
 		q.next = q.over
@@ -204,6 +205,28 @@ func (e *Engine) lookAtLastLease(ctx context.Context, q *inquiry) {
 			q.LastLease = renewed
 		}
 	})
+}
+
+// noteCanary remembers when a boot was heard last.
+func (e *Engine) noteCanary(boot policy.Pin, at time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.lastCanaries) >= claimsKnown {
+		clear(e.lastCanaries)
+	}
+	e.lastCanaries[boot] = at
+}
+
+// lastCanary is when this replica heard the last canary of n's boot, zero if it heard none with the secret that is known.
+func (e *Engine) lastCanary(n policy.Node, boot string) time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, known := range []policy.Pin{n.Pin, n.Claim} {
+		if at := e.lastCanaries[known]; known.Boot == boot && !at.IsZero() {
+			return at
+		}
+	}
+	return time.Time{}
 }
 
 // acts reports whether a death of n may be acted on at all.

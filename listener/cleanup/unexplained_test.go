@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
@@ -163,7 +164,10 @@ func TestBootsThatEndWithoutAWord(t *testing.T) {
 func TestSilentForGood(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
-		runWith(t, testPolicy(), w, nil, "a")
+		e, _ := runWith(t, testPolicy(), w, nil, "a")
+		heard := time.Now()
+		e.Canary(address(1), netconsole.Identity{Instance: "i-1", Boot: boot1, Secret: secret1}, heard)
+		e.Canary(address(1), netconsole.Identity{Instance: "i-1", Boot: boot1, Secret: "made up"}, heard.Add(time.Hour))
 		w.panics(1)
 		pass(50 * time.Second)
 		w.loses(1)
@@ -172,7 +176,8 @@ func TestSilentForGood(t *testing.T) {
 			t.Fatalf("%d deaths before the time is up", len(w.deaths))
 		}
 		pass(3 * time.Minute)
-		if d := w.only(); d.Cause != "Unexplained" || d.Phase != policy.Recorded || !strings.Contains(d.Decision, "has been silent since") || w.failed() > 0 {
+		if d := w.only(); d.Cause != "Unexplained" || d.Phase != policy.Recorded || !strings.Contains(d.Decision, "has been silent since") ||
+			!strings.Contains(d.Decision, "; last canary at "+heard.UTC().Format(time.RFC3339)+"; Lease last renewed at ") || w.failed() > 0 {
 			t.Errorf("death: %+v, %d pods failed", d, w.failed())
 		}
 	})
