@@ -40,6 +40,8 @@ type inquiry struct {
 	pause     time.Duration
 	handed    time.Time // when its death was handed over to be accepted, zero if it was not
 	reported  bool      // the watch says that the boot has ended
+	silent    bool      // silence is all that says that the boot has ended
+	recorded  bool      // for its silence only: if the node speaks again, the record was wrong
 	concluded bool      // nothing is left to ask
 }
 
@@ -123,7 +125,7 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 	}
 	for name, q := range open {
 		back := q.over.IsZero() && !q.reported && !still[name]
-		if (known[name] || back) && !busy[name] {
+		if (known[name] && !q.recorded || back) && !busy[name] {
 			delete(open, name)
 		}
 	}
@@ -134,7 +136,16 @@ func (e *Engine) inquire(ctx context.Context, q inquiry) inquiry {
 	q.pause = min(max(2*q.pause, firstQuestion), lastQuestion)
 	q.next = e.Now().Add(q.pause)
 	back, ok := e.whereabouts(ctx, &q)
-	if !ok || q.concluded {
+	switch {
+	case !ok:
+		return q
+	case q.recorded && q.concluded:
+		q.concluded = e.withdraw(ctx, q)
+		return q
+	case q.recorded:
+		q.concluded = !q.silent // it is over now, and on record
+		return q
+	case q.concluded:
 		return q
 	}
 	e.ask(ctx, &q, back)
@@ -145,13 +156,33 @@ func (e *Engine) inquire(ctx context.Context, q inquiry) inquiry {
 		e.handOver(&q)
 	case !q.over.IsZero() && (q.Named && q.Console.Verdict == detect.Dying || !now.Before(q.over)):
 		q.LastCanary = e.lastCanary(q.Node, q.Boot)
-		q.concluded = e.recordDeath(ctx, q.Death())
+		done := e.recordDeath(ctx, q.Death())
+		q.recorded, q.concluded = done && q.silent, done && !q.silent
 	case !q.over.IsZero() && q.over.Before(q.next):
 		q.next = q.over
 	case q.over.IsZero() && now.Sub(cmp.Or(q.Node.SilentSince, q.began)) >= silentForGood:
 		q.end(now, "node "+q.Node.Name+" has been silent since "+q.Node.SilentSince.UTC().Format(time.RFC3339), 0)
+		q.silent = true
 	}
 	return q
+}
+
+// withdraw refuses the death of a node that was silent for good, and is back on the same boot. It reports whether that is on
+// record.
+func (e *Engine) withdraw(ctx context.Context, q inquiry) bool {
+	w := e.newWork(detect.Incident{}, e.log)
+	have, err := w.readDeath(ctx, q.name)
+	if err != nil || have.Phase != policy.Recorded {
+		return answered(err)
+	}
+	w.name, w.death = have.Name, have
+	w.death.Phase, w.death.Decision = policy.Refused, "node "+have.Node+" is back on the same boot"
+	w.noteComplete()
+	if err := w.saveOnce(ctx, tidying); err != nil {
+		return errors.Is(err, ErrNotFound)
+	}
+	w.finished()
+	return true
 }
 
 // end notes that the boot has ended.
@@ -168,6 +199,8 @@ func (q *inquiry) end(now time.Time, how string, wait time.Duration) {
 // false if there was no answer.
 func (e *Engine) whereabouts(ctx context.Context, q *inquiry) (back string, ok bool) {
 	var n policy.Node
+	silent := q.silent
+	q.silent = false
 	err := context.Canceled
 	<-e.queue.submit(ctx, tidying, 1, func(ctx context.Context, _ int) { n, err = e.cluster.Node(ctx, q.Node.Name) })
 	now := e.Now()
@@ -175,12 +208,13 @@ func (e *Engine) whereabouts(ctx context.Context, q *inquiry) (back string, ok b
 	case errors.Is(err, ErrNotFound):
 		q.end(now, "node "+q.Node.Name+" is gone", wordAfterEnd)
 	case err != nil:
+		q.silent = silent
 		return "", false
 	case n.BootID == q.Boot && !n.Silent:
 		q.concluded = true // it lives
 		return "", true
 	case n.BootID == q.Boot:
-		q.Node = n
+		q.Node, q.silent = n, silent
 		e.lookAtLastLease(ctx, q)
 		return "", true
 	case n.UID == q.Node.UID:

@@ -180,6 +180,14 @@ func TestSilentForGood(t *testing.T) {
 			!strings.Contains(d.Decision, "; last canary at "+heard.UTC().Format(time.RFC3339)+"; Lease last renewed at ") || w.failed() > 0 {
 			t.Errorf("death: %+v, %d pods failed", d, w.failed())
 		}
+		w.set(func() { w.dead["n1"] = false })
+		change(w, func(n *policy.Node) { n.Ready, n.Silent = true, false })
+		pass(2 * time.Minute)
+		if d := w.only(); d.Phase != policy.Refused || d.Decision != "node n1 is back on the same boot" {
+			t.Errorf("the node lives: phase %s, %s", d.Phase, d.Decision)
+		}
+		pass(time.Hour)
+		w.only()
 	})
 }
 
