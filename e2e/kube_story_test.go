@@ -35,6 +35,8 @@ func TestKubeStory(t *testing.T) {
 	for i, verb := range []policy.NodeVerb{policy.NodeAwait, policy.NodeAnnotate} {
 		t.Run("node "+string(verb)+", and the listener is restarted", func(t *testing.T) { w.checkReturn(t, bin, verb, 10+i) })
 	}
+	t.Run("a kernel that is sick", func(t *testing.T) { w.checkSick(t, bin) })
+	t.Run("nodes of a pool, and nodes left out", func(t *testing.T) { w.checkPools(t, bin) })
 	t.Run("held, and released by a human", func(t *testing.T) { w.checkHeld(t, bin) })
 	t.Run("the listener is asked to end in the middle", func(t *testing.T) { w.checkDrain(t, bin) })
 	t.Run("a dry run", func(t *testing.T) { w.checkDryRun(t, bin) })
@@ -251,6 +253,9 @@ func (w *kubeWorld) checkReturn(t *testing.T, bin string, verb policy.NodeVerb, 
 		}
 		return nil
 	})
+	if got := kernelHealth(w.getNode(t, d.name)); !strings.HasPrefix(got, "False KernelPanic: sysrq triggered crash on node "+d.name) {
+		t.Errorf("condition of the dead node: %q", got)
+	}
 	r.Kill()
 	r = w.startReplica(t, bin, "", settings)
 	if err := w.comesBack(t.Context(), d); err != nil {
@@ -258,6 +263,12 @@ func (w *kubeWorld) checkReturn(t *testing.T, bin string, verb policy.NodeVerb, 
 	}
 	w.awaitPhase(t, d, r, policy.Cleaned)
 	eventually(t, "the node to be in service", func() error { return w.untouched(t.Context(), d) })
+	eventually(t, "its kernel to be healthy", func() error {
+		if got := kernelHealth(w.getNode(t, d.name)); !strings.HasPrefix(got, "True NewBoot: ") {
+			return fmt.Errorf("condition %q", got)
+		}
+		return nil
+	})
 }
 
 // checkHeld tests deaths while the breaker lets none through.
@@ -340,7 +351,7 @@ func (w *kubeWorld) checkDryRun(t *testing.T, bin string) {
 			t.Errorf("step %s is done", s.Name)
 		}
 	}
-	if got, want := strings.Join(steps, " "), "fence list fail events detach delete node"; got != want || record.PodsTotal != len(d.pods) {
+	if got, want := strings.Join(steps, " "), "fence list fail events condition detach delete node"; got != want || record.PodsTotal != len(d.pods) {
 		t.Errorf("plan %q for %d pods, want %q for %d", got, record.PodsTotal, want, len(d.pods))
 	}
 	for _, e := range w.audit(t) {
@@ -372,4 +383,40 @@ func (w *kubeWorld) awaitPhase(t *testing.T, d *doomed, r *replica, phase policy
 		t.Fatalf("wait for %s: %v; the listener says:\n%s", phase, err, r.says())
 	}
 	return record
+}
+
+// checkPools makes three nodes die of which one belongs to a pool and one is left out.
+func (w *kubeWorld) checkPools(t *testing.T, bin string) {
+	pooled, excluded, other := newDoomed("pooled", 40), newDoomed("left-out", 41), newDoomed("unpooled", 42)
+	r := w.startReplica(t, bin, "", anyNumber+"\npools: [{selector: {example.com/pool: db}, node: annotate}]")
+	for d, label := range map[*doomed]string{
+		pooled: "example.com/pool=db", excluded: policy.ExcludeLabel + "=", other: "example.com/pool=web",
+	} {
+		w.join(t, d)
+		w.kubectl(t, "label", "node", d.name, label)
+		eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
+		if err := d.panics(w, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.awaitPhase(t, other, r, policy.Cleaned)
+	w.awaitPhase(t, pooled, r, policy.Cleaned)
+	record := w.awaitPhase(t, excluded, r, policy.Refused)
+	if _, err := w.cluster.Node(t.Context(), other.name); !errors.Is(err, cleanup.ErrNotFound) {
+		t.Errorf("the node of no pool: %v, want it deleted", err)
+	}
+	if n := w.readNode(t, pooled.name); !n.Fenced {
+		t.Errorf("the node of the pool: %+v, want it kept and fenced", n)
+	}
+	if want := "node left-out is left out by its label lastgasp.dev/exclude-from-cleanup"; record.Decision != want {
+		t.Errorf("decision %q, want %q", record.Decision, want)
+	}
+	if n := w.readNode(t, excluded.name); n.Fenced || n.Mark != (policy.Mark{}) || n.Unhealthy != "" {
+		t.Errorf("the node left out: %+v, want it untouched", n)
+	}
+	for _, pod := range excluded.pods {
+		if p := w.readPod(t, pod); p.Phase != "Running" || p.Marked {
+			t.Errorf("pod %+v, want it untouched", p)
+		}
+	}
 }

@@ -26,6 +26,7 @@ func TestKube(t *testing.T) {
 	t.Run("requests are served by the shipped flow schema", w.checkFlowSchema)
 	t.Run("a node is found by instance and by address", w.checkFind)
 	t.Run("a node is fenced and unfenced, and foreign taints stay", w.checkFence)
+	t.Run("a node's condition is written", w.checkHealth)
 	t.Run("a boot is claimed once", w.checkClaim)
 	t.Run("a kubelet's lease is read", w.checkLease)
 	t.Run("a pod is failed in one write", w.checkFail)

@@ -10,7 +10,7 @@
 //	reconcile.go  what a death and its Node ask for next, again and again: the first time, after a crash, after a takeover
 //	steps.go      the steps of a plan; pods in failover.go, fence and Node in fence.go and node.go, the machine in instance.go
 //	scan.go       what nobody works on: takeovers, held deaths, fences to lift, late pods, old deaths
-//	claims.go     canaries; findings.go kernels that are wounded and live
+//	claims.go     canaries; findings.go kernels that are wounded and live; health.go the Node's condition
 //	state.go      incidents that must survive a restart
 //	calls.go      API calls: one after the other through queue.go, repeated until answered
 //

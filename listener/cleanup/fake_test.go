@@ -31,11 +31,12 @@ type world struct {
 	volumes  map[string]int        // attachments by node
 	deaths   map[string]policy.Death
 	events   []Event
-	calls    []string             // what changed something, in order
-	failures map[string]int       // pod UID → times it was failed
-	created  int                  // deaths
-	finds    int                  // look-ups of Nodes
-	replicas map[string]time.Time // Leases of listeners
+	health   map[string]policy.Health // conditions of Nodes
+	calls    []string                 // what changed something, in order
+	failures map[string]int           // pod UID → times it was failed
+	created  int                      // deaths
+	finds    int                      // look-ups of Nodes
+	replicas map[string]time.Time     // Leases of listeners
 	latency  time.Duration
 	lease    time.Duration // spec.leaseDurationSeconds of every Lease
 	down     bool
@@ -45,7 +46,7 @@ func newWorld(t *testing.T) *world {
 	return &world{
 		t: t, nodes: map[string]policy.Node{}, renewed: map[string]time.Time{}, dead: map[string]bool{}, pods: map[string]policy.Pod{},
 		volumes: map[string]int{}, deaths: map[string]policy.Death{}, failures: map[string]int{}, lease: 40 * time.Second,
-		replicas: map[string]time.Time{},
+		replicas: map[string]time.Time{}, health: map[string]policy.Health{},
 	}
 }
 
@@ -274,7 +275,9 @@ func (w *world) MarkedNodes(ctx context.Context) ([]policy.Node, error) {
 	}
 	defer w.mu.Unlock()
 	marked := slices.Collect(maps.Values(w.nodes))
-	return slices.DeleteFunc(marked, func(n policy.Node) bool { return !n.Fenced && n.Mark == (policy.Mark{}) }), nil
+	return slices.DeleteFunc(marked, func(n policy.Node) bool {
+		return !n.Fenced && n.Mark == (policy.Mark{}) && n.Unhealthy == ""
+	}), nil
 }
 
 func (w *world) PatchNode(ctx context.Context, n policy.Node, p NodePatch) (policy.Node, error) {
@@ -315,6 +318,26 @@ func (w *world) PatchNode(ctx context.Context, n policy.Node, p NodePatch) (poli
 	return have, nil
 }
 
+func (w *world) SetHealth(ctx context.Context, n policy.Node, h policy.Health) (policy.Node, error) {
+	if err := w.enter(ctx); err != nil {
+		return policy.Node{}, err
+	}
+	defer w.mu.Unlock()
+	have, ok := w.nodes[n.Name]
+	switch {
+	case !ok:
+		return policy.Node{}, ErrNotFound
+	case have.UID != n.UID || have.ResourceVersion != n.ResourceVersion:
+		return policy.Node{}, ErrConflict
+	case h.Unhealthy != "" && h.Unhealthy != have.BootID:
+		w.t.Errorf("node %s is called unhealthy on boot %s, but runs %s", n.Name, h.Unhealthy, have.BootID)
+	}
+	have.Unhealthy, have.ResourceVersion = h.Unhealthy, w.next()
+	w.nodes[n.Name] = have
+	w.health[n.Name] = h
+	return have, nil
+}
+
 func (w *world) DeleteNode(ctx context.Context, n policy.Node) error {
 	if err := w.enter(ctx); err != nil {
 		return err
@@ -333,9 +356,14 @@ func (w *world) DeleteNode(ctx context.Context, n policy.Node) error {
 	if a := w.attached(n.Name); a > 0 {
 		w.t.Errorf("node %s deleted with %d volumes attached", n.Name, a)
 	}
+	w.did("delete %s", n.Name)
+	if len(have.Finalizers) > 0 {
+		have.Deleting, have.ResourceVersion = true, w.next()
+		w.nodes[n.Name] = have
+		return nil
+	}
 	delete(w.nodes, n.Name)
 	delete(w.renewed, n.Name)
-	w.did("delete %s", n.Name)
 	return nil
 }
 
@@ -519,6 +547,22 @@ func (w *world) AnnotatePod(ctx context.Context, p policy.Pod, n policy.Notice) 
 		}
 		w.did("annotate %s", p.Name)
 	})
+}
+
+func (w *world) UnreadyPod(ctx context.Context, p policy.Pod) error {
+	if err := w.enter(ctx); err != nil {
+		return err
+	}
+	defer w.mu.Unlock()
+	have, ok := w.pods[p.Namespace+"/"+p.Name]
+	switch {
+	case !ok:
+		return ErrNotFound
+	case have.UID != p.UID || have.Phase != "Failed" || w.failures[p.UID] == 0:
+		w.t.Errorf("pod %s marked not ready, which was not failed by us", p.Name)
+	}
+	w.did("unready %s", p.Name)
+	return nil
 }
 
 func (w *world) writePod(ctx context.Context, p policy.Pod, n policy.Notice, change func(*policy.Pod)) (policy.Pod, error) {

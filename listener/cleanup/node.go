@@ -116,13 +116,14 @@ func (w *work) deleteNode(ctx context.Context, p policy.Plan) (string, time.Dura
 		if why := w.back(); why != "" {
 			return w.noteSettled(ctx, p, why)
 		}
+		if w.node.Deleting {
+			return w.awaitFinalizers(ctx, w.node)
+		}
 		dead := w.node
 		err := w.try(ctx, tidying, "delete node", func(ctx context.Context) error { return w.e.cluster.DeleteNode(ctx, dead) })
 		switch {
 		case err == nil && len(dead.Finalizers) > 0:
-			note := "deletion asked for; the node waits for finalizer " + strings.Join(dead.Finalizers, ", ")
-			w.condition(policy.Settled, policy.True, "DeletionAskedFor", note)
-			return note, 0, nil
+			return w.awaitFinalizers(ctx, dead)
 		case err == nil:
 			w.lookup = policy.NoNode
 			w.condition(policy.Settled, policy.True, "Deleted", "the node is deleted")
@@ -138,6 +139,22 @@ func (w *work) deleteNode(ctx context.Context, p policy.Plan) (string, time.Dura
 			return "", 0, err
 		}
 	}
+}
+
+// awaitFinalizers says whose finalizers a Node that is being deleted waits for, and looks again until it is gone, for a
+// bounded time. Karpenter, for one, terminates the machine first.
+func (w *work) awaitFinalizers(ctx context.Context, n policy.Node) (string, time.Duration, error) {
+	const reason = "DeletionAskedFor"
+	note := "deletion asked for; the node waits for finalizer " + strings.Join(n.Finalizers, ", ")
+	was := w.death.Condition(policy.Settled)
+	w.condition(policy.Settled, policy.False, reason, note)
+	switch {
+	case was.Reason != reason || was.Message != note:
+		return "", returnEvery, w.save(ctx, tidying)
+	case w.e.Now().Sub(was.Time) < finalizersFor:
+		return "", returnEvery, nil
+	}
+	return note, 0, nil
 }
 
 // failLeftBehind fails the pods that were bound to the Node before it was gone. No more can come, and nobody else would fail

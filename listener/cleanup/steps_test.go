@@ -385,7 +385,7 @@ func TestDryRun(t *testing.T) {
 				t.Errorf("step %s done", s.Name)
 			}
 		}
-		if diff := cmp.Diff(strings.Fields("fence list fail events detach delete node"), steps); diff != "" {
+		if diff := cmp.Diff(strings.Fields("fence list fail events condition detach delete node"), steps); diff != "" {
 			t.Errorf("steps (-want +got):\n%s", diff)
 		}
 	})
@@ -488,4 +488,63 @@ func TestTraceWaitsForTheFailOver(t *testing.T) {
 			t.Errorf("%d traces were written in the end, want %d", n, nodes)
 		}
 	})
+}
+
+// A Node with finalizers is gone only when their owners say so.
+func TestNodeWithFinalizers(t *testing.T) {
+	const note = "deletion asked for; the node waits for finalizer karpenter.sh/termination"
+	for _, tt := range []struct {
+		name  string
+		then  func(w *world)
+		after time.Duration
+		want  policy.Condition // Settled at the end; its time is not compared
+		step  string
+	}{
+		{"that are taken away", func(w *world) {
+			w.set(func() { delete(w.nodes, "n1"); delete(w.renewed, "n1") })
+		}, 10 * time.Second, policy.Condition{Status: policy.True, Reason: "Settled", Message: "the node is gone"}, "the node is gone"},
+		{"that stay", func(*world) {}, finalizersFor + time.Minute,
+			policy.Condition{Status: policy.False, Reason: "DeletionAskedFor", Message: note}, note},
+		{"of a machine that comes back first", func(w *world) { w.reboots(1, boot2) }, 10 * time.Second,
+			policy.Condition{Status: policy.True, Reason: "Settled", Message: "the node is back on boot " + boot2}, "unfenced: the node is back on boot " + boot2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.set(func() {
+					n := w.nodes["n1"]
+					n.Finalizers = []string{"karpenter.sh/termination"}
+					w.nodes["n1"] = n
+				})
+				w.panics(1)
+				e, _ := run(t, testPolicy(), w, "a")
+				offer(t, w, incident(1, boot1, secret1), e)
+				pass(20 * time.Second)
+				d := w.only()
+				c := d.Condition(policy.Settled)
+				if c.Status != policy.False || c.Message != note || d.Phase != policy.Cleaning {
+					t.Errorf("Settled %s: %s, phase %s; want False: %s, Cleaning", c.Status, c.Message, d.Phase, note)
+				}
+				tt.then(w)
+				pass(tt.after)
+				d = w.only()
+				c = d.Condition(policy.Settled)
+				tt.want.Type, c.Time = policy.Settled, time.Time{}
+				if diff := cmp.Diff(tt.want, c); diff != "" {
+					t.Errorf("Settled (-want +got):\n%s", diff)
+				}
+				if got := d.Step(policy.StepNode); d.Phase != policy.Cleaned || got.Note != tt.step {
+					t.Errorf("phase %s, step node: %q; want Cleaned, %q", d.Phase, got.Note, tt.step)
+				}
+				deletes := 0
+				for _, call := range w.log() {
+					if call == "delete n1" {
+						deletes++
+					}
+				}
+				if deletes != 1 {
+					t.Errorf("the node was deleted %d times, want once", deletes)
+				}
+			})
+		})
+	}
 }

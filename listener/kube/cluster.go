@@ -32,6 +32,7 @@ import (
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/kube/v1alpha1"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // manager names this program in managedFields and in a pod's termination-by annotation.
@@ -44,6 +45,9 @@ type Config struct {
 	// Annotations are the keys under which a pod says how it died. Keys other than the default ones must also be allowed in
 	// packaging/kubernetes/base/policies/pods.yaml, or the API server denies the writes.
 	Annotations Annotations
+	// Condition is the type of the condition on Nodes; empty means policy.KernelHealthy. Another one must also be named in
+	// packaging/kubernetes/base/policies/nodes.yaml, or the API server denies the writes.
+	Condition string
 	// Replica is this listener's name in events and of its Lease; empty means lastgasp-listener.
 	Replica string
 	// Namespace is where the replicas' Leases are; empty means lastgasp.
@@ -66,6 +70,7 @@ type Cluster struct {
 	core      kubernetes.Interface // protobuf
 	deaths    rest.Interface       // NodeDeaths, JSON: custom resources have no protobuf
 	keys      Annotations
+	condition string
 	replica   string
 	namespace string
 	pod       string
@@ -99,6 +104,7 @@ func New(cfg Config) (*Cluster, error) {
 		core:      core,
 		deaths:    deaths,
 		keys:      keys,
+		condition: cmp.Or(cfg.Condition, policy.KernelHealthy),
 		replica:   cmp.Or(cfg.Replica, manager),
 		namespace: cmp.Or(cfg.Namespace, "lastgasp"),
 		pod:       cfg.Pod,

@@ -29,7 +29,7 @@ const (
 	byMark     = "mark"     // one key, marked
 )
 
-// marked is the key of the Nodes that carry our mark or our taint.
+// marked is the key of the Nodes that carry our mark or our taint or that we called unhealthy.
 const marked = "marked"
 
 // FindNode implements cleanup.Cluster.
@@ -214,7 +214,7 @@ func newNodeInformer(client kubernetes.Interface) (cache.SharedIndexInformer, er
 		byInstance: func(obj any) ([]string, error) { return nonEmpty(nodeFrom(obj.(*corev1.Node)).Instance()), nil },
 		byMachine:  func(obj any) ([]string, error) { return nonEmpty(obj.(*corev1.Node).Status.NodeInfo.MachineID), nil },
 		byMark: func(obj any) ([]string, error) {
-			if n := nodeFrom(obj.(*corev1.Node)); n.Fenced || n.Mark.Death != "" {
+			if n := nodeFrom(obj.(*corev1.Node)); n.Fenced || n.Mark.Death != "" || n.Unhealthy != "" {
 				return []string{marked}, nil
 			}
 			return nil, nil
@@ -279,9 +279,11 @@ func nodeFrom(n *corev1.Node) policy.Node {
 		Labels:          n.Labels,
 		Unschedulable:   n.Spec.Unschedulable,
 		Finalizers:      n.Finalizers,
+		Deleting:        n.DeletionTimestamp != nil,
 		Pin:             pinFrom(n.Annotations[annotationPin]),
 		Claim:           pinFrom(n.Annotations[annotationClaim]),
 		Mark:            markFrom(n.Annotations),
+		Unhealthy:       n.Annotations[annotationUnhealthy],
 		Fenced:          slices.ContainsFunc(n.Spec.Taints, isFence),
 	}
 	for _, cond := range n.Status.Conditions {

@@ -65,6 +65,9 @@ type Policy struct {
 	KeepRecords    int
 	KeepRecordsFor time.Duration
 
+	// Pools say what is different for some nodes; the first that selects a node counts. See PolicyFor.
+	Pools []Pool
+
 	// DryRun records what would be done, under names of its own, and writes nothing else.
 	DryRun bool
 }
@@ -117,6 +120,14 @@ func (p Policy) Validate() error {
 	case p.KeepRecordsFor < p.Window || p.KeepRecordsFor < p.Distrust:
 		return fmt.Errorf("keep.for: %s is too short: the breaker and distrust are read from NodeDeaths; keep them for at least %s",
 			p.KeepRecordsFor, max(p.Window, p.Distrust))
+	}
+	for i, pool := range p.Pools {
+		if len(pool.Selector) == 0 {
+			return fmt.Errorf("pools: pool %d selects every node; name the labels of its nodes in selector", i+1)
+		}
+		if err := p.with(pool).Validate(); err != nil {
+			return fmt.Errorf("pools: pool %d: %w", i+1, err)
+		}
 	}
 	return nil
 }
