@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/kube"
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
@@ -131,4 +133,50 @@ func (w *kubeWorld) checkSick(t *testing.T, bin string) {
 		}
 		return nil
 	})
+}
+
+// checkSharedCoverage leaves coverage under the listener's account and reads it as another replica.
+func (w *kubeWorld) checkSharedCoverage(t *testing.T) {
+	ctx := t.Context()
+	other := w.connect(t, kube.Config{REST: w.account, Namespace: w.namespace, Replica: "listener-1"})
+	read := func(want ...string) {
+		t.Helper()
+		parts, err := other.SharedCoverage(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, p := range parts {
+			got = append(got, string(p))
+		}
+		slices.Sort(got)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("coverage (-want +got):\n%s", diff)
+		}
+	}
+	for _, step := range []struct {
+		name string
+		do   func() error
+		want []string
+	}{
+		{"two parts", func() error { return w.cluster.ShareCoverage(ctx, [][]byte{[]byte("a0"), []byte("a1")}) }, []string{"a0", "a1"}},
+		{"another replica", func() error { return other.ShareCoverage(ctx, [][]byte{[]byte("b0")}) }, []string{"a0", "a1", "b0"}},
+		{"the same again", func() error { return other.ShareCoverage(ctx, [][]byte{[]byte("b0")}) }, []string{"a0", "a1", "b0"}},
+		{"one part is left", func() error { return w.cluster.ShareCoverage(ctx, [][]byte{[]byte("a2")}) }, []string{"a2", "b0"}},
+		{"nothing is left", func() error { return w.cluster.ShareCoverage(ctx, nil) }, []string{"b0"}},
+		{"a part of the size that is shared at most", func() error {
+			return w.cluster.ShareCoverage(ctx, [][]byte{[]byte(strings.Repeat("c", 128<<10))})
+		}, []string{"b0", strings.Repeat("c", 128<<10)}},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		read(step.want...)
+	}
+	if replicas, err := w.cluster.Replicas(ctx); err != nil || slices.ContainsFunc(replicas, func(r cleanup.Replica) bool { return strings.Contains(r.Name, "coverage") }) {
+		t.Errorf("replicas %v, %v; want none made of coverage", replicas, err)
+	}
+	if err := errors.Join(w.cluster.ShareCoverage(ctx, nil), other.ShareCoverage(ctx, nil)); err != nil {
+		t.Error(err)
+	}
 }

@@ -40,6 +40,7 @@ func TestKube(t *testing.T) {
 	t.Run("the largest death fits", w.checkLargestDeath)
 	t.Run("kubectl shows deaths", w.checkKubectl)
 	t.Run("replicas see each other", w.checkReplicas)
+	t.Run("replicas exchange what they have heard", w.checkSharedCoverage)
 	t.Run("a node is deleted once it is marked and fenced", w.checkDeleteNode)
 	t.Run("events are told", w.checkEvents)
 	t.Run("annotation keys are configurable", w.checkAnnotationKeys)

@@ -72,7 +72,7 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	defer wasRead()
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	p, err := newParts(cfg, &r.Config, metrics, registry, log)
+	p, err := newParts(cfg, &r.Config, metrics, registry, coverage, log)
 	if err != nil {
 		return err
 	}
@@ -138,14 +138,16 @@ type parts struct {
 	run    []func(context.Context) error // what act needs meanwhile
 	ready  func() error
 	roster func() []listener.RosterNode // nil without a cluster
+	board  listener.Board               // the same
 }
 
-func newParts(cfg listener.Config, to *receive.Config, m *listener.Metrics, r prometheus.Registerer, log *slog.Logger) (*parts, error) {
+func newParts(cfg listener.Config, to *receive.Config, m *listener.Metrics, r prometheus.Registerer, coverage *listener.Coverage, log *slog.Logger) (*parts, error) {
 	p := &parts{ready: func() error { return nil }}
 	if cfg.Kubernetes {
 		if err := p.cluster(cfg, to, m, r, log); err != nil {
 			return nil, err
 		}
+		p.run = append(p.run, func(ctx context.Context) error { return coverage.KeepShared(ctx, p.board, p.roster, log) })
 	} else {
 		directory := listener.NewDirectory(cfg.Records, listener.Keep{Records: cfg.Policy.KeepRecords, For: cfg.Policy.KeepRecordsFor}, log)
 		to.Sink = directory
@@ -185,6 +187,7 @@ func (p *parts) cluster(cfg listener.Config, to *receive.Config, m *listener.Met
 	p.act = engine.Run
 	p.run = append(p.run, cluster.Run)
 	p.roster = func() []listener.RosterNode { return roster(cluster) }
+	p.board = cluster
 	p.ready = cluster.Ready
 	return nil
 }
