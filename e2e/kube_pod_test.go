@@ -114,6 +114,11 @@ func (w *kubeWorld) checkFail(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		_, err = w.admin.CoreV1().Pods("default").Patch(t.Context(), "kept", types.JSONPatchType,
+			[]byte(`[{"op":"add","path":"/status/containerStatuses/0/started","value":true}]`), metav1.PatchOptions{FieldManager: "kubelet"}, "status")
+		if err != nil {
+			t.Fatal(err)
+		}
 		before := w.getPod(t, "kept").Status.ContainerStatuses[0]
 		if err := w.cluster.UnreadyPod(t.Context(), pod); err != nil {
 			t.Fatal(err)

@@ -212,7 +212,7 @@ func (w *kubeWorld) checkPoliciesBeyondRights(t *testing.T) {
 		{"pod: a running container that is not ready", rawPod("p-ready", `[{"op":"replace","path":"/status/containerStatuses/0/ready","value":false}]`), pods, "exit codes"},
 		{"pod: a failed one's container not ready", rawPod("p-failed", `[{"op":"replace","path":"/status/containerStatuses/0/ready","value":false}]`), "", ""},
 		{"pod: a failed one's container ready", rawPod("p-failed", `[{"op":"replace","path":"/status/containerStatuses/0/ready","value":true}]`), pods, "exit codes"},
-		{"pod: a failed one's container started", rawPod("p-failed", `[{"op":"replace","path":"/status/containerStatuses/0/started","value":true}]`), pods, "exit codes"},
+		{"pod: a failed one's container started", rawPod("p-failed", `[{"op":"add","path":"/status/containerStatuses/0/started","value":true}]`), pods, "exit codes"},
 		{"pod: a failed one's exit code", rawPod("p-failed", `[{"op":"replace","path":"/status/containerStatuses/0/state","value":{"terminated":{"exitCode":0}}}]`), pods, "exit codes"},
 		{"pod: a failed one's restarts", rawPod("p-failed", `[{"op":"replace","path":"/status/containerStatuses/0/restartCount","value":3}]`), pods, "exit codes"},
 		{"pod: a failed one's image", rawPod("p-failed", `[{"op":"replace","path":"/status/containerStatuses/0/image","value":"evil"}]`), pods, "exit codes"},

@@ -356,6 +356,16 @@ func wantErr(want error) func(policy.Node, error) error {
 	}
 }
 
+// wantErrPod is wantErr for pods.
+func wantErrPod(want error) func(policy.Pod, error) error {
+	return func(p policy.Pod, err error) error {
+		if !errors.Is(err, want) {
+			return fmt.Errorf("pod %q, error %v; want %v", p.Name, err, want)
+		}
+		return nil
+	}
+}
+
 func ptr[T any](v T) *T { return &v }
 
 func must[T any](v T, err error) T {
