@@ -50,6 +50,7 @@ func TestKube(t *testing.T) {
 	t.Run("a claim is the listener's, for the boot that runs", w.checkClaims)
 	t.Run("only the listener writes deaths", w.checkDeathWriters)
 	t.Run("the policies are proved", w.checkProof)
+	t.Run("nodeclaims are deleted where that is granted", w.checkNodeClaims)
 	t.Run("the host-network variant applies", w.checkHostNetwork)
 	t.Run("an API server that was away is found again", w.checkAway)
 }

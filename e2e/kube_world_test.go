@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -89,7 +90,8 @@ func newKubeWorldIn(t *testing.T, namespace string) *kubeWorld {
 	return w
 }
 
-// overlay is a kustomization on top of packaging/kubernetes/base, as a user would write it.
+// overlay is a kustomization on top of packaging/kubernetes/base, as a user would write it. PACKAGING in it is that path without
+// base.
 func overlay(t *testing.T, text string) string {
 	t.Helper()
 	base, err := filepath.Abs("../packaging/kubernetes/base")
@@ -103,6 +105,7 @@ func overlay(t *testing.T, text string) string {
 	if base, err = filepath.Rel(dir, base); err != nil { // kustomize wants it relative
 		t.Fatal(err)
 	}
+	text = strings.ReplaceAll(text, "PACKAGING", filepath.Dir(base))
 	text = "resources: [" + base + "]\n" + text + "\n"
 	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)

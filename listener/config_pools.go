@@ -17,8 +17,8 @@ func readActAt(to *detect.Authority) func(*yaml.Node) error {
 }
 
 func readNodeVerb(to *policy.NodeVerb) func(*yaml.Node) error {
-	return yamlkeys.Word(to, "what to do with the node; write delete, await or annotate",
-		policy.NodeDelete, policy.NodeAwait, policy.NodeAnnotate)
+	return yamlkeys.Word(to, "what to do with the node; write delete, nodeclaim, await or annotate",
+		policy.NodeDelete, policy.NodeDeleteClaim, policy.NodeAwait, policy.NodeAnnotate)
 }
 
 // readPools reads what is different for some nodes. Whether a pool contradicts the rest is for policy.Policy.Validate.

@@ -66,6 +66,10 @@ type Cluster interface {
 	// DeleteNode deletes exactly the Node that was read (UID and resourceVersion preconditions).
 	DeleteNode(ctx context.Context, n policy.Node) error
 
+	// DeleteNodeClaim marks and deletes the NodeClaim that the Node names, if it says itself that this Node and its machine
+	// are its own; else ErrDenied. One that is being deleted already is left alone.
+	DeleteNodeClaim(ctx context.Context, n policy.Node, death string) error
+
 	// CreateDeath writes a NodeDeath, spec and status. ErrExists: there is one of that name already. Where the spec got
 	// through and the status did not, it succeeds and the status it returns is empty; UpdateDeath writes it.
 	CreateDeath(ctx context.Context, d policy.Death) (policy.Death, error)

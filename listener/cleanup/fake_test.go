@@ -22,24 +22,25 @@ import (
 type world struct {
 	t *testing.T
 
-	mu       sync.Mutex
-	version  int
-	nodes    map[string]policy.Node
-	renewed  map[string]time.Time  // Leases
-	dead     map[string]bool       // machines whose kernel has panicked: what may be hit at all
-	pods     map[string]policy.Pod // by namespace/name
-	volumes  map[string]int        // attachments by node
-	deaths   map[string]policy.Death
-	events   []Event
-	health   map[string]policy.Health // conditions of Nodes
-	calls    []string                 // what changed something, in order
-	failures map[string]int           // pod UID → times it was failed
-	created  int                      // deaths
-	finds    int                      // look-ups of Nodes
-	replicas map[string]time.Time     // Leases of listeners
-	latency  time.Duration
-	lease    time.Duration // spec.leaseDurationSeconds of every Lease
-	down     bool
+	mu        sync.Mutex
+	version   int
+	nodes     map[string]policy.Node
+	renewed   map[string]time.Time  // Leases
+	dead      map[string]bool       // machines whose kernel has panicked: what may be hit at all
+	pods      map[string]policy.Pod // by namespace/name
+	volumes   map[string]int        // attachments by node
+	deaths    map[string]policy.Death
+	events    []Event
+	health    map[string]policy.Health // conditions of Nodes
+	nodeClaim error                    // answer to the deletion of a NodeClaim
+	calls     []string                 // what changed something, in order
+	failures  map[string]int           // pod UID → times it was failed
+	created   int                      // deaths
+	finds     int                      // look-ups of Nodes
+	replicas  map[string]time.Time     // Leases of listeners
+	latency   time.Duration
+	lease     time.Duration // spec.leaseDurationSeconds of every Lease
+	down      bool
 }
 
 func newWorld(t *testing.T) *world {
@@ -365,6 +366,18 @@ func (w *world) DeleteNode(ctx context.Context, n policy.Node) error {
 	delete(w.nodes, n.Name)
 	delete(w.renewed, n.Name)
 	return nil
+}
+
+func (w *world) DeleteNodeClaim(ctx context.Context, n policy.Node, death string) error {
+	if err := w.enter(ctx); err != nil {
+		return err
+	}
+	defer w.mu.Unlock()
+	if !w.dead[n.Name] || death == "" {
+		w.t.Errorf("nodeclaim of living node %s deleted for death %q", n.Name, death)
+	}
+	w.did("delete nodeclaim %s", n.NodeClaim.Name)
+	return w.nodeClaim
 }
 
 func (w *world) CreateDeath(ctx context.Context, d policy.Death) (policy.Death, error) {

@@ -56,7 +56,7 @@ func (w *work) stepNode(ctx context.Context, p policy.Plan) (note string, again 
 	case w.denied() > 0:
 		w.condition(policy.Settled, policy.False, "Kept", "pods could not be failed")
 		return fmt.Sprintf("kept and fenced: %d pods could not be failed", w.denied()), 0, w.inService(ctx)
-	case p.Verb == policy.NodeDelete:
+	case p.Verb == policy.NodeDelete || p.Verb == policy.NodeDeleteClaim:
 		return w.deleteNode(ctx, p)
 	}
 	if err := w.inService(ctx); err != nil {
@@ -120,6 +120,15 @@ func (w *work) deleteNode(ctx context.Context, p policy.Plan) (string, time.Dura
 			return w.awaitFinalizers(ctx, w.node)
 		}
 		dead := w.node
+		if p.Verb == policy.NodeDeleteClaim && dead.NodeClaim.Name != "" {
+			again, err := w.deleteNodeClaim(ctx, dead)
+			if err != nil || again > 0 {
+				return "", again, err
+			}
+			if w.death.Condition(policy.Settled).Status == policy.False {
+				return "kept and fenced: " + w.death.Condition(policy.Settled).Message, 0, nil
+			}
+		}
 		err := w.try(ctx, tidying, "delete node", func(ctx context.Context) error { return w.e.cluster.DeleteNode(ctx, dead) })
 		switch {
 		case err == nil && len(dead.Finalizers) > 0:
@@ -139,6 +148,41 @@ func (w *work) deleteNode(ctx context.Context, p policy.Plan) (string, time.Dura
 			return "", 0, err
 		}
 	}
+}
+
+// deleteNodeClaim deletes the NodeClaim of a dead Node and waits for the Node to be gone, for a bounded time. If there is no
+// such NodeClaim any more, the Node itself is to be deleted: then it returns neither a time nor sets Settled.
+func (w *work) deleteNodeClaim(ctx context.Context, dead policy.Node) (again time.Duration, err error) {
+	const reason = "NodeClaimDeleted"
+	claim := dead.NodeClaim.Name
+	if was := w.death.Condition(policy.Settled); was.Reason == reason {
+		if w.e.Now().Sub(was.Time) < finalizersFor {
+			return returnEvery, nil
+		}
+		return 0, nil
+	}
+	if only, err := w.isOnly(ctx, dead.Instance()); err != nil {
+		return 0, err
+	} else if !only {
+		w.condition(policy.Settled, policy.False, "Denied", "not only node "+dead.Name+" says that it is "+dead.Instance())
+		return 0, nil
+	}
+	err = w.try(ctx, tidying, "delete nodeclaim", func(ctx context.Context) error {
+		return w.e.cluster.DeleteNodeClaim(ctx, dead, w.name)
+	})
+	switch {
+	case err == nil:
+		w.condition(policy.Settled, policy.False, reason, "deletion of nodeclaim "+claim+" asked for; Karpenter deletes the node")
+		return returnEvery, w.save(ctx, tidying)
+	case errors.Is(err, ErrConflict):
+		return volumesEvery, nil
+	case errors.Is(err, ErrNotFound):
+		return 0, nil
+	case answered(err):
+		w.condition(policy.Settled, policy.False, "Denied", err.Error())
+		return 0, nil
+	}
+	return 0, err
 }
 
 // awaitFinalizers says whose finalizers a Node that is being deleted waits for, and looks again until it is gone, for a

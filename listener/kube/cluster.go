@@ -48,6 +48,8 @@ type Config struct {
 	// Condition is the type of the condition on Nodes; empty means policy.KernelHealthy. Another one must also be named in
 	// packaging/kubernetes/base/policies/nodes.yaml, or the API server denies the writes.
 	Condition string
+	// NodeClaims says that NodeClaims are deleted, which takes packaging/kubernetes/karpenter.
+	NodeClaims bool
 	// Replica is this listener's name in events and of its Lease; empty means lastgasp-listener.
 	Replica string
 	// Namespace is where the replicas' Leases are; empty means lastgasp.
@@ -67,14 +69,15 @@ type Annotations struct {
 
 // Cluster is one Kubernetes cluster as the listener's service account may see and change it.
 type Cluster struct {
-	core      kubernetes.Interface // protobuf
-	deaths    rest.Interface       // NodeDeaths, JSON: custom resources have no protobuf
-	keys      Annotations
-	condition string
-	replica   string
-	namespace string
-	pod       string
-	log       *slog.Logger
+	core       kubernetes.Interface // protobuf
+	deaths     rest.Interface       // NodeDeaths, JSON: custom resources have no protobuf
+	keys       Annotations
+	condition  string
+	nodeClaims bool
+	replica    string
+	namespace  string
+	pod        string
+	log        *slog.Logger
 
 	nodes         cache.SharedIndexInformer
 	deathCache    cache.SharedIndexInformer
@@ -101,15 +104,16 @@ func New(cfg Config) (*Cluster, error) {
 		return nil, fmt.Errorf("connect to cluster: %w", err)
 	}
 	c := &Cluster{
-		core:      core,
-		deaths:    deaths,
-		keys:      keys,
-		condition: cmp.Or(cfg.Condition, policy.KernelHealthy),
-		replica:   cmp.Or(cfg.Replica, manager),
-		namespace: cmp.Or(cfg.Namespace, "lastgasp"),
-		pod:       cfg.Pod,
-		log:       cfg.Log,
-		events:    make(chan *eventsv1.Event, eventsQueued),
+		core:       core,
+		deaths:     deaths,
+		keys:       keys,
+		nodeClaims: cfg.NodeClaims,
+		condition:  cmp.Or(cfg.Condition, policy.KernelHealthy),
+		replica:    cmp.Or(cfg.Replica, manager),
+		namespace:  cmp.Or(cfg.Namespace, "lastgasp"),
+		pod:        cfg.Pod,
+		log:        cfg.Log,
+		events:     make(chan *eventsv1.Event, eventsQueued),
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)

@@ -237,6 +237,7 @@ func trim(obj any) (any, error) {
 			ResourceVersion:   n.ResourceVersion,
 			DeletionTimestamp: n.DeletionTimestamp,
 			Finalizers:        n.Finalizers,
+			OwnerReferences:   n.OwnerReferences,
 			Labels:            n.Labels, // node pools are told apart by any of them
 		},
 		Spec: corev1.NodeSpec{ProviderID: n.Spec.ProviderID, Taints: n.Spec.Taints, Unschedulable: n.Spec.Unschedulable},
@@ -279,6 +280,7 @@ func nodeFrom(n *corev1.Node) policy.Node {
 		Labels:          n.Labels,
 		Unschedulable:   n.Spec.Unschedulable,
 		Finalizers:      n.Finalizers,
+		NodeClaim:       claimOf(n),
 		Deleting:        n.DeletionTimestamp != nil,
 		Pin:             pinFrom(n.Annotations[annotationPin]),
 		Claim:           pinFrom(n.Annotations[annotationClaim]),

@@ -126,6 +126,7 @@ func (c *Cluster) Prove(ctx context.Context) error {
 	}
 	trials := append(c.trialsOnDeaths(), c.trialsOnLeases()...)
 	trials = append(trials, c.trialsOnNode()...)
+	trials = append(trials, c.trialsOnNodeClaim()...)
 	pod, err := c.podForTrial(ctx)
 	if err != nil {
 		return fmt.Errorf("prove the admission policies: %w", err)

@@ -24,6 +24,7 @@ type Node struct {
 	Labels          map[string]string // those that NodeInfo and selection need
 	Unschedulable   bool              // cordoned
 	Finalizers      []string
+	NodeClaim       Owner  // of Karpenter's that the Node names, zero if none
 	Deleting        bool   // has a deletionTimestamp: its finalizers are waited for
 	Pin             Pin    // annotation lastgasp.dev/pin, written by the node itself
 	Claim           Pin    // annotation lastgasp.dev/claim, written by the listener from a canary

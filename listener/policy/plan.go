@@ -84,6 +84,10 @@ func NewPlan(p Policy, d Death, n Node) Plan {
 	case NodeDelete:
 		expire() // before the Node: PodGC removes every pod of a Node that is gone
 		plan.add(StepNode, "delete the node once its volumes are gone, unless it is back on a new boot")
+	case NodeDeleteClaim:
+		expire()
+		plan.add(StepNode, "delete nodeclaim %s once the volumes are gone, unless the node is back on a new boot",
+			cmp.Or(n.NodeClaim.Name, "(none: the node itself)"))
 	case NodeAwait:
 		plan.AwaitTill = d.Time.Add(p.AwaitTimeout)
 		plan.add(StepNode, "lift the fence when the node is back on a new boot, delete it if it is not back within %s", p.AwaitTimeout)

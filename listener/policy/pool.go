@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener/detect"
@@ -39,6 +40,12 @@ func (p Policy) PolicyFor(n Node) Policy {
 	}
 	p.Pools = nil
 	return p
+}
+
+// DeletesNodeClaims reports whether p, or one of its pools, deletes NodeClaims.
+func (p Policy) DeletesNodeClaims() bool {
+	return p.NodeVerb == NodeDeleteClaim ||
+		slices.ContainsFunc(p.Pools, func(o Pool) bool { return o.NodeVerb == NodeDeleteClaim })
 }
 
 func (p Policy) with(o Pool) Policy {

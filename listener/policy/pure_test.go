@@ -33,7 +33,7 @@ func TestPolicyValidate(t *testing.T) {
 		{"a negative limit", func(p *Policy) { p.MaxNodes = -1 }, "limits.nodes: -1 is negative"},
 		{"more than all", func(p *Policy) { p.MaxPercent = 101 }, "limits.percent: 101 is not between 0 and 100"},
 		{"no window", func(p *Policy) { p.Window = 0 }, "limits.window: 0s is not positive; write a time like 10m"},
-		{"an unknown verb", func(p *Policy) { p.NodeVerb = "reboot" }, `node: "reboot" is unknown; write delete, await or annotate`},
+		{"an unknown verb", func(p *Policy) { p.NodeVerb = "reboot" }, `node: "reboot" is unknown; write delete, nodeclaim, await or annotate`},
 		{"await without a time", func(p *Policy) { p.NodeVerb, p.AwaitTimeout = NodeAwait, 0 }, "nodeTimeout: 0s is not positive; write how long node: await may wait, like 10m"},
 		{"negative keeping", func(p *Policy) { p.KeepPods = -time.Second }, "pods.keep: -1s is negative"},
 		{"no records", func(p *Policy) { p.KeepRecords = 0 }, "keep.records: 0 is too few; keep at least 1"},
