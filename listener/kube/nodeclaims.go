@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -76,9 +77,18 @@ func (c *Cluster) DeleteNodeClaim(ctx context.Context, n policy.Node, death stri
 		return fmt.Errorf("mark nodeclaim %s: %w", o.Name, err)
 	}
 	uid, version := types.UID(o.UID), have.Metadata.ResourceVersion
-	err = c.deaths.Delete().AbsPath(claimPath(o)).
-		Body(&metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}}).Do(ctx).Error()
+	err = c.deleteClaim(ctx, claimPath(o), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}})
 	return explain(err, "delete nodeclaim %s", o.Name)
+}
+
+// deleteClaim encodes the options itself: the client would write its own group into them, which another group's server refuses.
+func (c *Cluster) deleteClaim(ctx context.Context, path string, o metav1.DeleteOptions) error {
+	o.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "DeleteOptions"}
+	body, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	return c.deaths.Delete().AbsPath(path).SetHeader("Content-Type", runtime.ContentTypeJSON).Body(body).Do(ctx).Error()
 }
 
 // trialsOnNodeClaim tries on the NodeClaim of some Node; without one there is nothing to protect.
@@ -101,7 +111,7 @@ func (c *Cluster) trialsOnNodeClaim() []trial {
 				Param("fieldManager", manager).Body(patch).Do(ctx).Error()
 		}
 		remove := func(ctx context.Context) error {
-			return c.deaths.Delete().AbsPath(path).Body(&metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}}).Do(ctx).Error()
+			return c.deleteClaim(ctx, path, metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}})
 		}
 		return []trial{
 			{"lastgasp-listener-nodeclaims", "its annotation to " + name, false, annotate},

@@ -44,6 +44,7 @@ func TestDeleteNodeClaim(t *testing.T) {
 			for _, r := range s.requests() {
 				got = append(got, r.Method+" "+r.Path)
 				if r.Method == http.MethodPatch && !strings.Contains(r.Body, `"annotations":{"lastgasp.dev/death":"n1-0123"}`) ||
+					r.Method == http.MethodDelete && (r.Type != "application/json" || !strings.Contains(r.Body, `"kind":"DeleteOptions","apiVersion":"v1"`)) ||
 					r.Method != http.MethodGet && (!strings.Contains(r.Body, `"uid":"u"`) || !strings.Contains(r.Body, `"resourceVersion":"7"`)) {
 					t.Errorf("%s %s", r.Method, r.Body)
 				}
