@@ -173,7 +173,7 @@ func (w *work) namePods(ctx context.Context) error {
 		return err
 	})
 	switch {
-	case err == nil && out.UID == w.death.UID:
+	case err == nil && out.UID == w.death.UID && out.Owner == w.death.Owner: // else the next write of the status conflicts, and stops us
 		w.death.Version = out.Version
 	case !answered(err):
 		return err
