@@ -19,7 +19,7 @@ import (
 )
 
 // TestKubeTerminatesTheInstance checks that after a death the Node's instance is terminated in EC2, once its pods are failed and
-// its trace is on record, and no other instance is.
+// its trace is on record, and no other instance is: not even that which another node claims to be.
 func TestKubeTerminatesTheInstance(t *testing.T) {
 	w := newReplicaWorld(t)
 	bin, err := story.Build(t.Context(), t)
@@ -27,11 +27,16 @@ func TestKubeTerminatesTheInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	moto := useMoto(t, w.ns)
-	dying, bystander := newDoomed("dying", 1), newDoomed("bystander", 2)
-	ids := runInstances(t, moto, 2)
-	dying.instance, bystander.instance = ids[0], ids[1]
-	w.join(t, dying)
-	w.join(t, bystander)
+	dying, bystander, impostor := newDoomed("dying", 1), newDoomed("bystander", 2), newDoomed("impostor", 3)
+	ids := runInstances(t, moto, 3)
+	dying.instance, bystander.instance, impostor.instance = ids[0], ids[1], ids[2]
+	for _, d := range []*doomed{dying, bystander, impostor} {
+		w.join(t, d)
+	}
+	machine := fmt.Sprintf(`{"status":{"nodeInfo":{"machineID":%q}}}`, bystander.instance)
+	if err := patchNode(t.Context(), w.kubelet(t, impostor.name), impostor.name, machine, "status")(); err != nil {
+		t.Fatal(err)
+	}
 
 	r := &replica{listen: netip.MustParseAddrPort("127.0.0.1:6666"), admin: "127.0.0.1:9666"}
 	r.Daemon, r.log, err = story.StartListener(t.Context(), t, story.ListenerSpec{
@@ -42,6 +47,12 @@ func TestKubeTerminatesTheInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the listener to know the nodes", func() error { return r.knows(w, dying.name) })
+	lie := *impostor
+	lie.instance, lie.death = bystander.instance, policy.DeathName(impostor.addr.String(), impostor.boot)
+	if err := lie.panics(w, r); err != nil {
+		t.Fatal(err)
+	}
+	w.awaitPhase(t, &lie, r, policy.Refused)
 	if err := dying.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +67,7 @@ func TestKubeTerminatesTheInstance(t *testing.T) {
 	if record.Phase != policy.Cleaned || i < 0 || !strings.Contains(record.Steps[i].Note, "asked to terminate "+dying.instance) {
 		t.Errorf("the record is %s, its steps are %+v", record.Phase, record.Steps)
 	}
-	for d, want := range map[*doomed]string{dying: "terminated", bystander: "running"} {
+	for d, want := range map[*doomed]string{dying: "terminated", bystander: "running", impostor: "running"} {
 		if got := stateOf(t, moto, d.instance); got != want {
 			t.Errorf("the instance of %s is %s, want %s", d.name, got, want)
 		}

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -221,7 +222,7 @@ func (w *hollowWorld) impossibleSecret(t *testing.T) {
 		setAddresses(n, addr.String())
 		n.Status.NodeInfo.KernelVersion = "6.1.0-41-cloud-amd64"
 	})
-	w.keepLease(t, "old-kernel")
+	w.keepLease(t, "old-kernel", leaseSeconds)
 	id.Secret = "bWFkZSB1cCBieSBhIHBvZA"
 	if err := voice.Prove(t.Context(), story.Canary(id, 1)); err != nil {
 		t.Fatal(err)
@@ -324,7 +325,7 @@ func (w *hollowWorld) manyAtOnce(t *testing.T) {
 		name := fmt.Sprintf("many-%d", i)
 		id := w.member(t, name, func(n *corev1.Node) { setAddresses(n, addrs[i].String()) })
 		records[i] = policy.DeathName(name, id.Boot)
-		w.keepLease(t, name)
+		w.keepLease(t, name, leaseSeconds)
 	}
 	for _, v := range voices {
 		if err := v.Say(story.Panic(netconsole.Identity{})...); err != nil {
@@ -409,28 +410,33 @@ func (w *hollowWorld) member(t *testing.T, name string, change func(*corev1.Node
 	return id
 }
 
-// keepLease renews a Node's Lease as often as a kubelet does, until the test ends.
-func (w *hollowWorld) keepLease(t *testing.T, name string) {
+// leaseSeconds is how long a kubelet's Lease lasts by default.
+const leaseSeconds = 40
+
+// keepLease renews a Node's Lease four times in its duration, as a kubelet does, until the test or what it returns ends.
+func (w *kubeWorld) keepLease(t *testing.T, name string, seconds int32) (silence func()) {
 	t.Helper()
-	const duration = 40
+	ctx, silence := context.WithCancel(t.Context())
+	t.Cleanup(silence)
 	leases := w.admin.CoordinationV1().Leases(corev1.NamespaceNodeLease)
 	now := func() *metav1.MicroTime { return ptr(metav1.NowMicro()) }
-	_, err := leases.Create(t.Context(), &coordinationv1.Lease{
+	_, err := leases.Create(ctx, &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &name, LeaseDurationSeconds: ptr(int32(duration)), RenewTime: now()},
+		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &name, LeaseDurationSeconds: &seconds, RenewTime: now()},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	go func() {
-		for tick := time.Tick(duration * time.Second / 4); ; {
+		for tick := time.Tick(time.Duration(seconds) * time.Second / 4); ; {
 			select {
 			case <-tick:
 				renewal := fmt.Appendf(nil, `{"spec":{"renewTime":%q}}`, now().UTC().Format(metav1.RFC3339Micro))
-				leases.Patch(t.Context(), name, types.MergePatchType, renewal, metav1.PatchOptions{}) // if it fails, the next one counts
-			case <-t.Context().Done():
+				leases.Patch(ctx, name, types.MergePatchType, renewal, metav1.PatchOptions{}) // if it fails, the next one counts
+			case <-ctx.Done():
 				return
 			}
 		}
 	}()
+	return silence
 }

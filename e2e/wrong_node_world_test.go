@@ -34,7 +34,10 @@ func newHollowWorld(t *testing.T, policy string) *hollowWorld {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &hollowWorld{kubeWorld: &kubeWorld{lab: f.Cluster, ns: f.Net.Listener, admin: f.Cluster.Client()}, fleet: f}
+	w := &hollowWorld{fleet: f, kubeWorld: &kubeWorld{
+		lab: f.Cluster, net: f.Net, ns: f.Net.Listener, admin: f.Cluster.Client(), namespace: "lastgasp", installed: "../packaging/kubernetes",
+	}}
+	w.signIn(t)
 	w.cluster = w.connect(t, kube.Config{REST: f.Cluster.RESTConfig(), Replica: "the test"})
 	if err := f.Listen(t.Context(), policy); err != nil {
 		t.Fatal(err)

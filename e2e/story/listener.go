@@ -1,6 +1,7 @@
 package story
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -55,6 +56,8 @@ type ListenerSpec struct {
 	Kubeconfig string
 	// Policy is YAML: the keys of listener.yaml that are not about addresses and the cluster.
 	Policy string
+	// Records is the directory of its state, empty for a new one that goes when the scope ends.
+	Records string
 	// Args are flags beside --config.
 	Args []string
 }
@@ -73,7 +76,8 @@ func StartListener(ctx context.Context, s lab.Scope, spec ListenerSpec) (d *lab.
 		return nil, "", fmt.Errorf("make a folder for the listener: %w", err)
 	}
 	s.Cleanup(func() { os.RemoveAll(dir) })
-	config := fmt.Sprintf("listen: [%q]\nkubernetes: true\nkubeconfig: %s\nrecords: %s\n%s\n", spec.Listen, kubeconfig, dir, spec.Policy)
+	config := fmt.Sprintf("listen: [%q]\nkubernetes: true\nkubeconfig: %s\nrecords: %s\n%s\n",
+		spec.Listen, kubeconfig, cmp.Or(spec.Records, dir), spec.Policy)
 	if !strings.Contains(spec.Policy, "pods:") {
 		config += "pods: {keep: 0s}\n" // the lab's pods have no owner, and nobody reads them
 	}

@@ -48,8 +48,8 @@ type Cluster interface {
 	Node(ctx context.Context, name string) (policy.Node, error)
 	// NodeCount is how many Nodes there are, from the cache, for the breaker.
 	NodeCount() int
-	// Proves returns the authority of a secret, by its sum, that some Node which runs the boot has pinned or, where it has
-	// pinned none, that was claimed, from the cache; other Nodes may say that they run the same boot. It never blocks.
+	// Proves returns the authority of a secret, by its sum, that some Node has pinned for the boot, which may be over, or that
+	// was claimed where a Node runs the boot and has pinned none, from the cache; other Nodes may say the same. It never blocks.
 	Proves(boot, sum string) (a detect.Authority, ok bool)
 	// Known reports whether a Node answers to that instance and address, or to the address where instance is empty, from
 	// the cache. It never blocks.

@@ -26,6 +26,7 @@ const (
 	byInstance = "instance" // last element of spec.providerID
 	byMachine  = "machine"  // status.nodeInfo.machineID
 	byBoot     = "boot"     // status.nodeInfo.bootID
+	byPin      = "pin"      // the boot that the node has pinned, which may be over
 	byMark     = "mark"     // one key, marked
 	bySilence  = "silence"  // one key, silent
 )
@@ -208,6 +209,9 @@ func (c *Cluster) liveNode(ctx context.Context, name string) (*corev1.Node, erro
 func newNodeInformer(client kubernetes.Interface) (cache.SharedIndexInformer, error) {
 	inf := coreinformers.NewNodeInformer(client, 0, cache.Indexers{
 		byBoot: func(obj any) ([]string, error) { return nonEmpty(obj.(*corev1.Node).Status.NodeInfo.BootID), nil },
+		byPin: func(obj any) ([]string, error) {
+			return nonEmpty(pinFrom(obj.(*corev1.Node).Annotations[annotationPin]).Boot), nil
+		},
 		byAddress: func(obj any) ([]string, error) {
 			var keys []string
 			for _, a := range addressesOf(obj.(*corev1.Node)) {
