@@ -27,7 +27,6 @@ type moduleCrash struct {
 func crashesWithModule() []moduleCrash {
 	if !*matrix {
 		return []moduleCrash{
-			{"7", "sysrq", 1, 1},
 			{"7", "null-deref", 2, -1},
 			{"7", "tx-lock", 2, 1},
 			{"6.12", "null-deref", 1, 1},
