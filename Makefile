@@ -41,7 +41,7 @@ fuzz: ## every fuzz target for FUZZTIME, on its kept corpus and on
 
 # configurator/configfs has live tests too: they run inside the lab's guests, because they want kernels that have netconsole.
 live: ## tests against this machine's kernel, in network namespaces of their own (root)
-	.ci/no-skips $(GO) test -count=1 -tags live -run '^TestLive' -v ./configurator/nexthop ./configurator/canary ./listener
+	.ci/no-skips $(GO) test -count=1 -tags live -run '^TestLive' -v ./configurator ./configurator/nexthop ./configurator/canary ./listener
 
 e2e: ## tests in the lab: microVMs that crash, a real control plane (root)
 	cd e2e/authenticator && $(GO) vet ./... && $(GO) test -count=1 ./...
