@@ -56,7 +56,8 @@ type Engine struct {
 	inHand        map[string]*work // by name of the death
 	jobs          int              // goroutines at work on deaths, fences and traces
 	rehearsed     map[netip.Addr]policy.Pin
-	farewellsFrom policy.Limiter
+	farewellsFrom policy.Limiter // of verified nodes
+	strangersFrom policy.Limiter // farewells that are logged only
 }
 
 // NewEngine returns an Engine that carries out p, which must be valid, on c and on the instances below it, which may be nil
@@ -91,6 +92,7 @@ func NewEngine(p policy.Policy, c Cluster, instances Instances, replica string, 
 		inHand:        map[string]*work{},
 		rehearsed:     map[netip.Addr]policy.Pin{},
 		farewellsFrom: policy.Limiter{PerAddress: farewellsOfAddress, Total: claimsKnown, Window: farewellWindow},
+		strangersFrom: policy.Limiter{PerAddress: farewellsOfAddress, Total: strangersLogged, Window: farewellWindow},
 	}
 }
 
