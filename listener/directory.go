@@ -55,8 +55,9 @@ type Directory struct {
 	reports chan detect.Incident
 	index   index
 
-	mu     sync.Mutex
-	failed error // of the latest attempt to write
+	mu        sync.Mutex
+	failed    error // of the latest attempt to write
+	farewells policy.Limiter
 }
 
 // NewDirectory returns a Directory that writes into path, which Run creates if it is not there. A nil log discards.
@@ -67,6 +68,7 @@ func NewDirectory(path string, keep Keep, log *slog.Logger) *Directory {
 	return &Directory{
 		path: path, keep: keep, log: log, now: time.Now,
 		deaths: make(chan detect.Incident, directoryIntake), reports: make(chan detect.Incident, directoryIntake),
+		farewells: policy.Limiter{PerAddress: 4, Total: 10_000, Window: 10 * time.Minute},
 	}
 }
 
@@ -87,8 +89,14 @@ func (d *Directory) Offer(inc detect.Incident) bool {
 // Canary takes a canary and does nothing: without Nodes there is nothing to claim.
 func (d *Directory) Canary(netip.Addr, netconsole.Identity, time.Time) bool { return true }
 
-// Farewell logs a farewell: without Nodes there is nothing to annotate.
+// Farewell logs a farewell: without Nodes there is nothing to annotate. Anybody can send them, so only a few are logged.
 func (d *Directory) Farewell(src netip.Addr, y netconsole.Bye, at time.Time, _ bool) bool {
+	d.mu.Lock()
+	allowed := d.farewells.Allow(at, src)
+	d.mu.Unlock()
+	if !allowed {
+		return true
+	}
 	d.log.Info("farewell", "source", src, "instance", y.Instance, "boot", y.Boot, "farewell", policy.FarewellOf(y, at).Text)
 	return true
 }

@@ -44,7 +44,7 @@ func (c *Client) Notices(ctx context.Context) (Notices, error) {
 		n.SpotAction, n.SpotTime = spot.Action, spot.Time
 	}
 	_, err := c.once(ctx, "autoscaling/target-lifecycle-state", func(text []byte) error {
-		n.ASGTerminates = string(text) == "Terminated"
+		n.ASGTerminates = string(text) == "Terminated" || string(text) == "Warmed:Terminated"
 		return nil
 	})
 	if err != nil {

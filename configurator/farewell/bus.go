@@ -50,6 +50,7 @@ func (b *bus) listen(ctx context.Context) error {
 	rules := []string{
 		"type='method_call',interface='" + login1Iface + "'",
 		"type='error',sender='" + login1 + "'",
+		"type='method_call',destination='org.freedesktop.DBus',member='Hello'", // everybody's first call
 	}
 	for target := range endingTargets {
 		rules = append(rules, "type='method_call',interface='"+systemdIface+"',member='StartUnit',arg0='"+target+"'")

@@ -43,8 +43,8 @@ type Farewell struct {
 	inhibitor *os.File
 	logind    string // its name on the bus
 	words     words
-	early     map[string]asker // of callers that have not asked yet, by their name on the bus
-	said      netconsole.Bye   // last; its nonce and secret are empty
+	met       met            // those who came to the bus lately
+	said      netconsole.Bye // last; its nonce and secret are empty
 }
 
 // Run waits for the end of the boot and says goodbye, until ctx ends. An error means that a shutdown would no longer be noticed.
@@ -56,7 +56,7 @@ func (f *Farewell) Run(ctx context.Context) error {
 		return err
 	}
 	defer b.close()
-	f.bus, f.early = b, map[string]asker{}
+	f.bus = b
 	if err := b.listen(starting); err != nil {
 		f.Log.Warn("nobody who asks for a shutdown can be named", "err", err)
 	}
@@ -89,10 +89,7 @@ func (f *Farewell) Run(ctx context.Context) error {
 				return err
 			}
 		case n := <-notices:
-			f.words.notices = n
-			if y := announced(n, time.Now()); y.Cause == netconsole.ByeSpot || y.Cause == netconsole.ByeASG {
-				f.sayBye(y)
-			}
+			f.noticed(n, time.Now())
 		}
 	}
 }
@@ -119,6 +116,16 @@ func (f *Farewell) askEC2(ctx context.Context, to chan<- ec2.Notices) {
 	}
 }
 
+// noticed takes in what EC2 has announced. What will end the instance soon is said at once: there may be no time for it later.
+func (f *Farewell) noticed(n ec2.Notices, now time.Time) {
+	f.words.notices = n
+	if y := announced(n, now); y.Cause == netconsole.ByeSpot || y.Cause == netconsole.ByeASG {
+		if !f.sayBye(y) {
+			f.said = netconsole.Bye{} // again, at the next notice
+		}
+	}
+}
+
 // overhear looks at what somebody else said on the bus.
 func (f *Farewell) overhear(msg *dbus.Message) {
 	header := func(field dbus.HeaderField) string {
@@ -141,13 +148,13 @@ func (f *Farewell) overhear(msg *dbus.Message) {
 	case sender == f.logind: // it passes on to systemd what somebody has asked it
 	case member == "CancelScheduledShutdown":
 		f.words.cancel()
-	case r.cause == "" && member == "SetWallMessage":
-		// systemctl says this first. Who waits for the answer to the real call may be gone before it can be looked at.
-		f.early = map[string]asker{sender: f.look(sender)}
+	case member == "Hello":
+		// Who waits for the answer to the real call may be gone before it can be looked at.
+		f.met.add(sender, f.look(sender))
 	case r.cause != "":
 		a := f.look(sender)
 		if a == (asker{}) {
-			a = f.early[sender]
+			a = f.met.find(sender)
 		}
 		f.words.add(call{request: r, asker: a, sender: sender, serial: msg.Serial(), heard: time.Now()})
 		f.Log.Info("somebody asks for the end of this boot", "cause", r.cause, "at", r.at, "user", a.user, "command", a.command, "sudo", a.sudo, "unit", a.unit)
@@ -241,27 +248,28 @@ func (f *Farewell) stopped() {
 	f.sayBye(f.words.bye(time.Now()))
 }
 
-// sayBye says goodbye, unless it has said the same before.
-func (f *Farewell) sayBye(y netconsole.Bye) {
+// sayBye says goodbye, unless it has said the same before. It reports whether a listener has heard it.
+func (f *Farewell) sayBye(y netconsole.Bye) bool {
 	if y == f.said {
-		return
+		return true
 	}
 	f.said = y
 	log := f.Log.With("cause", y.Cause, "by", y.By, "command", y.Command, "unit", y.Unit)
 	self, err := f.Self()
 	if err != nil {
 		log.Warn("farewell not said", "err", err)
-		return
+		return false
 	}
 	y.Cluster = f.Cluster
 	ctx, cancel := context.WithTimeout(context.Background(), holdFor)
 	defer cancel()
-	switch acked := say(ctx, y, self, f.Key); {
-	case acked == 0:
-		log.Warn("farewell said, and no listener has acknowledged it", "listeners", len(self.Routes))
-	default:
+	acked := say(ctx, y, self, f.Key)
+	if acked == 0 {
+		log.Warn("farewell said, and no listener has acknowledged it; check lastgasp-configurator status", "listeners", len(self.Routes))
+	} else {
 		log.Info("farewell said", "listeners", len(self.Routes), "acknowledged", acked)
 	}
+	return acked > 0
 }
 
 // release lets a shutdown go on.

@@ -95,3 +95,26 @@ func announced(n ec2.Notices, now time.Time) netconsole.Bye {
 	}
 	return netconsole.Bye{}
 }
+
+// met remembers the last who came to the bus, by their names there, which are not used again.
+type met struct {
+	last [64]struct {
+		name string
+		asker
+	}
+	next int
+}
+
+func (m *met) add(name string, a asker) {
+	m.last[m.next].name, m.last[m.next].asker = name, a
+	m.next = (m.next + 1) % len(m.last)
+}
+
+func (m *met) find(name string) asker {
+	for _, l := range m.last {
+		if l.name == name {
+			return l.asker
+		}
+	}
+	return asker{}
+}

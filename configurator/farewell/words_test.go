@@ -1,6 +1,7 @@
 package farewell
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -174,5 +175,17 @@ func TestEndingOf(t *testing.T) {
 				t.Errorf("%q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestMet(t *testing.T) {
+	var m met
+	for i := range 100 {
+		m.add(fmt.Sprintf(":1.%d", i), asker{user: fmt.Sprint(i)})
+	}
+	for name, want := range map[string]string{":1.99": "99", ":1.36": "36", ":1.35": "", ":1.100": ""} {
+		if got := m.find(name).user; got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
 	}
 }

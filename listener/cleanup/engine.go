@@ -60,8 +60,9 @@ type Engine struct {
 	inHand        map[string]*work // by name of the death
 	jobs          int              // goroutines at work on deaths, fences and traces
 	rehearsed     map[netip.Addr]policy.Pin
-	farewellsFrom policy.Limiter
-	endings       // how boots ended that no kernel has spoken of
+	farewellsFrom policy.Limiter // of verified nodes
+	strangersFrom policy.Limiter // farewells that are logged only
+	endings                      // how boots ended that no kernel has spoken of
 }
 
 // NewEngine returns an Engine that carries out p, which must be valid, on c and on the instances below it, which may be nil
@@ -98,6 +99,7 @@ func NewEngine(p policy.Policy, c Cluster, instances Instances, replica string, 
 		Judge:         new(detect.Config),
 		endings:       newEndings(p),
 		farewellsFrom: policy.Limiter{PerAddress: farewellsOfAddress, Total: claimsKnown, Window: farewellWindow},
+		strangersFrom: policy.Limiter{PerAddress: farewellsOfAddress, Total: strangersLogged, Window: farewellWindow},
 	}
 }
 

@@ -19,6 +19,8 @@ const (
 	// farewellsOfAddress are taken within farewellWindow. A boot has one or two: a notice of EC2 and its shutdown.
 	farewellsOfAddress = 4
 	farewellWindow     = 10 * time.Minute
+	// strangersLogged are logged within farewellWindow.
+	strangersLogged = 100
 	// farewellPods bounds the pods that one farewell annotates.
 	farewellPods = 300
 )
@@ -48,16 +50,18 @@ type farewell struct {
 // Farewell hands over a farewell and never blocks. Verified says that it carried the secret of a Node that runs its boot.
 // Another one is logged and counted, and nothing else. False means that there is no room: the node repeats it.
 func (e *Engine) Farewell(src netip.Addr, y netconsole.Bye, at time.Time, verified bool) bool {
+	limit := &e.farewellsFrom // of nodes: whoever shares a node's address must not use up what the node may say
+	if !verified {
+		limit = &e.strangersFrom
+	}
 	e.mu.Lock()
-	allowed := e.farewellsFrom.Allow(at, src)
+	allowed := limit.Allow(at, src)
 	e.mu.Unlock()
-	log := e.log.With("source", src, "boot", y.Boot, "cause", y.Cause, "by", y.By)
-	switch {
-	case !allowed:
-		e.Observer.Farewell(FarewellRefused)
-		return true
-	case !verified:
-		log.Warn("farewell not written: it carries no secret that a Node of this boot has pinned")
+	if !allowed || !verified {
+		if allowed {
+			e.log.Warn("farewell not written: it carries no secret that a Node of this boot has pinned",
+				"source", src, "boot", y.Boot, "cause", y.Cause, "by", y.By)
+		}
 		e.Observer.Farewell(FarewellRefused)
 		return true
 	}

@@ -193,3 +193,19 @@ func TestFarewellMeetsFaults(t *testing.T) {
 		})
 	}
 }
+
+// A pod that is masqueraded as its node can send farewells from the node's address, and earlier.
+func TestForgedFarewellsKeepOutNoTrueOne(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		e, _ := run(t, testPolicy(), w, "a")
+		results := counted(e)
+		for range 100_000 {
+			e.Farewell(address(1), bye1(), time.Now(), false)
+		}
+		e.Farewell(address(1), bye1(), time.Now(), true)
+		pass(time.Minute)
+		if diff := cmp.Diff(map[FarewellResult]int{FarewellRefused: 100_000, FarewellWritten: 1}, results); diff != "" {
+			t.Errorf("results (-want +got):\n%s", diff)
+		}
+	})
+}

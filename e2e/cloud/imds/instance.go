@@ -28,6 +28,8 @@ type Instance struct {
 
 	Interfaces []Interface // the primary one first; at least one, with an IPv4 address
 	UserData   []byte      // nil: none, which is a 404
+	// Notices are what EC2 has announced, by path below meta-data, such as spot/instance-action. All others are 404s.
+	Notices map[string]string
 }
 
 // Interface is an elastic network interface.
@@ -60,6 +62,9 @@ func (i Instance) tree() map[string]string {
 		"meta-data/services/domain":                "amazonaws.com",
 		"meta-data/services/partition":             "aws",
 		"dynamic/instance-identity/document":       i.document(),
+	}
+	for path, text := range i.Notices {
+		t["meta-data/"+path] = text
 	}
 	if i.UserData != nil {
 		t["user-data"] = string(i.UserData)
