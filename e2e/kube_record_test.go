@@ -84,6 +84,10 @@ func (w *kubeWorld) checkDeaths(t *testing.T) {
 	update.SetStep(policy.StepStatus{Name: "fail"})
 	update.SetCondition(policy.Condition{Type: policy.Complete, Status: policy.True, Reason: "Done", Time: want.Time.Truncate(time.Second)})
 	update.Outcomes = []policy.Outcome{{What: policy.PodFailed, Pods: []int{0}}, {What: policy.PodDenied, Pods: []int{1}}}
+	update.Suspects = []policy.Suspect{
+		{Rule: policy.ByReplacement, Namespace: "default", Kind: "ReplicaSet", Name: "web", Pod: "web", Deaths: []string{"before", update.Name}},
+		{Rule: policy.ByImage, Image: "registry.example.com/web:1", Deaths: []string{"before", update.Name}},
+	}
 	updated, err := w.cluster.UpdateDeath(ctx, update)
 	if err != nil {
 		t.Fatal(err)
@@ -205,6 +209,7 @@ func (w *kubeWorld) checkDeaths(t *testing.T) {
 			return err
 		}
 		want := read
+		want.Packed = policy.PackPods(read.Pods, read.Images)
 		want.Trace, want.Pods, want.Images, want.Outcomes = nil, nil, nil, nil
 		if diff := cmp.Diff([]policy.Death{want}, deaths, sameDeath); diff != "" {
 			return fmt.Errorf("deaths (-want +got):\n%s", diff)

@@ -63,28 +63,30 @@ func (c *Cluster) keptDeaths() []policy.Death {
 	list := c.deathCache.GetStore().List()
 	out := make([]policy.Death, 0, len(list))
 	for _, obj := range list {
-		kept := obj.(*keptDeath)
-		d := deathFrom(&kept.NodeDeath)
-		d.Packed = kept.pods
-		out = append(out, d)
+		out = append(out, obj.(*keptDeath).death)
 	}
 	return out
 }
 
-// keptDeath is a NodeDeath as the cache keeps it: without what would fill the memory, and with its pods packed.
+// keptDeath is a NodeDeath as the cache keeps it: read once, for it is listed every second, without what would fill the
+// memory, and with its pods packed. Of the object only the metadata is left.
 type keptDeath struct {
 	v1alpha1.NodeDeath
 
-	pods policy.PackedPods
+	death policy.Death // its slices are shared by all who list it
 }
 
 // keep makes of a NodeDeath what the cache keeps.
 func keep(nd *v1alpha1.NodeDeath) *keptDeath {
 	d := deathFrom(nd)
-	kept := &keptDeath{*nd, policy.PackPods(d.Pods, d.Images)}
-	kept.ManagedFields = nil
-	kept.Spec.Trace, kept.Spec.Pods, kept.Spec.Images, kept.Status.Pods.Outcomes = nil, nil, nil, nil
-	return kept
+	d.Packed = policy.PackPods(d.Pods, d.Images)
+	d.Trace, d.Pods, d.Images, d.Outcomes = nil, nil, nil, nil
+	return &keptDeath{
+		v1alpha1.NodeDeath{ObjectMeta: metav1.ObjectMeta{
+			Name: nd.Name, UID: nd.UID, ResourceVersion: nd.ResourceVersion, CreationTimestamp: nd.CreationTimestamp,
+		}},
+		d,
+	}
 }
 
 // newDeathInformer watches all NodeDeaths.

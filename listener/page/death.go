@@ -199,7 +199,7 @@ func (v deathView) render(h *html) {
 func (v deathView) renderAdvice(h *html) {
 	if v.Decision != "" {
 		h.raw(`<p class="decision">`)
-		h.text(strings.ToUpper(v.Decision[:1]) + v.Decision[1:])
+		h.text(v.Decision)
 		h.raw(".</p>")
 	}
 	notice := func(kind literal, strong literal, text string) {

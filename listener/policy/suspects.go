@@ -103,14 +103,17 @@ func replacements(d Death, pods []Pod, others []Death) (found []Suspect) {
 	if len(same) == 0 {
 		return nil
 	}
-	had := make([]map[place]bool, len(same))
-	for i, o := range same {
-		had[i] = make(map[place]bool)
-		for pod := range o.Packed.All() {
-			if p, ok := placeOf(pod.Namespace, pod.Name, pod.OwnerKind, pod.OwnerName); ok {
-				had[i][p] = true
+	unpacked := make([]map[place]bool, len(same)) // most deaths are too old for any pod of d
+	had := func(i int) map[place]bool {
+		if unpacked[i] == nil {
+			unpacked[i] = make(map[place]bool)
+			for pod := range same[i].Packed.All() {
+				if p, ok := placeOf(pod.Namespace, pod.Name, pod.OwnerKind, pod.OwnerName); ok {
+					unpacked[i][p] = true
+				}
 			}
 		}
+		return unpacked[i]
 	}
 	seen := make(map[place]bool)
 	for _, pod := range pods {
@@ -122,7 +125,7 @@ func replacements(d Death, pods []Pod, others []Death) (found []Suspect) {
 			after := pod.Created.Sub(o.Time)
 			return after > -time.Second && after < replacedWithin // Created has whole seconds
 		})
-		if i < 0 || !had[i][p] {
+		if i < 0 || !had(i)[p] {
 			continue
 		}
 		seen[p] = true
