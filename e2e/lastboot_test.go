@@ -35,7 +35,7 @@ func TestLastBoot(t *testing.T) {
 	if err := g.vm.Crash(t.Context(), lab.CrashSysrq); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if err := g.vm.WaitReady(ctx); err != nil {
 		t.Fatal(err)
