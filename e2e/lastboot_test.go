@@ -43,7 +43,12 @@ func TestLastBoot(t *testing.T) {
 	if heard, _ := a.recall(); strings.Contains(strings.Join(heard, "\n"), "Kernel panic") {
 		t.Fatal("netconsole has sent the panic: this kernel proves nothing here")
 	}
-	g.write(t, ledgerFile, ledger) // the guest has no disk
+	for _, dir := range []string{"/var", "/var/lib", "/var/lib/lastgasp"} { // the guest has no disk
+		if err := g.vm.Mkdir(t.Context(), dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.write(t, ledgerFile, ledger)
 	g.write(t, config, fmt.Sprintf("endpoint: {static: [%q]}\n", a))
 
 	r := g.run(t, 0, "last-boot")
