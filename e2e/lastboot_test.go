@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -66,16 +67,21 @@ func TestLastBoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	var ending lastboot.Ending
-	eventually(t, "a listener to acknowledge how the boot ended", func() error {
+	if err := within(t.Context(), 4*time.Minute, func() error {
+		if len(a.deaths()) == 0 {
+			return errors.New("no obituary has arrived")
+		}
 		r := g.run(t, 0, "last-boot", "-o", "json")
 		if err := json.Unmarshal([]byte(r.Stdout), &ending); err != nil {
 			return err
 		}
 		if ending.Acknowledged.IsZero() {
-			return fmt.Errorf("it is not acknowledged: %s", g.read(t, lab.LogPath("lastgasp-configurator")))
+			return errors.New("it is not acknowledged")
 		}
 		return nil
-	})
+	}); err != nil {
+		t.Fatalf("%v; watch said:\n%s", err, g.read(t, lab.LogPath("lastgasp-configurator")))
+	}
 	deaths := a.deaths()
 	if len(deaths) != 1 {
 		t.Fatalf("%d obituaries arrived", len(deaths))
