@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -35,7 +36,7 @@ func TestLastBoot(t *testing.T) {
 	if err := g.vm.Crash(t.Context(), lab.CrashSysrq); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if err := g.vm.WaitReady(ctx); err != nil {
 		t.Fatal(err)
@@ -43,7 +44,12 @@ func TestLastBoot(t *testing.T) {
 	if heard, _ := a.recall(); strings.Contains(strings.Join(heard, "\n"), "Kernel panic") {
 		t.Fatal("netconsole has sent the panic: this kernel proves nothing here")
 	}
-	g.write(t, ledgerFile, ledger) // the guest has no disk
+	for _, dir := range []string{"/var", "/var/lib", "/var/lib/lastgasp"} { // the guest has no disk
+		if err := g.vm.Mkdir(t.Context(), dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.write(t, ledgerFile, ledger)
 	g.write(t, config, fmt.Sprintf("endpoint: {static: [%q]}\n", a))
 
 	r := g.run(t, 0, "last-boot")
@@ -61,16 +67,21 @@ func TestLastBoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	var ending lastboot.Ending
-	eventually(t, "a listener to acknowledge how the boot ended", func() error {
+	if err := within(t.Context(), 4*time.Minute, func() error {
+		if len(a.deaths()) == 0 {
+			return errors.New("no obituary has arrived")
+		}
 		r := g.run(t, 0, "last-boot", "-o", "json")
 		if err := json.Unmarshal([]byte(r.Stdout), &ending); err != nil {
 			return err
 		}
 		if ending.Acknowledged.IsZero() {
-			return fmt.Errorf("it is not acknowledged: %s", g.read(t, lab.LogPath("lastgasp-configurator")))
+			return errors.New("it is not acknowledged")
 		}
 		return nil
-	})
+	}); err != nil {
+		t.Fatalf("%v; watch said:\n%s", err, g.read(t, lab.LogPath("lastgasp-configurator")))
+	}
 	deaths := a.deaths()
 	if len(deaths) != 1 {
 		t.Fatalf("%d obituaries arrived", len(deaths))

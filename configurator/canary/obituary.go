@@ -19,9 +19,16 @@ const (
 	pace  = 5 * time.Millisecond
 )
 
+// tries is how often the parts that are missing are sent, and tryFor how long each waits for acknowledgements at most. A pass may
+// wait for all of it, and the kubelet for the pass.
+const (
+	tries  = 2
+	tryFor = 2 * time.Second
+)
+
 // Deliver sends an obituary to the routes' listeners, one after the other, until one has acknowledged every part of it. It repeats
-// what is not acknowledged, a few times only: whoever calls it may try again later and goes on where it ended. Its socket is
-// the one that waits for acknowledgements, so no pass may run beside it.
+// what is not acknowledged, once only: whoever calls it may try again later, when the listener still has the parts that it took.
+// Its socket is the one that waits for acknowledgements, so no pass may run beside it.
 func (p Prover) Deliver(ctx context.Context, id netconsole.Identity, o netconsole.Obituary, routes []Route) error {
 	if len(routes) == 0 {
 		return errors.New("send obituary: no listener is known")
@@ -29,7 +36,7 @@ func (p Prover) Deliver(ctx context.Context, id netconsole.Identity, o netconsol
 	nonce, parts := o.Datagrams(id)
 	var errs []error
 	for _, r := range routes {
-		err := p.deliver(ctx, delivery{
+		err := p.deliver(ctx, &delivery{
 			parts: parts, nonce: nonce, acked: make([]bool, len(parts)), key: p.Key, remote: r.Remote,
 			origin: netconsole.Origin{Cluster: o.Cluster, Boot: id.Boot, Source: r.Local},
 		}, r)
@@ -46,16 +53,19 @@ func (p Prover) Deliver(ctx context.Context, id netconsole.Identity, o netconsol
 
 // delivery is an obituary on its way to one listener.
 type delivery struct {
-	parts  [][]byte
-	nonce  string
-	acked  []bool
-	key    ed25519.PublicKey // nil: acknowledgements need no signature
-	remote netip.AddrPort
-	origin netconsole.Origin
+	parts [][]byte
+	nonce string
+	acked []bool
+	// recorded means that the listener has the whole: its acknowledgement says known. One that was started anew in between holds
+	// only what came since.
+	recorded bool
+	key      ed25519.PublicKey // nil: acknowledgements need no signature
+	remote   netip.AddrPort
+	origin   netconsole.Origin
 }
 
 // missing is how many parts are not acknowledged.
-func (d delivery) missing() int {
+func (d *delivery) missing() int {
 	n := 0
 	for _, acked := range d.acked {
 		if !acked {
@@ -66,17 +76,18 @@ func (d delivery) missing() int {
 }
 
 // acknowledge notes a datagram that may acknowledge a part.
-func (d delivery) acknowledge(from netip.AddrPort, payload string) {
+func (d *delivery) acknowledge(from netip.AddrPort, payload string) {
 	ack, ok := netconsole.ParseAck(payload)
 	if !ok || from != d.remote || ack.Nonce != d.nonce || ack.Seq < 1 || ack.Seq > uint64(len(d.acked)) ||
 		d.key != nil && !ack.Verify(d.key, d.origin) {
 		return
 	}
 	d.acked[ack.Seq-1] = true
+	d.recorded = d.recorded || ack.Known
 }
 
-// deliver sends what is missing, attempts times.
-func (p Prover) deliver(ctx context.Context, d delivery, r Route) error {
+// deliver sends what is missing, tries times.
+func (p Prover) deliver(ctx context.Context, d *delivery, r Route) error {
 	conns, failed := bind([]Route{r})
 	conn := conns[r.Local]
 	if conn == nil {
@@ -84,7 +95,7 @@ func (p Prover) deliver(ctx context.Context, d delivery, r Route) error {
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })()
-	for range attempts {
+	for range tries {
 		sent := 0
 		for i, part := range d.parts {
 			if d.acked[i] {
@@ -98,11 +109,13 @@ func (p Prover) deliver(ctx context.Context, d delivery, r Route) error {
 			}
 		}
 		if ctx.Err() == nil {
-			d.receive(conn, time.Now().Add(p.Timeout))
+			d.receive(conn, time.Now().Add(min(tryFor, p.Timeout)))
 		}
 		switch {
-		case d.missing() == 0:
+		case d.missing() == 0 && d.recorded:
 			return nil
+		case d.missing() == 0:
+			clear(d.acked)
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}
@@ -111,10 +124,10 @@ func (p Prover) deliver(ctx context.Context, d delivery, r Route) error {
 }
 
 // receive takes acknowledgements until none is missing or it is late.
-func (d delivery) receive(conn *net.UDPConn, late time.Time) {
+func (d *delivery) receive(conn *net.UDPConn, late time.Time) {
 	_ = conn.SetReadDeadline(late) // fails only for a closed socket, which is read no longer
 	buf := make([]byte, 2048)
-	for d.missing() > 0 {
+	for d.missing() > 0 { // the last part is acknowledged once the whole is recorded
 		n, from, err := conn.ReadFromUDPAddrPort(buf)
 		var timeout net.Error
 		switch {

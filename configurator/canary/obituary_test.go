@@ -54,21 +54,22 @@ func TestDeliverSurvivesLoss(t *testing.T) {
 	whole := make(chan netconsole.Obituary, 1)
 	serve(t, conn, func(n int, from netip.AddrPort, r *netconsole.Record) {
 		p, ok := r.Obituary()
-		if !ok || n%5 == 0 {
-			return // lost, every fifth
+		if !ok || n%11 == 0 {
+			return // lost, every eleventh
 		}
 		o, ack := s.Add(time.Now(), r.Identity(), p)
 		if o != nil {
 			s.Done(p.Nonce, r.Identity())
 			whole <- *o
 		}
-		if ack && n%7 != 0 { // or the acknowledgement is, every seventh
-			conn.WriteToUDPAddrPort([]byte(netconsole.Ack{Nonce: p.Nonce, Seq: r.Seq}.Line()), from)
+		if ack && n%13 != 0 { // or the acknowledgement is, every thirteenth
+			known := s.Recorded(p.Nonce, r.Identity())
+			conn.WriteToUDPAddrPort([]byte(netconsole.Ack{Nonce: p.Nonce, Seq: r.Seq, Known: known}.Line()), from)
 		}
 	})
 	p := Prover{Timeout: 300 * time.Millisecond}
 	var err error
-	for range 10 { // as the watch does
+	for range 20 { // as the watch does
 		if err = p.Deliver(t.Context(), someSender, someObituary, []Route{{Local: local, Remote: remote}}); err == nil {
 			break
 		}
@@ -88,7 +89,7 @@ func TestDeliverGoesOnToTheNextListener(t *testing.T) {
 	conn, remote := loopback(t, "127.0.0.3")
 	serve(t, conn, func(_ int, from netip.AddrPort, r *netconsole.Record) {
 		p, _ := r.Obituary()
-		conn.WriteToUDPAddrPort([]byte(netconsole.Ack{Nonce: p.Nonce, Seq: r.Seq}.Line()), from)
+		conn.WriteToUDPAddrPort([]byte(netconsole.Ack{Nonce: p.Nonce, Seq: r.Seq, Known: true}.Line()), from)
 	})
 	p := Prover{Timeout: 50 * time.Millisecond}
 	if err := p.Deliver(t.Context(), someSender, someObituary, []Route{{Local: local, Remote: deaf}, {Local: local, Remote: remote}}); err != nil {
@@ -117,6 +118,7 @@ func TestDeliverBelievesOnlyItsListener(t *testing.T) {
 		{"no signature", public, func(a netconsole.Ack) netconsole.Ack { return a }, nil, false},
 		{"a stranger's", nil, func(a netconsole.Ack) netconsole.Ack { return a }, stranger, false},
 		{"another nonce", nil, func(a netconsole.Ack) netconsole.Ack { a.Nonce = strings.Repeat("0", 32); return a }, nil, false},
+		{"parts that are held, and nothing recorded: it was started anew", nil, func(a netconsole.Ack) netconsole.Ack { a.Known = false; return a }, nil, false},
 		{"a part that there is not", nil, func(a netconsole.Ack) netconsole.Ack { a.Seq = 0; return a }, nil, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
