@@ -218,7 +218,7 @@ func (e Ending) Summary() string {
 	case e.Orderly():
 		return "a system shutdown, in good order"
 	case e.Cause == netconsole.CauseUnexplained && e.Text == "":
-		return "unexplained: it did not shut down, and left no word"
+		return "nothing known: it did not shut down, and left no word"
 	case e.Title == "":
 		return e.Cause
 	}

@@ -464,7 +464,7 @@ func TestWriteText(t *testing.T) {
 		{"a shutdown", Ending{Cause: netconsole.CauseOrderly, Evidence: Shutdown, Time: noon},
 			head + "ended     2026-11-26T12:00:00Z\ncause     a system shutdown, in good order\nevidence  ledger\nlistener  has not acknowledged it\n"},
 		{"no word", Ending{Cause: netconsole.CauseUnexplained, Evidence: Nothing},
-			head + "ended     at an unknown time\ncause     unexplained: it did not shut down, and left no word\nevidence  none\nlistener  has not acknowledged it\n"},
+			head + "ended     at an unknown time\ncause     nothing known: it did not shut down, and left no word\nevidence  none\nlistener  has not acknowledged it\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.e.Boot, tt.e.Kernel, tt.e.Since = "a", "6.12", noon

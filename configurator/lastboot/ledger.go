@@ -49,7 +49,7 @@ var ErrCrashKernel = errors.New("this is a crash kernel")
 // one. The error says why the ledger could not be written, or what was wrong with the former one; the Ledger is good in any
 // case but ErrCrashKernel.
 func Open(root machine.Root, id machine.Identity, now time.Time) (Ledger, error) {
-	if _, err := os.Stat(root.Path("proc/vmcore")); err == nil {
+	if crashKernel(root) {
 		return Ledger{}, ErrCrashKernel
 	}
 	former, err := read(root)
@@ -69,8 +69,17 @@ func Open(root machine.Root, id machine.Identity, now time.Time) (Ledger, error)
 	return l, errors.Join(err, l.write(root))
 }
 
+// crashKernel reports whether the running kernel is there to save another one's memory.
+func crashKernel(root machine.Root) bool {
+	_, err := os.Stat(root.Path("proc/vmcore"))
+	return err == nil
+}
+
 // Look is Open, but writes nothing.
 func Look(root machine.Root, id machine.Identity) (Ledger, error) {
+	if crashKernel(root) {
+		return Ledger{}, ErrCrashKernel
+	}
 	former, err := read(root)
 	if former != nil && former.Boot == id.Boot {
 		return *former, err

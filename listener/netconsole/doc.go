@@ -68,4 +68,17 @@
 // The bye, a farewell, is a datagram of lastgasp-configurator itself, which no kernel sends: boot=, instance= and nonce= are
 // required, gasp= proves that the node sent it, and by=, command=, sudo=, unit=, event=, due= say who asked for the end of the
 // boot, and when it is (Bye). It is acknowledged like a canary, with seq=0.
+//
+// # What the configurator sends itself
+//
+//	own       = "12," seq ",0,-,caller=lastgasp;" text LF userdata ; as in the extended format: instance=, boot=, gasp=
+//	obituary  = "lastgasp: died v1 nonce=" 32lowerhex " part=" part "/" parts " size=" bytes 3*(SP key "=" word) LF lines
+//
+// It comes from the socket that waits for acknowledgements, never through a kernel, whose records have another caller. An obituary
+// is the text of such a datagram, whose seq is part and whose userdata is that of the boot that sends it. boot= is the boot that
+// ended, cause= what ended it, by= how the node knows; kernel=, cluster= and time= (Unix seconds) may be missing. lines is a
+// piece of the old kernel's last ones; the pieces in order are size bytes, 64 KiB at most. A datagram has at most 1400 bytes. An ack
+// with the nonce and the seq of the part answers it, node=known once the whole is recorded. The nonce is a digest of the whole and
+// the userdata, so it is the same when a node begins again. A kernel without netconsole has its canaries sent in this form, too,
+// with netconsole=0 in them.
 package netconsole

@@ -87,6 +87,13 @@ func (o *Obituaries) Done(nonce string, id Identity) {
 	}
 }
 
+// Recorded reports whether Done was called: only then an acknowledgement says that the node is known. A sender whose parts are all
+// acknowledged, none of them so, begins again: the listener lost those that it held.
+func (o *Obituaries) Recorded(nonce string, id Identity) bool {
+	e := o.open[obituaryKey{nonce, id}]
+	return e != nil && e.done
+}
+
 // begin makes room for another obituary.
 func (o *Obituaries) begin(now time.Time, key obituaryKey, p ObituaryPart) *openObituary {
 	if o.open == nil {

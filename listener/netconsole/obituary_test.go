@@ -270,7 +270,13 @@ func TestObituariesWaitForTheRecord(t *testing.T) {
 			t.Errorf("after %d s: whole %v, ack %v", tt.seconds, whole != nil, ack)
 		}
 	}
+	if s.Recorded(p.Nonce, someSender) {
+		t.Error("recorded before Done")
+	}
 	s.Done(p.Nonce, someSender)
+	if !s.Recorded(p.Nonce, someSender) {
+		t.Error("not recorded after Done")
+	}
 	if whole, ack := s.Add(at(30), someSender, p); whole != nil || !ack {
 		t.Errorf("recorded: whole %v, ack %v", whole != nil, ack)
 	}
