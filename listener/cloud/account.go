@@ -3,6 +3,7 @@
 package cloud
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -68,9 +69,29 @@ func (a *Account) clients(ctx context.Context) (*clients, error) {
 		region: cfg.Region,
 		ssm:    ssm.NewFromConfig(cfg),
 		// Cleanup itself repeats calls and logs why. The SDK's retries would hide that.
-		ec2: ec2.NewFromConfig(cfg, func(o *ec2.Options) { o.Retryer = sdk.NopRetryer{} }),
+		ec2: ec2.NewFromConfig(cfg, func(o *ec2.Options) {
+			o.Retryer, o.HTTPClient = sdk.NopRetryer{}, ownBody{o.HTTPClient}
+		}),
 	}
 	return a.found, nil
+}
+
+// ownBody sends requests with a body that nobody else closes. smithy-go closes the one it made as soon as a response begins;
+// if net/http has not read to its end by then, it takes that for a failed write and closes the connection below the response
+// (smithy-go transport/http/client.go, internal/io/safe.go). Bodies of EC2's requests are short.
+type ownBody struct{ client ec2.HTTPClient }
+
+// Do implements ec2.HTTPClient.
+func (c ownBody) Do(r *http.Request) (*http.Response, error) {
+	if r.Body != nil {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, fmt.Errorf("read request: %w", err)
+		}
+		r = r.Clone(r.Context())
+		r.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	return c.client.Do(r)
 }
 
 // zone is the id of the availability zone this runs in.
