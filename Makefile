@@ -10,7 +10,7 @@ export CGO_ENABLED ?= 0
 
 FUZZTIME   ?= 20000x
 
-.PHONY: build check format vet staticcheck pure fuzz live e2e fixtures test demo bench clean
+.PHONY: build check format vet staticcheck pure fuzz live e2e e2e-kernel fixtures test demo bench clean
 
 build: ## both binaries into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -48,6 +48,9 @@ e2e: ## tests in the lab: microVMs that crash, a real control plane (root)
 	.ci/no-skips $(GO) test -count=1 -tags e2e -timeout 80m -p 1 -v ./e2e/...
 
 FIXTURES ?= .
+
+e2e-kernel: ## every panic with the optional kernel module; nightly, an hour (root)
+	.ci/no-skips $(GO) test -count=1 -tags e2e -timeout 120m -run 'TestPanicModule$$' -v ./e2e/lab -matrix
 
 fixtures: ## capture the fixtures of listener/detect anew, or those that FIXTURES matches (6.12-arm64-sysrq); two hours for all (root)
 	$(GO) test -count=1 -tags e2e -timeout 180m -run 'TestCaptureCorpus/$(FIXTURES)' -v ./e2e/lab -update

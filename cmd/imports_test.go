@@ -21,7 +21,7 @@ var architecture = map[string][]string{
 	"cmd":                       {},
 	"cmd/lastgasp-configurator": {"cmd/logger", "configurator", "configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole"},
 	"cmd/logger":                {},
-	"cmd/lastgasp-listener":     {"cmd/logger", "listener", "listener/cloud", "listener/cleanup", "listener/detect", "listener/kube", "listener/netconsole", "listener/policy", "listener/receive", "listener/webhook"},
+	"cmd/lastgasp-listener":     {"cmd/logger", "listener", "listener/cloud", "listener/cleanup", "listener/detect", "listener/kube", "listener/netconsole", "listener/page", "listener/policy", "listener/receive", "listener/webhook"},
 
 	"configurator":          {"configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole", "listener/yamlkeys"},
 	"configurator/canary":   {"configurator/machine", "listener/netconsole"},
@@ -39,6 +39,7 @@ var architecture = map[string][]string{
 	"listener/netconsole":    {},
 	"listener/detect":        {"listener/netconsole"},
 	"listener/cloud":         {"listener/cleanup"},
+	"listener/page":          {"listener/netconsole", "listener/policy"}, // it cannot write
 	"listener/policy":        {"listener/detect", "listener/netconsole"},
 	"listener/cleanup":       {"listener/detect", "listener/netconsole", "listener/policy"},
 	"listener/kube":          {"listener/cleanup", "listener/detect", "listener/kube/v1alpha1", "listener/netconsole", "listener/policy"},
@@ -75,6 +76,7 @@ var thirdParty = map[string][]string{
 var standardOnly = map[string][]string{
 	"listener/netconsole": {"net", "os", "syscall", "time/tzdata"},
 	"listener/detect":     {"net", "os", "syscall"},
+	"listener/page":       {"net", "os", "os/exec", "syscall", "html/template", "text/template"},
 	"listener/policy":     {"net", "os", "syscall", "context", "sync"},
 }
 

@@ -155,13 +155,14 @@ func answer(rw http.ResponseWriter, code int, reason string) {
 	fmt.Fprintf(rw, `{"kind":"Status","apiVersion":"v1","status":"Failure","code":%d,"reason":%q,"message":"chaos"}`, code, reason)
 }
 
-// cutOff ends all watches and refuses new ones.
+// cutOff ends all watches and refuses new ones. Writes pass, also those by which a replica that has just started proves the
+// admission policies: until it has, it acts on nothing.
 func (w *kubeWorld) cutOff(t *testing.T) trouble {
 	open, cut := context.WithCancelCause(t.Context())
 	return trouble{
 		begins: func() { cut(errors.New("cut off")) },
 		meddle: func(rw http.ResponseWriter, r *http.Request, pass http.Handler) {
-			if ofCaches(r) {
+			if ofCaches(r) && r.Method == http.MethodGet {
 				ctx, cancel := context.WithCancel(r.Context())
 				defer cancel()
 				defer context.AfterFunc(open, cancel)()

@@ -7,8 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -215,6 +213,7 @@ func (w *kubeWorld) checkPoliciesBeyondRights(t *testing.T) {
 		{"pod: a foreign condition", pod("p-running", `{`+mark+`,"status":{"phase":"Failed","conditions":[{"type":"example.com/gate","status":"True"}]}}`), pods, "conditions that tell of a death"},
 		{"pod: its message", pod("p-ready", `{"status":{"message":"x"}}`), pods, "phase, reason, message and conditions only"},
 		{"pod: started at another time", pod("p-ready", `{"status":{"startTime":"2026-01-01T00:00:00Z"}}`), pods, "phase, reason, message and conditions only"},
+		{"pod: its generation", pod("p-ready", `{"status":{"observedGeneration":77}}`), pods, "phase, reason, message and conditions only"},
 		{"pod: through the pod itself", patchPod(ctx, w.raw, "p-running", `{"metadata":{"annotations":{"lastgasp.dev/death":"r"}}}`), pods, "only the pod's status"},
 		{"pod: another image", patchPod(ctx, w.raw, "p-running", `{"spec":{"containers":[{"name":"main","image":"evil"}]}}`), pods, "only the pod's status"},
 		{"pod: an ephemeral container", patchPod(ctx, w.raw, "p-running", `{"spec":{"ephemeralContainers":[{"name":"e","image":"evil"}]}}`, "ephemeralcontainers"), pods, "only the pod's status"},
@@ -308,6 +307,28 @@ func (w *kubeWorld) checkPoliciesBeyondRights(t *testing.T) {
 		{"lease: its own", func() error {
 			_, err := own.Create(ctx, lease("lastgasp-listener-x"), metav1.CreateOptions{})
 			return err
+		}, "", ""},
+		{"lease: a replica's, made by others", func() error {
+			_, err := w.admin.CoordinationV1().Leases(w.namespace).Create(ctx, lease("lastgasp-listener-y"), metav1.CreateOptions{})
+			return err
+		}, leases, "only the listener"},
+		{"lease: a replica's, with a generated name", func() error {
+			l := lease("")
+			l.GenerateName = "lastgasp-listener-"
+			_, err := w.admin.CoordinationV1().Leases(w.namespace).Create(ctx, l, metav1.CreateOptions{})
+			return err
+		}, leases, "only the listener"},
+		{"lease: a replica's, renewed by others", func() error {
+			renewed := fmt.Appendf(nil, `{"spec":{"renewTime":%q}}`, "2036-01-01T00:00:00.000000Z")
+			_, err := w.admin.CoordinationV1().Leases(w.namespace).Patch(ctx, "lastgasp-listener-x", types.MergePatchType, renewed, metav1.PatchOptions{})
+			return err
+		}, leases, "only the listener"},
+		{"lease: another's, by others", func() error {
+			_, err := w.admin.CoordinationV1().Leases(w.namespace).Create(ctx, lease("leader"), metav1.CreateOptions{})
+			return err
+		}, "", ""},
+		{"lease: a replica's, deleted by others", func() error {
+			return w.admin.CoordinationV1().Leases(w.namespace).Delete(ctx, "lastgasp-listener-x", metav1.DeleteOptions{})
 		}, "", ""},
 	} {
 		a.check(t)
@@ -437,6 +458,38 @@ func (w *kubeWorld) checkClaims(t *testing.T) {
 	}
 }
 
+func (w *kubeWorld) checkFarewells(t *testing.T) {
+	ctx := t.Context()
+	w.grantAll(t)
+	w.newNode(t, "leaving", nil)
+	w.newNode(t, "bootless-leaving", func(n *corev1.Node) { n.Status.NodeInfo.BootID = "" })
+	self := w.kubelet(t, "leaving")
+	const policy = "lastgasp-farewell"
+	farewell := func(value string) string {
+		return fmt.Sprintf(`{"metadata":{"annotations":{"lastgasp.dev/farewell":%s}}}`, value)
+	}
+	for _, a := range []attempt{
+		{"the administrator", patchNode(ctx, w.admin, "leaving", farewell(`"boot-1: x"`)), policy, "only the listener"},
+		{"the administrator through the status", patchNode(ctx, w.admin, "leaving", farewell(`"boot-1: x"`), "status"), policy, "only the listener"},
+		{"the node itself", patchNode(ctx, self, "leaving", farewell(`"boot-1: x"`)), policy, "only the listener"},
+		{"a new Node with a farewell", func() error {
+			_, err := w.admin.CoreV1().Nodes().Create(ctx, &corev1.Node{
+				ObjectMeta: metav1.ObjectMeta{Name: "new-leaving", Annotations: map[string]string{"lastgasp.dev/farewell": "boot-1: x"}},
+			}, metav1.CreateOptions{})
+			return err
+		}, policy, ""},
+		{"the listener, for another boot", patchNode(ctx, w.raw, "leaving", farewell(`"boot-2: x"`)), policy, "current boot"},
+		{"the listener, for a boot that only begins the same", patchNode(ctx, w.raw, "leaving", farewell(`"boot-11: x"`)), policy, "current boot"},
+		{"the listener, for no boot", patchNode(ctx, w.raw, "bootless-leaving", farewell(`": x"`)), policy, "current boot"},
+		{"the listener", patchNode(ctx, w.raw, "leaving", farewell(`"boot-1: x"`)), "", ""},
+		{"the listener says more", patchNode(ctx, w.raw, "leaving", farewell(`"boot-1: y"`)), "", ""},
+		{"the node takes it away", patchNode(ctx, self, "leaving", farewell("null")), policy, "only the listener"},
+		{"the listener takes it away", patchNode(ctx, w.raw, "leaving", farewell("null")), "", ""},
+	} {
+		a.check(t)
+	}
+}
+
 // checkDeathWriters tries writes by somebody else who has every right on NodeDeaths.
 func (w *kubeWorld) checkDeathWriters(t *testing.T) {
 	ctx := t.Context()
@@ -478,6 +531,21 @@ func (w *kubeWorld) checkDeathWriters(t *testing.T) {
 		{"others change a label", patch(writer, `{"metadata":{"labels":{"lastgasp.dev/authority":"pinned"}}}`), policy, people},
 		{"others write another annotation of ours", patch(writer, `{"metadata":{"annotations":{"lastgasp.dev/x":"y"}}}`), policy, people},
 		{"others write an annotation of theirs", patch(writer, `{"metadata":{"annotations":{"example.com/ticket":"42"}}}`), "", ""},
+		{"others give it a finalizer", patch(writer, `{"metadata":{"finalizers":["example.com/hold"]}}`), policy, "no finalizers"},
+		{"others give it an owner", patch(writer,
+			`{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"n","uid":"00000000-0000-0000-0000-000000000000"}]}}`), policy, "no owners"},
+		{"others raise the authority by applying it", func() error {
+			raised := &unstructured.Unstructured{Object: map[string]any{
+				"apiVersion": "lastgasp.dev/v1alpha1", "kind": "NodeDeath", "metadata": map[string]any{"name": d.Name},
+				"spec": map[string]any{"authority": "pinned"},
+			}}
+			_, err := writer.Apply(ctx, d.Name, raised, metav1.ApplyOptions{FieldManager: "x", Force: true})
+			return err
+		}, policy, only},
+		{"others take the labels away", patch(writer, `{"metadata":{"labels":null}}`), policy, people},
+		{"the listener gives it a finalizer", patch(self, `{"metadata":{"finalizers":["example.com/hold"]}}`), policy, "no finalizers"},
+		{"the listener gives it an owner", patch(self,
+			`{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"n","uid":"00000000-0000-0000-0000-000000000000"}]}}`), policy, "no owners"},
 		{"the listener releases it", patch(self, `{"metadata":{"annotations":{"lastgasp.dev/release":"true"}}}`), policy, "released by people"},
 		{"the listener creates one that is released", create(self, object("released", `,"annotations":{"lastgasp.dev/release":"true"}`)), policy, "released by people"},
 		{"the listener creates one with a finalizer", create(self, object("held", `,"finalizers":["example.com/hold"]`)), policy, "no finalizers"},
@@ -486,10 +554,19 @@ func (w *kubeWorld) checkDeathWriters(t *testing.T) {
 		{"people release it", patch(writer, `{"metadata":{"annotations":{"lastgasp.dev/release":"true"}}}`), "", ""},
 		{"the listener takes the release away", patch(self, `{"metadata":{"annotations":{"lastgasp.dev/release":null}}}`), policy, "released by people"},
 		{"people take the release away", patch(writer, `{"metadata":{"annotations":{"lastgasp.dev/release":null}}}`), "", ""},
-		{"people delete it", func() error { return writer.Delete(ctx, d.Name, metav1.DeleteOptions{}) }, "", ""},
+		{"people delete it, and what it owns", func() error {
+			return writer.Delete(ctx, d.Name, metav1.DeleteOptions{PropagationPolicy: ptr(metav1.DeletePropagationForeground)})
+		}, "", ""},
 	} {
 		a.check(t)
 	}
+	eventually(t, "the garbage collector to take its finalizer away", func() error {
+		_, err := w.cluster.Death(ctx, d.Name)
+		if !errors.Is(err, cleanup.ErrNotFound) {
+			return fmt.Errorf("it is there, %v", err)
+		}
+		return nil
+	})
 }
 
 // checkProof disables one policy after the other, in the ways in which that happens, and expects the listener to notice.
@@ -561,7 +638,7 @@ func TestKubeNamespace(t *testing.T) {
 	w.newPod(t, "web", "worker", corev1.PodRunning, nil)
 	eventually(t, "the policies to be proved", func() error { return w.cluster.Prove(ctx) })
 	if _, _, err := w.cluster.LeaseRenewed(ctx, "nobody"); !errors.Is(err, cleanup.ErrNotFound) {
-		t.Errorf("read the lease of a node: %v, want ErrNotFound: the second witness can be asked", err)
+		t.Errorf("read the lease of a node: %v, want ErrNotFound: the witness can be asked", err)
 	}
 	if replicas, err := w.cluster.Replicas(ctx); err != nil || len(replicas) != 1 {
 		t.Errorf("replicas %v, %v", replicas, err)
@@ -570,6 +647,7 @@ func TestKubeNamespace(t *testing.T) {
 	if _, changed := labels["pod-security.kubernetes.io/enforce"]; changed {
 		t.Error("the namespace, which is others' too, got another pod security level")
 	}
+	t.Run("requests are served by the shipped flow schema", w.checkFlowSchema)
 	w.checkPoliciesBeyondRights(t)
 }
 
@@ -593,14 +671,8 @@ func TestKubeUnproved(t *testing.T) {
 	r := w.startReplica(t, bin, "", anyNumber)
 	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
 	ready := func() string {
-		client := http.Client{Transport: &http.Transport{DialContext: w.ns.Dial, DisableKeepAlives: true}}
-		resp, err := client.Get("http://" + r.admin + "/readyz")
-		if err != nil {
-			return err.Error()
-		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		return fmt.Sprint(resp.StatusCode, " ", string(body), err)
+		code, body, err := r.get(w, "/readyz")
+		return fmt.Sprint(code, " ", body, err)
 	}
 	eventually(t, "the listener to say that it is not ready", func() error {
 		if got := ready(); !strings.HasPrefix(got, "503") || !strings.Contains(got, "lastgasp-listener-nodes is not in force") {

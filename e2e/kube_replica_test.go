@@ -70,20 +70,28 @@ const anyNumber = "limits: {nodes: 1000}"
 // startReplica starts a listener that reaches the API server by kubeconfig, or directly if that is empty.
 func (w *kubeWorld) startReplica(t *testing.T, bin, kubeconfig, policy string, args ...string) *replica {
 	t.Helper()
-	w.replicas++
-	r := &replica{
-		listen: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(10000+w.replicas)),
-		admin:  fmt.Sprintf("127.0.0.1:%d", 20000+w.replicas),
-	}
+	return w.startReplicaWith(t, story.ListenerSpec{Binary: bin + "/lastgasp-listener", Kubeconfig: kubeconfig, Policy: policy, Args: args})
+}
+
+// startReplicaWith fills in where it runs.
+func (w *kubeWorld) startReplicaWith(t *testing.T, spec story.ListenerSpec) *replica {
+	t.Helper()
+	r := w.newReplica()
+	spec.NS, spec.Cluster, spec.Listen = w.ns, w.lab, r.listen.String()
+	spec.Policy = fmt.Sprintf("admin: %s\n%s", r.admin, spec.Policy)
 	var err error
-	r.Daemon, r.log, err = story.StartListener(t.Context(), t, story.ListenerSpec{
-		Binary: bin + "/lastgasp-listener", NS: w.ns, Cluster: w.lab, Listen: r.listen.String(), Kubeconfig: kubeconfig,
-		Policy: fmt.Sprintf("admin: %s\n%s", r.admin, policy), Args: args,
-	})
-	if err != nil {
+	if r.Daemon, r.log, err = story.StartListener(t.Context(), t, spec); err != nil {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// newReplica is one with addresses of its own that has not been started.
+func (w *kubeWorld) newReplica() *replica {
+	n := w.replicas.Add(1)
+	return &replica{
+		listen: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(10000+n)), admin: fmt.Sprintf("127.0.0.1:%d", 20000+n),
+	}
 }
 
 // knows reports whether the replica has the node in its cache.
@@ -91,17 +99,23 @@ func (r *replica) knows(w *kubeWorld, node string) error {
 	if err := r.Died(); err != nil {
 		return err
 	}
-	client := http.Client{Transport: &http.Transport{DialContext: w.ns.Dial, DisableKeepAlives: true}, Timeout: 5 * time.Second}
-	resp, err := client.Get("http://" + r.admin + "/nodes")
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && !strings.Contains(string(body), `"`+node+`"`) {
+	_, body, err := r.get(w, "/nodes")
+	if err == nil && !strings.Contains(body, `"`+node+`"`) {
 		err = fmt.Errorf("node %s is not in its cache; it says:\n%s", node, r.says())
 	}
 	return err
+}
+
+// get asks its admin server.
+func (r *replica) get(w *kubeWorld, path string) (code int, body string, err error) {
+	client := http.Client{Transport: &http.Transport{DialContext: w.ns.Dial, DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	resp, err := client.Get("http://" + r.admin + path)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(text), err
 }
 
 // says returns the end of its log.

@@ -46,6 +46,8 @@ func TestKube(t *testing.T) {
 	t.Run("the policies hold whatever the rights", w.checkPoliciesBeyondRights)
 	t.Run("a pin is the node's own", w.checkPins)
 	t.Run("a claim is the listener's, for the boot that runs", w.checkClaims)
+	t.Run("a farewell is the listener's, for the boot that runs", w.checkFarewells)
+	t.Run("a farewell is on the Node and its pods", w.checkFarewell)
 	t.Run("only the listener writes deaths", w.checkDeathWriters)
 	t.Run("the policies are proved", w.checkProof)
 	t.Run("the host-network variant applies", w.checkHostNetwork)
@@ -55,6 +57,7 @@ func TestKube(t *testing.T) {
 // kubePolicies are all admission policies that are shipped.
 var kubePolicies = []string{
 	"lastgasp-listener-pods", "lastgasp-listener-nodes", "lastgasp-listener-leases", "lastgasp-nodedeaths", "lastgasp-pin", "lastgasp-claim",
+	"lastgasp-farewell",
 }
 
 func (w *kubeWorld) checkPolicies(t *testing.T) {

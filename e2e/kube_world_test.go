@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,7 +47,7 @@ type kubeWorld struct {
 	namespace string // of the listener
 	installed string // kustomization that was applied
 
-	replicas int // processes started, whose addresses must differ
+	replicas atomic.Int32 // processes started, whose addresses must differ
 }
 
 // newKubeWorld installs packaging/kubernetes as it is.
@@ -56,7 +58,7 @@ func newKubeWorldIn(t *testing.T, namespace string) *kubeWorld {
 	w := startKubeWorld(t, namespace)
 	if namespace != "lastgasp" {
 		w.kubectl(t, "create", "namespace", namespace)
-		w.installed = overlay(t, "namespace: "+namespace)
+		w.installed = overlay(t, "namespace: "+namespace+"\n"+replacements(t))
 	}
 	w.kubectl(t, "apply", "-k", w.installed)
 	w.signIn(t)
@@ -91,12 +93,8 @@ func (w *kubeWorld) signIn(t *testing.T) {
 	}
 	w.account = rest.AnonymousClientConfig(w.lab.RESTConfig())
 	w.account.BearerToken = token.Status.Token
-	if w.raw, err = kubernetes.NewForConfig(w.account); err != nil {
-		t.Fatal(err)
-	}
-	if w.dynamic, err = dynamic.NewForConfig(w.account); err != nil {
-		t.Fatal(err)
-	}
+	w.raw = must(kubernetes.NewForConfig(w.account))
+	w.dynamic = must(dynamic.NewForConfig(w.account))
 }
 
 // overlay is a kustomization on top of packaging/kubernetes/base, as a user would write it.
@@ -118,6 +116,25 @@ func overlay(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// replacements is what base/flowschema.yaml tells overlays to write.
+func replacements(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../packaging/kubernetes/base/flowschema.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var says strings.Builder
+	for line := range strings.Lines(string(text)) {
+		if written, indented := strings.CutPrefix(line, "#   "); indented {
+			says.WriteString(written)
+		}
+	}
+	if !strings.HasPrefix(says.String(), "replacements:\n") {
+		t.Fatalf("flowschema.yaml says %q", says.String())
+	}
+	return says.String()
 }
 
 // connect returns a running Cluster that has seen the nodes there are.

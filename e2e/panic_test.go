@@ -5,6 +5,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +34,7 @@ func TestPanic(t *testing.T) {
 		{"6.12", lab.CrashSysrq, 5, "pinned", "sysrq triggered crash"},
 		{"6.12", lab.CrashNullDeref, 0, "pinned", "NULL pointer dereference"},
 		{"6.12", lab.CrashNullDeref, 5, "pinned", "NULL pointer dereference"},
-		// 6.1 has no userdata: only the address identifies it, and a second witness must agree.
+		// 6.1 has no userdata: only the address identifies it, and the witness must agree.
 		{"6.1", lab.CrashSysrq, 0, "kernel", "sysrq triggered crash"},
 		{"6.1", lab.CrashSysrq, 5, "kernel", "sysrq triggered crash"},
 		{"6.1", lab.CrashNullDeref, 0, "kernel", "NULL pointer dereference"},
@@ -42,7 +43,7 @@ func TestPanic(t *testing.T) {
 		{"7", lab.CrashNullDeref, 0, "pinned", "NULL pointer dereference"},
 	} {
 		t.Run(fmt.Sprintf("%s %s panic=%d", c.kernel, c.crash, c.panic), func(t *testing.T) {
-			n, victims := populated(t, w, c.kernel, fmt.Sprintf("node-%d", i), c.panic)
+			n, victims := populated(t, w, c.kernel, story.NodeSpec{Name: fmt.Sprintf("node-%d", i), Panic: c.panic})
 			await := w.AwaitLease
 			if c.authority == "pinned" {
 				await = w.AwaitPin
@@ -67,12 +68,13 @@ func TestPanic(t *testing.T) {
 				d.Fenced.Sub(d.Heard), d.PodsFailed.Sub(d.Heard), d.Replaced.Sub(d.Heard))
 		})
 	}
+	t.Run("7 panic=5 is heard with our module", func(t *testing.T) { unmuted(t, w) })
 	t.Run("7 panic=5 is mute and says so", func(t *testing.T) { mute(t, w) })
 }
 
 // mute shows that nothing arrives from kernels since 7.0 that reboot after a panic, so nothing may be promised.
 func mute(t *testing.T, w *story.World) {
-	n, victims := populated(t, w, "7", "node-mute", 5)
+	n, victims := populated(t, w, "7", story.NodeSpec{Name: "node-mute", Panic: 5})
 	status, err := n.VM.Run(t.Context(), "/usr/bin/lastgasp-configurator", "status")
 	if err != nil {
 		t.Fatal(err)
@@ -112,18 +114,51 @@ func mute(t *testing.T, w *story.World) {
 	}
 }
 
+// unmuted shows that lastgasp's kernel module makes such a kernel heard, and names who killed it.
+func unmuted(t *testing.T, w *story.World) {
+	k, err := lab.FetchKernel(t.Context(), t, "7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	module, err := lab.BuildModule(t.Context(), t, k, "lastgasp", os.DirFS("../packaging/kernel"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, victims := populated(t, w, "7", story.NodeSpec{Name: "node-heard", Module: module, Panic: 5})
+	if err := w.AwaitPin(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	status, err := n.VM.Run(t.Context(), "/usr/bin/lastgasp-configurator", "status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(status.Stdout, "\ncovered: ") {
+		t.Errorf("status does not call the node covered:\n%s", status.Stdout)
+	}
+	d, err := w.Kill(t.Context(), n, lab.CrashSysrq, victims, 2*time.Minute)
+	if err != nil {
+		w.Explain(t)
+		t.Fatal(err)
+	}
+	if err := d.Check(); err != nil {
+		t.Error(err)
+	}
+	if c := d.NodeDeath.Spec.Culprit; c == nil || c.Comm == "" || c.Cgroup == "" {
+		t.Errorf("recorded culprit %+v, want a task and its cgroup", c)
+	}
+}
+
 // populated boots a node, arms it and runs the workloads there.
-func populated(t *testing.T, w *story.World, kernel, name string, panicSeconds int) (*story.Node, []corev1.Pod) {
+func populated(t *testing.T, w *story.World, kernel string, spec story.NodeSpec) (*story.Node, []corev1.Pod) {
 	t.Helper()
-	k, err := lab.FetchKernel(t.Context(), t, kernel)
-	if err != nil {
+	var err error
+	if spec.Kernel, err = lab.FetchKernel(t.Context(), t, kernel); err != nil {
 		t.Fatal(err)
 	}
-	module, err := lab.BuildCrashModule(t.Context(), t, k)
-	if err != nil {
+	if spec.CrashModule, err = lab.BuildCrashModule(t.Context(), t, spec.Kernel); err != nil {
 		t.Fatal(err)
 	}
-	n, err := w.BootNode(t.Context(), t, story.NodeSpec{Name: name, Kernel: k, CrashModule: module, Panic: panicSeconds})
+	n, err := w.BootNode(t.Context(), t, spec)
 	if err != nil {
 		w.Explain(t)
 		t.Fatal(err)

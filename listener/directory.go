@@ -21,6 +21,7 @@ import (
 
 	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 const (
@@ -85,6 +86,12 @@ func (d *Directory) Offer(inc detect.Incident) bool {
 
 // Canary takes a canary and does nothing: without Nodes there is nothing to claim.
 func (d *Directory) Canary(netip.Addr, netconsole.Identity, time.Time) bool { return true }
+
+// Farewell logs a farewell: without Nodes there is nothing to annotate.
+func (d *Directory) Farewell(src netip.Addr, y netconsole.Bye, at time.Time, _ bool) bool {
+	d.log.Info("farewell", "source", src, "instance", y.Instance, "boot", y.Boot, "farewell", policy.FarewellOf(y, at).Text)
+	return true
+}
 
 // Ready says why incidents cannot be written, nil if they can. It tries.
 func (d *Directory) Ready() error {

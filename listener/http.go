@@ -8,6 +8,7 @@ import (
 	"net/http/pprof"
 	"net/netip"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,7 +21,8 @@ import (
 const stuckAfter = 10 * time.Second
 
 // Admin is the HTTP server for metrics, health, coverage and profiles. It binds to loopback unless configured otherwise, and
-// /debug/ answers loopback only even then: a profile costs processor time, and a trace shows what is in memory.
+// /debug/ and the page of deaths answer loopback only even then: a profile costs processor time, a trace shows what is in
+// memory, and the page names pods.
 type Admin struct {
 	Gatherer prometheus.Gatherer
 	Coverage *Coverage
@@ -32,6 +34,8 @@ type Admin struct {
 	Sockets func() []receive.SocketState
 	// LastRead is when all of them were last looked at.
 	LastRead func() time.Time
+	// Page is for people: the deaths on record. Nil without a cluster.
+	Page http.Handler
 	// Version is the program's.
 	Version string
 	// Started is when it began.
@@ -42,7 +46,12 @@ type Admin struct {
 func (a *Admin) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.Gatherer, promhttp.HandlerOpts{MaxRequestsInFlight: maxInFlight}))
-	mux.HandleFunc("GET /{$}", a.index)
+	mux.HandleFunc("GET /endpoints", a.index)
+	if a.Page == nil {
+		mux.HandleFunc("GET /{$}", a.index)
+	} else {
+		mux.Handle("/", fromLoopback(atMost(maxInFlight, a.Page.ServeHTTP)))
+	}
 	mux.HandleFunc("GET /healthz", a.health)
 	mux.HandleFunc("GET /readyz", a.ready)
 	mux.HandleFunc("GET /nodes", atMost(maxInFlight, func(w http.ResponseWriter, _ *http.Request) {
@@ -68,6 +77,8 @@ func (a *Admin) roster() []RosterNode {
 func (a *Admin) index(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintf(w, `lastgasp-listener %s
 
+/              the deaths on record, with Kubernetes; from this machine only
+/endpoints     this list
 /metrics       for Prometheus
 /healthz       are the sockets read?
 /readyz        can it do its work? If not, why
@@ -121,15 +132,24 @@ func writeJSON(w http.ResponseWriter, v any) {
 	_ = json.NewEncoder(w).Encode(v) // an error means that the client is gone
 }
 
-// fromLoopback refuses requests from other machines.
+// fromLoopback refuses requests from other machines, and those that a browser on this one makes for a site which has given
+// its own name this machine's address (DNS rebinding).
 func fromLoopback(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, _, err := net.SplitHostPort(r.RemoteAddr)
-		addr, parseErr := netip.ParseAddr(host)
-		if err != nil || parseErr != nil || !addr.Unmap().IsLoopback() {
+		if !isLoopback(r.RemoteAddr) || !isLoopback(r.Host) {
 			http.Error(w, "only for requests from this machine; use kubectl port-forward, or curl 127.0.0.1", http.StatusForbidden)
 			return
 		}
 		h.ServeHTTP(w, r)
 	})
+}
+
+// isLoopback reports whether an address, with or without a port, is this machine's loopback.
+func isLoopback(hostport string) bool {
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		host = strings.Trim(hostport, "[]")
+	}
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.Unmap().IsLoopback()
 }

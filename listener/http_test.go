@@ -44,6 +44,7 @@ func TestAdmin(t *testing.T) {
 		{"profiles from elsewhere", "/debug/pprof/heap", elsewhere, nil, 0, 403, "only for requests from this machine"},
 		{"profiles", "/debug/pprof/goroutine?debug=1", loopback, nil, 0, 200, "goroutine profile"},
 		{"what there is", "/", elsewhere, nil, 0, 200, "\n/readyz        can it do its work? If not, why\n"},
+		{"what there is, where there is a page", "/endpoints", elsewhere, nil, 0, 200, "\n/readyz        can it do its work? If not, why\n"},
 		{"nothing else", "/deaths", loopback, nil, 0, 404, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -65,7 +66,7 @@ func TestAdmin(t *testing.T) {
 				},
 			}
 			r := httptest.NewRequest(http.MethodGet, tt.path, nil)
-			r.RemoteAddr = tt.from
+			r.RemoteAddr, r.Host = tt.from, "127.0.0.1:9666"
 			w := httptest.NewRecorder()
 			a.Handler().ServeHTTP(w, r)
 			body, _ := io.ReadAll(w.Body)
@@ -73,6 +74,34 @@ func TestAdmin(t *testing.T) {
 				t.Errorf("%d %s\nwant %d and %s", w.Code, body, tt.code, tt.body)
 			}
 		})
+	}
+}
+
+// The page names pods, and the admin address may be reached from elsewhere, for Prometheus and probes.
+func TestPageIsForThisMachineOnly(t *testing.T) {
+	page := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "page ", r.URL.Path) })
+	a := Admin{Gatherer: prometheus.NewRegistry(), Coverage: new(Coverage), Ready: func() error { return nil }, Page: page}
+	for _, tt := range []struct {
+		name, path, from, host string
+		code                   int
+		body                   string
+	}{
+		{"from this machine", "/", "127.0.0.1:4000", "127.0.0.1:9666", 200, "page /"},
+		{"by its name", "/deaths/x", "127.0.0.1:4000", "localhost:9666", 200, "page /deaths/x"},
+		{"over IPv6", "/page.css", "[::1]:4000", "[::1]", 200, "page /page.css"},
+		{"from elsewhere", "/", "10.0.0.9:4000", "10.0.0.1:9666", 403, "only for requests from this machine"},
+		{"from elsewhere, with a false name", "/", "10.0.0.9:4000", "localhost", 403, "only for requests from this machine"},
+		{"a browser that was given another name for this machine", "/", "127.0.0.1:4000", "evil.example:9666", 403, "only for"},
+		{"a name that begins with an address", "/", "127.0.0.1:4000", "127.0.0.1.evil.example", 403, "only for"},
+		{"what is not the page's", "/readyz", "10.0.0.9:4000", "10.0.0.1:9666", 200, "ok"},
+	} {
+		r := httptest.NewRequest(http.MethodGet, tt.path, nil)
+		r.RemoteAddr, r.Host = tt.from, tt.host
+		w := httptest.NewRecorder()
+		a.Handler().ServeHTTP(w, r)
+		if w.Code != tt.code || !strings.HasPrefix(w.Body.String(), tt.body) {
+			t.Errorf("%s: %d %s, want %d and %s", tt.name, w.Code, w.Body, tt.code, tt.body)
+		}
 	}
 }
 

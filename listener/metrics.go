@@ -120,6 +120,7 @@ func (m *Metrics) Observe(r prometheus.Registerer, o cleanup.Observer) cleanup.O
 	failed := histogram("pod_failed_seconds", "From hearing an incident to a pod being Failed.")
 	finished := vec("cleanups_total", "Deaths that came to an end, by phase.", "phase")
 	claimed := vec("claims_total", "Canaries offered as claims, by result.", "result")
+	farewells := vec("farewells_total", "Farewells of nodes that end a boot in good order, by result.", "result")
 	faults := prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: "lastgasp", Name: "api_faults_total", Help: "API calls that had to be repeated."})
 	for _, phase := range []policy.Phase{policy.Refused, policy.Cleaned, policy.Incomplete, policy.Recorded} {
@@ -130,6 +131,9 @@ func (m *Metrics) Observe(r prometheus.Registerer, o cleanup.Observer) cleanup.O
 	} {
 		claimed.WithLabelValues(string(result))
 	}
+	for _, result := range cleanup.FarewellResults() {
+		farewells.WithLabelValues(string(result))
+	}
 	atWork := prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: "lastgasp", Name: "cleanups_at_work", Help: "Deaths being worked on."})
 	r.MustRegister(faults, atWork)
@@ -138,6 +142,7 @@ func (m *Metrics) Observe(r prometheus.Registerer, o cleanup.Observer) cleanup.O
 	o.PodFailed = func(after time.Duration) { failed.Observe(after.Seconds()) }
 	o.Finished = func(phase policy.Phase, _ time.Duration) { finished.WithLabelValues(string(phase)).Inc() }
 	o.Claimed = func(result policy.Claiming) { claimed.WithLabelValues(string(result)).Inc() }
+	o.Farewell = func(result cleanup.FarewellResult) { farewells.WithLabelValues(string(result)).Inc() }
 	o.Fault = faults.Inc
 	o.AtWork = func(n int) { atWork.Set(float64(n)) }
 	return o

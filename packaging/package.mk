@@ -1,9 +1,12 @@
 # What is released; included by the Makefile.
 
-.PHONY: package package-test image chart release modules
+.PHONY: package package-kernel package-test image chart release modules
 
 package: ## deb and rpm of both programs, for amd64 and arm64, into dist/
 	packaging/build dist
+
+package-kernel: ## deb and rpm of the optional kernel module, as source for dkms, into dist/
+	packaging/build dist kernel
 
 image: ## both programs as OCI archives, for amd64 and arm64, into dist/; the configurator's is for the DaemonSet
 	packaging/build dist image
@@ -11,11 +14,12 @@ image: ## both programs as OCI archives, for amd64 and arm64, into dist/; the co
 chart: ## the Helm chart, into dist/
 	packaging/build dist chart
 
-release: ## packages, images, chart, SPDX documents and their checksums, into an empty dist/
+release: ## packages, images, chart, kernel module, SPDX documents and their checksums, into an empty dist/
 	rm -rf dist
 	packaging/build dist packages
 	packaging/build dist image
 	packaging/build dist chart
+	packaging/build dist kernel
 	cd dist && sums=$$(sha256sum -- *) && echo "$$sums" >SHA256SUMS
 
 package-test: ## build the packages twice, install, upgrade and purge them in Debian 12 and 13, check units and examples (root)

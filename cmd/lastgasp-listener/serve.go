@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -28,6 +29,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener"
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/kube"
+	"github.com/lastgasp/lastgasp/listener/page"
 	"github.com/lastgasp/lastgasp/listener/policy"
 	"github.com/lastgasp/lastgasp/listener/receive"
 )
@@ -75,7 +77,7 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	defer wasRead()
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	p, err := newParts(cfg, &r.Config, metrics, registry, log)
+	p, err := newParts(cfg, &r.Config, coverage, metrics, registry, log)
 	if err != nil {
 		return err
 	}
@@ -87,7 +89,7 @@ func serve(ctx context.Context, cfg listener.Config) error {
 	}
 	admin := &listener.Admin{
 		Gatherer: registry, Coverage: coverage, Roster: p.roster, Ready: ready, Sockets: r.State, LastRead: r.LastRead,
-		Version: version, Started: time.Now(),
+		Page: p.page, Version: version, Started: time.Now(),
 	}
 	metrics.Describe(registry, version, commit, ready)
 	registry.MustRegister(listener.CoverMetric{Coverage: coverage, Roster: p.roster})
@@ -141,17 +143,18 @@ type parts struct {
 	run    []func(context.Context) error // what act needs meanwhile
 	ready  func() error
 	roster func() []listener.RosterNode // nil without a cluster
+	page   http.Handler                 // nil without a cluster
 }
 
-func newParts(cfg listener.Config, to *receive.Config, m *listener.Metrics, r prometheus.Registerer, log *slog.Logger) (*parts, error) {
+func newParts(cfg listener.Config, to *receive.Config, coverage *listener.Coverage, m *listener.Metrics, r prometheus.Registerer, log *slog.Logger) (*parts, error) {
 	p := &parts{ready: func() error { return nil }}
 	if cfg.Kubernetes {
-		if err := p.cluster(cfg, to, m, r, log); err != nil {
+		if err := p.cluster(cfg, to, coverage, m, r, log); err != nil {
 			return nil, err
 		}
 	} else {
 		directory := listener.NewDirectory(cfg.Records, listener.Keep{Records: cfg.Policy.KeepRecords, For: cfg.Policy.KeepRecordsFor}, log)
-		to.Sink = directory
+		to.Sink, to.Farewells = directory, directory
 		p.act, p.ready = directory.Run, directory.Ready
 	}
 	p.announce(cfg, log)
@@ -170,7 +173,7 @@ func newParts(cfg listener.Config, to *receive.Config, m *listener.Metrics, r pr
 	return p, nil
 }
 
-func (p *parts) cluster(cfg listener.Config, to *receive.Config, m *listener.Metrics, r prometheus.Registerer, log *slog.Logger) error {
+func (p *parts) cluster(cfg listener.Config, to *receive.Config, coverage *listener.Coverage, m *listener.Metrics, r prometheus.Registerer, log *slog.Logger) error {
 	replica, err := replicaName()
 	if err != nil {
 		return err
@@ -184,12 +187,13 @@ func (p *parts) cluster(cfg listener.Config, to *receive.Config, m *listener.Met
 	engine.State = filepath.Join(cfg.Records, "in-hand")
 	engine.Observer = m.Observe(r, engine.Observer)
 	r.MustRegister(listener.DeathMetric{Deaths: func() ([]policy.Death, error) { return cluster.Deaths(context.Background()) }})
-	to.Sink, to.Pins, to.Nodes = engine, cluster, cluster
+	to.Sink, to.Pins, to.Nodes, to.Farewells = engine, cluster, cluster, engine
 	p.act = engine.Run
 	p.run = append(p.run, cluster.Run)
 	p.roster = func() []listener.RosterNode { return roster(cluster) }
 	p.ready = cluster.Ready
 	p.webhook(cfg, replica, cluster.Deaths, r, log)
+	p.page = (&page.Page{Source: pageSource{cluster, coverage}, Cluster: cfg.Cluster, Version: version}).Handler()
 	return nil
 }
 

@@ -24,6 +24,15 @@ func TestFactsAreRead(t *testing.T) {
 	if diff := cmp.Diff(want, w.root.Facts("v1")); diff != "" {
 		t.Errorf("facts (-want +got):\n%s", diff)
 	}
+	w.write(t, "sys/module/lastgasp/parameters/unmutes", "Y")
+	want.Unmuted = true
+	if diff := cmp.Diff(want, w.root.Facts("v1")); diff != "" {
+		t.Errorf("facts with the module (-want +got):\n%s", diff)
+	}
+	w.write(t, "proc/sys/kernel/ftrace_enabled", "0")
+	if w.root.Facts("v1").Unmuted {
+		t.Error("without ftrace the module does nothing")
+	}
 	if bare := Root(t.TempDir()).Facts("v1"); bare.ConsoleLevel != 7 || bare.Kernel == "" {
 		t.Errorf("facts of a machine that shows nothing: %+v", bare)
 	}
@@ -73,6 +82,13 @@ func TestFindings(t *testing.T) {
 		{name: "a 7.3 node with kdump", armed: good,
 			facts: with(func(f *Facts) { f.Kernel, f.Panic, f.Kdump, f.KdumpNotifiers = "7.3.4", 0, true, true }),
 			want:  []string{"MUTE a kdump kernel is loaded on kernel 7.3.4"}},
+		{name: "a 7.3 node with our module", armed: good,
+			facts: with(func(f *Facts) { f.Kernel, f.Unmuted = "7.3.4", true })},
+		{name: "a 7.3 node with our module and an instant reset", armed: good,
+			facts: with(func(f *Facts) { f.Kernel, f.Unmuted, f.Panic = "7.3.4", true, -1 })},
+		{name: "a 7.3 node with our module and kdump", armed: good,
+			facts: with(func(f *Facts) { f.Kernel, f.Unmuted, f.Kdump = "7.3.4", true, true }),
+			want:  []string{"weak a kdump kernel is loaded without crash_kexec_post_notifiers"}},
 		{name: "a 6.12 node with kdump", armed: good,
 			facts: with(func(f *Facts) { f.Kdump = true }),
 			want:  []string{"weak a kdump kernel is loaded without crash_kexec_post_notifiers"}},
@@ -141,15 +157,15 @@ func TestFindingsAgreeWithTheCanary(t *testing.T) {
 	armed := []configfs.State{target("t", true)}
 	for _, kernel := range []string{"5.10.0", "6.1.192", "6.12.117", "6.19.0-rc1", "7.0.0", "7.3.4", "10.0.0", "weird"} {
 		for _, panicTimeout := range []int{-1, 0, 10} {
-			for _, kdump := range []bool{false, true} {
+			for bits := range 4 {
 				f := goodFacts
-				f.Kernel, f.Panic, f.Kdump = kernel, panicTimeout, kdump
+				f.Kernel, f.Panic, f.Kdump, f.Unmuted = kernel, panicTimeout, bits&1 != 0, bits&2 != 0
 				mute := false
 				for _, found := range Findings(f, armed) {
 					mute = mute || found.Mute
 				}
 				if said := f.Mute() != ""; mute != said {
-					t.Errorf("%s with kernel.panic=%d kdump=%t: findings say mute=%t, the canary %t", kernel, panicTimeout, kdump, mute, said)
+					t.Errorf("%s with kernel.panic=%d kdump=%t unmuted=%t: findings say mute=%t, the canary %t", kernel, panicTimeout, f.Kdump, f.Unmuted, mute, said)
 				}
 			}
 		}

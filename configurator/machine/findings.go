@@ -29,20 +29,20 @@ func Findings(f Facts, targets []configfs.State) []Finding {
 	weak := func(what, cost, mend string) { found = append(found, Finding{What: what, Cost: cost, Mend: mend}) }
 
 	switch {
-	case f.Nbcon() && f.Panic != 0:
+	case f.Deferred() && f.Panic != 0:
 		mute(fmt.Sprintf("kernel.panic is %d on kernel %s", f.Panic, f.Kernel),
 			"kernels since 7.0 reboot before netconsole has sent anything, so a panic is not heard",
-			"set panic.hold: true here (or kernel.panic=0) and let the listener or the cloud reboot the node")
-	case f.Panic < 0:
+			"install lastgasp-dkms, or set panic.hold: true here (or kernel.panic=0) and let the listener or the cloud reboot the node")
+	case f.Panic < 0 && !f.Unmuted: // the module waits for the card
 		weak(fmt.Sprintf("kernel.panic is %d", f.Panic),
 			"the machine resets at once and the end of the trace is lost in the network card",
 			"set panic.timeout: 1 or more here")
 	}
 	switch {
-	case f.Nbcon() && f.Kdump:
+	case f.Deferred() && f.Kdump:
 		mute("a kdump kernel is loaded on kernel "+f.Kernel,
 			"kernels since 7.0 start it before netconsole has sent anything, so a panic is not heard",
-			"unload it (kdump-config unload) or have the crash kernel report")
+			"install lastgasp-dkms, or unload it (kdump-config unload) or have the crash kernel report")
 	case f.Kdump && !f.KdumpNotifiers:
 		weak("a kdump kernel is loaded without crash_kexec_post_notifiers",
 			"an oops starts it before the line \"Kernel panic\" exists, so the listener hears only the oops",
@@ -92,7 +92,7 @@ func targetFindings(targets []configfs.State) []Finding {
 	if len(targets[0].Userdata) == 0 {
 		found = append(found, Finding{
 			What: "this kernel's netconsole has no userdata",
-			Cost: "the listener knows this node by its address alone and waits for a second witness before it acts",
+			Cost: "the listener knows this node by its address alone and waits for the witness before it acts",
 			Mend: "run a kernel of 6.9 or later"})
 	}
 	return found

@@ -60,9 +60,9 @@ func PanicSettings(p Panic, f Facts, k Kubelet) []Setting {
 // seconds returns the value of kernel.panic that p asks for on a kernel with facts f.
 func (p Panic) seconds(f Facts) (seconds int, asked bool) {
 	switch {
-	case f.Nbcon() && p.Hold:
+	case f.Deferred() && p.Hold:
 		return 0, true
-	case !f.Nbcon() && p.Timeout != nil:
+	case !f.Deferred() && p.Timeout != nil:
 		return *p.Timeout, true
 	}
 	return 0, false
@@ -75,7 +75,7 @@ func PanicFindings(p Panic, f Facts, k Kubelet) []Finding {
 		return nil
 	}
 	key := "panic.timeout"
-	if f.Nbcon() {
+	if f.Deferred() {
 		key = "panic.hold"
 	}
 	switch k {

@@ -9,6 +9,8 @@ import (
 func TestWantedSettings(t *testing.T) {
 	old, nbcon := goodFacts, goodFacts
 	nbcon.Kernel = "7.2.13"
+	unmuted := nbcon
+	unmuted.Unmuted = true
 	crash := goodFacts
 	crash.Kdump = true
 	ten, five := 10, 5
@@ -29,6 +31,7 @@ func TestWantedSettings(t *testing.T) {
 		{name: "a timeout that such a kubelet asks for", panic: Panic{Timeout: &ten}, facts: old, kubelet: KubeletProtects,
 			want: []Setting{{File: panicFile, Set: "10"}}},
 		{name: "a timeout that it does not", panic: Panic{Timeout: &five}, facts: old, kubelet: KubeletProtects},
+		{name: "hold leaves a kernel alone that our module makes speak", panic: Panic{Hold: true}, facts: unmuted},
 		{name: "hold leaves kernels below 7.0 alone", panic: Panic{Hold: true}, facts: old},
 		{name: "a timeout below 7.0", panic: Panic{Timeout: &ten}, facts: old,
 			want: []Setting{{File: panicFile, Set: "10"}}},

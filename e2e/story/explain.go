@@ -68,7 +68,7 @@ func (w *World) Heard(ctx context.Context) (n int, err error) {
 }
 
 // AwaitLease waits until the node's kubelet has renewed its Lease once, ten seconds after its start. A node that cannot be pinned
-// needs it as the second witness.
+// needs it as the witness.
 func (w *World) AwaitLease(ctx context.Context, n *Node) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, fmt.Errorf("%s had no Lease within a minute", n.Name))
 	defer cancel()

@@ -100,6 +100,7 @@ type NodeSpec struct {
 	Name        string // at most 11 bytes
 	Kernel      *lab.Kernel
 	CrashModule string // path; sysrq does without
+	Module      string // path of lastgasp's kernel module, which is loaded first; empty: none
 	Panic       int    // kernel.panic, seconds until reboot
 	NoEnroll    bool   // the configurator finds no kubelet's credentials, so it cannot pin the Node
 }
@@ -128,6 +129,10 @@ func (w *World) BootNode(ctx context.Context, s lab.Scope, spec NodeSpec) (*Node
 				Data: fmt.Appendf(nil, "endpoint: {static: [%q]}\n", w.Endpoint()), Mode: 0o644},
 		},
 	}
+	const module = "/lib/lastgasp.ko"
+	if spec.Module != "" {
+		vm.Files[module] = lab.GuestFile{Host: spec.Module}
+	}
 	if spec.NoEnroll {
 		vm.Files["/etc/lastgasp/configurator.d/90-no-enroll.yaml"] = lab.GuestFile{Data: []byte("enroll: {kubeconfig: /none}\n")}
 	}
@@ -139,6 +144,15 @@ func (w *World) BootNode(ctx context.Context, s lab.Scope, spec NodeSpec) (*Node
 		return nil, err
 	}
 	n.BootID = n.VM.BootID()
+	if spec.Module != "" {
+		loaded, err := n.VM.Run(ctx, "insmod", module)
+		if err != nil {
+			return nil, err
+		}
+		if loaded.Exit != 0 {
+			return nil, fmt.Errorf("load lastgasp's kernel module on %s: %s", spec.Name, loaded.Stderr)
+		}
+	}
 	applied, err := n.VM.Run(ctx, "/usr/bin/lastgasp-configurator", "apply")
 	if err != nil {
 		return nil, err

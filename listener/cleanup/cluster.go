@@ -69,7 +69,7 @@ type Cluster interface {
 	CreateDeath(ctx context.Context, d policy.Death) (policy.Death, error)
 	// Death reads one NodeDeath.
 	Death(ctx context.Context, name string) (policy.Death, error)
-	// Deaths lists every NodeDeath, from a cache and without Trace and Pods: it is asked every second, and whoever acts on
+	// Deaths lists every NodeDeath, from a cache, without Trace and with its pods Packed: it is asked every second, and whoever acts on
 	// the answer reads the death again.
 	Deaths(ctx context.Context) ([]policy.Death, error)
 	// UpdateDeath writes d's status only, ErrConflict if the death changed since it was read.
@@ -92,6 +92,8 @@ type Cluster interface {
 	FailPod(ctx context.Context, p policy.Pod, n policy.Notice) (policy.Pod, error)
 	// AnnotatePod writes n's annotations only, for pods whose phase is not ours to set (mirror pods).
 	AnnotatePod(ctx context.Context, p policy.Pod, n policy.Notice) (policy.Pod, error)
+	// AnnotateFarewell writes f on the pod, and nothing else. The pod may have changed since it was read.
+	AnnotateFarewell(ctx context.Context, p policy.Pod, f policy.Farewell) error
 	// DeletePod deletes with grace 0 and UID precondition. A pod with finalizers stays, marked; that is not an error.
 	DeletePod(ctx context.Context, p policy.Pod) error
 	// Attachments counts the VolumeAttachments that name the Node.
@@ -109,10 +111,11 @@ type Replica struct {
 
 // NodePatch is one change to a Node; nil fields are left alone.
 type NodePatch struct {
-	Fence        *bool        // put or remove the taint lastgasp.dev/dead:NoSchedule
-	OutOfService *bool        // put or remove the taint node.kubernetes.io/out-of-service:NoSchedule
-	Mark         *policy.Mark // write our annotations; a zero Mark removes them
-	Claim        *policy.Pin  // write the claim annotation
+	Fence        *bool            // put or remove the taint lastgasp.dev/dead:NoSchedule
+	OutOfService *bool            // put or remove the taint node.kubernetes.io/out-of-service:NoSchedule
+	Mark         *policy.Mark     // write our annotations; a zero Mark removes them
+	Claim        *policy.Pin      // write the claim annotation
+	Farewell     *policy.Farewell // write the farewell annotation
 }
 
 // Event is a Kubernetes event. It is about exactly one of Node, Pod and Owner.

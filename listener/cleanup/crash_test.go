@@ -95,6 +95,11 @@ func (f faulty) AnnotatePod(ctx context.Context, p policy.Pod, n policy.Notice) 
 	return through(ctx, f, "AnnotatePod", func() (policy.Pod, error) { return f.world.AnnotatePod(ctx, p, n) })
 }
 
+func (f faulty) AnnotateFarewell(ctx context.Context, p policy.Pod, said policy.Farewell) error {
+	_, err := through(ctx, f, "AnnotateFarewell", func() (any, error) { return nil, f.world.AnnotateFarewell(ctx, p, said) })
+	return err
+}
+
 func (f faulty) DeletePod(ctx context.Context, p policy.Pod) error {
 	_, err := through(ctx, f, "DeletePod", func() (any, error) { return nil, f.world.DeletePod(ctx, p) })
 	return err
@@ -533,7 +538,7 @@ func TestOwnerThatWaitsShowsThatItLives(t *testing.T) {
 	}{
 		{"for the node", func(_ *world, p *policy.Policy, _ *detect.Incident) { p.NodeVerb = policy.NodeAwait }},
 		{"for kept pods", func(_ *world, p *policy.Policy, _ *detect.Incident) { p.KeepPods = time.Hour }},
-		{"for a second witness", func(_ *world, p *policy.Policy, inc *detect.Incident) {
+		{"for the witness", func(_ *world, p *policy.Policy, inc *detect.Incident) {
 			p.Corroborate = 2 * time.Minute
 			inc.Identity.Secret = ""
 		}},
@@ -688,7 +693,7 @@ func TestDeniedClaimOfANodeThatLives(t *testing.T) {
 		offer(t, w, incident(1, boot1, "guessed"), a, b)
 		pass(time.Second)
 		if !w.node("n1").Fenced {
-			t.Fatal("not fenced while a second witness is waited for")
+			t.Fatal("not fenced while the witness is waited for")
 		}
 		pass(time.Minute)
 		if n := w.node("n1"); n.Fenced || n.Mark != (policy.Mark{}) {

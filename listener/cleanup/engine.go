@@ -38,23 +38,25 @@ type Engine struct {
 	log       *slog.Logger
 	queue     *queue
 
-	intake   *intake
-	findings chan detect.Incident
-	canaries chan canary
-	longer   chan *heard // incidents whose trace is longer than what is on record
-	ended    chan struct{}
+	intake    *intake
+	findings  chan detect.Incident
+	canaries  chan canary
+	farewells chan farewell
+	longer    chan *heard // incidents whose trace is longer than what is on record
+	ended     chan struct{}
 
-	mu        sync.Mutex
-	breaker   policy.Breaker // nodes acted on
-	early     policy.Breaker // nodes fenced without a witness
-	refusals  policy.Limiter
-	lookups   policy.Limiter // of canaries; claimAll's alone
-	distrust  policy.Distrust
-	heard     map[key]*heard
-	traces    int              // bytes of their traces
-	inHand    map[string]*work // by name of the death
-	jobs      int              // goroutines at work on deaths, fences and traces
-	rehearsed map[netip.Addr]policy.Pin
+	mu            sync.Mutex
+	breaker       policy.Breaker // nodes acted on
+	early         policy.Breaker // nodes fenced without a witness
+	refusals      policy.Limiter
+	lookups       policy.Limiter // of canaries; claimAll's alone
+	distrust      policy.Distrust
+	heard         map[key]*heard
+	traces        int              // bytes of their traces
+	inHand        map[string]*work // by name of the death
+	jobs          int              // goroutines at work on deaths, fences and traces
+	rehearsed     map[netip.Addr]policy.Pin
+	farewellsFrom policy.Limiter
 }
 
 // NewEngine returns an Engine that carries out p, which must be valid, on c and on the instances below it, which may be nil
@@ -66,27 +68,29 @@ func NewEngine(p policy.Policy, c Cluster, instances Instances, replica string, 
 	}
 	limits := policy.Breaker{Nodes: p.MaxNodes, Percent: p.MaxPercent, Window: p.Window}
 	return &Engine{
-		Now:       time.Now,
-		Observer:  discard(),
-		policy:    p,
-		cluster:   c,
-		instances: instances,
-		replica:   replica,
-		log:       log,
-		queue:     newQueue(),
-		intake:    newIntake(),
-		findings:  make(chan detect.Incident, intakeSize),
-		canaries:  make(chan canary, intakeSize),
-		longer:    make(chan *heard, heardSize),
-		ended:     make(chan struct{}, 1),
-		breaker:   limits,
-		early:     limits,
-		refusals:  policy.Limiter{PerAddress: refusalsPerAddress, Total: refusalsInAll, Window: p.Window},
-		lookups:   policy.Limiter{PerAddress: claimsPerMinute, Total: claimsKnown, Window: time.Minute},
-		distrust:  policy.Distrust{For: p.Distrust},
-		heard:     map[key]*heard{},
-		inHand:    map[string]*work{},
-		rehearsed: map[netip.Addr]policy.Pin{},
+		Now:           time.Now,
+		Observer:      discard(),
+		policy:        p,
+		cluster:       c,
+		instances:     instances,
+		replica:       replica,
+		log:           log,
+		queue:         newQueue(),
+		intake:        newIntake(),
+		findings:      make(chan detect.Incident, intakeSize),
+		canaries:      make(chan canary, intakeSize),
+		farewells:     make(chan farewell, farewellsWaiting),
+		longer:        make(chan *heard, heardSize),
+		ended:         make(chan struct{}, 1),
+		breaker:       limits,
+		early:         limits,
+		refusals:      policy.Limiter{PerAddress: refusalsPerAddress, Total: refusalsInAll, Window: p.Window},
+		lookups:       policy.Limiter{PerAddress: claimsPerMinute, Total: claimsKnown, Window: time.Minute},
+		distrust:      policy.Distrust{For: p.Distrust},
+		heard:         map[key]*heard{},
+		inHand:        map[string]*work{},
+		rehearsed:     map[netip.Addr]policy.Pin{},
+		farewellsFrom: policy.Limiter{PerAddress: farewellsOfAddress, Total: claimsKnown, Window: farewellWindow},
 	}
 }
 
@@ -146,6 +150,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	parts.Go(func() { e.dispatch(ctx, working); stop() })
 	parts.Go(func() { e.claimAll(ctx) })
 	parts.Go(func() { e.emitFindings(ctx) })
+	for range farewellsAtOnce {
+		parts.Go(func() { e.writeFarewells(ctx) })
+	}
 	parts.Wait()
 	e.saveInHand()
 	return nil

@@ -421,7 +421,7 @@ func TestFalseAlarm(t *testing.T) {
 		offer(t, w, incident(1, boot1, "guessed"), a, b)
 		pass(time.Second)
 		if !w.node("n1").Fenced {
-			t.Fatal("not fenced while a second witness is waited for")
+			t.Fatal("not fenced while the witness is waited for")
 		}
 		pass(15 * time.Second)
 		if r := w.only(); r.Phase != policy.Refused || !strings.Contains(r.Decision, "renewed its Lease") {

@@ -22,30 +22,31 @@ import (
 type world struct {
 	t *testing.T
 
-	mu       sync.Mutex
-	version  int
-	nodes    map[string]policy.Node
-	renewed  map[string]time.Time  // Leases
-	dead     map[string]bool       // machines whose kernel has panicked: what may be hit at all
-	pods     map[string]policy.Pod // by namespace/name
-	volumes  map[string]int        // attachments by node
-	deaths   map[string]policy.Death
-	events   []Event
-	calls    []string             // what changed something, in order
-	failures map[string]int       // pod UID → times it was failed
-	created  int                  // deaths
-	finds    int                  // look-ups of Nodes
-	replicas map[string]time.Time // Leases of listeners
-	latency  time.Duration
-	lease    time.Duration // spec.leaseDurationSeconds of every Lease
-	down     bool
+	mu        sync.Mutex
+	version   int
+	nodes     map[string]policy.Node
+	renewed   map[string]time.Time  // Leases
+	dead      map[string]bool       // machines whose kernel has panicked: what may be hit at all
+	pods      map[string]policy.Pod // by namespace/name
+	volumes   map[string]int        // attachments by node
+	deaths    map[string]policy.Death
+	events    []Event
+	calls     []string             // what changed something, in order
+	failures  map[string]int       // pod UID → times it was failed
+	created   int                  // deaths
+	finds     int                  // look-ups of Nodes
+	replicas  map[string]time.Time // Leases of listeners
+	farewells map[string]string    // by name of the pod
+	latency   time.Duration
+	lease     time.Duration // spec.leaseDurationSeconds of every Lease
+	down      bool
 }
 
 func newWorld(t *testing.T) *world {
 	return &world{
 		t: t, nodes: map[string]policy.Node{}, renewed: map[string]time.Time{}, dead: map[string]bool{}, pods: map[string]policy.Pod{},
 		volumes: map[string]int{}, deaths: map[string]policy.Death{}, failures: map[string]int{}, lease: 40 * time.Second,
-		replicas: map[string]time.Time{},
+		replicas: map[string]time.Time{}, farewells: map[string]string{},
 	}
 }
 
@@ -310,6 +311,10 @@ func (w *world) PatchNode(ctx context.Context, n policy.Node, p NodePatch) (poli
 		have.Claim = *p.Claim
 		w.did("claim %s", n.Name)
 	}
+	if p.Farewell != nil {
+		have.Farewell = *p.Farewell
+		w.did("farewell %s", n.Name)
+	}
 	have.ResourceVersion = w.next()
 	w.nodes[n.Name] = have
 	return have, nil
@@ -519,6 +524,23 @@ func (w *world) AnnotatePod(ctx context.Context, p policy.Pod, n policy.Notice) 
 		}
 		w.did("annotate %s", p.Name)
 	})
+}
+
+// AnnotateFarewell needs no version of the pod, and changes nothing else of it.
+func (w *world) AnnotateFarewell(ctx context.Context, p policy.Pod, f policy.Farewell) error {
+	if err := w.enter(ctx); err != nil {
+		return err
+	}
+	defer w.mu.Unlock()
+	have, ok := w.pods[p.Namespace+"/"+p.Name]
+	switch {
+	case !ok:
+		return ErrNotFound
+	case have.UID != p.UID:
+		return ErrConflict
+	}
+	w.farewells[p.Name] = f.String()
+	return nil
 }
 
 func (w *world) writePod(ctx context.Context, p policy.Pod, n policy.Notice, change func(*policy.Pod)) (policy.Pod, error) {

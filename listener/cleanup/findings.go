@@ -61,6 +61,6 @@ func (e *Engine) emitFindings(ctx context.Context) {
 		if inc.Remedy != "" {
 			note += "; " + inc.Remedy
 		}
-		e.cluster.Emit(Event{Node: n, Warning: true, Reason: inc.Cause, Action: "Report", Note: note})
+		e.cluster.Emit(Event{Node: n, Warning: true, Reason: inc.Cause, Action: "Record", Note: note})
 	}
 }

@@ -261,9 +261,9 @@ func TestReports(t *testing.T) {
 			}
 		})
 		if diff := cmp.Diff([]string{
-			"n1 KernelOops Report: null dereference in foo; update to 6.12.9",
-			"n1 TaskHung Report: null dereference in foo; update to 6.12.9",
-			"n1 KernelOops Report: null dereference in foo; update to 6.12.9",
+			"n1 KernelOops Record: null dereference in foo; update to 6.12.9",
+			"n1 TaskHung Record: null dereference in foo; update to 6.12.9",
+			"n1 KernelOops Record: null dereference in foo; update to 6.12.9",
 		}, got); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}

@@ -13,6 +13,7 @@ type Observer struct {
 	PodFailed func(after time.Duration)                     // a pod was Failed so long after the incident was heard
 	Finished  func(phase policy.Phase, after time.Duration) // a death came to this phase, so long after it was heard
 	Claimed   func(result policy.Claiming)                  // the result of a canary
+	Farewell  func(result FarewellResult)                   // the result of a farewell
 	Fault     func()                                        // an API call has to be repeated
 	AtWork    func(n int)                                   // n deaths are being worked on
 }
@@ -23,6 +24,7 @@ func discard() Observer {
 		PodFailed: func(time.Duration) {},
 		Finished:  func(policy.Phase, time.Duration) {},
 		Claimed:   func(policy.Claiming) {},
+		Farewell:  func(FarewellResult) {},
 		Fault:     func() {},
 		AtWork:    func(int) {},
 	}

@@ -159,6 +159,9 @@ func (w *work) lift(ctx context.Context, n policy.Node) error {
 	if d.Phase != policy.Refused && w.node.BootID == n.Mark.Boot {
 		return nil
 	}
+	if w.e.isInHand(n.Mark.Death) {
+		return nil // a refused death is about to be replaced: the fence is the new one's already
+	}
 	return w.unfence(ctx, n.Mark)
 }
 

@@ -145,7 +145,7 @@ func (b *boot) store(now time.Time, r *netconsole.Record, judged bool, emit func
 	for first := true; ; first = false {
 		kernel := judged && first
 		text = clean(text)
-		b.ring.add(b.source.cfg.lines(), b.source.cfg.bytes(), stamp, text, kernel)
+		b.ring.add(b.source.cfg.lines(), b.most(), stamp, text, kernel)
 		if b.draft != nil {
 			b.draft.add(stamp, text, kernel)
 		}
@@ -160,6 +160,15 @@ func (b *boot) store(now time.Time, r *netconsole.Record, judged bool, emit func
 			b.escalate(now, r, d.cause, emit)
 		}
 	}
+}
+
+// most is how many bytes the lines may take.
+func (b *boot) most() int {
+	most := b.source.cfg.bytes()
+	if b.source.share == 0 || b.draft != nil {
+		return most
+	}
+	return min(most, max(b.source.share, firstRing, len(b.ring.buf)))
 }
 
 // apply acts on a message that a rule matches.

@@ -30,18 +30,39 @@ var (
 	// mm/oom_kill.c dump_oom_summary. The name is the task's, so that what stands behind it counts from the end.
 	oomLine  = regexp.MustCompile(`^oom-kill:.*,task_memcg=([^,]*),task=(.{0,24}),pid=(\d{1,10}),uid=\d+$`)
 	killLine = regexp.MustCompile(`^Out of memory(?: \([^)]*\))?: Kill(?:ed)? process (\d{1,10}) \((.{0,24})\)`)
-	// lastgasp's kernel module, where it is loaded: "culprit: oops cpu=1 ctx=task comm=insmod pid=117 cgroup=/a/b".
-	moduleLine = regexp.MustCompile(`^(?:lastgasp\w*: )?culprit: \w+ cpu=(\d{1,5}) ctx=(\w+) comm=(.{0,24}) pid=(\d{1,10}) cgroup=(\S*)`)
+	// log_culprit of packaging/kernel/lastgasp.c. The name is the task's, so that what stands behind it counts from the end.
+	moduleLine = regexp.MustCompile(`^(?:lastgasp\w*: )?culprit: (\w+) cpu=(\d{1,5}) ctx=(\w+) comm=(.{0,24}) pid=(\d{1,10}) cgroup=(\S*)`)
 	inSoftirq  = regexp.MustCompile(`^ *(?:\[<[0-9a-f]+>\] )?(?:\w*do_softirq\w*|handle_softirqs|el1h?_(?:64_)?irq\w*|__irq_svc|run_timer_softirq|net_rx_action)\+0x`)
 )
 
 // culprit reads whom the lines of an incident name. head is the index of the headline.
 func culprit(lines []line, head int, rule *Rule) Culprit {
-	var c Culprit
 	head = min(head, len(lines))
 	if rule.Cause == oomKilling {
 		return oomVictim(lines, head)
 	}
+	c := taskOf(lines, head, rule).idle()
+	for i := max(0, head-maxHeading); i < len(lines); i++ {
+		m := submatch(moduleLine, lines[i].message(), "culprit: ")
+		if m == nil || !lines[i].kernel || i < head && m[1] != "panic" { // its line comes before the panic's, and behind an oops
+			continue
+		}
+		named := Culprit{Comm: m[4], PID: number(m[5]), CPU: number(m[2]), Cgroup: m[6], Bystander: m[3] != "task"}
+		switch {
+		case c.Comm != "" && c.PID == named.PID:
+			c.Cgroup = named.Cgroup
+			c.Bystander = c.Bystander || named.Bystander && !rule.stalls
+			return c
+		case c.Comm == "" && !rule.stalls: // who detects a stall is not who caused it
+			return named.idle()
+		}
+	}
+	return c
+}
+
+// taskOf reads whom the kernel's own lines name.
+func taskOf(lines []line, head int, rule *Rule) Culprit {
+	var c Culprit
 	caller := ""
 	if head < len(lines) && !rule.stalls {
 		caller = lines[head].caller()
@@ -51,9 +72,6 @@ func culprit(lines []line, head int, rule *Rule) Culprit {
 			continue
 		}
 		msg := lines[i].message()
-		if m := submatch(moduleLine, msg, "culprit: "); m != nil {
-			return Culprit{Comm: m[3], PID: number(m[4]), CPU: number(m[1]), Cgroup: m[5], Bystander: m[2] != "task"}
-		}
 		if other := lines[i].caller(); other != caller && other != "" && caller != "" {
 			continue
 		}
@@ -68,13 +86,13 @@ func culprit(lines []line, head int, rule *Rule) Culprit {
 		}
 		switch {
 		case strings.HasPrefix(msg, " </"), strings.HasPrefix(msg, "---[ end trace"):
-			return c.idle()
+			return c
 		case rule.stalls: // an interrupt reports it, which does not make the task a bystander
 		case msg == " <IRQ>", msg == " <SOFTIRQ>", msg == " <NMI>", submatch(inSoftirq, msg, "+0x") != nil, strings.HasSuffix(msg, "in interrupt"):
 			c.Bystander = c.Comm != ""
 		}
 	}
-	return c.idle()
+	return c
 }
 
 // submatch matches an expression on a text if it has what is part of every match.

@@ -34,6 +34,13 @@ func TestCulprits(t *testing.T) {
 		},
 		{"lastgasp's module", oopsLine + "\nCPU: 1 PID: 42 Comm: java Not tainted 6.1.0 #1\nlastgasp: culprit: oops cpu=1 ctx=task comm=java pid=42 cgroup=/kubepods.slice/pod1234.slice\n", Culprit{Comm: "java", PID: 42, CPU: 1, Cgroup: "/kubepods.slice/pod1234.slice"}},
 		{"lastgasp's module in an interrupt", oopsLine + "\nculprit: oops cpu=1 ctx=softirq comm=java pid=42 cgroup=/\n", Culprit{Comm: "java", PID: 42, CPU: 1, Cgroup: "/", Bystander: true}},
+		{"lastgasp's module behind the trace", oopsLine + "\nCPU: 1 PID: 42 Comm: java Not tainted 6.1.0 #1\n" + trace + "Modules linked in: lastgasp(OE)\nlastgasp: culprit: oops cpu=1 ctx=task comm=java pid=42 cgroup=/kubepods.slice/pod1234.slice\n---[ end trace 0000000000000000 ]---\n", Culprit{Comm: "java", PID: 42, CPU: 1, Cgroup: "/kubepods.slice/pod1234.slice"}},
+		{"lastgasp's module before the panic", "lastgasp: culprit: panic cpu=0 ctx=task comm=java pid=42 cgroup=/kubepods.slice/pod1234.slice\n" + panicLine + "\n", Culprit{Comm: "java", PID: 42, Cgroup: "/kubepods.slice/pod1234.slice"}},
+		{"lastgasp's module about an earlier oops", "lastgasp: culprit: oops cpu=0 ctx=task comm=java pid=42 cgroup=/kubepods.slice/pod1234.slice\n" + panicLine + "\n", Culprit{}},
+		{"lastgasp's module about the panic of another task", oopsLine + "\nCPU: 1 PID: 42 Comm: java Not tainted 6.1.0 #1\n" + trace + "lastgasp: culprit: panic cpu=0 ctx=task comm=sh pid=7 cgroup=/\n", Culprit{Comm: "java", PID: 42, CPU: 1}},
+		{"lastgasp's module in the interrupt that found a lockup", "watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [java:71]\nCPU: 3 PID: 71 Comm: java Not tainted 6.1.0 #1\nCall Trace:\n <IRQ>\nlastgasp: culprit: panic cpu=3 ctx=irq comm=java pid=71 cgroup=/pod\nKernel panic - not syncing: softlockup: hung tasks\n", Culprit{Comm: "java", PID: 71, CPU: 3, Cgroup: "/pod"}},
+		{"lastgasp's module about who found a hung task", "INFO: task jbd2/vda1-8:231 blocked for more than 120 seconds.\nlastgasp: culprit: panic cpu=0 ctx=task comm=khungtaskd pid=30 cgroup=/\nKernel panic - not syncing: hung_task: blocked tasks\n", Culprit{Comm: "jbd2/vda1-8", PID: 231, CPU: -1}},
+		{"a name that looks like lastgasp's line", oopsLine + "\nlastgasp: culprit: oops cpu=1 ctx=task comm=a pid=1 cgroup= pid=42 cgroup=/pod\n", Culprit{Comm: "a pid=1 cgroup=", PID: 42, CPU: 1, Cgroup: "/pod"}},
 		{"nobody", panicLine + "\n", Culprit{}},
 	}
 	for _, tt := range tests {

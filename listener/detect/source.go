@@ -27,6 +27,7 @@ type Source struct {
 	provisional *boot   // the death announced by a Partial record, until that is whole; nil if none
 
 	panicOnOops, kdump bool
+	share              int // bytes that the lines of a boot may take outside an incident; 0: as the Config says
 }
 
 // NewSource returns the Source of one sender. Call cfg.Compile before; without it the user's rules are not asked.
@@ -45,6 +46,10 @@ func NewSource(cfg *Config, addr netip.AddrPort) *Source {
 func (s *Source) SetFatal(panicOnOops, kdump bool) {
 	s.panicOnOops, s.kdump = panicOnOops, kdump
 }
+
+// SetShare bounds what the Source's newest lines may grow to, in bytes, where memory is scarce and many have to share it. What
+// is larger already stays, and an incident may take what the Config says. Zero is no bound.
+func (s *Source) SetShare(bytes int) { s.share = bytes }
 
 // Push takes one record and emits what it proves.
 //

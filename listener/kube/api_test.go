@@ -110,6 +110,16 @@ func TestRequests(t *testing.T) {
 					`"lastgasp.dev/termination-code":"KernelPanic","lastgasp.dev/termination-reason":"x"}}}`},
 		},
 		{
+			name:   "a farewell is all that changes of a pod",
+			answer: `{"kind":"Pod","apiVersion":"v1"}`,
+			do: func(c *Cluster) error {
+				at := time.Date(2026, 11, 26, 18, 50, 0, 0, time.UTC)
+				return c.AnnotateFarewell(t.Context(), pod, policy.Farewell{Boot: "b", Text: "rebooted by alice\x1b", At: at})
+			},
+			want: request{"PATCH", "/api/v1/namespaces/ns/pods/web/status?fieldManager=lastgasp-listener", "application/strategic-merge-patch+json",
+				`{"metadata":{"uid":"u","annotations":{"lastgasp.dev/farewell":"rebooted by alice\\x1b at 2026-11-26T18:50:00Z, says the node"}}}`},
+		},
+		{
 			name:   "a pod is deleted at once and by uid",
 			answer: `{"kind":"Status","apiVersion":"v1","status":"Success"}`,
 			do:     func(c *Cluster) error { return c.DeletePod(t.Context(), pod) },

@@ -56,23 +56,46 @@ func (c *Cluster) Deaths(context.Context) ([]policy.Death, error) {
 	if !c.deathCache.HasSynced() {
 		return nil, fmt.Errorf("list deaths: %w", errNotSynced)
 	}
-	var out []policy.Death
-	for _, obj := range c.deathCache.GetStore().List() {
-		out = append(out, deathFrom(obj.(*v1alpha1.NodeDeath)))
-	}
-	return out, nil
+	return c.keptDeaths(), nil
 }
 
-// newDeathInformer watches all NodeDeaths and keeps them without what would fill the memory.
+func (c *Cluster) keptDeaths() []policy.Death {
+	list := c.deathCache.GetStore().List()
+	out := make([]policy.Death, 0, len(list))
+	for _, obj := range list {
+		kept := obj.(*keptDeath)
+		d := deathFrom(&kept.NodeDeath)
+		d.Packed = kept.pods
+		out = append(out, d)
+	}
+	return out
+}
+
+// keptDeath is a NodeDeath as the cache keeps it: without what would fill the memory, and with its pods packed.
+type keptDeath struct {
+	v1alpha1.NodeDeath
+
+	pods policy.PackedPods
+}
+
+// keep makes of a NodeDeath what the cache keeps.
+func keep(nd *v1alpha1.NodeDeath) *keptDeath {
+	d := deathFrom(nd)
+	kept := &keptDeath{*nd, policy.PackPods(d.Pods, d.Images)}
+	kept.ManagedFields = nil
+	kept.Spec.Trace, kept.Spec.Pods, kept.Spec.Images, kept.Status.Pods.Outcomes = nil, nil, nil, nil
+	return kept
+}
+
+// newDeathInformer watches all NodeDeaths.
 func newDeathInformer(client cache.Getter) (cache.SharedIndexInformer, error) {
 	lw := cache.NewListWatchFromClient(client, v1alpha1.Resource, metav1.NamespaceAll, fields.Everything())
 	inf := cache.NewSharedIndexInformer(lw, &v1alpha1.NodeDeath{}, 0, nil)
 	return inf, inf.SetTransform(func(obj any) (any, error) {
 		if nd, ok := obj.(*v1alpha1.NodeDeath); ok {
-			nd.ManagedFields = nil
-			nd.Spec.Trace, nd.Spec.Pods, nd.Spec.Images, nd.Status.Pods.Outcomes = nil, nil, nil, nil
+			return keep(nd), nil
 		}
-		return obj, nil
+		return obj, nil // kept already, or cache.DeletedFinalStateUnknown around it
 	})
 }
 

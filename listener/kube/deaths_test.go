@@ -276,3 +276,22 @@ func TestBoundTrace(t *testing.T) {
 		t.Errorf("line of %d bytes, line %q", len(got[0]), got[1])
 	}
 }
+
+// The cache keeps a death without trace and pods, except the names of the pods, by which people look for it.
+func TestDeathAsItIsKept(t *testing.T) {
+	want := fullDeath()
+	want.Packed = policy.PackPods(want.Pods, want.Images)
+	want.Trace, want.Pods, want.Images, want.Outcomes = nil, nil, nil, nil
+	inf, err := newDeathInformer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Cluster{deathCache: inf}
+	if err := inf.GetStore().Add(keep(objectOf(fullDeath()))); err != nil {
+		t.Fatal(err)
+	}
+	got := c.keptDeaths()
+	if diff := cmp.Diff([]policy.Death{want}, got, sameAddrPort, cmp.Comparer(time.Time.Equal)); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}

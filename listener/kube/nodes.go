@@ -235,6 +235,7 @@ func trim(obj any) (any, error) {
 			Name:              n.Name,
 			UID:               n.UID,
 			ResourceVersion:   n.ResourceVersion,
+			CreationTimestamp: n.CreationTimestamp,
 			DeletionTimestamp: n.DeletionTimestamp,
 			Finalizers:        n.Finalizers,
 			Labels:            n.Labels, // node pools are told apart by any of them
@@ -269,6 +270,7 @@ func nodeFrom(n *corev1.Node) policy.Node {
 		Name:            n.Name,
 		UID:             string(n.UID),
 		ResourceVersion: n.ResourceVersion,
+		Created:         n.CreationTimestamp.Time,
 		ProviderID:      n.Spec.ProviderID,
 		Addresses:       addressesOf(n),
 		BootID:          info.BootID,
@@ -281,6 +283,7 @@ func nodeFrom(n *corev1.Node) policy.Node {
 		Finalizers:      n.Finalizers,
 		Pin:             pinFrom(n.Annotations[annotationPin]),
 		Claim:           pinFrom(n.Annotations[annotationClaim]),
+		Farewell:        policy.ParseFarewell(n.Annotations[annotationFarewell]),
 		Mark:            markFrom(n.Annotations),
 		Fenced:          slices.ContainsFunc(n.Spec.Taints, isFence),
 	}

@@ -48,6 +48,7 @@ func TestNodeFrom(t *testing.T) {
 		Name:            "ip-10-77-2-10.ec2.internal",
 		UID:             "a83d2f7a-e972-4087-a809-b102a6207619",
 		ResourceVersion: "341",
+		Created:         time.Date(2026, 11, 21, 22, 10, 7, 0, time.UTC),
 		ProviderID:      "aws:///use1-az1/i-0123456789abcdef0",
 		Addresses:       []netip.Addr{netip.MustParseAddr("10.77.2.10")},
 		BootID:          "0b6f9f5e-3a4e-4c39-8a54-6f0d9f2c7a11",

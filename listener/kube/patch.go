@@ -24,6 +24,8 @@ const (
 	annotationClaim  = prefix + "claim"  // Node: the same, written by us on the word of a canary
 	annotationBoot   = prefix + "boot"   // Node: boot id that died
 	annotationReason = prefix + "reason" // Node: the incident's title
+	// annotationFarewell is on Nodes what policy.Farewell.Annotation makes of a farewell, and on pods its String.
+	annotationFarewell = prefix + "farewell"
 	// annotationDeath names the NodeDeath on Nodes and pods. It is the mark: nothing without it is ever deleted
 	// (packaging/kubernetes/base/policies), and its key is not configurable.
 	annotationDeath = prefix + "death"
@@ -69,6 +71,9 @@ func nodePatch(n *corev1.Node, p cleanup.NodePatch) ([]byte, error) {
 	}
 	if p.Claim != nil {
 		patch.Metadata.Annotations[annotationClaim] = orNil(pinValue(*p.Claim))
+	}
+	if p.Farewell != nil {
+		patch.Metadata.Annotations[annotationFarewell] = orNil(p.Farewell.Annotation())
 	}
 	return json.Marshal(patch)
 }

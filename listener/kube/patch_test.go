@@ -3,6 +3,7 @@ package kube
 import (
 	"encoding/json"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -20,6 +21,7 @@ func TestNodePatch(t *testing.T) {
 	evicting := corev1.Taint{Key: taintFence, Effect: corev1.TaintEffectNoExecute}
 	theirs := corev1.Taint{Key: corev1.TaintNodeOutOfService, Value: "nodeshutdown", Effect: corev1.TaintEffectNoExecute}
 	mark := policy.Mark{Death: "r", Boot: "b", Reason: "x", OutOfService: true}
+	farewell := policy.Farewell{Boot: "b", Text: "rebooted by alice", At: time.Date(2026, 11, 26, 18, 50, 0, 0, time.UTC)}
 	const head = `{"metadata":{"uid":"a83d2f7a-e972-4087-a809-b102a6207619","resourceVersion":"341"`
 	for _, tt := range []struct {
 		name       string
@@ -51,6 +53,10 @@ func TestNodePatch(t *testing.T) {
 		{name: "a claim leaves mark and taints alone", have: []corev1.Taint{fence}, marked: true,
 			patch:      cleanup.NodePatch{Claim: &policy.Pin{Boot: "b", Sum: "s"}},
 			want:       head + `,"annotations":{"lastgasp.dev/claim":"b:s"}}}`,
+			wantTaints: []corev1.Taint{fence}, wantMark: mark},
+		{name: "a farewell leaves mark and taints alone", have: []corev1.Taint{fence}, marked: true,
+			patch:      cleanup.NodePatch{Farewell: &farewell},
+			want:       head + `,"annotations":{"lastgasp.dev/farewell":"b: rebooted by alice at 2026-11-26T18:50:00Z, says the node"}}}`,
 			wantTaints: []corev1.Taint{fence}, wantMark: mark},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -90,6 +96,9 @@ func TestNodePatch(t *testing.T) {
 			}
 			if tt.patch.Claim != nil && pinFrom(after.Annotations[annotationClaim]) != *tt.patch.Claim {
 				t.Errorf("claim %q, want %+v", after.Annotations[annotationClaim], *tt.patch.Claim)
+			}
+			if tt.patch.Farewell != nil && nodeFrom(after).Farewell != *tt.patch.Farewell {
+				t.Errorf("farewell %+v, want %+v", nodeFrom(after).Farewell, *tt.patch.Farewell)
 			}
 			if after.Annotations["node.alpha.kubernetes.io/ttl"] != "0" || !cmp.Equal(n.Labels, after.Labels) {
 				t.Error("foreign annotations or labels changed")

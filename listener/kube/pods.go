@@ -69,6 +69,14 @@ func (c *Cluster) AnnotatePod(ctx context.Context, p policy.Pod, n policy.Notice
 	return c.patchPodStatus(ctx, "annotate", p, podPatch{Metadata: c.keys.metadata(p, n)})
 }
 
+// AnnotateFarewell implements cleanup.Cluster.
+func (c *Cluster) AnnotateFarewell(ctx context.Context, p policy.Pod, f policy.Farewell) error {
+	_, err := c.patchPodStatus(ctx, "annotate", p, podPatch{Metadata: podMetadata{
+		UID: p.UID, Annotations: map[string]string{annotationFarewell: printable(f.String(), annotationSize)},
+	}})
+	return err
+}
+
 // DeletePod implements cleanup.Cluster.
 func (c *Cluster) DeletePod(ctx context.Context, p policy.Pod) error {
 	if err := c.proof.mayWrite(); err != nil {

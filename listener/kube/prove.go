@@ -231,6 +231,12 @@ func (c *Cluster) trialsOnNode() []trial {
 		{"lastgasp-pin", "a pin to node " + node.Name, true, patch(annotation(annotationPin, proofName+":"+proofName))},
 		{"lastgasp-claim", "a claim of a boot that node " + node.Name + " does not run", true,
 			patch(annotation(annotationClaim, proofName+":"+proofName))},
+		{"lastgasp-farewell", "a farewell of a boot that node " + node.Name + " does not run", true,
+			patch(annotation(annotationFarewell, proofName+": "+proofName))},
+	}
+	if boot != "" {
+		trials = append(trials, trial{"lastgasp-farewell", "a farewell to node " + node.Name, false,
+			patch(annotation(annotationFarewell, boot+": "+proofName))})
 	}
 	if claim := pinFrom(node.Annotations[annotationClaim]); boot != "" && claim.Boot != boot {
 		trials = append(trials, trial{"lastgasp-claim", "a claim to node " + node.Name, false,

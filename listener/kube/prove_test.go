@@ -87,6 +87,9 @@ func TestNothingIsWrittenUnproved(t *testing.T) {
 					_, err := c.AnnotatePod(t.Context(), policy.Pod{Namespace: "ns", Name: "p"}, policy.Notice{})
 					return err
 				},
+				"annotate pod with a farewell": func() error {
+					return c.AnnotateFarewell(t.Context(), policy.Pod{Namespace: "ns", Name: "p"}, policy.Farewell{})
+				},
 				"delete pod": func() error { return c.DeletePod(t.Context(), policy.Pod{Namespace: "ns", Name: "p"}) },
 			} {
 				err := write()

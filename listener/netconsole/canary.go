@@ -40,22 +40,23 @@ type Facts struct {
 	Panic        int    `json:"panic"`        // kernel.panic: seconds from panic to reboot, 0 never, negative at once
 	PanicOnOops  bool   `json:"panicOnOops"`  // kernel.panic_on_oops
 	Kdump        bool   `json:"kdump"`        // /sys/kernel/kexec_crash_loaded: a crash kernel waits
+	Unmuted      bool   `json:"unmuted"`      // lastgasp's kernel module makes netconsole speak before the kernel reboots
 	ConsoleLevel int    `json:"consoleLevel"` // first number of kernel.printk: records below this level are sent
 	Version      string `json:"version"`      // of the configurator
 }
 
-// Nbcon reports whether netconsole of this kernel is an nbcon console. Since 7.0 (7eab73b18630) it is one, and flushed only
-// at the very end of a panic, after the branches that start a crash kernel or reboot (nbcon_atomic_flush_unsafe in vpanic,
-// kernel/panic.c).
-func (f Facts) Nbcon() bool {
+// Deferred reports whether netconsole of this kernel is flushed only at the very end of a panic, after the branches that start
+// a crash kernel or reboot (nbcon_atomic_flush_unsafe in vpanic, kernel/panic.c). That is so since 7.0 (7eab73b18630), unless
+// lastgasp's kernel module is loaded.
+func (f Facts) Deferred() bool {
 	major, _, _ := strings.Cut(f.Kernel, ".")
 	n, err := strconv.Atoi(major)
-	return err == nil && n >= 7
+	return err == nil && n >= 7 && !f.Unmuted
 }
 
 // Mute says in one sentence why a panic of this node would not be heard. It is empty if it would be.
 func (f Facts) Mute() string {
-	if !f.Nbcon() {
+	if !f.Deferred() {
 		return ""
 	}
 	switch {
@@ -86,6 +87,9 @@ func (c Canary) Line() string {
 	word("panic", strconv.Itoa(c.Facts.Panic))
 	word("panic_on_oops", bit(c.Facts.PanicOnOops))
 	word("kdump", bit(c.Facts.Kdump))
+	if c.Facts.Unmuted {
+		word("unmuted", bit(true))
+	}
 	word("console", strconv.Itoa(c.Facts.ConsoleLevel))
 	word("version", c.Facts.Version)
 	if seconds := int(min(c.Interval, maxInterval).Seconds()); seconds > 0 {
@@ -174,6 +178,8 @@ func (c *Canary) set(key, value string) (ok bool) {
 		c.Facts.PanicOnOops, ok = value == "1", value == "0" || value == "1"
 	case "kdump":
 		c.Facts.Kdump, ok = value == "1", value == "0" || value == "1"
+	case "unmuted":
+		c.Facts.Unmuted, ok = value == "1", value == "0" || value == "1"
 	case "console":
 		c.Facts.ConsoleLevel, ok = integer(value)
 	case "version":

@@ -32,7 +32,9 @@ func TestCanaryLine(t *testing.T) {
 func TestCanaryRoundTrip(t *testing.T) {
 	bare := Canary{Nonce: nonce, Instance: "a", Boot: "b"}
 	longCluster := Canary{Nonce: nonce, Instance: "a", Boot: "b", Cluster: strings.Repeat("c", 100)}
-	for _, c := range []Canary{someCanary, bare, longCluster} {
+	unmuted := someCanary
+	unmuted.Facts.Unmuted = true
+	for _, c := range []Canary{someCanary, bare, longCluster, unmuted} {
 		got, ok := ParseCanary(c.Line())
 		if !ok {
 			t.Fatalf("refused %q", c.Line())
@@ -141,6 +143,7 @@ func TestMute(t *testing.T) {
 		{"a new kernel that reboots at once", Facts{Kernel: "10.0.0", Panic: -1},
 			"kernel 10.0.0 reboots before it sends anything, because kernel.panic is -1"},
 		{"a new kernel with kdump", Facts{Kernel: "7.0.1", Kdump: true}, "kernel 7.0.1 starts its crash kernel before it sends anything"},
+		{"a new kernel with the module", Facts{Kernel: "7.3.4", Panic: 10, Kdump: true, Unmuted: true}, ""},
 		{"a kernel that does not say", Facts{Panic: 10}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

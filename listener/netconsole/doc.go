@@ -55,6 +55,7 @@
 //	ack       = "lastgasp: ack v1 nonce=" 32lowerhex " seq=" 1*DIGIT " node=" node
 //	signedack = "lastgasp: ack v2 nonce=" 32lowerhex " seq=" 1*DIGIT " node=" node " sig=" 86base64url
 //	hello     = "lastgasp: hello v1"
+//	bye       = "lastgasp: bye v1 cause=" word 3*(SP key "=" word)
 //	node      = "known" / "unknown"
 //	word      = 1*64( %x21-7E )                               ; cluster: up to 100
 //
@@ -63,4 +64,8 @@
 // a datagram of its own, sent back to where the record came from, and never longer than the canary. node= says whether the
 // listener's cluster has a Node that is the sender. The signature of a signed ack (Ed25519) is over nonce, seq, node,
 // and what the ack does not repeat: cluster and boot of the canary, and its source address and port (Ack.signed).
+//
+// The bye, a farewell, is a datagram of lastgasp-configurator itself, which no kernel sends: boot=, instance= and nonce= are
+// required, gasp= proves that the node sent it, and by=, command=, sudo=, unit=, event=, due= say who asked for the end of the
+// boot, and when it is (Bye). It is acknowledged like a canary, with seq=0.
 package netconsole

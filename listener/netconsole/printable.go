@@ -38,17 +38,17 @@ func Printable(s string) string {
 // hidden stands for a secret.
 const hidden = "(gasp)"
 
-// Redact returns text without the values of the secret's key, wherever they stand. Text without any is returned as it is.
+// Redact returns text without the values of the secret's key, wherever they stand and whatever blanks are around the equals
+// sign. Text without any is returned as it is.
 func Redact(text []byte) []byte {
-	const key = KeySecret + "="
-	at := bytes.Index(text, []byte(key))
+	at := afterSecretKey(text)
 	if at < 0 {
 		return text
 	}
 	var out []byte
-	for ; at >= 0; at = bytes.Index(text, []byte(key)) {
-		out = append(append(out, text[:at+len(key)]...), hidden...)
-		text = text[at+len(key):]
+	for ; at >= 0; at = afterSecretKey(text) {
+		out = append(append(out, text[:at]...), hidden...)
+		text = text[at:]
 		value, _, _ := bytes.Cut(text, []byte(Gap))
 		if end := bytes.IndexFunc(value, unicode.IsSpace); end >= 0 {
 			value = value[:end]
@@ -56,6 +56,21 @@ func Redact(text []byte) []byte {
 		text = text[len(value):]
 	}
 	return append(out, text...)
+}
+
+// afterSecretKey is where the first value of the secret's key begins, -1 if there is none.
+func afterSecretKey(text []byte) int {
+	const blanks = " \t"
+	for at := 0; ; {
+		i := bytes.Index(text[at:], []byte(KeySecret))
+		if i < 0 {
+			return -1
+		}
+		at += i + len(KeySecret)
+		if value, found := bytes.CutPrefix(bytes.TrimLeft(text[at:], blanks), []byte("=")); found {
+			return len(text) - len(bytes.TrimLeft(value, blanks))
+		}
+	}
 }
 
 // redactUnknown hides what may be a secret in the text of a basic record, which can be an extended one whose header this
@@ -75,12 +90,12 @@ func redactUnknown(text []byte) []byte {
 }
 
 // field makes a Field fit to be kept: the values of an identity become words of their own, and a secret stays hidden
-// whatever stands before its key.
+// whatever stands around its key.
 func field(key, value string) Field {
-	if strings.HasSuffix(key, KeySecret) && key != KeySecret {
+	if strings.Contains(key, KeySecret) && key != KeySecret {
 		return Field{Key: key, Value: hidden}
 	}
-	if strings.Contains(value, KeySecret+"=") {
+	if strings.Contains(value, KeySecret) {
 		value = string(Redact([]byte(value)))
 	}
 	if key == KeyInstance || key == KeyBoot || key == KeySecret {

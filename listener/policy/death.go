@@ -75,6 +75,7 @@ type Death struct {
 	Pods        []DeadPod // at most MaxPods
 	Images      []string  // of Pods, each once
 	PodsOmitted int
+	Packed      PackedPods // Pods and Images of a Death from a list, which has neither
 	Trace       []string
 	// TraceOmitted is how many lines were left out of Trace.
 	TraceOmitted int
@@ -90,7 +91,8 @@ type Death struct {
 	PodsTotal  int          // pods to fail
 	PodsFailed int
 	Outcomes   []Outcome
-	Released   bool // a human annotated the death to release it from the breaker
+	Suspects   []Suspect // who may be to blame
+	Released   bool      // a human annotated the death to release it from the breaker
 }
 
 // MaxPods is how many pods a Death names.

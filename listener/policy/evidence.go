@@ -22,7 +22,7 @@ func NewDeath(inc detect.Incident, a detect.Authority, n Node) Death {
 		Source:    inc.Source,
 		Evidence:  []Evidence{ByNetconsole},
 		Authority: a,
-		NodeInfo:  nodeInfo(n),
+		NodeInfo:  n.Info(),
 	}
 	d.describe(inc)
 	return d
@@ -60,9 +60,10 @@ func podOf(cgroup string) string {
 	return strings.ReplaceAll(m[1], "_", "-")
 }
 
-// nodeInfo reads the well-known labels (https://kubernetes.io/docs/reference/labels-annotations-taints/) and those of
-// Karpenter, EKS, GKE and kOps that name a group of nodes.
-func nodeInfo(n Node) NodeInfo {
+// Info is what kind of machine n is, by the well-known labels
+// (https://kubernetes.io/docs/reference/labels-annotations-taints/) and those of Karpenter, EKS, GKE and kOps that name a
+// group of nodes.
+func (n Node) Info() NodeInfo {
 	info := NodeInfo{
 		InstanceType: n.Labels["node.kubernetes.io/instance-type"],
 		Zone:         n.Labels["topology.kubernetes.io/zone"],

@@ -11,6 +11,7 @@ type Node struct {
 	Name            string
 	UID             string
 	ResourceVersion string
+	Created         time.Time
 	ProviderID      string
 	Addresses       []netip.Addr
 	BootID          string    // status.nodeInfo.bootID: the boot whose kubelet reported last
@@ -24,11 +25,12 @@ type Node struct {
 	Labels          map[string]string // those that NodeInfo and selection need
 	Unschedulable   bool              // cordoned
 	Finalizers      []string
-	Pin             Pin  // annotation lastgasp.dev/pin, written by the node itself
-	Claim           Pin  // annotation lastgasp.dev/claim, written by the listener from a canary
-	Mark            Mark // our annotations, zero if the Node carries none
-	Fenced          bool // our taint is on the Node
-	OutOfService    bool // the out-of-service taint is on the Node
+	Pin             Pin      // annotation lastgasp.dev/pin, written by the node itself
+	Claim           Pin      // annotation lastgasp.dev/claim, written by the listener from a canary
+	Farewell        Farewell // annotation lastgasp.dev/farewell: the node's own word about its last orderly end
+	Mark            Mark     // our annotations, zero if the Node carries none
+	Fenced          bool     // our taint is on the Node
+	OutOfService    bool     // the out-of-service taint is on the Node
 }
 
 // Pin ties the secret of one boot to a Node.

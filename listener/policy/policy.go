@@ -57,6 +57,8 @@ type Policy struct {
 	AfterPanic AfterPanic
 	// KeepPods is how long after the panic Failed pods that nobody replaces are kept for people to read (pods.keep).
 	KeepPods time.Duration
+	// HoldSuspects lets the failure of a suspect's pod count from its third replacement on (suspects.hold).
+	HoldSuspects bool
 	// ControlPlane allows acting on control-plane nodes (controlPlane).
 	ControlPlane bool
 

@@ -22,13 +22,9 @@ func (s *Shard) canary(src *source, r *netconsole.Record, c netconsole.Canary) {
 		return
 	}
 	known := s.cfg.Nodes == nil || s.cfg.Nodes.Known(c.Instance, addr)
-	ack := netconsole.Ack{Nonce: c.Nonce, Seq: r.Seq, Known: known}
-	if s.cfg.Key != nil {
-		if !known && !s.signatures.take(s.now, signaturesPerSecond, signaturesPerSecond) {
-			s.metrics.AcksLimited.Add(1)
-			return
-		}
-		ack = ack.Sign(s.cfg.Key, netconsole.Origin{Cluster: c.Cluster, Boot: c.Boot, Source: src.addr})
+	ack, ok := s.signed(s.now, src, netconsole.Ack{Nonce: c.Nonce, Seq: r.Seq, Known: known}, c.Cluster, c.Boot)
+	if !ok {
+		return
 	}
 	s.table.prove(src)
 	src.learn(fact{id.Boot, id.Secret, r.Seq, c.Facts.PanicOnOops, c.Facts.Kdump})

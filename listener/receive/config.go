@@ -21,6 +21,8 @@ type Config struct {
 	Nodes Nodes
 	// Canaries is given every canary that is answered.
 	Canaries Canaries
+	// Farewells is given every farewell that is answered.
+	Farewells Farewells
 	// Records is given every record.
 	Records Records
 	// Cluster is the name that a canary must carry to be answered.

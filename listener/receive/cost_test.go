@@ -1,6 +1,7 @@
 package receive
 
 import (
+	"bytes"
 	"fmt"
 	"runtime"
 	"testing"
@@ -124,5 +125,55 @@ func TestIdleSourcesAreSmall(t *testing.T) {
 	}
 	if each > 4<<10 {
 		t.Errorf("an idle source takes %d bytes, want 4096 at most", each)
+	}
+}
+
+// BenchmarkSources is BenchmarkShard for fleets of several sizes whose nodes take turns. cpu-ns/op leaves out what other
+// processes take.
+func BenchmarkSources(b *testing.B) {
+	for _, n := range []int{10, 1000, 65_536} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			sh, _ := clusterShard(new(sink), n)
+			_, _, _, userdata := member(0)
+			datagram := says(1000, "IPv6: ADDRCONF(NETDEV_CHANGE): veth3f2a1b: link becomes ready", userdata)
+			boot, secret := bytes.Index(datagram, []byte("boot="))+len("boot="), bytes.Index(datagram, []byte("secret"))+len("secret")
+			seq := bytes.Index(datagram, []byte(",1000,")) + 1
+			now, turn := epoch, 0
+			receive := func() {
+				i := turn % n
+				hexDigits(datagram[boot:boot+8], i)
+				decimals(datagram[secret:secret+16], i)
+				decimals(datagram[seq:seq+4], 1000+turn/n%9000)
+				now = now.Add(3 * time.Microsecond)
+				sh.Receive(now, nth(i), datagram)
+				turn++
+			}
+			for range 30 * n {
+				receive() // until the rings of lines have their size
+			}
+			b.ReportAllocs()
+			spent := -cpuTime(b)
+			for b.Loop() {
+				receive()
+			}
+			spent += cpuTime(b)
+			b.ReportMetric(float64(spent.Nanoseconds())/float64(b.N), "cpu-ns/op")
+			if sh.metrics.Malformed.Load() > 0 || len(sh.table.nodes) != n {
+				b.Errorf("%d malformed, %d nodes", sh.metrics.Malformed.Load(), len(sh.table.nodes))
+			}
+		})
+	}
+}
+
+// decimals and hexDigits overwrite b with a number.
+func decimals(b []byte, n int) {
+	for i := len(b) - 1; i >= 0; i-- {
+		b[i], n = byte('0'+n%10), n/10
+	}
+}
+
+func hexDigits(b []byte, n int) {
+	for i := len(b) - 1; i >= 0; i-- {
+		b[i], n = "0123456789abcdef"[n%16], n/16
 	}
 }

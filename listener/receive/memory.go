@@ -31,6 +31,16 @@ func share(shards int) limits {
 	}
 }
 
+// share is what the lines of a source of the lane may grow to, zero for no bound: half its part of a lane that is nearly full,
+// because there is more to keep than lines. Otherwise the lines of many would be trimmed and grow again all the time.
+func (t *table) share(l lane) int {
+	lane := &t.lanes[l]
+	if lane.kept < t.limits.kept/8*7 {
+		return 0
+	}
+	return max(1, t.limits.kept/2/max(1, lane.count))
+}
+
 // enforceMemory books what the source keeps now. If its lane keeps too much, the sources of the lane that were heard longest
 // ago make room; if that is not enough, or its party keeps too much, the source itself does. Its alarm has been given.
 func (s *Shard) enforceMemory(src *source) {

@@ -110,6 +110,33 @@ func TestWhoLetsGoOfLinesFirst(t *testing.T) {
 	}
 }
 
+// Many sources whose lines do not fit are content with their share: nothing is trimmed to grow again.
+func TestLinesOfManyDoNotChurn(t *testing.T) {
+	const sources = 1000
+	sh, _ := testShard(new(sink))
+	sh.table.limits.kept = 512 << 10
+	i := 0
+	say := func() {
+		sh.Receive(epoch, nth(i%sources), kernelRecord(1000+i/sources, "IPv6: ADDRCONF(NETDEV_CHANGE): veth3f2a1b: link becomes ready"))
+		i++
+	}
+	for range 40 * sources {
+		say()
+	}
+	trimmed := 0
+	for range 10 * sources {
+		had := sh.table.sources[nth(i%sources)].kept
+		say()
+		if sh.table.sources[nth((i-1)%sources)].kept != had {
+			trimmed++
+		}
+	}
+	if trimmed > 0 {
+		t.Errorf("%d of %d lines made their source keep more or less than before, want none", trimmed, 10*sources)
+	}
+	checkKept(t, sh)
+}
+
 // When nothing is left to let go of, an alarm is still given, and costs nobody but who gives it.
 func TestAlarmWithoutMemory(t *testing.T) {
 	s := new(sink)

@@ -60,6 +60,9 @@ func (s *Shard) Receive(now time.Time, from netip.AddrPort, payload []byte) (ack
 	if string(payload) == netconsole.Hello {
 		return nil
 	}
+	if netconsole.IsBye(payload) {
+		return s.farewell(now, from, payload)
+	}
 	var f netconsole.Frame
 	var err error
 	var src *source
@@ -226,6 +229,7 @@ func (s *Shard) record(r *netconsole.Record) {
 	if len(src.facts) > 0 {
 		src.judge.SetFatal(src.fatal(r))
 	}
+	src.judge.SetShare(s.table.share(src.party.lane()))
 	src.judge.Push(s.now, r, s.onIncident)
 }
 

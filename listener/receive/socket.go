@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -181,20 +180,13 @@ func (s *socket) take(now time.Time, sh *Shard, in *batch, i int) {
 		sh.metrics.Malformed.Add(1)
 		return
 	}
-	alarms, from := sh.alarms, in.source(i)
-	if ack := sh.Receive(now, from, payload); ack != nil {
-		s.reply(ack, from)
+	alarms := sh.alarms
+	if ack := sh.Receive(now, in.source(i), payload); ack != nil {
+		in.reply(i, ack)
 	}
 	if sh.alarms != alarms && sh.metrics.Judged != nil {
 		sh.metrics.Judged(time.Since(now))
 	}
-}
-
-// reply sends an ack once: the configurator sends another canary if it is lost. A full send buffer must not keep the
-// goroutine from reading; an unresolved neighbour may fill it.
-func (s *socket) reply(ack []byte, to netip.AddrPort) {
-	s.conn.SetWriteDeadline(time.Now().Add(time.Millisecond))
-	_, _ = s.conn.WriteToUDPAddrPort(ack, to)
 }
 
 // overflow finds the count of datagrams that the kernel dropped since the socket was opened (SO_RXQ_OVFL, socket(7)).

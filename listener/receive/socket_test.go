@@ -60,6 +60,9 @@ func TestBatch(t *testing.T) {
 					if from := in.source(i); from.String() != to.LocalAddr().String() {
 						t.Errorf("datagram %d from %s, want %s", len(got), from, to.LocalAddr())
 					}
+					if len(got) == 0 {
+						in.reply(i, []byte("answer"))
+					}
 					got = append(got, string(payload))
 				}
 			}
@@ -70,6 +73,11 @@ func TestBatch(t *testing.T) {
 			}
 			if got[sent+1] != "" {
 				t.Errorf("got %q, want the empty datagram", got[sent+1])
+			}
+			answer := make([]byte, 100)
+			to.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if n, err := to.Read(answer); err != nil || string(answer[:n]) != "answer" {
+				t.Errorf("answer %q, %v", answer[:n], err)
 			}
 			s.conn.SetReadDeadline(time.Unix(1, 0))
 			if err := in.read(); err == nil {

@@ -13,6 +13,7 @@
 #include <linux/err.h>
 #include <linux/etherdevice.h>
 #include <linux/irqflags.h>
+#include <linux/kprobes.h>
 #include <linux/kthread.h>
 #include <linux/ktime.h>
 #include <linux/module.h>
@@ -68,6 +69,49 @@ static noinline int eat_stack(int depth)
 }
 
 static noinline void crash_stack_overflow(void) { eat_stack(0); }
+
+static struct net_device *eth0;
+static bool stopping, locked;
+
+static int hold_tx_lock(void *unused)
+{
+	local_bh_disable();
+	while (!READ_ONCE(stopping))
+		cpu_relax();
+	__netif_tx_lock(netdev_get_tx_queue(eth0, 0), smp_processor_id());
+	WRITE_ONCE(locked, true);
+	for (;;)
+		cpu_relax();
+	return 0;
+}
+
+/* panic() comes here right before it stops the other CPUs. */
+static int await_tx_lock(struct kprobe *p, struct pt_regs *regs)
+{
+	WRITE_ONCE(stopping, true);
+	while (!READ_ONCE(locked))
+		cpu_relax();
+	return 0;
+}
+
+static struct kprobe stop_probe = { .symbol_name = "__crash_kexec", .pre_handler = await_tx_lock };
+
+static noinline void crash_tx_lock(void)
+{
+	struct task_struct *thread;
+
+	eth0 = dev_get_by_name(&init_net, "eth0");
+	if (!eth0 || num_online_cpus() < 2 || register_kprobe(&stop_probe))
+		return;
+	thread = kthread_create(hold_tx_lock, NULL, "lastgasp_lock");
+	if (IS_ERR(thread))
+		return;
+	kthread_bind(thread, num_online_cpus() - 1);
+	set_cpus_allowed_ptr(current, cpumask_of(0));
+	wake_up_process(thread);
+	msleep(100);
+	panic("lastgasp_crash: a CPU is stopped with the transmit lock");
+}
 
 static noinline void spin(void)
 {
@@ -233,6 +277,7 @@ static const struct {
 	{ "oops-in-irq", crash_timer_oops },
 	{ "panic-multiline", crash_panic_multiline },
 	{ "burst", crash_burst },
+	{ "tx-lock", crash_tx_lock },
 	{ "softlockup", crash_soft_lockup },
 	{ "irqs-off", crash_irqs_off },
 	{ "hung-task", crash_hung_task },

@@ -1,0 +1,134 @@
+//go:build e2e
+
+package lab
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+)
+
+var matrix = flag.Bool("matrix", false, "run every trigger, number of CPUs and kernel.panic with lastgasp's kernel module, not a few")
+
+// moduleCrash is a panic with lastgasp's kernel module loaded.
+type moduleCrash struct {
+	kernel  string
+	trigger string // a scenario's name
+	cpus    int
+	panic   int // kernel.panic
+}
+
+// crashesWithModule is a few of them, or with -matrix all.
+func crashesWithModule() []moduleCrash {
+	if !*matrix {
+		return []moduleCrash{
+			{"7", "sysrq", 1, 1},
+			{"7", "null-deref", 2, -1},
+			{"7", "tx-lock", 2, 1},
+			{"6.12", "null-deref", 1, 1},
+			{"6.1", "sysrq", 1, 1},
+		}
+	}
+	var all []moduleCrash
+	for _, cpus := range []int{1, 2, 4} {
+		for _, seconds := range []int{1, 10, -1} {
+			for _, trigger := range []string{"sysrq", "init-exit", "panic-multiline", "null-deref", "oops-in-irq", "softlockup", "hung-task", "tx-lock"} {
+				if trigger == "tx-lock" && cpus == 1 {
+					continue // another CPU has to hold it
+				}
+				all = append(all, moduleCrash{"7", trigger, cpus, seconds})
+			}
+		}
+	}
+	for _, kernel := range []string{"6.1", "6.12"} {
+		for _, trigger := range []string{"sysrq", "null-deref", "oops-in-irq", "hung-task"} {
+			all = append(all, moduleCrash{kernel, trigger, 2, 1})
+		}
+	}
+	return all
+}
+
+// TestPanicModule makes kernels panic that have lastgasp's kernel module, and a second or ten to live, or none. The panic must
+// be heard, with its culprit, and the machine must reboot.
+func TestPanicModule(t *testing.T) {
+	for _, c := range crashesWithModule() {
+		t.Run(fmt.Sprintf("%s %s cpus=%d panic=%d", c.kernel, c.trigger, c.cpus, c.panic), func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), labTimeout)
+			defer cancel()
+			sc := pick(t, c.trigger)[0].with("kernel.panic", fmt.Sprint(c.panic))
+			sc.cpus = c.cpus
+			vm, heard := armWithModule(t, ctx, c.kernel, sc)
+			start := time.Now()
+			sc.start(t, ctx, vm)
+			if err := vm.Wait(ctx); err != nil { // a reset ends QEMU
+				t.Fatal(err)
+			}
+			serial, err := os.ReadFile(vm.Serial())
+			if err != nil {
+				t.Fatal(err)
+			}
+			records := heard.Datagrams()
+			t.Logf("%d datagrams; reset after %.1f s", len(records), time.Since(start).Seconds())
+			for _, text := range []string{sc.headline, "Kernel panic - not syncing: ", "lastgasp: culprit: "} {
+				if !bytes.Contains(serial, []byte(text)) {
+					t.Errorf("the serial console has not shown %q", text)
+				}
+				if !contains(records, text) {
+					t.Errorf("%q was not heard", text)
+				}
+			}
+		})
+	}
+}
+
+// contains reports whether a datagram contains text.
+func contains(datagrams []Datagram, text string) bool {
+	for _, d := range datagrams {
+		if bytes.Contains(d.Payload, []byte(text)) {
+			return true
+		}
+	}
+	return false
+}
+
+// armWithModule boots a guest for a scenario, with lastgasp's kernel module loaded and one extended target armed.
+func armWithModule(t *testing.T, ctx context.Context, kernel string, sc scenario) (*VM, *Capture) {
+	t.Helper()
+	k := fetch(t, ctx, kernel)
+	crash, err := BuildCrashModule(ctx, t, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, err := BuildModule(ctx, t, k, "lastgasp", os.DirFS("../../packaging/kernel"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := NewNet(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard, err := NewCapture(t, n.Listener, netip.AddrPortFrom(ListenerAddr.Addr(), extendedPort))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const ko = "/lib/lastgasp.ko"
+	vm := boot(t, ctx, VMSpec{Kernel: k, Net: n, CrashModule: crash, CPUs: sc.cpus, Sysctls: sc.sysctls, Append: sc.append,
+		Files: map[string]GuestFile{ko: {Host: ours}}})
+	mustRun(t, ctx, vm, 0, "modprobe", "netconsole")
+	mustRun(t, ctx, vm, 0, "insmod", ko)
+	g := &armed{vm: vm, extended: heard}
+	g.target(t, ctx, n, "extended", extendedPort)
+	const mark = "lastgasp lab: armed"
+	if err := vm.WriteFile(ctx, "/dev/kmsg", []byte("<5>"+mark+"\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := heard.Await(ctx, mark); err != nil {
+		t.Fatal(err)
+	}
+	return vm, heard
+}

@@ -1,0 +1,194 @@
+package cleanup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+const (
+	farewellsWaiting = 512
+	farewellsAtOnce  = 8
+	// farewellFor bounds the work on one farewell: pods that are annotated an hour late help nobody.
+	farewellFor = 2 * time.Minute
+	// farewellsOfAddress are taken within farewellWindow. A boot has one or two: a notice of EC2 and its shutdown.
+	farewellsOfAddress = 4
+	farewellWindow     = 10 * time.Minute
+	// farewellPods bounds the pods that one farewell annotates.
+	farewellPods = 300
+)
+
+// FarewellResult is what became of a farewell, for metrics.
+type FarewellResult string
+
+const (
+	FarewellWritten  FarewellResult = "written"
+	FarewellRepeated FarewellResult = "repeated" // another listener wrote it, or this one did
+	FarewellRefused  FarewellResult = "refused"  // the node has not pinned the secret it came with, or says too much
+	FarewellFailed   FarewellResult = "failed"   // the API server did not take it in time
+)
+
+// FarewellResults lists all of them.
+func FarewellResults() []FarewellResult {
+	return []FarewellResult{FarewellWritten, FarewellRepeated, FarewellRefused, FarewellFailed}
+}
+
+// farewell is a farewell that arrived.
+type farewell struct {
+	src netip.Addr
+	bye netconsole.Bye
+	at  time.Time
+}
+
+// Farewell hands over a farewell and never blocks. Verified says that it carried the secret of a Node that runs its boot.
+// Another one is logged and counted, and nothing else. False means that there is no room: the node repeats it.
+func (e *Engine) Farewell(src netip.Addr, y netconsole.Bye, at time.Time, verified bool) bool {
+	e.mu.Lock()
+	allowed := e.farewellsFrom.Allow(at, src)
+	e.mu.Unlock()
+	log := e.log.With("source", src, "boot", y.Boot, "cause", y.Cause, "by", y.By)
+	switch {
+	case !allowed:
+		e.Observer.Farewell(FarewellRefused)
+		return true
+	case !verified:
+		log.Warn("farewell not written: it carries no secret that a Node of this boot has pinned")
+		e.Observer.Farewell(FarewellRefused)
+		return true
+	}
+	select {
+	case e.farewells <- farewell{src, y, at}:
+		return true
+	default:
+		return false
+	}
+}
+
+// writeFarewells writes farewells until ctx ends, one at a time.
+func (e *Engine) writeFarewells(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case f := <-e.farewells:
+			within, cancel := context.WithTimeout(ctx, farewellFor)
+			e.Observer.Farewell(e.writeFarewell(within, f))
+			cancel()
+		}
+	}
+}
+
+// writeFarewell annotates the Node that said it, and its pods, and emits events on them. The Node comes first: whoever finds
+// the farewell there has nothing left to do. Nothing is deleted, fenced or failed, and no death is recorded.
+func (e *Engine) writeFarewell(ctx context.Context, f farewell) FarewellResult {
+	log := e.log.With("source", f.src, "boot", f.bye.Boot)
+	c, said := e.calls(log), policy.FarewellOf(f.bye, f.at)
+	node, err := e.annotateNode(ctx, c, f, said)
+	var refusal *refusedFarewell
+	switch {
+	case errors.Is(err, errRepeated):
+		return FarewellRepeated
+	case errors.As(err, &refusal), errors.Is(err, ErrNotFound), errors.Is(err, ErrAmbiguous):
+		log.Warn("farewell not written", "farewell", said.Text, "err", err)
+		return FarewellRefused
+	case err != nil:
+		log.Warn("farewell not written", "farewell", said.Text, "node", node.Name, "err", err)
+		return FarewellFailed
+	case e.policy.DryRun:
+		log.Info("dry run: farewell not written", "farewell", said.Text, "node", node.Name)
+		return FarewellWritten
+	}
+	note := "this node was " + said.Text + farewellSource
+	e.cluster.Emit(Event{Node: node, Reason: "Farewell", Action: "Annotate", Note: note})
+	pods, err := e.annotatePods(ctx, c, node, said)
+	if err != nil {
+		log.Warn("farewell not written on every pod", "farewell", said.Text, "node", node.Name, "pods", pods, "err", err)
+		return FarewellFailed
+	}
+	log.Info("farewell", "farewell", said.Text, "node", node.Name, "pods", pods)
+	return FarewellWritten
+}
+
+// farewellSource ends the notes of events: the listener has it from the node.
+const farewellSource = ", says the node"
+
+// errRepeated says that the Node carries the farewell already.
+var errRepeated = errors.New("written before")
+
+// refusedFarewell says why a Node has not said it.
+type refusedFarewell struct{ err error }
+
+func (r *refusedFarewell) Error() string { return r.err.Error() }
+
+// annotateNode finds the Node that said it and writes it there.
+func (e *Engine) annotateNode(ctx context.Context, c calls, f farewell, said policy.Farewell) (n policy.Node, err error) {
+	who := Sender{Instance: f.bye.Instance, Boot: f.bye.Boot, Sum: f.bye.Secret.Sum(), Addr: f.src}
+	for {
+		err = c.try(ctx, tidying, "find node of a farewell", func(ctx context.Context) (err error) {
+			n, err = e.cluster.FindNode(ctx, who)
+			return err
+		})
+		if err != nil {
+			return n, err
+		}
+		if err := policy.FarewellBy(n, f.bye); err != nil {
+			return n, &refusedFarewell{err}
+		}
+		switch {
+		case said.Repeats(n.Farewell):
+			return n, errRepeated
+		case e.policy.DryRun:
+			return n, nil
+		}
+		err = c.try(ctx, tidying, "write farewell", func(ctx context.Context) error {
+			_, err := e.cluster.PatchNode(ctx, n, NodePatch{Farewell: &said})
+			return err
+		})
+		if !errors.Is(err, ErrConflict) {
+			return n, err
+		}
+		if err := sleep(ctx, jitter(firstPause)); err != nil {
+			return n, err
+		}
+	}
+}
+
+// annotatePods writes the farewell on the pods that run on the Node, and emits an event on each. It returns how many.
+func (e *Engine) annotatePods(ctx context.Context, c calls, n policy.Node, said policy.Farewell) (count int, err error) {
+	var pods []policy.Pod
+	err = c.try(ctx, tidying, "list pods", func(ctx context.Context) error {
+		all, err := e.cluster.Pods(ctx, n.Name)
+		pods = nil
+		for _, p := range all {
+			if !p.Finished() && len(pods) < farewellPods {
+				pods = append(pods, p)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	answers, err := c.each(ctx, tidying, "annotate pod", len(pods), func(ctx context.Context, i int) error {
+		return e.cluster.AnnotateFarewell(ctx, pods[i], said)
+	})
+	if err != nil {
+		return 0, err
+	}
+	for i, answer := range answers {
+		switch {
+		case answer == nil:
+			count++
+			e.cluster.Emit(Event{Pod: pods[i], Reason: "Farewell", Action: "Annotate", Note: "node " + n.Name + " was " + said.Text + farewellSource})
+		case errors.Is(answer, ErrNotFound), errors.Is(answer, ErrConflict): // it is gone, or another one of its name is there
+		default:
+			err = fmt.Errorf("annotate pod %s/%s: %w", pods[i].Namespace, pods[i].Name, answer)
+		}
+	}
+	return count, err
+}

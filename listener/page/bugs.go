@@ -1,0 +1,306 @@
+package page
+
+import (
+	"cmp"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+// newFor is how long a bug is new after its first death.
+const newFor = day
+
+// bug is what deaths with the same fingerprint have in common.
+type bug struct {
+	Fingerprint   string    `json:"fingerprint,omitempty"`
+	Cause         string    `json:"cause"`
+	Reason        string    `json:"reason"` // of the latest death
+	Remedy        string    `json:"remedy,omitempty"`
+	Deaths        int       `json:"deaths"`
+	Nodes         []string  `json:"nodes"` // those that died latest first
+	PodsFailed    int       `json:"podsFailed"`
+	First         time.Time `json:"first"` // on record, whatever the filter
+	Last          time.Time `json:"last"`
+	New           bool      `json:"new"`
+	Held          int       `json:"held,omitempty"`
+	Kernels       []string  `json:"kernels"`
+	Images        []string  `json:"images"`
+	InstanceTypes []string  `json:"instanceTypes"`
+	Suspects      []string  `json:"suspects,omitempty"`
+}
+
+// key is what d is grouped by. A death without fingerprint is grouped by what it says.
+func key(d *policy.Death) string { return cmp.Or(d.Fingerprint, d.Cause+"\x00"+d.Reason) }
+
+// groups are the bugs of the deaths found, which are sorted latest first. all are the deaths on record.
+func groups(all []policy.Death, found []*policy.Death, now time.Time) []*bug {
+	first := make(map[string]time.Time)
+	for i := range all {
+		d := &all[i]
+		if at, ok := first[key(d)]; d.Phase != policy.Refused && (!ok || d.Time.Before(at)) {
+			first[key(d)] = d.Time
+		}
+	}
+	byKey := make(map[string]*bug)
+	var bugs []*bug
+	for _, d := range found {
+		if d.Phase == policy.Refused {
+			continue // nothing died
+		}
+		b := byKey[key(d)]
+		if b == nil {
+			b = &bug{
+				Fingerprint: d.Fingerprint, Cause: d.Cause, Reason: d.Reason, Last: d.Time, First: first[key(d)],
+				New: now.Sub(first[key(d)]) < newFor,
+			}
+			byKey[key(d)] = b
+			bugs = append(bugs, b)
+		}
+		b.Deaths++
+		b.PodsFailed += d.PodsFailed
+		b.Remedy = cmp.Or(b.Remedy, d.Remedy)
+		if d.Phase == policy.Held {
+			b.Held++
+		}
+		b.Nodes = add(b.Nodes, nodeOf(d))
+		b.Kernels, b.Images = add(b.Kernels, d.Release), add(b.Images, d.NodeInfo.Image)
+		b.InstanceTypes = add(b.InstanceTypes, d.NodeInfo.InstanceType)
+		for _, s := range d.Suspects {
+			b.Suspects = add(b.Suspects, s.String())
+		}
+	}
+	return bugs
+}
+
+// maxNames bounds the names that a bug lists; nobody reads more.
+const maxNames = 100
+
+// add adds s to a list that has each value once.
+func add(list []string, s string) []string {
+	if s == "" || len(list) == maxNames || slices.Contains(list, s) {
+		return list
+	}
+	return append(list, s)
+}
+
+// overview is the first page.
+type overview struct {
+	Deaths24h int            `json:"deaths24h"`
+	Deaths7d  int            `json:"deaths7d"`
+	Held      []deathRow     `json:"held"`
+	AtWork    int            `json:"atWork"`
+	Nodes     map[string]int `json:"nodes"` // by cover
+	Found     int            `json:"found"` // deaths that the filter lets pass
+	Bugs      []*bug         `json:"bugs"`
+	Pods      []foundPod     `json:"pods,omitempty"`
+
+	bugs   int
+	filter filter
+	causes []string
+	none   bool // nothing is on record at all
+}
+
+func (p *Page) bugs(r *http.Request, now time.Time) (view, error) {
+	all, found, pods, f, err := p.read(r, now)
+	if err != nil {
+		return nil, err
+	}
+	v := overview{
+		Held: []deathRow{}, Nodes: covers(p.Source.Fleet()), Found: len(found), Bugs: []*bug{}, Pods: pods,
+		filter: f, causes: causes(all), none: len(all) == 0,
+	}
+	for i := range all {
+		d := &all[i]
+		if d.Phase.AtWork() {
+			v.AtWork++
+		}
+		if d.Phase == policy.Held {
+			v.Held = append(v.Held, rowOf(d))
+		}
+		if d.Phase == policy.Refused {
+			continue
+		}
+		if now.Sub(d.Time) < day {
+			v.Deaths24h++
+		}
+		if now.Sub(d.Time) < 7*day {
+			v.Deaths7d++
+		}
+	}
+	bugs := groups(all, found, now)
+	v.bugs = len(bugs)
+	v.Bugs = append(v.Bugs, pageOf(bugs, f.Page)...)
+	return v, nil
+}
+
+// causes lists the causes on record.
+func causes(deaths []policy.Death) (list []string) {
+	for i := range deaths {
+		list = add(list, deaths[i].Cause)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// pageOf is one page of a list.
+func pageOf[T any](list []T, page int) []T {
+	from := min(page*perPage, len(list))
+	return list[from:min(from+perPage, len(list))]
+}
+
+func (v overview) title() string { return "Bugs" }
+
+func (v overview) render(h *html) {
+	h.raw("<h1>What kills our kernels</h1>")
+	v.summary(h)
+	v.filter.form(h, "/", v.causes)
+	if v.none {
+		h.raw(`<p class="empty"><strong>No death is on record.</strong> When a kernel dies it is listed here within a second. ` +
+			`Whether it would be heard is on <a href="/fleet">Coverage</a>.</p>`)
+		return
+	}
+	renderPods(h, v.filter, v.Pods)
+	h.raw("<h2>")
+	h.text(count(v.bugs, "bug", "bugs") + ", " + count(v.Found, "death", "deaths"))
+	h.raw("</h2>")
+	if v.bugs == 0 {
+		h.raw(`<p class="empty">No death matches. <a href="/">Show all</a>.</p>`)
+		return
+	}
+	h.table("Deaths grouped by fingerprint, latest first", []literal{"What happened", "Deaths", "Pods failed", "Last", "First", "Where"}, func() {
+		for _, b := range v.Bugs {
+			b.render(h, v.filter)
+		}
+	})
+	pages(h, "/", v.filter.values(), v.filter.Page, v.bugs)
+}
+
+// summary says in one line of tiles whether somebody has to get up.
+func (v overview) summary(h *html) {
+	h.raw(`<ul class="tiles">`)
+	tile := func(state literal, n int, what, path literal, query url.Values) {
+		h.raw(`<li class="`)
+		h.raw(state)
+		h.raw(`">`)
+		h.open("a", href(path, "", query))
+		h.raw("<b>")
+		h.number(n)
+		h.raw("</b> ")
+		h.raw(what)
+		h.raw("</a></li>")
+	}
+	tile("", v.Deaths24h, "died in 24 hours", "/deaths", url.Values{"range": {"24h"}})
+	tile("", v.Deaths7d, "died in 7 days", "/deaths", url.Values{"range": {"7d"}})
+	state := literal("")
+	if len(v.Held) > 0 {
+		state = "bad"
+	}
+	tile(state, len(v.Held), "held for a person", "/deaths", url.Values{"phase": {string(policy.Held)}})
+	tile("", v.AtWork, "being cleaned up", "/deaths", nil)
+	nodes, unheard := 0, 0
+	for cover, n := range v.Nodes {
+		if nodes += n; cover != covered {
+			unheard += n
+		}
+	}
+	if state = "good"; unheard > 0 {
+		state = "warn"
+	}
+	if nodes == 0 {
+		state = ""
+	}
+	tile(state, unheard, "nodes would die unheard", "/fleet", nil)
+	h.raw("</ul>")
+	if len(v.Held) > 0 {
+		h.raw(`<div class="notice bad"><p><strong>Too many nodes died at once, so the rest is held.</strong> Their nodes are fenced; no pod was failed. ` +
+			`If it is true, release them:</p><pre tabindex="0" role="region" aria-label="Commands">`)
+		for i, d := range v.Held {
+			if i == 5 {
+				h.text(count(len(v.Held)-i, "more is", "more are") + " listed on the page of held deaths\n")
+				break
+			}
+			h.text("kubectl annotate nodedeath " + d.Name + " lastgasp.dev/release=true\n")
+		}
+		h.raw("</pre></div>")
+	}
+}
+
+// few is how many names a cell shows.
+const few = 2
+
+// names writes some of a list, with the number of the others.
+func names(h *html, list []string) {
+	for i, s := range list {
+		if i == few {
+			h.raw(` <span class="quiet">and `)
+			h.number(len(list) - few)
+			h.raw(" more</span>")
+			return
+		}
+		if i > 0 {
+			h.raw(", ")
+		}
+		h.text(s)
+	}
+}
+
+func (b *bug) render(h *html, f filter) {
+	h.row(func() {
+		h.cell("What happened", func() {
+			q := url.Values{"q": {cmp.Or(b.Fingerprint, b.Reason)}}
+			if b.Fingerprint != "" {
+				q.Set("in", "fingerprint")
+			}
+			h.element("a", b.Reason, class("what"), href("/deaths", "", q))
+			h.raw(`<div class="tags">`)
+			h.element("span", b.Cause, class("tag"))
+			if b.New {
+				h.open("span", class("tag new"))
+				h.raw("new since ")
+				h.ago(b.First)
+				h.raw("</span>")
+			}
+			if b.Held > 0 {
+				h.element("span", count(b.Held, "held", "held"), class("tag bad"))
+			}
+			if b.Fingerprint != "" {
+				h.element("code", b.Fingerprint, class("quiet"))
+			}
+			h.raw("</div>")
+			if b.Remedy != "" {
+				h.open("div", class("remedy"))
+				h.raw("Remedy: ")
+				h.text(b.Remedy)
+				h.raw("</div>")
+			}
+			if len(b.Suspects) > 0 {
+				h.open("div", class("suspect"))
+				h.raw("Suspect: ")
+				names(h, b.Suspects)
+				h.raw("</div>")
+			}
+		})
+		h.cell("Deaths", func() {
+			h.raw("<b>")
+			h.number(b.Deaths)
+			h.raw(`</b> <span class="quiet">on `)
+			h.text(count(len(b.Nodes), "node", "nodes"))
+			h.raw("</span>")
+		})
+		h.cell("Pods failed", func() { h.number(b.PodsFailed) })
+		h.cell("Last", func() { h.ago(b.Last) })
+		h.cell("First", func() { h.ago(b.First) })
+		h.cell("Where", func() {
+			for _, line := range [][]string{b.Nodes, b.Kernels, b.Images, b.InstanceTypes} {
+				if len(line) > 0 {
+					h.raw(`<div class="where">`)
+					names(h, line)
+					h.raw("</div>")
+				}
+			}
+		})
+	})
+}

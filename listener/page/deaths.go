@@ -1,0 +1,283 @@
+package page
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+// deathRow is one death of a list.
+type deathRow struct {
+	Name        string    `json:"name"`
+	Node        string    `json:"node"`
+	Instance    string    `json:"instance,omitempty"`
+	Time        time.Time `json:"time"`
+	Cause       string    `json:"cause"`
+	Reason      string    `json:"reason"`
+	Fingerprint string    `json:"fingerprint,omitempty"`
+	Phase       string    `json:"phase"`
+	Evidence    []string  `json:"evidence"`
+	Authority   string    `json:"authority"`
+	Kernel      string    `json:"kernel,omitempty"`
+	Image       string    `json:"image,omitempty"`
+	Type        string    `json:"instanceType,omitempty"`
+	PodsFailed  int       `json:"podsFailed"`
+	PodsTotal   int       `json:"podsTotal"`
+}
+
+func rowOf(d *policy.Death) deathRow {
+	r := deathRow{
+		Name: d.Name, Node: nodeOf(d), Instance: d.Instance, Time: d.Time, Cause: d.Cause, Reason: d.Reason, Fingerprint: d.Fingerprint,
+		Phase: phaseOf(d), Evidence: []string{}, Authority: d.Authority.String(), Kernel: d.Release, Image: d.NodeInfo.Image,
+		Type: d.NodeInfo.InstanceType, PodsFailed: d.PodsFailed, PodsTotal: d.PodsTotal,
+	}
+	for _, e := range d.Evidence {
+		r.Evidence = append(r.Evidence, string(e))
+	}
+	return r
+}
+
+// list is the page of single deaths.
+type list struct {
+	Found  int        `json:"found"`
+	Deaths []deathRow `json:"deaths"`
+	Pods   []foundPod `json:"pods,omitempty"`
+
+	filter filter
+	causes []string
+	remedy string // of the bug, if only one is shown
+}
+
+func (p *Page) deaths(r *http.Request, now time.Time) (view, error) {
+	all, found, pods, f, err := p.read(r, now)
+	if err != nil {
+		return nil, err
+	}
+	v := list{Found: len(found), Deaths: []deathRow{}, Pods: pods, filter: f, causes: causes(all)}
+	for _, d := range pageOf(found, f.Page) {
+		v.Deaths = append(v.Deaths, rowOf(d))
+	}
+	if f.In == "fingerprint" && len(found) > 0 {
+		v.remedy = found[0].Remedy
+	}
+	return v, nil
+}
+
+func (v list) title() string { return "Deaths" }
+
+func (v list) render(h *html) {
+	h.raw("<h1>Deaths</h1>")
+	v.filter.form(h, "/deaths", v.causes)
+	if v.remedy != "" {
+		h.raw(`<div class="notice"><p><strong>Remedy:</strong> `)
+		h.text(v.remedy)
+		h.raw("</p></div>")
+	}
+	if v.filter.In != "fingerprint" {
+		renderPods(h, v.filter, v.Pods)
+	}
+	h.element("h2", count(v.Found, "death", "deaths"))
+	if v.Found == 0 {
+		h.raw(`<p class="empty">No death matches. <a href="/deaths">Show all</a>.</p>`)
+		return
+	}
+	h.table("Deaths, latest first", []literal{"When", "Node", "What happened", "State", "Pods", "Kernel and machine"}, func() {
+		for _, d := range v.Deaths {
+			d.render(h)
+		}
+	})
+	pages(h, "/deaths", v.filter.values(), v.filter.Page, v.Found)
+}
+
+func (d deathRow) render(h *html) {
+	h.row(func() {
+		h.cell("When", func() {
+			h.ago(d.Time)
+			h.raw(`<div class="quiet stamp">`)
+			h.text(d.Time.UTC().Format("01-02 15:04:05"))
+			h.raw("</div>")
+		})
+		h.cell("Node", func() { h.element("a", d.Node, href("/deaths/", d.Name, nil)) })
+		h.cell("What happened", func() {
+			h.text(d.Reason)
+			h.raw(`<div class="tags">`)
+			h.element("span", d.Cause, class("tag"))
+			h.raw(`<span class="quiet">`)
+			h.text(strings.Join(d.Evidence, ", ") + ", " + d.Authority)
+			h.raw("</span></div>")
+		})
+		h.cell("State", func() { state(h, d.Phase) })
+		h.cell("Pods", func() {
+			if d.PodsTotal > 0 {
+				h.number(d.PodsFailed)
+				h.raw(" of ")
+				h.number(d.PodsTotal)
+				h.raw(" failed over")
+			} else {
+				h.raw(`<span class="quiet">none</span>`)
+			}
+		})
+		h.cell("Kernel and machine", func() {
+			h.text(d.Kernel)
+			h.raw(`<div class="quiet">`)
+			h.text(strings.Join(strings.Fields(d.Type+" "+d.Image), " "))
+			h.raw("</div>")
+		})
+	})
+}
+
+// state writes a phase, in a colour that says whether somebody has to do something.
+func state(h *html, phase string) {
+	names := "tag"
+	switch policy.Phase(phase) {
+	case policy.Held, policy.Incomplete:
+		names = "tag bad"
+	case policy.Pending, policy.Cleaning:
+		names = "tag warn"
+	case policy.Cleaned:
+		names = "tag good"
+	}
+	h.element("span", phase, class(names))
+}
+
+// renderPods answers "what became of this pod?"
+func renderPods(h *html, f filter, pods []foundPod) {
+	if len(pods) == 0 {
+		return
+	}
+	title := count(len(pods), "pod", "pods") + " on dead nodes"
+	if len(pods) == maxPods {
+		title = "The latest " + title
+	}
+	h.element("h2", title)
+	h.table("Pods that match “"+f.Query+"”, and the death of their node", []literal{"Pod", "Owner", "Died with", "When"}, func() {
+		for _, p := range pods {
+			h.row(func() {
+				h.cell("Pod", func() {
+					h.raw(`<span class="quiet">`)
+					h.text(p.Namespace)
+					h.raw("/</span>")
+					h.text(p.Pod)
+				})
+				h.textCell("Owner", p.Owner)
+				h.cell("Died with", func() {
+					h.element("a", p.Node, href("/deaths/", p.Death, nil))
+					h.raw(`<div>`)
+					h.text(p.Reason)
+					h.raw(`</div>`)
+				})
+				h.cell("When", func() { h.ago(p.Time) })
+			})
+		}
+	})
+	if len(pods) == maxPods {
+		h.raw(`<p class="quiet">For others write more of the name, or namespace/name.</p>`)
+	}
+}
+
+// form writes the filter.
+func (f filter) form(h *html, action literal, causes []string) {
+	h.raw(`<form role="search" aria-label="Deaths" method="get" action="`)
+	h.raw(action)
+	h.raw(`"><div class="field wide"><label for="q">Find</label><input id="q" name="q" type="search" autocomplete="off" spellcheck="false"` +
+		` placeholder="pod, ns/pod, image, node, fingerprint" value="`)
+	h.text(f.Query)
+	h.raw(`"></div>`)
+	choose := func(id, label literal, options []choice, chosen string) {
+		h.raw(`<div class="field"><label for="`)
+		h.raw(id)
+		h.raw(`">`)
+		h.raw(label)
+		h.raw(`</label><select id="`)
+		h.raw(id)
+		h.raw(`" name="`)
+		h.raw(id)
+		h.raw(`">`)
+		for _, o := range options {
+			attrs := []attr{{"value", o.value}}
+			if o.value == chosen {
+				attrs = append(attrs, attr{"selected", ""})
+			}
+			h.element("option", o.name, attrs...)
+		}
+		h.raw("</select></div>")
+	}
+	in := []choice{{"", "anything"}}
+	for _, s := range searchable() {
+		in = append(in, choice{s, s})
+	}
+	choose("in", "In", in, f.In)
+	why := []choice{{"", "any cause"}}
+	for _, c := range causes {
+		why = append(why, choice{c, c})
+	}
+	if f.Cause != "" && len(add(causes, f.Cause)) > len(causes) {
+		why = append(why, choice{f.Cause, f.Cause})
+	}
+	choose("cause", "Cause", why, f.Cause)
+	var when []choice
+	for _, r := range ranges() {
+		when = append(when, choice{r.value, r.name})
+	}
+	choose("range", "When", when, f.Range)
+	h.raw(`<details`)
+	if !f.From.IsZero() || !f.To.IsZero() {
+		h.raw(" open")
+	}
+	h.raw(`><summary>Dates</summary><div class="field"><label for="from">From</label><input type="date" id="from" name="from" value="`)
+	q := f.values()
+	h.text(q.Get("from"))
+	h.raw(`"></div><div class="field"><label for="to">To, inclusive</label><input type="date" id="to" name="to" value="`)
+	h.text(q.Get("to"))
+	h.raw(`"></div></details>`)
+	if f.Phase != "" {
+		h.raw(`<div class="field"><label for="phase">State</label><select id="phase" name="phase">`)
+		h.element("option", f.Phase, attr{"value", f.Phase}, attr{"selected", ""})
+		h.raw(`<option value="">any</option></select></div>`)
+	}
+	h.raw(`<div class="field"><button>Find</button></div>`)
+	if len(q) > 0 {
+		h.raw(`<div class="field"><a class="clear" href="`)
+		h.raw(action)
+		h.raw(`">Clear</a></div>`)
+	}
+	h.raw("</form>")
+}
+
+// choice is one of those that a <select> offers.
+type choice struct{ value, name string }
+
+// pages links the other pages of a list of which q is the query.
+func pages(h *html, path literal, q url.Values, page, total int) {
+	last := (total - 1) / perPage
+	if last <= 0 {
+		return
+	}
+	page = min(page, last)
+	h.raw(`<nav class="pages" aria-label="Pages of this list">`)
+	link := func(name string, to int) {
+		q.Set("page", strconv.Itoa(to+1))
+		h.element("a", name, href(path, "", q))
+	}
+	if page > 0 {
+		link("← Previous", page-1)
+	}
+	h.raw("<span>Page ")
+	h.number(page + 1)
+	h.raw(" of ")
+	h.number(last + 1)
+	h.raw("</span>")
+	if page < last {
+		link("Next →", page+1)
+	}
+	h.raw("</nav>")
+}
+
+// sameBug is the query for the deaths that share a fingerprint.
+func sameBug(fingerprint string) url.Values {
+	return url.Values{"q": {fingerprint}, "in": {"fingerprint"}}
+}

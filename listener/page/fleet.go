@@ -1,0 +1,175 @@
+package page
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+// covered is the cover of a node that would be heard.
+const covered = "covered"
+
+// coverOrder lists the covers, those that somebody has to do something about first.
+func coverOrder() []string { return []string{"mute", "silent", "unproven", "stranger", covered} }
+
+// covers counts the nodes by cover. Those there are none of are 0.
+func covers(nodes []Node) map[string]int {
+	counts := make(map[string]int)
+	for _, c := range coverOrder() {
+		counts[c] = 0
+	}
+	for _, n := range nodes {
+		counts[n.Cover]++
+	}
+	return counts
+}
+
+// fleetView is the page of the fleet's coverage.
+type fleetView struct {
+	Counts map[string]int `json:"counts"`
+	Found  int            `json:"found"`
+	Nodes  []Node         `json:"nodes"` // those that would not be heard first
+
+	cover, query string
+	page         int
+}
+
+func (p *Page) fleet(r *http.Request, now time.Time) (view, error) {
+	nodes := p.Source.Fleet()
+	f := filterFrom(r.URL.Query(), now)
+	v := fleetView{Counts: covers(nodes), Nodes: []Node{}, query: f.Query, page: f.Page}
+	if c := r.URL.Query().Get("cover"); slices.Contains(coverOrder(), c) {
+		v.cover = c
+	}
+	text := strings.ToLower(f.Query)
+	nodes = slices.DeleteFunc(slices.Clone(nodes), func(n Node) bool {
+		if v.cover != "" && n.Cover != v.cover {
+			return true
+		}
+		for _, s := range [...]string{n.Name, n.Address, n.Kernel, n.Image, n.InstanceType, n.Why} {
+			if strings.Contains(strings.ToLower(s), text) {
+				return false
+			}
+		}
+		return true
+	})
+	order := coverOrder()
+	slices.SortStableFunc(nodes, func(a, b Node) int { return slices.Index(order, a.Cover) - slices.Index(order, b.Cover) })
+	v.Found = len(nodes)
+	v.Nodes = append(v.Nodes, pageOf(nodes, f.Page)...)
+	return v, nil
+}
+
+// values is the query of this page.
+func (v fleetView) values() url.Values {
+	q := url.Values{}
+	if v.cover != "" {
+		q.Set("cover", v.cover)
+	}
+	if v.query != "" {
+		q.Set("q", v.query)
+	}
+	return q
+}
+
+func (v fleetView) title() string { return "Coverage" }
+
+func (v fleetView) render(h *html) {
+	h.raw(`<h1>Would we hear a node die?</h1><p>As this replica sees it: it knows the canaries that it has received since it started.</p><ul class="tiles">`)
+	for _, cover := range coverOrder() {
+		state, n := literal("warn"), v.Counts[cover]
+		if cover == covered {
+			state = "good"
+		}
+		if n == 0 {
+			state = ""
+		}
+		h.raw(`<li class="`)
+		h.raw(state)
+		h.raw(`">`)
+		attrs := []attr{href("/fleet", "", url.Values{"cover": {cover}})}
+		if cover == v.cover {
+			attrs = append(attrs, attr{"aria-current", "true"})
+		}
+		h.open("a", attrs...)
+		h.raw("<b>")
+		h.number(n)
+		h.raw("</b> ")
+		h.text(cover)
+		h.raw(`<span class="quiet">`)
+		h.raw(coverMeans(cover))
+		h.raw("</span></a></li>")
+	}
+	h.raw(`</ul><form role="search" aria-label="Nodes" method="get" action="/fleet"><div class="field wide"><label for="q">Find</label>` +
+		`<input id="q" name="q" type="search" autocomplete="off" spellcheck="false" placeholder="node, address, kernel, image, reason" value="`)
+	h.text(v.query)
+	h.raw(`"></div>`)
+	if v.cover != "" {
+		h.open("input", attr{"type", "hidden"}, attr{"name", "cover"}, attr{"value", v.cover})
+	}
+	h.raw(`<div class="field"><button>Find</button></div>`)
+	if len(v.values()) > 0 {
+		h.raw(`<div class="field"><a class="clear" href="/fleet">Clear</a></div>`)
+	}
+	h.raw("</form>")
+	h.element("h2", count(v.Found, "node", "nodes"))
+	if v.Found == 0 {
+		h.raw(`<p class="empty">No node matches. <a href="/fleet">Show all</a>.</p>`)
+		return
+	}
+	h.table("Nodes, those that would not be heard first", []literal{"Node", "Cover", "Why", "Kernel and machine", "Last canary"}, func() {
+		for _, n := range v.Nodes {
+			h.row(func() {
+				h.cell("Node", func() {
+					if n.Name == "" {
+						h.text(n.Address)
+						return
+					}
+					h.element("a", n.Name, href("/deaths", "", url.Values{"q": {n.Name}, "in": {"node"}}))
+					h.raw(`<div class="quiet">`)
+					h.text(n.Address)
+					h.raw("</div>")
+				})
+				h.cell("Cover", func() {
+					kind := "tag warn"
+					if n.Cover == covered {
+						kind = "tag good"
+					}
+					h.element("span", n.Cover, class(kind))
+				})
+				h.textCell("Why", n.Why)
+				h.cell("Kernel and machine", func() {
+					h.text(n.Kernel)
+					h.raw(`<div class="quiet">`)
+					h.text(strings.TrimSpace(n.InstanceType + " " + n.Image))
+					h.raw("</div>")
+				})
+				h.cell("Last canary", func() {
+					if n.Canary.IsZero() {
+						h.raw("never")
+						return
+					}
+					h.ago(n.Canary)
+				})
+			})
+		}
+	})
+	pages(h, "/fleet", v.values(), v.page, v.Found)
+}
+
+// coverMeans explains a cover.
+func coverMeans(cover string) literal {
+	switch cover {
+	case "mute":
+		return "their canary says that a panic would not be heard"
+	case "silent":
+		return "their canaries have stopped"
+	case "unproven":
+		return "no canary has arrived"
+	case "stranger":
+		return "not Nodes of this cluster"
+	}
+	return "a panic would be heard"
+}

@@ -1,0 +1,173 @@
+package page
+
+import (
+	"bytes"
+	stdhtml "html"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// html is a page as it is written. Markup is of type literal, which only constants are converted to without being asked;
+// everything else goes through text and is escaped.
+type html struct {
+	bytes.Buffer
+
+	now time.Time // to which ages refer
+}
+
+// literal is markup that stands in the source.
+type literal string
+
+// attr is an attribute of an element.
+type attr struct {
+	name  literal
+	value string
+}
+
+func class(names string) attr { return attr{"class", names} }
+
+// href is a link within the page: a path that begins with a literal, a last part that is escaped, and a query.
+func href(path literal, last string, query url.Values) attr {
+	to := string(path) + url.PathEscape(last)
+	if len(query) > 0 {
+		to += "?" + query.Encode()
+	}
+	return attr{"href", to}
+}
+
+// raw writes markup.
+func (h *html) raw(m literal) { h.WriteString(string(m)) }
+
+// text writes text. What cannot be printed or would change the direction of the text becomes visible, as in dmesg.
+func (h *html) text(s string) { h.WriteString(stdhtml.EscapeString(netconsole.Printable(s))) }
+
+// number writes a number.
+func (h *html) number(n int) { h.WriteString(strconv.Itoa(n)) }
+
+// open writes a start tag, and end an end tag.
+func (h *html) open(tag literal, attrs ...attr) {
+	h.raw("<")
+	h.raw(tag)
+	for _, a := range attrs {
+		h.raw(" ")
+		h.raw(a.name)
+		h.raw(`="`)
+		h.text(a.value)
+		h.raw(`"`)
+	}
+	h.raw(">")
+}
+
+func (h *html) end(tag literal) {
+	h.raw("</")
+	h.raw(tag)
+	h.raw(">")
+}
+
+// element writes an element with text in it.
+func (h *html) element(tag literal, text string, attrs ...attr) {
+	h.open(tag, attrs...)
+	h.text(text)
+	h.end(tag)
+}
+
+// cell writes a cell of a table, with its column's name for narrow screens, where columns become lines.
+func (h *html) cell(column literal, content func()) {
+	h.raw(`<td role="cell" data-column="`)
+	h.raw(column)
+	h.raw(`"><div>`)
+	content()
+	h.raw("</div></td>")
+}
+
+func (h *html) textCell(column literal, text string) { h.cell(column, func() { h.text(text) }) }
+
+// table writes a table. Its rows are written with row. The roles survive the narrow layout, in which rows are no table to CSS.
+func (h *html) table(caption string, columns []literal, rows func()) {
+	h.raw(`<table role="table"><caption>`)
+	h.text(caption)
+	h.raw(`</caption><thead role="rowgroup"><tr role="row">`)
+	for _, c := range columns {
+		h.raw(`<th role="columnheader" scope="col">`)
+		h.raw(c)
+		h.raw("</th>")
+	}
+	h.raw(`</tr></thead><tbody role="rowgroup">`)
+	rows()
+	h.raw("</tbody></table>")
+}
+
+func (h *html) row(cells func()) {
+	h.raw(`<tr role="row">`)
+	cells()
+	h.raw("</tr>")
+}
+
+// ago writes when something happened: how long ago, and exactly.
+func (h *html) ago(t time.Time) {
+	if t.IsZero() {
+		h.raw("unknown")
+		return
+	}
+	h.open("time", attr{"datetime", t.UTC().Format(time.RFC3339Nano)}, attr{"title", stamp(t)})
+	h.text(age(h.now, t))
+	h.end("time")
+}
+
+// at writes when something happened, exactly first.
+func (h *html) at(t time.Time) {
+	if t.IsZero() {
+		h.raw("unknown")
+		return
+	}
+	h.open("time", attr{"datetime", t.UTC().Format(time.RFC3339Nano)})
+	h.text(stamp(t))
+	h.end("time")
+	h.raw(` <span class="quiet">`)
+	h.text(age(h.now, t))
+	h.raw("</span>")
+}
+
+// stamp is a time as people compare it with their logs.
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
+// age is how long ago t was, in one unit.
+func age(now, t time.Time) string {
+	d := now.Sub(t)
+	switch {
+	case d < -time.Minute:
+		return "in the future"
+	case d < time.Second:
+		return "just now"
+	}
+	return span(d) + " ago"
+}
+
+// span is a duration in one unit.
+func span(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d < time.Millisecond:
+		return "0 ms"
+	case d < time.Second:
+		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
+	case d < 2*time.Minute:
+		return strconv.FormatInt(int64(d/time.Second), 10) + " s"
+	case d < 2*time.Hour:
+		return strconv.FormatInt(int64(d/time.Minute), 10) + " min"
+	case d < 2*day:
+		return strconv.FormatInt(int64(d/time.Hour), 10) + " h"
+	}
+	return strconv.FormatInt(int64(d/day), 10) + " days"
+}
+
+// count is a number with its noun.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + many
+}

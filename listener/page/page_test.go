@@ -1,0 +1,262 @@
+package page
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+const asHTML, asJSON = "text/html,application/xhtml+xml,*/*;q=0.8", "application/json"
+
+func TestPages(t *testing.T) {
+	w := world{
+		deaths: []policy.Death{died(1), died(2), died(3), died(30)},
+		fleet: []Node{
+			{Name: "ip-10-0-9-1", Cover: "covered", Kernel: "6.12.1", Created: now.Add(-10 * day)},
+			{Name: "ip-10-0-9-2", Cover: "mute", Why: "its console level is 4", Kernel: "6.1.9", Created: now.Add(-2 * day)},
+		},
+	}
+	held := died(4)
+	held.Phase = policy.Held
+	w.deaths = append(w.deaths, held)
+	for _, tt := range []struct {
+		name, path, accept string
+		code               int
+		want               []string
+		not                []string
+	}{
+		{"bugs", "/", asHTML, 200, []string{"null pointer dereference in foo_write", "hard LOCKUP in bar_spin", "2 bugs, 5 deaths",
+			"kubectl annotate nodedeath ip-10-0-0-4-b1 lastgasp.dev/release=true", "1</b> nodes would die unheard"}, nil},
+		{"bugs of a cause", "/?cause=HardLockup", asHTML, 200, []string{"1 bug, 2 deaths"}, []string{">null pointer dereference in foo_write<"}},
+		{"bugs of a day", "/?range=24h", asHTML, 200, []string{"2 bugs, 4 deaths"}, nil},
+		{"what became of a pod", "/?q=shop/cart-7d9f-0002", asHTML, 200, []string{"1 pod on dead nodes", `href="/deaths/ip-10-0-0-2-b1"`}, []string{"bar_spin</a>"}},
+		{"by image", "/deaths?q=crunch:2&in=image", asHTML, 200, []string{"5 pods on dead nodes", "5 deaths"}, nil},
+		{"by namespace", "/deaths?q=shop&in=namespace", asHTML, 200, []string{"5 pods on dead nodes"}, nil},
+		{"by fingerprint", "/deaths?q=ba9876543210&in=fingerprint", asHTML, 200, []string{"2 deaths"}, []string{"foo_write"}},
+		{"in vain", "/deaths?q=nobody", asHTML, 200, []string{"No death matches"}, nil},
+		{"between dates", "/deaths?from=2026-11-20&to=2026-11-20", asHTML, 200, []string{"1 death<"}, nil},
+		{"one death", "/deaths/ip-10-0-0-2-b1", asHTML, 200, []string{"<mark id=\"guilty\"><span class=\"hidden\">Here it died: </span>RIP: 0010:foo_write+0x12/0x40</mark>",
+			"2 other deaths", "+40 ms", "shop/</span>cart-7d9f-0002"}, nil},
+		{"a death there is not", "/deaths/x", asHTML, 404, []string{"There is no such death on record"}, nil},
+		{"coverage", "/fleet", asHTML, 200, []string{"its console level is 4", "2 nodes"}, nil},
+		{"coverage of one kind", "/fleet?cover=covered", asHTML, 200, []string{"1 node<"}, []string{"its console level is 4"}},
+		{"trends", "/trends", asHTML, 200, []string{"500.00", "By kernel"}, nil},
+		{"the style", "/page.css", asHTML, 200, []string{"prefers-color-scheme: dark"}, nil},
+		{"what is not there", "/admin", asHTML, 404, []string{"There is no such page"}, nil},
+		{"bugs as JSON", "/", asJSON, 200, []string{`"bugs":[{"fingerprint":"ba9876543210"`, `"nodes":{"covered":1,"mute":1,"silent":0`}, []string{"<html"}},
+		{"a death as JSON", "/deaths/ip-10-0-0-2-b1", asJSON, 200, []string{`"guiltyLine":1`, `"pods":[{"namespace":"batch"`}, nil},
+		{"a death there is not, as JSON", "/deaths/x", asJSON, 404, []string{`{"error":"There is no such death`}, nil},
+		{"rates as JSON", "/trends", asJSON, 200, []string{`"byKernel":[{"name":"6.12.1","nodes":1,"nodeDays":10,"deaths":5,"heard":5,"deathsPer1000NodeDays":500}`}, nil},
+		{"coverage as JSON", "/fleet", asJSON, 200, []string{`"nodes":[{"node":"ip-10-0-9-2","cover":"mute"`}, nil},
+		{"what the query does not say right", "/deaths?page=-3&range=1y&from=x&in=y", asHTML, 200, []string{"5 deaths"}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			code, body, header := get(t, w, tt.path, tt.accept)
+			if code != tt.code {
+				t.Errorf("answered %d, want %d", code, tt.code)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(body, want) {
+					t.Errorf("lacks %q:\n%s", want, body)
+				}
+			}
+			for _, not := range tt.not {
+				if strings.Contains(body, not) {
+					t.Errorf("has %q:\n%s", not, body)
+				}
+			}
+			csp := header.Get("Content-Security-Policy")
+			if !strings.HasPrefix(csp, "default-src 'none'; style-src 'self';") || strings.Contains(csp, "script") ||
+				header.Get("Referrer-Policy") != "no-referrer" || header.Get("X-Frame-Options") != "DENY" {
+				t.Errorf("headers %v, want no script, no frame and no referrer", header)
+			}
+			if tt.accept == asJSON && !json.Valid([]byte(body)) {
+				t.Errorf("no JSON: %s", body)
+			}
+		})
+	}
+}
+
+func TestOnlyReading(t *testing.T) {
+	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodPatch} {
+		for _, path := range []string{"/", "/deaths", "/deaths/x", "/fleet"} {
+			out := httptest.NewRecorder()
+			(&Page{Source: world{}}).Handler().ServeHTTP(out, httptest.NewRequest(method, path, nil))
+			if out.Code != http.StatusMethodNotAllowed {
+				t.Errorf("%s %s: %d, want %d", method, path, out.Code, http.StatusMethodNotAllowed)
+			}
+		}
+	}
+}
+
+func TestNothingToShow(t *testing.T) {
+	for path, want := range map[string]string{
+		"/": "No death is on record.", "/deaths": "0 deaths", "/fleet": "0 nodes", "/trends": "How often do nodes die?",
+	} {
+		if code, body, _ := get(t, world{}, path, asHTML); code != 200 || !strings.Contains(body, want) {
+			t.Errorf("%s: %d, lacks %q:\n%s", path, code, want, body)
+		}
+	}
+	code, body, _ := get(t, world{err: errors.New("list deaths: not synced")}, "/", asHTML)
+	if code != 503 || !strings.Contains(body, "The deaths cannot be read now: list deaths: not synced. Try again in a few seconds.") {
+		t.Errorf("%d %s", code, body)
+	}
+}
+
+// Every text that a kernel, a pod or a reader has a say in, on every page: no markup, no control byte, no change of direction.
+func TestHostileTexts(t *testing.T) {
+	const evil = "\"'><script>alert(1)</script>\x1b[2J\u202e\x00&lt;"
+	d := died(2)
+	d.Node, d.Instance, d.Boot, d.Cause, d.Reason, d.Fingerprint, d.Remedy, d.Release = evil, evil, evil, evil, evil, evil, evil, evil
+	d.Decision, d.Owner = evil, evil
+	d.NodeInfo = policy.NodeInfo{InstanceType: evil, Zone: evil, NodePool: evil, Image: evil}
+	d.Culprit = &policy.Culprit{Comm: evil, Cgroup: evil, Pod: evil, Namespace: evil}
+	d.Pods = []policy.DeadPod{{Namespace: evil, Name: evil, OwnerKind: evil, OwnerName: evil, Images: []int{0}}}
+	d.Images, d.Trace = []string{evil}, []string{evil}
+	d.Evidence = []policy.Evidence{evil}
+	d.Steps = []policy.StepStatus{{Name: evil, Note: evil, Time: now}}
+	d.Conditions = []policy.Condition{{Type: evil, Status: evil, Reason: evil, Message: evil}}
+	d.Outcomes = []policy.Outcome{{What: evil, Pods: []int{0, 99, -1}}}
+	d.Suspects = []policy.Suspect{{Rule: policy.ByImage, Image: evil, Deaths: []string{evil, d.Name}}}
+	w := world{deaths: []policy.Death{d}, fleet: []Node{{Name: evil, Address: evil, Cover: evil, Why: evil, Kernel: evil, Image: evil, InstanceType: evil, Created: now.Add(-day)}}}
+	query := "%22%3E%3Cscript%3Ealert(1)%3C/script%3E%1b%E2%80%AE"
+	for _, path := range []string{
+		"/", "/deaths", "/deaths/" + d.Name, "/fleet", "/trends", "/?q=" + query, "/deaths?cause=" + query + "&phase=" + query, "/fleet?q=" + query,
+		"/" + query, "/deaths/" + query,
+	} {
+		_, body, _ := get(t, w, path, asHTML)
+		if strings.Contains(body, "<script") || strings.ContainsAny(body, "\x00\x1b\u202e") || strings.Contains(body, "\"'>") {
+			t.Errorf("%s lets text through:\n%s", path, body)
+		}
+	}
+}
+
+// What is markup stands in the source as a constant: nothing is ever converted to it.
+func TestMarkupIsConstant(t *testing.T) {
+	files := token.NewFileSet()
+	packages, err := parser.ParseDir(files, ".", func(f fs.FileInfo) bool { return !strings.HasSuffix(f.Name(), "_test.go") }, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, p := range packages {
+		ast.Inspect(p, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			seen++
+			if name, ok := call.Fun.(*ast.Ident); ok && name.Name == "literal" {
+				if arg, ok := call.Args[0].(*ast.BasicLit); !ok || arg.Kind != token.STRING {
+					t.Errorf("%s: a value is converted to markup; write it with text", files.Position(call.Pos()))
+				}
+			}
+			if of, ok := call.Fun.(*ast.SelectorExpr); ok && of.Sel.Name == "WriteString" && files.Position(call.Pos()).Filename != "html.go" {
+				t.Errorf("%s: text is written without escaping; write it with text", files.Position(call.Pos()))
+			}
+			return true
+		})
+	}
+	if seen < 100 {
+		t.Fatalf("saw %d calls: the walk is broken", seen)
+	}
+}
+
+func TestGuilty(t *testing.T) {
+	trace := []string{"Call Trace:", " foo+0x1/0x2", "RIP: 0010:bar+0x3/0x4", " bar+0x9/0x9"}
+	for _, tt := range []struct {
+		name, reason string
+		want         int
+	}{
+		{"the RIP line", "general protection fault in bar", 2},
+		{"a frame, where no register names it", "hung task in foo", 1},
+		{"behind a helper", "bad access (memcpy) in bar", 2},
+		{"a function that the trace does not have", "general protection fault in baz", -1},
+		{"no function", "out of memory", -1},
+	} {
+		if got := guilty(&policy.Death{Reason: tt.reason, Trace: trace}); got != tt.want {
+			t.Errorf("%s: line %d, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestGroups(t *testing.T) {
+	refused := died(6)
+	refused.Phase = policy.Refused
+	nameless := died(2)
+	nameless.Fingerprint, nameless.Cause, nameless.Reason = "", "PowerLoss", "the power was cut"
+	all := []policy.Death{died(1), died(3), died(101), nameless, refused}
+	var got []string
+	for _, b := range groups(all, []*policy.Death{&all[0], &all[1], &all[2], &all[3]}, now) {
+		got = append(got, fmt.Sprintf("%s: %d on %v, new %v, first %s", b.Reason, b.Deaths, b.Nodes, b.New, age(now, b.First)))
+	}
+	want := []string{
+		"hard LOCKUP in bar_spin: 3 on [ip-10-0-0-1 ip-10-0-0-3 ip-10-0-0-101], new false, first 4 days ago",
+		"the power was cut: 1 on [ip-10-0-0-2], new true, first 2 h ago",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestSpan(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0 ms", 40 * time.Millisecond: "40 ms", 3 * time.Second: "3 s", 119 * time.Second: "119 s", 2 * time.Minute: "2 min",
+		119 * time.Minute: "119 min", 2 * time.Hour: "2 h", 47 * time.Hour: "47 h", 48 * time.Hour: "2 days",
+	} {
+		if got := span(d); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
+	}
+}
+
+// BenchmarkList serves the first page and a search among 10,000 deaths of 30 pods each. heap-MiB is what the deaths take.
+func BenchmarkList(b *testing.B) {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	w := world{}
+	for i := range 10_000 {
+		d := died(i)
+		d.Name, d.Fingerprint = fmt.Sprintf("node-%d-b1", i), fmt.Sprintf("%012x", i%200)
+		d.Pods = nil
+		for j := range 30 {
+			d.Pods = append(d.Pods, policy.DeadPod{
+				Namespace: "shop", Name: fmt.Sprintf("cart-7d9f8c6b5-%05x", i*30+j), OwnerKind: "ReplicaSet", OwnerName: "cart-7d9f8c6b5", Images: []int{0, 1},
+			})
+		}
+		d.Packed = policy.PackPods(d.Pods, d.Images)
+		d.Pods, d.Images, d.Trace = nil, nil, nil
+		w.deaths = append(w.deaths, d)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	p := (&Page{Source: w, Now: func() time.Time { return now }}).Handler()
+	for _, path := range []string{"/", "/deaths", "/?q=cart-7d9f8c6b5-0abc1", "/?q=shop&in=namespace", "/trends"} {
+		b.Run(path, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				out := httptest.NewRecorder()
+				p.ServeHTTP(out, httptest.NewRequest(http.MethodGet, path, nil))
+				if out.Code != http.StatusOK {
+					b.Fatal(out.Code)
+				}
+			}
+			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(1<<20), "heap-MiB")
+		})
+	}
+}

@@ -1,0 +1,69 @@
+package page
+
+import (
+	"math"
+	"strconv"
+	"time"
+)
+
+// Size of the drawing, in its own units.
+const (
+	drawingWidth, drawingLine = 800, 24.0
+	drawingLeft, drawingRight = 16.0, 784.0
+	dotApart                  = 26.0 // the least distance of two dots, so that their numbers can be read
+)
+
+// drawTimeline draws the moments on a logarithmic scale: what matters happens in milliseconds, and the last step may take
+// minutes. The dots have the numbers of the list below.
+func drawTimeline(h *html, moments []moment) {
+	if len(moments) < 2 {
+		return
+	}
+	// Where a time after the first is drawn, before dots are moved apart.
+	const unit = 10 * time.Millisecond
+	scale := func(after time.Duration) float64 { return math.Log1p(float64(max(after, 0)) / float64(unit)) }
+	longest := max(moments[len(moments)-1].Time.Sub(moments[0].Time), time.Second)
+	at := func(after time.Duration) float64 {
+		return drawingLeft + (drawingRight-drawingLeft)*scale(after)/scale(longest)
+	}
+	xs := make([]float64, len(moments))
+	for i, m := range moments {
+		xs[i] = at(m.Time.Sub(moments[0].Time))
+		if i > 0 {
+			xs[i] = max(xs[i], xs[i-1]+dotApart)
+		}
+	}
+	// What was pushed over the edge is pushed back.
+	for i, edge := len(xs)-1, drawingRight; i > 0 && xs[i] > edge; i, edge = i-1, edge-dotApart {
+		xs[i] = edge
+	}
+	h.raw(`<svg class="drawing" viewBox="0 0 800 56" role="img" aria-label="Timeline on a logarithmic scale; the list below says the same">`)
+	h.raw(`<line class="axis" x1="16" x2="784" y1="24" y2="24"></line>`)
+	for _, t := range [...]struct {
+		after time.Duration
+		name  literal
+	}{
+		{100 * time.Millisecond, "0.1 s"}, {time.Second, "1 s"}, {10 * time.Second, "10 s"}, {time.Minute, "1 min"},
+		{10 * time.Minute, "10 min"}, {time.Hour, "1 h"}, {day, "1 day"},
+	} {
+		if t.after > longest {
+			break
+		}
+		x := coordinate(at(t.after))
+		h.open("line", class("tick"), attr{"x1", x}, attr{"x2", x}, attr{"y1", "24"}, attr{"y2", "40"})
+		h.end("line")
+		h.open("text", class("label"), attr{"x", x}, attr{"y", "53"})
+		h.raw(t.name)
+		h.end("text")
+	}
+	for i, m := range moments {
+		kind := class("dot")
+		if !m.Done {
+			kind = class("dot open")
+		}
+		h.open("circle", kind, attr{"cx", coordinate(xs[i])}, attr{"cy", coordinate(drawingLine)}, attr{"r", "11"})
+		h.end("circle")
+		h.element("text", strconv.Itoa(i+1), class("mark"), attr{"x", coordinate(xs[i])}, attr{"y", "28"})
+	}
+	h.raw("</svg>")
+}

@@ -1,0 +1,118 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// Farewell is the word of a node that one of its boots ends in good order. A boot with one did not die unexplained. It is
+// zero if there is none.
+type Farewell struct {
+	Boot string
+	Text string    // "rebooted by alice (sudo reboot)"
+	At   time.Time // when the listener heard it, in whole seconds
+}
+
+const (
+	farewellAt  = " at "
+	farewellEnd = ", says the node"
+)
+
+// FarewellOf is the farewell that a node has sent.
+func FarewellOf(y netconsole.Bye, at time.Time) Farewell {
+	text := ended(y)
+	if y.By != "" || y.Unit != "" {
+		text += " by " + asker(y)
+	}
+	if !y.Due.IsZero() {
+		text += ", due " + y.Due.Format(time.RFC3339)
+	}
+	return Farewell{Boot: y.Boot, Text: text, At: at.UTC().Truncate(time.Second)}
+}
+
+// ended says what becomes of a node, as a participle. Words that are not known stand as they are.
+func ended(y netconsole.Bye) string {
+	event := ""
+	if y.Event != "" {
+		event = " (" + y.Event + ")"
+	}
+	switch y.Cause {
+	case netconsole.ByeReboot:
+		return "rebooted"
+	case netconsole.ByeSoftReboot:
+		return "soft-rebooted"
+	case netconsole.ByePoweroff:
+		return "powered off"
+	case netconsole.ByeHalt:
+		return "halted"
+	case netconsole.ByeKexec:
+		return "rebooted with kexec"
+	case netconsole.ByeShutdown:
+		return "shut down"
+	case netconsole.ByeSpot:
+		return "interrupted as a spot instance" + event
+	case netconsole.ByeASG:
+		return "terminated by its Auto Scaling group" + event
+	case netconsole.ByeMaintenance:
+		return "shut down for a scheduled event of EC2" + event
+	}
+	return "shut down (" + y.Cause + ")"
+}
+
+// asker is who asked for the end of a boot.
+func asker(y netconsole.Bye) string {
+	who, command := y.By, y.Command
+	if who == "" {
+		who = y.Unit
+	}
+	if y.Sudo && command != "" {
+		command = "sudo " + command
+	}
+	if command == "" {
+		return who
+	}
+	return who + " (" + command + ")"
+}
+
+// String is what people read on a pod.
+func (f Farewell) String() string {
+	return f.Text + farewellAt + f.At.Format(time.RFC3339) + farewellEnd
+}
+
+// Annotation is what stands on the Node.
+func (f Farewell) Annotation() string { return f.Boot + ": " + f.String() }
+
+// ParseFarewell reads an annotation of a Node, zero if it is none that Annotation writes.
+func ParseFarewell(annotation string) Farewell {
+	boot, rest, _ := strings.Cut(annotation, ": ")
+	rest, ok := strings.CutSuffix(rest, farewellEnd)
+	i := strings.LastIndex(rest, farewellAt)
+	if !ok || i < 0 || boot == "" {
+		return Farewell{}
+	}
+	at, err := time.Parse(time.RFC3339, rest[i+len(farewellAt):])
+	if err != nil {
+		return Farewell{}
+	}
+	return Farewell{Boot: boot, Text: rest[:i], At: at.UTC()}
+}
+
+// Repeats reports whether f says what was heard before.
+func (f Farewell) Repeats(before Farewell) bool {
+	return f.Boot == before.Boot && f.Text == before.Text
+}
+
+// FarewellBy says why n cannot have said that farewell, nil if it has: it must run the boot, and must itself have pinned the
+// secret that came with it.
+func FarewellBy(n Node, y netconsole.Bye) error {
+	switch {
+	case n.BootID != y.Boot:
+		return fmt.Errorf("node %s runs boot %s and not %s", n.Name, n.BootID, y.Boot)
+	case y.Secret == "" || n.Pin != Pin{Boot: y.Boot, Sum: y.Secret.Sum()}:
+		return fmt.Errorf("node %s has not pinned the secret of boot %s; check that lastgasp-configurator-watch.service is running there", n.Name, y.Boot)
+	}
+	return nil
+}
