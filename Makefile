@@ -10,7 +10,7 @@ export CGO_ENABLED ?= 0
 
 FUZZTIME   ?= 20000x
 
-.PHONY: build check format vet staticcheck pure fuzz live e2e e2e-kernel fixtures test demo bench clean
+.PHONY: build check format vet staticcheck pure fuzz live e2e e2e-kernel fixtures test demo bench clean browser
 
 build: ## both binaries into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -43,6 +43,9 @@ fuzz: ## every fuzz target for FUZZTIME, on its kept corpus and on
 live: ## tests against this machine's kernel, in network namespaces of their own (root)
 	.ci/no-skips $(GO) test -count=1 -tags live -run '^TestLive' -v ./configurator/nexthop ./configurator/canary ./listener
 
+browser: ## the page of deaths in Chromium, with pictures of it in dist/browser (root, to install Chromium)
+	cd e2e/browser && $(GO) vet ./... && PICTURES=$(CURDIR)/dist/browser $(GO) test -count=1 -timeout 15m ./...
+
 e2e: ## tests in the lab: microVMs that crash, a real control plane (root)
 	cd e2e/authenticator && $(GO) vet ./... && $(GO) test -count=1 ./...
 	.ci/no-skips $(GO) test -count=1 -tags e2e -timeout 80m -p 1 -v ./e2e/...
@@ -55,7 +58,7 @@ e2e-kernel: ## every panic with the optional kernel module; nightly, an hour (ro
 fixtures: ## capture the fixtures of listener/detect anew, or those that FIXTURES matches (6.12-arm64-sysrq); two hours for all (root)
 	$(GO) test -count=1 -tags e2e -timeout 180m -run 'TestCaptureCorpus/$(FIXTURES)' -v ./e2e/lab -update
 
-test: check fuzz modules live e2e ## every test there is
+test: check fuzz modules live browser e2e ## every test there is
 
 demo: ## a real kernel panics, and Kubernetes knows why
 	@echo "compiling the lab, a minute the first time"

@@ -19,16 +19,18 @@ const module = "github.com/lastgasp/lastgasp"
 // so does an entry without a package, so the table cannot go stale.
 var architecture = map[string][]string{
 	"cmd":                       {},
-	"cmd/lastgasp-configurator": {"cmd/logger", "configurator", "configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole"},
+	"cmd/lastgasp-configurator": {"cmd/logger", "configurator", "configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/farewell", "configurator/lastboot", "configurator/machine", "configurator/nexthop", "listener/netconsole"},
+	"cmd/lastgasp-listener":     {"cmd/logger", "listener", "listener/cleanup", "listener/cloud", "listener/detect", "listener/kube", "listener/netconsole", "listener/page", "listener/policy", "listener/receive", "listener/webhook"},
 	"cmd/logger":                {},
-	"cmd/lastgasp-listener":     {"cmd/logger", "listener", "listener/cloud", "listener/cleanup", "listener/detect", "listener/kube", "listener/netconsole", "listener/page", "listener/policy", "listener/receive", "listener/webhook"},
 
-	"configurator":          {"configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/machine", "configurator/nexthop", "listener/netconsole", "listener/yamlkeys"},
+	"configurator":          {"configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/lastboot", "configurator/machine", "configurator/nexthop", "listener/netconsole", "listener/yamlkeys"},
 	"configurator/canary":   {"configurator/machine", "listener/netconsole"},
+	"configurator/lastboot": {"configurator/machine", "listener/detect", "listener/netconsole"},
 	"configurator/machine":  {"configurator/configfs", "listener/netconsole"},
 	"configurator/ec2":      {},
 	"configurator/endpoint": {"configurator/configfs", "configurator/ec2", "listener/yamlkeys"},
 	"configurator/enroll":   {"configurator/ec2"},
+	"configurator/farewell": {"configurator/configfs", "configurator/ec2", "configurator/machine", "listener/netconsole"},
 	"configurator/nexthop":  {"configurator/configfs"},
 	"configurator/configfs": {},
 
@@ -69,6 +71,7 @@ var thirdParty = map[string][]string{
 	"github.com/prometheus/":         {"listener", "cmd/lastgasp-listener"},
 	"github.com/spf13/cobra":         {"cmd"},
 	"github.com/coreos/go-systemd":   {"configurator", "listener/receive", "cmd"},
+	"github.com/godbus/dbus":         {"configurator/farewell"},
 	"gopkg.in/yaml.v3":               {"configurator", "configurator/endpoint", "configurator/enroll", "listener", "listener/cloud", "listener/yamlkeys"},
 }
 

@@ -34,6 +34,7 @@ type Config struct {
 	Canary    CanaryConfig
 	Panic     machine.Panic
 	Enroll    EnrollConfig
+	LastBoot  LastBootConfig
 	// Queues allows room for a whole panic in the transmit queues of armed devices, see machine.QueueSettings.
 	Queues bool
 }

@@ -66,6 +66,7 @@ func TestValidConfigSetsEveryKey(t *testing.T) {
 		Canary:    CanaryConfig{Interval: 5 * time.Minute, Timeout: 2 * time.Second},
 		Panic:     machine.Panic{Hold: true, Timeout: &timeout, KdumpNotifiers: true},
 		Enroll:    EnrollConfig{Kubeconfig: "/etc/kubernetes/node.conf"},
+		LastBoot:  LastBootConfig{KeepPstore: true},
 	}
 	if diff := cmp.Diff(want, got, samePrefix); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)

@@ -55,6 +55,7 @@ func (c *Config) keys(origin string) yamlkeys.Keys {
 			c.Panic.Timeout = &seconds
 			return nil
 		},
+		"lastBoot.pstore":   yamlkeys.Value(&c.LastBoot.KeepPstore, "keep or remove; write one of these", keepOrRemove),
 		"enroll.kubeconfig": yamlkeys.Value(&c.Enroll.Kubeconfig, "an absolute path; write one", absolutePath),
 	}
 }
@@ -104,6 +105,11 @@ func envNames(known map[string]string) []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// keepOrRemove reports whether to keep.
+func keepOrRemove(text string) (keep, ok bool) {
+	return text == "keep", text == "keep" || text == "remove"
 }
 
 func absolutePath(text string) (string, bool) { return text, filepath.IsAbs(text) }

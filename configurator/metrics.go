@@ -66,6 +66,10 @@ func (s Status) WriteMetrics(w io.Writer) error {
 		gauge("last_pass_failed", "1 if it failed.")
 		fmt.Fprintf(&b, "lastgasp_configurator_last_pass_failed %d\n", number(l.Failed != ""))
 	}
+	if p := s.PreviousBoot; p != nil {
+		gauge("previous_boot_died", "1 if no shutdown ended the previous boot; what did, and how that is known.")
+		fmt.Fprintf(&b, "lastgasp_configurator_previous_boot_died{cause=%s,evidence=%s} %d\n", label(p.Cause), label(p.Evidence), number(!p.Orderly()))
+	}
 	for _, m := range []struct {
 		name, help string
 		value      func(TargetView) (float64, bool)

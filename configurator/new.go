@@ -27,6 +27,9 @@ const (
 func New(cfg Config, version string, log *slog.Logger) *Configurator {
 	metadata := sync.OnceValue(func() *ec2.Client { return ec2.New("") })
 	const root = machine.Root("/")
+	prover := canary.Prover{
+		Root: root, Timeout: cfg.Canary.Timeout, Interval: cfg.Canary.Interval, Cluster: cfg.Cluster, Key: cfg.Endpoint.Key,
+	}
 	c := &Configurator{
 		Config:     cfg,
 		Root:       root,
@@ -36,10 +39,9 @@ func New(cfg Config, version string, log *slog.Logger) *Configurator {
 		Load:       configfs.Load,
 		Resolve:    nexthop.Resolve,
 		Instance:   func(ctx context.Context) (ec2.Instance, error) { return metadata().Instance(ctx) },
-		Prove: canary.Prover{
-			Root: root, Timeout: cfg.Canary.Timeout, Interval: cfg.Canary.Interval, Cluster: cfg.Cluster, Key: cfg.Endpoint.Key,
-		}.Prove,
-		Uptime: machine.Uptime,
+		Prove:      prover.Prove,
+		Deliver:    prover.Deliver,
+		Uptime:     machine.Uptime,
 	}
 	c.Lookup = endpoint.Resolver{LookupNetIP: net.DefaultResolver.LookupNetIP, Zone: c.zoneOf}.Lookup
 	e := cfg.Endpoint

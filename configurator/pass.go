@@ -17,6 +17,7 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
 	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 // ErrUnproved means that a target is armed, or was to be armed, whose listener does not acknowledge canaries.
@@ -49,8 +50,10 @@ type Configurator struct {
 	Resolve    func(ctx context.Context, q nexthop.Query) (nexthop.Hop, error)
 	Instance   func(ctx context.Context) (ec2.Instance, error) // asked on EC2 only
 	Prove      func(ctx context.Context, id machine.Identity, f machine.Facts, routes []canary.Route) ([]canary.Proof, error)
-	Uptime     func() time.Duration // machine.Uptime
-	Textfile   string               // directory for metrics.prom, empty: none
+	// Deliver sends an obituary until a listener has acknowledged all of it.
+	Deliver  func(ctx context.Context, id netconsole.Identity, o netconsole.Obituary, routes []canary.Route) error
+	Uptime   func() time.Duration // machine.Uptime
+	Textfile string               // directory for metrics.prom, empty: none
 
 	fresh bool // do not fall back on the last known good listeners
 }
@@ -161,6 +164,9 @@ func (c *Configurator) pass(ctx context.Context, known *endpoint.Found, quiet bo
 	done := c.waiting("netconsole's module")
 	err = c.Load(ctx)
 	done()
+	if errors.Is(err, configfs.ErrNoModule) && !c.Root.HasNetconsole() {
+		return c.passAfterTheFact(ctx, known, before, quiet)
+	}
 	if err != nil {
 		p.state, err = c.finish(machine.State{Targets: []machine.TargetState{}}, err)
 		return p, err
@@ -168,6 +174,7 @@ func (c *Configurator) pass(ctx context.Context, known *endpoint.Found, quiet bo
 	errs := []error{c.applySettings()}
 	d, draftErr := c.draft(ctx, known, before, c.Root.MakeSecret, c.Netconsole.Support)
 	errs = append(errs, draftErr)
+	c.enterBoot(d.Identity)
 	s := machine.State{Identity: d.Identity, Zone: d.zone, Where: d.Found.Where, Passed: d.Found.Passed}
 	p = passed{found: d.Found, query: d.query, chosen: d.chosen, canary: true}
 	if draftErr == nil && quiet && d.Plan.Idle() && proven(before, d.Plan.Keep) {
@@ -321,7 +328,7 @@ func (c *Configurator) addSecrets(d Draft, armed []configfs.State, proofs []cana
 func (c *Configurator) states(left []configfs.State, fresh []configfs.Spec, all []wanted, proofs []canary.Proof, before *machine.State) []machine.TargetState {
 	list := []machine.TargetState{}
 	for _, st := range left {
-		t := machine.TargetState{Name: st.Name, Listener: remoteOf(st.Spec)}
+		t := machine.TargetState{Name: st.Name, Listener: remoteOf(st.Spec), Local: netip.AddrPortFrom(st.LocalIP, st.LocalPort)}
 		if known, ok := before.Target(st.Name); ok && !slices.ContainsFunc(fresh, func(s configfs.Spec) bool { return s.Name == st.Name }) {
 			t.LastAck, t.LastAckUptime = known.LastAck, known.LastAckUptime
 		}

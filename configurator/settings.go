@@ -12,6 +12,10 @@ func (c *Configurator) WantedSettings(devices []string) []machine.Setting {
 	if c.Config.Queues {
 		want = c.Root.QueueSettings(devices)
 	}
+	// A kernel without netconsole that is held in its panic is not heard any better.
+	if support, _, err := c.Netconsole.Seen(); err != nil || !support.Netconsole {
+		return want
+	}
 	if c.Config.Panic != (machine.Panic{}) { // reading the kubelet's configuration takes many files
 		want = append(want, machine.PanicSettings(c.Config.Panic, c.Root.Facts(c.Version), c.Root.Kubelet())...)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/enroll"
+	"github.com/lastgasp/lastgasp/configurator/lastboot"
 	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
@@ -25,12 +26,14 @@ const (
 	Stranger Verdict = "stranger"
 	// Unproven: something is armed, but it is not all proved.
 	Unproven Verdict = "unproven"
+	// AfterTheFact: this kernel has no netconsole, but the listeners have proved that they would hear how it died at the next boot.
+	AfterTheFact Verdict = "after-the-fact"
 	// Mute: a panic of this node would not be heard.
 	Mute Verdict = "mute"
 )
 
 // verdicts lists them all.
-var verdicts = [...]Verdict{Covered, Stranger, Unproven, Mute}
+var verdicts = [...]Verdict{Covered, Stranger, Unproven, AfterTheFact, Mute}
 
 // sentence says what a verdict means.
 func (v Verdict) sentence() string {
@@ -41,6 +44,8 @@ func (v Verdict) sentence() string {
 		return "stranger: a panic of this node is heard, but the listeners' cluster has no Node for it, so nobody would act"
 	case Unproven:
 		return "unproven: not every wanted listener has proved that a panic of this node would be heard"
+	case AfterTheFact:
+		return "heard only after the fact: a panic of this node would NOT be heard, its next boot says how it died"
 	default:
 		return "MUTE: a panic of this node would NOT be heard"
 	}
@@ -56,6 +61,8 @@ type Status struct {
 	LastPass *machine.State    `json:"lastPass,omitempty"`
 	// Enrolment says whether this boot is pinned on our own Node. Nil means that it was never tried.
 	Enrolment *enroll.State `json:"enrolment,omitempty"`
+	// PreviousBoot says how the boot before ended, without its text. Nil means that it is unknown, or that only root may know.
+	PreviousBoot *lastboot.Ending `json:"previousBoot,omitempty"`
 }
 
 // Status reads everything that is known about this node and judges it. It changes nothing and needs no privilege. configErr
@@ -77,9 +84,17 @@ func (c *Configurator) Status(configErr error) (Status, error) {
 	s := newStatus(c.Uptime(), c.Root.Facts(c.Version), present, settings, last)
 	if !support.Netconsole {
 		s.Findings = []machine.Finding{c.Root.NoNetconsole()}
+		s.afterTheFact(c.Uptime(), last)
 	}
 	if c.Config.Panic != (machine.Panic{}) {
 		s.Findings = append(s.Findings, machine.PanicFindings(c.Config.Panic, s.Facts, c.Root.Kubelet())...)
+	}
+	s.Findings = append(s.Findings, lastboot.Findings(c.Root)...)
+	if last != nil {
+		if l, err := lastboot.Look(c.Root, last.Identity); err == nil && l.Previous != nil {
+			s.PreviousBoot = l.Previous
+			s.PreviousBoot.Text, s.PreviousBoot.Entries = "", nil
+		}
 	}
 	enrolled, enrolErr := enrolment(c.Root)
 	s.Enrolment = enrolled
@@ -164,14 +179,13 @@ func provenFindings(now time.Duration, targets []TargetView, last *machine.State
 			weak(fmt.Sprintf("listener %s last acknowledged %s ago", listener, inWords(v.AckAge)),
 				"a changed gateway or listener goes unnoticed", "enable lastgasp-configurator-watch.service")
 		case !t.Known:
-			weak("listener "+listener+" knows no Node with this node's address", "it hears this node and does nothing about its death",
-				"wait until the kubelet has registered, or check cluster here and there")
+			found = append(found, strangerFinding(listener))
 		}
 	}
 	if last == nil {
 		return found
 	}
-	for _, t := range last.Targets {
+	for _, t := range last.Targets { // none is, after the fact
 		if t.OnLink {
 			weak(fmt.Sprintf("listener %s is in this node's own subnet", t.Listener),
 				"the target holds the listener's own hardware address, which changes when it is replaced",
@@ -179,6 +193,14 @@ func provenFindings(now time.Duration, targets []TargetView, last *machine.State
 		}
 	}
 	return found
+}
+
+// strangerFinding is about a listener whose cluster has no Node for this machine.
+func strangerFinding(listener string) machine.Finding {
+	return machine.Finding{
+		What: "listener " + listener + " knows no Node with this node's address", Cost: "it hears this node and does nothing about its death",
+		Mend: "wait until the kubelet has registered, or check cluster here and there",
+	}
 }
 
 // WriteText prints s for people, on one screen; now is uptime.
@@ -193,12 +215,21 @@ func (s Status) WriteText(w io.Writer, now time.Duration) error {
 		for _, p := range l.Passed {
 			fmt.Fprintf(t, "passed over\t%s\n", p)
 		}
+		if l.AfterTheFact {
+			for _, tgt := range l.Targets {
+				fmt.Fprintf(t, "listener\t%s, %s\n", tgt.Listener, map[bool]string{true: "acknowledged", false: "NOT acknowledged"}[tgt.Acked])
+			}
+		}
 		if l.Failed != "" {
 			fmt.Fprintf(t, "last pass\tfailed: %s\n", l.Failed)
 		}
 	}
 	if s.Enrolment != nil {
 		fmt.Fprintf(t, "enrolled\t%s\n", s.Enrolment)
+	}
+	if p := s.PreviousBoot; p != nil {
+		known := map[bool]string{true: "no listener has acknowledged that yet", false: "a listener has acknowledged that"}[p.Acknowledged.IsZero()]
+		fmt.Fprintf(t, "previous boot\tended by %s (%s); %s\n", p.Summary(), p.Evidence, known)
 	}
 	for _, set := range machine.Summary(s.Settings) {
 		fmt.Fprintf(t, "changed\t%s\n", set)

@@ -93,6 +93,7 @@ func (c Config) document() map[string]any {
 	if c.Panic.Timeout != nil {
 		set(true, "panic.timeout", *c.Panic.Timeout)
 	}
+	set(c.LastBoot.KeepPstore, "lastBoot.pstore", "keep")
 	set(c.Enroll.Kubeconfig != "", "enroll.kubeconfig", c.Enroll.Kubeconfig)
 	return doc
 }

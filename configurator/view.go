@@ -149,7 +149,11 @@ func WriteState(w io.Writer, s machine.State) error {
 		if t.Acked {
 			outcome = fmt.Sprintf("acknowledged in %s", t.RTT.Round(100*time.Microsecond))
 		}
-		if _, err := fmt.Fprintf(w, "%s to %s: armed, %s\n", t.Name, t.Listener, outcome); err != nil {
+		line := fmt.Sprintf("%s to %s: armed, %s\n", t.Name, t.Listener, outcome)
+		if s.AfterTheFact {
+			line = fmt.Sprintf("%s: nothing is armed, this kernel has no netconsole; heard only after the fact; %s\n", t.Listener, outcome)
+		}
+		if _, err := io.WriteString(w, line); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package configurator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -11,6 +12,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/lastgasp/lastgasp/configurator/machine"
@@ -58,6 +60,10 @@ func (w *Watcher) Run(ctx context.Context) error {
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
 	defer w.Notify("STOPPING=1")
+	proved := make(chan *Configurator, 1)
+	var obituary sync.WaitGroup
+	obituary.Go(func() { w.sendObituary(ctx, proved) })
+	defer obituary.Wait()
 	for {
 		due := time.NewTimer(time.Until(s.due()))
 		select {
@@ -127,9 +133,52 @@ func (w *Watcher) Run(ctx context.Context) error {
 				s.relook() // since the last poll
 			}
 			last, seen = w.pass(ctx, node, &s, last)
+			select {
+			case proved <- node:
+			default: // the one before is not taken yet
+			}
 			reread = time.Now()
 		}
 		due.Stop()
+	}
+}
+
+// firstRetry and lastRetry bound how long to wait before an obituary is sent again; the time doubles.
+const firstRetry, lastRetry = 5 * time.Second, 10 * time.Minute
+
+// pinTries is how often an obituary waits for the pin of this boot, firstRetry each: a node that cannot enrol has none.
+const pinTries = 4
+
+// sendObituary tells the listeners how the previous boot ended, from the first pass on until one has acknowledged it or ctx ends.
+// It runs beside the passes: it can delay one by the few seconds that an attempt takes, and nothing else.
+func (w *Watcher) sendObituary(ctx context.Context, passed <-chan *Configurator) {
+	var node *Configurator
+	unpinned := 0
+	for wait := firstRetry; ; {
+		var due <-chan time.Time
+		retry := time.NewTimer(wait)
+		if node != nil {
+			due = retry.C
+		}
+		select {
+		case <-ctx.Done():
+			retry.Stop()
+			return
+		case node = <-passed:
+		case <-due:
+		}
+		retry.Stop()
+		err := node.SendObituary(ctx, unpinned < pinTries)
+		switch {
+		case err == nil:
+			return
+		case errors.Is(err, errUnpinned):
+			unpinned++
+		case errors.Is(err, errUnproved):
+		case ctx.Err() == nil:
+			wait = min(2*wait, lastRetry)
+			w.Log.Warn("no listener knows yet how the previous boot ended; it is sent again", "err", err, "in", wait.String())
+		}
 	}
 }
 
@@ -206,10 +255,13 @@ func statusLine(s machine.State, err error) string {
 	}
 	var listeners []string
 	outcome := "armed and acknowledged"
+	if s.AfterTheFact {
+		outcome = "no netconsole, heard only after the fact; acknowledged"
+	}
 	for _, t := range s.Targets {
 		listeners = append(listeners, t.Listener.String())
 		if !t.Known {
-			outcome = "armed and acknowledged, but the cluster has no Node for this machine yet"
+			outcome += ", but the cluster has no Node for this machine yet"
 		}
 	}
 	return fmt.Sprintf("%s: %s (%s)", outcome, strings.Join(listeners, ", "), s.Where)
@@ -218,6 +270,9 @@ func statusLine(s machine.State, err error) string {
 // targetNames returns the names of the targets that a pass has left, sorted as in a listing.
 func targetNames(s machine.State) []string {
 	var list []string
+	if s.AfterTheFact {
+		return nil
+	}
 	for _, t := range s.Targets {
 		list = append(list, t.Name)
 	}

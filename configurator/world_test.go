@@ -38,6 +38,9 @@ type world struct {
 	resolved int                     // how often a hop was
 	strange  bool                    // the cluster has no Node for this one
 	boot     time.Time
+	sent     []netconsole.Obituary // that a listener has acknowledged
+	loses    bool                  // obituaries are lost
+	proofs   []canary.Route        // of the latest proof
 }
 
 // kernel is netconsole as a list of targets.
@@ -165,7 +168,16 @@ func (w *world) node(endpoints ...string) *Configurator {
 		Instance: func(context.Context) (ec2.Instance, error) {
 			panic("the metadata service was asked off EC2")
 		},
-		Prove:  w.prove,
+		Prove: w.prove,
+		Deliver: func(_ context.Context, id netconsole.Identity, o netconsole.Obituary, routes []canary.Route) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.loses || id.Secret == "" || len(routes) == 0 {
+				return errCable
+			}
+			w.sent = append(w.sent, o)
+			return nil
+		},
 		Uptime: func() time.Duration { return time.Since(w.boot) },
 	}
 }
@@ -197,6 +209,7 @@ func (w *world) prove(_ context.Context, _ machine.Identity, _ machine.Facts, ro
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.proved++
+	w.proofs = slices.Clone(routes)
 	if w.during != nil {
 		w.during()
 		w.during = nil

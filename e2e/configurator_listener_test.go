@@ -27,6 +27,9 @@ type fakeListener struct {
 	record   netconsole.Record
 	heard    []string // text of every record since the last forget
 	size     int      // of their datagrams, in bytes
+
+	obituaries netconsole.Obituaries
+	died       []netconsole.Obituary // all that are whole
 }
 
 // newFakeListener listens in the listener subnet until t ends.
@@ -69,6 +72,10 @@ func (e *fakeListener) receive() {
 // take remembers one record and acknowledges it if it is a canary. e.mu is held.
 func (e *fakeListener) take(r *netconsole.Record, from netip.AddrPort) {
 	e.heard = append(e.heard, string(r.Text))
+	if part, ok := r.Obituary(); ok && !e.deaf {
+		e.mourn(r, part, from)
+		return
+	}
 	canary, ok := netconsole.ParseCanary(string(r.Text))
 	if !ok || e.deaf {
 		return
@@ -80,6 +87,25 @@ func (e *fakeListener) take(r *netconsole.Record, from netip.AddrPort) {
 		ack = ack.Sign(e.key, netconsole.Origin{Cluster: canary.Cluster, Boot: canary.Boot, Source: from})
 	}
 	e.conn.WriteToUDPAddrPort([]byte(ack.Line()), from)
+}
+
+// mourn takes one part of an obituary. e.mu is held.
+func (e *fakeListener) mourn(r *netconsole.Record, part netconsole.ObituaryPart, from netip.AddrPort) {
+	whole, ack := e.obituaries.Add(time.Now(), r.Identity(), part)
+	if whole != nil {
+		e.died = append(e.died, *whole)
+		e.obituaries.Done(part.Nonce, r.Identity())
+	}
+	if ack || whole != nil {
+		e.conn.WriteToUDPAddrPort([]byte(netconsole.Ack{Nonce: part.Nonce, Seq: r.Seq, Known: !e.stranger}.Line()), from)
+	}
+}
+
+// deaths are the obituaries that have arrived.
+func (e *fakeListener) deaths() []netconsole.Obituary {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.died)
 }
 
 func (e *fakeListener) setDeaf(deaf bool) {

@@ -49,6 +49,7 @@ func TestKube(t *testing.T) {
 	t.Run("a farewell is the listener's, for the boot that runs", w.checkFarewells)
 	t.Run("a farewell is on the Node and its pods", w.checkFarewell)
 	t.Run("only the listener writes deaths", w.checkDeathWriters)
+	t.Run("the page is for who may read deaths", w.checkReaders)
 	t.Run("the policies are proved", w.checkProof)
 	t.Run("the host-network variant applies", w.checkHostNetwork)
 	t.Run("an API server that was away is found again", w.checkAway)

@@ -25,6 +25,7 @@ type Config struct {
 	Cluster     string             // name of the cluster, empty if it has none
 	Listen      []string           // addresses of the UDP sockets
 	Admin       string             // address of the HTTP server
+	Page        PageConfig         // where else the page of deaths is served
 	Kubernetes  bool               // false: deaths go to a directory and nothing is acted on
 	Kubeconfig  string             // empty: the pod's own service account
 	Records     string             // directory for deaths without Kubernetes
@@ -46,6 +47,24 @@ type Webhook struct {
 
 // Annotations are the keys under which a pod says why it died, empty for the default ones.
 type Annotations struct{ Reason, Code, By string }
+
+// PageConfig says where the page of deaths is served by TLS; an empty Address means nowhere.
+type PageConfig struct{ Address, Cert, Key string }
+
+// complete says what is wrong with c in a config, by its key.
+func (p PageConfig) complete(c Config) (key string, err error) {
+	switch {
+	case p == PageConfig{}:
+		return "", nil
+	case p.Address == "":
+		return "page", errors.New("has no address; write one, for instance \":9667\"")
+	case p.Cert == "" || p.Key == "":
+		return "page", errors.New("lacks cert or key; name the files of a certificate and its key in PEM")
+	case !c.Kubernetes:
+		return "page.address", errors.New("needs kubernetes: true; without a cluster nobody can say who may read")
+	}
+	return "", nil
+}
 
 // LoadConfig reads a config file and the key it names. A missing DefaultConfigFile is an empty one; any other missing file is
 // an error.
@@ -113,6 +132,9 @@ func ParseConfig(path string, b []byte) (Config, error) {
 	if key, err := c.Announce.complete(c); err != nil {
 		return Config{}, lines.Locate(path, key, err)
 	}
+	if key, err := c.Page.complete(c); err != nil {
+		return Config{}, lines.Locate(path, key, err)
+	}
 	if c.Webhook.URL == "" && c.Webhook.SecretFile != "" {
 		return Config{}, lines.Locate(path, "webhook", errors.New("url is missing; name the receiver"))
 	}
@@ -129,13 +151,16 @@ func ParseConfig(path string, b []byte) (Config, error) {
 func (c *Config) keys() yamlkeys.Keys {
 	p := &c.Policy
 	return yamlkeys.Keys{
-		"cluster":    yamlkeys.Value(&c.Cluster, "the name of a cluster; use letters, digits, dots, hyphens and underscores", clusterName),
-		"listen":     readListen(&c.Listen),
-		"admin":      yamlkeys.Value(&c.Admin, bindable, bindAddress),
-		"kubernetes": yamlkeys.Bool(&c.Kubernetes),
-		"kubeconfig": yamlkeys.Text(&c.Kubeconfig),
-		"records":    yamlkeys.Text(&c.Records),
-		"key":        yamlkeys.Value(&c.KeyFile, "the path of a file, from / on; keep the key itself out of the config", absolutePath),
+		"cluster":      yamlkeys.Value(&c.Cluster, "the name of a cluster; use letters, digits, dots, hyphens and underscores", clusterName),
+		"listen":       readListen(&c.Listen),
+		"admin":        yamlkeys.Value(&c.Admin, bindable, bindAddress),
+		"page.address": yamlkeys.Value(&c.Page.Address, bindable, bindAddress),
+		"page.cert":    yamlkeys.Value(&c.Page.Cert, "the path of a file, from / on", absolutePath),
+		"page.key":     yamlkeys.Value(&c.Page.Key, "the path of a file, from / on", absolutePath),
+		"kubernetes":   yamlkeys.Bool(&c.Kubernetes),
+		"kubeconfig":   yamlkeys.Text(&c.Kubeconfig),
+		"records":      yamlkeys.Text(&c.Records),
+		"key":          yamlkeys.Value(&c.KeyFile, "the path of a file, from / on; keep the key itself out of the config", absolutePath),
 
 		"act.at":          yamlkeys.Value(&p.ActAt, "an authority to act at; write kernel, boot, claimed, pinned or never", authority),
 		"act.corroborate": yamlkeys.Duration(&p.Corroborate, 0, week),
@@ -145,11 +170,12 @@ func (c *Config) keys() yamlkeys.Keys {
 		"limits.window":   yamlkeys.Duration(&p.Window, 0, week),
 		"node": yamlkeys.Word(&p.NodeVerb, "what to do with the node; write delete, await or annotate",
 			policy.NodeDelete, policy.NodeAwait, policy.NodeAnnotate),
-		"nodeTimeout":  yamlkeys.Duration(&p.AwaitTimeout, 0, week),
-		"pods.keep":    yamlkeys.Duration(&p.KeepPods, 0, week),
-		"keep.records": yamlkeys.Int(&p.KeepRecords, 0, 1_000_000),
-		"keep.for":     yamlkeys.Duration(&p.KeepRecordsFor, 0, 100*week),
-		"controlPlane": yamlkeys.Bool(&p.ControlPlane),
+		"nodeTimeout":   yamlkeys.Duration(&p.AwaitTimeout, 0, week),
+		"pods.keep":     yamlkeys.Duration(&p.KeepPods, 0, week),
+		"keep.records":  yamlkeys.Int(&p.KeepRecords, 0, 1_000_000),
+		"keep.for":      yamlkeys.Duration(&p.KeepRecordsFor, 0, 100*week),
+		"controlPlane":  yamlkeys.Bool(&p.ControlPlane),
+		"suspects.hold": yamlkeys.Bool(&p.HoldSuspects),
 		"ec2.afterPanic": yamlkeys.Word(&p.AfterPanic, "what to do with the instance; write none, reboot or terminate",
 			policy.LeaveInstance, policy.RebootInstance, policy.TerminateInstance),
 

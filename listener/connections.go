@@ -2,6 +2,7 @@ package listener
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -22,13 +23,22 @@ const (
 
 // Serve serves the admin endpoints on ln until ctx ends.
 func (a *Admin) Serve(ctx context.Context, ln net.Listener) error {
+	return serveHTTP(ctx, ln, a.Handler(), nil)
+}
+
+// serveHTTP serves h on ln until ctx ends, by TLS where secure is not nil.
+func serveHTTP(ctx context.Context, ln net.Listener, h http.Handler, secure *tls.Config) error {
 	srv := &http.Server{
-		Handler: a.Handler(), ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout,
+		Handler: h, TLSConfig: secure, ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout,
 		IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
 	}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
-	if err := srv.Serve(&boundedListener{Listener: ln}); !errors.Is(err, http.ErrServerClosed) {
+	serve := srv.Serve
+	if secure != nil {
+		serve = func(ln net.Listener) error { return srv.ServeTLS(ln, "", "") }
+	}
+	if err := serve(&boundedListener{Listener: ln}); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

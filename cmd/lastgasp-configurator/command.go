@@ -83,7 +83,7 @@ func (c *command) root() *cobra.Command {
 	if err := root.RegisterFlagCompletionFunc("output", formats); err != nil {
 		panic(err) // no such flag: the tests would see it
 	}
-	root.AddCommand(c.apply(), c.watch(), c.enroll(), c.verify(), c.status(), c.drill(), c.disarm(), c.bootParams(), c.userData())
+	root.AddCommand(c.apply(), c.watch(), c.enroll(), c.verify(), c.status(), c.lastBoot(), c.drill(), c.disarm(), c.farewell(), c.bootParams(), c.userData())
 	return root
 }
 

@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"net"
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener"
@@ -11,6 +14,42 @@ import (
 	"github.com/lastgasp/lastgasp/listener/page"
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
+
+// servePage serves the page of deaths by TLS, if the config asks for it.
+func (p *parts) servePage(cfg listener.PageConfig, cluster *kube.Cluster, log *slog.Logger) error {
+	if cfg.Address == "" {
+		return nil
+	}
+	s := &listener.PageServer{Page: p.page, CertFile: cfg.Cert, KeyFile: cfg.Key, Log: log}
+	s.Review = func(ctx context.Context, token string) (listener.Access, string) {
+		user, err := cluster.Reader(ctx, token)
+		switch {
+		case err == nil:
+			return listener.Reader, user
+		case errors.Is(err, kube.ErrNoReader):
+			return listener.NoReader, err.Error()
+		case errors.Is(err, kube.ErrUnknownToken):
+			return listener.Unknown, err.Error()
+		}
+		log.Warn("token for the page not reviewed", "err", err)
+		return listener.NoAnswer, err.Error()
+	}
+	if err := s.Load(); err != nil {
+		log.Error("the page of deaths cannot be served until this is put right", "err", err) // deaths are heard all the same
+	}
+	p.run = append(p.run, func(ctx context.Context) error {
+		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Address)
+		if err != nil {
+			return fmt.Errorf("serve page: %w", err)
+		}
+		log.Info("page", "address", ln.Addr().String())
+		if err := s.Serve(ctx, ln); err != nil {
+			return fmt.Errorf("serve page: %w", err)
+		}
+		return nil
+	})
+	return nil
+}
 
 // pageSource is what the page of deaths reads.
 type pageSource struct {

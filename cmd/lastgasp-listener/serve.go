@@ -194,7 +194,7 @@ func (p *parts) cluster(cfg listener.Config, to *receive.Config, coverage *liste
 	p.ready = cluster.Ready
 	p.webhook(cfg, replica, cluster.Deaths, r, log)
 	p.page = (&page.Page{Source: pageSource{cluster, coverage}, Cluster: cfg.Cluster, Version: version}).Handler()
-	return nil
+	return p.servePage(cfg.Page, cluster, log)
 }
 
 // replicaName is this process's name among the listeners of the cluster: no two may share one.

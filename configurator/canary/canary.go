@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,7 +33,12 @@ type Route struct {
 	Remote netip.AddrPort // its listener
 	// Optional means that an acknowledgement is noted, but not waited for.
 	Optional bool
+	// Own is for a kernel without netconsole: the canary is sent from the socket itself, with this identity. Nil means that the
+	// kernel sends it.
+	Own *netconsole.Identity
 }
+
+func (r Route) own() bool { return r.Own != nil }
 
 // Proof is the outcome of the canaries for one target.
 type Proof struct {
@@ -62,11 +68,12 @@ type Prover struct {
 // Prove tries all routes with the same canaries: every target sends every record. It returns one Proof for each route, in
 // the same order. An error means that it could not try, or was interrupted.
 func (p Prover) Prove(ctx context.Context, id machine.Identity, facts machine.Facts, routes []Route) ([]Proof, error) {
-	level, ok := facts.CanaryLevel()
-	if !ok {
+	level, visible := facts.CanaryLevel()
+	kernel := slices.ContainsFunc(routes, func(r Route) bool { return !r.own() })
+	if kernel && !visible {
 		return nil, fmt.Errorf("write canary: console level %d hides it; set kernel.printk=5 (sysctl)", facts.ConsoleLevel)
 	}
-	if facts.Devkmsg == "off" {
+	if kernel && facts.Devkmsg == "off" {
 		return nil, errors.New("write canary: kernel.printk_devkmsg=off throws it away; boot without printk.devkmsg=off")
 	}
 	var err error
@@ -103,9 +110,13 @@ func (p Prover) Prove(ctx context.Context, id machine.Identity, facts machine.Fa
 			Nonce: newNonce(), Instance: id.Instance, Boot: id.Boot, Cluster: p.Cluster, Facts: facts.Facts, Interval: p.Interval,
 		}
 		tally.sent[canary.Nonce] = time.Now()
-		if err := p.write(fmt.Sprintf("<%d>%s\n", level, canary.Line())); err != nil {
-			return nil, err
+		// Without netconsole the line is for other consoles: it says whose boot their text is of.
+		if visible {
+			if err := p.write(fmt.Sprintf("<%d>%s\n", level, canary.Line())); err != nil && kernel {
+				return nil, err
+			}
 		}
+		sendOwn(conns, routes, uint64(n+1), canary)
 		timeout := time.NewTimer(p.Timeout)
 		for expired := false; !expired && !tally.complete(); {
 			select {
@@ -138,6 +149,16 @@ func (p Prover) write(line string) error {
 		return fmt.Errorf("write canary: %w", err)
 	}
 	return nil
+}
+
+// sendOwn sends the canary to the listeners of routes that the kernel does not serve. A failure to send is ignored: the
+// acknowledgement decides.
+func sendOwn(conns map[netip.AddrPort]*net.UDPConn, routes []Route, seq uint64, c netconsole.Canary) {
+	for _, r := range routes {
+		if conn := conns[r.Local]; conn != nil && r.own() {
+			_, _ = conn.WriteToUDPAddrPort(netconsole.AppendRecord(nil, seq, c.Line(), *r.Own), r.Remote)
+		}
+	}
 }
 
 // sayHello sends each listener a datagram from the socket that waits for its acknowledgement. netpoll bypasses conntrack,

@@ -162,8 +162,8 @@ func (c *Client) iface(ctx context.Context, mac string) (Interface, error) {
 	return n, nil
 }
 
-func (c *Client) get(ctx context.Context, path string) (string, error) {
-	out, err := c.IMDS.GetMetadata(ctx, &imds.GetMetadataInput{Path: path})
+func (c *Client) get(ctx context.Context, path string, options ...func(*imds.Options)) (string, error) {
+	out, err := c.IMDS.GetMetadata(ctx, &imds.GetMetadataInput{Path: path}, options...)
 	if err != nil {
 		return "", fmt.Errorf("ask instance metadata for %s: %w", path, err)
 	}

@@ -98,15 +98,17 @@ func targetFindings(targets []configfs.State) []Finding {
 	return found
 }
 
+// HasNetconsole reports whether the running kernel has netconsole, loaded or not.
+func (r Root) HasNetconsole() bool { return r.hasModule(r.kernelRelease(), "netconsole") }
+
 // NoNetconsole returns the finding for a machine where netconsole is not loaded.
 func (r Root) NoNetconsole() Finding {
-	release := r.kernelRelease()
-	if r.hasModule(release, "netconsole") {
+	if r.HasNetconsole() {
 		return Finding{Mute: true, What: "netconsole is not loaded", Cost: "a panic is not heard",
 			Mend: "run lastgasp-configurator apply, or modprobe netconsole to see why it cannot be loaded"}
 	}
 	return Finding{Mute: true, What: "this kernel has no netconsole module", Cost: "a panic is not heard",
-		Mend: netconsoleOn(r.distribution(), release)}
+		Mend: netconsoleOn(r.distribution(), r.kernelRelease())}
 }
 
 // netconsoleOn says how to get a kernel with netconsole on a distribution (the ID of os-release).

@@ -25,6 +25,9 @@ type State struct {
 	Where   string        `json:"endpointSource"`
 	Passed  []string      `json:"passedOver,omitempty"`
 	Targets []TargetState `json:"targets"`
+	// AfterTheFact means that this kernel has no netconsole: nothing is armed, and Targets are the listeners that are told how this
+	// boot ended when the next one runs.
+	AfterTheFact bool `json:"afterTheFact,omitempty"`
 	// Silent are listeners that did not acknowledge lately, and since when (uptime). Others of the list are preferred.
 	Silent map[string]time.Duration `json:"silentSince,omitempty"`
 	// Failed is what went wrong in the pass, empty if all is well.
@@ -35,9 +38,10 @@ type State struct {
 type TargetState struct {
 	Name     string         `json:"name"`
 	Listener netip.AddrPort `json:"listener"`
-	OnLink   bool           `json:"onLink"` // the target's remote MAC is the listener's own
-	Acked    bool           `json:"acked"`  // the latest canary was acknowledged
-	Known    bool           `json:"known"`  // and the listener's cluster has a Node for this machine
+	Local    netip.AddrPort `json:"local,omitzero"` // where its acknowledgements are awaited
+	OnLink   bool           `json:"onLink"`         // the target's remote MAC is the listener's own
+	Acked    bool           `json:"acked"`          // the latest canary was acknowledged
+	Known    bool           `json:"known"`          // and the listener's cluster has a Node for this machine
 	// LastAck is when a canary was last acknowledged, zero if never. LastAckUptime is the same, for comparisons.
 	LastAck       time.Time     `json:"lastAck,omitzero"`
 	LastAckUptime time.Duration `json:"lastAckUptimeNanoseconds,omitempty"`

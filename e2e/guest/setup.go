@@ -41,6 +41,11 @@ func setUp() error {
 	if err := mountAll([]fsMount{{"configfs", "/sys/kernel/config"}}); err != nil {
 		return err
 	}
+	if _, err := os.Stat("/sys/fs/pstore"); err == nil {
+		if err := mountAll([]fsMount{{"pstore", "/sys/fs/pstore"}}); err != nil {
+			return err
+		}
+	}
 	if err := configureNetwork(config); err != nil {
 		return err
 	}

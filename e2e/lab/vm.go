@@ -60,6 +60,8 @@ type VMSpec struct {
 	Sysctls map[string]string
 	// Append is added to the kernel's command line.
 	Append []string
+	// UEFI boots through OVMF with a store for variables that outlives resets, for efi_pstore. amd64 only.
+	UEFI bool
 	// Reboot makes a reset boot the guest again. Otherwise a reset ends QEMU.
 	Reboot bool
 }
@@ -106,6 +108,12 @@ type VM struct {
 	link *controlLink
 }
 
+// Debian's OVMF: the code, and an empty store of variables.
+const (
+	firmwareCode  = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+	firmwareStore = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+)
+
 // readyTimeout bounds a boot until the control server answers. That takes 3 s on an idle machine, 15 s from a disk, and more
 // beside compilers.
 const readyTimeout = 4 * time.Minute
@@ -114,7 +122,11 @@ const readyTimeout = 4 * time.Minute
 // log is kept if s ends in failure.
 func BootVM(ctx context.Context, s Scope, spec VMSpec) (*VM, error) {
 	spec = spec.withDefaults()
-	if err := InstallPackages(ctx, s, spec.machine().pkg, "iproute2", "xz-utils"); err != nil {
+	packages := []string{spec.machine().pkg, "iproute2", "xz-utils"}
+	if spec.UEFI {
+		packages = append(packages, "ovmf")
+	}
+	if err := InstallPackages(ctx, s, packages...); err != nil {
 		return nil, err
 	}
 	dir, err := os.MkdirTemp("", "lastgasp-"+spec.Name+"-")
@@ -133,6 +145,15 @@ func BootVM(ctx context.Context, s Scope, spec VMSpec) (*VM, error) {
 			Sysctls:   spec.Sysctls,
 		}); err != nil {
 			return nil, err
+		}
+	}
+	if spec.UEFI {
+		store, err := os.ReadFile(firmwareStore)
+		if err == nil {
+			err = os.WriteFile(vm.variables(), store, 0o600)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("make the firmware's store of variables: %w", err)
 		}
 	}
 	if err := spec.Net.Tap(s, vm.tap()); err != nil {
@@ -203,6 +224,10 @@ func (vm *VM) arguments() []string {
 	if spec.Disk != nil {
 		args = append(args, "-drive", "if=virtio,format=raw,cache=unsafe,file="+spec.Disk.Image)
 	}
+	if spec.UEFI {
+		args = append(args, "-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+firmwareCode,
+			"-drive", "if=pflash,unit=1,format=raw,file="+vm.variables())
+	}
 	for _, value := range spec.SMBIOS {
 		args = append(args, "-smbios", value)
 	}
@@ -226,6 +251,9 @@ func (vm *VM) initramfs() string {
 	}
 	return filepath.Join(vm.dir, "initramfs")
 }
+
+// variables is the path of the firmware's store.
+func (vm *VM) variables() string { return filepath.Join(vm.dir, "variables.fd") }
 
 func (vm *VM) tap() string { return "tap-" + vm.spec.Name }
 
@@ -271,6 +299,7 @@ func (vm *VM) tidy(s Scope) {
 	}
 	os.Remove(filepath.Join(vm.dir, "initramfs"))
 	os.Remove(filepath.Join(vm.dir, "qemu.log"))
+	os.Remove(vm.variables())
 	s.Logf("the serial log of %s (%s) is kept as %s and ends so:\n%s",
 		vm.spec.Name, filepath.Base(vm.kernel()), vm.Serial(), lastLines(string(log), 30))
 }

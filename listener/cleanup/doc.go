@@ -9,6 +9,7 @@
 //	accept.go     the only way from an incident to a NodeDeath: find the Node, create the death, fence
 //	reconcile.go  what a death and its Node ask for next, again and again: the first time, after a crash, after a takeover
 //	steps.go      the steps of a plan; pods in failover.go, fence and Node in fence.go and node.go, the machine in instance.go
+//	suspects.go   who may be to blame
 //	scan.go       what nobody works on: takeovers, held deaths, fences to lift, late pods, old deaths
 //	claims.go     canaries; findings.go kernels that are wounded and live
 //	state.go      incidents that must survive a restart

@@ -122,7 +122,7 @@ func (w *work) failPod(ctx context.Context, p policy.Plan, pod *policy.Pod) erro
 	if pod.Mirror {
 		do = w.e.cluster.AnnotatePod
 	}
-	out, err := do(ctx, *pod, p.Notice)
+	out, err := do(ctx, *pod, w.noticeFor(*pod, p))
 	if err != nil {
 		return err
 	}

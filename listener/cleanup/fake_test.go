@@ -33,6 +33,7 @@ type world struct {
 	events    []Event
 	calls     []string             // what changed something, in order
 	failures  map[string]int       // pod UID → times it was failed
+	counted   []string             // pods whose failure counts
 	created   int                  // deaths
 	finds     int                  // look-ups of Nodes
 	replicas  map[string]time.Time // Leases of listeners
@@ -378,7 +379,8 @@ func (w *world) Deaths(ctx context.Context) ([]policy.Death, error) {
 	defer w.mu.Unlock()
 	var all []policy.Death
 	for _, d := range w.deaths {
-		d.Trace, d.Pods = nil, nil
+		d.Packed = policy.PackPods(d.Pods, d.Images)
+		d.Trace, d.Pods, d.Images = nil, nil, nil
 		all = append(all, d)
 	}
 	return all, nil
@@ -399,7 +401,7 @@ func (w *world) UpdateDeath(ctx context.Context, d policy.Death) (policy.Death, 
 	have.Version = w.next()
 	have.Phase, have.Decision, have.Owner, have.Started, have.Completed = d.Phase, d.Decision, d.Owner, d.Started, d.Completed
 	have.Conditions, have.Steps, have.Outcomes = d.Conditions, d.Steps, d.Outcomes
-	have.PodsTotal, have.PodsFailed = d.PodsTotal, d.PodsFailed
+	have.PodsTotal, have.PodsFailed, have.Suspects = d.PodsTotal, d.PodsFailed, d.Suspects
 	w.deaths[d.Name] = have
 	return have, nil
 }
@@ -513,6 +515,9 @@ func (w *world) FailPod(ctx context.Context, p policy.Pod, notice policy.Notice)
 		}
 		have.Phase = "Failed"
 		w.failures[p.UID]++
+		if notice.Counts {
+			w.counted = append(w.counted, p.Name)
+		}
 		w.did("fail %s", p.Name)
 	})
 }

@@ -79,6 +79,7 @@ func (w *work) doStep(ctx context.Context, p policy.Plan, name string) (note str
 	case policy.StepList:
 		note, err = w.list(ctx, p)
 	case policy.StepFail:
+		w.suspect(ctx)
 		return w.failPods(ctx, p)
 	case policy.StepEvents:
 		note = w.emit(p)
@@ -183,6 +184,7 @@ func (w *work) emit(p policy.Plan) string {
 		Node: w.node, Warning: true, Reason: p.Notice.Cause, Action: "FailPods",
 		Note: fmt.Sprintf("%s; %d of %d pods failed over; see nodedeath %s", p.Notice.Reason, w.death.PodsFailed, w.death.PodsTotal, p.Death),
 	})
+	w.accuse(p)
 	pods, owners := 0, map[string]bool{}
 	for _, pod := range w.pods {
 		if policy.CareFor(pod, p.Death, p.Notice.Time) != policy.Failed {

@@ -283,6 +283,13 @@ func deathFrom(nd *v1alpha1.NodeDeath) policy.Death {
 	for _, s := range status.Steps {
 		d.Steps = append(d.Steps, policy.StepStatus{Name: s.Name, Done: s.Done, Note: s.Note, Time: timeOf(s.Time)})
 	}
+	for _, s := range status.Suspects {
+		by := policy.Suspect{Rule: policy.SuspectRule(s.Rule), Namespace: s.Namespace, Pod: s.Pod, Image: s.Image, Deaths: s.Deaths}
+		if s.Owner != nil {
+			by.Kind, by.Name = s.Owner.Kind, s.Owner.Name
+		}
+		d.Suspects = append(d.Suspects, by)
+	}
 	for _, o := range status.Pods.Outcomes {
 		d.Outcomes = append(d.Outcomes, policy.Outcome{What: o.Outcome, Pods: o.Pods})
 	}

@@ -37,6 +37,10 @@ func fullDeath() policy.Death {
 		Steps:      []policy.StepStatus{{Name: "fence", Done: true, Time: at, Note: "x"}, {Name: "fail"}},
 		PodsTotal:  12, PodsFailed: 3,
 		Outcomes: []policy.Outcome{{What: policy.PodFailed, Pods: []int{0}}, {What: policy.PodLeft, Pods: []int{1}}},
+		Suspects: []policy.Suspect{
+			{Rule: policy.ByReplacement, Namespace: "ns", Kind: "Job", Name: "j", Pod: "j", Deaths: []string{"q", "r"}},
+			{Rule: policy.ByImage, Image: "a", Deaths: []string{"q", "r"}},
+		},
 		Released: true,
 	}
 }

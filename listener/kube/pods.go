@@ -142,17 +142,21 @@ type podCondition struct {
 // failed is the status of a pod of a dead node.
 func failed(n policy.Notice) *podStatus {
 	message, at := printable(n.Message, messageSize), metav1.NewTime(n.Time)
-	return &podStatus{
+	status := &podStatus{
 		Phase:   corev1.PodFailed,
 		Reason:  reasonPanic,
 		Message: message,
 		Conditions: []podCondition{
-			{corev1.DisruptionTarget, corev1.ConditionTrue, reasonPanic, message, at},
 			{conditionDeath, corev1.ConditionTrue, reasonPanic, message, at},
 			{corev1.PodReady, corev1.ConditionFalse, reasonPanic, "", at},
 			{corev1.ContainersReady, corev1.ConditionFalse, reasonPanic, "", at},
 		},
 	}
+	if !n.Counts {
+		disrupted := podCondition{corev1.DisruptionTarget, corev1.ConditionTrue, reasonPanic, message, at}
+		status.Conditions = append([]podCondition{disrupted}, status.Conditions...)
+	}
+	return status
 }
 
 func (k Annotations) metadata(p policy.Pod, n policy.Notice) podMetadata {

@@ -38,6 +38,8 @@ const (
 	traceLineSize  = 4 << 10  // before it is JSON
 	traceLines     = 2048
 	maxImagesOfPod = 64
+
+	maxDeathsOfSuspect = 32
 )
 
 // specFrom makes everything fit the schema. A death that the schema denied would never be on record, and one overlong field
@@ -163,10 +165,28 @@ func statusFrom(d policy.Death) v1alpha1.NodeDeathStatus {
 			Name: step.Name, Done: step.Done, Time: microTime(step.Time), Note: printable(step.Note, noteSize),
 		})
 	}
+	for _, by := range d.Suspects {
+		s.Suspects = append(s.Suspects, suspectFrom(by))
+	}
 	for _, o := range d.Outcomes {
 		s.Pods.Outcomes = append(s.Pods.Outcomes, v1alpha1.Outcome{Outcome: o.What, Pods: o.Pods})
 	}
 	return s
+}
+
+// suspectFrom bounds a suspect. A chain of replacements keeps its latest deaths.
+func suspectFrom(s policy.Suspect) v1alpha1.Suspect {
+	out := v1alpha1.Suspect{
+		Rule: letters(string(s.Rule), kindSize), Namespace: printable(s.Namespace, kindSize), Pod: printable(s.Pod, nameSize),
+		Image: printable(s.Image, imageSize), Why: printable(s.Why(), sentenceSize),
+	}
+	if s.Kind != "" {
+		out.Owner = &v1alpha1.OwnerOf{Kind: printable(s.Kind, kindSize), Name: printable(s.Name, nameSize)}
+	}
+	for _, name := range s.Deaths[max(len(s.Deaths)-maxDeathsOfSuspect, 0):] {
+		out.Deaths = append(out.Deaths, printable(name, nameSize))
+	}
+	return out
 }
 
 // boundTrace makes a trace fit the schema and size bytes of JSON, and counts the lines it leaves out. It leaves out the

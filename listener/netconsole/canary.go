@@ -43,6 +43,8 @@ type Facts struct {
 	Unmuted      bool   `json:"unmuted"`      // lastgasp's kernel module makes netconsole speak before the kernel reboots
 	ConsoleLevel int    `json:"consoleLevel"` // first number of kernel.printk: records below this level are sent
 	Version      string `json:"version"`      // of the configurator
+	// NoNetconsole means that the kernel has none. The configurator then sends the canary itself.
+	NoNetconsole bool `json:"noNetconsole,omitempty"`
 }
 
 // Deferred reports whether netconsole of this kernel is flushed only at the very end of a panic, after the branches that start
@@ -56,10 +58,11 @@ func (f Facts) Deferred() bool {
 
 // Mute says in one sentence why a panic of this node would not be heard. It is empty if it would be.
 func (f Facts) Mute() string {
-	if !f.Deferred() {
-		return ""
-	}
 	switch {
+	case f.NoNetconsole:
+		return "kernel " + f.Kernel + " has no netconsole: how it died is heard only after the fact"
+	case !f.Deferred():
+		return ""
 	case f.Panic != 0:
 		return "kernel " + f.Kernel + " reboots before it sends anything, because kernel.panic is " + strconv.Itoa(f.Panic)
 	case f.Kdump:
@@ -92,6 +95,9 @@ func (c Canary) Line() string {
 	}
 	word("console", strconv.Itoa(c.Facts.ConsoleLevel))
 	word("version", c.Facts.Version)
+	if c.Facts.NoNetconsole {
+		word("netconsole", "0")
+	}
 	if seconds := int(min(c.Interval, maxInterval).Seconds()); seconds > 0 {
 		word("interval", strconv.Itoa(seconds))
 	}
@@ -129,7 +135,11 @@ func (r *Record) Canary() (Canary, bool) {
 	if r.Partial || r.Missing > 0 || !bytes.HasPrefix(r.Text, []byte(canaryStart)) {
 		return Canary{}, false
 	}
-	return ParseCanary(string(r.Text))
+	c, ok := ParseCanary(string(r.Text))
+	if !ok || r.FromConfigurator() && !c.Facts.NoNetconsole {
+		return Canary{}, false // it would prove a netconsole that had no part in it
+	}
+	return c, true
 }
 
 // ParseCanary reads the text of a record. It accepts only what Line writes, except that facts may be missing, in any order,
@@ -184,6 +194,8 @@ func (c *Canary) set(key, value string) (ok bool) {
 		c.Facts.ConsoleLevel, ok = integer(value)
 	case "version":
 		c.Facts.Version = value
+	case "netconsole":
+		c.Facts.NoNetconsole, ok = value == "0", value == "0"
 	case "interval":
 		var seconds int
 		seconds, ok = integer(value)

@@ -34,7 +34,9 @@ func TestCanaryRoundTrip(t *testing.T) {
 	longCluster := Canary{Nonce: nonce, Instance: "a", Boot: "b", Cluster: strings.Repeat("c", 100)}
 	unmuted := someCanary
 	unmuted.Facts.Unmuted = true
-	for _, c := range []Canary{someCanary, bare, longCluster, unmuted} {
+	without := someCanary
+	without.Facts.NoNetconsole = true
+	for _, c := range []Canary{someCanary, bare, longCluster, unmuted, without} {
 		got, ok := ParseCanary(c.Line())
 		if !ok {
 			t.Fatalf("refused %q", c.Line())
@@ -63,6 +65,19 @@ func TestCanaryThroughTheKernel(t *testing.T) {
 			if diff := cmp.Diff(someCanary, got); !ok || diff != "" {
 				t.Errorf("canary %v (-want +got):\n%s", ok, diff)
 			}
+		}
+	}
+}
+
+// TestCanaryOfTheConfigurator: what it sends itself says that the kernel cannot.
+func TestCanaryOfTheConfigurator(t *testing.T) {
+	without := someCanary
+	without.Facts.NoNetconsole = true
+	for c, want := range map[Canary]bool{someCanary: false, without: true} {
+		r := received(t, AppendRecord(nil, 7, c.Line(), someSender))[0]
+		got, ok := r.Canary()
+		if ok != want || ok && got != c || r.Seq != 7 || r.Identity() != someSender || r.FromKernel() {
+			t.Errorf("canary %+v, %v from %+v", got, ok, r)
 		}
 	}
 }
@@ -108,6 +123,7 @@ func TestParseCanaryRefuses(t *testing.T) {
 		{"an interval that is no number", "lastgasp: canary v1 nonce=" + nonce + good + " interval=10m"},
 		{"an interval of nothing", "lastgasp: canary v1 nonce=" + nonce + good + " interval=0"},
 		{"an interval of more than a day", "lastgasp: canary v1 nonce=" + nonce + good + " interval=86401"},
+		{"a netconsole that is there", "lastgasp: canary v1 nonce=" + nonce + good + " netconsole=1"},
 		{"less than an ack could be", "lastgasp: canary v1 nonce=" + nonce + " instance=i boot=b"},
 		{"more than a record holds", "lastgasp: canary v1 nonce=" + nonce + good + manyWords(300)},
 	}
@@ -144,6 +160,8 @@ func TestMute(t *testing.T) {
 			"kernel 10.0.0 reboots before it sends anything, because kernel.panic is -1"},
 		{"a new kernel with kdump", Facts{Kernel: "7.0.1", Kdump: true}, "kernel 7.0.1 starts its crash kernel before it sends anything"},
 		{"a new kernel with the module", Facts{Kernel: "7.3.4", Panic: 10, Kdump: true, Unmuted: true}, ""},
+		{"a kernel without netconsole", Facts{Kernel: "6.12.40-63.114.amzn2023.x86_64", NoNetconsole: true},
+			"kernel 6.12.40-63.114.amzn2023.x86_64 has no netconsole: how it died is heard only after the fact"},
 		{"a kernel that does not say", Facts{Panic: 10}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -170,7 +170,7 @@ func (v overview) render(h *html) {
 		h.raw(`<p class="empty">No death matches. <a href="/">Show all</a>.</p>`)
 		return
 	}
-	h.table("Deaths grouped by fingerprint, latest first", []literal{"What happened", "Deaths", "Pods failed", "Last", "First", "Where"}, func() {
+	h.table("Deaths grouped by fingerprint, latest first", []literal{"What happened", "Deaths", "Pods failed", "Last", "First", "Kernels and machines"}, func() {
 		for _, b := range v.Bugs {
 			b.render(h, v.filter)
 		}
@@ -216,15 +216,20 @@ func (v overview) summary(h *html) {
 	h.raw("</ul>")
 	if len(v.Held) > 0 {
 		h.raw(`<div class="notice bad"><p><strong>Too many nodes died at once, so the rest is held.</strong> Their nodes are fenced; no pod was failed. ` +
-			`If it is true, release them:</p><pre tabindex="0" role="region" aria-label="Commands">`)
-		for i, d := range v.Held {
-			if i == 5 {
-				h.text(count(len(v.Held)-i, "more is", "more are") + " listed on the page of held deaths\n")
-				break
-			}
-			h.text("kubectl annotate nodedeath " + d.Name + " lastgasp.dev/release=true\n")
+			`If it is true, release them:</p><pre tabindex="0" role="region" aria-label="Commands that release them">`)
+		const most = 5
+		for _, d := range v.Held[:min(len(v.Held), most)] {
+			h.raw("kubectl annotate nodedeath ")
+			h.text(d.Name)
+			h.raw(" lastgasp.dev/release=true\n")
 		}
-		h.raw("</pre></div>")
+		h.raw("</pre>")
+		if len(v.Held) > most {
+			h.raw("<p>")
+			h.element("a", "All "+count(len(v.Held), "held death", "held deaths"), href("/deaths", "", url.Values{"phase": {string(policy.Held)}}))
+			h.raw("</p>")
+		}
+		h.raw("</div>")
 	}
 }
 
@@ -293,8 +298,8 @@ func (b *bug) render(h *html, f filter) {
 		h.cell("Pods failed", func() { h.number(b.PodsFailed) })
 		h.cell("Last", func() { h.ago(b.Last) })
 		h.cell("First", func() { h.ago(b.First) })
-		h.cell("Where", func() {
-			for _, line := range [][]string{b.Nodes, b.Kernels, b.Images, b.InstanceTypes} {
+		h.cell("Kernels and machines", func() {
+			for _, line := range [][]string{b.Kernels, b.InstanceTypes, b.Images} {
 				if len(line) > 0 {
 					h.raw(`<div class="where">`)
 					names(h, line)

@@ -1,7 +1,7 @@
 package page
 
 import (
-	"fmt"
+	"cmp"
 	"net/http"
 	"slices"
 	"strconv"
@@ -139,10 +139,7 @@ func podsOf(d *policy.Death) []podRow {
 			}
 			return 1
 		}
-		if d := denied(a) - denied(b); d != 0 {
-			return d
-		}
-		return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
+		return cmp.Or(denied(a)-denied(b), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Owner, b.Owner), strings.Compare(a.Name, b.Name))
 	})
 	return rows
 }
@@ -193,7 +190,7 @@ func (v deathView) render(h *html) {
 	v.renderPods(h)
 	v.renderTrace(h)
 	v.renderConditions(h)
-	h.raw(`<h2>The object</h2><pre tabindex="0" role="region" aria-label="Command">kubectl get nodedeath `)
+	h.raw(`<h2>The object</h2><pre tabindex="0" role="region" aria-label="Command that shows it">kubectl get nodedeath `)
 	h.text(v.Name)
 	h.raw(` -o yaml</pre>`)
 }
@@ -217,11 +214,11 @@ func (v deathView) renderAdvice(h *html) {
 	switch policy.Phase(v.Phase) {
 	case policy.Held:
 		h.raw(`<div class="notice bad"><p><strong>It waits for you:</strong> too many nodes died at once. If it is true, release it:</p>` +
-			`<pre tabindex="0" role="region" aria-label="Command">kubectl annotate nodedeath `)
+			`<pre tabindex="0" role="region" aria-label="Command that releases it">kubectl annotate nodedeath `)
 		h.text(v.Name)
 		h.raw(" lastgasp.dev/release=true</pre></div>")
 	case policy.Incomplete:
-		notice("bad", "Some pods could not be failed.", "They are listed first below, and the condition PodsFailed says why. Delete them by hand: kubectl delete pod --force.")
+		notice("bad", "Some pods could not be failed.", "They are listed first below, and the condition PodsFailed says why. Delete them yourself: kubectl delete pod --force.")
 	case policy.Pending:
 		notice("warn", "Nothing was failed yet.", "A witness is awaited: the node's Lease, its Ready condition, or a new boot.")
 	}
@@ -275,7 +272,10 @@ func (v deathView) renderFacts(h *html) {
 	if c := v.Culprit; c != nil {
 		fact("Running task", func() {
 			h.element("code", c.Comm)
-			h.text(fmt.Sprintf(", pid %d, cpu %d", c.PID, c.CPU))
+			h.text(", pid " + strconv.Itoa(c.PID))
+			if c.CPU >= 0 {
+				h.text(", cpu " + strconv.Itoa(c.CPU))
+			}
 			if c.Pod != "" {
 				h.text(", pod " + c.Pod)
 			}
@@ -327,17 +327,36 @@ func (v deathView) renderPods(h *html) {
 		h.raw(`<p class="empty">No pod is on record for this death.</p>`)
 		return
 	}
-	h.table(count(len(v.Pods)+v.PodsOmitted, "pod was", "pods were")+" on the node", []literal{"Pod", "Owner", "What became of it", "Images"}, func() {
-		for _, p := range v.Pods {
+	h.table(count(len(v.Pods)+v.PodsOmitted, "pod was", "pods were")+" on the node", []literal{"Workload", "Pods", "What became of them", "Images"}, func() {
+		for _, group := range workloads(v.Pods) {
+			p := group[0]
 			h.row(func() {
-				h.cell("Pod", func() {
+				h.cell("Workload", func() {
 					h.raw(`<span class="quiet">`)
 					h.text(p.Namespace)
 					h.raw("/</span>")
-					h.text(p.Name)
+					h.text(cmp.Or(p.Owner, "no owner"))
 				})
-				h.textCell("Owner", p.Owner)
-				h.cell("What became of it", func() { h.text(outcome(p.Outcome)) })
+				h.cell("Pods", func() {
+					for i, pod := range group {
+						if i == few && len(group) > few+1 {
+							h.raw("<details><summary>")
+							h.number(len(group) - few)
+							h.raw(" more</summary>")
+						}
+						h.element("div", pod.Name)
+					}
+					if len(group) > few+1 {
+						h.raw("</details>")
+					}
+				})
+				h.cell("What became of them", func() {
+					if p.Outcome == policy.PodDenied {
+						h.element("span", outcome(p.Outcome), class("tag bad"))
+						return
+					}
+					h.text(outcome(p.Outcome))
+				})
 				h.cell("Images", func() {
 					for _, image := range p.Images {
 						h.element("div", image, class("image"))
@@ -351,6 +370,20 @@ func (v deathView) renderPods(h *html) {
 		h.text(count(v.PodsOmitted, "more pod is", "more pods are") + " not named in the NodeDeath.")
 		h.raw("</p>")
 	}
+}
+
+// workloads groups neighbouring pods that have everything in common but their name.
+func workloads(pods []podRow) (groups [][]podRow) {
+	for _, p := range pods {
+		if n := len(groups); n > 0 {
+			if g := groups[n-1][0]; p.Owner != "" && g.Namespace == p.Namespace && g.Owner == p.Owner && g.Outcome == p.Outcome && slices.Equal(g.Images, p.Images) {
+				groups[n-1] = append(groups[n-1], p)
+				continue
+			}
+		}
+		groups = append(groups, []podRow{p})
+	}
+	return groups
 }
 
 // outcome says what became of a pod.

@@ -116,7 +116,11 @@ func (v fleetView) render(h *html) {
 	h.raw("</form>")
 	h.element("h2", count(v.Found, "node", "nodes"))
 	if v.Found == 0 {
-		h.raw(`<p class="empty">No node matches. <a href="/fleet">Show all</a>.</p>`)
+		if len(v.values()) == 0 {
+			h.raw(`<p class="empty">No node is known: the cluster has none, or none was listed yet, and no canary has arrived.</p>`)
+		} else {
+			h.raw(`<p class="empty">No node matches. <a href="/fleet">Show all</a>.</p>`)
+		}
 		return
 	}
 	h.table("Nodes, those that would not be heard first", []literal{"Node", "Cover", "Why", "Kernel and machine", "Last canary"}, func() {

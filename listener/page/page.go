@@ -16,8 +16,8 @@ import (
 var stylesheet []byte
 
 const (
-	perPage = 50  // rows of a list
-	maxPods = 100 // found by a search
+	perPage = 50 // rows of a list
+	maxPods = 25 // found by a search
 )
 
 // readFor bounds how long a page may wait for its Source.

@@ -50,7 +50,7 @@ func TestPages(t *testing.T) {
 		{"in vain", "/deaths?q=nobody", asHTML, 200, []string{"No death matches"}, nil},
 		{"between dates", "/deaths?from=2026-11-20&to=2026-11-20", asHTML, 200, []string{"1 death<"}, nil},
 		{"one death", "/deaths/ip-10-0-0-2-b1", asHTML, 200, []string{"<mark id=\"guilty\"><span class=\"hidden\">Here it died: </span>RIP: 0010:foo_write+0x12/0x40</mark>",
-			"2 other deaths", "+40 ms", "shop/</span>cart-7d9f-0002"}, nil},
+			"2 other deaths", "+40 ms", "shop/</span>ReplicaSet cart-7d9f", "<div>cart-7d9f-0002</div>"}, nil},
 		{"a death there is not", "/deaths/x", asHTML, 404, []string{"There is no such death on record"}, nil},
 		{"coverage", "/fleet", asHTML, 200, []string{"its console level is 4", "2 nodes"}, nil},
 		{"coverage of one kind", "/fleet?cover=covered", asHTML, 200, []string{"1 node<"}, []string{"its console level is 4"}},

@@ -68,6 +68,9 @@ func asker(y netconsole.Bye) string {
 	if who == "" {
 		who = y.Unit
 	}
+	if command == "systemctl" {
+		command += " " + y.Cause
+	}
 	if y.Sudo && command != "" {
 		command = "sudo " + command
 	}

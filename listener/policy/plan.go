@@ -121,6 +121,7 @@ type Notice struct {
 	Reason  string    // one line: the headline
 	Message string    // ≤ 1 KiB: headline, node, kernel, NodeDeath
 	Time    time.Time // of the panic: when the pod stopped being ready
+	Counts  bool      // the pod is no victim: its failure counts against the limits of its Job, see Holds
 }
 
 // NoticeOf returns what is written to the pods of d's node.

@@ -52,6 +52,11 @@ func (s *NodeDeathStatus) deepCopyInto(out *NodeDeathStatus) {
 	for i := range out.Steps {
 		out.Steps[i].Time = s.Steps[i].Time.DeepCopy()
 	}
+	out.Suspects = slices.Clone(s.Suspects)
+	for i := range out.Suspects {
+		out.Suspects[i].Owner = clone(s.Suspects[i].Owner)
+		out.Suspects[i].Deaths = slices.Clone(s.Suspects[i].Deaths)
+	}
 	out.Pods.Outcomes = slices.Clone(s.Pods.Outcomes)
 	for i := range out.Pods.Outcomes {
 		out.Pods.Outcomes[i].Pods = slices.Clone(s.Pods.Outcomes[i].Pods)

@@ -130,6 +130,24 @@ type NodeDeathStatus struct {
 	Steps []Step `json:"steps,omitempty"`
 	// Pods says what became of the node's pods.
 	Pods Pods `json:"pods,omitempty"`
+	// Suspects may be to blame: a reason to look, and no proof.
+	Suspects []Suspect `json:"suspects,omitempty"`
+}
+
+// Suspect is a workload or an image that may be what kills nodes.
+type Suspect struct {
+	// Rule is why: Replacement (a pod that replaced one of a dead node died with its own node, of the same bug) or Image (the
+	// nodes that died of the bug have it, and few of those that died of others).
+	Rule string `json:"rule"`
+	// Namespace and Owner are whose pods they are, Pod is what the names of these have in common.
+	Namespace string   `json:"namespace,omitempty"`
+	Owner     *OwnerOf `json:"owner,omitempty"`
+	Pod       string   `json:"pod,omitempty"`
+	Image     string   `json:"image,omitempty"`
+	// Deaths are the NodeDeaths it had a part in, oldest first, this one last.
+	Deaths []string `json:"deaths"`
+	// Why says so in one sentence.
+	Why string `json:"why"`
 }
 
 // Step is one line of the cleanup's log. A step that is listed but not done has begun and is repeated after a crash.

@@ -1,0 +1,286 @@
+package farewell
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+
+	"github.com/lastgasp/lastgasp/configurator/ec2"
+	"github.com/lastgasp/lastgasp/configurator/machine"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+const (
+	// holdFor and listenFor are how long a shutdown is held up at most, whatever the network does.
+	holdFor = 800 * time.Millisecond
+	// listenFor is how long everything that belongs to a shutdown that begins may take to arrive.
+	listenFor = 50 * time.Millisecond
+	// callFor bounds a call on the bus.
+	callFor = 5 * time.Second
+	// noticesEvery is how often EC2's notices are asked for. A spot interruption is announced two minutes ahead.
+	noticesEvery, noticesFor = 15 * time.Second, 5 * time.Second
+)
+
+// Farewell says goodbye at the end of this boot.
+type Farewell struct {
+	Root    machine.Root
+	Cluster string
+	Key     ed25519.PublicKey // nil: acknowledgements need no signature
+	Self    func() (Self, error)
+	// Notices asks what EC2 has announced; nil where there is no EC2.
+	Notices func(context.Context) (ec2.Notices, error)
+	// Ready is called once a shutdown would be noticed.
+	Ready func()
+	Log   *slog.Logger
+
+	bus       *bus
+	inhibitor *os.File
+	logind    string // its name on the bus
+	words     words
+	early     map[string]asker // of callers that have not asked yet, by their name on the bus
+	said      netconsole.Bye   // last; its nonce and secret are empty
+}
+
+// Run waits for the end of the boot and says goodbye, until ctx ends. An error means that a shutdown would no longer be noticed.
+func (f *Farewell) Run(ctx context.Context) error {
+	starting, cancel := context.WithTimeout(ctx, callFor)
+	defer cancel()
+	b, err := connect(context.WithoutCancel(ctx)) // it is still needed when ctx has ended
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	f.bus, f.early = b, map[string]asker{}
+	if err := b.listen(starting); err != nil {
+		f.Log.Warn("nobody who asks for a shutdown can be named", "err", err)
+	}
+	defer f.release()
+	if f.inhibitor, err = b.inhibit(starting); err != nil {
+		return err
+	}
+	f.logind = b.ownerOf(starting, login1)
+	f.Ready()
+
+	notices := make(chan ec2.Notices)
+	if f.Notices != nil {
+		go f.askEC2(ctx, notices)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			f.stopped()
+			return nil
+		case msg, ok := <-b.calls:
+			if !ok {
+				return errors.New("the system bus has closed the connection")
+			}
+			f.overhear(msg)
+		case s, ok := <-b.signals:
+			if !ok {
+				return errors.New("the system bus has closed the connection")
+			}
+			if err := f.signal(ctx, s); err != nil {
+				return err
+			}
+		case n := <-notices:
+			f.words.notices = n
+			if y := announced(n, time.Now()); y.Cause == netconsole.ByeSpot || y.Cause == netconsole.ByeASG {
+				f.sayBye(y)
+			}
+		}
+	}
+}
+
+// askEC2 asks for notices until ctx ends, and passes on every answer. A failure is logged once.
+func (f *Farewell) askEC2(ctx context.Context, to chan<- ec2.Notices) {
+	failed := false
+	for ctx.Err() == nil {
+		asking, cancel := context.WithTimeout(ctx, noticesFor)
+		n, err := f.Notices(asking)
+		cancel()
+		switch {
+		case err == nil:
+			failed = false
+			select {
+			case to <- n:
+			case <-ctx.Done():
+			}
+		case !failed && ctx.Err() == nil:
+			failed = true
+			f.Log.Warn("EC2's notices are not known", "err", err)
+		}
+		pause(ctx, noticesEvery)
+	}
+}
+
+// overhear looks at what somebody else said on the bus.
+func (f *Farewell) overhear(msg *dbus.Message) {
+	header := func(field dbus.HeaderField) string {
+		v, ok := msg.Headers[field]
+		if !ok {
+			return ""
+		}
+		s, _ := v.Value().(string)
+		return s
+	}
+	if msg.Type == dbus.TypeError {
+		if serial, ok := msg.Headers[dbus.FieldReplySerial].Value().(uint32); ok {
+			f.words.refuse(header(dbus.FieldDestination), serial)
+		}
+		return
+	}
+	sender, member := header(dbus.FieldSender), header(dbus.FieldMember)
+	r := requestOf(header(dbus.FieldInterface), member, msg.Body)
+	switch {
+	case sender == f.logind: // it passes on to systemd what somebody has asked it
+	case member == "CancelScheduledShutdown":
+		f.words.cancel()
+	case r.cause == "" && member == "SetWallMessage":
+		// systemctl says this first. Who waits for the answer to the real call may be gone before it can be looked at.
+		f.early = map[string]asker{sender: f.look(sender)}
+	case r.cause != "":
+		a := f.look(sender)
+		if a == (asker{}) {
+			a = f.early[sender]
+		}
+		f.words.add(call{request: r, asker: a, sender: sender, serial: msg.Serial(), heard: time.Now()})
+		f.Log.Info("somebody asks for the end of this boot", "cause", r.cause, "at", r.at, "user", a.user, "command", a.command, "sudo", a.sudo, "unit", a.unit)
+	}
+}
+
+// look finds out who has a name on the bus, zero if it is gone.
+func (f *Farewell) look(sender string) asker {
+	ctx, cancel := context.WithTimeout(context.Background(), callFor)
+	defer cancel()
+	pid, err := f.bus.processOf(ctx, sender)
+	if err != nil {
+		return asker{}
+	}
+	return askerOf(f.Root, pid)
+}
+
+// signal reacts to logind.
+func (f *Farewell) signal(ctx context.Context, s *dbus.Signal) error {
+	switch {
+	case s.Name == "org.freedesktop.DBus.NameOwnerChanged":
+		if owner, _ := argument[string](s.Body, 2); owner != "" { // a new logind knows nothing of our inhibitor
+			f.logind = owner
+			return f.inhibitAgain(ctx)
+		}
+	case s.Name == login1Iface+".PrepareForShutdownWithMetadata":
+		f.words.kind = kindOf(s.Body)
+	case s.Name == login1Iface+".PrepareForShutdown":
+		begins, _ := argument[bool](s.Body, 0)
+		if !begins { // it was given up
+			f.words.kind = ""
+			return f.inhibitAgain(ctx)
+		}
+		f.listenOn()
+		f.sayBye(f.words.bye(time.Now()))
+		f.release()
+	}
+	return nil
+}
+
+// kindOf is the type that PrepareForShutdownWithMetadata names, if a shutdown begins.
+func kindOf(body []any) string {
+	begins, _ := argument[bool](body, 0)
+	metadata, _ := argument[map[string]dbus.Variant](body, 1)
+	kind, _ := metadata["type"].Value().(string)
+	if !begins {
+		return ""
+	}
+	return causeOfType(kind)
+}
+
+// listenOn gives what belongs to a shutdown that begins a moment to arrive: the call that asked for it, which is older than
+// logind's signal but comes on another connection, and logind's other signal.
+func (f *Farewell) listenOn() {
+	enough := time.NewTimer(listenFor)
+	defer enough.Stop()
+	for {
+		select {
+		case msg, ok := <-f.bus.calls:
+			if !ok {
+				return
+			}
+			f.overhear(msg)
+		case s, ok := <-f.bus.signals:
+			if !ok {
+				return
+			}
+			if s.Name == login1Iface+".PrepareForShutdownWithMetadata" {
+				f.words.kind = kindOf(s.Body)
+			}
+		case <-enough.C:
+			return
+		}
+	}
+}
+
+// stopped says goodbye if this process is stopped because systemd ends the boot, and how it does was not said before: somebody
+// may have gone round logind.
+func (f *Farewell) stopped() {
+	ctx, cancel := context.WithTimeout(context.Background(), callFor)
+	defer cancel()
+	kind, err := f.bus.ending(ctx)
+	if err != nil {
+		f.Log.Warn("it is not known whether this boot ends", "err", err)
+	}
+	if kind == "" {
+		return
+	}
+	f.listenOn()
+	f.words.kind = kind
+	f.sayBye(f.words.bye(time.Now()))
+}
+
+// sayBye says goodbye, unless it has said the same before.
+func (f *Farewell) sayBye(y netconsole.Bye) {
+	if y == f.said {
+		return
+	}
+	f.said = y
+	log := f.Log.With("cause", y.Cause, "by", y.By, "command", y.Command, "unit", y.Unit)
+	self, err := f.Self()
+	if err != nil {
+		log.Warn("farewell not said", "err", err)
+		return
+	}
+	y.Cluster = f.Cluster
+	ctx, cancel := context.WithTimeout(context.Background(), holdFor)
+	defer cancel()
+	switch acked := say(ctx, y, self, f.Key); {
+	case acked == 0:
+		log.Warn("farewell said, and no listener has acknowledged it", "listeners", len(self.Routes))
+	default:
+		log.Info("farewell said", "listeners", len(self.Routes), "acknowledged", acked)
+	}
+}
+
+// release lets a shutdown go on.
+func (f *Farewell) release() {
+	if f.inhibitor != nil {
+		f.inhibitor.Close()
+		f.inhibitor = nil
+	}
+}
+
+// inhibitAgain takes a new inhibitor.
+func (f *Farewell) inhibitAgain(ctx context.Context) error {
+	f.release()
+	taking, cancel := context.WithTimeout(ctx, callFor)
+	defer cancel()
+	inhibitor, err := f.bus.inhibit(taking)
+	if err != nil {
+		return fmt.Errorf("after logind has changed: %w", err)
+	}
+	f.inhibitor = inhibitor
+	return nil
+}

@@ -1,0 +1,85 @@
+package farewell
+
+import (
+	"slices"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+const (
+	login1       = "org.freedesktop.login1"
+	login1Path   = "/org/freedesktop/login1"
+	login1Iface  = "org.freedesktop.login1.Manager"
+	systemd1     = "org.freedesktop.systemd1"
+	systemdPath  = "/org/freedesktop/systemd1"
+	systemdIface = "org.freedesktop.systemd1.Manager"
+)
+
+// softReboot is the flag of RebootWithFlags that asks for nothing else. The flag for kexec only says that a kernel is started
+// that way if one is loaded, and systemctl reboot always sets it (org.freedesktop.login1(5)).
+const softReboot = 1 << 2
+
+// endingTargets are the units that end a boot, with what their start means (systemd.special(7)).
+var endingTargets = map[string]string{
+	"reboot.target":      netconsole.ByeReboot,
+	"soft-reboot.target": netconsole.ByeSoftReboot,
+	"poweroff.target":    netconsole.ByePoweroff,
+	"halt.target":        netconsole.ByeHalt,
+	"kexec.target":       netconsole.ByeKexec,
+}
+
+// causeOfType is what a type of ScheduleShutdown or PrepareForShutdownWithMetadata means, empty if it ends nothing.
+func causeOfType(kind string) string {
+	kinds := []string{netconsole.ByeReboot, netconsole.ByeSoftReboot, netconsole.ByePoweroff, netconsole.ByeHalt, netconsole.ByeKexec}
+	if slices.Contains(kinds, kind) {
+		return kind
+	}
+	return ""
+}
+
+// request is a call that asks for the end of the boot. It is zero if the call does not.
+type request struct {
+	cause string
+	at    time.Time // of a scheduled one; zero: now
+}
+
+// requestOf reads a call on the bus.
+func requestOf(iface, member string, body []any) request {
+	if iface == systemdIface {
+		if target, ok := argument[string](body, 0); ok && (member == "StartUnit" || member == "StartUnitWithFlags") {
+			return request{cause: endingTargets[target]}
+		}
+		return request{}
+	}
+	if iface != login1Iface {
+		return request{}
+	}
+	flags, _ := argument[uint64](body, 0)
+	switch member {
+	case "Reboot", "RebootWithFlags":
+		if flags&softReboot != 0 {
+			return request{cause: netconsole.ByeSoftReboot}
+		}
+		return request{cause: netconsole.ByeReboot}
+	case "PowerOff", "PowerOffWithFlags":
+		return request{cause: netconsole.ByePoweroff}
+	case "Halt", "HaltWithFlags":
+		return request{cause: netconsole.ByeHalt}
+	case "ScheduleShutdown":
+		kind, _ := argument[string](body, 0)
+		micros, _ := argument[uint64](body, 1)
+		if cause := causeOfType(kind); cause != "" && micros < 1<<62 {
+			return request{cause: cause, at: time.UnixMicro(int64(micros))}
+		}
+	}
+	return request{}
+}
+
+// argument is the nth argument of a call, if there is one of that type.
+func argument[T any](body []any, n int) (value T, ok bool) {
+	if n < len(body) {
+		value, ok = body[n].(T)
+	}
+	return value, ok
+}

@@ -1,0 +1,55 @@
+package farewell
+
+import (
+	"errors"
+	"net/netip"
+
+	"github.com/lastgasp/lastgasp/configurator/configfs"
+	"github.com/lastgasp/lastgasp/configurator/machine"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// Self is who says goodbye, and to whom.
+type Self struct {
+	Identity machine.Identity
+	Secret   netconsole.Secret // empty if there is none
+	Routes   []Route
+}
+
+// Route is the way to a listener.
+type Route struct {
+	Local  netip.AddrPort // source; invalid: any
+	Remote netip.AddrPort
+	// Trusted says that the listener may be sent the secret. With a key only one that has proved itself may.
+	Trusted bool
+}
+
+// ErrNobody means that there is no listener to say goodbye to.
+var ErrNobody = errors.New("no listener is known; check lastgasp-configurator status")
+
+// ReadSelf reads what the last pass has left, and the targets of the kernel. Keyed says that listeners have to prove
+// themselves (endpoint.key).
+func ReadSelf(root machine.Root, targets configfs.Dir, keyed bool) (Self, error) {
+	state, err := root.State()
+	switch {
+	case err != nil:
+		return Self{}, err
+	case state == nil || len(state.Targets) == 0:
+		return Self{}, ErrNobody
+	}
+	self := Self{Identity: state.Identity}
+	if self.Secret, err = root.Secret(state.Identity.Boot); err != nil {
+		return Self{}, err
+	}
+	armed, _ := targets.List() // without them the kernel chooses the source
+	for _, t := range state.Targets {
+		r := Route{Remote: t.Listener, Trusted: !keyed || t.Acked}
+		for _, a := range armed {
+			if a.Name == t.Name {
+				r.Local = netip.AddrPortFrom(a.LocalIP, a.LocalPort)
+			}
+		}
+		self.Routes = append(self.Routes, r)
+	}
+	return self, nil
+}

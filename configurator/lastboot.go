@@ -1,0 +1,114 @@
+package configurator
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/lastgasp/lastgasp/configurator/canary"
+	"github.com/lastgasp/lastgasp/configurator/lastboot"
+	"github.com/lastgasp/lastgasp/configurator/machine"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// LastBootConfig says what to do with what the previous boot left behind.
+type LastBootConfig struct {
+	KeepPstore bool // do not remove entries of pstore that a listener has acknowledged
+}
+
+// LastBoot returns what is known about the previous boot. It changes nothing.
+func (c *Configurator) LastBoot(ctx context.Context) (lastboot.Ledger, error) {
+	before, _ := c.Root.State() // only for the identity, if nothing else knows it
+	id, err := c.Root.Identity(idOf(c.instanceOnce(ctx), before))
+	if err != nil {
+		return lastboot.Ledger{}, err
+	}
+	return lastboot.Look(c.Root, id)
+}
+
+// enterBoot opens the ledger of this boot. No pass fails for it: being heard comes first.
+func (c *Configurator) enterBoot(id machine.Identity) {
+	if id.Boot == "" {
+		return
+	}
+	now := time.Now()
+	l, err := lastboot.Open(c.Root, id, now)
+	if err != nil {
+		c.Log.Warn("how the previous boot ended may go unsaid", "err", err)
+	}
+	if p := l.Previous; p != nil && l.Since.Equal(now) && !p.Orderly() {
+		c.Log.Warn("the previous boot died", "boot", p.Boot, "cause", p.Summary(), "evidence", p.Evidence)
+	}
+}
+
+// Why an obituary waits.
+var (
+	errUnproved = errors.New("no listener has proved itself")
+	errUnpinned = errors.New("this boot is not pinned")
+)
+
+// SendObituary tells the listeners how the previous boot ended, unless one has acknowledged that already. An error means that it
+// has to be called again. pinned says to wait for the pin of this boot: sent under a pinned secret it is believed more.
+func (c *Configurator) SendObituary(ctx context.Context, pinned bool) error {
+	before, err := c.Root.State()
+	if err != nil || before == nil || before.Identity.Boot == "" {
+		return errors.Join(errUnproved, err)
+	}
+	l, err := lastboot.Look(c.Root, before.Identity)
+	if err != nil {
+		return err
+	}
+	if l.Previous == nil || !l.Previous.Acknowledged.IsZero() {
+		return nil
+	}
+	if len(provenRoutes(before)) == 0 {
+		return errUnproved
+	}
+	if enrolled, _ := enrolment(c.Root); pinned && (enrolled == nil || !enrolled.Enrolled) {
+		return errUnpinned
+	}
+	unlock, err := c.lock(ctx) // no pass may use the socket
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := c.deliver(ctx, l); err != nil {
+		return err
+	}
+	c.Log.Info("a listener knows how the previous boot ended", "boot", l.Previous.Boot, "cause", l.Previous.Summary())
+	if err := lastboot.Acknowledge(c.Root, time.Now()); err != nil {
+		return err
+	}
+	if c.Config.LastBoot.KeepPstore || lastboot.MovesPstore(c.Root) {
+		return nil
+	}
+	if err := l.Previous.Clear(c.Root); err != nil {
+		c.Log.Warn("the next panic may find no room", "err", err)
+	}
+	return nil
+}
+
+// deliver sends the obituary to the listeners that the last pass has proved.
+func (c *Configurator) deliver(ctx context.Context, l lastboot.Ledger) error {
+	s, err := c.Root.State() // anew: a pass may have ended meanwhile
+	if err != nil || s == nil {
+		return errors.Join(errUnproved, err)
+	}
+	secret, err := c.Root.Secret(s.Identity.Boot)
+	if err != nil {
+		return err
+	}
+	id := netconsole.Identity{Instance: s.Identity.Instance, Boot: s.Identity.Boot, Secret: secret}
+	return c.Deliver(ctx, id, l.Previous.Obituary(c.Config.Cluster), provenRoutes(s))
+}
+
+// provenRoutes returns the listeners that the pass has proved, and that know this node.
+func provenRoutes(s *machine.State) []canary.Route {
+	var list []canary.Route
+	for _, t := range s.Targets {
+		if t.Acked && t.Known {
+			list = append(list, canary.Route{Target: t.Name, Local: t.Local, Remote: t.Listener})
+		}
+	}
+	return list
+}

@@ -1,0 +1,123 @@
+package lastboot
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lastgasp/lastgasp/configurator/machine"
+)
+
+const (
+	maxFiles  = 2048      // that are looked at in each place
+	maxEntry  = 512 << 10 // bytes that are read of a file
+	maxBytes  = 8 << 20   // and of all files that are new
+	splitTime = time.Minute
+)
+
+// dump is what one kernel wrote down in one go.
+type dump struct {
+	source  string    // Pstore or Kdump
+	kind    string    // why: Panic, Oops, …; kdump's are Panic
+	boot    string    // in its last canary, empty if it has none
+	time    time.Time // zero if unknown
+	text    []byte
+	entries []string // files, below the root
+	known   bool     // it was there before the boot began
+}
+
+// fatal reports whether the kernel died when it wrote the dump.
+func (d dump) fatal() bool { return d.kind == "Panic" }
+
+// orderly reports whether a shutdown wrote the dump (printk.always_kmsg_dump).
+func (d dump) orderly() bool {
+	switch d.kind {
+	case "Shutdown", "Reboot", "Restart", "Halt", "Poweroff", "Unknown":
+		return true
+	}
+	return false
+}
+
+// store is everything that kernels have left behind.
+type store struct {
+	dumps []dump
+	files []file
+}
+
+// file is one file of a dump.
+type file struct {
+	name string // below the root
+	info fs.FileInfo
+	sum  string // of its content, empty if it need not be read
+}
+
+// marks names the files, so that the next boot knows them again.
+func (s store) marks() []string {
+	var list []string
+	for _, f := range s.files {
+		list = append(list, f.mark())
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// mark is what a file is known by. An entry of pstore is known by what is in it wherever it is moved; names of ramoops are used
+// again.
+func (f file) mark() string {
+	if f.sum != "" {
+		return filepath.Base(f.name) + "#" + f.sum
+	}
+	return f.name + "#" + f.info.ModTime().UTC().Format(time.RFC3339)
+}
+
+// readStore reads all places. former says what is known already; nil: everything is.
+func readStore(root machine.Root, former *Ledger) store {
+	known := make(map[string]bool)
+	if former != nil {
+		for _, mark := range former.Known {
+			known[mark] = true
+		}
+	}
+	left := maxBytes
+	var s store
+	s.readPstore(root, known, &left)
+	s.readKdump(root, known, &left)
+	for i := range s.dumps {
+		d := &s.dumps[i]
+		d.known = d.known || former == nil
+		if all := canaryBoot.FindAllSubmatch(d.text, -1); len(all) > 0 {
+			d.boot = string(all[len(all)-1][1])
+		}
+	}
+	return s
+}
+
+// list lists regular files below a directory whose name wanted accepts, three levels deep, without following links.
+func list(root machine.Root, dir string, wanted func(base string) bool) []file {
+	var files []file
+	top := root.Path(dir)
+	seen := 0
+	_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		if seen++; err != nil || seen > maxFiles {
+			if seen > maxFiles {
+				return filepath.SkipAll
+			}
+			return nil // what cannot be read is not there
+		}
+		rel, _ := filepath.Rel(top, path)
+		if d.IsDir() && strings.Count(rel, string(os.PathSeparator)) >= 3 {
+			return filepath.SkipDir
+		}
+		if !d.Type().IsRegular() || !wanted(d.Name()) {
+			return nil
+		}
+		if info, err := d.Info(); err == nil {
+			files = append(files, file{name: filepath.Join(dir, rel), info: info})
+		}
+		return nil
+	})
+	return files
+}

@@ -1,0 +1,31 @@
+package lastboot
+
+import (
+	"path/filepath"
+	"strings"
+
+	"github.com/lastgasp/lastgasp/configurator/machine"
+)
+
+// crashDir is where crash kernels leave dumps: Debian's kdump-tools as <stamp>/dmesg.<stamp>, RHEL's kexec-tools as
+// <host>-<stamp>/vmcore-dmesg.txt.
+const crashDir = "var/crash"
+
+// readKdump reads the logs beside the dumps of crash kernels.
+func (s *store) readKdump(root machine.Root, known map[string]bool, left *int) {
+	isLog := func(base string) bool {
+		return base == "vmcore-dmesg.txt" || base == "vmcore-dmesg-incomplete.txt" || strings.HasPrefix(base, "dmesg.")
+	}
+	for _, f := range list(root, crashDir, isLog) {
+		s.files = append(s.files, f)
+		if known[f.mark()] || filepath.Dir(f.name) == crashDir {
+			continue
+		}
+		data, err := readTail(root.Path(f.name), int64(min(maxEntry, *left)))
+		if err != nil || len(data) == 0 {
+			continue
+		}
+		*left -= len(data)
+		s.dumps = append(s.dumps, dump{source: Kdump, kind: "Panic", time: f.info.ModTime().UTC(), text: data})
+	}
+}

@@ -1,0 +1,480 @@
+package lastboot
+
+import (
+	"bytes"
+	"compress/flate"
+	"compress/zlib"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/lastgasp/lastgasp/configurator/machine"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+var (
+	bootA = machine.Identity{Instance: "i-0123456789abcdef0", Boot: "aaaaaaaa-0000-4000-8000-000000000001"}
+	bootB = machine.Identity{Instance: bootA.Instance, Boot: "bbbbbbbb-0000-4000-8000-000000000002"}
+	bootC = machine.Identity{Instance: bootA.Instance, Boot: "cccccccc-0000-4000-8000-000000000003"}
+
+	noon = time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+)
+
+// node is a machine made of files.
+type node struct {
+	machine.Root
+	t *testing.T
+}
+
+func newNode(t *testing.T) node {
+	n := node{machine.Root(t.TempDir()), t}
+	n.write("etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+	n.write("run/lastgasp/boot-end", "")
+	return n
+}
+
+func (n node) write(name, content string) {
+	n.t.Helper()
+	full := n.Path(name)
+	if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
+		n.t.Fatal(err)
+	}
+	if err := os.WriteFile(full, []byte(content), 0o600); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n node) move(from, to string) {
+	n.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(n.Path(to)), 0o755); err != nil {
+		n.t.Fatal(err)
+	}
+	if err := os.Rename(n.Path(from), n.Path(to)); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// boot starts a kernel and opens its ledger.
+func (n node) boot(id machine.Identity) Ledger {
+	n.t.Helper()
+	n.write("proc/sys/kernel/random/boot_id", id.Boot+"\n")
+	n.write("proc/sys/kernel/osrelease", "6.12."+id.Boot[:1]+"\n")
+	l, err := Open(n.Root, id, noon)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return l
+}
+
+// canaryOf is a line that a boot has logged.
+func canaryOf(id machine.Identity) string {
+	c := netconsole.Canary{Nonce: strings.Repeat("0", 32), Instance: id.Instance, Boot: id.Boot}
+	return "<12>[    9.000000] " + c.Line() + "\n"
+}
+
+const panicLines = "<4>[   60.000000] sysrq: Trigger a crash\n<0>[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n" +
+	"<4>[   60.000002] CPU: 0 UID: 0 PID: 1 Comm: init Not tainted 6.12.1 #1\n"
+
+func TestHowABootEnded(t *testing.T) {
+	const (
+		efi1 = "sys/fs/pstore/dmesg-efi_pstore-176416560001001" // 2025-11-26 14:00:00, part 1, count 1
+		efi2 = "sys/fs/pstore/dmesg-efi_pstore-176416560002001"
+	)
+	efiTime := time.Unix(1764165600, 0).UTC()
+	deflated := func(s string) string {
+		var b bytes.Buffer
+		w, _ := flate.NewWriter(&b, 9)
+		fmt.Fprint(w, s)
+		w.Close()
+		return b.String()
+	}
+	zlibbed := func(s string) string {
+		var b bytes.Buffer
+		w := zlib.NewWriter(&b)
+		fmt.Fprint(w, s)
+		w.Close()
+		return b.String()
+	}
+	bert := func(status, severity uint32) string {
+		b := make([]byte, 20)
+		binary.LittleEndian.PutUint32(b, status)
+		binary.LittleEndian.PutUint32(b[16:], severity)
+		return string(b)
+	}
+	for _, tt := range []struct {
+		name string
+		ends func(n node) // what boot A and its end leave behind
+		want Ending       // apart from what is always the same
+	}{
+		{"with no word", func(node) {}, Ending{Cause: "Unexplained", Evidence: "none"}},
+		{"by a shutdown", func(n node) {
+			if err := MarkEnding(n.Root, noon.Add(time.Hour)); err != nil {
+				n.t.Fatal(err)
+			}
+		}, Ending{Cause: "Orderly", Evidence: "ledger", Time: noon.Add(time.Hour)}},
+		{"by a panic, kept in parts", func(n node) {
+			n.write(efi1, "Panic#1 Part1\n"+panicLines)
+			n.write(efi2, "Panic#1 Part2\n"+canaryOf(bootA))
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: efiTime, Text: canaryOf(bootA) + panicLines,
+			Entries: []string{efi2, efi1}}},
+		{"by a panic, in more than nine parts", func(n node) {
+			for part := 1; part <= 12; part++ {
+				text := fmt.Sprintf("<6>[    1.%06d] line\n", 100-part)
+				if part == 1 {
+					text = panicLines
+				}
+				n.write(fmt.Sprintf("sys/fs/pstore/dmesg-efi_pstore-1764165600%02d001", part), fmt.Sprintf("Panic#1 Part%d\n%s", part, text))
+			}
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: efiTime, Text: func() string {
+			text := ""
+			for part := 12; part > 1; part-- {
+				text += fmt.Sprintf("<6>[    1.%06d] line\n", 100-part)
+			}
+			return text + panicLines
+		}(), Entries: func() (names []string) {
+			for part := 12; part >= 1; part-- {
+				names = append(names, fmt.Sprintf("sys/fs/pstore/dmesg-efi_pstore-1764165600%02d001", part))
+			}
+			return names
+		}()}},
+		{"by a panic, kept compressed", func(n node) {
+			n.write(efi1+".enc.z", deflated("Panic#1 Part1\n"+panicLines))
+			n.write(efi2+".enc.z", zlibbed("Panic#1 Part2\n"+canaryOf(bootA)))
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: efiTime, Text: canaryOf(bootA) + panicLines,
+			Entries: []string{efi2 + ".enc.z", efi1 + ".enc.z"}}},
+		{"by a panic, compressed in a way nobody knows", func(n node) { n.write(efi1+".enc.z", "\x28\xb5\x2f\xfdwhatever") },
+			Ending{Cause: "Unexplained", Evidence: "none"}},
+		{"by a panic that systemd-pstore has moved", func(n node) {
+			n.write("var/lib/systemd/pstore/1764165600/dmesg-efi_pstore-176416560001001", "Panic#1 Part1\n"+panicLines)
+			n.write("var/lib/systemd/pstore/1764165600/001/dmesg.txt", "not ours to read\n")
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: efiTime, Text: panicLines,
+			Entries: []string{"var/lib/systemd/pstore/1764165600/dmesg-efi_pstore-176416560001001"}}},
+		{"by a panic after an oops", func(n node) {
+			n.write("sys/fs/pstore/dmesg-efi_pstore-176416550001001", "Oops#1 Part1\n<1>[   50.0] BUG: unable to handle page fault for address: ffff\n")
+			n.write("sys/fs/pstore/dmesg-efi_pstore-176416560001002", "Panic#2 Part1\n"+panicLines)
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: efiTime, Text: panicLines,
+			Entries: []string{"sys/fs/pstore/dmesg-efi_pstore-176416560001002"}}},
+		{"by a panic during a shutdown", func(n node) {
+			if err := MarkEnding(n.Root, noon); err != nil {
+				n.t.Fatal(err)
+			}
+			n.write(efi1, "Panic#1 Part1\n"+panicLines)
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: efiTime, Text: panicLines, Entries: []string{efi1}}},
+		{"by a shutdown that pstore logs", func(n node) {
+			if err := MarkEnding(n.Root, noon); err != nil {
+				n.t.Fatal(err)
+			}
+			n.write(efi1, "Shutdown#1 Part1\n<5>[  61.0] reboot: Restarting system\n")
+		}, Ending{Cause: "Orderly", Evidence: "ledger", Time: noon}},
+		{"by a panic, and the next boot panicked before it was entered", func(n node) {
+			n.write(efi1, "Panic#1 Part1\n"+panicLines)
+			n.write("sys/fs/pstore/dmesg-efi_pstore-176416570001001", "Panic#1 Part1\n<0>[    2.0] Kernel panic - not syncing: VFS: Unable to mount root fs\n")
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: efiTime, Text: panicLines, Entries: []string{efi1}}},
+		{"with no word, but one of another boot is there", func(n node) { n.write(efi1, "Panic#1 Part1\n"+canaryOf(bootC)+panicLines) },
+			Ending{Cause: "Unexplained", Evidence: "none"}},
+		{"by a crash kernel, Debian's", func(n node) {
+			n.write("var/crash/202611261300/dmesg.202611261300", "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n")
+			n.write("var/crash/202611261300/dump.202611261300", "a core")
+			n.write("var/crash/kexec_cmd", "x")
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "kdump",
+			Text: "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n"}},
+		{"by a crash kernel after an oops, RHEL's", func(n node) {
+			n.write("var/crash/127.0.0.1-2026-11-26-13:00:00/vmcore-dmesg.txt", "[   60.000001] BUG: kernel NULL pointer dereference, address: 0000000000000000\n"+
+				"[   60.000002] #PF: supervisor write access in kernel mode\n[   60.000003] Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI\n"+
+				"[   60.000004] CPU: 0 UID: 0 PID: 7 Comm: insmod Not tainted 6.12.1 #1\n[   60.000005] RIP: 0010:foo+0x1/0x2 [bar]\n")
+		}, Ending{Cause: "KernelOops", Title: "kernel NULL pointer dereference in foo", Evidence: "kdump",
+			Text: "[   60.000001] BUG: kernel NULL pointer dereference, address: 0000000000000000\n" +
+				"[   60.000002] #PF: supervisor write access in kernel mode\n[   60.000003] Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI\n" +
+				"[   60.000004] CPU: 0 UID: 0 PID: 7 Comm: insmod Not tainted 6.12.1 #1\n[   60.000005] RIP: 0010:foo+0x1/0x2 [bar]\n"}},
+		{"by a watchdog", func(n node) { n.write("sys/class/watchdog/watchdog0/bootstatus", "32\n") },
+			Ending{Cause: "Watchdog", Title: "watchdog0 has bootstatus 32: it reset the machine", Evidence: "watchdog", Text: "watchdog0 has bootstatus 32: it reset the machine\n"}},
+		{"with a watchdog that did nothing", func(n node) { n.write("sys/class/watchdog/watchdog0/bootstatus", "0\n") },
+			Ending{Cause: "Unexplained", Evidence: "none"}},
+		{"by a hardware error", func(n node) { n.write("sys/firmware/acpi/tables/data/BERT", bert(1, 1)) },
+			Ending{Cause: "HardwareError", Title: "the firmware recorded a fatal hardware error (BERT)", Evidence: "firmware",
+				Text: "the firmware recorded a fatal hardware error (BERT)\n"}},
+		{"with an empty boot error record", func(n node) { n.write("sys/firmware/acpi/tables/data/BERT", bert(0, 1)) },
+			Ending{Cause: "Unexplained", Evidence: "none"}},
+		{"with a corrected error", func(n node) { n.write("sys/firmware/acpi/tables/data/BERT", bert(16, 2)) },
+			Ending{Cause: "Unexplained", Evidence: "none"}},
+		{"by what the firmware says", func(n node) {
+			n.write("dev/kmsg", "6,1,100,-;Linux version 6.18\n5,200,900000,-;x86/amd: Previous system reset reason [0x08000800]: hardware watchdog timer expired\n")
+		}, Ending{Cause: "Watchdog", Title: "x86/amd: Previous system reset reason [0x08000800]: hardware watchdog timer expired", Evidence: "firmware",
+			Text: "x86/amd: Previous system reset reason [0x08000800]: hardware watchdog timer expired\n"}},
+		{"with what somebody wrote to the new log", func(n node) {
+			n.write("dev/kmsg", "12,200,900000,-;x86/amd: Previous system reset reason [0x08000800]: hardware watchdog timer expired\n"+
+				"4,201,900000000,-;mce: [Hardware Error]: Machine check events logged\n")
+		}, Ending{Cause: "Unexplained", Evidence: "none"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := newNode(t)
+			n.boot(bootA)
+			tt.ends(n)
+			got := n.boot(bootB).Previous
+			if got == nil {
+				t.Fatal("nothing was found out")
+			}
+			tt.want.Boot, tt.want.Kernel, tt.want.Since = bootA.Boot, "6.12.a", noon
+			ignore := cmp.FilterPath(func(p cmp.Path) bool {
+				return p.String() == "Line" || p.String() == "Time" && tt.want.Evidence == "kdump"
+			}, cmp.Ignore())
+			if diff := cmp.Diff(tt.want, *got, ignore); diff != "" {
+				t.Errorf("ending (-want +got):\n%s", diff)
+			}
+			if got.Line != "" && !strings.Contains(got.Text, got.Line) {
+				t.Errorf("the line %q is not in the text", got.Line)
+			}
+			if again := n.boot(bootB).Previous; !cmp.Equal(got, again) {
+				t.Errorf("the second time in this boot: %+v", again)
+			}
+			if next := n.boot(bootC).Previous; next == nil || next.Boot != bootB.Boot || next.Evidence == "pstore" || next.Evidence == "kdump" {
+				t.Errorf("what was A's is said of B: %+v", next)
+			}
+		})
+	}
+}
+
+func TestNobodyElsesBoot(t *testing.T) {
+	other := machine.Identity{Instance: "i-0ffffffffffffffff", Boot: bootB.Boot}
+	for _, tt := range []struct {
+		name  string
+		first machine.Identity
+		moves func(n node)
+		then  machine.Identity
+	}{
+		{"an image of another instance", bootA, func(node) {}, other},
+		{"an image of a machine that is no instance", machine.Identity{Instance: "0123456789abcdef0123456789abcdef", Boot: bootA.Boot},
+			func(n node) { n.write("etc/machine-id", "ffffffffffffffffffffffffffffffff\n") }, machine.Identity{Instance: "ffffffffffffffffffffffffffffffff", Boot: bootB.Boot}},
+		{"the first boot there is", bootA, func(n node) { os.Remove(n.Path(LedgerFile)) }, bootB},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := newNode(t)
+			n.boot(tt.first)
+			tt.moves(n)
+			n.write("sys/fs/pstore/dmesg-efi_pstore-176416560001001", "Panic#1 Part1\n"+panicLines)
+			if e := n.boot(tt.then).Previous; e != nil {
+				t.Errorf("spoke of a boot that is not this machine's: %+v", e)
+			}
+			// What was there already is not about the boot that begins now.
+			if e := n.boot(machine.Identity{Instance: tt.then.Instance, Boot: bootC.Boot}).Previous; e == nil || e.Evidence != "none" {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+}
+
+// TestDumpsAreKnownAgain: an entry of an earlier boot that systemd-pstore moves later is still that of an earlier boot.
+func TestDumpsAreKnownAgain(t *testing.T) {
+	n := newNode(t)
+	const entry = "sys/fs/pstore/dmesg-efi_pstore-176416560001001"
+	n.write(entry, "Panic#1 Part1\n"+panicLines)
+	n.boot(bootA)
+	n.move(entry, "var/lib/systemd/pstore/1764165600/dmesg-efi_pstore-176416560001001")
+	if e := n.boot(bootB).Previous; e == nil || e.Cause != netconsole.CauseUnexplained {
+		t.Errorf("%+v", e)
+	}
+	// A name that ramoops uses again is another entry.
+	n = newNode(t)
+	n.write("sys/fs/pstore/dmesg-ramoops-0", "Panic#1 Part1\nold\n")
+	n.boot(bootA)
+	n.write("sys/fs/pstore/dmesg-ramoops-0", "Panic#1 Part1\n"+panicLines)
+	if e := n.boot(bootB).Previous; e == nil || e.Evidence != Pstore {
+		t.Errorf("%+v", e)
+	}
+}
+
+func TestMarkEnding(t *testing.T) {
+	n := newNode(t)
+	n.write("proc/sys/kernel/random/boot_id", bootA.Boot+"\n")
+	if err := MarkEnding(n.Root, noon); err != nil {
+		t.Errorf("a boot that was never entered: %v", err)
+	}
+	n.boot(bootA)
+	if err := MarkEnding(n.Root, noon); err != nil {
+		t.Fatal(err)
+	}
+	if l := n.boot(bootA); !l.Ending.IsZero() {
+		t.Error("a soft reboot ended the boot of the kernel, which goes on")
+	}
+	n.write("proc/sys/kernel/random/boot_id", bootB.Boot+"\n") // a crash kernel shuts down
+	if err := MarkEnding(n.Root, noon); err != nil {
+		t.Fatal(err)
+	}
+	if e := n.boot(bootC).Previous; e == nil || e.Orderly() {
+		t.Errorf("another boot's shutdown marked this one: %+v", e)
+	}
+}
+
+// TestUnguarded: where no unit notes a shutdown, silence proves no death.
+func TestUnguarded(t *testing.T) {
+	n := newNode(t)
+	n.boot(bootA)
+	if err := os.Remove(n.Path(guardFile)); err != nil {
+		t.Fatal(err)
+	}
+	if l := n.boot(bootA); l.Guarded {
+		t.Error("the unit was stopped")
+	}
+	if e := n.boot(bootB).Previous; e != nil {
+		t.Errorf("%+v", e)
+	}
+	n.write("sys/fs/pstore/dmesg-efi_pstore-176416560001001", "Panic#1 Part1\n"+panicLines)
+	if e := n.boot(bootC).Previous; e == nil || e.Evidence != Pstore {
+		t.Errorf("words are words: %+v", e)
+	}
+}
+
+func TestCrashKernelEntersNothing(t *testing.T) {
+	n := newNode(t)
+	n.boot(bootA)
+	n.write("proc/vmcore", "")
+	if _, err := Open(n.Root, bootB, noon); !errors.Is(err, ErrCrashKernel) {
+		t.Errorf("error %v", err)
+	}
+	os.Remove(n.Path("proc/vmcore"))
+	if e := n.boot(bootC).Previous; e == nil || e.Boot != bootA.Boot {
+		t.Errorf("%+v", e)
+	}
+}
+
+func TestABrokenLedgerIsBegunAnew(t *testing.T) {
+	n := newNode(t)
+	n.write(LedgerFile, "{")
+	l, err := Open(n.Root, bootA, noon)
+	if err == nil || !strings.HasSuffix(err.Error(), "; it is begun anew") || l.Boot != bootA.Boot {
+		t.Errorf("%+v, %v", l, err)
+	}
+	if l := n.boot(bootA); l.Since != noon {
+		t.Errorf("%+v", l)
+	}
+}
+
+func TestLookWritesNothing(t *testing.T) {
+	n := newNode(t)
+	n.boot(bootA)
+	before, _ := os.ReadFile(n.Path(LedgerFile))
+	l, err := Look(n.Root, bootB)
+	if err != nil || l.Previous == nil || l.Previous.Boot != bootA.Boot {
+		t.Errorf("%+v, %v", l, err)
+	}
+	if after, _ := os.ReadFile(n.Path(LedgerFile)); !bytes.Equal(before, after) {
+		t.Error("the ledger has changed")
+	}
+}
+
+func TestAcknowledgedOnce(t *testing.T) {
+	n := newNode(t)
+	n.boot(bootA)
+	const efi, moved = "sys/fs/pstore/dmesg-efi_pstore-176416560001001", "var/lib/systemd/pstore/1/dmesg-efi_pstore-176416560002001"
+	n.write(efi, "Panic#1 Part1\n"+panicLines)
+	n.write(moved, "Panic#1 Part2\n"+canaryOf(bootA))
+	e := n.boot(bootB).Previous
+	if len(Findings(n.Root)) != 0 {
+		t.Errorf("a store that is about to be cleared: %v", Findings(n.Root))
+	}
+	if err := Acknowledge(n.Root, noon); err != nil {
+		t.Fatal(err)
+	}
+	if l := n.boot(bootB); l.Previous.Acknowledged != noon {
+		t.Errorf("%+v", l.Previous)
+	}
+	found := Findings(n.Root)
+	want := "pstore still holds 1 entries of earlier boots (1 KiB): the next panic's may not fit; " +
+		"save what is needed and remove them from /sys/fs/pstore, or enable systemd-pstore.service"
+	if len(found) != 1 || found[0].String() != want {
+		t.Errorf("findings %v, want %s", found, want)
+	}
+	if err := e.Clear(n.Root); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(n.Path(efi)); !os.IsNotExist(err) {
+		t.Error("the entry is still there")
+	}
+	if _, err := os.Stat(n.Path(moved)); err != nil {
+		t.Error("systemd-pstore's archive is not ours to remove")
+	}
+	if len(Findings(n.Root)) != 0 {
+		t.Errorf("an empty store: %v", Findings(n.Root))
+	}
+}
+
+func TestMovesPstore(t *testing.T) {
+	n := newNode(t)
+	if MovesPstore(n.Root) {
+		t.Error("nothing is enabled")
+	}
+	n.write("etc/systemd/system/sysinit.target.wants/systemd-pstore.service", "")
+	if !MovesPstore(n.Root) {
+		t.Error("it is enabled")
+	}
+	if err := os.Symlink("/dev/null", n.Path("etc/systemd/system/systemd-pstore.service")); err != nil {
+		t.Fatal(err)
+	}
+	if MovesPstore(n.Root) {
+		t.Error("it is masked")
+	}
+}
+
+// TestReadingIsBounded: a store of any size yields one obituary.
+func TestReadingIsBounded(t *testing.T) {
+	n := newNode(t)
+	n.boot(bootA)
+	long := strings.Repeat("<6>[    1.000000] a line of the usual length, whatever it says\n", 1500)
+	for part := range 40 {
+		n.write(fmt.Sprintf("sys/fs/pstore/dmesg-erst-%d", part), fmt.Sprintf("Panic#1 Part%d\n%s", 40-part, long))
+	}
+	n.write("sys/fs/pstore/dmesg-erst-99", "Panic#1 Part0\n"+panicLines)
+	n.write("var/crash/x/dmesg.x", strings.Repeat("x", maxEntry)+"\n"+panicLines)
+	e := n.boot(bootB).Previous
+	if len(e.Text) > netconsole.MaxObituary || !strings.HasPrefix(e.Text, "<") || !strings.Contains(e.Text, "Kernel panic") {
+		t.Errorf("%d bytes, beginning %.40q", len(e.Text), e.Text)
+	}
+	if info, err := os.Stat(n.Path(LedgerFile)); err != nil || info.Size() > maxLedger || info.Mode().Perm() != 0o600 {
+		t.Errorf("the ledger: %v, %v", info, err)
+	}
+}
+
+func TestObituary(t *testing.T) {
+	e := Ending{Boot: "a", Kernel: "6.12", Cause: "KernelPanic", Title: "t", Evidence: Pstore, Time: noon, Text: "x\n"}
+	want := netconsole.Obituary{Boot: "a", Kernel: "6.12", Cause: "KernelPanic", Evidence: "pstore", Cluster: "prod-1", Time: noon, Text: []byte("x\n")}
+	if diff := cmp.Diff(want, e.Obituary("prod-1"), cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("obituary (-want +got):\n%s", diff)
+	}
+}
+
+func TestWriteText(t *testing.T) {
+	const head = "boot      a, kernel 6.12, entered 2026-11-26T12:00:00Z\n"
+	for _, tt := range []struct {
+		name string
+		e    Ending
+		want string
+	}{
+		{"a panic", Ending{Cause: "KernelPanic", Title: "x in foo", Line: "Kernel panic - x", Evidence: Pstore, Time: noon.Add(time.Hour),
+			Text: "<6>[    1.0] before\n<0>[    2.0] Kernel panic - x\n<4>[    2.1] be\x1bhind\n", Acknowledged: noon.Add(2 * time.Hour)},
+			head + "ended     2026-11-26T13:00:00Z\ncause     KernelPanic: x in foo\nevidence  pstore\nlistener  acknowledged it 2026-11-26T14:00:00Z\n\n" +
+				"<0>[    2.0] Kernel panic - x\n<4>[    2.1] be\\x1bhind\n(2 of 3 lines; all of them with -o json)\n"},
+		{"a shutdown", Ending{Cause: netconsole.CauseOrderly, Evidence: Shutdown, Time: noon},
+			head + "ended     2026-11-26T12:00:00Z\ncause     a system shutdown, in good order\nevidence  ledger\nlistener  has not acknowledged it\n"},
+		{"no word", Ending{Cause: netconsole.CauseUnexplained, Evidence: Nothing},
+			head + "ended     at an unknown time\ncause     nothing known: it did not shut down, and left no word\nevidence  none\nlistener  has not acknowledged it\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.e.Boot, tt.e.Kernel, tt.e.Since = "a", "6.12", noon
+			var b strings.Builder
+			if err := tt.e.WriteText(&b); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, b.String()); diff != "" {
+				t.Errorf("text (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

@@ -1,0 +1,210 @@
+package lastboot
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/lastgasp/lastgasp/configurator/machine"
+)
+
+// LedgerFile is the ledger, below the root.
+const LedgerFile = "var/lib/lastgasp/boot"
+
+// guardFile says that the unit that marks the ledger runs.
+const guardFile = machine.RunDir + "/boot-end"
+
+// maxLedger bounds what is read of the ledger, in bytes.
+const maxLedger = 1 << 20
+
+// Ledger is what is written down about a boot while it lasts, and what was found out about the one before. Its keys are an
+// interface: `last-boot -o json` prints them.
+type Ledger struct {
+	Boot     string    `json:"boot"`
+	Instance string    `json:"instance"` // as in machine.Identity
+	Machine  string    `json:"machine,omitempty"`
+	Kernel   string    `json:"kernel"` // `uname -r`
+	Since    time.Time `json:"since"`  // when the boot was entered
+	// Ending is when a system shutdown began to end the boot, zero if none has.
+	Ending time.Time `json:"ending,omitzero"`
+	// Guarded means that a shutdown would have been noted: the unit that does it runs.
+	Guarded bool `json:"guarded"`
+	// Known names the dumps that were there already when the boot was entered.
+	Known []string `json:"known,omitempty"`
+	// Previous is how the boot before ended. Nil means that nobody knows: no boot of this machine was entered before, or it left no
+	// word and nobody would have marked its shutdown.
+	Previous *Ending `json:"previous,omitempty"`
+}
+
+// ErrCrashKernel means that this boot is that of a crash kernel, which saves a dump and ends: it is not entered.
+var ErrCrashKernel = errors.New("this is a crash kernel")
+
+// Open returns the ledger of the running boot. The first call of a boot examines how the previous one ended, and enters the new
+// one. The error says why the ledger could not be written, or what was wrong with the former one; the Ledger is good in any
+// case but ErrCrashKernel.
+func Open(root machine.Root, id machine.Identity, now time.Time) (Ledger, error) {
+	if crashKernel(root) {
+		return Ledger{}, ErrCrashKernel
+	}
+	former, err := read(root)
+	_, guardErr := os.Stat(root.Path(guardFile))
+	if former != nil && former.Boot == id.Boot {
+		if former.Ending.IsZero() && former.Guarded == (guardErr == nil) {
+			return *former, err
+		}
+		former.Ending, former.Guarded = time.Time{}, guardErr == nil // the kernel outlives a soft reboot
+		return *former, former.write(root)
+	}
+	l := begin(root, id)
+	l.Since, l.Guarded = now, guardErr == nil
+	var store store
+	l.Previous, store = examine(root, former, l)
+	l.Known = store.marks()
+	return l, errors.Join(err, l.write(root))
+}
+
+// crashKernel reports whether the running kernel is there to save another one's memory.
+func crashKernel(root machine.Root) bool {
+	_, err := os.Stat(root.Path("proc/vmcore"))
+	return err == nil
+}
+
+// Look is Open, but writes nothing.
+func Look(root machine.Root, id machine.Identity) (Ledger, error) {
+	if crashKernel(root) {
+		return Ledger{}, ErrCrashKernel
+	}
+	former, err := read(root)
+	if former != nil && former.Boot == id.Boot {
+		return *former, err
+	}
+	l := begin(root, id)
+	l.Previous, _ = examine(root, former, l)
+	return l, err
+}
+
+// begin is the ledger of a boot that is not entered yet.
+func begin(root machine.Root, id machine.Identity) Ledger {
+	return Ledger{Boot: id.Boot, Instance: id.Instance, Machine: text(root, "etc/machine-id"), Kernel: text(root, "proc/sys/kernel/osrelease")}
+}
+
+// MarkEnding notes that a system shutdown ends the running boot. A boot that was never entered has nothing to mark.
+func MarkEnding(root machine.Root, now time.Time) error {
+	l, err := read(root)
+	if l == nil || err != nil || l.Boot != text(root, "proc/sys/kernel/random/boot_id") {
+		return err
+	}
+	l.Ending = now
+	return l.write(root)
+}
+
+// Acknowledge notes that a listener has taken in how the previous boot ended: it is not sent again.
+func Acknowledge(root machine.Root, now time.Time) error {
+	l, err := read(root)
+	if err != nil || l == nil || l.Previous == nil {
+		return err
+	}
+	l.Previous.Acknowledged = now
+	return l.write(root)
+}
+
+// sameMachine reports whether the ledger of a former boot is of the machine that the current one is of.
+func (l Ledger) sameMachine(current Ledger) bool {
+	return l.Instance == current.Instance && (l.Machine == current.Machine || strings.HasPrefix(l.Instance, "i-"))
+}
+
+// read reads the ledger; nil if there is none.
+func read(root machine.Root) (*Ledger, error) {
+	f, err := os.Open(root.Path(LedgerFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the ledger of boots: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxLedger))
+	if err != nil {
+		return nil, fmt.Errorf("read the ledger of boots: %w", err)
+	}
+	var l Ledger
+	if err := json.Unmarshal(data, &l); err != nil {
+		return nil, fmt.Errorf("read the ledger of boots: %s: %w; it is begun anew", root.Path(LedgerFile), err)
+	}
+	return &l, nil
+}
+
+// write replaces the ledger in one step, and waits until the disk has it: the machine may die the next moment. It holds lines of
+// the kernel log, so only root may read it.
+func (l Ledger) write(root machine.Root) error {
+	name := root.Path(LedgerFile)
+	data, err := json.Marshal(l)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(name), 0o755)
+	}
+	if err == nil {
+		err = writeSynced(name, data)
+	}
+	if err != nil {
+		return fmt.Errorf("write the ledger of boots: %w", err)
+	}
+	return nil
+}
+
+func writeSynced(name string, data []byte) error {
+	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(name+".new", name); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// text is the content of a small file, trimmed; empty if it cannot be read.
+func text(root machine.Root, name string) string {
+	data, err := readTail(root.Path(name), 4<<10)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// readTail reads the last limit bytes of a file. Kernel files that do not know their size are read from the beginning.
+func readTail(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("read %s: it is no file", name)
+	}
+	if info.Size() > limit {
+		if _, err := f.Seek(-limit, io.SeekEnd); err != nil {
+			return nil, err
+		}
+	}
+	return io.ReadAll(io.LimitReader(f, limit))
+}

@@ -1,0 +1,148 @@
+package lastboot
+
+import (
+	"encoding/binary"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lastgasp/lastgasp/configurator/machine"
+)
+
+// Causes that have no words of the old kernel.
+const (
+	causeWatchdog = "Watchdog"
+	causeHardware = "HardwareError"
+	causePower    = "PowerLoss"
+)
+
+// trace is what the hardware, the firmware or the new kernel says about the last reset.
+type trace struct{ cause, evidence, line string }
+
+// traces reads them all, the most telling first.
+func traces(root machine.Root) []trace {
+	return append(append(bootErrors(root), watchdogs(root)...), newLog(root)...)
+}
+
+// watchdogs reads why each watchdog last reset the machine (include/uapi/linux/watchdog.h).
+func watchdogs(root machine.Root) []trace {
+	files, _ := filepath.Glob(root.Path("sys/class/watchdog/*/bootstatus"))
+	var found []trace
+	for _, f := range files {
+		name := filepath.Base(filepath.Dir(f))
+		data, err := readTail(f, 64)
+		status, parseErr := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 32)
+		if err != nil || parseErr != nil {
+			continue
+		}
+		for _, bit := range []struct {
+			mask        uint64
+			cause, what string
+		}{
+			{0x20, causeWatchdog, "it reset the machine"},
+			{0x01, causeHardware, "the processor overheated"},
+			{0x02, causeHardware, "a fan failed"},
+			{0x10, causePower, "the power was too low"},
+			{0x40, causePower, "the power was too high"},
+		} {
+			if status&bit.mask != 0 {
+				found = append(found, trace{bit.cause, Watchdog, fmt.Sprintf("%s has bootstatus %d: %s", name, status, bit.what)})
+				break
+			}
+		}
+	}
+	return found
+}
+
+// bootErrors reads ACPI's boot error record: the firmware keeps a hardware error of the previous boot there (ACPI 6.5, 18.3.1 and
+// 18.3.2.7.1).
+func bootErrors(root machine.Root) []trace {
+	data, err := readTail(root.Path("sys/firmware/acpi/tables/data/BERT"), 64<<10)
+	if err != nil || len(data) < 20 || binary.LittleEndian.Uint32(data) == 0 {
+		return nil
+	}
+	severities := []string{"recoverable", "fatal", "corrected", "informational"}
+	severity := binary.LittleEndian.Uint32(data[16:])
+	if severity >= 2 { // corrected errors end no boot
+		return nil
+	}
+	return []trace{{causeHardware, Firmware, "the firmware recorded a " + severities[severity] + " hardware error (BERT)"}}
+}
+
+// early bounds what counts as the beginning of the new kernel's log.
+const early = 2 * time.Minute
+
+// maxLog bounds what is read of it, in bytes.
+const maxLog = 1 << 20
+
+// logged are lines of the new kernel about the old one's end.
+var logged = []struct {
+	line  *regexp.Regexp
+	cause string
+}{
+	// arch/x86/kernel/cpu/amd.c, s5_reset_reason_txt, 6.16 and later
+	{regexp.MustCompile(`^x86/amd: Previous system reset reason .*watchdog timer`), causeWatchdog},
+	{regexp.MustCompile(`^x86/amd: Previous system reset reason .*(thermal|uncorrected error|parity error|sync flood|CPU shutdown)`), causeHardware},
+	{regexp.MustCompile(`^x86/amd: Previous system reset reason .*power button was pressed for 4 seconds`), causePower},
+	// drivers/acpi/apei/bert.c; arch/x86/kernel/cpu/mce/core.c: banks that still hold an error at boot
+	{regexp.MustCompile(`^BERT: Error records from previous boot`), causeHardware},
+	{regexp.MustCompile(`^(mce: )?\[Hardware Error\]: (Machine check events logged|CPU \d+: Machine Check)`), causeHardware},
+}
+
+// newLog finds such lines in the kernel log of the running boot, if it may be read.
+func newLog(root machine.Root) []trace {
+	fd, err := unix.Open(root.Path("dev/kmsg"), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	var found []trace
+	buf := make([]byte, 16<<10) // a record has at most 8 KiB (CONSOLE_EXT_LOG_MAX), and one read returns one
+	for total := 0; total < maxLog; {
+		n, err := unix.Read(fd, buf)
+		if err == unix.EPIPE || err == unix.EINTR {
+			continue // records were overwritten
+		}
+		if err != nil || n <= 0 {
+			break
+		}
+		total += n
+		for line := range strings.Lines(string(buf[:n])) {
+			uptime, text, ok := kernelLine(line)
+			if !ok {
+				continue
+			}
+			if uptime > early {
+				return found
+			}
+			for _, l := range logged {
+				if l.line.MatchString(text) {
+					found = append(found, trace{l.cause, Firmware, text})
+					break
+				}
+			}
+		}
+	}
+	return found
+}
+
+// kernelLine reads a record of /dev/kmsg that the kernel itself wrote: "prefix,seq,usec,flags;text"
+// (Documentation/ABI/testing/dev-kmsg).
+func kernelLine(line string) (uptime time.Duration, text string, ok bool) {
+	head, text, ok := strings.Cut(strings.TrimSuffix(line, "\n"), ";")
+	fields := strings.Split(head, ",")
+	if !ok || len(fields) < 4 {
+		return 0, "", false
+	}
+	prefix, prefixErr := strconv.Atoi(fields[0])
+	usec, usecErr := strconv.ParseInt(fields[2], 10, 64)
+	if prefixErr != nil || usecErr != nil || prefix < 0 || prefix >= 8 {
+		return 0, "", false
+	}
+	return time.Duration(usec) * time.Microsecond, text, true
+}

@@ -1,0 +1,364 @@
+package browser
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"context"
+	"crypto/sha512"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"github.com/lastgasp/lastgasp/e2e/lab"
+	"github.com/lastgasp/lastgasp/listener/page"
+)
+
+// forBrowser bounds each thing that is done in the browser, on a machine that does much else.
+const forBrowser = 2 * time.Minute
+
+// browser is a window of Chromium that looks at a Page.
+type browser struct {
+	t   *testing.T
+	ctx context.Context
+	url string
+}
+
+// open starts Chromium on a Page with n deaths.
+func open(t *testing.T, n int) *browser {
+	t.Helper()
+	if err := lab.InstallPackages(t.Context(), t, "chromium", "fonts-dejavu-core"); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, n)
+	if n == 0 {
+		w.fleet = nil
+	}
+	server := httptest.NewServer((&page.Page{Source: w, Cluster: "prod-1", Version: "v0.1.0", Now: func() time.Time { return noon }}).Handler())
+	t.Cleanup(server.Close)
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.ExecPath("/usr/bin/chromium"),
+		chromedp.WSURLReadTimeout(forBrowser), chromedp.Flag("disable-dev-shm-usage", true))
+	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
+	t.Cleanup(stop)
+	ctx, stop := chromedp.NewContext(allocator)
+	t.Cleanup(stop)
+	b := &browser{t, ctx, server.URL}
+	if err := chromedp.Run(ctx); err != nil { // its time must not be bounded: the browser would end with it
+		t.Fatalf("start chromium: %v", err)
+	}
+	return b
+}
+
+// do does things in the browser.
+func (b *browser) do(actions ...chromedp.Action) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, forBrowser)
+	defer cancel()
+	if err := chromedp.Run(ctx, actions...); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// look sets how large the window is and whether its user prefers dark.
+func (b *browser) look(width int64, dark bool) {
+	b.t.Helper()
+	scheme := "light"
+	if dark {
+		scheme = "dark"
+	}
+	b.do(emulation.SetDeviceMetricsOverride(width, 900, 1, false),
+		emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}))
+}
+
+// see waits until the page has a text, and fails with what it has if it never does.
+func (b *browser) see(texts ...string) {
+	b.t.Helper()
+	var have string
+	for deadline := time.Now().Add(forBrowser); ; time.Sleep(50 * time.Millisecond) {
+		b.do(chromedp.Text("body", &have, chromedp.ByQuery))
+		missing := ""
+		for _, text := range texts {
+			if !strings.Contains(have, text) {
+				missing = text
+			}
+		}
+		if missing == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.t.Fatalf("the page lacks %q:\n%s", missing, have)
+		}
+	}
+}
+
+// path waits until the browser shows an address of the page.
+func (b *browser) path(want string) {
+	b.t.Helper()
+	var have string
+	for deadline := time.Now().Add(forBrowser); ; time.Sleep(50 * time.Millisecond) {
+		b.do(chromedp.Location(&have))
+		if have = strings.TrimPrefix(have, b.url); strings.HasPrefix(have, want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.t.Fatalf("the browser is at %s, want %s", have, want)
+		}
+	}
+}
+
+// focus is the text or the name of what the keyboard acts on.
+func (b *browser) focus() (on string) {
+	b.t.Helper()
+	b.do(chromedp.Evaluate(`(e => e.id || e.innerText || e.tagName)(document.activeElement)`, &on))
+	return on
+}
+
+// tab presses Tab until the keyboard acts on what is wanted.
+func (b *browser) tab(want string) {
+	b.t.Helper()
+	var on []string
+	for range 40 {
+		b.do(chromedp.KeyEvent(kb.Tab))
+		now := b.focus()
+		if now == want {
+			return
+		}
+		on = append(on, now)
+	}
+	b.t.Fatalf("Tab never comes to %q, but to %q", want, on)
+}
+
+// TestFindAPod is what a person does who asks what became of a pod.
+func TestFindAPod(t *testing.T) {
+	b := open(t, 200)
+	b.look(1280, false)
+	b.do(chromedp.Navigate(b.url))
+	b.see("What kills our kernels", "held for a person")
+	b.do(chromedp.SendKeys("#q", "batch/nightly-report-00044"+kb.Enter, chromedp.ByQuery)) // of the death with a suspect
+	b.path("/?q=")
+	b.see("1 pod on dead nodes", "nightly-report-00044")
+	b.do(chromedp.Click(`td[data-column="Died with"] a`, chromedp.ByQuery))
+	b.path("/deaths/")
+	b.see("nightly-report-00044", "Workload", "What happened when", "What the kernel said", "Suspect:")
+	var marks int
+	b.do(chromedp.Evaluate(`document.querySelectorAll("mark#guilty").length`, &marks))
+	if marks != 1 {
+		t.Errorf("%d frames are marked as guilty, want 1", marks)
+	}
+	b.do(chromedp.Click(`a[href^="/deaths?"]`, chromedp.ByQuery))
+	b.path("/deaths?in=fingerprint&q=")
+	b.see("Deaths, latest first")
+}
+
+// TestFilter is what a person does who wants to see one kind of death of the last days.
+func TestFilter(t *testing.T) {
+	b := open(t, 200)
+	b.do(chromedp.Navigate(b.url+"/deaths"),
+		chromedp.SetValue("#cause", "KernelPanic", chromedp.ByQuery), chromedp.SetValue("#range", "7d", chromedp.ByQuery),
+		chromedp.Click("form button", chromedp.ByQuery))
+	b.path("/deaths?")
+	b.see("Clear")
+	var causes []string
+	b.do(chromedp.Evaluate(`[...new Set([...document.querySelectorAll("td .tags .tag")].map(e => e.innerText))]`, &causes))
+	if len(causes) != 1 || causes[0] != "KernelPanic" {
+		t.Errorf("causes shown: %q, want KernelPanic only", causes)
+	}
+	b.do(chromedp.Click(".clear", chromedp.ByQuery))
+	b.path("/deaths")
+	b.see("200 deaths")
+	b.do(chromedp.Click(".pages a", chromedp.ByQuery))
+	b.see("Page 2 of 4")
+}
+
+// TestKeyboard does the same without a mouse.
+func TestKeyboard(t *testing.T) {
+	b := open(t, 60)
+	b.do(chromedp.Navigate(b.url), chromedp.KeyEvent(kb.Tab))
+	if on := b.focus(); on != "Skip to the content" {
+		t.Errorf("the first Tab leads to %q, want the link that skips the menu", on)
+	}
+	b.do(chromedp.KeyEvent(kb.Enter))
+	if on := b.focus(); on != "main" {
+		t.Errorf("the link leads to %q, want main", on)
+	}
+	b.tab("q")
+	b.do(chromedp.KeyEvent("cassandra-4"), chromedp.KeyEvent(kb.Enter))
+	b.path("/?q=cassandra-4")
+	b.see("pods on dead nodes")
+	b.do(chromedp.KeyEvent(kb.Tab))
+	var first string
+	b.do(chromedp.Text(`td[data-column="Died with"] a`, &first, chromedp.ByQuery))
+	b.tab(first)
+	b.do(chromedp.KeyEvent(kb.Enter))
+	b.path("/deaths/")
+	b.see("What the kernel said")
+	b.tab("Go to the function in which it died")
+}
+
+// pages are the addresses that are looked at.
+func pages(w *world) map[string]string {
+	out := map[string]string{"bugs": "/", "deaths": "/deaths", "fleet": "/fleet", "trends": "/trends"}
+	if w != nil {
+		out["death"], out["held"], out["suspect"] = "/deaths/"+w.deaths[3].Name, "/deaths/"+w.deaths[0].Name, "/deaths/"+w.deaths[4].Name
+		out["found"] = "/?q=cassandra-4"
+	}
+	return out
+}
+
+// TestLooks takes pictures of every page, in light and dark, narrow and wide, empty and with 1,000 deaths. On each the
+// accessibility engine axe finds nothing, nothing is wider than the window, and nothing was blocked or failed to load.
+func TestLooks(t *testing.T) {
+	pictures := os.Getenv("PICTURES")
+	if pictures == "" {
+		pictures = t.TempDir()
+	}
+	if err := os.MkdirAll(pictures, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	axe := axeCore(t)
+	for _, n := range []int{0, 1000} {
+		var w *world
+		if n > 0 {
+			w = newWorld(t, n)
+		}
+		b := open(t, n)
+		for name, path := range pages(w) {
+			for _, dark := range []bool{false, true} {
+				for _, width := range []int64{360, 1280} {
+					scheme := map[bool]string{false: "light", true: "dark"}[dark]
+					b.look(width, dark)
+					b.do(chromedp.Navigate(b.url + path))
+					var picture []byte
+					var wide int64
+					b.do(chromedp.Evaluate(`document.documentElement.scrollWidth`, &wide), chromedp.FullScreenshot(&picture, 100))
+					file := fmt.Sprintf("%s-%d-%s-%d.png", name, n, scheme, width)
+					if err := os.WriteFile(filepath.Join(pictures, file), picture, 0o644); err != nil {
+						t.Fatal(err)
+					}
+					if wide > width {
+						t.Errorf("%s is %d pixels wide in a window of %d", file, wide, width)
+					}
+					b.audit(axe, file)
+				}
+			}
+		}
+	}
+}
+
+// audit runs axe on the page that is shown.
+func (b *browser) audit(axe, name string) {
+	b.t.Helper()
+	var report string
+	b.do(chromedp.Evaluate(axe+";0", nil), chromedp.Evaluate(
+		`axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}).then(r => JSON.stringify(r.violations.map(
+			v => ({id: v.id, help: v.help, nodes: v.nodes.slice(0, 3).map(n => n.html + " " + n.failureSummary)}))))`,
+		&report, awaitPromise))
+	var found []struct {
+		ID, Help string
+		Nodes    []string
+	}
+	if err := json.Unmarshal([]byte(report), &found); err != nil {
+		b.t.Fatalf("%s: read axe's report %q: %v", name, report, err)
+	}
+	for _, f := range found {
+		b.t.Errorf("%s: %s: %s\n%s", name, f.ID, f.Help, strings.Join(f.Nodes, "\n"))
+	}
+}
+
+func awaitPromise(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }
+
+// axe-core as it is on npm, with the hash that package-lock.json would have.
+const (
+	axeVersion   = "4.14.1"
+	axeIntegrity = "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
+)
+
+// axeCore is the source of axe-core, from the cache or from npm.
+func axeCore(t *testing.T) string {
+	t.Helper()
+	dir, err := lab.Cached(t.Context(), "axe-core-"+axeVersion, func(dir string) error {
+		cmd := exec.CommandContext(t.Context(), "npm", "pack", "--silent", "axe-core@"+axeVersion)
+		if _, err := exec.LookPath("npm"); err != nil {
+			if err := lab.InstallPackages(t.Context(), t, "npm"); err != nil {
+				return err
+			}
+		}
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("fetch axe-core: %w\n%s", err, out)
+		}
+		return unpackAxe(filepath.Join(dir, "axe-core-"+axeVersion+".tgz"), filepath.Join(dir, "axe.min.js"))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "axe.min.js"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// unpackAxe checks the package and takes the engine out of it.
+func unpackAxe(archive, to string) error {
+	text, err := os.ReadFile(archive)
+	if err != nil {
+		return err
+	}
+	if sum := sha512.Sum512(text); base64.StdEncoding.EncodeToString(sum[:]) != axeIntegrity {
+		return fmt.Errorf("axe-core %s is not what it was: SHA-512 %s", axeVersion, base64.StdEncoding.EncodeToString(sum[:]))
+	}
+	unzipped, err := gzip.NewReader(strings.NewReader(string(text)))
+	if err != nil {
+		return err
+	}
+	for files := tar.NewReader(unzipped); ; {
+		header, err := files.Next()
+		if err != nil {
+			return fmt.Errorf("find axe.min.js: %w", err)
+		}
+		if header.Name == "package/axe.min.js" {
+			engine, err := io.ReadAll(files)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(to, engine, 0o644)
+		}
+	}
+}
+
+// TestPolicyKeepsScriptsOut runs a script in the page as the page itself would: the browser must refuse.
+func TestPolicyKeepsScriptsOut(t *testing.T) {
+	b := open(t, 1)
+	ran := make(chan struct{}, 1)
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { ran <- struct{}{} }))
+	defer elsewhere.Close()
+	var blocked int
+	b.do(chromedp.Navigate(b.url), chromedp.Evaluate(`new Promise(done => {
+		let n = 0;
+		addEventListener("securitypolicyviolation", () => { if (++n == 2) done(n) });
+		let s = document.createElement("script"); s.textContent = "fetch('`+elsewhere.URL+`')"; document.body.append(s);
+		let i = document.createElement("img"); i.src = "`+elsewhere.URL+`"; document.body.append(i);
+	})`, &blocked, awaitPromise))
+	select {
+	case <-ran:
+		t.Error("a script or an image from elsewhere was loaded")
+	default:
+	}
+	if blocked != 2 {
+		t.Errorf("%d things were blocked, want script and image", blocked)
+	}
+}

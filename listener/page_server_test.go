@@ -1,0 +1,248 @@
+package listener
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// tokens is what the API server knows.
+func tokens(asked *int) func(context.Context, string) (Access, string) {
+	return func(_ context.Context, token string) (Access, string) {
+		*asked++
+		switch token {
+		case "reader":
+			return Reader, "u"
+		case "stranger":
+			return NoReader, "system:serviceaccount:default:default has no right to get nodedeaths"
+		case "unlucky":
+			return NoAnswer, "connection refused"
+		}
+		return Unknown, "the API server does not accept this token"
+	}
+}
+
+func TestPageIsForReadersOnly(t *testing.T) {
+	for _, tt := range []struct {
+		name, authorization string
+		code                int
+		body                string
+	}{
+		{"no token", "", 401, "send the token"},
+		{"a token that is unknown", "Bearer forged", 401, "the API server does not accept this token\n"},
+		{"an empty token", "Bearer ", 401, "send the token"},
+		{"a token of somebody without the right", "Bearer stranger", 403, "system:serviceaccount:default:default has no right to get nodedeaths\n"},
+		{"while the API server is away", "Bearer unlucky", 503, "the token cannot be reviewed now: connection refused\n"},
+		{"a token of a reader", "Bearer reader", 200, "page"},
+		{"whatever the case", "bearer reader", 200, "page"},
+		{"as the password of any name", "Basic bWU6cmVhZGVy", 200, "page"}, // me:reader
+		{"as a name, without a password", "Basic cmVhZGVyOg==", 401, "send the token"},
+		{"in another form", "Digest reader", 401, "send the token"},
+		{"one too long to be any", "Bearer " + strings.Repeat("x", maxToken+1), 401, "send the token"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			asked := 0
+			s := PageServer{Review: tokens(&asked), Page: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("Authorization") != "" {
+					t.Error("the token went on to the page")
+				}
+				fmt.Fprint(w, "page")
+			})}
+			r := httptest.NewRequest(http.MethodGet, "/deaths/x", nil)
+			if tt.authorization != "" {
+				r.Header.Set("Authorization", tt.authorization)
+			}
+			w := httptest.NewRecorder()
+			s.Handler().ServeHTTP(w, r)
+			if w.Code != tt.code || !strings.HasPrefix(w.Body.String(), tt.body) {
+				t.Errorf("%d %s, want %d and %s", w.Code, w.Body, tt.code, tt.body)
+			}
+			if (w.Code == 401) != (len(w.Header().Values("WWW-Authenticate")) == 2) {
+				t.Errorf("header %v", w.Header())
+			}
+		})
+	}
+}
+
+// The API server is not asked for every picture of a page, and a right that is taken away ends.
+func TestReadersAreRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked, allowed := 0, Reader
+		s := PageServer{Review: func(context.Context, string) (Access, string) { asked++; return allowed, "" }}
+		for range 3 {
+			s.review(t.Context(), "t")
+		}
+		if asked != 1 {
+			t.Errorf("asked %d times for three pages, want once", asked)
+		}
+		allowed = NoReader
+		time.Sleep(reviewedFor)
+		for range 2 {
+			if got, _ := s.review(t.Context(), "t"); got != NoReader {
+				t.Errorf("access %v after the right was taken away", got)
+			}
+		}
+		if asked != 3 {
+			t.Errorf("asked %d times, want each time for who may not read", asked)
+		}
+		allowed = Reader
+		for i := range 3 * maxReviewed {
+			s.review(t.Context(), fmt.Sprint(i))
+		}
+		if len(s.reviewed) > maxReviewed {
+			t.Errorf("%d tokens are remembered, at most %d may be", len(s.reviewed), maxReviewed)
+		}
+	})
+}
+
+// writeCertificate writes a certificate for 127.0.0.1 that is its own authority.
+func writeCertificate(t *testing.T, dir string, serial int64, until time.Time) *x509.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	form := &x509.Certificate{
+		SerialNumber: big.NewInt(serial), NotBefore: until.Add(-24 * time.Hour), NotAfter: until, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, form, form, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, block := range map[string]*pem.Block{"crt": {Type: "CERTIFICATE", Bytes: der}, "key": {Type: "PRIVATE KEY", Bytes: secret}} {
+		path := filepath.Join(dir, "tls."+file)
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		stamp := time.Unix(1_000_000+serial, 0) // file systems' clocks are coarse
+		if err := os.Chtimes(path, stamp, stamp); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+func TestPageCertificate(t *testing.T) {
+	dir := t.TempDir()
+	asked := 0
+	s := &PageServer{
+		Page:   http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "page") }),
+		Review: tokens(&asked), CertFile: filepath.Join(dir, "tls.crt"), KeyFile: filepath.Join(dir, "tls.key"), Log: slog.New(slog.DiscardHandler),
+	}
+	if err := s.Load(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("load without files: %v", err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { done <- s.Serve(ctx, ln) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	// get asks for the page as a client that trusts cert, and returns the serial number that was served.
+	get := func(cert *x509.Certificate, change func(*tls.Config)) (int64, error) {
+		pool := x509.NewCertPool()
+		pool.AddCert(cert)
+		secure := &tls.Config{RootCAs: pool}
+		if change != nil {
+			change(secure)
+		}
+		client := http.Client{Transport: &http.Transport{TLSClientConfig: secure, DisableKeepAlives: true}}
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+ln.Addr().String()+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer reader")
+		resp, err := client.Do(r)
+		if err != nil {
+			return 0, err
+		}
+		defer resp.Body.Close()
+		if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "page" || resp.Header.Get("Strict-Transport-Security") == "" {
+			t.Errorf("%q %v %v", body, err, resp.Header)
+		}
+		return resp.TLS.PeerCertificates[0].SerialNumber.Int64(), nil
+	}
+	expect := func(what string, cert *x509.Certificate, want int64) {
+		t.Helper()
+		if serial, err := get(cert, nil); err != nil || serial != want {
+			t.Errorf("%s: certificate %d, %v; want %d", what, serial, err, want)
+		}
+	}
+
+	first := writeCertificate(t, dir, 1, time.Now().Add(time.Hour))
+	expect("once there are files", first, 1)
+	second := writeCertificate(t, dir, 2, time.Now().Add(time.Hour))
+	expect("renewed", second, 2)
+	if err := os.WriteFile(s.CertFile, []byte("half of"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect("while it is being written", second, 2)
+	if _, err := get(second, func(c *tls.Config) { c.MaxVersion = tls.VersionTLS11 }); err == nil {
+		t.Error("TLS 1.1 is served")
+	}
+
+	old := writeCertificate(t, dir, 3, time.Now().Add(-time.Hour))
+	var invalid x509.CertificateInvalidError
+	if _, err := get(old, nil); !errors.As(err, &invalid) || invalid.Reason != x509.Expired {
+		t.Errorf("expired: %v, want the client to say so", err)
+	}
+	if err := new(PageServer{CertFile: s.CertFile, KeyFile: s.KeyFile}).Load(); err == nil || err.Error() != "the certificate in page.cert has expired; renew it" {
+		t.Errorf("load an expired certificate: %v", err)
+	}
+	fourth := writeCertificate(t, dir, 4, time.Now().Add(time.Hour))
+	expect("renewed after it had expired", fourth, 4)
+}
+
+func TestPageConfig(t *testing.T) {
+	for _, tt := range []struct{ name, text, want string }{
+		{"none", "", ""},
+		{"whole", "kubernetes: true\npage: {address: ':9667', cert: /c, key: /k}\n", ""},
+		{"no key", "kubernetes: true\npage: {address: ':9667', cert: /c}\n", "c.yaml:2: page: lacks cert or key; name the files of a certificate and its key in PEM"},
+		{"no address", "kubernetes: true\npage: {cert: /c, key: /k}\n", `c.yaml:2: page: has no address; write one, for instance ":9667"`},
+		{"no cluster", "page: {address: ':9667', cert: /c, key: /k}\n", "c.yaml:1: page.address: needs kubernetes: true; without a cluster nobody can say who may read"},
+		{"a relative path", "kubernetes: true\npage: {address: ':9667', cert: c, key: /k}\n", `c.yaml:2: page.cert: "c" is not the path of a file, from / on`},
+	} {
+		_, err := ParseConfig("c.yaml", []byte(tt.text))
+		got := ""
+		if err != nil {
+			got = err.Error()
+		}
+		if got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
