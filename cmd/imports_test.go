@@ -40,7 +40,7 @@ var architecture = map[string][]string{
 	"listener/receive":       {"listener/detect", "listener/netconsole"},
 	"listener/netconsole":    {},
 	"listener/detect":        {"listener/netconsole"},
-	"listener/cloud":         {"listener/cleanup"},
+	"listener/cloud":         {"listener/cleanup", "listener/policy"},
 	"listener/page":          {"listener/netconsole", "listener/policy"}, // it cannot write
 	"listener/policy":        {"listener/detect", "listener/netconsole"},
 	"listener/cleanup":       {"listener/detect", "listener/netconsole", "listener/policy"},

@@ -36,6 +36,7 @@ type Config struct {
 	Ship        string // where all kernel records are written as JSON lines: Stdout or a file; empty for nowhere
 	Annotations Annotations
 	Announce    Announce
+	Fate        bool // ask the cloud how boots ended that nobody has spoken of
 	Webhook     Webhook
 }
 
@@ -178,6 +179,7 @@ func (c *Config) keys() yamlkeys.Keys {
 		"suspects.hold": yamlkeys.Bool(&p.HoldSuspects),
 		"ec2.afterPanic": yamlkeys.Word(&p.AfterPanic, "what to do with the instance; write none, reboot or terminate",
 			policy.LeaveInstance, policy.RebootInstance, policy.TerminateInstance),
+		"cloud.fate": yamlkeys.Bool(&c.Fate),
 
 		"rules":   readRules(&c.Judge.Rules),
 		"ship.to": yamlkeys.Value(&c.Ship, "where records can be shipped to; write stdout or the path of a file, from / on", shipTo),

@@ -35,6 +35,15 @@ func TestAnnounceConfig(t *testing.T) {
 	}
 }
 
+func TestFateConfig(t *testing.T) {
+	for text, want := range map[string]bool{"": false, "cloud: {}": false, "cloud: {fate: false}": false, "cloud: {fate: true}": true} {
+		c, err := ParseConfig("c.yaml", []byte(text))
+		if err != nil || c.Fate != want {
+			t.Errorf("%q: %t, %v; want %t", text, c.Fate, err, want)
+		}
+	}
+}
+
 func TestAfterPanicConfig(t *testing.T) {
 	for text, want := range map[string]policy.AfterPanic{
 		"":                             policy.LeaveInstance,

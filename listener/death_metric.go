@@ -1,6 +1,8 @@
 package listener
 
 import (
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/lastgasp/lastgasp/listener/policy"
@@ -16,6 +18,8 @@ type DeathMetric struct {
 func (DeathMetric) Describe(out chan<- *prometheus.Desc) {
 	out <- deathsDesc()
 	out <- lastDeathDesc()
+	out <- causesDesc()
+	out <- kernelsDesc()
 }
 
 // Collect implements prometheus.Collector.
@@ -24,16 +28,27 @@ func (m DeathMetric) Collect(out chan<- prometheus.Metric) {
 	if err != nil {
 		return
 	}
-	counts := make(map[policy.Phase]int)
+	counts, causes, kernels := make(map[policy.Phase]int), make(map[[2]string]int), make(map[[2]string]int)
 	last := 0.0 // none: 1970
 	for _, d := range deaths {
 		if d.Phase == "" { // its status was never written
 			d.Phase = policy.Pending
 		}
 		counts[d.Phase]++
-		if d.Phase != policy.Refused && !d.Time.IsZero() {
+		if d.Phase == policy.Refused {
+			continue // nobody died
+		}
+		if !d.Time.IsZero() {
 			last = max(last, float64(d.Time.Unix()))
 		}
+		countPair(causes, d.Cause, string(d.Best()))
+		countPair(kernels, d.Release, d.Known())
+	}
+	for pair, n := range causes {
+		out <- prometheus.MustNewConstMetric(causesDesc(), prometheus.GaugeValue, float64(n), pair[0], pair[1])
+	}
+	for pair, n := range kernels {
+		out <- prometheus.MustNewConstMetric(kernelsDesc(), prometheus.GaugeValue, float64(n), pair[0], pair[1])
 	}
 	for _, phase := range [...]policy.Phase{
 		policy.Pending, policy.Held, policy.Refused, policy.Cleaning, policy.Cleaned, policy.Incomplete, policy.Recorded,
@@ -41,6 +56,29 @@ func (m DeathMetric) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(deathsDesc(), prometheus.GaugeValue, float64(counts[phase]), string(phase))
 	}
 	out <- prometheus.MustNewConstMetric(lastDeathDesc(), prometheus.GaugeValue, last)
+}
+
+// maxPairs bounds the series of one metric: nodes choose the words of their obituaries.
+const maxPairs = 256
+
+// countPair counts a pair of labels, as other where there are too many.
+func countPair(counts map[[2]string]int, first, second string) {
+	pair := [2]string{strings.ToValidUTF8(first, "_"), second}
+	if _, known := counts[pair]; !known && len(counts) >= maxPairs {
+		pair[0] = "other"
+	}
+	counts[pair]++
+}
+
+func causesDesc() *prometheus.Desc {
+	return prometheus.NewDesc("lastgasp_deaths_by_cause", "NodeDeaths on record that were not refused, by cause and by the evidence that says most.",
+		[]string{"cause", "evidence"}, nil)
+}
+
+func kernelsDesc() *prometheus.Desc {
+	return prometheus.NewDesc("lastgasp_deaths_by_kernel",
+		"NodeDeaths on record that were not refused, by kernel release and by when it was known how the boot ended: live, later or never. Recall is live ÷ all.",
+		[]string{"release", "known"}, nil)
 }
 
 func deathsDesc() *prometheus.Desc {

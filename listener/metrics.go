@@ -47,6 +47,8 @@ func NewMetrics(r prometheus.Registerer, judge *detect.Config) *Metrics {
 		{&m.Receive.CanariesStranger, "canaries_stranger_total", "Canaries answered whose sender is not a Node of the cluster."},
 		{&m.Receive.Acks, "acks_total", "Canaries answered."},
 		{&m.Receive.AcksLimited, "acks_limited_total", "Canaries not answered because their node or address sent too many."},
+		{&m.Receive.Obituaries, "obituaries_total", "Whole obituaries received: what nodes say about how their previous boot ended."},
+		{&m.Receive.ObituariesStranger, "obituaries_stranger_total", "Parts of obituaries that did not carry the secret of a Node's boot; dropped."},
 		{&m.Receive.HandoverFull, "handover_full_total", "Times an incident had to wait because cleanup was busy."},
 		{&m.Receive.IncidentsDropped, "incidents_dropped_total", "Incidents given up because their node or address had too many waiting."},
 		{&m.Receive.Evicted, "sources_evicted_total", "Sources forgotten to make room for others."},

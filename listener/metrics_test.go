@@ -85,8 +85,12 @@ func TestDeathMetric(t *testing.T) {
 	at := func(seconds int64) time.Time { return time.Unix(seconds, 0) }
 	collector := DeathMetric{func() ([]policy.Death, error) {
 		return []policy.Death{
-			{Time: at(100), Phase: policy.Cleaned}, {Time: at(300), Phase: policy.Held}, {Time: at(200)},
-			{Time: at(400), Phase: policy.Refused}, // nobody died
+			{Time: at(100), Phase: policy.Cleaned, Cause: "KernelPanic", Release: "6.12.0", Evidence: []policy.Evidence{policy.ByNetconsole, policy.ByPstore}},
+			{Time: at(300), Phase: policy.Held, Cause: "KernelPanic", Release: "7.0.0", Evidence: []policy.Evidence{policy.ByConsole}},
+			{Time: at(200), Cause: "Unexplained", Release: "7.0.0", Evidence: []policy.Evidence{policy.ByNothing}},
+			{Time: at(250), Phase: policy.Recorded, Cause: "KernelPanic", Release: "7.0.0", Evidence: []policy.Evidence{policy.ByNothing, policy.ByPstore}},
+			{Time: at(260), Phase: policy.Recorded, Cause: "KernelPanic", Release: "7.0.0", Evidence: []policy.Evidence{policy.ByConsole}},
+			{Time: at(400), Phase: policy.Refused, Cause: "KernelPanic"}, // nobody died
 		}, nil
 	}}
 	want := `
@@ -97,8 +101,20 @@ lastgasp_deaths{phase="Cleaning"} 0
 lastgasp_deaths{phase="Held"} 1
 lastgasp_deaths{phase="Incomplete"} 0
 lastgasp_deaths{phase="Pending"} 1
-lastgasp_deaths{phase="Recorded"} 0
+lastgasp_deaths{phase="Recorded"} 2
 lastgasp_deaths{phase="Refused"} 1
+# HELP lastgasp_deaths_by_cause NodeDeaths on record that were not refused, by cause and by the evidence that says most.
+# TYPE lastgasp_deaths_by_cause gauge
+lastgasp_deaths_by_cause{cause="KernelPanic",evidence="console"} 2
+lastgasp_deaths_by_cause{cause="KernelPanic",evidence="netconsole"} 1
+lastgasp_deaths_by_cause{cause="KernelPanic",evidence="pstore"} 1
+lastgasp_deaths_by_cause{cause="Unexplained",evidence="none"} 1
+# HELP lastgasp_deaths_by_kernel NodeDeaths on record that were not refused, by kernel release and by when it was known how the boot ended: live, later or never. Recall is live ÷ all.
+# TYPE lastgasp_deaths_by_kernel gauge
+lastgasp_deaths_by_kernel{known="later",release="7.0.0"} 2
+lastgasp_deaths_by_kernel{known="live",release="6.12.0"} 1
+lastgasp_deaths_by_kernel{known="live",release="7.0.0"} 1
+lastgasp_deaths_by_kernel{known="never",release="7.0.0"} 1
 # HELP lastgasp_last_death_timestamp_seconds When the latest node died of those with a NodeDeath that was not refused, 0 if none did.
 # TYPE lastgasp_last_death_timestamp_seconds gauge
 lastgasp_last_death_timestamp_seconds 300

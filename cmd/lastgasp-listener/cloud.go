@@ -17,6 +17,14 @@ func instances(p policy.Policy) cleanup.Instances {
 	return cloud.Instances{Account: cloud.NewAccount(nil)}
 }
 
+// fates is what the cloud says of the machines below the Nodes, nil if the config does not ask.
+func fates(cfg listener.Config) cleanup.Fates {
+	if !cfg.Fate {
+		return nil
+	}
+	return cloud.Instances{Account: cloud.NewAccount(nil)}
+}
+
 // announce adds the Announcer, if the config asks for it. A dry run announces nothing.
 func (p *parts) announce(cfg listener.Config, log *slog.Logger) {
 	if cfg.Announce.Parameter == "" || cfg.Policy.DryRun {

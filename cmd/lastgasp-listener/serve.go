@@ -183,11 +183,12 @@ func (p *parts) cluster(cfg listener.Config, to *receive.Config, coverage *liste
 		return err
 	}
 	engine := cleanup.NewEngine(cfg.Policy, cluster, instances(cfg.Policy), replica, log)
-	engine.Drain = finishFor
+	engine.Drain, engine.Fates, engine.Judge = finishFor, fates(cfg), &cfg.Judge
 	engine.State = filepath.Join(cfg.Records, "in-hand")
 	engine.Observer = m.Observe(r, engine.Observer)
 	r.MustRegister(listener.DeathMetric{Deaths: func() ([]policy.Death, error) { return cluster.Deaths(context.Background()) }})
-	to.Sink, to.Pins, to.Nodes, to.Farewells = engine, cluster, cluster, engine
+	to.Sink, to.Obituaries, to.Farewells = engine, engine, engine
+	to.Pins, to.Nodes = cluster, cluster
 	p.act = engine.Run
 	p.run = append(p.run, cluster.Run)
 	p.roster = func() []listener.RosterNode { return roster(cluster) }

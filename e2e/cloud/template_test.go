@@ -18,6 +18,9 @@ const templates = "../../packaging/aws"
 
 // permissions lists everything that the templates allow anybody.
 var permissions = []string{
+	"ec2:DescribeInstanceStatus",
+	"ec2:DescribeInstances",
+	"ec2:GetConsoleOutput",
 	"ec2:RebootInstances",
 	"ec2:TerminateInstances",
 	"iam:PassRole",
@@ -32,7 +35,7 @@ var permissions = []string{
 }
 
 // unbound are those that AWS has no resources for.
-var unbound = []string{"ssm:DescribeInstanceInformation", "ssm:ListCommandInvocations", "ssm:ListCommands"}
+var unbound = []string{"ec2:DescribeInstanceStatus", "ec2:DescribeInstances", "ssm:DescribeInstanceInformation", "ssm:ListCommandInvocations", "ssm:ListCommands"}
 
 func template(t *testing.T) *yaml.Node {
 	t.Helper()

@@ -59,6 +59,13 @@ type Cluster interface {
 	LeaseRenewed(ctx context.Context, node string) (renewed time.Time, duration time.Duration, err error)
 	// MarkedNodes lists the Nodes that carry our mark or our taint, from the cache.
 	MarkedNodes(ctx context.Context) ([]policy.Node, error)
+	// SilentNodes lists the Nodes that the control plane does not hear from (condition Ready is Unknown), from the cache.
+	SilentNodes(ctx context.Context) ([]policy.Node, error)
+	// EndedBoots returns the Nodes whose boot has ended since the last call, as they were read last before: they report
+	// another boot, or are gone. Only boots that were pinned or claimed are among them. A Node whose pin or claim is of
+	// another boot than it reports when it is read first is returned with that boot, which may also have just begun. It
+	// never blocks.
+	EndedBoots() []policy.Node
 	// PatchNode applies p to the Node as it was read and returns it as it is now.
 	PatchNode(ctx context.Context, n policy.Node, p NodePatch) (policy.Node, error)
 	// DeleteNode deletes exactly the Node that was read (UID and resourceVersion preconditions).

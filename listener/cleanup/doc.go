@@ -12,6 +12,7 @@
 //	suspects.go   who may be to blame
 //	scan.go       what nobody works on: takeovers, held deaths, fences to lift, late pods, old deaths
 //	claims.go     canaries; findings.go kernels that are wounded and live
+//	unexplained.go  boots that ended without a word; fate.go asks the cloud about them, obituary.go has the node's own word
 //	state.go      incidents that must survive a restart
 //	calls.go      API calls: one after the other through queue.go, repeated until answered
 //

@@ -27,6 +27,10 @@ type Engine struct {
 	Observer Observer
 	// Drain is how long Run goes on with the incidents in hand when it is to end; set it before Run.
 	Drain time.Duration
+	// Fates, if it is set before Run, is asked how boots ended that nobody has spoken of, and is a witness.
+	Fates Fates
+	// Judge says what the messages on a console and in an obituary mean; the built-in rules unless replaced before Run.
+	Judge *detect.Config
 	// State is a directory for incidents that are not in the cluster yet, or not done when Run ends. The next Run continues
 	// with them. If it is empty, they are lost.
 	State string
@@ -57,6 +61,7 @@ type Engine struct {
 	jobs          int              // goroutines at work on deaths, fences and traces
 	rehearsed     map[netip.Addr]policy.Pin
 	farewellsFrom policy.Limiter
+	endings       // how boots ended that no kernel has spoken of
 }
 
 // NewEngine returns an Engine that carries out p, which must be valid, on c and on the instances below it, which may be nil
@@ -90,6 +95,8 @@ func NewEngine(p policy.Policy, c Cluster, instances Instances, replica string, 
 		heard:         map[key]*heard{},
 		inHand:        map[string]*work{},
 		rehearsed:     map[netip.Addr]policy.Pin{},
+		Judge:         new(detect.Config),
+		endings:       newEndings(p),
 		farewellsFrom: policy.Limiter{PerAddress: farewellsOfAddress, Total: claimsKnown, Window: farewellWindow},
 	}
 }
@@ -129,6 +136,7 @@ func (e *Engine) Canary(src netip.Addr, id netconsole.Identity, at time.Time) bo
 	if id.Boot == "" || id.Secret == "" {
 		return true // a kernel without userdata has nothing to claim
 	}
+	e.noteCanary(policy.Pin{Boot: id.Boot, Sum: id.Secret.Sum()}, at)
 	select {
 	case e.canaries <- canary{src: src, id: id, at: at}:
 		return true
@@ -150,6 +158,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	parts.Go(func() { e.dispatch(ctx, working); stop() })
 	parts.Go(func() { e.claimAll(ctx) })
 	parts.Go(func() { e.emitFindings(ctx) })
+	parts.Go(func() { e.inquireAll(ctx) })
+	for range obituariesAtOnce {
+		parts.Go(func() { e.recordObituaries(ctx) })
+	}
 	for range farewellsAtOnce {
 		parts.Go(func() { e.writeFarewells(ctx) })
 	}
@@ -206,6 +218,8 @@ func (e *Engine) dispatch(ctx, working context.Context) {
 		case <-later:
 		case h := <-e.longer:
 			start(func(ctx context.Context) { e.recordTrace(ctx, h) })
+		case c := <-e.consoles:
+			start(func(ctx context.Context) { e.acceptConsole(ctx, c) })
 		case <-scanned:
 			scanning = false
 		case <-tick.C:

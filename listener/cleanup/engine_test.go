@@ -25,12 +25,15 @@ func run(t *testing.T, p policy.Policy, c Cluster, replica string) (*Engine, fun
 	return runOn(t, p, c, nil, replica)
 }
 
-func runOn(t *testing.T, p policy.Policy, c Cluster, instances Instances, replica string) (*Engine, func()) {
+func runOn(t *testing.T, p policy.Policy, c Cluster, instances Instances, replica string, change ...func(*Engine)) (*Engine, func()) {
 	t.Helper()
 	if err := p.Validate(); err != nil {
 		t.Fatal(err)
 	}
 	e := NewEngine(p, c, instances, replica, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})))
+	for _, f := range change {
+		f(e)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	switch c := c.(type) {

@@ -30,6 +30,7 @@ type world struct {
 	pods      map[string]policy.Pod // by namespace/name
 	volumes   map[string]int        // attachments by node
 	deaths    map[string]policy.Death
+	ended     []policy.Node // for EndedBoots
 	events    []Event
 	calls     []string             // what changed something, in order
 	failures  map[string]int       // pod UID → times it was failed
@@ -147,6 +148,7 @@ func (w *world) reboots(i int, boot string) {
 	if !ok {
 		return
 	}
+	w.ends(n)
 	n.BootID, n.Ready, n.Silent, n.ResourceVersion = boot, true, false, w.next()
 	w.nodes[name] = n
 	w.dead[name] = false
@@ -256,6 +258,30 @@ func (w *world) Node(ctx context.Context, name string) (policy.Node, error) {
 	return n, nil
 }
 
+// ends notes that the boot of n has ended. The caller holds mu.
+func (w *world) ends(n policy.Node) {
+	if n.Ours(n.BootID) {
+		w.ended = append(w.ended, n)
+	}
+}
+
+func (w *world) EndedBoots() []policy.Node {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ended := w.ended
+	w.ended = nil
+	return ended
+}
+
+func (w *world) SilentNodes(ctx context.Context) ([]policy.Node, error) {
+	if err := w.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer w.mu.Unlock()
+	all := slices.Collect(maps.Values(w.nodes))
+	return slices.DeleteFunc(all, func(n policy.Node) bool { return !n.Silent }), nil
+}
+
 func (w *world) NodeCount() int { w.mu.Lock(); defer w.mu.Unlock(); return len(w.nodes) }
 
 func (w *world) LeaseRenewed(ctx context.Context, node string) (time.Time, time.Duration, error) {
@@ -339,6 +365,7 @@ func (w *world) DeleteNode(ctx context.Context, n policy.Node) error {
 	if a := w.attached(n.Name); a > 0 {
 		w.t.Errorf("node %s deleted with %d volumes attached", n.Name, a)
 	}
+	w.ends(have)
 	delete(w.nodes, n.Name)
 	delete(w.renewed, n.Name)
 	w.did("delete %s", n.Name)
@@ -419,6 +446,11 @@ func (w *world) AmendDeath(ctx context.Context, d policy.Death) (policy.Death, e
 	if len(d.Trace) > len(have.Trace) {
 		have.Trace, have.Cause, have.Reason, have.Fingerprint = d.Trace, d.Cause, d.Reason, d.Fingerprint
 		have.Remedy, have.Release, changed = d.Remedy, d.Release, true
+	}
+	for _, e := range d.Evidence {
+		if !slices.Contains(have.Evidence, e) {
+			have.Evidence, changed = append(slices.Clone(have.Evidence), e), true
+		}
 	}
 	if len(have.Pods) == 0 && len(d.Pods) > 0 {
 		have.Pods, have.Images, have.PodsOmitted, changed = d.Pods, d.Images, d.PodsOmitted, true

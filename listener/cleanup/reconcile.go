@@ -175,6 +175,9 @@ func (w *work) startedBefore(ctx context.Context) (bool, error) {
 
 // await fences or unfences while a witness is awaited.
 func (w *work) await(ctx context.Context, d policy.Decision) error {
+	if err := w.askFate(ctx); err != nil {
+		return err
+	}
 	was := w.death.Phase
 	if w.death.Step(policy.StepFail).Name == "" {
 		w.death.Phase = policy.Pending

@@ -31,6 +31,8 @@ type work struct {
 	pods        []policy.Pod      // on the node
 	became      map[string]string // what became of them, by UID
 	forbiddenAt time.Time         // when the fence was forbidden first
+	askedAt     time.Time         // when the cloud was asked last whether the machine runs
+	ended       string            // what it said, if it does not
 	sweepAt     time.Time         // when pods are listed again next
 	sweeps      int               // how often pods were listed again
 
@@ -155,7 +157,7 @@ func (w *work) judge() policy.Decision {
 	}
 	v := policy.View{
 		Now: now, Lookup: w.lookup, Node: w.node, First: w.first, Lease: w.lease, Judged: w.judged,
-		Heard: w.heard != nil && !w.outlived, Released: w.death.Released,
+		Heard: w.heard != nil && !w.outlived, Released: w.death.Released, Ended: w.ended,
 	}
 	if w.heard != nil {
 		v.Sum = w.heard.key.sum

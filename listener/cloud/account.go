@@ -1,5 +1,5 @@
-// Package cloud is all that the listener knows of AWS. It announces where the listener is in Parameter Store, and reboots
-// or terminates the instance of a node that has panicked. Both are off by default.
+// Package cloud is all that the listener knows of AWS. It announces where the listener is in Parameter Store, asks how
+// the instance of a silent node ended, and reboots or terminates that of a node that has panicked. All are off by default.
 package cloud
 
 import (

@@ -74,6 +74,7 @@ type Cluster struct {
 	nodes         cache.SharedIndexInformer
 	deathCache    cache.SharedIndexInformer
 	departed      departed
+	boots         boots
 	attachments   attachments
 	proof         proof
 	events        chan *eventsv1.Event
@@ -166,6 +167,9 @@ func (c *Cluster) Run(ctx context.Context) error {
 		}
 	}
 	if _, err := c.nodes.AddEventHandler(c.departed.handler()); err != nil {
+		return fmt.Errorf("watch nodes: %w", err)
+	}
+	if _, err := c.nodes.AddEventHandler(c.boots.handler()); err != nil {
 		return fmt.Errorf("watch nodes: %w", err)
 	}
 	var wg sync.WaitGroup

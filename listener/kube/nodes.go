@@ -27,10 +27,14 @@ const (
 	byMachine  = "machine"  // status.nodeInfo.machineID
 	byBoot     = "boot"     // status.nodeInfo.bootID
 	byMark     = "mark"     // one key, marked
+	bySilence  = "silence"  // one key, silent
 )
 
 // marked is the key of the Nodes that carry our mark or our taint.
 const marked = "marked"
+
+// silent is the key of the Nodes whose condition Ready is Unknown.
+const silent = "silent"
 
 // FindNode implements cleanup.Cluster.
 func (c *Cluster) FindNode(ctx context.Context, s cleanup.Sender) (policy.Node, error) {
@@ -219,6 +223,12 @@ func newNodeInformer(client kubernetes.Interface) (cache.SharedIndexInformer, er
 			}
 			return nil, nil
 		},
+		bySilence: func(obj any) ([]string, error) {
+			if nodeFrom(obj.(*corev1.Node)).Silent {
+				return []string{silent}, nil
+			}
+			return nil, nil
+		},
 	})
 	return inf, inf.SetTransform(trim)
 }
@@ -258,6 +268,9 @@ func trim(obj any) (any, error) {
 			t.Status.Conditions = []corev1.NodeCondition{
 				{Type: cond.Type, Status: cond.Status, LastTransitionTime: cond.LastTransitionTime},
 			}
+			if strings.Contains(cond.Message, shuttingDown) {
+				t.Status.Conditions[0].Message = shuttingDown
+			}
 		}
 	}
 	return t, nil
@@ -280,6 +293,7 @@ func nodeFrom(n *corev1.Node) policy.Node {
 		ControlPlane:    isControlPlane(n),
 		Labels:          n.Labels,
 		Unschedulable:   n.Spec.Unschedulable,
+		Leaving:         isLeaving(n),
 		Finalizers:      n.Finalizers,
 		Pin:             pinFrom(n.Annotations[annotationPin]),
 		Claim:           pinFrom(n.Annotations[annotationClaim]),

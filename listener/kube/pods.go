@@ -184,6 +184,7 @@ func podFrom(p *corev1.Pod) policy.Pod {
 		Finalizers:      p.Finalizers,
 		Created:         p.CreationTimestamp.Time,
 		Started:         started(p.Status),
+		Lost:            lost(p.Status),
 		Images:          images(p.Spec),
 		Death:           p.Annotations[annotationDeath],
 	}
@@ -206,6 +207,21 @@ func images(spec corev1.PodSpec) []string {
 		}
 	}
 	return out
+}
+
+// lost reports whether a container's last end is unknown to the kubelet, as after a boot that ended under it: the runtime
+// then gives exit code 255 and the reason Unknown (containerd internal/cri/server/restart.go), the kubelet 137 and
+// ContainerStatusUnknown (kubernetes pkg/kubelet/kubelet_pods.go).
+func lost(s corev1.PodStatus) bool {
+	for _, statuses := range [][]corev1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses} {
+		for _, cs := range statuses {
+			t := cs.LastTerminationState.Terminated
+			if t != nil && (t.ExitCode == 255 || t.Reason == "Unknown" || t.Reason == "ContainerStatusUnknown") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // started is the latest start of any container, also of one that has ended since.

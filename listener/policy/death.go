@@ -44,6 +44,8 @@ const (
 	ByNetconsole Evidence = "netconsole" // the dying kernel itself
 	ByPstore     Evidence = "pstore"     // what it left in pstore
 	ByKdump      Evidence = "kdump"      // what kdump saved
+	ByWatchdog   Evidence = "watchdog"   // a watchdog's bootstatus
+	ByFirmware   Evidence = "firmware"   // what the firmware kept of a reset
 	ByConsole    Evidence = "console"    // the cloud's console output
 	ByCloud      Evidence = "cloud"      // the cloud's word about the instance
 	ByNothing    Evidence = "none"       // nothing: the boot ended without a word

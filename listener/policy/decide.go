@@ -71,6 +71,9 @@ type View struct {
 	Room bool
 	// Released: a human let this death pass the breaker.
 	Released bool
+	// Ended says in a sentence that the machine does not run any more, by the cloud's word. It is empty if the cloud was not
+	// asked or says anything else.
+	Ended string
 }
 
 // maxFailedLooks is how many looks in a row may go without an answer, one every two seconds, before the wait for a witness
@@ -118,11 +121,14 @@ func (p Policy) Decide(inc detect.Incident, v View) Decision {
 
 	atOnce := v.Heard && authority >= p.ActAt
 	// The silence of a node that was lost before the panic was heard proves nothing. The control plane's clock is asked only
-	// where we did not see the silence begin. A kubelet that reports NotReady is alive, not silent.
-	lost := v.Node.Silent && v.First.Silent && !v.Node.SilentSince.After(inc.Time.Add(skew))
+	// where we did not see the silence begin. A kubelet that reports NotReady is alive, not silent. The console is read
+	// because the node is silent, so its silence always comes first.
+	lost := v.Node.Silent && v.First.Silent && !v.Node.SilentSince.After(inc.Time.Add(skew)) && authority != detect.Cloud
 	switch {
 	case atOnce && !v.Lease.Doubtful(inc.Time):
 		return p.pass(v, say(Act, "%v authority", authority))
+	case v.Ended != "":
+		return p.pass(v, say(Act, "%v authority, and %s", authority, v.Ended))
 	case v.Node.Silent && !lost:
 		return p.pass(v, say(Act, "%v authority, and the control plane no longer hears from node %s", authority, v.Node.Name))
 	case v.Lease.Silent(v.Now) && lost && !atOnce:

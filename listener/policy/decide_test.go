@@ -69,6 +69,29 @@ func TestDecide(t *testing.T) {
 			want: Refuse, why: "anybody could have sent", distrust: true,
 		},
 		{name: "the cloud's word waits for a witness, unfenced", story: func(s *story) { s.inc.Authority = detect.Cloud }, want: Wait, why: "cloud authority"},
+		{
+			name: "the cloud's word is acted on once the node is silent, however long it has been",
+			story: func(s *story) {
+				s.inc.Authority = detect.Cloud
+				lost(&s.v.Node, -time.Minute)
+				lost(&s.v.First, -time.Minute)
+			},
+			want: Act, why: "cloud authority, and the control plane no longer hears", fence: true,
+		},
+		{
+			name:  "a renewed Lease contradicts the cloud's word",
+			story: func(s *story) { s.inc.Authority = detect.Cloud; watched(s, 20*time.Second, renewing) },
+			want:  Refuse, why: "renewed its Lease", distrust: true,
+		},
+		{
+			name: "a machine that does not run is a witness", story: func(s *story) { unpinned(s); s.v.Ended = "EC2 says: instance i-1 is terminated" },
+			want: Act, why: "boot authority, and EC2 says: instance i-1 is terminated", fence: true,
+		},
+		{
+			name:  "a machine that does not run contradicts no Lease that is renewed",
+			story: func(s *story) { unpinned(s); s.v.Ended = "EC2 says"; watched(s, 20*time.Second, renewing) },
+			want:  Refuse, why: "renewed its Lease", distrust: true,
+		},
 		{name: "a claimed secret waits for a witness", story: claimed, want: Wait, why: "claimed authority", fence: true},
 		{name: "the right boot without a pin waits for a witness", story: unpinned, want: Wait, why: "boot authority", fence: true},
 		{name: "a kernel without userdata waits for a witness", story: old, want: Wait, why: "kernel authority", fence: true},

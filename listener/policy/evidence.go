@@ -20,12 +20,49 @@ func NewDeath(inc detect.Incident, a detect.Authority, n Node) Death {
 		Boot:      boot,
 		Time:      inc.Time,
 		Source:    inc.Source,
-		Evidence:  []Evidence{ByNetconsole},
+		Evidence:  []Evidence{evidenceOf(inc)},
 		Authority: a,
 		NodeInfo:  n.Info(),
 	}
 	d.describe(inc)
 	return d
+}
+
+// evidenceOf is what inc is known from, by its authority. What is told by other means is no incident.
+func evidenceOf(inc detect.Incident) Evidence {
+	if inc.Authority == detect.Cloud {
+		return ByConsole
+	}
+	return ByNetconsole
+}
+
+// When it was known how a boot ended, as Death.Known. Recall is KnownLive ÷ all.
+const (
+	KnownLive  = "live"  // while its node was dead
+	KnownLater = "later" // when something was left to tell of it
+	NeverKnown = "never" // all that is known is that it ended
+)
+
+// Known says when it was known how the boot ended.
+func (d Death) Known() string {
+	has := func(e Evidence) bool { return slices.Contains(d.Evidence, e) }
+	switch {
+	case has(ByNetconsole), has(ByConsole) && d.Phase != Recorded:
+		return KnownLive
+	case has(ByConsole), has(ByPstore), has(ByKdump), has(ByWatchdog), has(ByFirmware):
+		return KnownLater
+	}
+	return NeverKnown
+}
+
+// Best is the evidence that says most, ByNothing if there is none.
+func (d Death) Best() Evidence {
+	for _, e := range []Evidence{ByNetconsole, ByConsole, ByKdump, ByPstore, ByWatchdog, ByFirmware, ByCloud} {
+		if slices.Contains(d.Evidence, e) {
+			return e
+		}
+	}
+	return ByNothing
 }
 
 // Lengthen describes d by inc, a later emission of the same incident, if that has a longer trace. It reports whether it has.

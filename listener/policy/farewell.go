@@ -14,11 +14,16 @@ type Farewell struct {
 	Boot string
 	Text string    // "rebooted by alice (sudo reboot)"
 	At   time.Time // when the listener heard it, in whole seconds
+	On   string    // the later boot on which the node says so; empty if it is Boot itself
 }
 
 const (
 	farewellAt  = " at "
 	farewellEnd = ", says the node"
+	farewellOn  = " on boot "
+	farewellDue = ", due "
+
+	softRebooted = "soft-rebooted"
 )
 
 // FarewellOf is the farewell that a node has sent.
@@ -28,7 +33,7 @@ func FarewellOf(y netconsole.Bye, at time.Time) Farewell {
 		text += " by " + asker(y)
 	}
 	if !y.Due.IsZero() {
-		text += ", due " + y.Due.Format(time.RFC3339)
+		text += farewellDue + y.Due.Format(time.RFC3339)
 	}
 	return Farewell{Boot: y.Boot, Text: text, At: at.UTC().Truncate(time.Second)}
 }
@@ -43,7 +48,7 @@ func ended(y netconsole.Bye) string {
 	case netconsole.ByeReboot:
 		return "rebooted"
 	case netconsole.ByeSoftReboot:
-		return "soft-rebooted"
+		return softRebooted
 	case netconsole.ByePoweroff:
 		return "powered off"
 	case netconsole.ByeHalt:
@@ -82,7 +87,11 @@ func asker(y netconsole.Bye) string {
 
 // String is what people read on a pod.
 func (f Farewell) String() string {
-	return f.Text + farewellAt + f.At.Format(time.RFC3339) + farewellEnd
+	text := f.Text + farewellAt + f.At.Format(time.RFC3339) + farewellEnd
+	if f.On != "" {
+		text += farewellOn + f.On
+	}
+	return text
 }
 
 // Annotation is what stands on the Node.
@@ -91,6 +100,10 @@ func (f Farewell) Annotation() string { return f.Boot + ": " + f.String() }
 // ParseFarewell reads an annotation of a Node, zero if it is none that Annotation writes.
 func ParseFarewell(annotation string) Farewell {
 	boot, rest, _ := strings.Cut(annotation, ": ")
+	on := ""
+	if i := strings.LastIndex(rest, farewellEnd+farewellOn); i >= 0 {
+		rest, on = rest[:i+len(farewellEnd)], rest[i+len(farewellEnd+farewellOn):]
+	}
 	rest, ok := strings.CutSuffix(rest, farewellEnd)
 	i := strings.LastIndex(rest, farewellAt)
 	if !ok || i < 0 || boot == "" {
@@ -100,7 +113,7 @@ func ParseFarewell(annotation string) Farewell {
 	if err != nil {
 		return Farewell{}
 	}
-	return Farewell{Boot: boot, Text: rest[:i], At: at.UTC()}
+	return Farewell{Boot: boot, Text: rest[:i], At: at.UTC(), On: on}
 }
 
 // Repeats reports whether f says what was heard before.

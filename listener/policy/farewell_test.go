@@ -52,6 +52,43 @@ func TestFarewellOf(t *testing.T) {
 	}
 }
 
+func TestFarewellAfterwards(t *testing.T) {
+	at := time.Date(2026, 11, 26, 18, 50, 0, 0, time.UTC)
+	f := FarewellAfterwards(netconsole.Obituary{Boot: "a"}, "b", at)
+	if got, want := f.Annotation(), "a: shut down at 2026-11-26T18:50:00Z, says the node on boot b"; got != want || ParseFarewell(got) != f {
+		t.Errorf("%q, read as %+v; want %q", got, ParseFarewell(got), want)
+	}
+}
+
+func TestLeftInOrder(t *testing.T) {
+	said := time.Date(2026, 11, 26, 18, 50, 0, 0, time.UTC)
+	due := said.Add(3 * 24 * time.Hour)
+	rebooted := Farewell{Boot: "a", Text: "rebooted by alice", At: said}
+	event := Farewell{Boot: "a", Text: "shut down for a scheduled event of EC2, due " + due.Format(time.RFC3339), At: said}
+	for _, tt := range []struct {
+		name  string
+		node  Node
+		ended time.Time
+		want  bool
+	}{
+		{"no farewell", Node{BootID: "a"}, said, false},
+		{"a farewell", Node{BootID: "a", Farewell: rebooted}, said.Add(time.Minute), true},
+		{"a farewell of this boot on the next one", Node{BootID: "b", Farewell: rebooted}, said.Add(time.Minute), true},
+		{"a farewell of another boot", Node{BootID: "a", Farewell: Farewell{Boot: "x", Text: "rebooted", At: said}}, said.Add(time.Minute), false},
+		{"a shutdown that was called off hours ago", Node{BootID: "a", Farewell: rebooted}, said.Add(3 * time.Hour), false},
+		{"an event that is due", Node{BootID: "a", Farewell: event}, due.Add(-time.Minute), true},
+		{"an event that is days away", Node{BootID: "a", Farewell: event}, said.Add(24 * time.Hour), false},
+		{"a soft reboot, behind which the boot goes on", Node{BootID: "a", Farewell: Farewell{Boot: "a", Text: "soft-rebooted by alice", At: said}}, said.Add(time.Minute), false},
+		{"a word afterwards", Node{BootID: "a", Farewell: Farewell{Boot: "a", Text: "shut down", At: said, On: "b"}}, said.Add(24 * time.Hour), true},
+		{"a drain", Node{BootID: "a", Leaving: true}, said, true},
+		{"a drain of the boot after", Node{BootID: "b", Leaving: true}, said, false},
+	} {
+		if got := tt.node.LeftInOrder("a", tt.ended) != ""; got != tt.want {
+			t.Errorf("%s: %t, want %t", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestFarewellBy(t *testing.T) {
 	const secret = netconsole.Secret("s")
 	pin := Pin{Boot: "b", Sum: secret.Sum()}

@@ -24,6 +24,7 @@ type Node struct {
 	ControlPlane    bool
 	Labels          map[string]string // those that NodeInfo and selection need
 	Unschedulable   bool              // cordoned
+	Leaving         bool              // cordoned, or being taken away by an autoscaler, a drain or a deletion
 	Finalizers      []string
 	Pin             Pin      // annotation lastgasp.dev/pin, written by the node itself
 	Claim           Pin      // annotation lastgasp.dev/claim, written by the listener from a canary

@@ -20,8 +20,10 @@ type Pod struct {
 	// Started is the latest start of any of its containers, zero if none ever ran. The kubelet of a rebooted node runs
 	// the same pod objects again: a start after the panic means that this pod lives.
 	Started time.Time
-	Owner   Owner // controlling owner, zero if none
-	Images  []string
+	// Lost says that a container of it ended without the kubelet knowing how, as when the kernel below it dies.
+	Lost   bool
+	Owner  Owner // controlling owner, zero if none
+	Images []string
 	// Marked says that the pod carries our termination-reason annotation; Death names the NodeDeath that failed it.
 	Marked bool
 	Death  string

@@ -23,6 +23,8 @@ type Config struct {
 	Canaries Canaries
 	// Farewells is given every farewell that is answered.
 	Farewells Farewells
+	// Obituaries is given every whole obituary of a node whose secret is known; without it none is acknowledged.
+	Obituaries Obituaries
 	// Records is given every record.
 	Records Records
 	// Cluster is the name that a canary must carry to be answered.
@@ -69,6 +71,13 @@ type Canary struct {
 	Known  bool // there is a Node that is the sender
 	// Verified: and it came with the secret that is known of that boot.
 	Verified bool
+}
+
+// Obituaries takes what nodes say about how their previous boot ended.
+type Obituaries interface {
+	// Obituary hands over an obituary that arrived from src under a secret that is known, and reports whether it has been
+	// dealt with. It is handed over again until it has.
+	Obituary(src netip.Addr, id netconsole.Identity, o netconsole.Obituary, at time.Time) (done bool)
 }
 
 // Records takes every record that was received.

@@ -23,7 +23,10 @@ type Metrics struct {
 	CanariesForeign  atomic.Int64 // of another cluster
 	CanariesStranger atomic.Int64 // answered, but of no Node of the cluster
 	Acks             atomic.Int64
-	AcksLimited      atomic.Int64 // canaries not answered because their sender sent too many
+	AcksLimited      atomic.Int64 // canaries and parts of obituaries not answered because their sender sent too many
+
+	Obituaries         atomic.Int64 // that were whole, of nodes whose secret is known
+	ObituariesStranger atomic.Int64 // parts of others, dropped
 
 	HandoverFull     atomic.Int64 // times that an incident had to wait
 	IncidentsDropped atomic.Int64 // because its party had too many waiting

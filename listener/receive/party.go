@@ -39,6 +39,7 @@ type party struct {
 	quota   bucket
 	acks    bucket
 	offers  bucket
+	parts   bucket              // of obituaries
 	kept    int                 // bytes of log, as the table has booked them
 	lossy   time.Time           // until then one of its datagrams may be missing, dropped over quota
 	waiting [classes][]*waiting // in the hand-over

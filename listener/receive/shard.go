@@ -26,6 +26,7 @@ type Shard struct {
 	dying      int // sources whose alarm was given and whose complete incident is still to come
 	alarms     int // incidents given so far, each counted once
 	signatures bucket
+	obituaries netconsole.Obituaries
 	lossy      time.Time // until then a datagram may be missing, dropped by the kernel
 
 	datagrams, verified, records int // not yet added to metrics
@@ -219,6 +220,10 @@ func (s *Shard) record(r *netconsole.Record) {
 			}()
 			src = node
 		}
+	}
+	if p, ok := r.Obituary(); ok {
+		s.obituary(src, r, p)
+		return
 	}
 	if s.cfg.Records != nil {
 		s.cfg.Records.Record(s.now, src.addr, r)

@@ -76,6 +76,30 @@ resource "aws_iam_policy" "after_panic" {
   })
 }
 
+# For the listeners' role. The first two take no resources. A console is read of instances of this cluster only: it may show
+# what should not be shown.
+resource "aws_iam_policy" "fate" {
+  count       = var.fate ? 1 : 0
+  name_prefix = "lastgasp-fate-"
+  description = "lastgasp-listener asks how instances ended."
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Effect   = "Allow"
+        Action   = ["ec2:DescribeInstances", "ec2:DescribeInstanceStatus"]
+        Resource = "*"
+      },
+      {
+        Effect    = "Allow"
+        Action    = "ec2:GetConsoleOutput"
+        Resource  = "arn:${data.aws_partition.this.partition}:ec2:${local.here}:instance/*"
+        Condition = { StringEquals = { "aws:ResourceTag/lastgasp" = var.cluster_name } }
+      },
+    ]
+  })
+}
+
 # The right to send this document is the right to reload, and nothing else.
 resource "aws_ssm_document" "reload" {
   name            = "lastgasp-reload-${var.cluster_name}"
@@ -257,6 +281,11 @@ output "announce_policy_arn" {
 output "after_panic_policy_arn" {
   description = "Attach it to the listeners' role; null if after_panic is none."
   value       = one(aws_iam_policy.after_panic[*].arn)
+}
+
+output "fate_policy_arn" {
+  description = "Attach it to the listeners' role; null if fate is false."
+  value       = one(aws_iam_policy.fate[*].arn)
 }
 
 output "listener_security_group_id" {

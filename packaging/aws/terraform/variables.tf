@@ -40,3 +40,9 @@ variable "after_panic" {
     error_message = "after_panic must be none, reboot or terminate."
   }
 }
+
+variable "fate" {
+  type        = bool
+  default     = false
+  description = "Whether the listener may ask EC2 how an instance ended, and read its console (cloud.fate)."
+}

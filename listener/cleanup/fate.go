@@ -1,0 +1,91 @@
+package cleanup
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+// Fates is what cleanup asks the cloud about the machine below a Node, by the id in the Node's spec.providerID and by nothing
+// else. Errors are those of Instances.
+type Fates interface {
+	// Fate is the state of the machine, and why.
+	Fate(ctx context.Context, instanceID string) (policy.Fate, error)
+	// Console is the end of what the machine has written to its serial console.
+	Console(ctx context.Context, instanceID string) (policy.Console, error)
+}
+
+const (
+	// fatesPerMinute bounds the questions of this replica, each of which is up to three calls. EC2 answers far more calls a
+	// second, but the account has other users (https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html).
+	fatesPerMinute = 120
+	// fateEvery is how often the cloud is asked about a Node whose death waits for a witness.
+	fateEvery = 10 * time.Second
+	// fateTimeout bounds one question: the other witnesses must not wait for it.
+	fateTimeout = 5 * time.Second
+)
+
+// mayAskFate reports whether another question to the cloud may be asked now, and counts it.
+func (e *Engine) mayAskFate() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.questions.Allow(e.Now(), netip.Addr{})
+}
+
+// askFate asks the cloud whether the machine of a death that waits for a witness still runs. No answer is no witness.
+func (w *work) askFate(ctx context.Context) error {
+	e, id := w.e, w.node.Instance()
+	if e.Fates == nil || id == "" || w.lookup != policy.Found || !w.node.Silent && !w.lease.Overdue(e.Now()) ||
+		e.Now().Sub(w.askedAt) < fateEvery || !e.mayAskFate() {
+		return nil
+	}
+	w.askedAt = e.Now()
+	if only, err := w.isOnly(ctx, id); err != nil || !only {
+		return err
+	}
+	asking, cancel := context.WithTimeout(ctx, fateTimeout)
+	defer cancel()
+	f, err := e.Fates.Fate(asking, id)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		w.log.Info("the cloud did not answer", "instance", id, "err", err)
+		return nil
+	}
+	w.ended = f.Ended(id)
+	return nil
+}
+
+// console is a death that a machine's console tells of, while its Node is silent.
+type console struct {
+	node policy.Node
+	inc  detect.Incident
+}
+
+// acceptConsole accepts a death by the text of a console. It is judged like one that was heard, below every authority that
+// is acted on at once.
+func (e *Engine) acceptConsole(ctx context.Context, c console) {
+	h := &heard{key: key{boot: c.inc.Identity.Boot}, inc: c.inc}
+	w := e.newWork(c.inc, e.log.With("instance", c.inc.Identity.Instance, "boot", c.inc.Identity.Boot))
+	w.heard, w.freed = h, true // it did not come by the intake
+	w.run(ctx, func(ctx context.Context) error {
+		w.node = c.node
+		if err := w.readNode(ctx, keeping); err != nil {
+			return err
+		}
+		if w.lookup != policy.Found || w.node.UID != c.node.UID || w.node.BootID != c.inc.Identity.Boot || !w.node.Silent {
+			return errors.New("the node is back, or gone")
+		}
+		w.first = w.node
+		return w.accept(ctx)
+	})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	h.over, h.later = true, nil
+	e.account(h)
+}

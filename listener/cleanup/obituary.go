@@ -1,0 +1,237 @@
+package cleanup
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+const (
+	obituariesWaiting = 64
+	obituariesAtOnce  = 2
+	// obituariesOfAddress are put on record within policy.Policy.Window. A node has one for each of its boots, but it is the
+	// node that says which boot it runs.
+	obituariesOfAddress = 5
+	obituariesInAll     = 1000
+	// obituariesKnown bounds what is remembered of those that are dealt with, to spare the API server repetitions.
+	obituariesKnown = 1 << 14
+	// obituaryRetry is how long one that cannot be dealt with yet is left alone.
+	obituaryRetry = 5 * time.Second
+)
+
+// endings is what an Engine keeps of how boots ended. Engine.mu guards all but the channels.
+type endings struct {
+	consoles      chan console
+	questions     policy.Limiter // to the cloud
+	obituaries    chan obituary
+	obituaryLimit policy.Limiter
+	said          map[policy.Pin]obituaryState // by the boot and secret that spoke
+	spokenOf      map[policy.Pin]string        // by boot and, as its Sum, the UID of its Node: the boot before
+	lastBoots     map[string]string            // by UID of the Node
+	lastCanaries  map[policy.Pin]time.Time
+}
+
+func newEndings(p policy.Policy) endings {
+	return endings{
+		consoles:      make(chan console, inquiriesAtOnce),
+		questions:     policy.Limiter{PerAddress: fatesPerMinute, Total: fatesPerMinute, Window: time.Minute},
+		obituaries:    make(chan obituary, obituariesWaiting),
+		obituaryLimit: policy.Limiter{PerAddress: obituariesOfAddress, Total: obituariesInAll, Window: p.Window},
+		said:          map[policy.Pin]obituaryState{},
+		spokenOf:      map[policy.Pin]string{},
+		lastBoots:     map[string]string{},
+		lastCanaries:  map[policy.Pin]time.Time{},
+	}
+}
+
+// obituary is what a node says, on a new boot, about how its last one ended.
+type obituary struct {
+	src netip.Addr
+	id  netconsole.Identity
+	netconsole.Obituary
+	at time.Time
+}
+
+// speaker is the boot that an obituary comes from.
+func (o obituary) speaker() policy.Pin { return policy.Pin{Boot: o.id.Boot, Sum: o.id.Secret.Sum()} }
+
+// obituaryState is what has become of the obituary of a boot.
+type obituaryState struct {
+	done  bool
+	after time.Time // not before then again; zero while it is in hand
+}
+
+// Obituary hands over what a node that src belongs to says about how its previous boot ended, and reports whether that has
+// been dealt with. Each boot has one. It never blocks; the node repeats it until it is dealt with.
+func (e *Engine) Obituary(src netip.Addr, id netconsole.Identity, text netconsole.Obituary, at time.Time) (done bool) {
+	o := obituary{src, id, text, at}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch s, known := e.said[o.speaker()]; {
+	case known && s.done:
+		return true
+	case known && (s.after.IsZero() || e.Now().Before(s.after)):
+		return false
+	}
+	select {
+	case e.obituaries <- o:
+		e.said[o.speaker()] = obituaryState{}
+	default:
+	}
+	return false
+}
+
+// recordObituaries deals with obituaries until ctx ends.
+func (e *Engine) recordObituaries(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case o := <-e.obituaries:
+			done := e.recordObituary(ctx, o)
+			e.mu.Lock()
+			if len(e.said) >= obituariesKnown {
+				clear(e.said) // they are found on record
+			}
+			e.said[o.speaker()] = obituaryState{done, e.Now().Add(obituaryRetry)}
+			e.mu.Unlock()
+		}
+	}
+}
+
+// recordObituary puts an obituary on record, and reports whether nothing is left to do about it. It fails no pod, and fences
+// and deletes nothing.
+func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
+	log := e.log.With("source", o.src, "boot", o.id.Boot, "old", o.Boot)
+	c := e.calls(log)
+	var n policy.Node
+	who := Sender{Instance: o.id.Instance, Boot: o.id.Boot, Sum: o.speaker().Sum, Addr: o.src}
+	err := c.once(ctx, tidying, func(ctx context.Context) (err error) {
+		n, err = e.cluster.FindNode(ctx, who)
+		return err
+	})
+	if err != nil || n.BootID != o.id.Boot {
+		log.Debug("obituary waits for its Node", "err", err)
+		return false
+	}
+	a, err := policy.ObituaryBy(n, o.id.Boot, o.speaker().Sum, o.Boot, e.lastBoot(n.UID))
+	switch {
+	case err != nil:
+		log.Warn("obituary refused", "node", n.Name, "err", err)
+		return true
+	case e.spoken(n.UID, o.id.Boot, o.Boot):
+		log.Warn("obituary refused: this boot has spoken of another one before", "node", n.Name)
+		return true
+	case e.policy.DryRun:
+		log.Info("dry run: obituary", "node", n.Name, "cause", o.Cause, "evidence", o.Evidence)
+		return true
+	case o.Cause == netconsole.CauseOrderly && a < detect.Pinned:
+		log.Warn("obituary refused: only a node that has pinned its secret may say that its boot ended in good order", "node", n.Name)
+		return true
+	case o.Cause == netconsole.CauseOrderly:
+		log.Info("boot ended in good order, says the node", "node", n.Name)
+		return e.noteOrderly(ctx, c, n, o)
+	}
+	d := policy.ObituaryOf(n, o.Obituary, detect.ReadBootLogs(e.Judge, string(o.Text), true), a, o.at)
+	have, err := e.cluster.Death(ctx, d.Name)
+	switch {
+	case err == nil && have.Phase != policy.Refused:
+		return e.amendObituary(ctx, c, have, d)
+	case err != nil && !errors.Is(err, ErrNotFound):
+		return false
+	}
+	e.mu.Lock()
+	allowed := e.obituaryLimit.Allow(e.Now(), o.src)
+	e.mu.Unlock()
+	if !allowed {
+		log.Warn("obituary not recorded: the node has too many", "node", n.Name)
+		return true
+	}
+	return e.recordDeath(ctx, d)
+}
+
+// amendObituary adds to the death that is on record what the node has to say, and emits the events if that is a better reason.
+func (e *Engine) amendObituary(ctx context.Context, c calls, have, d policy.Death) (done bool) {
+	was := have.Reason
+	if !have.Learn(d) {
+		return true
+	}
+	err := c.try(ctx, tidying, "amend death", func(ctx context.Context) error {
+		_, err := e.cluster.AmendDeath(ctx, have)
+		return err
+	})
+	if err != nil {
+		c.log.Warn("death not amended", "death", have.Name, "err", err)
+		return answered(err)
+	}
+	c.log.Info("amended", "death", have.Name, "node", have.Node, "cause", have.Cause, "evidence", have.Evidence)
+	if have.Reason != was {
+		w := e.newWork(detect.Incident{}, c.log)
+		w.name, w.death, w.node = have.Name, have, policy.Node{Name: have.Node}
+		if err := w.readNode(ctx, tidying); err != nil {
+			return true
+		}
+		w.emitRecord(w.podsThen(ctx))
+	}
+	return true
+}
+
+// lastBoot is the boot that the Node with that UID ran before, as the watch has seen it, empty if that is unknown.
+func (e *Engine) lastBoot(uid string) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.lastBoots[uid]
+}
+
+// noteLastBoot remembers that boot of n has ended.
+func (e *Engine) noteLastBoot(n policy.Node) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.lastBoots) >= claimsKnown {
+		clear(e.lastBoots)
+	}
+	e.lastBoots[n.UID] = n.BootID
+}
+
+// spoken notes that boot of the Node with that UID speaks of old, and reports whether it has spoken of another boot before. A
+// node may pin another secret at will; it dies once before it boots.
+func (e *Engine) spoken(uid, boot, old string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	k := policy.Pin{Boot: boot, Sum: uid}
+	if before, ok := e.spokenOf[k]; ok {
+		return before != old
+	}
+	if len(e.spokenOf) >= obituariesKnown {
+		clear(e.spokenOf)
+	}
+	e.spokenOf[k] = old
+	return false
+}
+
+// noteOrderly writes on the Node that its last boot ended in good order, as a farewell does: then no replica records it as
+// unexplained. A farewell that said more stays.
+func (e *Engine) noteOrderly(ctx context.Context, c calls, n policy.Node, o obituary) (done bool) {
+	for n.Farewell.Boot != o.Boot {
+		f := policy.FarewellAfterwards(o.Obituary, o.id.Boot, o.at)
+		err := c.try(ctx, tidying, "write farewell", func(ctx context.Context) (err error) {
+			_, err = e.cluster.PatchNode(ctx, n, NodePatch{Farewell: &f})
+			return err
+		})
+		if !errors.Is(err, ErrConflict) {
+			if err != nil {
+				c.log.Warn("farewell not written", "node", n.Name, "err", err)
+			}
+			return answered(err)
+		}
+		if n, err = e.cluster.Node(ctx, n.Name); err != nil || n.BootID != o.id.Boot {
+			return false // the node repeats it
+		}
+	}
+	return true
+}

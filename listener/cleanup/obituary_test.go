@@ -1,0 +1,230 @@
+package cleanup
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+const (
+	bootOld   = "11111111-0000-4000-8000-00000000000a"
+	lastWords = "<0>[   99.000000] sysrq: Trigger a crash\n<0>[   99.100000] Kernel panic - not syncing: sysrq triggered crash\n"
+)
+
+// said is what node 1 says on boot1, under its secret, about the boot before.
+func said(change func(id *netconsole.Identity, o *netconsole.Obituary)) (netconsole.Identity, netconsole.Obituary) {
+	id := netconsole.Identity{Instance: "i-1", Boot: boot1, Secret: secret1}
+	o := netconsole.Obituary{Boot: bootOld, Cause: "KernelPanic", Evidence: "pstore", Kernel: "6.12.0", Text: []byte(lastWords)}
+	if change != nil {
+		change(&id, &o)
+	}
+	return id, o
+}
+
+// repeat hands an obituary over as often as its sender repeats it, and reports whether it was dealt with.
+func repeat(e *Engine, src netip.Addr, id netconsole.Identity, o netconsole.Obituary) (done bool) {
+	for range 6 {
+		if done = e.Obituary(src, id, o, time.Now()); done {
+			return true
+		}
+		pass(10 * time.Second)
+	}
+	return false
+}
+
+func TestObituary(t *testing.T) {
+	type edit = func(id *netconsole.Identity, o *netconsole.Obituary)
+	for _, tt := range []struct {
+		name   string
+		src    int // node
+		edit   edit
+		before func(w *world, e *Engine)
+		want   string // cause by evidence, authority; empty: no death
+		undone bool   // it must not be acknowledged
+		// unwritten: the Node must not say that the boot ended in good order.
+		unwritten bool
+	}{
+		{name: "with the kernel's own words", src: 1, want: "KernelPanic by pstore, pinned"},
+		{name: "from kdump", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) { o.Evidence = "kdump" }, want: "KernelPanic by kdump, pinned"},
+		{name: "of the watchdog", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
+			o.Cause, o.Evidence, o.Text = "Watchdog", "watchdog", []byte("watchdog0 has bootstatus 32: it reset the machine\n")
+		}, want: "Watchdog by watchdog, pinned"},
+		{name: "without a word", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
+			o.Cause, o.Evidence, o.Text = netconsole.CauseUnexplained, "none", nil
+		}, want: "Unexplained by none, pinned"},
+		{name: "with a cause that is no word", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
+			o.Cause, o.Evidence, o.Text = "<script>", "none", nil
+		}, want: "Unexplained by none, pinned"},
+		{name: "of a claimed boot", src: 1, before: func(w *world, _ *Engine) {
+			change(w, func(n *policy.Node) { n.Claim, n.Pin = n.Pin, policy.Pin{} })
+		}, want: "KernelPanic by pstore, claimed"},
+		{name: "of the boot that the watch saw end", src: 1, before: func(w *world, _ *Engine) {
+			w.set(func() {
+				w.ended = append(w.ended, policy.Node{Name: "n1", UID: "uid-n1", BootID: bootOld, Leaving: true})
+			})
+			pass(2 * time.Second)
+		}, want: "KernelPanic by pstore, pinned"},
+
+		{name: "of a boot that ended in good order", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
+			o.Cause, o.Evidence, o.Text = netconsole.CauseOrderly, "ledger", nil
+		}},
+		{name: "of a claimed boot, in good order", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
+			o.Cause, o.Evidence, o.Text = netconsole.CauseOrderly, "ledger", nil
+		}, before: func(w *world, _ *Engine) {
+			change(w, func(n *policy.Node) { n.Claim, n.Pin = n.Pin, policy.Pin{} })
+		}, unwritten: true},
+		{name: "of another boot than the watch saw end", src: 1, before: func(w *world, _ *Engine) {
+			w.set(func() {
+				w.ended = append(w.ended, policy.Node{Name: "n1", UID: "uid-n1", BootID: "another", Leaving: true})
+			})
+			pass(2 * time.Second)
+		}},
+		{name: "of the boot that speaks", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) { o.Boot = boot1 }},
+		{name: "with a wrong secret", src: 1, edit: func(id *netconsole.Identity, _ *netconsole.Obituary) { id.Secret = "guessed" }},
+		{name: "without a secret", src: 1, edit: func(id *netconsole.Identity, _ *netconsole.Obituary) { id.Secret = "" }},
+		{name: "of another node's address", src: 2, undone: true},
+		{name: "by another node in this one's name", src: 2, edit: func(id *netconsole.Identity, _ *netconsole.Obituary) {
+			id.Instance, id.Boot, id.Secret = "i-1", "boot of node 2", "secret of node 2"
+		}, undone: true},
+		{name: "of a boot that the Node does not run", src: 1, edit: func(id *netconsole.Identity, _ *netconsole.Obituary) { id.Boot = boot2 }, undone: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.populate("n1")
+				e, _ := run(t, testPolicy(), w, "a")
+				pass(time.Second)
+				if tt.before != nil {
+					tt.before(w, e)
+				}
+				id, o := said(tt.edit)
+				if done := repeat(e, address(tt.src), id, o); done == tt.undone {
+					t.Errorf("dealt with: %t", done)
+				}
+				pass(10 * time.Minute)
+				if calls := w.log(); slices.ContainsFunc(calls, func(c string) bool { return !strings.Contains(c, "Recorded death") && !strings.Contains(c, "farewell") }) {
+					t.Errorf("calls %q: an obituary only records", calls)
+				}
+				if tt.unwritten && w.node("n1").Farewell != (policy.Farewell{}) {
+					t.Errorf("farewell %+v", w.node("n1").Farewell)
+				}
+				if tt.want == "" {
+					if len(w.deaths) > 0 {
+						t.Errorf("deaths: %+v", w.deaths)
+					}
+					return
+				}
+				d := w.only()
+				if got := d.Cause + " by " + string(d.Evidence[0]) + ", " + d.Authority.String(); got != tt.want {
+					t.Errorf("%s, want %s", got, tt.want)
+				}
+				if d.Node != "n1" || d.Boot != bootOld || d.Phase != policy.Recorded || d.Reason == "" || d.Release != "6.12.0" {
+					t.Errorf("death: %+v", d)
+				}
+			})
+		})
+	}
+}
+
+// An obituary completes what was heard: the same death, a longer trace, the evidence added. Nothing is done twice.
+func TestObituaryCompletesADeath(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		p := testPolicy()
+		p.NodeVerb = policy.NodeAwait
+		e, _ := run(t, p, w, "a")
+		w.panics(1)
+		inc := incident(1, boot1, secret1)
+		inc.Title = "Fatal exception"
+		offer(t, w, inc, e)
+		pass(5 * time.Second)
+		w.reboots(1, boot2)
+		change(w, func(n *policy.Node) { n.Pin = policy.Pin{Boot: boot2, Sum: netconsole.Secret("next").Sum()} })
+		pass(10 * time.Second)
+		before := w.only()
+		calls := len(w.log())
+		id, o := said(func(id *netconsole.Identity, o *netconsole.Obituary) {
+			id.Boot, id.Secret = boot2, "next"
+			o.Boot = boot1
+			o.Text = []byte(strings.Repeat("<6>[   98.000000] a line before\n", 30) + lastWords)
+		})
+		for range 3 {
+			if !repeat(e, address(1), id, o) {
+				t.Fatal("not dealt with")
+			}
+		}
+		d := w.only()
+		if d.UID != before.UID || d.Phase != before.Phase || d.Authority != detect.Pinned || w.failed() != len(pods) || len(w.log()) != calls {
+			t.Errorf("death %+v, %d pods failed, calls %v", d, w.failed(), w.log()[calls:])
+		}
+		if d.Reason != "sysrq triggered crash" || len(d.Trace) <= len(before.Trace) ||
+			!slices.Equal(d.Evidence, []policy.Evidence{policy.ByNetconsole, policy.ByPstore}) {
+			t.Errorf("reason %q, %d lines, evidence %v", d.Reason, len(d.Trace), d.Evidence)
+		}
+	})
+}
+
+// What nobody could explain is explained by the node when it runs again; in good order it is not even recorded.
+func TestObituaryBeforeUnexplained(t *testing.T) {
+	for cause, want := range map[string]int{netconsole.CauseOrderly: 0, "KernelPanic": 1} {
+		bubble(t, func(t *testing.T, w *world) {
+			w.populate("n1")
+			e, _ := run(t, testPolicy(), w, "a")
+			w.panics(1)
+			pass(time.Minute)
+			w.reboots(1, boot2)
+			change(w, func(n *policy.Node) { n.Pin = policy.Pin{Boot: boot2, Sum: netconsole.Secret("next").Sum()} })
+			pass(time.Minute)
+			id, o := said(func(id *netconsole.Identity, o *netconsole.Obituary) {
+				id.Boot, id.Secret, o.Boot, o.Cause = boot2, "next", boot1, cause
+			})
+			if !repeat(e, address(1), id, o) {
+				t.Error("not dealt with")
+			}
+			pass(time.Hour)
+			if orderly := w.node("n1").Farewell.Boot == boot1; orderly != (want == 0) {
+				t.Errorf("%s: farewell %+v", cause, w.node("n1").Farewell)
+			}
+			if len(w.deaths) != want {
+				t.Errorf("%s: %d deaths, want %d", cause, len(w.deaths), want)
+			}
+		})
+	}
+}
+
+// A node that makes up boots and secrets for itself fills no store, and one boot speaks of one boot only.
+func TestObituariesAreBounded(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		e, _ := run(t, testPolicy(), w, "a")
+		id, o := said(nil)
+		repeat(e, address(1), id, o)
+		for i := range 10 { // another boot, under another secret of the same boot
+			secret := netconsole.Secret(strings.Repeat("x", 1+i))
+			change(w, func(n *policy.Node) { n.Pin.Sum = secret.Sum() })
+			id, o := said(func(id *netconsole.Identity, o *netconsole.Obituary) {
+				id.Secret, o.Boot = secret, "made up "+string(secret)
+			})
+			if !repeat(e, address(1), id, o) {
+				t.Error("it is repeated without end")
+			}
+		}
+		if len(w.deaths) != 1 {
+			t.Errorf("%d deaths of one boot's word, want 1", len(w.deaths))
+		}
+		for i := range 20 { // another boot each time
+			boot := strings.Repeat("y", 1+i)
+			change(w, func(n *policy.Node) { n.BootID, n.Pin = boot, policy.Pin{Boot: boot, Sum: secret1.Sum()} })
+			id, o := said(func(id *netconsole.Identity, o *netconsole.Obituary) { id.Boot, o.Boot = boot, "of "+boot })
+			e.Obituary(address(1), id, o, time.Now())
+			pass(2 * time.Second)
+		}
+		if n := len(w.deaths); n > 2*obituariesOfAddress {
+			t.Errorf("%d deaths of one node, want at most %d", n, obituariesOfAddress)
+		}
+	})
+}

@@ -1,0 +1,394 @@
+package cleanup
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+const (
+	inquireEvery = time.Second
+	// inquiries bounds those that are open. More boots than that do not end unexplained; a network does.
+	inquiries       = 4096
+	inquiriesAtOnce = 8
+	// firstQuestion is how long after a question the cloud is asked again, doubled up to lastQuestion: what EC2 knows of a
+	// console is some seconds old.
+	firstQuestion = 5 * time.Second
+	lastQuestion  = time.Minute
+	// wordAfterBoot is how long after its new boot a node may itself say how the last one ended, wordAfterEnd how long the
+	// cloud may take to say more of a machine that is gone.
+	wordAfterBoot = 5 * time.Minute
+	wordAfterEnd  = 2 * time.Minute
+	// silentForGood is how long a node must be silent to count as dead without any other sign.
+	silentForGood = 30 * time.Minute
+	// restarts is by how much pods may have restarted before the boot was found to have ended.
+	restarts = time.Minute
+)
+
+// inquiry is the question how one boot of a node ended, or whether it has.
+type inquiry struct {
+	policy.Ending
+	name      string    // of the death
+	began     time.Time // when this replica saw the silence, or the end
+	over      time.Time // until when a word may come; zero while it is not known whether the boot has ended
+	next      time.Time // look again
+	pause     time.Duration
+	handed    time.Time // when its death was handed over to be accepted, zero if it was not
+	reported  bool      // the watch says that the boot has ended
+	silent    bool      // silence is all that says that the boot has ended
+	recorded  bool      // for its silence only: if the node speaks again, the record was wrong
+	concluded bool      // nothing is left to ask
+}
+
+// inquireAll asks how boots ended that nobody has spoken of, until ctx ends. What is open is derived from the Nodes and their
+// annotations, so a restart loses none that has not ended meanwhile, and invents none.
+func (e *Engine) inquireAll(ctx context.Context) {
+	if e.policy.DryRun {
+		return
+	}
+	var steps sync.WaitGroup
+	defer steps.Wait()
+	open, busy := map[string]inquiry{}, map[string]bool{}
+	results := make(chan inquiry, inquiriesAtOnce)
+	tick := time.NewTicker(inquireEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case q := <-results:
+			delete(busy, q.name)
+			open[q.name] = q
+			if q.concluded {
+				delete(open, q.name)
+			}
+			continue
+		case <-tick.C:
+		}
+		e.openInquiries(ctx, open, busy)
+		for name, q := range open {
+			if len(busy) == inquiriesAtOnce {
+				break
+			}
+			if busy[name] || q.next.After(e.Now()) {
+				continue
+			}
+			busy[name] = true
+			steps.Go(func() { results <- e.inquire(ctx, q) })
+		}
+	}
+}
+
+// openInquiries opens those that the Nodes call for, and closes those that are answered.
+func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, busy map[string]bool) {
+	deaths, err := e.cluster.Deaths(ctx)
+	silent, silentErr := e.cluster.SilentNodes(ctx)
+	if err := errors.Join(err, silentErr); err != nil {
+		e.log.Debug("deaths or nodes not read", "err", err)
+		return
+	}
+	known := make(map[string]bool, len(deaths))
+	for _, d := range deaths {
+		known[d.Name] = d.Phase != policy.Refused
+	}
+	now := e.Now()
+	begin := func(n policy.Node, ended bool) {
+		name := policy.DeathName(n.Name, n.BootID)
+		q, is := open[name]
+		switch {
+		case known[name] || e.isInHand(name) || busy[name] || !is && len(open) >= inquiries:
+			return
+		case !is:
+			q = inquiry{name: name, began: now, next: now}
+			q.Node, q.Boot = n, n.BootID
+		}
+		if ended {
+			q.next, q.reported = now, true
+		}
+		open[name] = q
+	}
+	still := make(map[string]bool, len(silent))
+	for _, n := range silent {
+		if n.Ours(n.BootID) {
+			still[policy.DeathName(n.Name, n.BootID)] = true
+			begin(n, false)
+		}
+	}
+	for _, n := range e.cluster.EndedBoots() {
+		e.noteLastBoot(n)
+		begin(n, true)
+	}
+	for name, q := range open {
+		back := q.over.IsZero() && !q.reported && !still[name]
+		if (known[name] && !q.recorded || back) && !busy[name] {
+			delete(open, name)
+		}
+	}
+}
+
+// inquire looks once more at how the boot ended, and returns what is known now.
+func (e *Engine) inquire(ctx context.Context, q inquiry) inquiry {
+	q.pause = min(max(2*q.pause, firstQuestion), lastQuestion)
+	q.next = e.Now().Add(q.pause)
+	back, ok := e.whereabouts(ctx, &q)
+	switch {
+	case !ok:
+		return q
+	case q.recorded && q.concluded:
+		q.concluded = e.withdraw(ctx, q)
+		return q
+	case q.recorded:
+		q.concluded = !q.silent // it is over now, and on record
+		return q
+	case q.concluded:
+		return q
+	}
+	e.ask(ctx, &q, back)
+	now := e.Now()
+	switch {
+	case ctx.Err() != nil:
+	case q.over.IsZero() && q.Console.Verdict == detect.Dying && q.Named && e.acts(q.Node):
+		e.handOver(&q)
+	case !q.over.IsZero() && (q.Named && q.Console.Verdict == detect.Dying || !now.Before(q.over)):
+		q.LastCanary = e.lastCanary(q.Node, q.Boot)
+		done := e.recordDeath(ctx, q.Death())
+		q.recorded, q.concluded = done && q.silent, done && !q.silent
+	case !q.over.IsZero() && q.over.Before(q.next):
+		q.next = q.over
+	case q.over.IsZero() && now.Sub(cmp.Or(q.Node.SilentSince, q.began)) >= silentForGood:
+		q.end(now, "node "+q.Node.Name+" has been silent since "+q.Node.SilentSince.UTC().Format(time.RFC3339), 0)
+		q.silent = true
+	}
+	return q
+}
+
+// withdraw refuses the death of a node that was silent for good, and is back on the same boot. It reports whether that is on
+// record.
+func (e *Engine) withdraw(ctx context.Context, q inquiry) bool {
+	w := e.newWork(detect.Incident{}, e.log)
+	have, err := w.readDeath(ctx, q.name)
+	if err != nil || have.Phase != policy.Recorded {
+		return answered(err)
+	}
+	w.name, w.death = have.Name, have
+	w.death.Phase, w.death.Decision = policy.Refused, "node "+have.Node+" is back on the same boot"
+	w.noteComplete()
+	if err := w.saveOnce(ctx, tidying); err != nil {
+		return errors.Is(err, ErrNotFound)
+	}
+	w.finished()
+	return true
+}
+
+// end notes that the boot has ended.
+func (q *inquiry) end(now time.Time, how string, wait time.Duration) {
+	if q.over.IsZero() {
+		q.At, q.How, q.over, q.pause, q.next = now, how, now.Add(wait), 0, now
+		if since := q.Node.SilentSince; !since.IsZero() && since.Before(now) {
+			q.At = since
+		}
+	}
+}
+
+// whereabouts reads the Node again. It returns the boot that the Node runs now instead, empty if it is gone or the same, and
+// false if there was no answer.
+func (e *Engine) whereabouts(ctx context.Context, q *inquiry) (back string, ok bool) {
+	var n policy.Node
+	silent := q.silent
+	q.silent = false
+	err := context.Canceled
+	<-e.queue.submit(ctx, tidying, 1, func(ctx context.Context, _ int) { n, err = e.cluster.Node(ctx, q.Node.Name) })
+	now := e.Now()
+	switch {
+	case errors.Is(err, ErrNotFound):
+		q.end(now, "node "+q.Node.Name+" is gone", wordAfterEnd)
+	case err != nil:
+		q.silent = silent
+		return "", false
+	case n.BootID == q.Boot && !n.Silent:
+		q.concluded = true // it lives
+		return "", true
+	case n.BootID == q.Boot:
+		q.Node, q.silent = n, silent
+		e.lookAtLastLease(ctx, q)
+		return "", true
+	case n.UID == q.Node.UID:
+		q.Node.Farewell = n.Farewell
+		q.end(now, "node "+n.Name+" is back on boot "+n.BootID, wordAfterBoot)
+		back = n.BootID
+	default:
+		q.end(now, "node "+n.Name+" was registered again on boot "+n.BootID, wordAfterBoot)
+		back = n.BootID
+	}
+	if why := q.Node.LeftInOrder(q.Boot, q.At); why != "" {
+		e.log.Info("boot ended in good order", "node", q.Node.Name, "boot", q.Boot, "why", why)
+		q.concluded = true
+	}
+	return back, true
+}
+
+// lookAtLastLease notes when the kubelet of a silent node renewed its Lease last.
+func (e *Engine) lookAtLastLease(ctx context.Context, q *inquiry) {
+	<-e.queue.submit(ctx, tidying, 1, func(ctx context.Context, _ int) {
+		if renewed, _, err := e.cluster.LeaseRenewed(ctx, q.Node.Name); err == nil {
+			q.LastLease = renewed
+		}
+	})
+}
+
+// noteCanary remembers when a boot was heard last.
+func (e *Engine) noteCanary(boot policy.Pin, at time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.lastCanaries) >= claimsKnown {
+		clear(e.lastCanaries)
+	}
+	e.lastCanaries[boot] = at
+}
+
+// lastCanary is when this replica heard the last canary of n's boot, zero if it heard none with the secret that is known.
+func (e *Engine) lastCanary(n policy.Node, boot string) time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, known := range []policy.Pin{n.Pin, n.Claim} {
+		if at := e.lastCanaries[known]; known.Boot == boot && !at.IsZero() {
+			return at
+		}
+	}
+	return time.Time{}
+}
+
+// acts reports whether a death of n may be acted on at all.
+func (e *Engine) acts(n policy.Node) bool { return !n.ControlPlane || e.policy.ControlPlane }
+
+// ask asks the cloud about the machine: its state, and the death that its console tells of.
+func (e *Engine) ask(ctx context.Context, q *inquiry, back string) {
+	id := q.Node.Instance()
+	if e.Fates == nil || id == "" || !e.mayAskFate() {
+		return
+	}
+	w := e.newWork(detect.Incident{}, e.log)
+	w.node = q.Node
+	if only, err := w.isOnly(ctx, id); err != nil || !only {
+		return
+	}
+	asking, cancel := context.WithTimeout(ctx, 2*fateTimeout)
+	defer cancel()
+	f, err := e.Fates.Fate(asking, id)
+	if err == nil {
+		q.Fate = f
+	}
+	c, consoleErr := e.Fates.Console(asking, id)
+	if err := errors.Join(err, consoleErr); err != nil {
+		e.log.Info("the cloud did not answer", "node", q.Node.Name, "instance", id, "err", err)
+	}
+	now := e.Now()
+	if said := q.Fate.Ended(id); said != "" && back == "" {
+		q.end(now, said, wordAfterEnd)
+	}
+	if consoleErr != nil || q.over.IsZero() && !c.Within(q.Node, q.Fate, now) {
+		return
+	}
+	if inc, named, ok := policy.DeathIn(detect.ReadBootLogs(e.Judge, c.Text, false), q.Boot, back); ok {
+		inc.Authority, inc.Identity.Boot, inc.Identity.Instance = detect.Text, q.Boot, id
+		if named {
+			inc.Authority = detect.Cloud
+		}
+		inc.Time = cmp.Or(q.At, q.Node.SilentSince, now)
+		if !c.At.IsZero() && c.At.Before(inc.Time) {
+			inc.Time = c.At
+		}
+		q.Console, q.Named = inc, named
+	}
+}
+
+// handOver hands the death of a silent node over to be accepted.
+func (e *Engine) handOver(q *inquiry) {
+	if !q.handed.IsZero() && e.Now().Sub(q.handed) < lastQuestion {
+		return
+	}
+	select {
+	case e.consoles <- console{q.Node, q.Console}:
+		q.handed = e.Now()
+	default: // the next look tries again
+	}
+}
+
+// recordDeath puts a death on record that nothing follows from, and reports whether it is there now. It emits the events if
+// it was the first to.
+func (e *Engine) recordDeath(ctx context.Context, d policy.Death) bool {
+	w := e.newWork(detect.Incident{Time: d.Time, Title: d.Reason}, e.log.With("boot", d.Boot))
+	w.name, w.death = d.Name, d
+	w.node = policy.Node{Name: d.Node}
+	w.death.Phase, w.death.Owner, w.death.Started = policy.Recorded, e.replica, e.Now()
+	w.noteComplete()
+	if err := w.readNode(ctx, tidying); err != nil {
+		return false
+	}
+	pods := w.podsThen(ctx)
+	w.death.NamePods(pods)
+	for range 2 {
+		err := w.try(ctx, tidying, "record death", func(ctx context.Context) error {
+			_, err := e.cluster.CreateDeath(ctx, w.death)
+			return err
+		})
+		switch {
+		case err == nil:
+			w.log.Info("recorded", "death", d.Name, "node", d.Node, "cause", d.Cause, "evidence", d.Evidence, "why", d.Decision)
+			w.emitRecord(pods)
+			w.finished()
+			return true
+		case !errors.Is(err, ErrExists):
+			if answered(err) {
+				w.log.Error("death not recorded", "death", d.Name, "node", d.Node, "err", err)
+			}
+			return false
+		}
+		have, err := w.readDeath(ctx, d.Name)
+		if err != nil || have.Phase != policy.Refused {
+			return err == nil // another replica has recorded it
+		}
+		if err := w.try(ctx, tidying, "delete refused death", func(ctx context.Context) error {
+			return e.cluster.DeleteDeath(ctx, have)
+		}); !answered(err) {
+			return false
+		}
+	}
+	return false
+}
+
+// emitRecord emits the events of a death that is only on record: on its node, and on the pods that lost a container to it.
+func (w *work) emitRecord(pods []policy.Pod) {
+	n, e := policy.NoticeOf(w.death), w.e
+	if w.lookup == policy.Found {
+		e.cluster.Emit(Event{Node: w.node, Warning: true, Reason: n.Cause, Action: "Record", Note: n.Message})
+	}
+	for _, p := range pods {
+		if p.Lost && p.Started.After(w.death.Time.Add(-restarts)) {
+			e.cluster.Emit(Event{Pod: p, Warning: true, Reason: n.Cause, Action: "Record", Note: n.Message})
+		}
+	}
+}
+
+// podsThen lists the pods that were on the node when it died, and are there still.
+func (w *work) podsThen(ctx context.Context) (then []policy.Pod) {
+	var pods []policy.Pod
+	if err := w.once(ctx, tidying, func(ctx context.Context) (err error) {
+		pods, err = w.e.cluster.Pods(ctx, w.death.Node)
+		return err
+	}); err != nil {
+		w.log.Warn("pods not listed", "node", w.death.Node, "err", err)
+		return nil
+	}
+	for _, p := range pods {
+		if p.Created.Before(w.death.Time) {
+			then = append(then, p)
+		}
+	}
+	return then
+}

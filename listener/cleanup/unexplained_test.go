@@ -1,0 +1,244 @@
+package cleanup
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+// record runs an engine over what happens to node 1, for half an hour after it, and returns what is on record.
+func record(t *testing.T, c *ec2, before func(w *world), happens func(w *world)) (deaths []policy.Death, events []Event) {
+	t.Helper()
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		if before != nil {
+			before(w)
+		}
+		var fates Fates
+		if c != nil {
+			fates = c
+		}
+		runWith(t, testPolicy(), w, fates, "a")
+		pass(5 * time.Second)
+		happens(w)
+		pass(29 * time.Minute)
+		w.set(func() {
+			for _, d := range w.deaths {
+				deaths = append(deaths, d)
+			}
+			events = slices.Clone(w.events)
+			if len(w.failures) > 0 {
+				t.Errorf("%d pods failed: nothing may follow from a record", len(w.failures))
+			}
+		})
+		for _, call := range w.log() {
+			if strings.Contains(call, "fence") || strings.Contains(call, "delete") {
+				t.Errorf("%s: nothing may follow from a record", call)
+			}
+		}
+	})
+	return deaths, events
+}
+
+// change changes node 1.
+func change(w *world, f func(n *policy.Node)) {
+	w.set(func() {
+		n := w.nodes["n1"]
+		f(&n)
+		n.ResourceVersion = w.next()
+		w.nodes["n1"] = n
+	})
+}
+
+// leaves deletes node 1, as a cloud controller does with the Node of an instance that is gone.
+func leaves(w *world) {
+	w.set(func() {
+		w.ends(w.nodes["n1"])
+		delete(w.nodes, "n1")
+	})
+}
+
+func TestBootsThatEndWithoutAWord(t *testing.T) {
+	reboots := func(w *world) { w.panics(1); pass(time.Minute); w.reboots(1, boot2) }
+	for _, tt := range []struct {
+		name     string
+		cloud    *ec2
+		before   func(w *world)
+		happens  func(w *world)
+		want     string // cause by evidence, authority; empty: no death
+		decision string // a part of it
+	}{
+		{name: "the node is back on another boot", happens: reboots, want: "Unexplained by none, text", decision: "node n1 is back on boot " + boot2},
+		{name: "the node was silent before it came back", happens: func(w *world) {
+			w.panics(1)
+			pass(50 * time.Second)
+			w.loses(1)
+			pass(time.Minute)
+			w.reboots(1, boot2)
+		},
+			want: "Unexplained by none, text", decision: "; Lease last renewed at "},
+		{name: "the Node is gone", happens: func(w *world) { w.panics(1); pass(50 * time.Second); w.loses(1); pass(time.Minute); leaves(w) },
+			want: "Unexplained by none, text", decision: "node n1 is gone"},
+		{name: "claimed by a canary", before: func(w *world) { change(w, func(n *policy.Node) { n.Claim, n.Pin = n.Pin, policy.Pin{} }) },
+			happens: reboots, want: "Unexplained by none, text"},
+		{name: "registered again on another boot", happens: func(w *world) {
+			leaves(w)
+			w.addNode(1, boot2, "another")
+			change(w, func(n *policy.Node) { n.UID = "another" })
+		}, want: "Unexplained by none, text", decision: "was registered again"},
+
+		{name: "never had lastgasp", before: func(w *world) { change(w, func(n *policy.Node) { n.Pin = policy.Pin{} }) }, happens: reboots},
+		{name: "seen for the first time", happens: func(w *world) { w.addNode(7, boot1, "secret of 7") }},
+		{name: "the node said farewell", before: func(w *world) {
+			change(w, func(n *policy.Node) { n.Farewell = policy.Farewell{Boot: boot1, Text: "rebooted", At: time.Now()} })
+		}, happens: reboots},
+		{name: "the node said farewell and is gone", before: func(w *world) {
+			change(w, func(n *policy.Node) { n.Farewell = policy.Farewell{Boot: boot1, Text: "powered off", At: time.Now()} })
+		}, happens: leaves},
+		{name: "the node said farewell of another boot", before: func(w *world) {
+			change(w, func(n *policy.Node) { n.Farewell = policy.Farewell{Boot: boot2, Text: "rebooted", At: time.Now()} })
+		},
+			happens: reboots, want: "Unexplained by none, text"},
+		{name: "cordoned before", before: func(w *world) { change(w, func(n *policy.Node) { n.Leaving = true }) }, happens: reboots},
+		{name: "drained and deleted", before: func(w *world) { change(w, func(n *policy.Node) { n.Leaving = true }) }, happens: leaves},
+		{name: "registered again on the same boot", happens: func(w *world) {
+			leaves(w)
+			w.addNode(1, boot1, secret1)
+		}},
+		{name: "the network was away", happens: func(w *world) {
+			w.loses(1)
+			pass(20 * time.Minute)
+			change(w, func(n *policy.Node) { n.Ready, n.Silent = true, false })
+		}},
+		{name: "a pin that is newer than the kubelet's word", happens: func(w *world) {
+			w.set(func() { // as the watch has it when the listener starts between the two
+				n := w.nodes["n1"]
+				n.BootID, n.Pin = boot2, policy.Pin{Boot: boot2, Sum: "sum"}
+				w.ended = append(w.ended, n)
+			})
+			pass(10 * time.Second)
+			change(w, func(n *policy.Node) { n.BootID, n.Pin = boot2, policy.Pin{Boot: boot2, Sum: "sum"} })
+		}},
+
+		{name: "the console tells of it afterwards", cloud: &ec2{console: says(boot1) + says(boot2)[:60], fate: policy.Fate{State: "running"}},
+			happens: reboots, want: "KernelPanic by console, cloud", decision: "node n1 is back"},
+		{name: "the console names no boot", cloud: &ec2{console: says(""), fate: policy.Fate{State: "running"}},
+			happens: reboots, want: "KernelPanic by console, text"},
+		{name: "the console tells of another boot", cloud: &ec2{console: says("another"), fate: policy.Fate{State: "running"}},
+			happens: reboots, want: "Unexplained by none, text", decision: "instance i-1 is running"},
+		{name: "EC2 took the instance back", cloud: &ec2{fate: policy.Fate{State: "terminated", Code: "Server.SpotInstanceTermination", Reason: "Server.SpotInstanceTermination: Spot instance termination"}},
+			happens: func(w *world) { w.panics(1); pass(50 * time.Second); w.loses(1) },
+			want:    "Terminated by cloud, cloud", decision: "EC2 says: instance i-1 is terminated (Server.SpotInstanceTermination: Spot instance termination)"},
+		{name: "its hardware failed", cloud: &ec2{fate: policy.Fate{State: "stopped", Code: "Server.InternalError"}},
+			happens: func(w *world) { w.panics(1); pass(50 * time.Second); w.loses(1) }, want: "HardwareError by cloud, cloud"},
+		{name: "EC2 runs an instance that is silent", cloud: &ec2{fate: policy.Fate{State: "running"}},
+			happens: func(w *world) { w.panics(1); pass(50 * time.Second); w.loses(1) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			deaths, _ := record(t, tt.cloud, tt.before, tt.happens)
+			if tt.want == "" {
+				if len(deaths) > 0 {
+					t.Errorf("%d deaths, want none: %+v", len(deaths), deaths[0])
+				}
+				return
+			}
+			if len(deaths) != 1 {
+				t.Fatalf("%d deaths, want 1", len(deaths))
+			}
+			d := deaths[0]
+			if got := d.Cause + " by " + string(d.Evidence[0]) + ", " + d.Authority.String(); got != tt.want || len(d.Evidence) != 1 {
+				t.Errorf("%s, evidence %v; want %s", got, d.Evidence, tt.want)
+			}
+			if d.Phase != policy.Recorded || d.Boot != boot1 || d.Node != "n1" || d.Completed.IsZero() || d.Reason == "" || !strings.Contains(d.Decision, tt.decision) {
+				t.Errorf("death: %+v", d)
+			}
+		})
+	}
+}
+
+// A node that stays silent for good is dead, whatever else is known; if it comes back after all it must not have been touched.
+func TestSilentForGood(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		e, _ := runWith(t, testPolicy(), w, nil, "a")
+		heard := time.Now()
+		e.Canary(address(1), netconsole.Identity{Instance: "i-1", Boot: boot1, Secret: secret1}, heard)
+		e.Canary(address(1), netconsole.Identity{Instance: "i-1", Boot: boot1, Secret: "made up"}, heard.Add(time.Hour))
+		w.panics(1)
+		pass(50 * time.Second)
+		w.loses(1)
+		pass(silentForGood - time.Minute)
+		if len(w.deaths) > 0 {
+			t.Fatalf("%d deaths before the time is up", len(w.deaths))
+		}
+		pass(3 * time.Minute)
+		if d := w.only(); d.Cause != "Unexplained" || d.Phase != policy.Recorded || !strings.Contains(d.Decision, "has been silent since") ||
+			!strings.Contains(d.Decision, "; last canary at "+heard.UTC().Format(time.RFC3339)+"; Lease last renewed at ") || w.failed() > 0 {
+			t.Errorf("death: %+v, %d pods failed", d, w.failed())
+		}
+		w.set(func() { w.dead["n1"] = false })
+		change(w, func(n *policy.Node) { n.Ready, n.Silent = true, false })
+		pass(2 * time.Minute)
+		if d := w.only(); d.Phase != policy.Refused || d.Decision != "node n1 is back on the same boot" {
+			t.Errorf("the node lives: phase %s, %s", d.Phase, d.Decision)
+		}
+		pass(time.Hour)
+		w.only()
+	})
+}
+
+// Pods that lost a container to the death get an event, and so does the node; others do not.
+func TestEventsOfARecord(t *testing.T) {
+	deaths, events := record(t, nil, nil, func(w *world) {
+		w.panics(1)
+		pass(time.Minute)
+		w.reboots(1, boot2)
+		w.set(func() {
+			p := w.pods["default/n1-web"]
+			p.Lost = true
+			w.pods["default/n1-web"] = p
+		})
+	})
+	var about []string
+	for _, e := range events {
+		if e.Reason == "Unexplained" && e.Warning && strings.Contains(e.Note, "see nodedeath "+deaths[0].Name) {
+			about = append(about, e.Node.Name+e.Pod.Name)
+		}
+	}
+	if !slices.Equal(about, []string{"n1", "n1-web"}) {
+		t.Errorf("events about %q, want the node and its pod that was lost", about)
+	}
+	if len(deaths[0].Pods) == 0 {
+		t.Error("the record names no pods")
+	}
+}
+
+// A panic that was heard is the death; another replica's record is left alone; a restart invents none.
+func TestNoSecondRecord(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		a, stop := runWith(t, testPolicy(), w, nil, "a")
+		w.panics(1)
+		offer(t, w, incident(1, boot1, secret1), a)
+		pass(2 * time.Second)
+		stop()
+		w.addNode(1, boot2, "another") // it was deleted, and is back
+		runWith(t, testPolicy(), w, nil, "b")
+		runWith(t, testPolicy(), w, nil, "c")
+		pass(time.Hour)
+		if d := w.only(); d.Cause != "KernelPanic" {
+			t.Errorf("death: %+v", d)
+		}
+		w.set(func() {
+			w.ended = append(w.ended, policy.Node{Name: "n1", UID: "x", BootID: boot2, Pin: policy.Pin{Boot: boot2}})
+		})
+		pass(time.Hour)
+		if len(w.deaths) != 1 {
+			t.Errorf("%d deaths: a boot that runs has not ended", len(w.deaths))
+		}
+	})
+}

@@ -1,0 +1,112 @@
+package detect
+
+import (
+	"bytes"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// anotherBoot is how far the uptime has to go back to show that another boot began. Consoles print records of several CPUs
+// a little out of order.
+const anotherBoot = 2 * time.Second
+
+// userspace is the Prefix of a line that a program wrote: facility user.
+const userspace = 1 << 3
+
+// A BootLog is what a kernel log says of one boot: a serial console's, for instance, or what pstore kept. Anybody who can
+// write to the log could have written it.
+type BootLog struct {
+	// Boot is the boot id in the last canary, empty if there is none.
+	Boot string
+	// Death is the incident that the log of this boot ends in. It is zero if there is none, or if the kernel lived on after
+	// it. It carries no time and no identity.
+	Death Incident
+}
+
+// ReadBootLogs reads a kernel log and returns what it says of each boot, oldest first. A boot begins with the kernel's
+// banner, or where the uptime goes back. If any line has a time stamp, lines without one are not the kernel's: programs
+// write to consoles, too. With fatal an oops is a death: whoever kept the log knows that the kernel died.
+func ReadBootLogs(cfg *Config, text string, fatal bool) []BootLog {
+	var (
+		log     LogReader
+		records []netconsole.Record
+		stamped bool
+	)
+	collect := func(r *netconsole.Record) {
+		records = append(records, *r)
+		stamped = stamped || r.Uptime >= 0
+	}
+	for line := range strings.Lines(text) {
+		log.Line(strings.TrimRight(line, "\r\n"), collect)
+	}
+	log.Flush(collect)
+
+	var all []BootLog
+	var here *bootLogReader
+	for i := range records {
+		r := &records[i]
+		if stamped && r.Uptime < 0 {
+			r.Prefix = userspace
+		}
+		if here == nil || here.endedBy(r) {
+			if here != nil {
+				all = append(all, here.end())
+			}
+			here = &bootLogReader{source: NewSource(cfg, netip.AddrPort{}), now: time.Unix(0, 0), fatal: fatal}
+			here.source.SetFatal(fatal, fatal)
+		}
+		here.push(r)
+	}
+	if here != nil {
+		all = append(all, here.end())
+	}
+	return all
+}
+
+// bootLogReader reads the log of one boot. Its clock is the log's own.
+type bootLogReader struct {
+	source *Source
+	now    time.Time // the uptime, on top of 1970
+	began  bool      // it has a record
+	fatal  bool
+	log    BootLog
+}
+
+// endedBy reports whether r belongs to another boot.
+func (b *bootLogReader) endedBy(r *netconsole.Record) bool {
+	banner := bytes.HasPrefix(r.Text, []byte(bootBanner)) && r.Facility() <= 0
+	return b.began && (banner || r.Uptime >= 0 && time.Unix(0, 0).Add(r.Uptime+anotherBoot).Before(b.now))
+}
+
+func (b *bootLogReader) push(r *netconsole.Record) {
+	b.began = true
+	if at := time.Unix(0, 0).Add(r.Uptime); r.Uptime >= 0 && at.After(b.now) {
+		b.now = at
+	}
+	c, canary := r.Canary()
+	if canary {
+		b.log.Boot = c.Boot
+		b.source.SetFatal(b.fatal || c.Facts.PanicOnOops, b.fatal || c.Facts.Kdump)
+	}
+	if b.log.Death.Verdict == Dying && (canary || b.now.Sub(b.log.Death.Time) > sameDeath) {
+		b.log.Death = Incident{} // somebody runs on this kernel
+		b.source = NewSource(b.source.cfg, netip.AddrPort{})
+	}
+	b.source.Push(b.now, r, b.incident)
+}
+
+func (b *bootLogReader) incident(inc Incident) {
+	if inc.Verdict == Dying {
+		b.log.Death = inc
+	}
+}
+
+// end is what the log said of the boot.
+func (b *bootLogReader) end() BootLog {
+	b.source.Flush(b.now.Add(time.Hour), b.incident)
+	b.log.Death.Time, b.log.Death.Identity = time.Time{}, netconsole.Identity{}
+	return b.log
+}

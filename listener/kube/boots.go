@@ -1,0 +1,111 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+// SilentNodes implements cleanup.Cluster.
+func (c *Cluster) SilentNodes(context.Context) ([]policy.Node, error) {
+	if !c.nodes.HasSynced() {
+		return nil, fmt.Errorf("find silent nodes: %w", errNotSynced)
+	}
+	var out []policy.Node
+	for _, n := range c.cached(bySilence, silent) {
+		out = append(out, nodeFrom(n))
+	}
+	return out, nil
+}
+
+// EndedBoots implements cleanup.Cluster.
+func (c *Cluster) EndedBoots() []policy.Node { return c.boots.take() }
+
+// endedBoots bounds how many ended boots wait to be asked for. The oldest go first.
+const endedBoots = 4096
+
+// boots collects the Nodes whose boot has ended, as they were before. Its zero value is ready.
+type boots struct {
+	mu    sync.Mutex
+	ended []policy.Node
+}
+
+// handler feeds b from the Node informer.
+func (b *boots) handler() cache.ResourceEventHandler {
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc: func(obj any) { b.stale(nodeFrom(obj.(*corev1.Node))) },
+		UpdateFunc: func(was, is any) {
+			before, now := nodeFrom(was.(*corev1.Node)), nodeFrom(is.(*corev1.Node))
+			if before.UID != now.UID || before.BootID != now.BootID {
+				b.add(before, before.BootID)
+			}
+		},
+		DeleteFunc: func(obj any) {
+			if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+				obj = gone.Obj
+			}
+			if n, ok := obj.(*corev1.Node); ok {
+				before := nodeFrom(n)
+				b.add(before, before.BootID)
+			}
+		},
+	}
+}
+
+// stale notes the boot that a Node has pinned or claimed and does not report: it has ended, unless it has only just begun.
+func (b *boots) stale(n policy.Node) {
+	for _, known := range []policy.Pin{n.Pin, n.Claim} {
+		if known.Boot != n.BootID {
+			b.add(n, known.Boot)
+		}
+	}
+}
+
+// add notes that boot of n has ended, if it is one of ours.
+func (b *boots) add(n policy.Node, boot string) {
+	if !n.Ours(boot) {
+		return
+	}
+	n.BootID = boot
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.ended) == endedBoots {
+		b.ended = slices.Delete(b.ended, 0, 1)
+	}
+	b.ended = append(b.ended, n)
+}
+
+// take empties b.
+func (b *boots) take() []policy.Node {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := b.ended
+	b.ended = nil
+	return out
+}
+
+// shuttingDown is what a kubelet says of Ready while its node shuts down in good order (kubernetes
+// pkg/kubelet/nodeshutdown/nodeshutdown_manager_linux.go), perhaps among other things.
+const shuttingDown = "node is shutting down"
+
+// isLeaving reports whether somebody takes the Node away in good order: it is shutting down, being deleted, cordoned, or
+// tainted by what removes nodes (cluster-autoscaler utils/taints/taints.go, karpenter pkg/apis/v1/taints.go, aws-node-termination-handler
+// pkg/node/node.go).
+func isLeaving(n *corev1.Node) bool {
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady && strings.Contains(c.Message, shuttingDown) {
+			return true
+		}
+	}
+	return n.DeletionTimestamp != nil || n.Spec.Unschedulable || slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool {
+		return t.Key == "ToBeDeletedByClusterAutoscaler" || t.Key == "karpenter.sh/disrupted" || t.Key == "karpenter.sh/disruption" ||
+			strings.HasPrefix(t.Key, "aws-node-termination-handler/")
+	})
+}

@@ -1,0 +1,122 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+)
+
+// ObituaryBy says how far n is believed about how its boot old ended, or why it is not. speaks is the boot that says so and
+// sum the SHA-256 of its secret: n must run that boot, and must have pinned the secret, or a canary claimed it. last is the
+// boot that n is known to have run before, empty if that is not known.
+func ObituaryBy(n Node, speaks, sum, old, last string) (detect.Authority, error) {
+	said := Pin{Boot: speaks, Sum: sum}
+	switch {
+	case n.BootID != speaks:
+		return 0, fmt.Errorf("node %s runs boot %s and not %s", n.Name, n.BootID, speaks)
+	case old == "" || old == speaks:
+		return 0, fmt.Errorf("node %s speaks of the boot that it runs", n.Name)
+	case last != "" && last != speaks && last != old:
+		return 0, fmt.Errorf("the boot before was %s and not %s", last, old)
+	case sum != "" && n.Pin == said:
+		return detect.Pinned, nil
+	case sum != "" && n.Pin.Boot != speaks && n.Claim == said:
+		return detect.Claimed, nil
+	}
+	return 0, fmt.Errorf("node %s has not pinned the secret of boot %s; check that lastgasp-configurator-watch.service is running there",
+		n.Name, speaks)
+}
+
+// FarewellAfterwards is the farewell of a boot whose node says only on the next one, speaks, that it ended in good order.
+func FarewellAfterwards(o netconsole.Obituary, speaks string, at time.Time) Farewell {
+	if !o.Time.IsZero() && o.Time.Before(at) {
+		at = o.Time
+	}
+	return Farewell{Boot: o.Boot, Text: "shut down", At: at.UTC().Truncate(time.Second), On: speaks}
+}
+
+// obituaryLines bounds the trace that is kept of an obituary without an incident.
+const obituaryLines = 200
+
+// causeWord is what a cause has to be.
+var causeWord = regexp.MustCompile(`^[A-Za-z]{1,63}$`)
+
+// ObituaryOf is the death that n says its boot o.Boot died. It is judged by the kernel's own words, logs, if there are any
+// that are of that boot, else it is what the node says. at is when the obituary arrived.
+func ObituaryOf(n Node, o netconsole.Obituary, logs []detect.BootLog, a detect.Authority, at time.Time) Death {
+	inc := detect.Incident{Cause: o.Cause, Title: title(o), Release: o.Kernel, Trace: lines(o)}
+	if !causeWord.MatchString(o.Cause) {
+		inc.Cause = netconsole.CauseUnexplained
+	}
+	for _, l := range slices.Backward(logs) {
+		if l.Death.Verdict == detect.Dying && (l.Boot == "" || l.Boot == o.Boot) {
+			inc = l.Death
+			inc.Release = cmp.Or(inc.Release, o.Kernel)
+			break
+		}
+	}
+	inc.Time = at
+	if !o.Time.IsZero() && o.Time.Before(at) {
+		inc.Time = o.Time
+	}
+	n.BootID = o.Boot
+	d := NewDeath(inc, a, n)
+	d.Evidence = []Evidence{evidenceBy(o.Evidence)}
+	d.Phase, d.Decision = Recorded, "the node said so when it ran again"
+	return d
+}
+
+// evidenceBy is what a node knows the end of a boot from.
+func evidenceBy(word string) Evidence {
+	for _, e := range []Evidence{ByPstore, ByKdump, ByWatchdog, ByFirmware} {
+		if string(e) == word {
+			return e
+		}
+	}
+	return ByNothing
+}
+
+// title is the headline of what is no incident.
+func title(o netconsole.Obituary) string {
+	first, _, _ := strings.Cut(string(o.Text), "\n")
+	switch by := evidenceBy(o.Evidence); {
+	case by == ByNothing:
+		return "the boot ended without a word"
+	case (by == ByWatchdog || by == ByFirmware) && first != "":
+		return first
+	}
+	return "the kernel left its last lines, and no reason in them"
+}
+
+// lines are the last lines of an obituary.
+func lines(o netconsole.Obituary) []string {
+	text := strings.TrimRight(string(o.Text), "\n")
+	if text == "" {
+		return nil
+	}
+	all := strings.Split(text, "\n")
+	return all[max(0, len(all)-obituaryLines):]
+}
+
+// Learn adds to d what the obituary's death o has and d lacks, and reports whether that is anything.
+func (d *Death) Learn(o Death) bool {
+	changed := false
+	for _, e := range o.Evidence {
+		if e != ByNothing && !slices.Contains(d.Evidence, e) {
+			d.Evidence = append(slices.Clone(d.Evidence), e)
+			changed = true
+		}
+	}
+	if len(o.Trace) > len(d.Trace) && o.Cause != netconsole.CauseUnexplained {
+		d.Cause, d.Reason, d.Fingerprint, d.Remedy, d.Trace = o.Cause, o.Reason, o.Fingerprint, o.Remedy, o.Trace
+		d.Release, d.Culprit = cmp.Or(o.Release, d.Release), o.Culprit
+		changed = true
+	}
+	return changed
+}
