@@ -10,7 +10,7 @@ export CGO_ENABLED ?= 0
 
 FUZZTIME   ?= 20000x
 
-.PHONY: build check format vet staticcheck pure fuzz live e2e e2e-kernel fixtures test demo bench clean browser
+.PHONY: build check format vet staticcheck pure fuzz live e2e e2e-kernel fixtures test demo bench clean browser e2e-matrix
 
 build: ## both binaries into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -49,6 +49,14 @@ browser: ## the page of deaths in Chromium, with pictures of it in dist/browser 
 e2e: ## tests in the lab: microVMs that crash, a real control plane (root)
 	cd e2e/authenticator && $(GO) vet ./... && $(GO) test -count=1 ./...
 	.ci/no-skips $(GO) test -count=1 -tags e2e -timeout 80m -p 1 -v ./e2e/...
+
+KUBERNETES ?= v1.33.13 v1.34.4 v1.35.4 v1.36.3 v1.37.2
+
+e2e-matrix: ## policies, rights and every verb on each version of KUBERNETES, and Karpenter's own controllers; ten minutes a version the first time, three after that (root)
+	cd e2e/karpenter && $(GO) vet ./... && $(GO) test -count=1 ./...
+	for v in $(KUBERNETES); do \
+		LASTGASP_KUBERNETES=$$v .ci/no-skips $(GO) test -count=1 -tags e2e -timeout 40m -run '^TestKube$$' -v ./e2e; \
+	done
 
 FIXTURES ?= .
 

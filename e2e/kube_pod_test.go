@@ -105,6 +105,36 @@ func (w *kubeWorld) checkFail(t *testing.T) {
 			t.Errorf("%s became ours: %s", field, m.FieldsV1.GetRawString())
 		}
 	}
+	t.Run("kept", func(t *testing.T) {
+		pod := w.newPod(t, "kept", node, corev1.PodRunning, nil)
+		if err := w.cluster.UnreadyPod(t.Context(), pod); err != nil || !w.getPod(t, "kept").Status.ContainerStatuses[0].Ready {
+			t.Errorf("a running pod: %v, want it left alone", err)
+		}
+		pod, err := w.cluster.FailPod(t.Context(), pod, kubeNotice)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = w.admin.CoreV1().Pods("default").Patch(t.Context(), "kept", types.JSONPatchType,
+			[]byte(`[{"op":"add","path":"/status/containerStatuses/0/started","value":true}]`), metav1.PatchOptions{FieldManager: "kubelet"}, "status")
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := w.getPod(t, "kept").Status.ContainerStatuses[0]
+		if err := w.cluster.UnreadyPod(t.Context(), pod); err != nil {
+			t.Fatal(err)
+		}
+		want := before.DeepCopy()
+		want.Ready, want.Started = false, ptr(false)
+		if diff := cmp.Diff(*want, w.getPod(t, "kept").Status.ContainerStatuses[0]); diff != "" {
+			t.Errorf("container status (-want +got):\n%s", diff)
+		}
+		if got := strings.Fields(w.kubectl(t, "get", "pod", "kept", "--no-headers")); got[1] != "0/1" || got[2] != "KernelPanic" {
+			t.Errorf("kubectl shows %q, want 0/1 KernelPanic", got)
+		}
+		if err := w.cluster.UnreadyPod(t.Context(), pod); err != nil {
+			t.Errorf("again: %v", err)
+		}
+	})
 	t.Run("terminating", func(t *testing.T) {
 		pod := w.newPod(t, "terminating", node, corev1.PodRunning, nil)
 		w.kubectl(t, "delete", "pod", "terminating", "--wait=false")

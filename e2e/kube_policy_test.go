@@ -193,6 +193,12 @@ func (w *kubeWorld) checkPoliciesBeyondRights(t *testing.T) {
 
 	const pods = "lastgasp-listener-pods"
 	pod := func(name, patch string) func() error { return patchPod(ctx, w.raw, name, patch, "status") }
+	rawPod := func(name, patch string) func() error {
+		return func() error {
+			_, err := w.raw.CoreV1().Pods("default").Patch(ctx, name, types.JSONPatchType, []byte(patch), metav1.PatchOptions{}, "status")
+			return err
+		}
+	}
 	const mark = `"metadata":{"annotations":{"lastgasp.dev/death":"r"}}`
 	for _, a := range []attempt{
 		{"pod: a label", pod("p-running", `{"metadata":{"labels":{"a":"b"}}}`), pods, "labels, owners and finalizers"},
@@ -205,6 +211,16 @@ func (w *kubeWorld) checkPoliciesBeyondRights(t *testing.T) {
 		{"pod: failed to running", pod("p-failed", `{"status":{"phase":"Running"}}`), pods, "only phase"},
 		{"pod: failed for no death", pod("p-running", `{"status":{"phase":"Failed"}}`), pods, "with the NodeDeath"},
 		{"pod: an exit code", pod("p-running", `{"status":{"containerStatuses":[{"name":"main","state":{"running":null,"terminated":{"exitCode":137}}}]}}`), pods, "exit codes"},
+		{"pod: a running container that is not ready", rawPod("p-ready", `[{"op":"replace","path":"/status/containerStatuses/0/ready","value":false}]`), pods, "exit codes"},
+		{"pod: a failed one's container not ready", rawPod("p-failed", `[{"op":"replace","path":"/status/containerStatuses/0/ready","value":false}]`), "", ""},
+		{"pod: a failed one's container ready", rawPod("p-failed", `[{"op":"replace","path":"/status/containerStatuses/0/ready","value":true}]`), pods, "exit codes"},
+		{"pod: a failed one's container started", rawPod("p-failed", `[{"op":"add","path":"/status/containerStatuses/0/started","value":true}]`), pods, "exit codes"},
+		{"pod: a failed one's exit code", rawPod("p-failed", `[{"op":"replace","path":"/status/containerStatuses/0/state","value":{"terminated":{"exitCode":0}}}]`), pods, "exit codes"},
+		{"pod: a failed one's restarts", rawPod("p-failed", `[{"op":"replace","path":"/status/containerStatuses/0/restartCount","value":3}]`), pods, "exit codes"},
+		{"pod: a failed one's image", rawPod("p-failed", `[{"op":"replace","path":"/status/containerStatuses/0/image","value":"evil"}]`), pods, "exit codes"},
+		{"pod: a failed one's resources", rawPod("p-failed", `[{"op":"add","path":"/status/containerStatuses/0/allocatedResources","value":{"cpu":"1"}}]`), pods, "exit codes"},
+		{"pod: a failed one's user", rawPod("p-failed", `[{"op":"add","path":"/status/containerStatuses/0/user","value":{"linux":{"uid":0,"gid":0}}}]`), pods, "exit codes"},
+		{"pod: a failed one's container forgotten", rawPod("p-failed", `[{"op":"remove","path":"/status/containerStatuses"}]`), pods, "exit codes"},
 		{"pod: its address", pod("p-ready", `{"status":{"podIP":"10.1.1.9","podIPs":[{"$patch":"replace"},{"ip":"10.1.1.9"}]}}`), pods, "addresses"},
 		{"pod: a second address", pod("p-ready", `{"status":{"podIPs":[{"ip":"10.1.1.1"},{"ip":"fd00::9"}]}}`), pods, "addresses"},
 		{"pod: its host's address", pod("p-ready", `{"status":{"hostIP":"10.9.7.9","hostIPs":[{"$patch":"replace"},{"ip":"10.9.7.9"}]}}`), pods, "addresses"},
@@ -279,6 +295,9 @@ func (w *kubeWorld) checkPoliciesBeyondRights(t *testing.T) {
 		{"node: its volumes", onNode(`{"status":{"volumesInUse":["x"]}}`, "status"), nodes, "its own condition only"},
 		{"node: its volumes attached", onNode(`{"status":{"volumesAttached":[{"name":"x","devicePath":"y"}]}}`, "status"), nodes, "its own condition only"},
 		{"node: our condition", onNode(`{"status":{"conditions":[{"type":"lastgasp.dev/KernelHealthy","status":"False","reason":"KernelPanic"}]}}`, "status"), "", ""},
+		{"node: our condition and a foreign one", onNode(`{"status":{"conditions":[{"type":"lastgasp.dev/KernelHealthy","status":"True"},{"type":"DiskPressure","status":"True"}]}}`, "status"), nodes, "its own only"},
+		{"node: our condition and a foreign annotation", onNode(`{"metadata":{"annotations":{"example.com/x":"y"}},"status":{"conditions":[{"type":"lastgasp.dev/KernelHealthy","status":"True"}]}}`, "status"), nodes, "own annotations only"},
+		{"node: the boot of our condition", onNode(`{"metadata":{"annotations":{"lastgasp.dev/unhealthy-boot":"boot-1"}}}`, "status"), "", ""},
 		{"node: our annotation", onNode(`{"metadata":{"annotations":{"lastgasp.dev/reason":"x"}}}`), "", ""},
 		{"node: fenced", taints(node, `{"key":"lastgasp.dev/dead","effect":"NoSchedule"}`), "", ""},
 		{"node: fenced and not marked, deleted", func() error { return w.raw.CoreV1().Nodes().Delete(ctx, node, metav1.DeleteOptions{}) }, nodes, "marked"},
@@ -627,6 +646,12 @@ func (w *kubeWorld) checkProof(t *testing.T) {
 			Annotations: kube.Annotations{Reason: "pod.titus.netflix.com/pod-termination-reason"}})
 		if err := c.Prove(ctx); !errors.Is(err, kube.ErrNotHeld) || !strings.Contains(err.Error(), "its annotations to pod") {
 			t.Errorf("proof with an annotation key that the policy does not know: %v", err)
+		}
+	})
+	t.Run("a condition that the policy does not know", func(t *testing.T) {
+		c := w.connect(t, kube.Config{REST: w.account, Namespace: w.namespace, Replica: "eks", Condition: "KernelReady"})
+		if err := c.Prove(ctx); !errors.Is(err, kube.ErrNotHeld) || !strings.Contains(err.Error(), "its condition KernelReady to node") {
+			t.Errorf("proof with a condition that the policy does not know: %v", err)
 		}
 	})
 	if got := w.getPod(t, "proof"); got.Status.Phase != corev1.PodRunning || len(got.Annotations) > 0 || len(got.Labels) > 0 {

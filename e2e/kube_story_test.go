@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -35,6 +36,11 @@ func TestKubeStory(t *testing.T) {
 	for i, verb := range []policy.NodeVerb{policy.NodeAwait, policy.NodeAnnotate} {
 		t.Run("node "+string(verb)+", and the listener is restarted", func(t *testing.T) { w.checkReturn(t, bin, verb, 10+i) })
 	}
+	t.Run("a kernel that is sick", func(t *testing.T) { w.checkSick(t, bin) })
+	t.Run("nodes of a pool, and nodes left out", func(t *testing.T) { w.checkPools(t, bin) })
+	t.Run("a node in quarantine", func(t *testing.T) { w.checkQuarantine(t, bin) })
+	t.Run("a node with a finalizer", func(t *testing.T) { w.checkNodeFinalizer(t, bin) })
+	t.Run("a bare pod is kept", func(t *testing.T) { w.checkBarePod(t, bin) })
 	t.Run("held, and released by a human", func(t *testing.T) { w.checkHeld(t, bin) })
 	t.Run("the listener is asked to end in the middle", func(t *testing.T) { w.checkDrain(t, bin) })
 	t.Run("a dry run", func(t *testing.T) { w.checkDryRun(t, bin) })
@@ -51,6 +57,18 @@ spec:
   template:
     metadata: {labels: {app: web}}
     spec: {automountServiceAccountToken: false, containers: [{name: main, image: none}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: tolerant}
+spec:
+  selector: {matchLabels: {app: tolerant}}
+  template:
+    metadata: {labels: {app: tolerant}}
+    spec:
+      automountServiceAccountToken: false
+      tolerations: [{operator: Exists}]
+      containers: [{name: main, image: none}]
 ---
 apiVersion: apps/v1
 kind: StatefulSet
@@ -131,7 +149,7 @@ func (w *kubeWorld) checkWorkloads(t *testing.T, bin string) {
 		p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}
 		p.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(node, corev1.SchemeGroupVersion.WithKind("Node"))}
 	})
-	want := map[string]int{"web": 2, "db": 1, "agent": 1, "policy": 1, "plain": 1, "nightly": 1, "bare": 1, "static": 1}
+	want := map[string]int{"web": 2, "db": 1, "agent": 1, "policy": 1, "plain": 1, "nightly": 1, "bare": 1, "static": 1, "tolerant": 1}
 	eventually(t, "the workloads to be on the node", func() error {
 		have := map[string]int{}
 		for _, p := range w.podsOn(t, d.name) {
@@ -160,16 +178,19 @@ func (w *kubeWorld) checkWorkloads(t *testing.T, bin string) {
 		t.Fatal(err)
 	}
 	record := w.awaitPhase(t, d, r, policy.Cleaned)
-	if record.PodsFailed != len(was)-1 || record.PodsTotal != record.PodsFailed {
-		t.Errorf("%d of %d pods failed, want all %d but the static one", record.PodsFailed, record.PodsTotal, len(was)-1)
+	// The replacements of what tolerates every taint may have come to the dead node, and are failed as well.
+	if record.PodsFailed < len(was)-1 || record.PodsTotal != record.PodsFailed {
+		t.Errorf("%d of %d pods failed, want all of the %d but the static one", record.PodsFailed, record.PodsTotal, len(was)-1)
 	}
 	for name, p := range failed() {
-		if p.Status.Reason != "KernelPanic" || p.Annotations["lastgasp.dev/death"] != record.Name || len(p.Status.ContainerStatuses) == 0 ||
-			p.Status.ContainerStatuses[0].State.Terminated != nil {
+		states := p.Status.ContainerStatuses
+		_, ran := was[p.Name] // others came after the death
+		if p.Status.Reason != "KernelPanic" || p.Annotations["lastgasp.dev/death"] != record.Name || ran && (len(states) == 0 ||
+			states[0].State.Terminated != nil) {
 			t.Errorf("pod %s failed for reason %q with container states %+v", name, p.Status.Reason, p.Status.ContainerStatuses)
 		}
 	}
-	for _, app := range []string{"web", "db", "agent", "policy", "plain", "nightly"} {
+	for _, app := range []string{"web", "tolerant", "db", "agent", "policy", "plain", "nightly"} {
 		eventually(t, app+" to run elsewhere", func() error {
 			running := 0
 			for _, p := range w.podsOn(t, "survivor") {
@@ -251,6 +272,9 @@ func (w *kubeWorld) checkReturn(t *testing.T, bin string, verb policy.NodeVerb, 
 		}
 		return nil
 	})
+	if got := kernelHealth(w.getNode(t, d.name)); !strings.HasPrefix(got, "False KernelPanic: sysrq triggered crash on node "+d.name) {
+		t.Errorf("condition of the dead node: %q", got)
+	}
 	r.Kill()
 	r = w.startReplica(t, bin, "", settings)
 	if err := w.comesBack(t.Context(), d); err != nil {
@@ -258,6 +282,111 @@ func (w *kubeWorld) checkReturn(t *testing.T, bin string, verb policy.NodeVerb, 
 	}
 	w.awaitPhase(t, d, r, policy.Cleaned)
 	eventually(t, "the node to be in service", func() error { return w.untouched(t.Context(), d) })
+	eventually(t, "its kernel to be healthy", func() error {
+		if got := kernelHealth(w.getNode(t, d.name)); !strings.HasPrefix(got, "True NewBoot: ") {
+			return fmt.Errorf("condition %q", got)
+		}
+		return nil
+	})
+}
+
+// checkQuarantine makes a node die that an administrator has cordoned and tainted. With node: delete, as with any reboot, it
+// comes back as it was.
+func (w *kubeWorld) checkQuarantine(t *testing.T, bin string) {
+	d := newDoomed("quarantined", 43)
+	w.join(t, d)
+	w.kubectl(t, "cordon", d.name)
+	w.kubectl(t, "taint", "node", d.name, "example.com/quarantine=disk:NoSchedule")
+	r := w.startReplica(t, bin, "", anyNumber)
+	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
+	if err := d.panics(w, r); err != nil {
+		t.Fatal(err)
+	}
+	for _, pod := range d.pods {
+		eventually(t, pod+" to be gone", func() error {
+			return wantErrPod(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod))
+		})
+	}
+	if err := w.comesBack(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	w.awaitPhase(t, d, r, policy.Cleaned)
+	eventually(t, "the node to be in service", func() error { return w.untouched(t.Context(), d) })
+	taints := w.ownTaints(t, d.name)
+	if n := w.getNode(t, d.name); !n.Spec.Unschedulable || !slices.Contains(taints, "example.com/quarantine=disk:NoSchedule") {
+		t.Errorf("unschedulable %v, taints %v; want it cordoned and tainted as before", n.Spec.Unschedulable, taints)
+	}
+}
+
+// checkNodeFinalizer makes a node die that another controller has put a finalizer on, as Karpenter does.
+func (w *kubeWorld) checkNodeFinalizer(t *testing.T, bin string) {
+	const finalizer = "karpenter.sh/termination"
+	d := newDoomed("finalized", 44)
+	w.join(t, d)
+	finalizers := func(value string) {
+		w.kubectl(t, "patch", "node", d.name, "--type=merge", `--patch={"metadata":{"finalizers":`+value+`}}`)
+	}
+	finalizers(`["` + finalizer + `"]`)
+	r := w.startReplica(t, bin, "", anyNumber)
+	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
+	if err := d.panics(w, r); err != nil {
+		t.Fatal(err)
+	}
+	settled := func() string {
+		return w.kubectl(t, "get", "nodedeath", d.deathName(), "-o", `jsonpath={.status.phase} {.status.conditions[?(@.type=="Settled")].status}: {.status.conditions[?(@.type=="Settled")].message}`)
+	}
+	eventually(t, "the deletion to be asked for", func() error {
+		if n, err := w.cluster.Node(t.Context(), d.name); err != nil || !n.Deleting {
+			return fmt.Errorf("node %+v, %v", n, err)
+		}
+		if got, want := settled(), "Cleaning False: deletion asked for; the node waits for finalizer "+finalizer; got != want {
+			return fmt.Errorf("%q, want %q", got, want)
+		}
+		return nil
+	})
+	w.kubectl(t, "wait", "nodedeath", d.deathName(), "--for=condition=PodsFailed", "--timeout=1s")
+	finalizers("null")
+	w.awaitPhase(t, d, r, policy.Cleaned)
+	if got, want := settled(), "Cleaned True: the node is gone"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// checkBarePod looks for everything that a person can learn of a pod that nobody replaces.
+func (w *kubeWorld) checkBarePod(t *testing.T, bin string) {
+	d := newDoomed("barren", 45)
+	w.join(t, d)
+	r := w.startReplica(t, bin, "", anyNumber+"\nnode: annotate\npods: {keep: 30s}")
+	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
+	if err := d.panics(w, r); err != nil {
+		t.Fatal(err)
+	}
+	pod := d.pods[0]
+	eventually(t, "the pod to show what it died of", func() error {
+		if got := strings.Fields(w.kubectl(t, "get", "pod", pod, "--no-headers")); got[1] != "0/1" || got[2] != "KernelPanic" {
+			return fmt.Errorf("kubectl shows %q; the listener says:\n%s", got, r.says())
+		}
+		return nil
+	})
+	eventually(t, "the event in its namespace", func() error {
+		list, err := w.admin.EventsV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "regarding.name=" + pod})
+		if err != nil {
+			return err
+		}
+		for _, e := range list.Items {
+			if e.Reason == "KernelPanic" && strings.Contains(e.Note, d.name) && strings.Contains(e.Note, d.deathName()) {
+				return nil
+			}
+		}
+		return fmt.Errorf("none of %d events tells of it", len(list.Items))
+	})
+	record := w.awaitPhase(t, d, r, policy.Cleaned) // once the pods are no longer kept
+	if !slices.ContainsFunc(record.Pods, func(p policy.DeadPod) bool { return p.Namespace == "default" && p.Name == pod }) {
+		t.Errorf("the record names %+v, want %s among them", record.Pods, pod)
+	}
+	if err := wantErrPod(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod)); err != nil {
+		t.Errorf("the pod after its time: %v", err)
+	}
 }
 
 // checkHeld tests deaths while the breaker lets none through.
@@ -340,7 +469,7 @@ func (w *kubeWorld) checkDryRun(t *testing.T, bin string) {
 			t.Errorf("step %s is done", s.Name)
 		}
 	}
-	if got, want := strings.Join(steps, " "), "fence list fail events detach delete node"; got != want || record.PodsTotal != len(d.pods) {
+	if got, want := strings.Join(steps, " "), "fence list fail events condition detach delete node"; got != want || record.PodsTotal != len(d.pods) {
 		t.Errorf("plan %q for %d pods, want %q for %d", got, record.PodsTotal, want, len(d.pods))
 	}
 	for _, e := range w.audit(t) {
@@ -372,4 +501,40 @@ func (w *kubeWorld) awaitPhase(t *testing.T, d *doomed, r *replica, phase policy
 		t.Fatalf("wait for %s: %v; the listener says:\n%s", phase, err, r.says())
 	}
 	return record
+}
+
+// checkPools makes three nodes die of which one belongs to a pool and one is left out.
+func (w *kubeWorld) checkPools(t *testing.T, bin string) {
+	pooled, excluded, other := newDoomed("pooled", 40), newDoomed("left-out", 41), newDoomed("unpooled", 42)
+	r := w.startReplica(t, bin, "", anyNumber+"\npools: [{selector: {example.com/pool: db}, node: annotate}]")
+	for d, label := range map[*doomed]string{
+		pooled: "example.com/pool=db", excluded: policy.ExcludeLabel + "=", other: "example.com/pool=web",
+	} {
+		w.join(t, d)
+		w.kubectl(t, "label", "node", d.name, label)
+		eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
+		if err := d.panics(w, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.awaitPhase(t, other, r, policy.Cleaned)
+	w.awaitPhase(t, pooled, r, policy.Cleaned)
+	record := w.awaitPhase(t, excluded, r, policy.Refused)
+	if _, err := w.cluster.Node(t.Context(), other.name); !errors.Is(err, cleanup.ErrNotFound) {
+		t.Errorf("the node of no pool: %v, want it deleted", err)
+	}
+	if n := w.readNode(t, pooled.name); !n.Fenced {
+		t.Errorf("the node of the pool: %+v, want it kept and fenced", n)
+	}
+	if want := "node left-out is left out by its label lastgasp.dev/exclude-from-cleanup"; record.Decision != want {
+		t.Errorf("decision %q, want %q", record.Decision, want)
+	}
+	if n := w.readNode(t, excluded.name); n.Fenced || n.Mark != (policy.Mark{}) || n.Unhealthy != "" {
+		t.Errorf("the node left out: %+v, want it untouched", n)
+	}
+	for _, pod := range excluded.pods {
+		if p := w.readPod(t, pod); p.Phase != "Running" || p.Marked {
+			t.Errorf("pod %+v, want it untouched", p)
+		}
+	}
 }

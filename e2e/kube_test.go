@@ -26,6 +26,7 @@ func TestKube(t *testing.T) {
 	t.Run("requests are served by the shipped flow schema", w.checkFlowSchema)
 	t.Run("a node is found by instance and by address", w.checkFind)
 	t.Run("a node is fenced and unfenced, and foreign taints stay", w.checkFence)
+	t.Run("a node's condition is written", w.checkHealth)
 	t.Run("a boot is claimed once", w.checkClaim)
 	t.Run("a kubelet's lease is read", w.checkLease)
 	t.Run("a pod is failed in one write", w.checkFail)
@@ -39,6 +40,7 @@ func TestKube(t *testing.T) {
 	t.Run("the largest death fits", w.checkLargestDeath)
 	t.Run("kubectl shows deaths", w.checkKubectl)
 	t.Run("replicas see each other", w.checkReplicas)
+	t.Run("replicas exchange what they have heard", w.checkSharedCoverage)
 	t.Run("a node is deleted once it is marked and fenced", w.checkDeleteNode)
 	t.Run("events are told", w.checkEvents)
 	t.Run("annotation keys are configurable", w.checkAnnotationKeys)
@@ -51,6 +53,7 @@ func TestKube(t *testing.T) {
 	t.Run("only the listener writes deaths", w.checkDeathWriters)
 	t.Run("the page is for who may read deaths", w.checkReaders)
 	t.Run("the policies are proved", w.checkProof)
+	t.Run("nodeclaims are deleted where that is granted", w.checkNodeClaims)
 	t.Run("the host-network variant applies", w.checkHostNetwork)
 	t.Run("an API server that was away is found again", w.checkAway)
 }

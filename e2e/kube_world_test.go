@@ -97,7 +97,8 @@ func (w *kubeWorld) signIn(t *testing.T) {
 	w.dynamic = must(dynamic.NewForConfig(w.account))
 }
 
-// overlay is a kustomization on top of packaging/kubernetes/base, as a user would write it.
+// overlay is a kustomization on top of packaging/kubernetes/base, as a user would write it. PACKAGING in it is that path without
+// base.
 func overlay(t *testing.T, text string) string {
 	t.Helper()
 	base, err := filepath.Abs("../packaging/kubernetes/base")
@@ -111,6 +112,7 @@ func overlay(t *testing.T, text string) string {
 	if base, err = filepath.Rel(dir, base); err != nil { // kustomize wants it relative
 		t.Fatal(err)
 	}
+	text = strings.ReplaceAll(text, "PACKAGING", filepath.Dir(base))
 	text = "resources: [" + base + "]\n" + text + "\n"
 	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -378,6 +380,16 @@ func wantErr(want error) func(policy.Node, error) error {
 	return func(n policy.Node, err error) error {
 		if !errors.Is(err, want) {
 			return fmt.Errorf("node %q, error %v; want %v", n.Name, err, want)
+		}
+		return nil
+	}
+}
+
+// wantErrPod is wantErr for pods.
+func wantErrPod(want error) func(policy.Pod, error) error {
+	return func(p policy.Pod, err error) error {
+		if !errors.Is(err, want) {
+			return fmt.Errorf("pod %q, error %v; want %v", p.Name, err, want)
 		}
 		return nil
 	}

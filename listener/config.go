@@ -32,6 +32,7 @@ type Config struct {
 	KeyFile     string             // where Key is read from, empty for none
 	Key         ed25519.PrivateKey // signs acknowledgements; nil: they are not signed
 	Policy      policy.Policy
+	Condition   string // type of the condition on Nodes that says whether the kernel is healthy
 	Judge       detect.Config
 	Ship        string // where all kernel records are written as JSON lines: Stdout or a file; empty for nowhere
 	Annotations Annotations
@@ -116,6 +117,8 @@ func defaultConfig() Config {
 		Admin:   "127.0.0.1:9666",
 		Records: "/var/lib/lastgasp",
 		Policy:  policy.DefaultPolicy(),
+
+		Condition: policy.KernelHealthy,
 	}
 }
 
@@ -163,20 +166,21 @@ func (c *Config) keys() yamlkeys.Keys {
 		"records":      yamlkeys.Text(&c.Records),
 		"key":          yamlkeys.Value(&c.KeyFile, "the path of a file, from / on; keep the key itself out of the config", absolutePath),
 
-		"act.at":          yamlkeys.Value(&p.ActAt, "an authority to act at; write kernel, boot, claimed, pinned or never", authority),
+		"act.at":          readActAt(&p.ActAt),
 		"act.corroborate": yamlkeys.Duration(&p.Corroborate, 0, week),
 		"act.distrust":    yamlkeys.Duration(&p.Distrust, 0, week),
 		"limits.nodes":    yamlkeys.Int(&p.MaxNodes, 0, 1_000_000),
 		"limits.percent":  yamlkeys.Int(&p.MaxPercent, 0, 100),
 		"limits.window":   yamlkeys.Duration(&p.Window, 0, week),
-		"node": yamlkeys.Word(&p.NodeVerb, "what to do with the node; write delete, await or annotate",
-			policy.NodeDelete, policy.NodeAwait, policy.NodeAnnotate),
-		"nodeTimeout":   yamlkeys.Duration(&p.AwaitTimeout, 0, week),
-		"pods.keep":     yamlkeys.Duration(&p.KeepPods, 0, week),
-		"keep.records":  yamlkeys.Int(&p.KeepRecords, 0, 1_000_000),
-		"keep.for":      yamlkeys.Duration(&p.KeepRecordsFor, 0, 100*week),
-		"controlPlane":  yamlkeys.Bool(&p.ControlPlane),
-		"suspects.hold": yamlkeys.Bool(&p.HoldSuspects),
+		"node":            readNodeVerb(&p.NodeVerb),
+		"nodeTimeout":     yamlkeys.Duration(&p.AwaitTimeout, 0, week),
+		"pods.keep":       yamlkeys.Duration(&p.KeepPods, 0, week),
+		"pools":           readPools(&p.Pools),
+		"condition":       yamlkeys.Value(&c.Condition, "the type of a node condition; write [domain/]Name", annotationKey),
+		"keep.records":    yamlkeys.Int(&p.KeepRecords, 0, 1_000_000),
+		"keep.for":        yamlkeys.Duration(&p.KeepRecordsFor, 0, 100*week),
+		"controlPlane":    yamlkeys.Bool(&p.ControlPlane),
+		"suspects.hold":   yamlkeys.Bool(&p.HoldSuspects),
 		"ec2.afterPanic": yamlkeys.Word(&p.AfterPanic, "what to do with the instance; write none, reboot or terminate",
 			policy.LeaveInstance, policy.RebootInstance, policy.TerminateInstance),
 		"cloud.fate": yamlkeys.Bool(&c.Fate),

@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// CoverMetric counts the nodes of each Cover at every scrape. Replicas hear different canaries, and each counts its own.
+// CoverMetric counts the nodes of each Cover at every scrape: all of the cluster, whichever replica has heard them.
 type CoverMetric struct {
 	Coverage *Coverage
 	Roster   func() []RosterNode // nil without a cluster
@@ -29,5 +29,5 @@ func (c CoverMetric) Collect(out chan<- prometheus.Metric) {
 
 func (CoverMetric) desc() *prometheus.Desc {
 	return prometheus.NewDesc("lastgasp_nodes",
-		"Nodes by whether this replica could hear them die: covered, unproven, mute, silent, or a stranger that is not a Node.", []string{"cover"}, nil)
+		"Nodes by whether they could be heard dying, the same on every replica: covered, unproven, mute, silent, or a stranger that is not a Node.", []string{"cover"}, nil)
 }

@@ -37,10 +37,12 @@ const (
 	maxCovered, maxStrangers = 72 << 10, 8 << 10
 )
 
-// Coverage remembers the last canary of each address. It is written once per canary and read on request.
+// Coverage remembers the last canary of each address. It is written once per canary and read on request. What other replicas
+// have heard is kept apart, see KeepShared.
 type Coverage struct {
 	mu        sync.Mutex
 	byAddr    map[netip.Addr]proof
+	others    map[netip.Addr]proof
 	strangers int // in byAddr
 	swept     time.Time
 }
@@ -49,6 +51,22 @@ type Coverage struct {
 type proof struct {
 	receive.Canary
 	sum string // SHA-256 of the secret it came with, empty if none
+	// shared says that another replica heard it, which knows what the pin says of it; sharedMute is its Facts.Mute.
+	shared     bool
+	sharedMute string
+}
+
+// mute says why a panic of the node would not be heard, empty if it would be.
+func (p proof) mute() string {
+	if p.shared {
+		return p.sharedMute
+	}
+	return p.Facts.Mute()
+}
+
+// contradicts reports whether p came without the secret that its boot has pinned.
+func (p proof) contradicts(pin policy.Pin) bool {
+	return !p.shared && pin.Boot != "" && pin.Boot == p.Boot && pin.Sum != p.sum
 }
 
 // silent reports whether three canaries in a row are missing.
@@ -78,7 +96,7 @@ type RosterNode struct {
 // it. Nor does a canary without a secret from a node whose canaries have one, a stranger's from the address of a Node, or one
 // with another secret than the node's.
 func (c *Coverage) Canary(canary receive.Canary) (fresh bool) {
-	p := proof{canary, canary.Secret.Sum()}
+	p := proof{Canary: canary, sum: canary.Secret.Sum()}
 	p.Secret = "" // only its sum is kept
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -145,11 +163,26 @@ func (c *Coverage) Count(now time.Time, roster []RosterNode) map[Cover]int {
 	return counts
 }
 
-// rows are the rows of Report, unsorted. The reading goroutines wait for the lock, so it is only held for a copy.
-func (c *Coverage) rows(now time.Time, roster []RosterNode) []NodeCover {
+// merged is what this replica and the others have heard, by address. The reading goroutines wait for the lock, so it is only
+// held for a copy.
+func (c *Coverage) merged() map[netip.Addr]proof {
 	c.mu.Lock()
-	byAddr := maps.Clone(c.byAddr)
+	byAddr, others := maps.Clone(c.byAddr), c.others // which is replaced as a whole
 	c.mu.Unlock()
+	if byAddr == nil {
+		byAddr = make(map[netip.Addr]proof)
+	}
+	for addr, p := range others {
+		if own, ok := byAddr[addr]; !ok || p.outweighs(own) {
+			byAddr[addr] = p
+		}
+	}
+	return byAddr
+}
+
+// rows are the rows of Report, unsorted.
+func (c *Coverage) rows(now time.Time, roster []RosterNode) []NodeCover {
+	byAddr := c.merged()
 	rows := []NodeCover{} // JSON's [], and not null
 	named := make(map[netip.Addr]bool)
 	for _, n := range roster {
@@ -162,7 +195,7 @@ func (c *Coverage) rows(now time.Time, roster []RosterNode) []NodeCover {
 				named[addr] = true
 				row = p.row(now)
 				row.Node = n.Name
-				if n.Pin.Boot != "" && n.Pin.Boot == p.Boot && n.Pin.Sum != p.sum {
+				if p.contradicts(n.Pin) {
 					row.Cover, row.Why = Unproven, "its last canary did not carry the secret that the node has pinned; somebody else may have sent it"
 				}
 			}
@@ -184,7 +217,7 @@ func (p proof) row(now time.Time) NodeCover {
 	if !p.Known {
 		row.Cover, row.Why = Stranger, "no Node of the cluster has this address and instance"
 	}
-	if why := p.Facts.Mute(); why != "" {
+	if why := p.mute(); why != "" {
 		row.Cover, row.Why = Mute, why
 	}
 	if p.silent(now) {

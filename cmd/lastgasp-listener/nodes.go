@@ -29,7 +29,7 @@ func nodesCommand(configFile *string) *cobra.Command {
   unproven  a node of the cluster that has never sent a canary
   stranger  its canary arrived, but its sender is not a node of the cluster: nothing would be done about its death
 
-Each replica knows only the canaries that it has received itself since it started.`,
+Replicas of one cluster exchange every minute what they have heard, so all of them say the same.`,
 		Example: `  lastgasp-listener nodes                               # ask the listener of this machine's config
   kubectl -n lastgasp exec deploy/listener -- lastgasp-listener nodes --admin=127.0.0.1:9666
   lastgasp-listener nodes -o json | jq -r '.[] | select(.cover != "covered") | .node'`,

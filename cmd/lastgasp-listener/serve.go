@@ -144,6 +144,7 @@ type parts struct {
 	ready  func() error
 	roster func() []listener.RosterNode // nil without a cluster
 	page   http.Handler                 // nil without a cluster
+	board  listener.Board               // the same
 }
 
 func newParts(cfg listener.Config, to *receive.Config, coverage *listener.Coverage, m *listener.Metrics, r prometheus.Registerer, log *slog.Logger) (*parts, error) {
@@ -152,6 +153,7 @@ func newParts(cfg listener.Config, to *receive.Config, coverage *listener.Covera
 		if err := p.cluster(cfg, to, coverage, m, r, log); err != nil {
 			return nil, err
 		}
+		p.run = append(p.run, func(ctx context.Context) error { return coverage.KeepShared(ctx, p.board, p.roster, log) })
 	} else {
 		directory := listener.NewDirectory(cfg.Records, listener.Keep{Records: cfg.Policy.KeepRecords, For: cfg.Policy.KeepRecordsFor}, log)
 		to.Sink, to.Farewells = directory, directory
@@ -192,6 +194,7 @@ func (p *parts) cluster(cfg listener.Config, to *receive.Config, coverage *liste
 	p.act = engine.Run
 	p.run = append(p.run, cluster.Run)
 	p.roster = func() []listener.RosterNode { return roster(cluster) }
+	p.board = cluster
 	p.ready = cluster.Ready
 	p.webhook(cfg, replica, cluster.Deaths, r, log)
 	p.page = (&page.Page{Source: pageSource{cluster, coverage}, Cluster: cfg.Cluster, Version: version}).Handler()
@@ -217,8 +220,9 @@ func connect(cfg listener.Config, replica string, log *slog.Logger) (*kube.Clust
 	}
 	rc.UserAgent = "lastgasp-listener/" + version
 	return kube.New(kube.Config{
-		REST: rc, Log: log, Replica: replica, Annotations: kube.Annotations(cfg.Annotations),
-		Namespace: cmp.Or(os.Getenv("POD_NAMESPACE"), namespaceOfPod()), Pod: os.Getenv("POD_NAME"),
+		REST: rc, Log: log, Replica: replica, Annotations: kube.Annotations(cfg.Annotations), Condition: cfg.Condition,
+		NodeClaims: cfg.Policy.DeletesNodeClaims(),
+		Namespace:  cmp.Or(os.Getenv("POD_NAMESPACE"), namespaceOfPod()), Pod: os.Getenv("POD_NAME"),
 	})
 }
 

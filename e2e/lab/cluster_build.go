@@ -36,12 +36,19 @@ func BuildControlPlane(ctx context.Context, s Scope) (Binaries, error) {
 		return Binaries{}, err
 	}
 	source := filepath.Join(root, "e2e", "controlplane")
+	other, err := otherVersion()
+	if err != nil {
+		return Binaries{}, err
+	}
+	if other != "" {
+		return buildOther(ctx, s, source, other)
+	}
 	key, err := sourceKey(source)
 	if err != nil {
 		return Binaries{}, fmt.Errorf("read sources of control plane: %w", err)
 	}
 	dir, err := Cached(ctx, filepath.Join("controlplane", key), func(dir string) error {
-		return compile(ctx, s, source, dir)
+		return compile(ctx, s, source, dir, kubernetesVersion, ".", "./hollow")
 	})
 	if err != nil {
 		return Binaries{}, fmt.Errorf("build control plane: %w", err)
@@ -50,6 +57,31 @@ func BuildControlPlane(ctx context.Context, s Scope) (Binaries, error) {
 		ControlPlane: filepath.Join(dir, "controlplane"),
 		Hollow:       filepath.Join(dir, "hollow"),
 	}, nil
+}
+
+// buildOther compiles the control plane of another version, without the hollow kubelet.
+func buildOther(ctx context.Context, s Scope, source, version string) (Binaries, error) {
+	main, err := os.ReadFile(filepath.Join(source, "main.go"))
+	if err != nil {
+		return Binaries{}, fmt.Errorf("read sources of control plane: %w", err)
+	}
+	sum := sha256.Sum256(append(main, linkerFlags(version)...))
+	key := version + "-" + hex.EncodeToString(sum[:])[:16]
+	dir, err := Cached(ctx, filepath.Join("controlplane", key), func(dir string) error {
+		module, err := os.MkdirTemp("", "lastgasp-controlplane-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(module)
+		if err := writeOtherModule(ctx, source, module, version); err != nil {
+			return err
+		}
+		return compile(ctx, s, module, dir, version, ".")
+	})
+	if err != nil {
+		return Binaries{}, fmt.Errorf("build control plane %s: %w", version, err)
+	}
+	return Binaries{ControlPlane: filepath.Join(dir, "controlplane")}, nil
 }
 
 // CheckoutRoot finds the folder of our go.mod above the working directory: the lab is always run from a checkout.
@@ -72,7 +104,7 @@ func CheckoutRoot() (string, error) {
 // sourceKey is a hash of everything in the module that decides what its programs are.
 func sourceKey(module string) (string, error) {
 	h := sha256.New()
-	fmt.Fprintln(h, linkerFlags())
+	fmt.Fprintln(h, linkerFlags(kubernetesVersion))
 	err := filepath.WalkDir(module, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
@@ -100,24 +132,24 @@ func sourceKey(module string) (string, error) {
 }
 
 // linkerFlags leaves symbols out, which halves the files, and stamps the version.
-func linkerFlags() string {
+func linkerFlags(version string) string {
 	const stamp = " -X k8s.io/component-base/version."
-	major, minor, _ := strings.Cut(strings.TrimPrefix(kubernetesVersion, "v"), ".")
+	major, minor, _ := strings.Cut(strings.TrimPrefix(version, "v"), ".")
 	minor, _, _ = strings.Cut(minor, ".")
 	return "-s -w" +
-		stamp + "gitVersion=" + kubernetesVersion +
+		stamp + "gitVersion=" + version +
 		stamp + "gitMajor=" + major +
 		stamp + "gitMinor=" + minor +
 		stamp + "gitTreeState=clean" +
 		stamp + "gitCommit=module"
 }
 
-// compile builds both programs in one go, so that they share the compiler's work, into the folder out.
-func compile(ctx context.Context, s Scope, module, out string) error {
-	s.Logf("control plane: compiling Kubernetes %s, some minutes the first time", kubernetesVersion)
+// compile builds the programs in one go, so that they share the compiler's work, into the folder out.
+func compile(ctx context.Context, s Scope, module, out, version string, programs ...string) error {
+	s.Logf("control plane: compiling Kubernetes %s, some minutes the first time", version)
 	start := time.Now()
-	cmd := exec.CommandContext(ctx, "go", "build", "-v", "-trimpath", "-buildvcs=false", "-ldflags="+linkerFlags(),
-		"-o", out+string(filepath.Separator), ".", "./hollow")
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-v", "-trimpath", "-buildvcs=false",
+		"-ldflags=" + linkerFlags(version), "-o", out + string(filepath.Separator)}, programs...)...)
 	cmd.Dir = module
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }

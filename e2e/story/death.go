@@ -176,7 +176,7 @@ func tainted(n *corev1.Node) bool {
 func mirror(p *corev1.Pod) bool { return p.Annotations[corev1.MirrorPodAnnotationKey] != "" }
 
 // steps of a cleanup, in order.
-var steps = []string{"fence", "list", "fail", "events", "detach", "delete", "node"}
+var steps = []string{"fence", "list", "fail", "events", "condition", "detach", "delete", "node"}
 
 // Check returns which parts of the promise were broken, nil if none.
 func (d Death) Check() error {

@@ -57,7 +57,7 @@ type Cluster interface {
 	// LeaseRenewed is when the Node's kubelet last renewed its Lease and how long it holds the Lease for, zero if it does
 	// not say. ErrNotFound if there is none.
 	LeaseRenewed(ctx context.Context, node string) (renewed time.Time, duration time.Duration, err error)
-	// MarkedNodes lists the Nodes that carry our mark or our taint, from the cache.
+	// MarkedNodes lists the Nodes that carry our mark or our taint or that we called unhealthy, from the cache.
 	MarkedNodes(ctx context.Context) ([]policy.Node, error)
 	// SilentNodes lists the Nodes that the control plane does not hear from (condition Ready is Unknown), from the cache.
 	SilentNodes(ctx context.Context) ([]policy.Node, error)
@@ -68,8 +68,14 @@ type Cluster interface {
 	EndedBoots() []policy.Node
 	// PatchNode applies p to the Node as it was read and returns it as it is now.
 	PatchNode(ctx context.Context, n policy.Node, p NodePatch) (policy.Node, error)
+	// SetHealth writes our condition to the Node as it was read, and returns the Node as it is now.
+	SetHealth(ctx context.Context, n policy.Node, h policy.Health) (policy.Node, error)
 	// DeleteNode deletes exactly the Node that was read (UID and resourceVersion preconditions).
 	DeleteNode(ctx context.Context, n policy.Node) error
+
+	// DeleteNodeClaim marks and deletes the NodeClaim that the Node names, if it says itself that this Node and its machine
+	// are its own; else ErrDenied. One that is being deleted already is left alone.
+	DeleteNodeClaim(ctx context.Context, n policy.Node, death string) error
 
 	// CreateDeath writes a NodeDeath, spec and status. ErrExists: there is one of that name already. Where the spec got
 	// through and the status did not, it succeeds and the status it returns is empty; UpdateDeath writes it.
@@ -101,6 +107,9 @@ type Cluster interface {
 	AnnotatePod(ctx context.Context, p policy.Pod, n policy.Notice) (policy.Pod, error)
 	// AnnotateFarewell writes f on the pod, and nothing else. The pod may have changed since it was read.
 	AnnotateFarewell(ctx context.Context, p policy.Pod, f policy.Farewell) error
+	// UnreadyPod says of the containers of a pod that was failed that they are not ready. Their states stay as they are. A pod
+	// whose containers are not ready, or that has changed, is left alone.
+	UnreadyPod(ctx context.Context, p policy.Pod) error
 	// DeletePod deletes with grace 0 and UID precondition. A pod with finalizers stays, marked; that is not an error.
 	DeletePod(ctx context.Context, p policy.Pod) error
 	// Attachments counts the VolumeAttachments that name the Node.

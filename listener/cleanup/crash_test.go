@@ -58,6 +58,10 @@ func (f faulty) PatchNode(ctx context.Context, n policy.Node, p NodePatch) (poli
 	return through(ctx, f, "PatchNode", func() (policy.Node, error) { return f.world.PatchNode(ctx, n, p) })
 }
 
+func (f faulty) SetHealth(ctx context.Context, n policy.Node, h policy.Health) (policy.Node, error) {
+	return through(ctx, f, "SetHealth", func() (policy.Node, error) { return f.world.SetHealth(ctx, n, h) })
+}
+
 func (f faulty) DeleteNode(ctx context.Context, n policy.Node) error {
 	_, err := through(ctx, f, "DeleteNode", func() (any, error) { return nil, f.world.DeleteNode(ctx, n) })
 	return err

@@ -11,7 +11,7 @@
 //	steps.go      the steps of a plan; pods in failover.go, fence and Node in fence.go and node.go, the machine in instance.go
 //	suspects.go   who may be to blame
 //	scan.go       what nobody works on: takeovers, held deaths, fences to lift, late pods, old deaths
-//	claims.go     canaries; findings.go kernels that are wounded and live
+//	claims.go     canaries; findings.go kernels that are wounded and live; health.go the Node's condition
 //	unexplained.go  boots that ended without a word; fate.go asks the cloud about them, obituary.go has the node's own word
 //	state.go      incidents that must survive a restart
 //	calls.go      API calls: one after the other through queue.go, repeated until answered

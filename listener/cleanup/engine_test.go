@@ -130,6 +130,7 @@ func TestCleanupOfOneNode(t *testing.T) {
 			"list true: 9 pods: 6 to fail, 0 failed before, 1 to annotate, 2 to leave alone",
 			"fail true: 6 failed, 1 annotated, 2 left alone",
 			"events true: node, 6 pods and 5 owners",
+			"condition true: its kernel is not healthy",
 			"detach true: 2 volumes attached; node out of service",
 			"delete true: 6 deleted; default/n1-db waits for finalizer example.com/backup",
 			"node true: deleted",

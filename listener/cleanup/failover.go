@@ -262,6 +262,9 @@ func (w *work) deletePods(ctx context.Context, p policy.Plan, all bool) (string,
 			groups[2] = append(groups[2], pod)
 		}
 	}
+	if err := w.unready(ctx, groups[2]); err != nil {
+		return "", err
+	}
 	var t tally
 	for _, pods := range groups[:2] {
 		answers, err := w.each(ctx, tidying, "delete pods", len(pods), func(ctx context.Context, i int) error {
@@ -286,6 +289,19 @@ func (w *work) deletePods(ctx context.Context, p policy.Plan, all bool) (string,
 		}
 	}
 	return strings.Join(append(notes, finalized(slices.Concat(groups[:]...))...), "; "), nil
+}
+
+// unready makes pods that are kept look as dead as they are: kubectl and kube-state-metrics count ready containers.
+func (w *work) unready(ctx context.Context, kept []policy.Pod) error {
+	answers, err := w.each(ctx, tidying, "mark kept pods not ready", len(kept), func(ctx context.Context, i int) error {
+		return w.e.cluster.UnreadyPod(ctx, kept[i])
+	})
+	for i, err := range answers {
+		if errors.Is(err, ErrDenied) {
+			w.log.Warn("kept pod still shows ready containers", "pod", kept[i].Namespace+"/"+kept[i].Name, "err", err)
+		}
+	}
+	return err
 }
 
 // deletePod deletes one pod. A conflict may be about anything, so it reads the pod before it believes that another one has

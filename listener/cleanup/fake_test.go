@@ -32,13 +32,15 @@ type world struct {
 	deaths    map[string]policy.Death
 	ended     []policy.Node // for EndedBoots
 	events    []Event
-	calls     []string             // what changed something, in order
-	failures  map[string]int       // pod UID → times it was failed
-	counted   []string             // pods whose failure counts
-	created   int                  // deaths
-	finds     int                  // look-ups of Nodes
-	replicas  map[string]time.Time // Leases of listeners
-	farewells map[string]string    // by name of the pod
+	health    map[string]policy.Health // conditions of Nodes
+	nodeClaim error                    // answer to the deletion of a NodeClaim
+	calls     []string                 // what changed something, in order
+	failures  map[string]int           // pod UID → times it was failed
+	counted   []string                 // pods whose failure counts
+	created   int                      // deaths
+	finds     int                      // look-ups of Nodes
+	replicas  map[string]time.Time     // Leases of listeners
+	farewells map[string]string        // by name of the pod
 	latency   time.Duration
 	lease     time.Duration // spec.leaseDurationSeconds of every Lease
 	down      bool
@@ -48,7 +50,7 @@ func newWorld(t *testing.T) *world {
 	return &world{
 		t: t, nodes: map[string]policy.Node{}, renewed: map[string]time.Time{}, dead: map[string]bool{}, pods: map[string]policy.Pod{},
 		volumes: map[string]int{}, deaths: map[string]policy.Death{}, failures: map[string]int{}, lease: 40 * time.Second,
-		replicas: map[string]time.Time{}, farewells: map[string]string{},
+		replicas: map[string]time.Time{}, farewells: map[string]string{}, health: map[string]policy.Health{},
 	}
 }
 
@@ -302,7 +304,9 @@ func (w *world) MarkedNodes(ctx context.Context) ([]policy.Node, error) {
 	}
 	defer w.mu.Unlock()
 	marked := slices.Collect(maps.Values(w.nodes))
-	return slices.DeleteFunc(marked, func(n policy.Node) bool { return !n.Fenced && n.Mark == (policy.Mark{}) }), nil
+	return slices.DeleteFunc(marked, func(n policy.Node) bool {
+		return !n.Fenced && n.Mark == (policy.Mark{}) && n.Unhealthy == ""
+	}), nil
 }
 
 func (w *world) PatchNode(ctx context.Context, n policy.Node, p NodePatch) (policy.Node, error) {
@@ -347,6 +351,26 @@ func (w *world) PatchNode(ctx context.Context, n policy.Node, p NodePatch) (poli
 	return have, nil
 }
 
+func (w *world) SetHealth(ctx context.Context, n policy.Node, h policy.Health) (policy.Node, error) {
+	if err := w.enter(ctx); err != nil {
+		return policy.Node{}, err
+	}
+	defer w.mu.Unlock()
+	have, ok := w.nodes[n.Name]
+	switch {
+	case !ok:
+		return policy.Node{}, ErrNotFound
+	case have.UID != n.UID || have.ResourceVersion != n.ResourceVersion:
+		return policy.Node{}, ErrConflict
+	case h.Unhealthy != "" && h.Unhealthy != have.BootID:
+		w.t.Errorf("node %s is called unhealthy on boot %s, but runs %s", n.Name, h.Unhealthy, have.BootID)
+	}
+	have.Unhealthy, have.ResourceVersion = h.Unhealthy, w.next()
+	w.nodes[n.Name] = have
+	w.health[n.Name] = h
+	return have, nil
+}
+
 func (w *world) DeleteNode(ctx context.Context, n policy.Node) error {
 	if err := w.enter(ctx); err != nil {
 		return err
@@ -365,11 +389,28 @@ func (w *world) DeleteNode(ctx context.Context, n policy.Node) error {
 	if a := w.attached(n.Name); a > 0 {
 		w.t.Errorf("node %s deleted with %d volumes attached", n.Name, a)
 	}
+	w.did("delete %s", n.Name)
+	if len(have.Finalizers) > 0 {
+		have.Deleting, have.ResourceVersion = true, w.next()
+		w.nodes[n.Name] = have
+		return nil
+	}
 	w.ends(have)
 	delete(w.nodes, n.Name)
 	delete(w.renewed, n.Name)
-	w.did("delete %s", n.Name)
 	return nil
+}
+
+func (w *world) DeleteNodeClaim(ctx context.Context, n policy.Node, death string) error {
+	if err := w.enter(ctx); err != nil {
+		return err
+	}
+	defer w.mu.Unlock()
+	if !w.dead[n.Name] || death == "" {
+		w.t.Errorf("nodeclaim of living node %s deleted for death %q", n.Name, death)
+	}
+	w.did("delete nodeclaim %s", n.NodeClaim.Name)
+	return w.nodeClaim
 }
 
 func (w *world) CreateDeath(ctx context.Context, d policy.Death) (policy.Death, error) {
@@ -577,6 +618,22 @@ func (w *world) AnnotateFarewell(ctx context.Context, p policy.Pod, f policy.Far
 		return ErrConflict
 	}
 	w.farewells[p.Name] = f.String()
+	return nil
+}
+
+func (w *world) UnreadyPod(ctx context.Context, p policy.Pod) error {
+	if err := w.enter(ctx); err != nil {
+		return err
+	}
+	defer w.mu.Unlock()
+	have, ok := w.pods[p.Namespace+"/"+p.Name]
+	switch {
+	case !ok:
+		return ErrNotFound
+	case have.UID != p.UID || have.Phase != "Failed" || w.failures[p.UID] == 0:
+		w.t.Errorf("pod %s marked not ready, which was not failed by us", p.Name)
+	}
+	w.did("unready %s", p.Name)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"maps"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener/detect"
@@ -24,9 +25,12 @@ type finding struct {
 	verified bool
 }
 
-// emitFindings makes events of what is wrong with kernels that are not dying.
+// emitFindings makes events of what is wrong with kernels that are not dying, and sets the condition of their Nodes where there
+// is a remedy.
 func (e *Engine) emitFindings(ctx context.Context) {
 	emitted := map[finding]time.Time{}
+	var sick sync.WaitGroup // an API server that does not answer must not hold up the next finding
+	defer sick.Wait()
 	for {
 		var inc detect.Incident
 		select {
@@ -62,5 +66,12 @@ func (e *Engine) emitFindings(ctx context.Context) {
 			note += "; " + inc.Remedy
 		}
 		e.cluster.Emit(Event{Node: n, Warning: true, Reason: inc.Cause, Action: "Record", Note: note})
+		// Others drain and replace nodes by the condition. It takes a finding that says what to do, and that is believed as far
+		// as a death that is acted on at once: there is no witness for sickness.
+		if inc.Remedy != "" && policy.Authority(inc, sum, n) >= e.policy.PolicyFor(n).ActAt {
+			h := policy.Health{Unhealthy: n.BootID, Reason: inc.Cause, Message: note}
+			w := e.newWork(inc, e.log)
+			sick.Go(func() { w.run(ctx, func(ctx context.Context) error { return w.sick(ctx, n, h) }) })
+		}
 	}
 }

@@ -56,7 +56,7 @@ func (w *work) stepNode(ctx context.Context, p policy.Plan) (note string, again 
 	case w.denied() > 0:
 		w.condition(policy.Settled, policy.False, "Kept", "pods could not be failed")
 		return fmt.Sprintf("kept and fenced: %d pods could not be failed", w.denied()), 0, w.inService(ctx)
-	case p.Verb == policy.NodeDelete:
+	case p.Verb == policy.NodeDelete || p.Verb == policy.NodeDeleteClaim:
 		return w.deleteNode(ctx, p)
 	}
 	if err := w.inService(ctx); err != nil {
@@ -116,13 +116,23 @@ func (w *work) deleteNode(ctx context.Context, p policy.Plan) (string, time.Dura
 		if why := w.back(); why != "" {
 			return w.noteSettled(ctx, p, why)
 		}
+		if w.node.Deleting {
+			return w.awaitFinalizers(ctx, w.node)
+		}
 		dead := w.node
+		if p.Verb == policy.NodeDeleteClaim && dead.NodeClaim.Name != "" {
+			again, err := w.deleteNodeClaim(ctx, dead)
+			if err != nil || again > 0 {
+				return "", again, err
+			}
+			if w.death.Condition(policy.Settled).Status == policy.False {
+				return "kept and fenced: " + w.death.Condition(policy.Settled).Message, 0, nil
+			}
+		}
 		err := w.try(ctx, tidying, "delete node", func(ctx context.Context) error { return w.e.cluster.DeleteNode(ctx, dead) })
 		switch {
 		case err == nil && len(dead.Finalizers) > 0:
-			note := "deletion asked for; the node waits for finalizer " + strings.Join(dead.Finalizers, ", ")
-			w.condition(policy.Settled, policy.True, "DeletionAskedFor", note)
-			return note, 0, nil
+			return w.awaitFinalizers(ctx, dead)
 		case err == nil:
 			w.lookup = policy.NoNode
 			w.condition(policy.Settled, policy.True, "Deleted", "the node is deleted")
@@ -138,6 +148,57 @@ func (w *work) deleteNode(ctx context.Context, p policy.Plan) (string, time.Dura
 			return "", 0, err
 		}
 	}
+}
+
+// deleteNodeClaim deletes the NodeClaim of a dead Node and waits for the Node to be gone, for a bounded time. If there is no
+// such NodeClaim any more, the Node itself is to be deleted: then it returns neither a time nor sets Settled.
+func (w *work) deleteNodeClaim(ctx context.Context, dead policy.Node) (again time.Duration, err error) {
+	const reason = "NodeClaimDeleted"
+	claim := dead.NodeClaim.Name
+	if was := w.death.Condition(policy.Settled); was.Reason == reason {
+		if w.e.Now().Sub(was.Time) < finalizersFor {
+			return returnEvery, nil
+		}
+		return 0, nil
+	}
+	if only, err := w.isOnly(ctx, dead.Instance()); err != nil {
+		return 0, err
+	} else if !only {
+		w.condition(policy.Settled, policy.False, "Denied", "not only node "+dead.Name+" says that it is "+dead.Instance())
+		return 0, nil
+	}
+	err = w.try(ctx, tidying, "delete nodeclaim", func(ctx context.Context) error {
+		return w.e.cluster.DeleteNodeClaim(ctx, dead, w.name)
+	})
+	switch {
+	case err == nil:
+		w.condition(policy.Settled, policy.False, reason, "deletion of nodeclaim "+claim+" asked for; Karpenter deletes the node")
+		return returnEvery, w.save(ctx, tidying)
+	case errors.Is(err, ErrConflict):
+		return volumesEvery, nil
+	case errors.Is(err, ErrNotFound):
+		return 0, nil
+	case answered(err):
+		w.condition(policy.Settled, policy.False, "Denied", err.Error())
+		return 0, nil
+	}
+	return 0, err
+}
+
+// awaitFinalizers says whose finalizers a Node that is being deleted waits for, and looks again until it is gone, for a
+// bounded time. Karpenter, for one, terminates the machine first.
+func (w *work) awaitFinalizers(ctx context.Context, n policy.Node) (string, time.Duration, error) {
+	const reason = "DeletionAskedFor"
+	note := "deletion asked for; the node waits for finalizer " + strings.Join(n.Finalizers, ", ")
+	was := w.death.Condition(policy.Settled)
+	w.condition(policy.Settled, policy.False, reason, note)
+	switch {
+	case was.Reason != reason || was.Message != note:
+		return "", returnEvery, w.save(ctx, tidying)
+	case w.e.Now().Sub(was.Time) < finalizersFor:
+		return "", returnEvery, nil
+	}
+	return note, 0, nil
 }
 
 // failLeftBehind fails the pods that were bound to the Node before it was gone. No more can come, and nobody else would fail

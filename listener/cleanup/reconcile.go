@@ -150,6 +150,11 @@ func (w *work) reconcile(ctx context.Context) (again time.Duration, err error) {
 		if ok, err := w.fence(ctx, fencing); err != nil || !ok {
 			return lookEvery, err
 		}
+		note, err := w.stepCondition(ctx)
+		if err != nil {
+			return 0, err
+		}
+		w.step(policy.StepCondition, true, "%s", note)
 		if err := w.save(ctx, keeping); err != nil {
 			return 0, err
 		}
@@ -161,7 +166,11 @@ func (w *work) reconcile(ctx context.Context) (again time.Duration, err error) {
 	if err := w.complete(ctx, keeping); err != nil {
 		return 0, err
 	}
-	return 0, w.unfence(ctx, w.mark(false)) // if this replica dies first, scan lifts the fence
+	// If this replica dies first, scan does both.
+	if err := w.takeBackCondition(ctx); err != nil {
+		return 0, err
+	}
+	return 0, w.unfence(ctx, w.mark(false))
 }
 
 // startedBefore reports whether pods were already failed for this death.

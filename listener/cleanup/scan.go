@@ -52,6 +52,10 @@ func (e *Engine) scan(ctx context.Context, r *roster, start func(func(context.Co
 		}
 	}
 	for _, n := range marked {
+		if onNewBoot(n) {
+			w := e.newWork(detect.Incident{}, e.log)
+			e.once(start, "condition of "+n.Name, w, func(ctx context.Context) error { return w.recovered(ctx, n) })
+		}
 		i := slices.IndexFunc(deaths, func(d policy.Death) bool { return d.Name == n.Mark.Death && d.Node == n.Name })
 		var d policy.Death
 		if i >= 0 {
@@ -156,7 +160,13 @@ func (w *work) lift(ctx context.Context, n policy.Node) error {
 	if err := w.readNode(ctx, keeping); err != nil {
 		return err
 	}
-	if d.Phase != policy.Refused && w.node.BootID == n.Mark.Boot {
+	switch {
+	case d.Phase == policy.Refused:
+		w.death = d
+		if err := w.takeBackCondition(ctx); err != nil {
+			return err
+		}
+	case w.node.BootID == n.Mark.Boot:
 		return nil
 	}
 	if w.e.isInHand(n.Mark.Death) {

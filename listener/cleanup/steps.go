@@ -9,9 +9,11 @@ import (
 )
 
 const (
-	// volumesEvery and returnEvery are how often attachments and a node that may come back are looked at.
+	// volumesEvery and returnEvery are how often attachments and a node that may come back, or is about to go, are looked at.
 	volumesEvery = 500 * time.Millisecond
 	returnEvery  = 3 * time.Second
+	// finalizersFor is how long a Node whose deletion was asked for may wait for finalizers before the work on its death ends.
+	finalizersFor = 10 * time.Minute
 )
 
 // back says why the Node, as it was read last, is not the dead one any more: a sentence, empty while it is.
@@ -83,6 +85,8 @@ func (w *work) doStep(ctx context.Context, p policy.Plan, name string) (note str
 		return w.failPods(ctx, p)
 	case policy.StepEvents:
 		note = w.emit(p)
+	case policy.StepCondition:
+		note, err = w.stepCondition(ctx)
 	case policy.StepDetach:
 		note, err = w.detach(ctx)
 	case policy.StepDelete:
@@ -169,7 +173,7 @@ func (w *work) namePods(ctx context.Context) error {
 		return err
 	})
 	switch {
-	case err == nil && out.UID == w.death.UID:
+	case err == nil && out.UID == w.death.UID && out.Owner == w.death.Owner: // else the next write of the status conflicts, and stops us
 		w.death.Version = out.Version
 	case !answered(err):
 		return err

@@ -385,7 +385,7 @@ func TestDryRun(t *testing.T) {
 				t.Errorf("step %s done", s.Name)
 			}
 		}
-		if diff := cmp.Diff(strings.Fields("fence list fail events detach delete node"), steps); diff != "" {
+		if diff := cmp.Diff(strings.Fields("fence list fail events condition detach delete node"), steps); diff != "" {
 			t.Errorf("steps (-want +got):\n%s", diff)
 		}
 	})
@@ -488,4 +488,135 @@ func TestTraceWaitsForTheFailOver(t *testing.T) {
 			t.Errorf("%d traces were written in the end, want %d", n, nodes)
 		}
 	})
+}
+
+// A Node with finalizers is gone only when their owners say so.
+func TestNodeWithFinalizers(t *testing.T) {
+	const note = "deletion asked for; the node waits for finalizer karpenter.sh/termination"
+	for _, tt := range []struct {
+		name  string
+		then  func(w *world)
+		after time.Duration
+		want  policy.Condition // Settled at the end; its time is not compared
+		step  string
+	}{
+		{"that are taken away", func(w *world) {
+			w.set(func() { delete(w.nodes, "n1"); delete(w.renewed, "n1") })
+		}, 10 * time.Second, policy.Condition{Status: policy.True, Reason: "Settled", Message: "the node is gone"}, "the node is gone"},
+		{"that stay", func(*world) {}, finalizersFor + time.Minute,
+			policy.Condition{Status: policy.False, Reason: "DeletionAskedFor", Message: note}, note},
+		{"of a machine that comes back first", func(w *world) { w.reboots(1, boot2) }, 10 * time.Second,
+			policy.Condition{Status: policy.True, Reason: "Settled", Message: "the node is back on boot " + boot2}, "unfenced: the node is back on boot " + boot2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.set(func() {
+					n := w.nodes["n1"]
+					n.Finalizers = []string{"karpenter.sh/termination"}
+					w.nodes["n1"] = n
+				})
+				w.panics(1)
+				e, _ := run(t, testPolicy(), w, "a")
+				offer(t, w, incident(1, boot1, secret1), e)
+				pass(20 * time.Second)
+				d := w.only()
+				c := d.Condition(policy.Settled)
+				if c.Status != policy.False || c.Message != note || d.Phase != policy.Cleaning {
+					t.Errorf("Settled %s: %s, phase %s; want False: %s, Cleaning", c.Status, c.Message, d.Phase, note)
+				}
+				tt.then(w)
+				pass(tt.after)
+				d = w.only()
+				c = d.Condition(policy.Settled)
+				tt.want.Type, c.Time = policy.Settled, time.Time{}
+				if diff := cmp.Diff(tt.want, c); diff != "" {
+					t.Errorf("Settled (-want +got):\n%s", diff)
+				}
+				if got := d.Step(policy.StepNode); d.Phase != policy.Cleaned || got.Note != tt.step {
+					t.Errorf("phase %s, step node: %q; want Cleaned, %q", d.Phase, got.Note, tt.step)
+				}
+				deletes := 0
+				for _, call := range w.log() {
+					if call == "delete n1" {
+						deletes++
+					}
+				}
+				if deletes != 1 {
+					t.Errorf("the node was deleted %d times, want once", deletes)
+				}
+			})
+		})
+	}
+}
+
+// With node: nodeclaim Karpenter deletes the Node.
+func TestNodeClaim(t *testing.T) {
+	const asked = "deletion of nodeclaim gpu-x asked for; Karpenter deletes the node"
+	for _, tt := range []struct {
+		name   string
+		change func(w *world, n *policy.Node)
+		then   func(w *world) // after 20 s
+		after  time.Duration
+		calls  []string // what deletes, in order
+		want   policy.Condition
+	}{
+		{"Karpenter deletes the node", nil, func(w *world) { w.set(func() { delete(w.nodes, "n1"); delete(w.renewed, "n1") }) }, 10 * time.Second,
+			[]string{"delete nodeclaim gpu-x"}, policy.Condition{Status: policy.True, Reason: "Settled", Message: "the node is gone"}},
+		{"Karpenter does not answer", nil, nil, finalizersFor + time.Minute,
+			[]string{"delete nodeclaim gpu-x"}, policy.Condition{Status: policy.False, Reason: "NodeClaimDeleted", Message: asked}},
+		{"a node without one", func(_ *world, n *policy.Node) { n.NodeClaim = policy.Owner{} }, nil, 0,
+			[]string{"delete n1"}, policy.Condition{Status: policy.True, Reason: "Deleted", Message: "the node is deleted"}},
+		{"one that is gone", func(w *world, _ *policy.Node) { w.nodeClaim = ErrNotFound }, nil, 0,
+			[]string{"delete nodeclaim gpu-x", "delete n1"}, policy.Condition{Status: policy.True, Reason: "Deleted", Message: "the node is deleted"}},
+		{"one that is another node's", func(w *world, _ *policy.Node) { w.nodeClaim = ErrDenied }, nil, 0,
+			[]string{"delete nodeclaim gpu-x"}, policy.Condition{Status: policy.False, Reason: "Denied", Message: "denied"}},
+		{"a machine that two nodes claim", func(w *world, n *policy.Node) {
+			other := w.nodes["n2"]
+			other.ProviderID = n.ProviderID
+			w.nodes["n2"] = other
+		}, nil, 0, nil, policy.Condition{Status: policy.False, Reason: "Denied", Message: "not only node n1 says that it is i-1"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.set(func() {
+					n := w.nodes["n1"]
+					n.NodeClaim = policy.Owner{APIVersion: "karpenter.sh/v1", Kind: "NodeClaim", Name: "gpu-x", UID: "u"}
+					if tt.change != nil {
+						tt.change(w, &n)
+					}
+					w.nodes["n1"] = n
+				})
+				p := testPolicy()
+				p.NodeVerb = policy.NodeDeleteClaim
+				e, _ := run(t, p, w, "a")
+				w.panics(1)
+				inc := incident(1, boot1, secret1)
+				inc.Identity.Instance = "" // the address is enough, and two nodes may say that they are the instance
+				offer(t, w, inc, e)
+				pass(20 * time.Second)
+				if tt.then != nil {
+					if d := w.only(); d.Condition(policy.Settled).Message != asked || d.Phase != policy.Cleaning {
+						t.Errorf("phase %s, Settled %+v; want Cleaning, %s", d.Phase, d.Condition(policy.Settled), asked)
+					}
+					tt.then(w)
+				}
+				pass(tt.after)
+				var calls []string
+				for _, call := range w.log() {
+					if strings.HasPrefix(call, "delete n") {
+						calls = append(calls, call)
+					}
+				}
+				if diff := cmp.Diff(tt.calls, calls); diff != "" {
+					t.Errorf("deletions (-want +got):\n%s", diff)
+				}
+				d := w.only()
+				got := d.Condition(policy.Settled)
+				tt.want.Type, got.Time = policy.Settled, time.Time{}
+				if diff := cmp.Diff(tt.want, got); diff != "" || d.Phase != policy.Cleaned {
+					t.Errorf("phase %s, Settled (-want +got):\n%s", d.Phase, diff)
+				}
+			})
+		})
+	}
 }

@@ -32,6 +32,7 @@ import (
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/kube/v1alpha1"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // manager names this program in managedFields and in a pod's termination-by annotation.
@@ -44,6 +45,11 @@ type Config struct {
 	// Annotations are the keys under which a pod says how it died. Keys other than the default ones must also be allowed in
 	// packaging/kubernetes/base/policies/pods.yaml, or the API server denies the writes.
 	Annotations Annotations
+	// Condition is the type of the condition on Nodes; empty means policy.KernelHealthy. Another one must also be named in
+	// packaging/kubernetes/base/policies/nodes.yaml, or the API server denies the writes.
+	Condition string
+	// NodeClaims says that NodeClaims are deleted, which takes packaging/kubernetes/karpenter.
+	NodeClaims bool
 	// Replica is this listener's name in events and of its Lease; empty means lastgasp-listener.
 	Replica string
 	// Namespace is where the replicas' Leases are; empty means lastgasp.
@@ -63,13 +69,15 @@ type Annotations struct {
 
 // Cluster is one Kubernetes cluster as the listener's service account may see and change it.
 type Cluster struct {
-	core      kubernetes.Interface // protobuf
-	deaths    rest.Interface       // NodeDeaths, JSON: custom resources have no protobuf
-	keys      Annotations
-	replica   string
-	namespace string
-	pod       string
-	log       *slog.Logger
+	core       kubernetes.Interface // protobuf
+	deaths     rest.Interface       // NodeDeaths, JSON: custom resources have no protobuf
+	keys       Annotations
+	condition  string
+	nodeClaims bool
+	replica    string
+	namespace  string
+	pod        string
+	log        *slog.Logger
 
 	nodes         cache.SharedIndexInformer
 	deathCache    cache.SharedIndexInformer
@@ -97,14 +105,16 @@ func New(cfg Config) (*Cluster, error) {
 		return nil, fmt.Errorf("connect to cluster: %w", err)
 	}
 	c := &Cluster{
-		core:      core,
-		deaths:    deaths,
-		keys:      keys,
-		replica:   cmp.Or(cfg.Replica, manager),
-		namespace: cmp.Or(cfg.Namespace, "lastgasp"),
-		pod:       cfg.Pod,
-		log:       cfg.Log,
-		events:    make(chan *eventsv1.Event, eventsQueued),
+		core:       core,
+		deaths:     deaths,
+		keys:       keys,
+		nodeClaims: cfg.NodeClaims,
+		condition:  cmp.Or(cfg.Condition, policy.KernelHealthy),
+		replica:    cmp.Or(cfg.Replica, manager),
+		namespace:  cmp.Or(cfg.Namespace, "lastgasp"),
+		pod:        cfg.Pod,
+		log:        cfg.Log,
+		events:     make(chan *eventsv1.Event, eventsQueued),
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)

@@ -124,10 +124,8 @@ func (c *Cluster) dropLease(ctx context.Context, lease *coordinationv1.Lease) {
 	if lease == nil {
 		return
 	}
-	err := c.core.CoordinationV1().Leases(c.namespace).Delete(ctx, lease.Name,
-		metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(lease.UID))})
-	if err != nil && !errors.Is(sentinel(err), cleanup.ErrNotFound) {
-		c.log.Warn("lease not deleted", "err", explain(err, "delete lease %s", lease.Name))
+	if err := c.deleteLease(ctx, lease); err != nil {
+		c.log.Warn("lease not deleted", "err", err)
 	}
 }
 
@@ -138,8 +136,7 @@ func (c *Cluster) dropForgotten(ctx context.Context, now time.Time) {
 		return // the Leases stay until the next replica starts
 	}
 	for i := range list.Items {
-		lease := &list.Items[i]
-		if t := lease.Spec.RenewTime; t != nil && now.Sub(t.Time) > forgottenAfter && strings.HasPrefix(lease.Name, leasePrefix) {
+		if lease := &list.Items[i]; forgotten(lease, now) {
 			c.dropLease(ctx, lease)
 		}
 	}

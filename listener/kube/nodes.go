@@ -30,7 +30,7 @@ const (
 	bySilence  = "silence"  // one key, silent
 )
 
-// marked is the key of the Nodes that carry our mark or our taint.
+// marked is the key of the Nodes that carry our mark or our taint or that we called unhealthy.
 const marked = "marked"
 
 // silent is the key of the Nodes whose condition Ready is Unknown.
@@ -218,7 +218,7 @@ func newNodeInformer(client kubernetes.Interface) (cache.SharedIndexInformer, er
 		byInstance: func(obj any) ([]string, error) { return nonEmpty(nodeFrom(obj.(*corev1.Node)).Instance()), nil },
 		byMachine:  func(obj any) ([]string, error) { return nonEmpty(obj.(*corev1.Node).Status.NodeInfo.MachineID), nil },
 		byMark: func(obj any) ([]string, error) {
-			if n := nodeFrom(obj.(*corev1.Node)); n.Fenced || n.Mark.Death != "" {
+			if n := nodeFrom(obj.(*corev1.Node)); n.Fenced || n.Mark.Death != "" || n.Unhealthy != "" {
 				return []string{marked}, nil
 			}
 			return nil, nil
@@ -248,6 +248,7 @@ func trim(obj any) (any, error) {
 			CreationTimestamp: n.CreationTimestamp,
 			DeletionTimestamp: n.DeletionTimestamp,
 			Finalizers:        n.Finalizers,
+			OwnerReferences:   n.OwnerReferences,
 			Labels:            n.Labels, // node pools are told apart by any of them
 		},
 		Spec: corev1.NodeSpec{ProviderID: n.Spec.ProviderID, Taints: n.Spec.Taints, Unschedulable: n.Spec.Unschedulable},
@@ -295,10 +296,13 @@ func nodeFrom(n *corev1.Node) policy.Node {
 		Unschedulable:   n.Spec.Unschedulable,
 		Leaving:         isLeaving(n),
 		Finalizers:      n.Finalizers,
+		NodeClaim:       claimOf(n),
+		Deleting:        n.DeletionTimestamp != nil,
 		Pin:             pinFrom(n.Annotations[annotationPin]),
 		Claim:           pinFrom(n.Annotations[annotationClaim]),
 		Farewell:        policy.ParseFarewell(n.Annotations[annotationFarewell]),
 		Mark:            markFrom(n.Annotations),
+		Unhealthy:       n.Annotations[annotationUnhealthy],
 		Fenced:          slices.ContainsFunc(n.Spec.Taints, isFence),
 	}
 	for _, cond := range n.Status.Conditions {

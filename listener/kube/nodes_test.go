@@ -65,7 +65,7 @@ func TestNodeFrom(t *testing.T) {
 	n.Labels["node-role.kubernetes.io/control-plane"] = ""
 	n.Annotations[annotationPin], n.Annotations[annotationClaim] = "boot:sum", "boot:claimed"
 	n.Annotations[annotationDeath], n.Annotations[annotationBoot], n.Annotations[annotationReason] = "r", "b", "x"
-	n.Annotations[annotationOutOfService] = "true"
+	n.Annotations[annotationOutOfService], n.Annotations[annotationUnhealthy] = "true", "b"
 	n.Spec.Taints = []corev1.Taint{{Key: taintFence, Effect: corev1.TaintEffectNoSchedule}, {Key: corev1.TaintNodeOutOfService}}
 	n.Spec.Unschedulable, n.Finalizers, n.DeletionTimestamp = true, []string{"karpenter.sh/termination"}, &metav1.Time{Time: time.Now()}
 	n.Status.Conditions[3].Status = corev1.ConditionUnknown
@@ -74,7 +74,7 @@ func TestNodeFrom(t *testing.T) {
 		corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: "2001:db8:0:0::1"})
 	want.ControlPlane, want.Fenced, want.OutOfService, want.Ready, want.Silent = true, true, true, false, true
 	want.SilentSince = n.Status.Conditions[3].LastTransitionTime.Time
-	want.Unschedulable, want.Leaving, want.Finalizers = true, true, n.Finalizers
+	want.Unschedulable, want.Leaving, want.Finalizers, want.Deleting, want.Unhealthy = true, true, n.Finalizers, true, "b"
 	want.Pin, want.Claim = policy.Pin{Boot: "boot", Sum: "sum"}, policy.Pin{Boot: "boot", Sum: "claimed"}
 	want.Mark = policy.Mark{Death: "r", Boot: "b", Reason: "x", OutOfService: true}
 	want.Addresses = append(want.Addresses, netip.MustParseAddr("2001:db8::1"))

@@ -77,6 +77,60 @@ func (c *Cluster) AnnotateFarewell(ctx context.Context, p policy.Pod, f policy.F
 	return err
 }
 
+// UnreadyPod implements cleanup.Cluster. The lists of container statuses are replaced as a whole by other kinds of patch
+// (listType=atomic), and a client that is older than the server would lose fields that it does not know.
+func (c *Cluster) UnreadyPod(ctx context.Context, p policy.Pod) error {
+	if err := c.proof.mayWrite(); err != nil {
+		return fmt.Errorf("mark pod %s/%s not ready: %w", p.Namespace, p.Name, err)
+	}
+	pod, err := c.core.CoreV1().Pods(p.Namespace).Get(ctx, p.Name, metav1.GetOptions{})
+	if err != nil {
+		return explain(err, "read pod %s/%s", p.Namespace, p.Name)
+	}
+	if string(pod.UID) != p.UID || pod.Status.Phase != corev1.PodFailed {
+		return nil
+	}
+	patch, err := unready(pod)
+	if err != nil || patch == nil {
+		return err
+	}
+	_, err = c.core.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: manager}, "status")
+	return explain(err, "mark pod %s/%s not ready", p.Namespace, p.Name)
+}
+
+// unready is the JSON patch after which no container of the pod is ready, nil if none is. Replacing uid and resourceVersion
+// makes them preconditions.
+func unready(pod *corev1.Pod) ([]byte, error) {
+	type op struct {
+		Op    string `json:"op"`
+		Path  string `json:"path"`
+		Value any    `json:"value"`
+	}
+	ops := []op{
+		{"replace", "/metadata/uid", pod.UID},
+		{"replace", "/metadata/resourceVersion", pod.ResourceVersion},
+	}
+	none := len(ops)
+	for _, list := range []struct {
+		field    string
+		statuses []corev1.ContainerStatus
+	}{{"initContainerStatuses", pod.Status.InitContainerStatuses}, {"containerStatuses", pod.Status.ContainerStatuses}} {
+		for i, s := range list.statuses {
+			at := fmt.Sprintf("/status/%s/%d/", list.field, i)
+			if s.Ready {
+				ops = append(ops, op{"replace", at + "ready", false})
+			}
+			if s.Started != nil && *s.Started {
+				ops = append(ops, op{"replace", at + "started", false})
+			}
+		}
+	}
+	if len(ops) == none {
+		return nil, nil
+	}
+	return json.Marshal(ops)
+}
+
 // DeletePod implements cleanup.Cluster.
 func (c *Cluster) DeletePod(ctx context.Context, p policy.Pod) error {
 	if err := c.proof.mayWrite(); err != nil {

@@ -126,6 +126,7 @@ func (c *Cluster) Prove(ctx context.Context) error {
 	}
 	trials := append(c.trialsOnDeaths(), c.trialsOnLeases()...)
 	trials = append(trials, c.trialsOnNode()...)
+	trials = append(trials, c.trialsOnNodeClaim()...)
 	pod, err := c.podForTrial(ctx)
 	if err != nil {
 		return fmt.Errorf("prove the admission policies: %w", err)
@@ -220,14 +221,17 @@ func (c *Cluster) trialsOnNode() []trial {
 			return err
 		}
 	}
-	condition := map[string]any{"status": map[string]any{"conditions": []map[string]string{
-		{"type": prefix + proofName, "status": "True", "reason": "Proof"},
-	}}}
+	condition := func(kind string) any {
+		return map[string]any{"status": map[string]any{"conditions": []map[string]string{
+			{"type": kind, "status": "True", "reason": "Proof"},
+		}}}
+	}
 	boot := node.Status.NodeInfo.BootID
 	trials := []trial{
 		{"lastgasp-listener-nodes", "its annotation to node " + node.Name, false, patch(annotation(annotationReason, proofName))},
 		{"lastgasp-listener-nodes", "a label to node " + node.Name, true, patch(label(prefix + proofName))},
-		{"lastgasp-listener-nodes", "a foreign condition to node " + node.Name, true, patch(condition, "status")},
+		{"lastgasp-listener-nodes", "a foreign condition to node " + node.Name, true, patch(condition(prefix+proofName), "status")},
+		{"lastgasp-listener-nodes", "its condition " + c.condition + " to node " + node.Name, false, patch(condition(c.condition), "status")},
 		{"lastgasp-pin", "a pin to node " + node.Name, true, patch(annotation(annotationPin, proofName+":"+proofName))},
 		{"lastgasp-claim", "a claim of a boot that node " + node.Name + " does not run", true,
 			patch(annotation(annotationClaim, proofName+":"+proofName))},

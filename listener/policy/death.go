@@ -193,6 +193,16 @@ const (
 	Unknown Status = "Unknown"
 )
 
+// Condition returns d's condition of that type, zero if it has none.
+func (d Death) Condition(kind string) Condition {
+	for _, c := range d.Conditions {
+		if c.Type == kind {
+			return c
+		}
+	}
+	return Condition{}
+}
+
 // SetCondition sets the condition of c's type. Its time changes with its status only, as the API conventions say.
 func (d *Death) SetCondition(c Condition) {
 	d.Conditions = slices.Clone(d.Conditions)

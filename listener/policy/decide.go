@@ -82,6 +82,7 @@ const maxFailedLooks = 300
 
 // Decide judges an incident. It never takes a missing answer for a witness.
 func (p Policy) Decide(inc detect.Incident, v View) Decision {
+	p = p.PolicyFor(v.Node)
 	authority := Authority(inc, v.Sum, v.First)
 	say := func(a Answer, format string, args ...any) Decision {
 		return Decision{Answer: a, Authority: authority, Why: fmt.Sprintf(format, args...)}
@@ -106,6 +107,8 @@ func (p Policy) Decide(inc detect.Incident, v View) Decision {
 		return contradicted("plain text, which anybody could have sent")
 	case v.Node.ControlPlane && !p.ControlPlane:
 		return say(Refuse, "node %s belongs to the control plane", v.Node.Name)
+	case v.Node.excluded():
+		return say(Refuse, "node %s is left out by its label %s", v.Node.Name, ExcludeLabel)
 	case v.Node.UID != v.First.UID:
 		return say(Refuse, "node %s was deleted and registered again after the panic", v.Node.Name)
 	case v.Node.BootID != boot && v.First.BootID == boot:

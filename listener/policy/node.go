@@ -26,10 +26,13 @@ type Node struct {
 	Unschedulable   bool              // cordoned
 	Leaving         bool              // cordoned, or being taken away by an autoscaler, a drain or a deletion
 	Finalizers      []string
+	NodeClaim       Owner    // of Karpenter's that the Node names, zero if none
+	Deleting        bool     // has a deletionTimestamp: its finalizers are waited for
 	Pin             Pin      // annotation lastgasp.dev/pin, written by the node itself
 	Claim           Pin      // annotation lastgasp.dev/claim, written by the listener from a canary
 	Farewell        Farewell // annotation lastgasp.dev/farewell: the node's own word about its last orderly end
 	Mark            Mark     // our annotations, zero if the Node carries none
+	Unhealthy       string   // boot whose kernel our condition calls dead or sick, empty if none
 	Fenced          bool     // our taint is on the Node
 	OutOfService    bool     // the out-of-service taint is on the Node
 }
@@ -47,6 +50,16 @@ type Mark struct {
 	Reason string // the incident's title
 	// OutOfService says that the out-of-service taint is ours: we remove it, and no other.
 	OutOfService bool
+}
+
+// KernelHealthy is the type of our condition on Nodes by default.
+const KernelHealthy = "lastgasp.dev/KernelHealthy"
+
+// Health is what our condition on a Node says of its kernel (`condition` in listener.yaml).
+type Health struct {
+	Unhealthy string // boot id of the kernel that is dead or sick; empty if the kernel is healthy
+	Reason    string // CamelCase: the cause, or why it is healthy
+	Message   string // one sentence, with the remedy
 }
 
 // Instance is the id of n in the cloud: the last element of its providerID, as in aws:///us-east-1a/i-0123456789abcdef0.

@@ -14,8 +14,10 @@ const (
 	StepList   = "list"
 	StepFail   = "fail"
 	StepEvents = "events"
-	StepDetach = "detach"
-	StepDelete = "delete"
+	// StepCondition sets our condition on the Node.
+	StepCondition = "condition"
+	StepDetach    = "detach"
+	StepDelete    = "delete"
 	// StepInstance is there only where Policy.AfterPanic asks for it.
 	StepInstance = "instance"
 	StepNode     = "node"
@@ -52,6 +54,7 @@ const detachFor = 2 * time.Minute
 
 // NewPlan says what follows from d for its node n under p.
 func NewPlan(p Policy, d Death, n Node) Plan {
+	p = p.PolicyFor(n)
 	plan := Plan{
 		Death: d.Name, Node: d.Node, Notice: NoticeOf(d), Verb: p.NodeVerb, AfterPanic: p.AfterPanic, DetachFor: detachFor,
 	}
@@ -62,6 +65,7 @@ func NewPlan(p Policy, d Death, n Node) Plan {
 	plan.add(StepList, "list the pods on it")
 	plan.add(StepFail, "mark them Failed, reason %s; leave alone what ended before or started after the panic", plan.Notice.Cause)
 	plan.add(StepEvents, "emit events on the node, on the pods and on their owners")
+	plan.add(StepCondition, "set the node's condition: its kernel is not healthy")
 	plan.add(StepDetach, "if volumes are attached, taint the node out-of-service for at most %s", detachFor)
 
 	expire := func() {}
@@ -80,6 +84,10 @@ func NewPlan(p Policy, d Death, n Node) Plan {
 	case NodeDelete:
 		expire() // before the Node: PodGC removes every pod of a Node that is gone
 		plan.add(StepNode, "delete the node once its volumes are gone, unless it is back on a new boot")
+	case NodeDeleteClaim:
+		expire()
+		plan.add(StepNode, "delete nodeclaim %s once the volumes are gone, unless the node is back on a new boot",
+			cmp.Or(n.NodeClaim.Name, "(none: the node itself)"))
 	case NodeAwait:
 		plan.AwaitTill = d.Time.Add(p.AwaitTimeout)
 		plan.add(StepNode, "lift the fence when the node is back on a new boot, delete it if it is not back within %s", p.AwaitTimeout)
@@ -100,7 +108,7 @@ func (p Plan) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "node %s, %s at %s\n", p.Node, p.Notice.Reason, p.Notice.Time.UTC().Format(time.RFC3339))
 	for i, s := range p.Steps {
-		fmt.Fprintf(&b, "%d. %-7s %s\n", i+1, s.Name, s.What)
+		fmt.Fprintf(&b, "%d. %-9s %s\n", i+1, s.Name, s.What)
 	}
 	return b.String()
 }
@@ -141,6 +149,12 @@ func NoticeOf(d Death) Notice {
 	}
 	n.Message += "; see nodedeath " + d.Name
 	return n
+}
+
+// HealthOf is what the condition of d's Node says of the kernel that died.
+func HealthOf(d Death) Health {
+	n := NoticeOf(d)
+	return Health{Unhealthy: d.Boot, Reason: n.Cause, Message: n.Message}
 }
 
 // FirstLine is s up to its first newline.

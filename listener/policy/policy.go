@@ -15,6 +15,9 @@ const (
 	// NodeDelete deletes the Node, for nodes that are replaced. A cordoned one is awaited instead: it would come back
 	// without its cordon.
 	NodeDelete NodeVerb = "delete"
+	// NodeDeleteClaim deletes the Karpenter NodeClaim of the Node, and Karpenter the machine and the Node; a Node without
+	// one is deleted.
+	NodeDeleteClaim NodeVerb = "nodeclaim"
 	// NodeAwait keeps the Node fenced until it is back on a new boot, and deletes it if it is not back in time.
 	NodeAwait NodeVerb = "await"
 	// NodeAnnotate leaves the Node alone, fenced until it is back on a new boot.
@@ -67,6 +70,9 @@ type Policy struct {
 	KeepRecords    int
 	KeepRecordsFor time.Duration
 
+	// Pools say what is different for some nodes; the first that selects a node counts. See PolicyFor.
+	Pools []Pool
+
 	// DryRun records what would be done, under names of its own, and writes nothing else.
 	DryRun bool
 }
@@ -104,8 +110,8 @@ func (p Policy) Validate() error {
 		return fmt.Errorf("limits.percent: %d is not between 0 and 100", p.MaxPercent)
 	case p.Window <= 0:
 		return fmt.Errorf("limits.window: %s is not positive; write a time like 10m", p.Window)
-	case p.NodeVerb != NodeDelete && p.NodeVerb != NodeAwait && p.NodeVerb != NodeAnnotate:
-		return fmt.Errorf("node: %q is unknown; write delete, await or annotate", p.NodeVerb)
+	case p.NodeVerb != NodeDelete && p.NodeVerb != NodeDeleteClaim && p.NodeVerb != NodeAwait && p.NodeVerb != NodeAnnotate:
+		return fmt.Errorf("node: %q is unknown; write delete, nodeclaim, await or annotate", p.NodeVerb)
 	case p.NodeVerb == NodeAwait && p.AwaitTimeout <= 0:
 		return fmt.Errorf("nodeTimeout: %s is not positive; write how long node: await may wait, like 10m", p.AwaitTimeout)
 	case p.AfterPanic != LeaveInstance && p.AfterPanic != RebootInstance && p.AfterPanic != TerminateInstance:
@@ -119,6 +125,14 @@ func (p Policy) Validate() error {
 	case p.KeepRecordsFor < p.Window || p.KeepRecordsFor < p.Distrust:
 		return fmt.Errorf("keep.for: %s is too short: the breaker and distrust are read from NodeDeaths; keep them for at least %s",
 			p.KeepRecordsFor, max(p.Window, p.Distrust))
+	}
+	for i, pool := range p.Pools {
+		if len(pool.Selector) == 0 {
+			return fmt.Errorf("pools: pool %d selects every node; name the labels of its nodes in selector", i+1)
+		}
+		if err := p.with(pool).Validate(); err != nil {
+			return fmt.Errorf("pools: pool %d: %w", i+1, err)
+		}
 	}
 	return nil
 }

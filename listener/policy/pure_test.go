@@ -33,7 +33,7 @@ func TestPolicyValidate(t *testing.T) {
 		{"a negative limit", func(p *Policy) { p.MaxNodes = -1 }, "limits.nodes: -1 is negative"},
 		{"more than all", func(p *Policy) { p.MaxPercent = 101 }, "limits.percent: 101 is not between 0 and 100"},
 		{"no window", func(p *Policy) { p.Window = 0 }, "limits.window: 0s is not positive; write a time like 10m"},
-		{"an unknown verb", func(p *Policy) { p.NodeVerb = "reboot" }, `node: "reboot" is unknown; write delete, await or annotate`},
+		{"an unknown verb", func(p *Policy) { p.NodeVerb = "reboot" }, `node: "reboot" is unknown; write delete, nodeclaim, await or annotate`},
 		{"await without a time", func(p *Policy) { p.NodeVerb, p.AwaitTimeout = NodeAwait, 0 }, "nodeTimeout: 0s is not positive; write how long node: await may wait, like 10m"},
 		{"negative keeping", func(p *Policy) { p.KeepPods = -time.Second }, "pods.keep: -1s is negative"},
 		{"no records", func(p *Policy) { p.KeepRecords = 0 }, "keep.records: 0 is too few; keep at least 1"},
@@ -245,14 +245,15 @@ func TestPlanPrints(t *testing.T) {
 		Name: "n1-0123", Node: "n1", Time: noon, Reason: "sysrq triggered crash\nsecond line", Release: "6.12.0", Remedy: "update",
 	}, Node{})
 	want := `node n1, sysrq triggered crash at 2026-03-01T12:00:00Z
-1. fence   taint node n1, so that nothing more is scheduled to it
-2. list    list the pods on it
-3. fail    mark them Failed, reason KernelPanic; leave alone what ended before or started after the panic
-4. events  emit events on the node, on the pods and on their owners
-5. detach  if volumes are attached, taint the node out-of-service for at most 2m0s
-6. delete  delete the Failed pods that are replaced, those of Jobs first
-7. node    lift the fence when the node is back on a new boot, delete it if it is not back within 10m0s
-8. expire  delete the other Failed pods 1m0s after the panic
+1. fence     taint node n1, so that nothing more is scheduled to it
+2. list      list the pods on it
+3. fail      mark them Failed, reason KernelPanic; leave alone what ended before or started after the panic
+4. events    emit events on the node, on the pods and on their owners
+5. condition set the node's condition: its kernel is not healthy
+6. detach    if volumes are attached, taint the node out-of-service for at most 2m0s
+7. delete    delete the Failed pods that are replaced, those of Jobs first
+8. node      lift the fence when the node is back on a new boot, delete it if it is not back within 10m0s
+9. expire    delete the other Failed pods 1m0s after the panic
 `
 	if diff := cmp.Diff(want, got.String()); diff != "" {
 		t.Errorf("plan (-want +got):\n%s", diff)

@@ -31,13 +31,13 @@ const healthy = `
   lastgasp_deaths{pod="a",phase="Cleaning"} 0x300
   lastgasp_deaths{pod="a",phase="Cleaned"} 7x300
   lastgasp_cleanups_total{pod="a",phase="Incomplete"} 0x300
-  lastgasp_nodes{pod="a",cover="covered"} 50x300
-  lastgasp_nodes{pod="a",cover="unproven"} 50x300
+  lastgasp_nodes{pod="a",cover="covered"} 100x300
+  lastgasp_nodes{pod="a",cover="unproven"} 0x300
   lastgasp_nodes{pod="a",cover="mute"} 0x300
   lastgasp_nodes{pod="a",cover="silent"} 0x300
   lastgasp_nodes{pod="a",cover="stranger"} 0x300
-  lastgasp_nodes{pod="b",cover="covered"} 50x300
-  lastgasp_nodes{pod="b",cover="unproven"} 50x300
+  lastgasp_nodes{pod="b",cover="covered"} 100x300
+  lastgasp_nodes{pod="b",cover="unproven"} 0x300
   lastgasp_nodes{pod="b",cover="mute"} 0x300
   lastgasp_nodes{pod="b",cover="silent"} 0x300
   lastgasp_nodes{pod="b",cover="stranger"} 0x300
@@ -92,11 +92,11 @@ func TestAlerts(t *testing.T) {
 		{"one listener of two", []string{`lastgasp_build_info{pod="a"} 1x50`}, 65, nil},
 		{"a listener is not ready", []string{`lastgasp_ready{pod="b"} 1x50 0x300`}, 60, []string{"LastgaspListenerNotReady"}},
 		{"a listener has just started", []string{`lastgasp_ready{pod="b"} 1x50 0x2 1x300`}, 60, nil},
-		{"a mute node", []string{node("a", "covered", "49x300"), node("a", "mute", "1x300")}, 90, []string{"LastgaspNodesMute"}},
-		{"a node was mute for a while", []string{node("a", "covered", "49x300"), node("a", "mute", "1x300")}, 30, nil},
-		{"a node that never sent a canary", []string{node("b", "covered", "49x300"), node("b", "unproven", "51x300")}, 90, []string{"LastgaspNodesUnheard"}},
-		{"a node that has become silent", []string{node("b", "covered", "49x300"), node("b", "silent", "1x300")}, 90, []string{"LastgaspNodesUnheard"}},
-		{"a node that is heard by both", []string{node("b", "covered", "51x300"), node("b", "unproven", "49x300")}, 90, nil},
+		{"a mute node", []string{node("a", "covered", "99x300"), node("a", "mute", "1x300")}, 90, []string{"LastgaspNodesMute"}},
+		{"a node was mute for a while", []string{node("a", "covered", "99x300"), node("a", "mute", "1x300")}, 30, nil},
+		{"a node that never sent a canary", []string{node("a", "unproven", "1x300"), node("b", "unproven", "1x300")}, 90, []string{"LastgaspNodesUnheard"}},
+		{"a node that has become silent", []string{node("a", "silent", "1x300"), node("b", "silent", "1x300")}, 90, []string{"LastgaspNodesUnheard"}},
+		{"a replica that has not heard the others yet", []string{node("b", "covered", "0x300"), node("b", "unproven", "100x300")}, 90, nil},
 		{"a stranger", []string{node("b", "stranger", "2x300")}, 90, []string{"LastgaspStrangers"}},
 		{"the first datagrams dropped", []string{`lastgasp_datagrams_dropped_total{pod="a"} 0x50 40x300`}, 55, []string{"LastgaspDatagramsDropped"}},
 		{"incidents dropped", []string{`lastgasp_incidents_dropped_total{pod="a"} 0x50 3x300`}, 55, []string{"LastgaspIncidentsDropped"}},

@@ -1,0 +1,110 @@
+package cleanup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+// setHealth writes the condition that want returns for the Node as it was read last, nil for none. If the Node has changed,
+// it is read again and want is called again.
+func (w *work) setHealth(ctx context.Context, want func() *policy.Health) (denied, err error) {
+	for {
+		h := want()
+		if w.lookup != policy.Found || h == nil {
+			return nil, nil
+		}
+		err := w.try(ctx, tidying, "set condition of node", func(ctx context.Context) error {
+			n, err := w.e.cluster.SetHealth(ctx, w.node, *h)
+			if err == nil {
+				w.node = n
+			}
+			return err
+		})
+		switch {
+		case err == nil:
+			return nil, nil
+		case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound):
+			if err := w.readNode(ctx, keeping); err != nil {
+				return nil, err
+			}
+		case answered(err):
+			return err, nil
+		default:
+			return nil, err
+		}
+	}
+}
+
+// stepCondition says on the Node that its kernel is dead.
+func (w *work) stepCondition(ctx context.Context) (note string, err error) {
+	h := policy.HealthOf(w.death)
+	denied, err := w.setHealth(ctx, func() *policy.Health {
+		switch {
+		case h.Unhealthy == "":
+			note = "left alone: the boot is unknown"
+		case w.back() != "":
+			note = "left alone: " + w.back()
+		default:
+			note = "its kernel is not healthy"
+			return &h
+		}
+		return nil
+	})
+	if denied != nil {
+		note = fmt.Sprintf("denied: %v", denied)
+	}
+	return note, err
+}
+
+// takeBackCondition says on the Node that its kernel is healthy, if this death said otherwise and turned out to be false.
+func (w *work) takeBackCondition(ctx context.Context) error {
+	boot := w.death.Boot
+	denied, err := w.setHealth(ctx, func() *policy.Health {
+		if w.node.Unhealthy == "" || w.node.Unhealthy != boot || w.death.Step(policy.StepCondition).Name == "" {
+			return nil
+		}
+		return &policy.Health{Reason: "DeathRefused", Message: w.death.Decision}
+	})
+	if denied != nil {
+		w.log.Error("condition not taken back", "node", w.node.Name, "err", denied)
+	}
+	return err
+}
+
+// recovered says on a Node that its kernel is healthy: it is another one than the one that was not.
+func (w *work) recovered(ctx context.Context, n policy.Node) error {
+	w.node = n
+	denied, err := w.setHealth(ctx, func() *policy.Health {
+		if !onNewBoot(w.node) {
+			return nil
+		}
+		return &policy.Health{Reason: "NewBoot", Message: "the node runs boot " + w.node.BootID}
+	})
+	if denied != nil {
+		w.log.Error("condition not set", "node", n.Name, "err", denied)
+	}
+	return err
+}
+
+// onNewBoot reports whether n was called unhealthy and runs another boot now.
+func onNewBoot(n policy.Node) bool {
+	return n.Unhealthy != "" && n.BootID != "" && n.BootID != n.Unhealthy
+}
+
+// sick says on the Node that its kernel is sick, as h has it.
+func (w *work) sick(ctx context.Context, n policy.Node, h policy.Health) error {
+	w.node = n
+	denied, err := w.setHealth(ctx, func() *policy.Health {
+		if w.node.UID != n.UID || w.node.BootID != h.Unhealthy || w.node.Unhealthy == h.Unhealthy {
+			return nil // another boot, or it is known already
+		}
+		return &h
+	})
+	if denied != nil {
+		w.log.Error("condition not set", "node", n.Name, "err", denied)
+	}
+	return err
+}

@@ -1,0 +1,128 @@
+package cleanup
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+// healthOf is what the condition of node n1 says, zero if it was never written.
+func (w *world) healthOf() policy.Health { w.mu.Lock(); defer w.mu.Unlock(); return w.health["n1"] }
+
+func TestConditionOfADeadNode(t *testing.T) {
+	const message = "sysrq triggered crash on node n1, kernel 6.12.0; see nodedeath n1-e1238f7ae69b"
+	for _, verb := range []policy.NodeVerb{policy.NodeAwait, policy.NodeAnnotate} {
+		t.Run(string(verb), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				p := testPolicy()
+				p.NodeVerb = verb
+				a, _ := run(t, p, w, "a")
+				run(t, p, w, "b")
+				w.panics(1)
+				offer(t, w, incident(1, boot1, secret1), a)
+				pass(10 * time.Second)
+				if diff := cmp.Diff(policy.Health{Unhealthy: boot1, Reason: "KernelPanic", Message: message}, w.healthOf()); diff != "" {
+					t.Errorf("condition of the dead node (-want +got):\n%s", diff)
+				}
+				w.reboots(1, boot2)
+				pass(10 * time.Second)
+				if diff := cmp.Diff(policy.Health{Reason: "NewBoot", Message: "the node runs boot " + boot2}, w.healthOf()); diff != "" {
+					t.Errorf("condition of the node that is back (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+func TestConditionOfAHeldNode(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		p := testPolicy()
+		p.MaxNodes, p.MaxPercent = 0, 0
+		e, _ := run(t, p, w, "a")
+		w.panics(1)
+		offer(t, w, incident(1, boot1, secret1), e)
+		pass(10 * time.Second)
+		if got := w.healthOf().Unhealthy; got != boot1 || w.only().Phase != policy.Held {
+			t.Errorf("boot %q is unhealthy, the death is %s; want %s, Held", got, w.only().Phase, boot1)
+		}
+		// It was alive all the time, and a person releases the death.
+		w.set(func() {
+			w.dead["n1"] = false
+			w.renewed["n1"] = time.Now()
+			d := w.deaths[policy.DeathName("n1", boot1)]
+			d.Released, d.Version = true, w.next()
+			w.deaths[d.Name] = d
+		})
+		pass(time.Minute)
+		if got := w.healthOf(); got.Unhealthy != "" || got.Reason != "DeathRefused" || w.only().Phase != policy.Refused {
+			t.Errorf("condition %+v, the death is %s; want it taken back", got, w.only().Phase)
+		}
+	})
+}
+
+func TestConditionOfASickNode(t *testing.T) {
+	const remedy = "only a reboot frees it"
+	for _, tt := range []struct {
+		name   string
+		secret netconsole.Secret
+		remedy string
+		actAt  detect.Authority
+		want   policy.Health
+	}{
+		{"with the pinned secret", secret1, remedy, detect.Pinned, policy.Health{Unhealthy: boot1, Reason: "NetdevRefcountLeak", Message: "leaked; " + remedy}},
+		{"without a remedy", secret1, "", detect.Pinned, policy.Health{}},
+		{"without the secret", "", remedy, detect.Pinned, policy.Health{}},
+		{"where every death waits for a witness", secret1, remedy, policy.Never, policy.Health{}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				p := testPolicy()
+				p.ActAt = tt.actAt
+				e, _ := run(t, p, w, "a")
+				inc := incident(1, boot1, tt.secret)
+				inc.Verdict, inc.Cause, inc.Title, inc.Remedy, inc.Complete = detect.Sick, "NetdevRefcountLeak", "leaked", tt.remedy, true
+				inc.Verified = tt.secret != ""
+				offer(t, w, inc, e)
+				pass(10 * time.Second)
+				if diff := cmp.Diff(tt.want, w.healthOf()); diff != "" {
+					t.Fatalf("condition (-want +got):\n%s", diff)
+				}
+				w.reboots(1, boot2)
+				pass(10 * time.Second)
+				if got := w.healthOf(); got.Unhealthy != "" || (got.Reason == "NewBoot") != (tt.want != policy.Health{}) {
+					t.Errorf("condition on the new boot: %+v", got)
+				}
+			})
+		})
+	}
+}
+
+// The node may reboot while its condition is written: the new kernel must not be called unhealthy. The fake checks it.
+func TestConditionOfANodeThatReboots(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		p := testPolicy()
+		p.NodeVerb = policy.NodeAnnotate
+		rebooted := false
+		f := faulty{world: w}
+		f.before = func(_ context.Context, call string) error {
+			if call == "SetHealth" && !rebooted {
+				rebooted = true
+				w.reboots(1, boot2)
+			}
+			return nil
+		}
+		e, _ := run(t, p, f, "a")
+		w.panics(1)
+		offer(t, w, incident(1, boot1, secret1), e)
+		pass(time.Minute)
+		if got := w.healthOf(); got != (policy.Health{}) || !rebooted {
+			t.Errorf("condition %+v, rebooted %v; want none", got, rebooted)
+		}
+	})
+}

@@ -1,0 +1,57 @@
+package kube
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+// A NodeClaim is deleted only if it says itself that the Node is its own, whatever the Node says.
+func TestDeleteNodeClaim(t *testing.T) {
+	n := policy.Node{
+		Name: "n1", ProviderID: "aws:///use1-az1/i-0123456789abcdef0",
+		NodeClaim: policy.Owner{APIVersion: "karpenter.sh/v1", Kind: "NodeClaim", Name: "gpu-x", UID: "u"},
+	}
+	const path = "/apis/karpenter.sh/v1/nodeclaims/gpu-x"
+	for _, tt := range []struct {
+		name, claim string
+		want        error
+		requests    []string
+	}{
+		{"its own", `{"metadata":{"uid":"u","resourceVersion":"7"},"status":{"nodeName":"n1","providerID":"aws:///use1-az1/i-0123456789abcdef0"}}`,
+			nil, []string{"GET " + path, "PATCH " + path + "?fieldManager=lastgasp-listener", "DELETE " + path}},
+		{"on its way", `{"metadata":{"uid":"u","deletionTimestamp":"2026-03-01T12:00:00Z"},"status":{"nodeName":"n1","providerID":"aws:///use1-az1/i-0123456789abcdef0"}}`,
+			nil, []string{"GET " + path}},
+		{"another node's", `{"metadata":{"uid":"u"},"status":{"nodeName":"n2","providerID":"aws:///use1-az1/i-0123456789abcdef0"}}`,
+			cleanup.ErrDenied, []string{"GET " + path}},
+		{"another machine's", `{"metadata":{"uid":"u"},"status":{"nodeName":"n1","providerID":"aws:///use1-az1/i-0fff"}}`,
+			cleanup.ErrDenied, []string{"GET " + path}},
+		{"one of no machine yet", `{"metadata":{"uid":"u"},"status":{"nodeName":"n1"}}`, cleanup.ErrDenied, []string{"GET " + path}},
+		{"another one of that name", `{"metadata":{"uid":"v"},"status":{"nodeName":"n1","providerID":"aws:///use1-az1/i-0123456789abcdef0"}}`,
+			cleanup.ErrNotFound, []string{"GET " + path}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, c := newAPI(t, http.StatusOK, tt.claim)
+			c.proof.note(nil)
+			if err := c.DeleteNodeClaim(t.Context(), n, "n1-0123"); !errors.Is(err, tt.want) {
+				t.Errorf("%v, want %v", err, tt.want)
+			}
+			var got []string
+			for _, r := range s.requests() {
+				got = append(got, r.Method+" "+r.Path)
+				if r.Method == http.MethodPatch && !strings.Contains(r.Body, `"annotations":{"lastgasp.dev/death":"n1-0123"}`) ||
+					r.Method == http.MethodDelete && (r.Type != "application/json" || !strings.Contains(r.Body, `"kind":"DeleteOptions","apiVersion":"v1"`)) ||
+					r.Method != http.MethodGet && (!strings.Contains(r.Body, `"uid":"u"`) || !strings.Contains(r.Body, `"resourceVersion":"7"`)) {
+					t.Errorf("%s %s", r.Method, r.Body)
+				}
+			}
+			if strings.Join(got, ", ") != strings.Join(tt.requests, ", ") {
+				t.Errorf("requests %q, want %q", got, tt.requests)
+			}
+		})
+	}
+}
