@@ -34,7 +34,7 @@ func TestKubeHelm(t *testing.T) {
 	const chart = "../packaging/helm/lastgasp"
 	helm("install", "lastgasp", chart, "--create-namespace", "--set=config.cluster=prod-1")
 	w.signIn(t)
-	node := w.newNode(t, "worker", nil)
+	node := w.newNode(t, "worker", func(n *corev1.Node) { n.Labels = map[string]string{corev1.LabelOSStable: "linux"} })
 	stop := w.runListener(t)
 	w.newPod(t, "web", "worker", corev1.PodRunning, nil)
 	eventually(t, "the policies to be proved", func() error { return w.cluster.Prove(ctx) })

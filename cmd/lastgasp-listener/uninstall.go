@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lastgasp/lastgasp/listener/kube"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 func uninstallCommand() *cobra.Command {
@@ -52,7 +53,7 @@ NodeDeaths stay, unless --records is given. The annotations of dead pods stay.`,
 	}
 	c.Flags().StringVar(&kubeconfig, "kubeconfig", "", "kubeconfig (default: $KUBECONFIG, ~/.kube/config, or the pod's own account)")
 	c.Flags().StringVarP(&u.Namespace, "namespace", "n", "lastgasp", "namespace of the listener")
-	c.Flags().StringVar(&u.Condition, "condition", "lastgasp.dev/KernelHealthy", "type of the condition on Nodes, as in listener.yaml")
+	c.Flags().StringVar(&u.Condition, "condition", policy.KernelHealthy, "type of the condition on Nodes, as in listener.yaml")
 	c.Flags().BoolVar(&u.Records, "records", false, "delete all NodeDeaths as well")
 	c.Flags().BoolVar(&u.DryRun, "dry-run", false, "say what would be done, and do nothing")
 	return c
