@@ -1,2 +1,0 @@
-// Package karpenter runs Karpenter's own controllers on Nodes as lastgasp leaves them.
-package karpenter
