@@ -66,9 +66,7 @@ func (e *Engine) emitFindings(ctx context.Context) {
 			note += "; " + inc.Remedy
 		}
 		e.cluster.Emit(Event{Node: n, Warning: true, Reason: inc.Cause, Action: "Record", Note: note})
-		// Others drain and replace nodes by the condition. It takes a finding that says what to do, and that is believed as far
-		// as a death that is acted on at once: there is no witness for sickness.
-		if inc.Remedy != "" && policy.Authority(inc, sum, n) >= e.policy.PolicyFor(n).ActAt {
+		if e.policy.CallsSick(inc, sum, n) {
 			h := policy.Health{Unhealthy: n.BootID, Reason: inc.Cause, Message: note}
 			w := e.newWork(inc, e.log)
 			sick.Go(func() { w.run(ctx, func(ctx context.Context) error { return w.sick(ctx, n, h) }) })

@@ -152,6 +152,16 @@ func (p Policy) Decide(inc detect.Incident, v View) Decision {
 	return d
 }
 
+// CallsSick reports whether the condition of n may say that its kernel is sick, for inc, whose kernel runs on. Others drain and
+// replace nodes by the condition. It takes a finding with a remedy, and as much authority as a death that is acted on at once:
+// there is no witness for sickness. Sum is the SHA-256 of the secret that inc came with.
+func (p Policy) CallsSick(inc detect.Incident, sum string, n Node) bool {
+	p = p.PolicyFor(n)
+	boot := inc.Identity.Boot
+	return inc.Remedy != "" && (boot == "" || boot == n.BootID) && Authority(inc, sum, n) >= p.ActAt &&
+		!n.excluded() && (!n.ControlPlane || p.ControlPlane)
+}
+
 // fenceEarly reports whether v's Node may be fenced before there is a witness, on less than a pinned secret: for
 // Corroborate, and for longer only while its kubelet is overdue.
 func (p Policy) fenceEarly(a detect.Authority, v View) bool {

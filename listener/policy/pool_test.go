@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 func TestPolicyFor(t *testing.T) {
@@ -89,6 +90,42 @@ func TestInvalidPools(t *testing.T) {
 			tt.change(&p)
 			if err := p.Validate(); err == nil || err.Error() != tt.want {
 				t.Errorf("%v, want %s", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestCallsSick(t *testing.T) {
+	const secret = netconsole.Secret("s")
+	healthy := Node{Name: "n1", BootID: "b", Pin: Pin{"b", secret.Sum()}}
+	for _, tt := range []struct {
+		name   string
+		change func(p *Policy, inc *detect.Incident, n *Node)
+		want   bool
+	}{
+		{"with the pinned secret and a remedy", func(*Policy, *detect.Incident, *Node) {}, true},
+		{"without a remedy", func(_ *Policy, inc *detect.Incident, _ *Node) { inc.Remedy = "" }, false},
+		{"with another secret", func(_ *Policy, inc *detect.Incident, _ *Node) { inc.Identity.Secret = "x" }, false},
+		{"of a boot before, where every kernel is believed", func(p *Policy, inc *detect.Incident, _ *Node) {
+			p.ActAt, inc.Identity.Boot = detect.Kernel, "a"
+		}, false},
+		{"of a kernel that cannot say its boot, where every kernel is believed", func(p *Policy, inc *detect.Incident, _ *Node) {
+			p.ActAt, inc.Identity = detect.Kernel, netconsole.Identity{}
+		}, true},
+		{"in a pool whose deaths wait", func(p *Policy, _ *detect.Incident, n *Node) {
+			p.Pools, n.Labels = []Pool{{Selector: map[string]string{"a": "b"}, ActAt: Never}}, map[string]string{"a": "b"}
+		}, false},
+		{"of a node that is left out", func(_ *Policy, _ *detect.Incident, n *Node) { n.Labels = map[string]string{ExcludeLabel: ""} }, false},
+		{"of the control plane", func(_ *Policy, _ *detect.Incident, n *Node) { n.ControlPlane = true }, false},
+		{"of the control plane, which is allowed", func(p *Policy, _ *detect.Incident, n *Node) { n.ControlPlane, p.ControlPlane = true, true }, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p, n := DefaultPolicy(), healthy
+			inc := detect.Incident{Verdict: detect.Sick, Authority: detect.Kernel, Remedy: "reboot"}
+			inc.Identity = netconsole.Identity{Boot: "b", Secret: secret}
+			tt.change(&p, &inc, &n)
+			if got := p.CallsSick(inc, inc.Identity.Secret.Sum(), n); got != tt.want {
+				t.Errorf("%v, want %v", got, tt.want)
 			}
 		})
 	}
