@@ -33,7 +33,7 @@ func (s *Shard) obituary(src *source, r *netconsole.Record, p netconsole.Obituar
 	if !ack {
 		return
 	}
-	if a, ok := s.signed(s.now, src, netconsole.Ack{Nonce: p.Nonce, Seq: r.Seq, Known: true}, p.Cluster, id.Boot); ok {
+	if a, ok := s.signed(s.now, src, netconsole.Ack{Nonce: p.Nonce, Seq: r.Seq, Known: s.obituaries.Recorded(p.Nonce, id)}, p.Cluster, id.Boot); ok {
 		s.metrics.Acks.Add(1)
 		s.ack = []byte(a.Line())
 	}
