@@ -41,8 +41,8 @@ const (
 	nodesPerPage = 500
 )
 
-// guards are the policies, and their bindings, that deny an administrator to remove pins and claims.
-func guards() []string { return []string{"lastgasp-pin", "lastgasp-claim"} }
+// guards are the policies, and their bindings, that deny an administrator to remove annotations of a Node.
+func guards() []string { return []string{"lastgasp-pin", "lastgasp-claim", "lastgasp-farewell"} }
 
 // Run does it, and can be repeated. It refuses while a replica renews its Lease: that would fence again.
 func (u Uninstaller) Run(ctx context.Context, now time.Time) error {
@@ -91,7 +91,7 @@ func (u Uninstaller) Run(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// replicas refuses if one is at work, and deletes the Leases of those that are not.
+// replicas refuses if one is at work, and deletes the Leases of those that are not, with what they left of their coverage.
 func (u Uninstaller) replicas(ctx context.Context, core kubernetes.Interface, now time.Time) error {
 	leases := core.CoordinationV1().Leases(u.Namespace)
 	list, err := leases.List(ctx, metav1.ListOptions{LabelSelector: labelLease})
@@ -105,7 +105,11 @@ func (u Uninstaller) replicas(ctx context.Context, core kubernetes.Interface, no
 				strings.TrimPrefix(lease.Name, leasePrefix), max(0, now.Sub(t.Time)).Round(time.Second), atWorkFor, u.Namespace)
 		}
 	}
-	for _, lease := range list.Items {
+	coverage, err := leases.List(ctx, metav1.ListOptions{LabelSelector: labelCoverage})
+	if err != nil {
+		return explain(err, "list coverage of replicas")
+	}
+	for _, lease := range append(list.Items, coverage.Items...) {
 		if u.DryRun {
 			break
 		}

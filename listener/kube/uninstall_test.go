@@ -2,12 +2,61 @@ package kube
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
 )
+
+// TestGuards expects every policy that binds everybody, and not the listener alone, to be unbound before Nodes are cleaned.
+func TestGuards(t *testing.T) {
+	files, err := filepath.Glob("../../packaging/kubernetes/base/policies/*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var everybody []string
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, _, _ := strings.Cut(string(text), "\n---\n")
+		var policy struct {
+			Kind     string
+			Metadata struct{ Name string }
+			Spec     struct {
+				MatchConstraints struct{ ResourceRules []struct{ Resources []string } }
+				MatchConditions  []struct{ Expression string }
+			}
+		}
+		if err := yaml.Unmarshal([]byte(first), &policy); err != nil {
+			t.Fatal(err)
+		}
+		rules := policy.Spec.MatchConstraints.ResourceRules
+		if policy.Kind != "ValidatingAdmissionPolicy" || len(rules) == 0 || !slices.Contains(rules[0].Resources, "nodes") {
+			continue
+		}
+		listener := false
+		for _, c := range policy.Spec.MatchConditions {
+			listener = listener || strings.Contains(c.Expression, "username") || strings.Contains(c.Expression, "userInfo")
+		}
+		if !listener {
+			everybody = append(everybody, policy.Metadata.Name)
+		}
+	}
+	got := guards()
+	slices.Sort(got)
+	slices.Sort(everybody)
+	if diff := cmp.Diff(everybody, got); diff != "" {
+		t.Errorf("unbound before uninstalling (-want +got)\n%s", diff)
+	}
+}
 
 func TestCleanNode(t *testing.T) {
 	fence := corev1.Taint{Key: taintFence, Effect: corev1.TaintEffectNoSchedule}
