@@ -93,6 +93,8 @@ type Node struct {
 	VM        *lab.VM
 	BootID    string
 	Verified  string // output of `lastgasp-configurator apply`
+
+	ip netip.Addr
 }
 
 // NodeSpec says what kind of node to boot.
@@ -103,6 +105,7 @@ type NodeSpec struct {
 	Module      string // path of lastgasp's kernel module, which is loaded first; empty: none
 	Panic       int    // kernel.panic, seconds until reboot
 	NoEnroll    bool   // the configurator finds no kubelet's credentials, so it cannot pin the Node
+	Pstore      bool   // its firmware keeps what the kernel writes when it dies, and it comes back: see Return
 }
 
 // BootNode boots a guest, arms it with our configurator, which must prove that the listener hears it, and makes it a
@@ -136,6 +139,10 @@ func (w *World) BootNode(ctx context.Context, s lab.Scope, spec NodeSpec) (*Node
 	if spec.NoEnroll {
 		vm.Files["/etc/lastgasp/configurator.d/90-no-enroll.yaml"] = lab.GuestFile{Data: []byte("enroll: {kubeconfig: /none}\n")}
 	}
+	if spec.Pstore {
+		vm.UEFI, vm.Reboot, vm.Modules = true, true, []string{"efi_pstore"}
+		vm.Files["/var/lib/lastgasp/README"] = lab.GuestFile{Data: []byte("This folder is there from each boot on.\n"), Mode: 0o644}
+	}
 	for path, data := range files {
 		vm.Files[path] = lab.GuestFile{Data: data, Mode: 0o600}
 	}
@@ -161,12 +168,18 @@ func (w *World) BootNode(ctx context.Context, s lab.Scope, spec NodeSpec) (*Node
 		return nil, fmt.Errorf("lastgasp-configurator apply on %s: exit %d: %s", spec.Name, applied.Exit, applied.Stderr)
 	}
 	n.Verified = applied.Stdout
+	return n, w.start(ctx, n, ip)
+}
+
+// start starts what runs on a node that is armed, and waits until it is a Node.
+func (w *World) start(ctx context.Context, n *Node, ip netip.Addr) error {
+	n.ip = ip
 	if err := n.VM.Start(ctx, "/usr/bin/lastgasp-configurator", "watch"); err != nil {
-		return nil, err
+		return err
 	}
-	if err := n.VM.Start(ctx, "/usr/bin/kubelet", "--kubeconfig=/etc/kubernetes/kubelet.conf", "--name="+spec.Name,
+	if err := n.VM.Start(ctx, "/usr/bin/kubelet", "--kubeconfig=/etc/kubernetes/kubelet.conf", "--name="+n.Name,
 		"--node-ip="+ip.String(), "--pod-manifest-path=/etc/kubernetes/manifests", "--root-dir=/var/lib/kubelet"); err != nil {
-		return nil, err
+		return err
 	}
-	return n, w.Cluster.AwaitNode(ctx, spec.Name, n.BootID, time.Time{})
+	return w.Cluster.AwaitNode(ctx, n.Name, n.BootID, time.Time{})
 }
