@@ -172,7 +172,9 @@ func (w *hollowWorld) checkObituary(t *testing.T, instance string) {
 		if err := errors.Join(h.Say(lies...), h.Say(parts...)); err != nil {
 			t.Fatal(err)
 		}
-		d, err = w.cluster.Death(ctx, policy.DeathName(h.Name, old))
+		if d, err = w.cluster.Death(ctx, policy.DeathName(h.Name, old)); err == nil && d.Phase == "" {
+			err = errors.New("its status is not written yet")
+		}
 		return err
 	})
 	if d.Phase != policy.Recorded || d.Cause != "KernelPanic" || d.Reason != "sysrq triggered crash" || d.Authority != detect.Pinned ||

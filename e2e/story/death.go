@@ -39,6 +39,9 @@ type Death struct {
 // fullTrace is fewer lines than the trace of any panic has, and more than its first part.
 const fullTrace = 20
 
+// panicLine begins the headline of every panic.
+const panicLine = "Kernel panic - not syncing"
+
 const (
 	fenceTaint = "lastgasp.dev/dead"
 	reasonKey  = "lastgasp.dev/termination-reason"
@@ -137,9 +140,11 @@ func (w *World) AwaitCleaned(ctx context.Context, n *Node) (v1alpha1.NodeDeath, 
 	return done, err
 }
 
-// complete reports whether cleanup is over and the whole trace is stored.
+// complete reports whether cleanup is over and the whole trace is stored. Its first part ends with the first fatal record, which
+// of a sysrq crash comes before the panic line, and begins with whatever the kernel had logged before.
 func complete(r *v1alpha1.NodeDeath) bool {
-	return r != nil && r.Status.Phase == "Cleaned" && len(r.Spec.Trace) >= fullTrace
+	return r != nil && r.Status.Phase == "Cleaned" && len(r.Spec.Trace) >= fullTrace &&
+		strings.Contains(strings.Join(r.Spec.Trace, "\n"), panicLine)
 }
 
 // Elsewhere counts the running pods of an app that are not on the dead node.
@@ -196,7 +201,7 @@ func (d Death) Check() error {
 		{d.FailedPod.Status.Phase == corev1.PodFailed && d.FailedPod.Status.Reason == "KernelPanic", "the pod's status does not say KernelPanic"},
 		{d.Policy.Failed == 0, "the Job with a podFailurePolicy paid for the death"},
 		{d.Plain.Failed == 1, "the Job without a podFailurePolicy did not count the death once"},
-		{strings.Contains(strings.Join(d.NodeDeath.Spec.Trace, "\n"), "Kernel panic - not syncing"), "the kept trace has no panic in it"},
+		{strings.Contains(strings.Join(d.NodeDeath.Spec.Trace, "\n"), panicLine), "the kept trace has no panic in it"},
 	} {
 		if !promise.kept {
 			return errors.New(promise.what)
