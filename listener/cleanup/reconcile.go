@@ -150,11 +150,7 @@ func (w *work) reconcile(ctx context.Context) (again time.Duration, err error) {
 		if ok, err := w.fence(ctx, fencing); err != nil || !ok {
 			return lookEvery, err
 		}
-		note, err := w.stepCondition(ctx)
-		if err != nil {
-			return 0, err
-		}
-		w.step(policy.StepCondition, true, "%s", note)
+		// No condition: others drain and replace nodes by it, which is what the breaker is there to prevent.
 		if err := w.save(ctx, keeping); err != nil {
 			return 0, err
 		}
