@@ -190,7 +190,7 @@ func (w *hollowWorld) onlyTheDead(t *testing.T, died map[string]time.Time, livin
 }
 
 // actions are what is done to a dead node's pod, which has the node's name, and to the Node.
-var actions = []string{"patch pods/status", "delete pods", "delete nodes"}
+var actions = []string{"patch pods/status", "patch nodes/status", "delete pods", "delete nodes"}
 
 // logTimes prints how long after the panics the dead nodes' pods were failed and their Nodes deleted.
 func (w *hollowWorld) logTimes(t *testing.T, died map[string]time.Time, idle, flooded []*bystander) {
