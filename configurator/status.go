@@ -72,7 +72,7 @@ func (c *Configurator) Status(configErr error) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	support, _, err := c.Netconsole.Seen()
+	support, sure, err := c.Netconsole.Seen()
 	if err != nil {
 		return Status{}, err
 	}
@@ -82,7 +82,7 @@ func (c *Configurator) Status(configErr error) (Status, error) {
 	}
 	last, stateErr := c.Root.State()
 	s := newStatus(c.Uptime(), c.Root.Facts(c.Version), present, settings, last)
-	if !support.Netconsole {
+	if sure && !support.Netconsole {
 		s.Findings = []machine.Finding{c.Root.NoNetconsole()}
 		s.afterTheFact(c.Uptime(), last)
 	}
