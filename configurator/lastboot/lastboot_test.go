@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 
 	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
@@ -474,6 +475,65 @@ func TestWriteText(t *testing.T) {
 			}
 			if diff := cmp.Diff(tt.want, b.String()); diff != "" {
 				t.Errorf("text (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Distributions differ in who may write to /var/crash.
+func TestDumpsOfOtherUsersAreNotRead(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("cannot: only root can give a file away")
+	}
+	n := newNode(t)
+	n.boot(bootA)
+	if err := MarkEnding(n.Root, noon.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	const name = "var/crash/202611261300/dmesg.202611261300"
+	n.write(name, canaryOf(bootA)+panicLines)
+	if err := os.Chown(n.Path(name), 1000, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if l := n.boot(bootB); l.Previous == nil || !l.Previous.Orderly() || len(l.Known) != 0 {
+		t.Errorf("anybody can say that this machine died: %+v", l)
+	}
+}
+
+func TestListedFilesAreNotExchanged(t *testing.T) {
+	n := newNode(t)
+	const name = "var/crash/202611261300/dmesg.202611261300"
+	n.write(name, panicLines)
+	n.write("etc/shadow", "root:secret:")
+	for _, tt := range []struct {
+		name     string
+		exchange func() error
+	}{
+		{"for another file", func() error { return os.Rename(n.Path("etc/shadow"), n.Path(name)) }},
+		{"for a link", func() error { return os.Symlink("../../../etc/shadow", n.Path(name)) }},
+		{"for a pipe that nobody writes to", func() error { return unix.Mkfifo(n.Path(name), 0o600) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n.write(name, panicLines)
+			n.write("etc/shadow", "root:secret:")
+			files := list(n.Root, crashDir, func(string) bool { return true })
+			if len(files) != 1 {
+				t.Fatalf("%d files", len(files))
+			}
+			if text, err := readListed(n.Root, files[0], maxEntry); err != nil || string(text) != panicLines {
+				t.Fatalf("%q, %v", text, err)
+			}
+			if err := os.Remove(n.Path(name)); err != nil {
+				t.Fatal(err)
+			}
+			if err := tt.exchange(); err != nil {
+				t.Fatal(err)
+			}
+			if text, err := readListed(n.Root, files[0], maxEntry); err == nil {
+				t.Errorf("read %q", text)
+			}
+			if err := os.Remove(n.Path(name)); err != nil {
+				t.Fatal(err)
 			}
 		})
 	}

@@ -194,12 +194,17 @@ func readTail(name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return tail(f, limit)
+}
+
+// tail reads the last limit bytes of an open file.
+func tail(f *os.File, limit int64) ([]byte, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("read %s: it is no file", name)
+		return nil, fmt.Errorf("read %s: it is no file", f.Name())
 	}
 	if info.Size() > limit {
 		if _, err := f.Seek(-limit, io.SeekEnd); err != nil {

@@ -55,7 +55,7 @@ func (s *store) readPstore(root machine.Root, known map[string]bool, left *int) 
 				s.files = append(s.files, f)
 				continue // it need not be read
 			}
-			data, err := readTail(root.Path(f.name), int64(min(maxEntry, *left)))
+			data, err := readListed(root, f, int64(min(maxEntry, *left)))
 			if err != nil {
 				continue
 			}
@@ -193,7 +193,7 @@ func Findings(root machine.Root) []machine.Finding {
 		return strings.HasPrefix(base, "dmesg-") && !strings.HasPrefix(base, "dmesg-ramoops-")
 	}
 	for _, f := range list(root, pstoreDir, fills) {
-		data, err := readTail(root.Path(f.name), maxEntry)
+		data, err := readListed(root, f, maxEntry)
 		if p := newPart(f, data); err == nil && slices.Contains(l.Known, p.mark()) {
 			old++
 			size += f.info.Size()
