@@ -94,23 +94,23 @@ func (f *Farewell) Run(ctx context.Context) error {
 	}
 }
 
-// askEC2 asks for notices until ctx ends, and passes on every answer. A failure is logged once.
+// askEC2 asks for notices until ctx ends, and passes on every answer. A failure is logged once; it takes back nothing that was
+// announced before.
 func (f *Farewell) askEC2(ctx context.Context, to chan<- ec2.Notices) {
 	failed := false
 	for ctx.Err() == nil {
 		asking, cancel := context.WithTimeout(ctx, noticesFor)
 		n, err := f.Notices(asking)
 		cancel()
-		switch {
-		case err == nil:
-			failed = false
+		if err != nil && !failed && ctx.Err() == nil {
+			f.Log.Warn("EC2's notices are not all known; check that the metadata service can be reached", "err", err)
+		}
+		failed = err != nil
+		if err == nil || n.SpotAction != "" || n.ASGTerminates {
 			select {
 			case to <- n:
 			case <-ctx.Done():
 			}
-		case !failed && ctx.Err() == nil:
-			failed = true
-			f.Log.Warn("EC2's notices are not known", "err", err)
 		}
 		pause(ctx, noticesEvery)
 	}
