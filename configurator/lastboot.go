@@ -76,7 +76,7 @@ func (c *Configurator) SendObituary(ctx context.Context, pinned bool) error {
 		return err
 	}
 	c.Log.Info("a listener knows how the previous boot ended", "boot", l.Previous.Boot, "cause", l.Previous.Summary())
-	if err := lastboot.Acknowledge(c.Root, time.Now()); err != nil {
+	if err := lastboot.Acknowledge(c.Root, l.Boot, time.Now()); err != nil {
 		return err
 	}
 	if c.Config.LastBoot.KeepPstore || lastboot.MovesPstore(c.Root) {

@@ -175,6 +175,7 @@ func (w *Watcher) sendObituary(ctx context.Context, passed <-chan *Configurator)
 		case errors.Is(err, errUnpinned):
 			unpinned++
 		case errors.Is(err, errUnproved):
+			node = nil // the next pass may change that, and nothing else
 		case ctx.Err() == nil:
 			wait = min(2*wait, lastRetry)
 			w.Log.Warn("no listener knows yet how the previous boot ended; it is sent again", "err", err, "in", wait.String())

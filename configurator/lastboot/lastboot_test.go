@@ -381,7 +381,14 @@ func TestAcknowledgedOnce(t *testing.T) {
 	if len(Findings(n.Root)) != 0 {
 		t.Errorf("a store that is about to be cleared: %v", Findings(n.Root))
 	}
-	if err := Acknowledge(n.Root, noon); err != nil {
+	// A ledger that could not be written is that of an earlier boot, and says how one before it ended.
+	if err := Acknowledge(n.Root, bootC.Boot, noon); err != nil {
+		t.Fatal(err)
+	}
+	if l := n.boot(bootB); !l.Previous.Acknowledged.IsZero() {
+		t.Errorf("another boot's: %+v", l.Previous)
+	}
+	if err := Acknowledge(n.Root, bootB.Boot, noon); err != nil {
 		t.Fatal(err)
 	}
 	if l := n.boot(bootB); l.Previous.Acknowledged != noon {

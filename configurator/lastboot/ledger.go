@@ -104,10 +104,11 @@ func MarkEnding(root machine.Root, now time.Time) error {
 	return l.write(root)
 }
 
-// Acknowledge notes that a listener has taken in how the previous boot ended: it is not sent again.
-func Acknowledge(root machine.Root, now time.Time) error {
+// Acknowledge notes in the ledger of the running boot that a listener has taken in how the previous one ended: it is not sent
+// again. Where that ledger could not be written there is nothing to note it in.
+func Acknowledge(root machine.Root, boot string, now time.Time) error {
 	l, err := read(root)
-	if err != nil || l == nil || l.Previous == nil {
+	if err != nil || l == nil || l.Boot != boot || l.Previous == nil {
 		return err
 	}
 	l.Previous.Acknowledged = now

@@ -168,9 +168,8 @@ func MovesPstore(root machine.Root) bool {
 	for _, dir := range []string{"etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"} {
 		for _, target := range []string{"sysinit.target.wants", "remote-fs.target.wants", "multi-user.target.wants"} {
 			if _, err := os.Lstat(root.Path(dir, target, "systemd-pstore.service")); err == nil {
-				_, masked := os.Stat(root.Path("etc/systemd/system/systemd-pstore.service"))
-				link, _ := os.Readlink(root.Path("etc/systemd/system/systemd-pstore.service"))
-				return masked != nil || link != "/dev/null"
+				mask, _ := os.Readlink(root.Path("etc/systemd/system/systemd-pstore.service"))
+				return mask != "/dev/null"
 			}
 		}
 	}
