@@ -85,7 +85,7 @@ func TestObituaryIsSentOnce(t *testing.T) {
 	if err := errors.Join(status.WriteText(&text, node.Uptime()), status.WriteMetrics(&metrics)); err != nil {
 		t.Fatal(err)
 	}
-	if want := "previous boot  ended by KernelPanic: sysrq triggered crash (pstore); a listener has acknowledged that\n"; !strings.Contains(text.String(), want) {
+	if want := "previous boot  KernelPanic: sysrq triggered crash (pstore); a listener has acknowledged that\n"; !strings.Contains(text.String(), want) {
 		t.Errorf("%q is not in\n%s", want, text.String())
 	}
 	if want := `lastgasp_configurator_previous_boot_died{cause="KernelPanic",evidence="pstore"} 1`; !strings.Contains(metrics.String(), want) {

@@ -229,7 +229,7 @@ func (s Status) WriteText(w io.Writer, now time.Duration) error {
 	}
 	if p := s.PreviousBoot; p != nil {
 		known := map[bool]string{true: "no listener has acknowledged that yet", false: "a listener has acknowledged that"}[p.Acknowledged.IsZero()]
-		fmt.Fprintf(t, "previous boot\tended by %s (%s); %s\n", p.Summary(), p.Evidence, known)
+		fmt.Fprintf(t, "previous boot\t%s (%s); %s\n", p.Summary(), p.Evidence, known)
 	}
 	for _, set := range machine.Summary(s.Settings) {
 		fmt.Fprintf(t, "changed\t%s\n", set)

@@ -470,9 +470,9 @@ func TestWriteText(t *testing.T) {
 			head + "ended     2026-11-26T13:00:00Z\ncause     KernelPanic: x in foo\nevidence  pstore\nlistener  acknowledged it 2026-11-26T14:00:00Z\n\n" +
 				"<0>[    2.0] Kernel panic - x\n<4>[    2.1] be\\x1bhind\n(2 of 3 lines; all of them with -o json)\n"},
 		{"a shutdown", Ending{Cause: netconsole.CauseOrderly, Evidence: Shutdown, Time: noon},
-			head + "ended     2026-11-26T12:00:00Z\ncause     a system shutdown, in good order\nevidence  ledger\nlistener  has not acknowledged it\n"},
+			head + "ended     2026-11-26T12:00:00Z\ncause     a system shutdown\nevidence  ledger\nlistener  has not acknowledged it\n"},
 		{"no word", Ending{Cause: netconsole.CauseUnexplained, Evidence: Nothing},
-			head + "ended     at an unknown time\ncause     nothing known: it did not shut down, and left no word\nevidence  none\nlistener  has not acknowledged it\n"},
+			head + "ended     at an unknown time\ncause     unexplained: it did not shut down and left no trace\nevidence  none\nlistener  has not acknowledged it\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.e.Boot, tt.e.Kernel, tt.e.Since = "a", "6.12", noon
