@@ -58,7 +58,7 @@ func (f *Farewell) Run(ctx context.Context) error {
 	defer b.close()
 	f.bus = b
 	if err := b.listen(starting); err != nil {
-		f.Log.Warn("nobody who asks for a shutdown can be named", "err", err)
+		f.Log.Warn("calls of logind cannot be monitored, so farewells name nobody; run it as root", "err", err)
 	}
 	defer f.release()
 	if f.inhibitor, err = b.inhibit(starting); err != nil {
@@ -184,8 +184,8 @@ func (f *Farewell) signal(ctx context.Context, s *dbus.Signal) error {
 		f.words.kind = kindOf(s.Body)
 	case s.Name == login1Iface+".PrepareForShutdown":
 		begins, _ := argument[bool](s.Body, 0)
-		if !begins { // it was given up
-			f.words.kind = ""
+		if !begins {
+			f.givenUp()
 			return f.inhibitAgain(ctx)
 		}
 		f.listenOn()
@@ -194,6 +194,9 @@ func (f *Farewell) signal(ctx context.Context, s *dbus.Signal) error {
 	}
 	return nil
 }
+
+// givenUp forgets a shutdown that does not come: the next one is announced anew, even if it is the same.
+func (f *Farewell) givenUp() { f.words.kind, f.said = "", netconsole.Bye{} }
 
 // kindOf is the type that PrepareForShutdownWithMetadata names, if a shutdown begins.
 func kindOf(body []any) string {
@@ -238,7 +241,7 @@ func (f *Farewell) stopped() {
 	defer cancel()
 	kind, err := f.bus.ending(ctx)
 	if err != nil {
-		f.Log.Warn("it is not known whether this boot ends", "err", err)
+		f.Log.Warn("cannot find out whether this boot ends, so no farewell is sent", "err", err)
 	}
 	if kind == "" {
 		return
@@ -257,7 +260,7 @@ func (f *Farewell) sayBye(y netconsole.Bye) bool {
 	log := f.Log.With("cause", y.Cause, "by", y.By, "command", y.Command, "unit", y.Unit)
 	self, err := f.Self()
 	if err != nil {
-		log.Warn("farewell not said", "err", err)
+		log.Warn("farewell not sent", "err", err)
 		return false
 	}
 	y.Cluster = f.Cluster
@@ -265,9 +268,9 @@ func (f *Farewell) sayBye(y netconsole.Bye) bool {
 	defer cancel()
 	acked := say(ctx, y, self, f.Key)
 	if acked == 0 {
-		log.Warn("farewell said, and no listener has acknowledged it; check lastgasp-configurator status", "listeners", len(self.Routes))
+		log.Warn("farewell sent, and no listener has acknowledged it; check lastgasp-configurator status", "listeners", len(self.Routes))
 	} else {
-		log.Info("farewell said", "listeners", len(self.Routes), "acknowledged", acked)
+		log.Info("farewell sent", "listeners", len(self.Routes), "acknowledged", acked)
 	}
 	return acked > 0
 }

@@ -156,6 +156,23 @@ func TestNoticed(t *testing.T) {
 	}
 }
 
+// A shutdown that is given up may come again, and be asked for in the same way.
+func TestTheNextShutdownIsAnnouncedAnew(t *testing.T) {
+	l := newListener(t, acks)
+	f := &Farewell{Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Self: func() (Self, error) { return self(l), nil }}
+	reboot := netconsole.Bye{Cause: netconsole.ByeReboot, By: "alice"}
+	f.sayBye(reboot)
+	f.sayBye(reboot)
+	if got := len(l.heard()); got != 1 {
+		t.Errorf("one shutdown was announced %d times", got)
+	}
+	f.givenUp()
+	f.sayBye(reboot)
+	if got := len(l.heard()); got != 2 {
+		t.Errorf("two shutdowns were announced %d times", got)
+	}
+}
+
 func TestReadSelf(t *testing.T) {
 	root := machine.Root(t.TempDir())
 	put(t, root.Path("proc/sys/kernel/random/boot_id"), "b\n")
