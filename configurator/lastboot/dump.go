@@ -19,7 +19,7 @@ import (
 const (
 	maxFiles  = 2048      // that are looked at in each place
 	maxEntry  = 512 << 10 // bytes that are read of a file
-	maxBytes  = 8 << 20   // and of all files that are new
+	maxBytes  = 8 << 20   // and of all files that are new, as they are once decompressed
 	splitTime = time.Minute
 )
 

@@ -450,6 +450,28 @@ func TestReadingIsBounded(t *testing.T) {
 	}
 }
 
+// Compressed entries count as what they become.
+func TestInflatedEntriesAreBounded(t *testing.T) {
+	n := newNode(t)
+	entry := func(part int) string {
+		var b bytes.Buffer
+		z, _ := flate.NewWriter(&b, 9)
+		fmt.Fprintf(z, "Panic#1 Part%d\n%s", part+1, strings.Repeat("<6>[    1.000000] again\n", 21_000))
+		z.Close()
+		return b.String()
+	}
+	for part := range 40 {
+		n.write(fmt.Sprintf("sys/fs/pstore/dmesg-erst-%d.enc.z", part), entry(part))
+	}
+	total := 0
+	for _, d := range readStore(n.Root, &Ledger{}).dumps {
+		total += len(d.text)
+	}
+	if total == 0 || total > maxBytes+maxEntry {
+		t.Errorf("%d bytes of text, want at most %d", total, maxBytes+maxEntry)
+	}
+}
+
 func TestObituary(t *testing.T) {
 	e := Ending{Boot: "a", Kernel: "6.12", Cause: "KernelPanic", Title: "t", Evidence: Pstore, Time: noon, Text: "x\n"}
 	want := netconsole.Obituary{Boot: "a", Kernel: "6.12", Cause: "KernelPanic", Evidence: "pstore", Cluster: "prod-1", Time: noon, Text: []byte("x\n")}

@@ -59,8 +59,8 @@ func (s *store) readPstore(root machine.Root, known map[string]bool, left *int) 
 			if err != nil {
 				continue
 			}
-			*left -= len(data)
 			p := newPart(f, data)
+			*left = max(0, *left-max(len(data), len(p.text)))
 			p.known = known[p.mark()]
 			if dir == archiveDir {
 				p.sum = ""
