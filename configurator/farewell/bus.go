@@ -16,10 +16,10 @@ type bus struct {
 	calls   chan *dbus.Message // of others, to logind and systemd
 }
 
-// callsWaiting bounds the calls that wait to be looked at; more are lost.
+// callsWaiting bounds the calls that wait to be read; more are dropped.
 const callsWaiting = 256
 
-// connect connects to the system bus and begins to listen.
+// connect connects to the system bus and subscribes to the signals of logind.
 func connect(ctx context.Context) (*bus, error) {
 	conn, err := dbus.ConnectSystemBus(dbus.WithContext(ctx))
 	if err != nil {

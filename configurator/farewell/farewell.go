@@ -43,7 +43,7 @@ type Farewell struct {
 	inhibitor *os.File
 	logind    string // its name on the bus
 	words     words
-	met       met            // those who came to the bus lately
+	met       met            // who connected to the bus lately
 	said      netconsole.Bye // last; its nonce and secret are empty
 }
 
@@ -234,8 +234,8 @@ func (f *Farewell) listenOn() {
 	}
 }
 
-// stopped says goodbye if this process is stopped because systemd ends the boot, and how it does was not said before: somebody
-// may have gone round logind.
+// stopped says goodbye if this process is stopped because systemd ends the boot, and how it does was not said before: the
+// request may have bypassed logind.
 func (f *Farewell) stopped() {
 	ctx, cancel := context.WithTimeout(context.Background(), callFor)
 	defer cancel()
