@@ -41,7 +41,7 @@ fuzz: ## every fuzz target for FUZZTIME, on its kept corpus and on
 
 # configurator/configfs has live tests too: they run inside the lab's guests, because they want kernels that have netconsole.
 live: ## tests against this machine's kernel, in network namespaces of their own (root)
-	.ci/no-skips $(GO) test -count=1 -tags live -run '^TestLive' -v ./configurator ./configurator/nexthop ./configurator/canary ./listener
+	.ci/no-skips $(GO) test -count=1 -tags live -run '^TestLive' -v ./configurator ./configurator/nexthop ./configurator/canary ./configurator/farewell ./listener
 
 browser: ## the page of deaths in Chromium, with pictures of it in dist/browser (root, to install Chromium)
 	cd e2e/browser && $(GO) vet ./... && PICTURES=$(CURDIR)/dist/browser $(GO) test -count=1 -timeout 15m ./...

@@ -34,7 +34,7 @@ func (c *Configurator) enterBoot(id machine.Identity) {
 	now := time.Now()
 	l, err := lastboot.Open(c.Root, id, now)
 	if err != nil {
-		c.Log.Warn("how the previous boot ended may go unsaid", "err", err)
+		c.Log.Warn("the ledger of boots is not kept, so how a boot ended may stay unknown", "err", err)
 	}
 	if p := l.Previous; p != nil && l.Since.Equal(now) && !p.Orderly() {
 		c.Log.Warn("the previous boot died", "boot", p.Boot, "cause", p.Summary(), "evidence", p.Evidence)
@@ -48,7 +48,8 @@ var (
 )
 
 // SendObituary tells the listeners how the previous boot ended, unless one has acknowledged that already. An error means that it
-// has to be called again. pinned says to wait for the pin of this boot: sent under a pinned secret it is believed more.
+// has to be called again. pinned says to wait for the pin of this boot: sent under a pinned secret it is believed more. That a
+// shutdown ended the boot waits for it in any case: listeners believe nobody else that nothing has to be looked into.
 func (c *Configurator) SendObituary(ctx context.Context, pinned bool) error {
 	before, err := c.Root.State()
 	if err != nil || before == nil || before.Identity.Boot == "" {
@@ -64,7 +65,7 @@ func (c *Configurator) SendObituary(ctx context.Context, pinned bool) error {
 	if len(provenRoutes(before)) == 0 {
 		return errUnproved
 	}
-	if enrolled, _ := enrolment(c.Root); pinned && (enrolled == nil || !enrolled.Enrolled) {
+	if enrolled, _ := enrolment(c.Root); (pinned || l.Previous.Orderly()) && (enrolled == nil || !enrolled.Enrolled) {
 		return errUnpinned
 	}
 	unlock, err := c.lock(ctx) // no pass may use the socket
@@ -76,14 +77,14 @@ func (c *Configurator) SendObituary(ctx context.Context, pinned bool) error {
 		return err
 	}
 	c.Log.Info("a listener knows how the previous boot ended", "boot", l.Previous.Boot, "cause", l.Previous.Summary())
-	if err := lastboot.Acknowledge(c.Root, time.Now()); err != nil {
+	if err := lastboot.Acknowledge(c.Root, l.Boot, time.Now()); err != nil {
 		return err
 	}
 	if c.Config.LastBoot.KeepPstore || lastboot.MovesPstore(c.Root) {
 		return nil
 	}
 	if err := l.Previous.Clear(c.Root); err != nil {
-		c.Log.Warn("the next panic may find no room", "err", err)
+		c.Log.Warn("entries of pstore stay, so the next panic may find no room there", "err", err)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/lastgasp/lastgasp/configurator/configfs"
+	"github.com/lastgasp/lastgasp/configurator/lastboot"
 	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
@@ -85,7 +86,7 @@ func TestObituaryIsSentOnce(t *testing.T) {
 	if err := errors.Join(status.WriteText(&text, node.Uptime()), status.WriteMetrics(&metrics)); err != nil {
 		t.Fatal(err)
 	}
-	if want := "previous boot  ended by KernelPanic: sysrq triggered crash (pstore); a listener has acknowledged that\n"; !strings.Contains(text.String(), want) {
+	if want := "previous boot  KernelPanic: sysrq triggered crash (pstore); a listener has acknowledged that\n"; !strings.Contains(text.String(), want) {
 		t.Errorf("%q is not in\n%s", want, text.String())
 	}
 	if want := `lastgasp_configurator_previous_boot_died{cause="KernelPanic",evidence="pstore"} 1`; !strings.Contains(metrics.String(), want) {
@@ -127,6 +128,33 @@ func TestObituaryWaitsFor(t *testing.T) {
 				t.Errorf("sent %d, error %v, want %v", len(w.sent), err, tt.want)
 			}
 		})
+	}
+}
+
+// TestAShutdownIsToldUnderThePinOnly: listeners believe it of nobody else, and what they have refused is not sent again.
+func TestAShutdownIsToldUnderThePinOnly(t *testing.T) {
+	w := newWorld(t)
+	node := w.node("10.0.2.10:6666")
+	if _, err := node.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := lastboot.MarkEnding(w.root, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	w.write(t, "proc/sys/kernel/random/boot_id", "another-boot")
+	w.kernel.targets = nil
+	if err := os.RemoveAll(w.root.Path(machine.RunDir)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := node.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.SendObituary(t.Context(), false); !errors.Is(err, errUnpinned) || len(w.sent) != 0 {
+		t.Errorf("without a pin: %v, %d sent", err, len(w.sent))
+	}
+	w.write(t, "run/lastgasp/enroll.json", `{"enrolled": true}`)
+	if err := node.SendObituary(t.Context(), false); err != nil || len(w.sent) != 1 || w.sent[0].Cause != netconsole.CauseOrderly {
+		t.Errorf("with one: %v, sent %+v", err, w.sent)
 	}
 }
 

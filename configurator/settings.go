@@ -12,14 +12,14 @@ func (c *Configurator) WantedSettings(devices []string) []machine.Setting {
 	if c.Config.Queues {
 		want = c.Root.QueueSettings(devices)
 	}
-	// A kernel without netconsole that is held in its panic is not heard any better.
-	if support, _, err := c.Netconsole.Seen(); err != nil || !support.Netconsole {
+	if c.Config.Panic == (machine.Panic{}) {
+		return want // reading the kubelet's configuration takes many files
+	}
+	// A kernel without netconsole that is held in its panic is not heard any better. The module may still have to be loaded.
+	if support, sure, err := c.Netconsole.Seen(); err == nil && sure && !support.Netconsole && !c.Root.HasNetconsole() {
 		return want
 	}
-	if c.Config.Panic != (machine.Panic{}) { // reading the kubelet's configuration takes many files
-		want = append(want, machine.PanicSettings(c.Config.Panic, c.Root.Facts(c.Version), c.Root.Kubelet())...)
-	}
-	return want
+	return append(want, machine.PanicSettings(c.Config.Panic, c.Root.Facts(c.Version), c.Root.Kubelet())...)
 }
 
 // applySettings makes the kernel settings those that the configuration and the present targets ask for.

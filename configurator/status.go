@@ -72,7 +72,7 @@ func (c *Configurator) Status(configErr error) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	support, _, err := c.Netconsole.Seen()
+	support, sure, err := c.Netconsole.Seen()
 	if err != nil {
 		return Status{}, err
 	}
@@ -82,7 +82,7 @@ func (c *Configurator) Status(configErr error) (Status, error) {
 	}
 	last, stateErr := c.Root.State()
 	s := newStatus(c.Uptime(), c.Root.Facts(c.Version), present, settings, last)
-	if !support.Netconsole {
+	if sure && !support.Netconsole {
 		s.Findings = []machine.Finding{c.Root.NoNetconsole()}
 		s.afterTheFact(c.Uptime(), last)
 	}
@@ -229,7 +229,7 @@ func (s Status) WriteText(w io.Writer, now time.Duration) error {
 	}
 	if p := s.PreviousBoot; p != nil {
 		known := map[bool]string{true: "no listener has acknowledged that yet", false: "a listener has acknowledged that"}[p.Acknowledged.IsZero()]
-		fmt.Fprintf(t, "previous boot\tended by %s (%s); %s\n", p.Summary(), p.Evidence, known)
+		fmt.Fprintf(t, "previous boot\t%s (%s); %s\n", p.Summary(), p.Evidence, known)
 	}
 	for _, set := range machine.Summary(s.Settings) {
 		fmt.Fprintf(t, "changed\t%s\n", set)

@@ -146,7 +146,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 // firstRetry and lastRetry bound how long to wait before an obituary is sent again; the time doubles.
 const firstRetry, lastRetry = 5 * time.Second, 10 * time.Minute
 
-// pinTries is how often an obituary waits for the pin of this boot, firstRetry each: a node that cannot enrol has none.
+// pinTries is how often an obituary waits for the pin of this boot, firstRetry each: a node that cannot enrol has none. One that
+// waits all the same waits longer and longer.
 const pinTries = 4
 
 // sendObituary tells the listeners how the previous boot ended, from the first pass on until one has acknowledged it or ctx ends.
@@ -173,8 +174,11 @@ func (w *Watcher) sendObituary(ctx context.Context, passed <-chan *Configurator)
 		case err == nil:
 			return
 		case errors.Is(err, errUnpinned):
-			unpinned++
+			if unpinned++; unpinned > pinTries {
+				wait = min(2*wait, lastRetry)
+			}
 		case errors.Is(err, errUnproved):
+			node = nil // the next pass may change that, and nothing else
 		case ctx.Err() == nil:
 			wait = min(2*wait, lastRetry)
 			w.Log.Warn("no listener knows yet how the previous boot ended; it is sent again", "err", err, "in", wait.String())

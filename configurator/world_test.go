@@ -56,7 +56,10 @@ type kernel struct {
 func (k *kernel) Seen() (configfs.Support, bool, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.support, len(k.targets) > 0 || !k.support.Netconsole, nil
+	if k.support.Netconsole && len(k.targets) == 0 {
+		return configfs.Support{}, false, nil // without a target there is nothing to look at
+	}
+	return k.support, true, nil
 }
 
 func (k *kernel) Support() (configfs.Support, error) {

@@ -25,8 +25,8 @@ panic through sysrq. Everything that runs here dies with it, which is what a dri
 covered: nobody would hear it.
 
 --cordon marks the Node unschedulable first, with the kubelet's credentials. Then it comes back cordoned, and the listener waits
-for it instead of deleting the Node (node: await). Draining is left to kubectl, which waits for
-budgets; the line is printed.`,
+for it instead of deleting the Node (node: await). Draining is left to kubectl, which respects disruption budgets; the command
+is printed.`,
 		Example: `  lastgasp-listener deaths --watch     on another machine, before it
   lastgasp-configurator drill
   lastgasp-configurator drill --cordon --yes`,

@@ -6,7 +6,6 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
-	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/ec2"
 	"github.com/lastgasp/lastgasp/configurator/farewell"
 	"github.com/lastgasp/lastgasp/configurator/machine"
@@ -34,7 +33,7 @@ for systemctl kexec before systemd 254, for init 6, and for EC2. A reboot -f end
 			f := farewell.Farewell{
 				Root: root, Cluster: cfg.Cluster, Key: cfg.Endpoint.Key, Log: c.log(),
 				Self: func() (farewell.Self, error) {
-					return farewell.ReadSelf(root, configfs.DefaultDir, cfg.Endpoint.Key != nil)
+					return farewell.ReadSelf(root, cfg.Endpoint.Key != nil)
 				},
 				Ready: func() { daemon.SdNotify(false, daemon.SdNotifyReady) }, // there is nobody to tell about a failure
 			}

@@ -30,41 +30,37 @@ type ScheduledEvent struct {
 // eventTime is the form of times in events/maintenance/scheduled.
 const eventTime = "2 Jan 2006 15:04:05 GMT"
 
-// Notices asks once for what is announced. A 404 means nothing is, and is the usual answer, so nothing is retried.
+// Notices asks once for what is announced. A 404 means nothing is, and is the usual answer, so nothing is retried. With an error
+// come the notices that could be read all the same.
 func (c *Client) Notices(ctx context.Context) (Notices, error) {
 	var n Notices
 	var spot struct {
 		Action string
 		Time   time.Time
 	}
-	switch known, err := c.once(ctx, "spot/instance-action", func(text []byte) error { return json.Unmarshal(text, &spot) }); {
-	case err != nil:
-		return Notices{}, err
-	case known:
+	known, spotErr := c.once(ctx, "spot/instance-action", func(text []byte) error { return json.Unmarshal(text, &spot) })
+	if known {
 		n.SpotAction, n.SpotTime = spot.Action, spot.Time
 	}
-	_, err := c.once(ctx, "autoscaling/target-lifecycle-state", func(text []byte) error {
+	_, groupErr := c.once(ctx, "autoscaling/target-lifecycle-state", func(text []byte) error {
 		n.ASGTerminates = string(text) == "Terminated" || string(text) == "Warmed:Terminated"
 		return nil
 	})
-	if err != nil {
-		return Notices{}, err
-	}
 	var events []struct{ Code, State, EventId, NotBefore string }
-	_, err = c.once(ctx, "events/maintenance/scheduled", func(text []byte) error { return json.Unmarshal(text, &events) })
-	if err != nil {
-		return Notices{}, err
-	}
+	_, err := c.once(ctx, "events/maintenance/scheduled", func(text []byte) error { return json.Unmarshal(text, &events) })
+	errs := []error{spotErr, groupErr, err}
 	for _, e := range events {
+		if e.State != "active" {
+			continue
+		}
 		at, err := time.Parse(eventTime, e.NotBefore)
 		if err != nil {
-			return Notices{}, fmt.Errorf("read scheduled event %s: %w", e.EventId, err)
+			errs = append(errs, fmt.Errorf("read scheduled event %s: %w", e.EventId, err))
+			continue
 		}
-		if e.State == "active" {
-			n.Events = append(n.Events, ScheduledEvent{e.EventId, e.Code, at})
-		}
+		n.Events = append(n.Events, ScheduledEvent{e.EventId, e.Code, at})
 	}
-	return n, nil
+	return n, errors.Join(errs...)
 }
 
 // once asks for a path without retries, and reads the answer. It reports false if there is no such path.

@@ -30,6 +30,10 @@ func TestNotices(t *testing.T) {
 			want: Notices{Events: []ScheduledEvent{{"instance-event-1", "system-reboot", time.Date(2026, 1, 21, 9, 0, 43, 0, time.UTC)}}}},
 		{name: "a notice that cannot be read", notices: map[string]string{"spot/instance-action": "soon"}, err: "read instance metadata spot/instance-action: invalid character"},
 		{name: "a time that cannot be read", notices: map[string]string{"events/maintenance/scheduled": `[{"EventId": "e", "State": "active", "NotBefore": "soon"}]`}, err: "read scheduled event e: "},
+		{name: "a spot interruption beside an event that cannot be read", notices: map[string]string{
+			"spot/instance-action":         `{"action": "stop", "time": "2026-11-26T18:52:00Z"}`,
+			"events/maintenance/scheduled": `[{"EventId": "e", "State": "active", "NotBefore": "soon"}]`,
+		}, want: Notices{SpotAction: "stop", SpotTime: time.Date(2026, 11, 26, 18, 52, 0, 0, time.UTC)}, err: "read scheduled event e: "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			svc := &imds.Service{Instance: twoENIs()}

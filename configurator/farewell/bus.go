@@ -16,10 +16,10 @@ type bus struct {
 	calls   chan *dbus.Message // of others, to logind and systemd
 }
 
-// callsWaiting bounds the calls that wait to be looked at; more are lost.
+// callsWaiting bounds the calls that wait to be read; more are dropped.
 const callsWaiting = 256
 
-// connect connects to the system bus and begins to listen.
+// connect connects to the system bus and subscribes to the signals of logind.
 func connect(ctx context.Context) (*bus, error) {
 	conn, err := dbus.ConnectSystemBus(dbus.WithContext(ctx))
 	if err != nil {
@@ -41,9 +41,9 @@ func connect(ctx context.Context) (*bus, error) {
 }
 
 // listen makes the second connection a monitor of what others ask logind and systemd. Only root may (D-Bus specification,
-// "org.freedesktop.DBus.Monitoring.BecomeMonitor").
+// "org.freedesktop.DBus.Monitoring.BecomeMonitor"). ctx bounds the call, not the connection: that lives until close.
 func (b *bus) listen(ctx context.Context) error {
-	monitor, err := dbus.ConnectSystemBus(dbus.WithContext(ctx))
+	monitor, err := dbus.ConnectSystemBus(dbus.WithContext(context.WithoutCancel(ctx)))
 	if err != nil {
 		return fmt.Errorf("connect to the system bus: %w", err)
 	}
@@ -53,7 +53,9 @@ func (b *bus) listen(ctx context.Context) error {
 		"type='method_call',destination='org.freedesktop.DBus',member='Hello'", // everybody's first call
 	}
 	for target := range endingTargets {
-		rules = append(rules, "type='method_call',interface='"+systemdIface+"',member='StartUnit',arg0='"+target+"'")
+		for _, member := range startUnit {
+			rules = append(rules, "type='method_call',interface='"+systemdIface+"',member='"+member+"',arg0='"+target+"'")
+		}
 	}
 	call := monitor.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.Monitoring.BecomeMonitor", 0, rules, uint32(0))
 	if call.Err != nil {

@@ -43,7 +43,7 @@ type Farewell struct {
 	inhibitor *os.File
 	logind    string // its name on the bus
 	words     words
-	met       met            // those who came to the bus lately
+	met       met            // who connected to the bus lately
 	said      netconsole.Bye // last; its nonce and secret are empty
 }
 
@@ -58,7 +58,7 @@ func (f *Farewell) Run(ctx context.Context) error {
 	defer b.close()
 	f.bus = b
 	if err := b.listen(starting); err != nil {
-		f.Log.Warn("nobody who asks for a shutdown can be named", "err", err)
+		f.Log.Warn("calls of logind cannot be monitored, so farewells name nobody; run it as root", "err", err)
 	}
 	defer f.release()
 	if f.inhibitor, err = b.inhibit(starting); err != nil {
@@ -94,23 +94,23 @@ func (f *Farewell) Run(ctx context.Context) error {
 	}
 }
 
-// askEC2 asks for notices until ctx ends, and passes on every answer. A failure is logged once.
+// askEC2 asks for notices until ctx ends, and passes on every answer. A failure is logged once; it takes back nothing that was
+// announced before.
 func (f *Farewell) askEC2(ctx context.Context, to chan<- ec2.Notices) {
 	failed := false
 	for ctx.Err() == nil {
 		asking, cancel := context.WithTimeout(ctx, noticesFor)
 		n, err := f.Notices(asking)
 		cancel()
-		switch {
-		case err == nil:
-			failed = false
+		if err != nil && !failed && ctx.Err() == nil {
+			f.Log.Warn("EC2's notices are not all known; check that the metadata service can be reached", "err", err)
+		}
+		failed = err != nil
+		if err == nil || n.SpotAction != "" || n.ASGTerminates {
 			select {
 			case to <- n:
 			case <-ctx.Done():
 			}
-		case !failed && ctx.Err() == nil:
-			failed = true
-			f.Log.Warn("EC2's notices are not known", "err", err)
 		}
 		pause(ctx, noticesEvery)
 	}
@@ -184,8 +184,8 @@ func (f *Farewell) signal(ctx context.Context, s *dbus.Signal) error {
 		f.words.kind = kindOf(s.Body)
 	case s.Name == login1Iface+".PrepareForShutdown":
 		begins, _ := argument[bool](s.Body, 0)
-		if !begins { // it was given up
-			f.words.kind = ""
+		if !begins {
+			f.givenUp()
 			return f.inhibitAgain(ctx)
 		}
 		f.listenOn()
@@ -194,6 +194,9 @@ func (f *Farewell) signal(ctx context.Context, s *dbus.Signal) error {
 	}
 	return nil
 }
+
+// givenUp forgets a shutdown that does not come: the next one is announced anew, even if it is the same.
+func (f *Farewell) givenUp() { f.words.kind, f.said = "", netconsole.Bye{} }
 
 // kindOf is the type that PrepareForShutdownWithMetadata names, if a shutdown begins.
 func kindOf(body []any) string {
@@ -231,14 +234,14 @@ func (f *Farewell) listenOn() {
 	}
 }
 
-// stopped says goodbye if this process is stopped because systemd ends the boot, and how it does was not said before: somebody
-// may have gone round logind.
+// stopped says goodbye if this process is stopped because systemd ends the boot, and how it does was not said before: the
+// request may have bypassed logind.
 func (f *Farewell) stopped() {
 	ctx, cancel := context.WithTimeout(context.Background(), callFor)
 	defer cancel()
 	kind, err := f.bus.ending(ctx)
 	if err != nil {
-		f.Log.Warn("it is not known whether this boot ends", "err", err)
+		f.Log.Warn("cannot find out whether this boot ends, so no farewell is sent", "err", err)
 	}
 	if kind == "" {
 		return
@@ -257,7 +260,7 @@ func (f *Farewell) sayBye(y netconsole.Bye) bool {
 	log := f.Log.With("cause", y.Cause, "by", y.By, "command", y.Command, "unit", y.Unit)
 	self, err := f.Self()
 	if err != nil {
-		log.Warn("farewell not said", "err", err)
+		log.Warn("farewell not sent", "err", err)
 		return false
 	}
 	y.Cluster = f.Cluster
@@ -265,9 +268,9 @@ func (f *Farewell) sayBye(y netconsole.Bye) bool {
 	defer cancel()
 	acked := say(ctx, y, self, f.Key)
 	if acked == 0 {
-		log.Warn("farewell said, and no listener has acknowledged it; check lastgasp-configurator status", "listeners", len(self.Routes))
+		log.Warn("farewell sent, and no listener has acknowledged it; check lastgasp-configurator status", "listeners", len(self.Routes))
 	} else {
-		log.Info("farewell said", "listeners", len(self.Routes), "acknowledged", acked)
+		log.Info("farewell sent", "listeners", len(self.Routes), "acknowledged", acked)
 	}
 	return acked > 0
 }

@@ -29,6 +29,9 @@ var endingTargets = map[string]string{
 	"kexec.target":       netconsole.ByeKexec,
 }
 
+// startUnit are systemd's calls that start a unit (org.freedesktop.systemd1(5)).
+var startUnit = []string{"StartUnit", "StartUnitWithFlags"}
+
 // causeOfType is what a type of ScheduleShutdown or PrepareForShutdownWithMetadata means, empty if it ends nothing.
 func causeOfType(kind string) string {
 	kinds := []string{netconsole.ByeReboot, netconsole.ByeSoftReboot, netconsole.ByePoweroff, netconsole.ByeHalt, netconsole.ByeKexec}
@@ -47,7 +50,7 @@ type request struct {
 // requestOf reads a call on the bus.
 func requestOf(iface, member string, body []any) request {
 	if iface == systemdIface {
-		if target, ok := argument[string](body, 0); ok && (member == "StartUnit" || member == "StartUnitWithFlags") {
+		if target, ok := argument[string](body, 0); ok && slices.Contains(startUnit, member) {
 			return request{cause: endingTargets[target]}
 		}
 		return request{}

@@ -156,28 +156,47 @@ func TestNoticed(t *testing.T) {
 	}
 }
 
+// A shutdown that is given up may come again, and be asked for in the same way.
+func TestTheNextShutdownIsAnnouncedAnew(t *testing.T) {
+	l := newListener(t, acks)
+	f := &Farewell{Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Self: func() (Self, error) { return self(l), nil }}
+	reboot := netconsole.Bye{Cause: netconsole.ByeReboot, By: "alice"}
+	f.sayBye(reboot)
+	f.sayBye(reboot)
+	if got := len(l.heard()); got != 1 {
+		t.Errorf("one shutdown was announced %d times", got)
+	}
+	f.givenUp()
+	f.sayBye(reboot)
+	if got := len(l.heard()); got != 2 {
+		t.Errorf("two shutdowns were announced %d times", got)
+	}
+}
+
 func TestReadSelf(t *testing.T) {
 	root := machine.Root(t.TempDir())
 	put(t, root.Path("proc/sys/kernel/random/boot_id"), "b\n")
-	if _, err := ReadSelf(root, "", false); err != ErrNobody {
+	if _, err := ReadSelf(root, false); err != ErrNobody {
 		t.Errorf("without a pass: %v, want %v", err, ErrNobody)
 	}
 	put(t, root.Path("run/lastgasp/gasp"), "b secret\n")
 	state := machine.State{Identity: machine.Identity{Instance: "i-0abc", Boot: "b"}, Targets: []machine.TargetState{
-		{Name: "lastgasp-0", Listener: netip.MustParseAddrPort("10.0.2.10:6666"), Acked: true},
+		{Name: "lastgasp-0", Listener: netip.MustParseAddrPort("10.0.2.10:6666"), Local: netip.MustParseAddrPort("10.0.0.5:6665"), Acked: true, Known: true},
 		{Name: "lastgasp-1", Listener: netip.MustParseAddrPort("10.0.3.10:6666")},
+		{Name: "lastgasp-2", Listener: netip.MustParseAddrPort("10.0.4.10:6666"), Acked: true},
 	}}
 	if err := root.SaveState(state); err != nil {
 		t.Fatal(err)
 	}
 	for _, keyed := range []bool{false, true} {
-		got, err := ReadSelf(root, "", keyed)
+		got, err := ReadSelf(root, keyed)
 		if err != nil {
 			t.Fatal(err)
 		}
 		want := Self{Identity: state.Identity, Secret: "secret", Routes: []Route{
-			{Remote: netip.MustParseAddrPort("10.0.2.10:6666"), Trusted: true},
+			{Local: netip.MustParseAddrPort("10.0.0.5:6665"), Remote: netip.MustParseAddrPort("10.0.2.10:6666"), Trusted: true},
 			{Remote: netip.MustParseAddrPort("10.0.3.10:6666"), Trusted: !keyed},
+			{Remote: netip.MustParseAddrPort("10.0.4.10:6666"), Trusted: !keyed}, // it knows no Node of this one
 		}}
 		if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.AddrPort{})); diff != "" {
 			t.Errorf("keyed %v (-want +got):\n%s", keyed, diff)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/netip"
 
-	"github.com/lastgasp/lastgasp/configurator/configfs"
 	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
@@ -27,9 +26,8 @@ type Route struct {
 // ErrNobody means that there is no listener to say goodbye to.
 var ErrNobody = errors.New("no listener is known; check lastgasp-configurator status")
 
-// ReadSelf reads what the last pass has left, and the targets of the kernel. Keyed says that listeners have to prove
-// themselves (endpoint.key).
-func ReadSelf(root machine.Root, targets configfs.Dir, keyed bool) (Self, error) {
+// ReadSelf reads what the last pass has left. Keyed says that listeners have to prove themselves (endpoint.key).
+func ReadSelf(root machine.Root, keyed bool) (Self, error) {
 	state, err := root.State()
 	switch {
 	case err != nil:
@@ -41,15 +39,8 @@ func ReadSelf(root machine.Root, targets configfs.Dir, keyed bool) (Self, error)
 	if self.Secret, err = root.Secret(state.Identity.Boot); err != nil {
 		return Self{}, err
 	}
-	armed, _ := targets.List() // without them the kernel chooses the source
 	for _, t := range state.Targets {
-		r := Route{Remote: t.Listener, Trusted: !keyed || t.Acked}
-		for _, a := range armed {
-			if a.Name == t.Name {
-				r.Local = netip.AddrPortFrom(a.LocalIP, a.LocalPort)
-			}
-		}
-		self.Routes = append(self.Routes, r)
+		self.Routes = append(self.Routes, Route{Local: t.Local, Remote: t.Listener, Trusted: !keyed || t.Acked && t.Known})
 	}
 	return self, nil
 }

@@ -96,7 +96,7 @@ func announced(n ec2.Notices, now time.Time) netconsole.Bye {
 	return netconsole.Bye{}
 }
 
-// met remembers the last who came to the bus, by their names there, which are not used again.
+// met remembers who connected to the bus last, by their names there, which are not used again.
 type met struct {
 	last [64]struct {
 		name string

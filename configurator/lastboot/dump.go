@@ -1,12 +1,17 @@
 package lastboot
 
 import (
+	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/lastgasp/lastgasp/configurator/machine"
 )
@@ -14,7 +19,7 @@ import (
 const (
 	maxFiles  = 2048      // that are looked at in each place
 	maxEntry  = 512 << 10 // bytes that are read of a file
-	maxBytes  = 8 << 20   // and of all files that are new
+	maxBytes  = 8 << 20   // and of all files that are new, as they are once decompressed
 	splitTime = time.Minute
 )
 
@@ -95,7 +100,8 @@ func readStore(root machine.Root, former *Ledger) store {
 	return s
 }
 
-// list lists regular files below a directory whose name wanted accepts, three levels deep, without following links.
+// list lists regular files below a directory whose name wanted accepts, three levels deep, without following links. Files of
+// other users are left out: some distributions let everybody write to crashDir.
 func list(root machine.Root, dir string, wanted func(base string) bool) []file {
 	var files []file
 	top := root.Path(dir)
@@ -114,10 +120,30 @@ func list(root machine.Root, dir string, wanted func(base string) bool) []file {
 		if !d.Type().IsRegular() || !wanted(d.Name()) {
 			return nil
 		}
-		if info, err := d.Info(); err == nil {
+		if info, err := d.Info(); err == nil && ours(info) {
 			files = append(files, file{name: filepath.Join(dir, rel), info: info})
 		}
 		return nil
 	})
 	return files
+}
+
+// ours reports whether a file is root's or, as in tests, this process's own.
+func ours(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && (st.Uid == 0 || int(st.Uid) == os.Geteuid())
+}
+
+// readListed reads the last limit bytes of a file that was listed. It refuses what has taken its place since: the text goes to the
+// listeners in clear, and a link could name any file.
+func readListed(root machine.Root, listed file, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(root.Path(listed.name), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !os.SameFile(info, listed.info) || !ours(info) {
+		return nil, errors.Join(fmt.Errorf("read %s: another file has taken its place", f.Name()), err)
+	}
+	return tail(f, limit)
 }

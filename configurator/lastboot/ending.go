@@ -216,9 +216,9 @@ func (e Ending) WriteText(w io.Writer) error {
 func (e Ending) Summary() string {
 	switch {
 	case e.Orderly():
-		return "a system shutdown, in good order"
+		return "a system shutdown"
 	case e.Cause == netconsole.CauseUnexplained && e.Text == "":
-		return "nothing known: it did not shut down, and left no word"
+		return "unexplained: it did not shut down and left no trace"
 	case e.Title == "":
 		return e.Cause
 	}

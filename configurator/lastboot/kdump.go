@@ -21,7 +21,7 @@ func (s *store) readKdump(root machine.Root, known map[string]bool, left *int) {
 		if known[f.mark()] || filepath.Dir(f.name) == crashDir {
 			continue
 		}
-		data, err := readTail(root.Path(f.name), int64(min(maxEntry, *left)))
+		data, err := readListed(root, f, int64(min(maxEntry, *left)))
 		if err != nil || len(data) == 0 {
 			continue
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 
 	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
@@ -380,7 +381,14 @@ func TestAcknowledgedOnce(t *testing.T) {
 	if len(Findings(n.Root)) != 0 {
 		t.Errorf("a store that is about to be cleared: %v", Findings(n.Root))
 	}
-	if err := Acknowledge(n.Root, noon); err != nil {
+	// A ledger that could not be written is that of an earlier boot, and says how one before it ended.
+	if err := Acknowledge(n.Root, bootC.Boot, noon); err != nil {
+		t.Fatal(err)
+	}
+	if l := n.boot(bootB); !l.Previous.Acknowledged.IsZero() {
+		t.Errorf("another boot's: %+v", l.Previous)
+	}
+	if err := Acknowledge(n.Root, bootB.Boot, noon); err != nil {
 		t.Fatal(err)
 	}
 	if l := n.boot(bootB); l.Previous.Acknowledged != noon {
@@ -442,6 +450,28 @@ func TestReadingIsBounded(t *testing.T) {
 	}
 }
 
+// Compressed entries count as what they become.
+func TestInflatedEntriesAreBounded(t *testing.T) {
+	n := newNode(t)
+	entry := func(part int) string {
+		var b bytes.Buffer
+		z, _ := flate.NewWriter(&b, 9)
+		fmt.Fprintf(z, "Panic#1 Part%d\n%s", part+1, strings.Repeat("<6>[    1.000000] again\n", 21_000))
+		z.Close()
+		return b.String()
+	}
+	for part := range 40 {
+		n.write(fmt.Sprintf("sys/fs/pstore/dmesg-erst-%d.enc.z", part), entry(part))
+	}
+	total := 0
+	for _, d := range readStore(n.Root, &Ledger{}).dumps {
+		total += len(d.text)
+	}
+	if total == 0 || total > maxBytes+maxEntry {
+		t.Errorf("%d bytes of text, want at most %d", total, maxBytes+maxEntry)
+	}
+}
+
 func TestObituary(t *testing.T) {
 	e := Ending{Boot: "a", Kernel: "6.12", Cause: "KernelPanic", Title: "t", Evidence: Pstore, Time: noon, Text: "x\n"}
 	want := netconsole.Obituary{Boot: "a", Kernel: "6.12", Cause: "KernelPanic", Evidence: "pstore", Cluster: "prod-1", Time: noon, Text: []byte("x\n")}
@@ -462,9 +492,9 @@ func TestWriteText(t *testing.T) {
 			head + "ended     2026-11-26T13:00:00Z\ncause     KernelPanic: x in foo\nevidence  pstore\nlistener  acknowledged it 2026-11-26T14:00:00Z\n\n" +
 				"<0>[    2.0] Kernel panic - x\n<4>[    2.1] be\\x1bhind\n(2 of 3 lines; all of them with -o json)\n"},
 		{"a shutdown", Ending{Cause: netconsole.CauseOrderly, Evidence: Shutdown, Time: noon},
-			head + "ended     2026-11-26T12:00:00Z\ncause     a system shutdown, in good order\nevidence  ledger\nlistener  has not acknowledged it\n"},
+			head + "ended     2026-11-26T12:00:00Z\ncause     a system shutdown\nevidence  ledger\nlistener  has not acknowledged it\n"},
 		{"no word", Ending{Cause: netconsole.CauseUnexplained, Evidence: Nothing},
-			head + "ended     at an unknown time\ncause     nothing known: it did not shut down, and left no word\nevidence  none\nlistener  has not acknowledged it\n"},
+			head + "ended     at an unknown time\ncause     unexplained: it did not shut down and left no trace\nevidence  none\nlistener  has not acknowledged it\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.e.Boot, tt.e.Kernel, tt.e.Since = "a", "6.12", noon
@@ -474,6 +504,65 @@ func TestWriteText(t *testing.T) {
 			}
 			if diff := cmp.Diff(tt.want, b.String()); diff != "" {
 				t.Errorf("text (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Distributions differ in who may write to /var/crash.
+func TestDumpsOfOtherUsersAreNotRead(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("cannot: only root can give a file away")
+	}
+	n := newNode(t)
+	n.boot(bootA)
+	if err := MarkEnding(n.Root, noon.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	const name = "var/crash/202611261300/dmesg.202611261300"
+	n.write(name, canaryOf(bootA)+panicLines)
+	if err := os.Chown(n.Path(name), 1000, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if l := n.boot(bootB); l.Previous == nil || !l.Previous.Orderly() || len(l.Known) != 0 {
+		t.Errorf("anybody can say that this machine died: %+v", l)
+	}
+}
+
+func TestListedFilesAreNotExchanged(t *testing.T) {
+	n := newNode(t)
+	const name = "var/crash/202611261300/dmesg.202611261300"
+	n.write(name, panicLines)
+	n.write("etc/shadow", "root:secret:")
+	for _, tt := range []struct {
+		name     string
+		exchange func() error
+	}{
+		{"for another file", func() error { return os.Rename(n.Path("etc/shadow"), n.Path(name)) }},
+		{"for a link", func() error { return os.Symlink("../../../etc/shadow", n.Path(name)) }},
+		{"for a pipe that nobody writes to", func() error { return unix.Mkfifo(n.Path(name), 0o600) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n.write(name, panicLines)
+			n.write("etc/shadow", "root:secret:")
+			files := list(n.Root, crashDir, func(string) bool { return true })
+			if len(files) != 1 {
+				t.Fatalf("%d files", len(files))
+			}
+			if text, err := readListed(n.Root, files[0], maxEntry); err != nil || string(text) != panicLines {
+				t.Fatalf("%q, %v", text, err)
+			}
+			if err := os.Remove(n.Path(name)); err != nil {
+				t.Fatal(err)
+			}
+			if err := tt.exchange(); err != nil {
+				t.Fatal(err)
+			}
+			if text, err := readListed(n.Root, files[0], maxEntry); err == nil {
+				t.Errorf("read %q", text)
+			}
+			if err := os.Remove(n.Path(name)); err != nil {
+				t.Fatal(err)
 			}
 		})
 	}

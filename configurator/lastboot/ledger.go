@@ -104,10 +104,11 @@ func MarkEnding(root machine.Root, now time.Time) error {
 	return l.write(root)
 }
 
-// Acknowledge notes that a listener has taken in how the previous boot ended: it is not sent again.
-func Acknowledge(root machine.Root, now time.Time) error {
+// Acknowledge notes in the ledger of the running boot that a listener has taken in how the previous one ended: it is not sent
+// again. Where that ledger could not be written there is nothing to note it in.
+func Acknowledge(root machine.Root, boot string, now time.Time) error {
 	l, err := read(root)
-	if err != nil || l == nil || l.Previous == nil {
+	if err != nil || l == nil || l.Boot != boot || l.Previous == nil {
 		return err
 	}
 	l.Previous.Acknowledged = now
@@ -194,12 +195,17 @@ func readTail(name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return tail(f, limit)
+}
+
+// tail reads the last limit bytes of an open file.
+func tail(f *os.File, limit int64) ([]byte, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("read %s: it is no file", name)
+		return nil, fmt.Errorf("read %s: it is no file", f.Name())
 	}
 	if info.Size() > limit {
 		if _, err := f.Seek(-limit, io.SeekEnd); err != nil {

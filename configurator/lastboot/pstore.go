@@ -55,12 +55,12 @@ func (s *store) readPstore(root machine.Root, known map[string]bool, left *int) 
 				s.files = append(s.files, f)
 				continue // it need not be read
 			}
-			data, err := readTail(root.Path(f.name), int64(min(maxEntry, *left)))
+			data, err := readListed(root, f, int64(min(maxEntry, *left)))
 			if err != nil {
 				continue
 			}
-			*left -= len(data)
 			p := newPart(f, data)
+			*left = max(0, *left-max(len(data), len(p.text)))
 			p.known = known[p.mark()]
 			if dir == archiveDir {
 				p.sum = ""
@@ -168,9 +168,8 @@ func MovesPstore(root machine.Root) bool {
 	for _, dir := range []string{"etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"} {
 		for _, target := range []string{"sysinit.target.wants", "remote-fs.target.wants", "multi-user.target.wants"} {
 			if _, err := os.Lstat(root.Path(dir, target, "systemd-pstore.service")); err == nil {
-				_, masked := os.Stat(root.Path("etc/systemd/system/systemd-pstore.service"))
-				link, _ := os.Readlink(root.Path("etc/systemd/system/systemd-pstore.service"))
-				return masked != nil || link != "/dev/null"
+				mask, _ := os.Readlink(root.Path("etc/systemd/system/systemd-pstore.service"))
+				return mask != "/dev/null"
 			}
 		}
 	}
@@ -193,7 +192,7 @@ func Findings(root machine.Root) []machine.Finding {
 		return strings.HasPrefix(base, "dmesg-") && !strings.HasPrefix(base, "dmesg-ramoops-")
 	}
 	for _, f := range list(root, pstoreDir, fills) {
-		data, err := readTail(root.Path(f.name), maxEntry)
+		data, err := readListed(root, f, maxEntry)
 		if p := newPart(f, data); err == nil && slices.Contains(l.Known, p.mark()) {
 			old++
 			size += f.info.Size()

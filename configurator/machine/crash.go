@@ -14,5 +14,5 @@ func (r Root) Crash() error {
 	if err := os.WriteFile(r.Path("proc/sysrq-trigger"), []byte("c"), 0); err != nil {
 		return fmt.Errorf("crash the kernel: %w; it must have CONFIG_MAGIC_SYSRQ, and this must run as root", err)
 	}
-	return fmt.Errorf("crash the kernel: %s took the order and did nothing", r.Path("proc/sysrq-trigger"))
+	return fmt.Errorf("crash the kernel: %s accepted the command and the kernel goes on", r.Path("proc/sysrq-trigger"))
 }

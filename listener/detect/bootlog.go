@@ -55,8 +55,8 @@ func ReadBootLogs(cfg *Config, text string, fatal bool) []BootLog {
 			if here != nil {
 				all = append(all, here.end())
 			}
-			here = &bootLogReader{source: NewSource(cfg, netip.AddrPort{}), now: time.Unix(0, 0), fatal: fatal}
-			here.source.SetFatal(fatal, fatal)
+			here = &bootLogReader{cfg: cfg, now: time.Unix(0, 0), fatal: fatal, panicOnOops: fatal, kdump: fatal}
+			here.listen()
 		}
 		here.push(r)
 	}
@@ -68,11 +68,20 @@ func ReadBootLogs(cfg *Config, text string, fatal bool) []BootLog {
 
 // bootLogReader reads the log of one boot. Its clock is the log's own.
 type bootLogReader struct {
+	cfg    *Config
 	source *Source
 	now    time.Time // the uptime, on top of 1970
 	began  bool      // it has a record
-	fatal  bool
+	fatal  bool      // an oops is a death, whatever the kernel's settings
 	log    BootLog
+
+	panicOnOops, kdump bool // as SetFatal takes them
+}
+
+// listen begins anew, as if nothing was read before.
+func (b *bootLogReader) listen() {
+	b.source = NewSource(b.cfg, netip.AddrPort{})
+	b.source.SetFatal(b.panicOnOops, b.kdump)
 }
 
 // endedBy reports whether r belongs to another boot.
@@ -89,11 +98,12 @@ func (b *bootLogReader) push(r *netconsole.Record) {
 	c, canary := r.Canary()
 	if canary {
 		b.log.Boot = c.Boot
-		b.source.SetFatal(b.fatal || c.Facts.PanicOnOops, b.fatal || c.Facts.Kdump)
+		b.panicOnOops, b.kdump = b.fatal || c.Facts.PanicOnOops, b.fatal || c.Facts.Kdump
+		b.source.SetFatal(b.panicOnOops, b.kdump)
 	}
 	if b.log.Death.Verdict == Dying && (canary || b.now.Sub(b.log.Death.Time) > sameDeath) {
 		b.log.Death = Incident{} // somebody runs on this kernel
-		b.source = NewSource(b.source.cfg, netip.AddrPort{})
+		b.listen()
 	}
 	b.source.Push(b.now, r, b.incident)
 }

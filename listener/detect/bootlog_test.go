@@ -52,6 +52,10 @@ func TestReadBootLogs(t *testing.T) {
 		{"the kernel speaks of something else a minute later", line("boot-a") + panics + "[   90.000000] eth0: link up\n", []string{"boot-a: "}},
 		{"an oops that is survived", line("boot-a") + oops, []string{"boot-a: "}},
 		{"an oops of a kernel that panics on it", canaryLine(2, "boot-a", true) + oops, []string{"boot-a: " + title}},
+		{"an oops of such a kernel, after a panic that it outlived",
+			canaryLine(2, "boot-a", true) + "[    3.000000] Kernel panic - not syncing: x\n" + canaryLine(9, "boot-a", true) +
+				"[   20.000000] BUG: kernel NULL pointer dereference, address: 0000000000000000\n[   20.000001] Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI\n" +
+				"[   20.000002] RIP: 0010:store+0x1/0x2 [bar]\n", []string{"boot-a: " + title}},
 		{"a program that writes to the console", line("boot-a") + strings.Repeat("Kernel panic - not syncing: x\n", 40), []string{"boot-a: "}},
 		{"a program that writes to the console first", "Kernel panic - not syncing: x\n" + line("boot-a"), []string{"boot-a: "}},
 		{"a kernel without time stamps", "Kernel panic - not syncing: sysrq triggered crash\n", []string{": sysrq triggered crash"}},

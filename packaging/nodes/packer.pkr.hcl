@@ -66,7 +66,7 @@ build {
       "sudo modprobe --dry-run netconsole", # fails on a kernel that cannot be heard
       "case ${var.package} in *.deb) sudo dpkg --install /tmp/${basename(var.package)} ;; *) sudo rpm --install /tmp/${basename(var.package)} ;; esac",
       "rm /tmp/${basename(var.package)}",
-      "sudo systemctl enable lastgasp-configurator lastgasp-configurator-watch",
+      "sudo systemctl enable lastgasp-configurator lastgasp-configurator-watch lastgasp-farewell",
       "sudo cloud-init clean --logs --machine-id || sudo cloud-init clean --logs",
     ]
   }
