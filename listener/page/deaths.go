@@ -3,6 +3,7 @@ package page
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,6 +41,9 @@ func rowOf(d *policy.Death) deathRow {
 	}
 	return r
 }
+
+// unexplained reports whether nothing is known but that the boot ended. Nobody had to be believed about that.
+func (d deathRow) unexplained() bool { return slices.Equal(d.Evidence, []string{string(policy.ByNothing)}) }
 
 // list is the page of single deaths.
 type list struct {
@@ -107,7 +111,10 @@ func (d deathRow) render(h *html) {
 			h.raw(`<div class="tags">`)
 			h.element("span", d.Cause, class("tag"))
 			h.raw(`<span class="quiet">`)
-			h.text(strings.Join(d.Evidence, ", ") + ", " + d.Authority)
+			h.text(strings.Join(d.Evidence, ", "))
+			if !d.unexplained() {
+				h.text(", " + d.Authority)
+			}
 			h.raw("</span></div>")
 		})
 		h.cell("State", func() { state(h, d.Phase) })

@@ -77,7 +77,7 @@ func (v fleetView) values() url.Values {
 func (v fleetView) title() string { return "Coverage" }
 
 func (v fleetView) render(h *html) {
-	h.raw(`<h1>Would we hear a node die?</h1><p>As this replica sees it: it knows the canaries that it has received since it started.</p><ul class="tiles">`)
+	h.raw(`<h1>Would we hear a node die?</h1><p>As all replicas know: they exchange once a minute which canaries have arrived.</p><ul class="tiles">`)
 	for _, cover := range coverOrder() {
 		state, n := literal("warn"), v.Counts[cover]
 		if cover == covered {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
@@ -217,6 +218,63 @@ func TestGroups(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// A refused death is on record, but nobody died: no page says so.
+func TestRefusedDeaths(t *testing.T) {
+	refused := died(6)
+	refused.Phase, refused.Decision = policy.Refused, "the kubelet of node ip-10-0-0-6 renewed its Lease 4s after the panic"
+	w := world{deaths: []policy.Death{died(1), refused}}
+	for _, tt := range []struct {
+		path      string
+		want, not []string
+	}{
+		{"/", []string{"1 bug, 1 death<"}, []string{"2 deaths"}},
+		{"/deaths?q=cart-7d9f-0006", []string{"1 death<"}, []string{"on dead nodes"}},
+		{"/deaths?phase=Refused", []string{"1 death<"}, nil},
+		{"/deaths/" + refused.Name, []string{"was said to have died", "Refused:</strong> no pod was failed or deleted."}, []string{"</strong> died ", "<strong>died</strong>"}},
+	} {
+		_, body, _ := get(t, w, tt.path, asHTML)
+		for _, want := range tt.want {
+			if !strings.Contains(body, want) {
+				t.Errorf("%s lacks %q:\n%s", tt.path, want, body)
+			}
+		}
+		for _, not := range tt.not {
+			if strings.Contains(body, not) {
+				t.Errorf("%s has %q:\n%s", tt.path, not, body)
+			}
+		}
+	}
+}
+
+// What is known afterwards arrived with no fatal record, and on nobody's authority if nothing is known.
+func TestDeathsKnownAfterwards(t *testing.T) {
+	told, silent := died(2), died(4)
+	told.Evidence, told.Phase = []policy.Evidence{policy.ByPstore}, policy.Recorded
+	silent.Evidence, silent.Phase, silent.Authority, silent.Cause = []policy.Evidence{policy.ByNothing}, policy.Recorded, detect.Text, "Unexplained"
+	silent.Trace, silent.Suspects = nil, nil
+	w := world{deaths: []policy.Death{told, silent}}
+	for _, tt := range []struct {
+		path      string
+		want, not []string
+	}{
+		{"/deaths/" + told.Name, []string{"pstore, with the secret that the node pinned", "as far as it is known afterwards"}, []string{"the first fatal record"}},
+		{"/deaths/" + silent.Name, []string{"nothing but that the boot ended"}, []string{"the first fatal record", "anybody could have sent"}},
+		{"/deaths", []string{"<span class=\"quiet\">none</span>"}, []string{"none, text"}},
+	} {
+		_, body, _ := get(t, w, tt.path, asHTML)
+		for _, want := range tt.want {
+			if !strings.Contains(body, want) {
+				t.Errorf("%s lacks %q:\n%s", tt.path, want, body)
+			}
+		}
+		for _, not := range tt.not {
+			if strings.Contains(body, not) {
+				t.Errorf("%s has %q:\n%s", tt.path, not, body)
+			}
+		}
 	}
 }
 
