@@ -43,7 +43,9 @@ func rowOf(d *policy.Death) deathRow {
 }
 
 // unexplained reports whether nothing is known but that the boot ended. Nobody had to be believed about that.
-func (d deathRow) unexplained() bool { return slices.Equal(d.Evidence, []string{string(policy.ByNothing)}) }
+func (d deathRow) unexplained() bool {
+	return slices.Equal(d.Evidence, []string{string(policy.ByNothing)})
+}
 
 // list is the page of single deaths.
 type list struct {
