@@ -1,11 +1,13 @@
 package listener
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -72,7 +74,7 @@ func (s *PageServer) Load() error {
 
 // Serve serves on ln until ctx ends.
 func (s *PageServer) Serve(ctx context.Context, ln net.Listener) error {
-	return serveHTTP(ctx, ln, s.Handler(), &tls.Config{
+	return serveHTTP(ctx, ln, s.Handler(), log.New(serverLog{s.Log}, "", 0), &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			cert, err := s.cert.load(s.CertFile, s.KeyFile)
@@ -83,6 +85,16 @@ func (s *PageServer) Serve(ctx context.Context, ln net.Listener) error {
 			return cert, err
 		},
 	})
+}
+
+// serverLog takes what net/http logs. A failed handshake is left out: health checks and scanners would fill the log.
+type serverLog struct{ log *slog.Logger }
+
+func (l serverLog) Write(line []byte) (int, error) {
+	if !bytes.Contains(line, []byte("TLS handshake error")) {
+		l.log.Error("page not served", "err", string(bytes.TrimSpace(line)))
+	}
+	return len(line), nil
 }
 
 // Handler is the page for readers only.
@@ -175,7 +187,7 @@ func (s *PageServer) mayAsk(from string, now time.Time) bool {
 // certificate is a certificate and its key, read again when one of their files has changed.
 type certificate struct {
 	mu      sync.Mutex
-	changed [2]time.Time // of the files that were read or tried last
+	changed [2]time.Time // of the files that were read or tried last, zero if one of them was gone
 	cert    *tls.Certificate
 }
 
@@ -188,6 +200,10 @@ func (c *certificate) load(certFile, keyFile string) (*tls.Certificate, error) {
 	for i, file := range [...]string{certFile, keyFile} {
 		info, err := os.Stat(file)
 		if err != nil {
+			if c.cert != nil && c.changed == ([2]time.Time{}) {
+				return c.cert, nil
+			}
+			c.changed = [2]time.Time{}
 			return c.cert, fmt.Errorf("read certificate: %w", err)
 		}
 		changed[i] = info.ModTime()

@@ -291,6 +291,52 @@ func TestPageCertificate(t *testing.T) {
 	expect("renewed after it had expired", fourth, 4)
 }
 
+// Strangers' connections do not fill the log, whether it is their fault or that of the files.
+func TestStrangersDoNotFillTheLog(t *testing.T) {
+	dir := t.TempDir()
+	var log strings.Builder
+	s := &PageServer{
+		Page: http.NotFoundHandler(), CertFile: filepath.Join(dir, "tls.crt"), KeyFile: filepath.Join(dir, "tls.key"),
+		Log: slog.New(slog.NewTextHandler(&log, nil)),
+	}
+	writeCertificate(t, dir, 1, time.Now().Add(time.Hour))
+	if err := s.Load(); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { done <- s.Serve(ctx, ln) }()
+	connect := func() {
+		t.Helper()
+		conn, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+	}
+	connect()
+	if err := os.Remove(s.CertFile); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		connect()
+		if _, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{}); err == nil { // it does not know our authority
+			t.Error("an unknown authority is trusted")
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if got := strings.Count(log.String(), "\n"); got != 1 || !strings.Contains(log.String(), "not read again") {
+		t.Errorf("%d lines, want one about the certificate:\n%s", got, log.String())
+	}
+}
+
 func TestPageConfig(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"none", "", ""},
