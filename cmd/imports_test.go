@@ -57,7 +57,7 @@ var architecture = map[string][]string{
 	"e2e/guest/control": {},
 	"e2e/load":          {"listener/netconsole"},
 	"e2e/lab":           {"e2e/guest/control"},
-	"e2e/story":         {"e2e/lab", "e2e/load", "listener/kube/v1alpha1", "listener/netconsole"},
+	"e2e/story":         {"configurator/lastboot", "e2e/lab", "e2e/load", "listener/kube/v1alpha1", "listener/netconsole"},
 }
 
 // thirdParty says which packages may import what from outside. Any package may import a prefix that is not listed.
