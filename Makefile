@@ -68,7 +68,7 @@ fixtures: ## capture the fixtures of listener/detect anew, or those that FIXTURE
 
 test: check fuzz modules live browser e2e ## every test there is
 
-demo: ## a real kernel panics, and Kubernetes knows why
+demo: ## two real kernels panic, and Kubernetes knows why: one is heard, the other says so on its next boot
 	@echo "compiling the lab, a minute the first time"
 	@$(GO) run ./e2e/demo
 
