@@ -1,4 +1,4 @@
-// Package webhook tells one HTTPS endpoint of every death: a CloudEvent when a NodeDeath is created, and one for each phase in which
+// Package webhook posts every death to one URL: a CloudEvent when a NodeDeath is created, and one for each phase in which
 // its cleanup stops. It never delays a cleanup: it reads the NodeDeaths that are on record, and what it cannot deliver waits in a
 // bounded queue, is repeated for a while, and is then dropped and counted.
 //
