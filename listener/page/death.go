@@ -68,11 +68,15 @@ type podRow struct {
 }
 
 func (p *Page) death(r *http.Request, now time.Time) (view, error) {
-	d, err := p.Source.Death(r.Context(), r.PathValue("name"))
+	all, err := p.Source.Deaths(r.Context())
 	if err != nil {
 		return nil, err
 	}
-	all, err := p.Source.Deaths(r.Context())
+	name := r.PathValue("name")
+	if !slices.ContainsFunc(all, func(d policy.Death) bool { return d.Name == name }) {
+		return nil, ErrNotFound // the API server is not asked for made-up names
+	}
+	d, err := p.Source.Death(r.Context(), name)
 	if err != nil {
 		return nil, err
 	}

@@ -53,6 +53,7 @@ func TestPages(t *testing.T) {
 		{"one death", "/deaths/ip-10-0-0-2-b1", asHTML, 200, []string{"<mark id=\"guilty\"><span class=\"hidden\">Here it died: </span>RIP: 0010:foo_write+0x12/0x40</mark>",
 			"2 other deaths", "+40 ms", "shop/</span>ReplicaSet cart-7d9f", "<div>cart-7d9f-0002</div>"}, nil},
 		{"a death there is not", "/deaths/x", asHTML, 404, []string{"There is no such death on record"}, nil},
+		{"a name that is none", "/deaths/x%2Fstatus", asHTML, 404, []string{"There is no such death on record"}, nil},
 		{"coverage", "/fleet", asHTML, 200, []string{"its console level is 4", "2 nodes"}, nil},
 		{"coverage of one kind", "/fleet?cover=covered", asHTML, 200, []string{"1 node<"}, []string{"its console level is 4"}},
 		{"trends", "/trends", asHTML, 200, []string{"500.00", "By kernel"}, nil},
