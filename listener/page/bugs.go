@@ -35,7 +35,7 @@ type bug struct {
 // key is what d is grouped by. A death without fingerprint is grouped by what it says.
 func key(d *policy.Death) string { return cmp.Or(d.Fingerprint, d.Cause+"\x00"+d.Reason) }
 
-// dead leaves out refused deaths: nobody died.
+// dead leaves out refused deaths: a witness contradicted them, or nobody may judge them.
 func dead(deaths []*policy.Death) []*policy.Death {
 	return slices.DeleteFunc(deaths, func(d *policy.Death) bool { return d.Phase == policy.Refused })
 }
