@@ -1,4 +1,5 @@
-// Command demo lets a real kernel panic and shows that Kubernetes knows why. It is `make demo`.
+// Command demo makes two real kernels panic and shows that Kubernetes knows why: one is heard, the other says so on its next
+// boot. It is `make demo`.
 package main
 
 import (

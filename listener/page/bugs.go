@@ -148,9 +148,9 @@ func causes(deaths []policy.Death) (list []string) {
 	return list
 }
 
-// pageOf is one page of a list.
+// pageOf is one page of a list, the last one if it has not so many.
 func pageOf[T any](list []T, page int) []T {
-	from := min(page*perPage, len(list))
+	from := min(page, max(len(list)-1, 0)/perPage) * perPage
 	return list[from:min(from+perPage, len(list))]
 }
 

@@ -64,6 +64,7 @@ func TestPages(t *testing.T) {
 		{"a death there is not, as JSON", "/deaths/x", asJSON, 404, []string{`{"error":"There is no such death`}, nil},
 		{"rates as JSON", "/trends", asJSON, 200, []string{`"byKernel":[{"name":"6.12.1","nodes":1,"nodeDays":10,"deaths":5,"heard":5,"deathsPer1000NodeDays":500}`}, nil},
 		{"coverage as JSON", "/fleet", asJSON, 200, []string{`"nodes":[{"node":"ip-10-0-9-2","cover":"mute"`}, nil},
+		{"a page beyond the last", "/deaths?page=9", asHTML, 200, []string{"5 deaths", "ip-10-0-0-30"}, nil},
 		{"what the query does not say right", "/deaths?page=-3&range=1y&from=x&in=y", asHTML, 200, []string{"5 deaths"}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
