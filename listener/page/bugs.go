@@ -205,7 +205,7 @@ func (v overview) summary(h *html) {
 	tile("", v.AtWork, "being cleaned up", "/deaths", nil)
 	nodes, unheard := 0, 0
 	for cover, n := range v.Nodes {
-		if nodes += n; cover != covered {
+		if nodes += n; cover != covered && cover != stranger {
 			unheard += n
 		}
 	}

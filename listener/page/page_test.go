@@ -280,6 +280,14 @@ func TestDeathsKnownAfterwards(t *testing.T) {
 	}
 }
 
+// A stranger is heard; it is nobody's node.
+func TestStrangersAreNotUnheard(t *testing.T) {
+	w := world{fleet: []Node{{Name: "a", Cover: "covered"}, {Address: "10.0.0.9", Cover: "stranger"}}}
+	if _, body, _ := get(t, w, "/", asHTML); !strings.Contains(body, "<b>0</b> nodes would die unheard") {
+		t.Errorf("a stranger counts as unheard:\n%s", body)
+	}
+}
+
 func TestSpan(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0 ms", 40 * time.Millisecond: "40 ms", 3 * time.Second: "3 s", 119 * time.Second: "119 s", 2 * time.Minute: "2 min",
