@@ -66,9 +66,9 @@ e2e-kernel: ## every panic with the optional kernel module; nightly, an hour (ro
 fixtures: ## capture the fixtures of listener/detect anew, or those that FIXTURES matches (6.12-arm64-sysrq); two hours for all (root)
 	$(GO) test -count=1 -tags e2e -timeout 180m -run 'TestCaptureCorpus/$(FIXTURES)' -v ./e2e/lab -update
 
-test: check fuzz modules live browser e2e ## every test there is
+test: check fuzz modules live browser e2e ## every test but the nightly ones (e2e-kernel, e2e-matrix) and package-test
 
-demo: ## a real kernel panics, and Kubernetes knows why
+demo: ## two real kernels panic, and Kubernetes knows why: one is heard, the other says so on its next boot
 	@echo "compiling the lab, a minute the first time"
 	@$(GO) run ./e2e/demo
 

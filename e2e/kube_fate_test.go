@@ -28,8 +28,8 @@ import (
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// TestKubeFate shows the listener's other ears, on a real control plane with moto as EC2: a kernel without netconsole panics, and
-// only EC2 has its serial console; a node says on its next boot how the last one ended.
+// TestKubeFate shows how deaths become known that netconsole does not send, on a real control plane with moto as EC2: a kernel
+// without netconsole panics, and only EC2 has its serial console; a node says on its next boot how the last one ended.
 func TestKubeFate(t *testing.T) {
 	w := newHollowWorld(t, "")
 	moto := useMoto(t, w.ns)

@@ -41,7 +41,7 @@ type Config struct {
 	Webhook     Webhook
 }
 
-// Webhook says who is told of every death; nobody without a URL.
+// Webhook says where an event for every death is sent; nowhere without a URL.
 type Webhook struct {
 	URL        string
 	SecretFile string // holds the key that requests are signed with; empty: they are not signed

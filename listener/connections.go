@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"log"
 	"net"
 	"net/http"
 	"net/netip"
@@ -23,14 +24,14 @@ const (
 
 // Serve serves the admin endpoints on ln until ctx ends.
 func (a *Admin) Serve(ctx context.Context, ln net.Listener) error {
-	return serveHTTP(ctx, ln, a.Handler(), nil)
+	return serveHTTP(ctx, ln, a.Handler(), nil, nil)
 }
 
-// serveHTTP serves h on ln until ctx ends, by TLS where secure is not nil.
-func serveHTTP(ctx context.Context, ln net.Listener, h http.Handler, secure *tls.Config) error {
+// serveHTTP serves h on ln until ctx ends, by TLS where secure is not nil. What it has to say goes to log, nil for standard error.
+func serveHTTP(ctx context.Context, ln net.Listener, h http.Handler, log *log.Logger, secure *tls.Config) error {
 	srv := &http.Server{
 		Handler: h, TLSConfig: secure, ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout,
-		IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10, ErrorLog: log,
 	}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()

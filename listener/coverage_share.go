@@ -77,7 +77,7 @@ func (c *Coverage) exchange(ctx context.Context, now time.Time, board Board, ros
 	if err != nil {
 		return err
 	}
-	err = c.adopt(left)
+	err = c.adopt(now, left)
 	if len(roster) == 0 {
 		return err // the Nodes have not been listed yet
 	}
@@ -146,8 +146,8 @@ func encodeShared(rows []shared) ([][]byte, error) {
 }
 
 // adopt replaces what the other replicas have heard by what these parts say. A part that cannot be read, as one of a newer
-// replica may be, is left out.
-func (c *Coverage) adopt(parts [][]byte) error {
+// replica may be, is left out, and so is what a clock that is ahead has written: its node could not fall silent.
+func (c *Coverage) adopt(now time.Time, parts [][]byte) error {
 	others := make(map[netip.Addr]proof)
 	var errs []error
 	for _, part := range parts {
@@ -157,6 +157,9 @@ func (c *Coverage) adopt(parts [][]byte) error {
 			continue
 		}
 		for _, s := range rows {
+			if s.At.After(now.Add(slack)) {
+				continue
+			}
 			p := proof{Canary: receive.Canary{
 				At: s.At, From: s.From, Known: s.Known, Verified: s.Verified,
 				Canary: netconsole.Canary{Interval: s.Interval, Instance: s.Instance, Facts: netconsole.Facts{Kernel: s.Kernel}},

@@ -157,6 +157,25 @@ func TestReplicasBelieveTheVerified(t *testing.T) {
 	}
 }
 
+// A replica whose clock is ahead does not make nodes look covered until then.
+func TestCanariesOfTheFutureAreNotBelieved(t *testing.T) {
+	b := &boards{parts: map[string][][]byte{}}
+	ahead, c, roster := new(Coverage), new(Coverage), rosterOf(1)
+	heard(ahead, epoch.Add(24*time.Hour), 0, nil)
+	if err := ahead.exchange(t.Context(), epoch.Add(24*time.Hour), board{b, "ahead"}, roster); err != nil {
+		t.Fatal(err)
+	}
+	heard(c, epoch, 0, nil)
+	for minute := range 60 {
+		if err := c.exchange(t.Context(), epoch.Add(time.Duration(minute)*time.Minute), board{b, "c"}, roster); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := report(c, epoch.Add(time.Hour), roster)[0]; got != "n00000 silent 6.12.1" {
+		t.Errorf("an hour after its last canary: %s, want it silent", got)
+	}
+}
+
 func TestSharedCoverageIsBounded(t *testing.T) {
 	c := new(Coverage)
 	const nodes = 20_000
@@ -182,7 +201,7 @@ func TestSharedCoverageIsBounded(t *testing.T) {
 	}
 	t.Logf("%d nodes take %d bytes in %d parts", nodes, size, len(parts))
 	other := new(Coverage)
-	if err := other.adopt(append(parts, []byte("of a newer version"))); err == nil {
+	if err := other.adopt(epoch, append(parts, []byte("of a newer version"))); err == nil {
 		t.Error("a part that cannot be read is no error")
 	}
 	if diff := cmp.Diff(c.Count(epoch, rosterOf(nodes))[Covered], other.Count(epoch, rosterOf(nodes))[Covered]); diff != "" {

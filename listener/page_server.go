@@ -1,18 +1,23 @@
 package listener
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 const (
@@ -20,6 +25,12 @@ const (
 	reviewedFor = 30 * time.Second
 	// maxReviewed bounds the tokens that are remembered.
 	maxReviewed = 1024
+	// reviewsPerAddress and reviews bound the tokens that are reviewed in reviewWindow, from one address and in all. The API
+	// server is asked for strangers, too.
+	reviewsPerAddress, reviews = 60, 600
+	reviewWindow               = time.Minute
+	// reviewFor is how long a review may take.
+	reviewFor = 10 * time.Second
 	// maxToken bounds a token in bytes; a service account's has about one thousand.
 	maxToken = 8 << 10
 )
@@ -36,6 +47,8 @@ const (
 	NoReader
 	// Reader: they may.
 	Reader
+	// TooMany: so many tokens were reviewed lately that this one was not.
+	TooMany
 )
 
 // PageServer serves the page of deaths to other machines: by TLS, to whoever has a token of somebody who may read NodeDeaths.
@@ -50,6 +63,7 @@ type PageServer struct {
 	cert     certificate
 	mu       sync.Mutex
 	reviewed map[[sha256.Size]byte]time.Time // tokens of readers, by hash: until when
+	limiter  policy.Limiter                  // of reviews
 }
 
 // Load reads the certificate.
@@ -60,7 +74,7 @@ func (s *PageServer) Load() error {
 
 // Serve serves on ln until ctx ends.
 func (s *PageServer) Serve(ctx context.Context, ln net.Listener) error {
-	return serveHTTP(ctx, ln, s.Handler(), &tls.Config{
+	return serveHTTP(ctx, ln, s.Handler(), log.New(serverLog{s.Log}, "", 0), &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			cert, err := s.cert.load(s.CertFile, s.KeyFile)
@@ -71,6 +85,16 @@ func (s *PageServer) Serve(ctx context.Context, ln net.Listener) error {
 			return cert, err
 		},
 	})
+}
+
+// serverLog takes what net/http logs. A failed handshake is left out: health checks and scanners would fill the log.
+type serverLog struct{ log *slog.Logger }
+
+func (l serverLog) Write(line []byte) (int, error) {
+	if !bytes.Contains(line, []byte("TLS handshake error")) {
+		l.log.Error("page not served", "err", string(bytes.TrimSpace(line)))
+	}
+	return len(line), nil
 }
 
 // Handler is the page for readers only.
@@ -84,7 +108,7 @@ func (s *PageServer) Handler() http.Handler {
 		token := tokenOf(r)
 		access, who := Unknown, "send the token of a service account or user: Authorization: Bearer …, or as the password of any name (kubectl create token)"
 		if token != "" && len(token) <= maxToken {
-			access, who = s.review(r.Context(), token)
+			access, who = s.review(r.Context(), r.RemoteAddr, token)
 		}
 		switch access {
 		case Reader:
@@ -97,6 +121,8 @@ func (s *PageServer) Handler() http.Handler {
 			w.Header().Add("WWW-Authenticate", "Bearer")
 			w.Header().Add("WWW-Authenticate", `Basic realm="lastgasp: any name, and a token as password"`)
 			refuse(http.StatusUnauthorized, who)
+		case TooMany:
+			refuse(http.StatusTooManyRequests, "too many tokens were sent in the last minute; try again in a minute")
 		default:
 			refuse(http.StatusServiceUnavailable, "the token cannot be reviewed now: "+who)
 		}
@@ -117,14 +143,16 @@ func tokenOf(r *http.Request) string {
 
 // review reviews a token, unless it was a reader's just before. Only those are remembered, and only their hashes: a token that
 // does not suffice is asked about each time, and a right that is taken away ends within reviewedFor.
-func (s *PageServer) review(ctx context.Context, token string) (Access, string) {
+func (s *PageServer) review(ctx context.Context, from, token string) (Access, string) {
 	sum, now := sha256.Sum256([]byte(token)), time.Now()
-	s.mu.Lock()
-	until, ok := s.reviewed[sum]
-	s.mu.Unlock()
-	if ok && now.Before(until) {
+	if s.isReader(sum, now) {
 		return Reader, ""
 	}
+	if !s.mayAsk(from, now) {
+		return TooMany, ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, reviewFor)
+	defer cancel()
 	access, who := s.Review(ctx, token)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,10 +167,27 @@ func (s *PageServer) review(ctx context.Context, token string) (Access, string) 
 	return access, who
 }
 
+// isReader reports whether a token was a reader's just before.
+func (s *PageServer) isReader(sum [sha256.Size]byte, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	until, ok := s.reviewed[sum]
+	return ok && now.Before(until)
+}
+
+// mayAsk reports whether a token from an address may be reviewed, and counts it.
+func (s *PageServer) mayAsk(from string, now time.Time) bool {
+	addr, _ := netip.ParseAddrPort(from) // one that is none shares its bound with others
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limiter.PerAddress, s.limiter.Total, s.limiter.Window = reviewsPerAddress, reviews, reviewWindow
+	return s.limiter.Allow(now, addr.Addr().Unmap())
+}
+
 // certificate is a certificate and its key, read again when one of their files has changed.
 type certificate struct {
 	mu      sync.Mutex
-	changed [2]time.Time // of the files that were read or tried last
+	changed [2]time.Time // of the files that were read or tried last, zero if one of them was gone
 	cert    *tls.Certificate
 }
 
@@ -155,6 +200,10 @@ func (c *certificate) load(certFile, keyFile string) (*tls.Certificate, error) {
 	for i, file := range [...]string{certFile, keyFile} {
 		info, err := os.Stat(file)
 		if err != nil {
+			if c.cert != nil && c.changed == ([2]time.Time{}) {
+				return c.cert, nil
+			}
+			c.changed = [2]time.Time{}
 			return c.cert, fmt.Errorf("read certificate: %w", err)
 		}
 		changed[i] = info.ModTime()

@@ -88,7 +88,7 @@ func TestReadersAreRemembered(t *testing.T) {
 		asked, allowed := 0, Reader
 		s := PageServer{Review: func(context.Context, string) (Access, string) { asked++; return allowed, "" }}
 		for range 3 {
-			s.review(t.Context(), "t")
+			s.review(t.Context(), "192.0.2.1:1", "t")
 		}
 		if asked != 1 {
 			t.Errorf("asked %d times for three pages, want once", asked)
@@ -96,7 +96,7 @@ func TestReadersAreRemembered(t *testing.T) {
 		allowed = NoReader
 		time.Sleep(reviewedFor)
 		for range 2 {
-			if got, _ := s.review(t.Context(), "t"); got != NoReader {
+			if got, _ := s.review(t.Context(), "192.0.2.1:1", "t"); got != NoReader {
 				t.Errorf("access %v after the right was taken away", got)
 			}
 		}
@@ -105,10 +105,74 @@ func TestReadersAreRemembered(t *testing.T) {
 		}
 		allowed = Reader
 		for i := range 3 * maxReviewed {
-			s.review(t.Context(), fmt.Sprint(i))
+			if i%reviews == 0 {
+				time.Sleep(reviewWindow)
+			}
+			s.review(t.Context(), fmt.Sprintf("10.0.%d.1:1", i/reviewsPerAddress), fmt.Sprint(i))
 		}
 		if len(s.reviewed) > maxReviewed {
 			t.Errorf("%d tokens are remembered, at most %d may be", len(s.reviewed), maxReviewed)
+		}
+	})
+}
+
+// Whoever guesses tokens does not make the API server work as fast as it can, and keeps nobody out who sends from elsewhere.
+func TestReviewsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		s := PageServer{Review: tokens(&asked), Page: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
+		h := s.Handler()
+		get := func(from, token string) int {
+			r := httptest.NewRequest(http.MethodGet, "/", nil)
+			r.RemoteAddr = from
+			r.Header.Set("Authorization", "Bearer "+token)
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			return w.Code
+		}
+		if code := get("[fd00::1]:1", "reader"); code != 200 {
+			t.Errorf("a reader: %d", code)
+		}
+		for i := range 10 * reviewsPerAddress {
+			get(fmt.Sprintf("[fd00::1]:%d", 1000+i), fmt.Sprint("guess-", i))
+		}
+		if asked != reviewsPerAddress {
+			t.Errorf("asked %d times, want %d", asked, reviewsPerAddress)
+		}
+		for _, tt := range []struct {
+			what, from, token string
+			code              int
+		}{
+			{"the next guess", "[fd00::1]:1", "guess", 429},
+			{"a reader from there who is remembered", "[fd00::1]:1", "reader", 200},
+			{"a reader from elsewhere", "[fd00::2]:1", "reader", 200},
+		} {
+			if code := get(tt.from, tt.token); code != tt.code {
+				t.Errorf("%s: %d, want %d", tt.what, code, tt.code)
+			}
+		}
+		for i := range 10 * reviews {
+			get(fmt.Sprintf("[fd00::1:%x]:1", i), fmt.Sprint("guess-", i))
+		}
+		if asked != reviews {
+			t.Errorf("asked %d times for guesses from everywhere, want %d", asked, reviews)
+		}
+		time.Sleep(reviewWindow)
+		if code := get("[fd00::1]:1", "reader"); code != 200 {
+			t.Errorf("a minute later: %d", code)
+		}
+	})
+}
+
+// A review that hangs does not occupy the page for ever.
+func TestReviewIsNotAwaitedForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := PageServer{Review: func(ctx context.Context, _ string) (Access, string) {
+			<-ctx.Done()
+			return NoAnswer, ctx.Err().Error()
+		}}
+		if got, _ := s.review(t.Context(), "192.0.2.1:1", "t"); got != NoAnswer {
+			t.Errorf("access %v without an answer", got)
 		}
 	})
 }
@@ -225,6 +289,52 @@ func TestPageCertificate(t *testing.T) {
 	}
 	fourth := writeCertificate(t, dir, 4, time.Now().Add(time.Hour))
 	expect("renewed after it had expired", fourth, 4)
+}
+
+// Strangers' connections do not fill the log, whether it is their fault or that of the files.
+func TestStrangersDoNotFillTheLog(t *testing.T) {
+	dir := t.TempDir()
+	var log strings.Builder
+	s := &PageServer{
+		Page: http.NotFoundHandler(), CertFile: filepath.Join(dir, "tls.crt"), KeyFile: filepath.Join(dir, "tls.key"),
+		Log: slog.New(slog.NewTextHandler(&log, nil)),
+	}
+	writeCertificate(t, dir, 1, time.Now().Add(time.Hour))
+	if err := s.Load(); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { done <- s.Serve(ctx, ln) }()
+	connect := func() {
+		t.Helper()
+		conn, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+	}
+	connect()
+	if err := os.Remove(s.CertFile); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		connect()
+		if _, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{}); err == nil { // it does not know our authority
+			t.Error("an unknown authority is trusted")
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if got := strings.Count(log.String(), "\n"); got != 1 || !strings.Contains(log.String(), "not read again") {
+		t.Errorf("%d lines, want one about the certificate:\n%s", got, log.String())
+	}
 }
 
 func TestPageConfig(t *testing.T) {

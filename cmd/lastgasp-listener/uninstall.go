@@ -21,8 +21,8 @@ annotations and its condition. It is run by an administrator, before helm uninst
 installed. It can be repeated.
 
 The listener must be stopped first, because it would fence again; uninstall refuses while a replica is at work. It unbinds the
-admission policies lastgasp-pin, lastgasp-claim and lastgasp-farewell, which deny everybody to remove these annotations. Nodes that still run
-lastgasp-configurator pin themselves again: remove it from them.
+admission policies lastgasp-pin, lastgasp-claim and lastgasp-farewell, which let nobody else remove these annotations. Nodes
+that still run lastgasp-configurator pin themselves again: remove it from them.
 
 NodeDeaths stay, unless --records is given. The annotations of dead pods stay.`,
 		Example: `  kubectl --namespace=lastgasp scale deployment listener --replicas=0

@@ -11,7 +11,7 @@ import (
 )
 
 // afterwards is the second story: a kernel that reboots before netconsole may speak (7.0 and later, kernel.panic not 0). The next
-// boot says how it ended. It returns how long that took from when the machine was back.
+// boot says how it ended. It returns the time from the machine's return to the record.
 func afterwards(ctx context.Context, s *stage, w *story.World) (time.Duration, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("the second death was not on record after five minutes"))
 	defer cancel()
@@ -40,15 +40,15 @@ func afterwards(ctx context.Context, s *stage, w *story.World) (time.Duration, e
 		w.Explain(s)
 		return 0, err
 	}
-	told := time.Since(back)
+	recorded := time.Since(back)
 	table, err := w.Cluster.Kubectl(ctx, "get", "nodedeath", d.Name)
 	if err != nil {
 		return 0, err
 	}
 	fmt.Printf("\nThe listener has it %.1f s after the machine was back, from %s. The node stays as it is:\n\n$ kubectl get nodedeath %s\n%s\n",
-		told.Seconds(), d.Spec.Evidence[0], d.Name, table)
+		recorded.Seconds(), d.Spec.Evidence[0], d.Name, table)
 	if d.Spec.Cause != "KernelPanic" || d.Spec.Reason != "sysrq triggered crash" || d.Spec.Evidence[0] != "pstore" {
 		return 0, fmt.Errorf("node-2's death is recorded as cause %s, reason %q, evidence %s", d.Spec.Cause, d.Spec.Reason, d.Spec.Evidence)
 	}
-	return told, nil
+	return recorded, nil
 }

@@ -1,4 +1,5 @@
-// Command demo lets a real kernel panic and shows that Kubernetes knows why. It is `make demo`.
+// Command demo makes two real kernels panic and shows that Kubernetes knows why: one is heard, the other says so on its next
+// boot. It is `make demo`.
 package main
 
 import (
@@ -84,12 +85,12 @@ func play(ctx context.Context, s *stage) (string, error) {
 	if err := d.Check(); err != nil {
 		return "", err
 	}
-	told, err := afterwards(ctx, s, w)
+	recorded, err := afterwards(ctx, s, w)
 	if err != nil {
 		return "", err
 	}
 	since := func(t time.Time) int64 { return t.Sub(d.Heard).Milliseconds() }
-	return fmt.Sprintf("demo: PASS kernel=%s gasp_to_fence_ms=%d gasp_to_pods_failed_ms=%d gasp_to_replaced_ms=%d pods=%d trace_lines=%d back_to_told_ms=%d",
+	return fmt.Sprintf("demo: PASS kernel=%s gasp_to_fence_ms=%d gasp_to_pods_failed_ms=%d gasp_to_replaced_ms=%d pods=%d trace_lines=%d back_to_recorded_ms=%d",
 		kernel.Release, since(d.Fenced), since(d.PodsFailed), since(d.Replaced), d.NodeDeath.Status.Pods.Failed, len(d.NodeDeath.Spec.Trace),
-		told.Milliseconds()), nil
+		recorded.Milliseconds()), nil
 }

@@ -28,14 +28,14 @@ func (w *World) Return(ctx context.Context, n *Node, crash lab.Crash) (back time
 	if err := n.VM.WriteFile(ctx, ledger, kept, 0o600); err != nil { // the guest has no disk that could keep it
 		return back, "", err
 	}
-	told, err := n.VM.Run(ctx, "/usr/bin/lastgasp-configurator", "last-boot")
-	if err != nil || told.Exit != 0 {
-		return back, "", fmt.Errorf("lastgasp-configurator last-boot on %s: exit %d: %s: %w", n.Name, told.Exit, told.Stderr, err)
+	lastBoot, err := n.VM.Run(ctx, "/usr/bin/lastgasp-configurator", "last-boot")
+	if err != nil || lastBoot.Exit != 0 {
+		return back, "", fmt.Errorf("lastgasp-configurator last-boot on %s: exit %d: %s: %w", n.Name, lastBoot.Exit, lastBoot.Stderr, err)
 	}
 	if armed, err := n.VM.Run(ctx, "/usr/bin/lastgasp-configurator", "apply"); err != nil || armed.Exit != 0 {
 		return back, "", fmt.Errorf("lastgasp-configurator apply on %s: exit %d: %s: %w", n.Name, armed.Exit, armed.Stderr, err)
 	}
-	return back, told.Stdout, w.start(ctx, n, n.ip)
+	return back, lastBoot.Stdout, w.start(ctx, n, n.ip)
 }
 
 // AwaitRecorded waits for the NodeDeath of a boot of a node that nobody heard die.

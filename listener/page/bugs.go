@@ -35,7 +35,12 @@ type bug struct {
 // key is what d is grouped by. A death without fingerprint is grouped by what it says.
 func key(d *policy.Death) string { return cmp.Or(d.Fingerprint, d.Cause+"\x00"+d.Reason) }
 
-// groups are the bugs of the deaths found, which are sorted latest first. all are the deaths on record.
+// dead leaves out refused deaths: a witness contradicted them, or nobody may judge them.
+func dead(deaths []*policy.Death) []*policy.Death {
+	return slices.DeleteFunc(deaths, func(d *policy.Death) bool { return d.Phase == policy.Refused })
+}
+
+// groups are the bugs of the deaths found, none of them refused, which are sorted latest first. all are the deaths on record.
 func groups(all []policy.Death, found []*policy.Death, now time.Time) []*bug {
 	first := make(map[string]time.Time)
 	for i := range all {
@@ -47,9 +52,6 @@ func groups(all []policy.Death, found []*policy.Death, now time.Time) []*bug {
 	byKey := make(map[string]*bug)
 	var bugs []*bug
 	for _, d := range found {
-		if d.Phase == policy.Refused {
-			continue // nothing died
-		}
 		b := byKey[key(d)]
 		if b == nil {
 			b = &bug{
@@ -108,6 +110,7 @@ func (p *Page) bugs(r *http.Request, now time.Time) (view, error) {
 	if err != nil {
 		return nil, err
 	}
+	found = dead(found)
 	v := overview{
 		Held: []deathRow{}, Nodes: covers(p.Source.Fleet()), Found: len(found), Bugs: []*bug{}, Pods: pods,
 		filter: f, causes: causes(all), none: len(all) == 0,
@@ -145,9 +148,9 @@ func causes(deaths []policy.Death) (list []string) {
 	return list
 }
 
-// pageOf is one page of a list.
+// pageOf is one page of a list, the last one if it has not so many.
 func pageOf[T any](list []T, page int) []T {
-	from := min(page*perPage, len(list))
+	from := min(page, max(len(list)-1, 0)/perPage) * perPage
 	return list[from:min(from+perPage, len(list))]
 }
 
@@ -202,7 +205,7 @@ func (v overview) summary(h *html) {
 	tile("", v.AtWork, "being cleaned up", "/deaths", nil)
 	nodes, unheard := 0, 0
 	for cover, n := range v.Nodes {
-		if nodes += n; cover != covered {
+		if nodes += n; cover != covered && cover != stranger {
 			unheard += n
 		}
 	}

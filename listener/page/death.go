@@ -68,11 +68,15 @@ type podRow struct {
 }
 
 func (p *Page) death(r *http.Request, now time.Time) (view, error) {
-	d, err := p.Source.Death(r.Context(), r.PathValue("name"))
+	all, err := p.Source.Deaths(r.Context())
 	if err != nil {
 		return nil, err
 	}
-	all, err := p.Source.Deaths(r.Context())
+	name := r.PathValue("name")
+	if !slices.ContainsFunc(all, func(d policy.Death) bool { return d.Name == name }) {
+		return nil, ErrNotFound // the API server is not asked for made-up names
+	}
+	d, err := p.Source.Death(r.Context(), name)
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +185,11 @@ func (v deathView) render(h *html) {
 	state(h, v.Phase)
 	h.raw(" Node <strong>")
 	h.text(v.Node)
-	h.raw("</strong> died ")
+	if v.Phase == string(policy.Refused) {
+		h.raw("</strong> was said to have died ")
+	} else {
+		h.raw("</strong> died ")
+	}
 	h.at(v.Time)
 	h.raw("</p>")
 	v.renderAdvice(h)
@@ -219,6 +227,8 @@ func (v deathView) renderAdvice(h *html) {
 		h.raw(" lastgasp.dev/release=true</pre></div>")
 	case policy.Incomplete:
 		notice("bad", "Some pods could not be failed.", "They are listed first below, and the condition PodsFailed says why. Delete them yourself: kubectl delete pod --force.")
+	case policy.Refused:
+		notice("", "Refused:", "no pod was failed or deleted. Either a witness contradicted it, or the node is not to be touched.")
 	case policy.Pending:
 		notice("warn", "Nothing was failed yet.", "A witness is awaited: the node's Lease, its Ready condition, or a new boot.")
 	}
@@ -290,9 +300,11 @@ func (v deathView) renderFacts(h *html) {
 		})
 	}
 	fact("Known from", func() {
-		h.text(strings.Join(v.Evidence, ", "))
-		h.raw(", ")
-		h.text(believed(v.Authority))
+		if v.unexplained() {
+			h.raw("nothing but that the boot ended")
+			return
+		}
+		h.text(strings.Join(v.Evidence, ", ") + ", " + believed(v.Authority))
 	})
 	plain("Kernel", v.Kernel)
 	plain("Image", v.Image)
@@ -459,9 +471,19 @@ type moment struct {
 	Done bool      `json:"done"`
 }
 
-// timeline is what happened, in order, from the first fatal record on.
+// timeline is what happened, in order, from the death on.
 func timeline(d *policy.Death) []moment {
-	out := []moment{{"died", d.Time, "the first fatal record arrived", true}}
+	first := moment{"died", d.Time, "as far as it is known afterwards", true}
+	switch {
+	case slices.Contains(d.Evidence, policy.ByNetconsole):
+		first.Note = "the first fatal record arrived"
+	case slices.Contains(d.Evidence, policy.ByConsole):
+		first.Note = "as EC2's console output has it"
+	}
+	if d.Phase == policy.Refused {
+		first.Name = "said to have died"
+	}
+	out := []moment{first}
 	for _, s := range d.Steps {
 		if !s.Time.IsZero() {
 			out = append(out, moment{s.Name, s.Time, s.Note, s.Done})

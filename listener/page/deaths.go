@@ -3,6 +3,7 @@ package page
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,6 +40,11 @@ func rowOf(d *policy.Death) deathRow {
 		r.Evidence = append(r.Evidence, string(e))
 	}
 	return r
+}
+
+// unexplained reports whether nothing is known but that the boot ended. Nobody had to be believed about that.
+func (d deathRow) unexplained() bool {
+	return slices.Equal(d.Evidence, []string{string(policy.ByNothing)})
 }
 
 // list is the page of single deaths.
@@ -107,7 +113,10 @@ func (d deathRow) render(h *html) {
 			h.raw(`<div class="tags">`)
 			h.element("span", d.Cause, class("tag"))
 			h.raw(`<span class="quiet">`)
-			h.text(strings.Join(d.Evidence, ", ") + ", " + d.Authority)
+			h.text(strings.Join(d.Evidence, ", "))
+			if !d.unexplained() {
+				h.text(", " + d.Authority)
+			}
 			h.raw("</span></div>")
 		})
 		h.cell("State", func() { state(h, d.Phase) })

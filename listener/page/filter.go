@@ -130,7 +130,9 @@ func (f filter) match(deaths []policy.Death) (found []*policy.Death, pods []foun
 	}
 	found = slices.DeleteFunc(found, func(d *policy.Death) bool {
 		hits := f.pods(d, max(maxPods-len(pods), 1))
-		pods = append(pods, hits[:min(len(hits), maxPods-len(pods))]...)
+		if d.Phase != policy.Refused { // those pods live
+			pods = append(pods, hits[:min(len(hits), maxPods-len(pods))]...)
+		}
 		return len(hits) == 0 && !f.names(d)
 	})
 	return found, pods

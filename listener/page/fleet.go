@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// covered is the cover of a node that would be heard.
-const covered = "covered"
+// Covers of what would be heard: nodes, and what is no Node of the cluster.
+const covered, stranger = "covered", "stranger"
 
 // coverOrder lists the covers, those that somebody has to do something about first.
-func coverOrder() []string { return []string{"mute", "silent", "unproven", "stranger", covered} }
+func coverOrder() []string { return []string{"mute", "silent", "unproven", stranger, covered} }
 
 // covers counts the nodes by cover. Those there are none of are 0.
 func covers(nodes []Node) map[string]int {
@@ -77,7 +77,7 @@ func (v fleetView) values() url.Values {
 func (v fleetView) title() string { return "Coverage" }
 
 func (v fleetView) render(h *html) {
-	h.raw(`<h1>Would we hear a node die?</h1><p>As this replica sees it: it knows the canaries that it has received since it started.</p><ul class="tiles">`)
+	h.raw(`<h1>Would we hear a node die?</h1><p>As all replicas know: they exchange once a minute which canaries have arrived.</p><ul class="tiles">`)
 	for _, cover := range coverOrder() {
 		state, n := literal("warn"), v.Counts[cover]
 		if cover == covered {
@@ -172,7 +172,7 @@ func coverMeans(cover string) literal {
 		return "their canaries have stopped"
 	case "unproven":
 		return "no canary has arrived"
-	case "stranger":
+	case stranger:
 		return "not Nodes of this cluster"
 	}
 	return "a panic would be heard"

@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
@@ -52,6 +53,7 @@ func TestPages(t *testing.T) {
 		{"one death", "/deaths/ip-10-0-0-2-b1", asHTML, 200, []string{"<mark id=\"guilty\"><span class=\"hidden\">Here it died: </span>RIP: 0010:foo_write+0x12/0x40</mark>",
 			"2 other deaths", "+40 ms", "shop/</span>ReplicaSet cart-7d9f", "<div>cart-7d9f-0002</div>"}, nil},
 		{"a death there is not", "/deaths/x", asHTML, 404, []string{"There is no such death on record"}, nil},
+		{"a name that is none", "/deaths/x%2Fstatus", asHTML, 404, []string{"There is no such death on record"}, nil},
 		{"coverage", "/fleet", asHTML, 200, []string{"its console level is 4", "2 nodes"}, nil},
 		{"coverage of one kind", "/fleet?cover=covered", asHTML, 200, []string{"1 node<"}, []string{"its console level is 4"}},
 		{"trends", "/trends", asHTML, 200, []string{"500.00", "By kernel"}, nil},
@@ -62,6 +64,7 @@ func TestPages(t *testing.T) {
 		{"a death there is not, as JSON", "/deaths/x", asJSON, 404, []string{`{"error":"There is no such death`}, nil},
 		{"rates as JSON", "/trends", asJSON, 200, []string{`"byKernel":[{"name":"6.12.1","nodes":1,"nodeDays":10,"deaths":5,"heard":5,"deathsPer1000NodeDays":500}`}, nil},
 		{"coverage as JSON", "/fleet", asJSON, 200, []string{`"nodes":[{"node":"ip-10-0-9-2","cover":"mute"`}, nil},
+		{"a page beyond the last", "/deaths?page=9", asHTML, 200, []string{"5 deaths", "ip-10-0-0-30"}, nil},
 		{"what the query does not say right", "/deaths?page=-3&range=1y&from=x&in=y", asHTML, 200, []string{"5 deaths"}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -217,6 +220,71 @@ func TestGroups(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// A refused death is on record, but nobody died: no page says so.
+func TestRefusedDeaths(t *testing.T) {
+	refused := died(6)
+	refused.Phase, refused.Decision = policy.Refused, "the kubelet of node ip-10-0-0-6 renewed its Lease 4s after the panic"
+	w := world{deaths: []policy.Death{died(1), refused}}
+	for _, tt := range []struct {
+		path      string
+		want, not []string
+	}{
+		{"/", []string{"1 bug, 1 death<"}, []string{"2 deaths"}},
+		{"/deaths?q=cart-7d9f-0006", []string{"1 death<"}, []string{"on dead nodes"}},
+		{"/deaths?phase=Refused", []string{"1 death<"}, nil},
+		{"/deaths/" + refused.Name, []string{"was said to have died", "Refused:</strong> no pod was failed or deleted."}, []string{"</strong> died ", "<strong>died</strong>"}},
+	} {
+		_, body, _ := get(t, w, tt.path, asHTML)
+		for _, want := range tt.want {
+			if !strings.Contains(body, want) {
+				t.Errorf("%s lacks %q:\n%s", tt.path, want, body)
+			}
+		}
+		for _, not := range tt.not {
+			if strings.Contains(body, not) {
+				t.Errorf("%s has %q:\n%s", tt.path, not, body)
+			}
+		}
+	}
+}
+
+// What is known afterwards arrived with no fatal record, and on nobody's authority if nothing is known.
+func TestDeathsKnownAfterwards(t *testing.T) {
+	told, silent := died(2), died(4)
+	told.Evidence, told.Phase = []policy.Evidence{policy.ByPstore}, policy.Recorded
+	silent.Evidence, silent.Phase, silent.Authority, silent.Cause = []policy.Evidence{policy.ByNothing}, policy.Recorded, detect.Text, "Unexplained"
+	silent.Trace, silent.Suspects = nil, nil
+	w := world{deaths: []policy.Death{told, silent}}
+	for _, tt := range []struct {
+		path      string
+		want, not []string
+	}{
+		{"/deaths/" + told.Name, []string{"pstore, with the secret that the node pinned", "as far as it is known afterwards"}, []string{"the first fatal record"}},
+		{"/deaths/" + silent.Name, []string{"nothing but that the boot ended"}, []string{"the first fatal record", "anybody could have sent"}},
+		{"/deaths", []string{"<span class=\"quiet\">none</span>"}, []string{"none, text"}},
+	} {
+		_, body, _ := get(t, w, tt.path, asHTML)
+		for _, want := range tt.want {
+			if !strings.Contains(body, want) {
+				t.Errorf("%s lacks %q:\n%s", tt.path, want, body)
+			}
+		}
+		for _, not := range tt.not {
+			if strings.Contains(body, not) {
+				t.Errorf("%s has %q:\n%s", tt.path, not, body)
+			}
+		}
+	}
+}
+
+// A stranger is heard; it is nobody's node.
+func TestStrangersAreNotUnheard(t *testing.T) {
+	w := world{fleet: []Node{{Name: "a", Cover: "covered"}, {Address: "10.0.0.9", Cover: "stranger"}}}
+	if _, body, _ := get(t, w, "/", asHTML); !strings.Contains(body, "<b>0</b> nodes would die unheard") {
+		t.Errorf("a stranger counts as unheard:\n%s", body)
 	}
 }
 

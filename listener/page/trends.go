@@ -52,7 +52,7 @@ func (p *Page) trends(r *http.Request, now time.Time) (view, error) {
 	if err != nil {
 		return nil, err
 	}
-	found = slices.DeleteFunc(found, func(d *policy.Death) bool { return d.Phase == policy.Refused })
+	found = dead(found)
 	v := trendsView{From: f.start(), To: now, filter: f, causes: causes(all)}
 	if !f.To.IsZero() && f.To.Before(now) {
 		v.To = f.To

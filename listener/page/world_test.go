@@ -2,10 +2,12 @@ package page
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,6 +41,9 @@ func (w world) Death(_ context.Context, name string) (policy.Death, error) {
 		if d.Name == name {
 			return d, w.err
 		}
+	}
+	if strings.Contains(name, "/") { // as client-go does
+		return policy.Death{}, errors.New("invalid resource name")
 	}
 	return policy.Death{}, ErrNotFound
 }

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"cmp"
 	"encoding/json"
 	"time"
 
@@ -54,9 +55,13 @@ func event(kind, cluster string, d policy.Death) Event {
 	if cluster != "" {
 		source += "/" + cluster
 	}
-	node := d.Node
-	if node == "" {
-		node = d.Source.Addr().String()
+	who := cmp.Or(d.Node, d.Instance)
+	if d.Node == "" && d.Source.IsValid() {
+		who = d.Source.Addr().String()
+	}
+	died := " died: "
+	if phase == policy.Refused {
+		died = " was said to have died: "
 	}
 	return Event{
 		SpecVersion: "1.0", ID: d.UID + "/" + string(phase), Source: source, Type: kind, Subject: d.Name, Time: d.Time.UTC(),
@@ -64,7 +69,7 @@ func event(kind, cluster string, d policy.Death) Event {
 		Data: Data{
 			Name: d.Name, Node: d.Node, Instance: d.Instance, Boot: d.Boot, Cause: d.Cause, Reason: d.Reason, Fingerprint: d.Fingerprint,
 			Remedy: d.Remedy, Release: d.Release, Authority: d.Authority.String(), Phase: string(phase), Decision: d.Decision,
-			Pods: d.PodsTotal, PodsFailed: d.PodsFailed, Summary: node + " died: " + d.Reason + " (" + string(phase) + ")",
+			Pods: d.PodsTotal, PodsFailed: d.PodsFailed, Summary: who + died + d.Reason + " (" + string(phase) + ")",
 		},
 	}
 }

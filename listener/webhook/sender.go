@@ -23,6 +23,7 @@ import (
 const (
 	queued       = 1024             // events that wait at most
 	every        = time.Second      // how often the deaths on record are looked at
+	sinceBefore  = time.Minute      // deaths that old at the start are sent: the clock that dates them may be behind
 	callTimeout  = 10 * time.Second // for one request
 	firstPause   = time.Second      // after the first failure; it doubles
 	longestPause = time.Minute
@@ -64,7 +65,7 @@ func (s *Sender) Run(ctx context.Context) error {
 			}
 		}
 	}()
-	w := &watch{cluster: s.Cluster, replica: s.Replica, since: time.Now()}
+	w := &watch{cluster: s.Cluster, replica: s.Replica, since: time.Now().Add(-sinceBefore)}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {

@@ -105,6 +105,42 @@ func TestBody(t *testing.T) {
 	if got := event(Died, "", unknown); got.Data.Summary != "10.0.0.9 died: x (Pending)" || got.Source != "/lastgasp" {
 		t.Errorf("%+v", got)
 	}
+	for _, tt := range []struct {
+		name string
+		d    policy.Death
+		want string
+	}{
+		{"refused", death("a", policy.Refused, "me", 1), "node-a was said to have died: sysrq triggered crash (Refused)"},
+		{"known by its instance only", policy.Death{Instance: "i-1", Reason: "x"}, "i-1 died: x (Pending)"},
+	} {
+		if got := event(Died, "", tt.d).Data.Summary; got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// The API server's clock has whole seconds, and is another one. Twice is better than never.
+func TestADeathOfTheFirstSecondsIsSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &receiver{codes: []int{200}}
+		before, past := death("before", policy.Cleaned, "me", 0), death("past", policy.Cleaned, "me", 0)
+		before.Created, past.Created = time.Now().Add(-5*time.Second), time.Now().Add(-time.Hour)
+		ctx, stop := context.WithCancel(t.Context())
+		s := &Sender{
+			URL: "https://hooks.example.com", Replica: "me", Log: slog.New(slog.DiscardHandler), transport: r,
+			Deaths: func() ([]policy.Death, error) { return []policy.Death{before, past}, nil },
+		}
+		done := make(chan error)
+		go func() { done <- s.Run(ctx) }()
+		time.Sleep(5 * time.Second) // of the bubble
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if diff := cmp.Diff([]string{"uid-before/Cleaned"}, r.got); diff != "" {
+			t.Errorf("(-want +got)\n%s", diff)
+		}
+	})
 }
 
 // The example of the specification's own libraries: its signature is known.

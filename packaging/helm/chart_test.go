@@ -234,8 +234,13 @@ func TestChartValues(t *testing.T) {
 			[]string{`"team":"sre"`, `"app.kubernetes.io/name":"lastgasp-listener"`, `"note":"x"`, `"checksum/config":`, `{"name":"AWS_REGION","value":"eu-west-1"}`, `"name":"POD_NAME"`}, "",
 		},
 		{
-			"a secret is mounted", "secretMounts[0].secret=hook,secretMounts[0].path=/etc/hook", "Deployment/listener",
-			[]string{`{"name":"hook","secret":{"secretName":"hook"}}`, `{"mountPath":"/etc/hook","name":"hook","readOnly":true}`, `"mountPath":"/etc/lastgasp"`}, "",
+			// A volume's name has no dots, and "config" is taken.
+			"secrets are mounted", `secretMounts[0].secret=hook.prod,secretMounts[0].path=/etc/hook,secretMounts[1].secret=config,secretMounts[1].path=/etc/tls`,
+			"Deployment/listener",
+			[]string{
+				`{"name":"secret-0","secret":{"secretName":"hook.prod"}}`, `{"mountPath":"/etc/hook","name":"secret-0","readOnly":true}`,
+				`{"name":"secret-1","secret":{"secretName":"config"}}`, `{"mountPath":"/etc/tls","name":"secret-1","readOnly":true}`, `"mountPath":"/etc/lastgasp"`,
+			}, "",
 		},
 		{
 			"more memory", "resources.limits.memory=1Gi,resources.requests.memory=1Gi,env[0].name=GOMEMLIMIT,env[0].value=800MiB",

@@ -31,6 +31,7 @@ const healthy = `
   lastgasp_deaths{pod="a",phase="Cleaning"} 0x300
   lastgasp_deaths{pod="a",phase="Cleaned"} 7x300
   lastgasp_cleanups_total{pod="a",phase="Incomplete"} 0x300
+  lastgasp_cleanups_total{pod="a",phase="Recorded"} 0x300
   lastgasp_nodes{pod="a",cover="covered"} 100x300
   lastgasp_nodes{pod="a",cover="unproven"} 0x300
   lastgasp_nodes{pod="a",cover="mute"} 0x300
@@ -80,6 +81,14 @@ func TestAlerts(t *testing.T) {
 		{"all is well", nil, 200, nil},
 		{"a node died ten minutes ago", []string{`lastgasp_last_death_timestamp_seconds{pod="b"} 0x89 5400x200`}, 100, []string{"LastgaspNodeDied"}},
 		{"a node died twenty minutes ago", []string{`lastgasp_last_death_timestamp_seconds{pod="b"} 0x89 5400x200`}, 110, nil},
+		{
+			"a death of an hour ago becomes known", []string{`lastgasp_last_death_timestamp_seconds{pod="b"} 60x300`, `lastgasp_cleanups_total{pod="a",phase="Recorded"} 0x90 1x300`},
+			95, []string{"LastgaspNodeDied"},
+		},
+		{
+			"it became known twenty minutes ago", []string{`lastgasp_last_death_timestamp_seconds{pod="b"} 60x300`, `lastgasp_cleanups_total{pod="a",phase="Recorded"} 0x90 1x300`},
+			111, nil,
+		},
 		{"the last death is long ago", []string{`lastgasp_last_death_timestamp_seconds{pod="b"} 60x300`}, 100, nil},
 		{"deaths are held", []string{held + " 0x50 4x300"}, 53, []string{"LastgaspDeathsHeld"}},
 		{"deaths were held and released", []string{held + " 0x50 4x10 0x300"}, 70, nil},
