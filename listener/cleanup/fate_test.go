@@ -22,13 +22,15 @@ type ec2 struct {
 	console string
 	at      time.Time // of the console; now if zero
 	err     error
+	takes   time.Duration // to answer
 	asked   []string
 }
 
 func (c *ec2) Fate(_ context.Context, id string) (policy.Fate, error) {
+	c.set(func() { c.asked = append(c.asked, id) })
+	time.Sleep(c.takes)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.asked = append(c.asked, id)
 	return c.fate, c.err
 }
 

@@ -53,7 +53,8 @@ func (e *Engine) inquireAll(ctx context.Context) {
 	}
 	var steps sync.WaitGroup
 	defer steps.Wait()
-	open, busy := map[string]inquiry{}, map[string]bool{}
+	open := map[string]inquiry{}
+	busy := map[string]bool{} // those that are being looked at, and whether the watch says meanwhile that the boot has ended
 	results := make(chan inquiry, inquiriesAtOnce)
 	tick := time.NewTicker(inquireEvery)
 	defer tick.Stop()
@@ -62,6 +63,9 @@ func (e *Engine) inquireAll(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case q := <-results:
+			if busy[q.name] {
+				q.next, q.reported, q.concluded = e.Now(), true, false // it is looked at again
+			}
 			delete(busy, q.name)
 			open[q.name] = q
 			if q.concluded {
@@ -75,10 +79,10 @@ func (e *Engine) inquireAll(ctx context.Context) {
 			if len(busy) == inquiriesAtOnce {
 				break
 			}
-			if busy[name] || q.next.After(e.Now()) {
+			if _, is := busy[name]; is || q.next.After(e.Now()) {
 				continue
 			}
-			busy[name] = true
+			busy[name] = false
 			steps.Go(func() { results <- e.inquire(ctx, q) })
 		}
 	}
@@ -100,8 +104,12 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 	begin := func(n policy.Node, ended bool) {
 		name := policy.DeathName(n.Name, n.BootID)
 		q, is := open[name]
+		_, looked := busy[name]
 		switch {
-		case known[name] || e.isInHand(name) || busy[name] || !is && len(open) >= inquiries:
+		case looked:
+			busy[name] = busy[name] || ended
+			return
+		case known[name] || e.isInHand(name) || !is && len(open) >= inquiries:
 			return
 		case !is:
 			q = inquiry{name: name, began: now, next: now}
@@ -125,7 +133,7 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 	}
 	for name, q := range open {
 		back := q.over.IsZero() && !q.reported && !still[name]
-		if (known[name] && !q.recorded || back) && !busy[name] {
+		if _, looked := busy[name]; (known[name] && !q.recorded || back) && !looked {
 			delete(open, name)
 		}
 	}
@@ -213,6 +221,8 @@ func (e *Engine) whereabouts(ctx context.Context, q *inquiry) (back string, ok b
 	case n.BootID == q.Boot && !n.Silent:
 		q.concluded = true // it lives
 		return "", true
+	case n.BootID == q.Boot && !q.over.IsZero() && n.LeftInOrder(q.Boot, q.At) != "":
+		return "", false // nobody is asked about it until it is on again, or its Node gone
 	case n.BootID == q.Boot:
 		q.Node, q.silent = n, silent
 		e.lookAtLastLease(ctx, q)

@@ -242,3 +242,58 @@ func TestNoSecondRecord(t *testing.T) {
 		}
 	})
 }
+
+// A machine that said farewell and stays off is not dead, however long its Node stays, and nobody is asked about it each minute.
+func TestPoweredOffInOrder(t *testing.T) {
+	for _, state := range []string{"", "stopped"} { // without EC2's word, and with it
+		bubble(t, func(t *testing.T, w *world) {
+			w.populate("n1")
+			c := &ec2{fate: policy.Fate{State: state}}
+			var fates Fates
+			if state != "" {
+				fates = c
+			}
+			runWith(t, testPolicy(), w, fates, "a")
+			pass(5 * time.Second)
+			change(w, func(n *policy.Node) { n.Farewell = policy.Farewell{Boot: boot1, Text: "powered off", At: time.Now()} })
+			w.panics(1)
+			pass(50 * time.Second)
+			w.loses(1)
+			pass(2 * silentForGood)
+			asked := len(c.log())
+			pass(2 * time.Hour)
+			if len(w.deaths) > 0 {
+				t.Errorf("state %q: deaths %+v, want none", state, w.deaths)
+			}
+			if more := len(c.log()) - asked; more > 0 {
+				t.Errorf("state %q: asked %d times more about a machine that was powered off", state, more)
+			}
+			w.reboots(1, boot2)
+			pass(time.Hour)
+			if len(w.deaths) > 0 {
+				t.Errorf("state %q: deaths %+v after it is on again, want none", state, w.deaths)
+			}
+		})
+	}
+}
+
+// A boot that ends while EC2 is being asked about the silent node is not lost.
+func TestBootEndsDuringAnInquiry(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		c := &ec2{fate: policy.Fate{State: "running"}, takes: 4 * time.Second}
+		runWith(t, testPolicy(), w, c, "a")
+		pass(5 * time.Second)
+		w.panics(1)
+		pass(50 * time.Second)
+		w.loses(1)
+		for asked := 0; asked < 3; asked = len(c.log()) {
+			pass(time.Second)
+		}
+		w.reboots(1, boot2)
+		pass(15 * time.Minute)
+		if d := w.only(); d.Boot != boot1 || d.Cause != "Unexplained" {
+			t.Errorf("death: %+v", d)
+		}
+	})
+}
