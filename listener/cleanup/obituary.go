@@ -138,7 +138,11 @@ func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
 		return e.noteOrderly(ctx, c, n, o)
 	}
 	d := policy.ObituaryOf(n, o.Obituary, detect.ReadBootLogs(e.Judge, string(o.Text), true), a, o.at)
-	have, err := e.cluster.Death(ctx, d.Name)
+	var have policy.Death
+	err = c.once(ctx, tidying, func(ctx context.Context) (err error) {
+		have, err = e.cluster.Death(ctx, d.Name)
+		return err
+	})
 	switch {
 	case err == nil && have.Phase != policy.Refused:
 		return e.amendObituary(ctx, c, have, d)
@@ -158,7 +162,12 @@ func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
 // amendObituary adds to the death that is on record what the node has to say, and emits the events if that is a better reason.
 func (e *Engine) amendObituary(ctx context.Context, c calls, have, d policy.Death) (done bool) {
 	was := have.Reason
-	if !have.Learn(d) {
+	switch {
+	case d.Authority < have.Authority:
+		c.log.Warn("obituary adds nothing: the death is known on more authority", "death", have.Name, "node", have.Node,
+			"authority", d.Authority, "known", have.Authority)
+		return true
+	case !have.Learn(d):
 		return true
 	}
 	err := c.try(ctx, tidying, "amend death", func(ctx context.Context) error {
@@ -215,9 +224,9 @@ func (e *Engine) spoken(uid, boot, old string) bool {
 }
 
 // noteOrderly writes on the Node that its last boot ended in good order, as a farewell does: then no replica records it as
-// unexplained. A farewell that said more stays.
+// unexplained. A farewell that said more stays, and so does that of the boot which runs: it ends next.
 func (e *Engine) noteOrderly(ctx context.Context, c calls, n policy.Node, o obituary) (done bool) {
-	for n.Farewell.Boot != o.Boot {
+	for n.Farewell.Boot != o.Boot && n.Farewell.Boot != o.id.Boot {
 		f := policy.FarewellAfterwards(o.Obituary, o.id.Boot, o.at)
 		err := c.try(ctx, tidying, "write farewell", func(ctx context.Context) (err error) {
 			_, err = e.cluster.PatchNode(ctx, n, NodePatch{Farewell: &f})
@@ -229,7 +238,11 @@ func (e *Engine) noteOrderly(ctx context.Context, c calls, n policy.Node, o obit
 			}
 			return answered(err)
 		}
-		if n, err = e.cluster.Node(ctx, n.Name); err != nil || n.BootID != o.id.Boot {
+		err = c.once(ctx, tidying, func(ctx context.Context) (err error) {
+			n, err = e.cluster.Node(ctx, n.Name)
+			return err
+		})
+		if err != nil || n.BootID != o.id.Boot {
 			return false // the node repeats it
 		}
 	}
