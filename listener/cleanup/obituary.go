@@ -156,7 +156,7 @@ func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
 		log.Warn("obituary not recorded: the node has too many", "node", n.Name)
 		return true
 	}
-	return e.recordDeath(ctx, d)
+	return e.recordDeath(ctx, n, d)
 }
 
 // amendObituary adds to the death that is on record what the node has to say, and emits the events if that is a better reason.

@@ -160,11 +160,11 @@ func (e *Engine) inquire(ctx context.Context, q inquiry) inquiry {
 	now := e.Now()
 	switch {
 	case ctx.Err() != nil:
-	case q.over.IsZero() && q.Console.Verdict == detect.Dying && q.Named && e.acts(q.Node):
+	case q.over.IsZero() && q.Console.Verdict == detect.Dying && q.Named && e.policy.ActsOn(q.Node):
 		e.handOver(&q)
 	case !q.over.IsZero() && (q.Named && q.Console.Verdict == detect.Dying || !now.Before(q.over)):
 		q.LastCanary = e.lastCanary(q.Node, q.Boot)
-		done := e.recordDeath(ctx, q.Death())
+		done := e.recordDeath(ctx, q.Node, q.Death())
 		q.recorded, q.concluded = done && q.silent, done && !q.silent
 	case !q.over.IsZero() && q.over.Before(q.next):
 		q.next = q.over
@@ -273,9 +273,6 @@ func (e *Engine) lastCanary(n policy.Node, boot string) time.Time {
 	return time.Time{}
 }
 
-// acts reports whether a death of n may be acted on at all.
-func (e *Engine) acts(n policy.Node) bool { return !n.ControlPlane || e.policy.ControlPlane }
-
 // ask asks the cloud about the machine: its state, and the death that its console tells of.
 func (e *Engine) ask(ctx context.Context, q *inquiry, back string) {
 	id := q.Node.Instance()
@@ -329,12 +326,13 @@ func (e *Engine) handOver(q *inquiry) {
 	}
 }
 
-// recordDeath puts a death on record that nothing follows from, and reports whether it is there now. It emits the events if
-// it was the first to.
-func (e *Engine) recordDeath(ctx context.Context, d policy.Death) bool {
+// recordDeath puts a death of n on record that nothing follows from, and reports whether it is there now. It emits the events
+// if it was the first to. It replaces a refused death, unless that was refused only because nothing is done about n, and says
+// more.
+func (e *Engine) recordDeath(ctx context.Context, n policy.Node, d policy.Death) bool {
 	w := e.newWork(detect.Incident{Time: d.Time, Title: d.Reason}, e.log.With("boot", d.Boot))
 	w.name, w.death = d.Name, d
-	w.node = policy.Node{Name: d.Node}
+	w.node = n
 	w.death.Phase, w.death.Owner, w.death.Started = policy.Recorded, e.replica, e.Now()
 	w.noteComplete()
 	if err := w.readNode(ctx, tidying); err != nil {
@@ -360,8 +358,9 @@ func (e *Engine) recordDeath(ctx context.Context, d policy.Death) bool {
 			return false
 		}
 		have, err := w.readDeath(ctx, d.Name)
-		if err != nil || have.Phase != policy.Refused {
-			return err == nil // another replica has recorded it
+		heard := d.Best() == policy.ByNothing && !e.policy.ActsOn(w.node) && d.Time.Sub(have.Time).Abs() < heardFor
+		if err != nil || have.Phase != policy.Refused || heard {
+			return err == nil // it is on record, perhaps by another replica
 		}
 		if err := w.try(ctx, tidying, "delete refused death", func(ctx context.Context) error {
 			return e.cluster.DeleteDeath(ctx, have)

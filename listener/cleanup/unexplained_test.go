@@ -297,3 +297,59 @@ func TestBootEndsDuringAnInquiry(t *testing.T) {
 		}
 	})
 }
+
+// Nodes that are left out are told about, too: what was heard of them stays on record, and a console is not offered for
+// acting on it.
+func TestEndsOfNodesThatAreLeftOut(t *testing.T) {
+	leftOut := func(w *world) {
+		change(w, func(n *policy.Node) { n.Labels = map[string]string{policy.ExcludeLabel: ""} })
+	}
+	t.Run("its panic was heard", func(t *testing.T) {
+		for _, gone := range []bool{false, true} {
+			bubble(t, func(t *testing.T, w *world) {
+				leftOut(w)
+				e, _ := runWith(t, testPolicy(), w, nil, "a")
+				w.panics(1)
+				offer(t, w, incident(1, boot1, secret1), e)
+				pass(2 * time.Minute)
+				if gone {
+					leaves(w)
+				} else {
+					w.reboots(1, boot2)
+				}
+				pass(time.Hour)
+				if d := w.only(); d.Cause != "KernelPanic" || !strings.Contains(d.Decision, "is left out by its label") {
+					t.Errorf("gone %t: death %+v", gone, d)
+				}
+			})
+		}
+	})
+	t.Run("a false alarm was heard long before", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *world) {
+			leftOut(w)
+			e, _ := runWith(t, testPolicy(), w, nil, "a")
+			offer(t, w, incident(1, boot1, ""), e)
+			pass(time.Hour)
+			w.panics(1)
+			w.reboots(1, boot2)
+			pass(time.Hour)
+			if d := w.only(); d.Cause != "Unexplained" || d.Phase != policy.Recorded {
+				t.Errorf("death %+v", d)
+			}
+		})
+	})
+	t.Run("its console tells of it", func(t *testing.T) {
+		deaths, events := record(t, &ec2{console: says(boot1), fate: policy.Fate{State: "running"}}, leftOut, func(w *world) {
+			w.panics(1)
+			pass(50 * time.Second)
+			w.loses(1)
+			pass(silentForGood)
+		})
+		if len(deaths) != 1 || deaths[0].Phase != policy.Recorded || deaths[0].Cause != "KernelPanic" {
+			t.Errorf("deaths %+v", deaths)
+		}
+		if slices.ContainsFunc(events, func(e Event) bool { return e.Action == "Refuse" }) {
+			t.Errorf("events %+v: nobody asked", events)
+		}
+	})
+}
