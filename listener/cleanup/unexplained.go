@@ -341,12 +341,19 @@ func (e *Engine) recordDeath(ctx context.Context, n policy.Node, d policy.Death)
 	pods := w.podsThen(ctx)
 	w.death.NamePods(pods)
 	for range 2 {
-		err := w.try(ctx, tidying, "record death", func(ctx context.Context) error {
-			_, err := e.cluster.CreateDeath(ctx, w.death)
+		var out policy.Death
+		err := w.try(ctx, tidying, "record death", func(ctx context.Context) (err error) {
+			out, err = e.cluster.CreateDeath(ctx, w.death)
 			return err
 		})
 		switch {
 		case err == nil:
+			w.death.UID, w.death.Version = out.UID, out.Version
+			if out.Phase == "" { // else it would be taken over, and judged as what was heard
+				if err := w.save(ctx, tidying); err != nil {
+					w.log.Warn("death recorded without its status", "death", d.Name, "err", err)
+				}
+			}
 			w.log.Info("recorded", "death", d.Name, "node", d.Node, "cause", d.Cause, "evidence", d.Evidence, "why", d.Decision)
 			w.emitRecord(pods)
 			w.finished()

@@ -1,6 +1,7 @@
 package cleanup
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -350,6 +351,30 @@ func TestEndsOfNodesThatAreLeftOut(t *testing.T) {
 		}
 		if slices.ContainsFunc(events, func(e Event) bool { return e.Action == "Refuse" }) {
 			t.Errorf("events %+v: nobody asked", events)
+		}
+	})
+}
+
+// statusless is a cluster in which a death is created, and its status is not written.
+type statusless struct{ *world }
+
+func (s statusless) CreateDeath(ctx context.Context, d policy.Death) (policy.Death, error) {
+	d.Phase, d.Decision, d.Owner, d.Started, d.Completed, d.Conditions = "", "", "", time.Time{}, time.Time{}, nil
+	return s.world.CreateDeath(ctx, d)
+}
+
+// A record whose status did not get through is none that somebody has to work on.
+func TestRecordWithoutItsStatus(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		runWith(t, testPolicy(), statusless{w}, nil, "a")
+		pass(5 * time.Second)
+		w.panics(1)
+		pass(time.Minute)
+		leaves(w)
+		pass(15 * time.Minute)
+		if d := w.only(); d.Phase != policy.Recorded || d.Cause != "Unexplained" || d.Decision == "" {
+			t.Errorf("phase %q, %s", d.Phase, d.Decision)
 		}
 	})
 }
