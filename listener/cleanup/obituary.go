@@ -31,7 +31,7 @@ type endings struct {
 	obituaries    chan obituary
 	obituaryLimit policy.Limiter
 	said          map[policy.Pin]obituaryState // by the boot and secret that spoke
-	spokenOf      map[policy.Pin]string        // by boot and, as its Sum, the UID of its Node: the boot before
+	spokenOf      map[speech]string            // the boot that was spoken of
 	lastBoots     map[string]string            // by UID of the Node
 	lastCanaries  map[policy.Pin]time.Time
 }
@@ -43,7 +43,7 @@ func newEndings(p policy.Policy) endings {
 		obituaries:    make(chan obituary, obituariesWaiting),
 		obituaryLimit: policy.Limiter{PerAddress: obituariesOfAddress, Total: obituariesInAll, Window: p.Window},
 		said:          map[policy.Pin]obituaryState{},
-		spokenOf:      map[policy.Pin]string{},
+		spokenOf:      map[speech]string{},
 		lastBoots:     map[string]string{},
 		lastCanaries:  map[policy.Pin]time.Time{},
 	}
@@ -59,6 +59,13 @@ type obituary struct {
 
 // speaker is the boot that an obituary comes from.
 func (o obituary) speaker() policy.Pin { return policy.Pin{Boot: o.id.Boot, Sum: o.id.Secret.Sum()} }
+
+// speech is what may name one former boot: a boot of a Node, by its UID, on one authority.
+type speech struct {
+	uid       string
+	authority detect.Authority
+	boot      string
+}
 
 // obituaryState is what has become of the obituary of a boot.
 type obituaryState struct {
@@ -124,7 +131,7 @@ func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
 	case err != nil:
 		log.Warn("obituary refused", "node", n.Name, "err", err)
 		return true
-	case e.spoken(n.UID, o.id.Boot, o.Boot):
+	case e.spoken(n.UID, a, o.id.Boot, o.Boot):
 		log.Warn("obituary refused: this boot has spoken of another one before", "node", n.Name)
 		return true
 	case e.policy.DryRun:
@@ -207,12 +214,13 @@ func (e *Engine) noteLastBoot(n policy.Node) {
 	e.lastBoots[n.UID] = n.BootID
 }
 
-// spoken notes that boot of the Node with that UID speaks of old, and reports whether it has spoken of another boot before. A
-// node may pin another secret at will; it dies once before it boots.
-func (e *Engine) spoken(uid, boot, old string) bool {
+// spoken notes that boot of the Node with that UID speaks of old, and reports whether it has spoken of another boot before, on
+// the same authority: who claimed the boot first does not speak for the node. A node may pin another secret at will; it dies
+// once before it boots.
+func (e *Engine) spoken(uid string, a detect.Authority, boot, old string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	k := policy.Pin{Boot: boot, Sum: uid}
+	k := speech{uid, a, boot}
 	if before, ok := e.spokenOf[k]; ok {
 		return before != old
 	}

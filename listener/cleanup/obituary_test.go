@@ -274,3 +274,25 @@ func TestObituaryInOrderAfterTheNextFarewell(t *testing.T) {
 		}
 	})
 }
+
+// A pod that was the first to claim the boot keeps out nothing that the node says once it has pinned.
+func TestObituaryOfAClaimedBootKeepsOutNoTrueOne(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		e, _ := run(t, testPolicy(), w, "a")
+		change(w, func(n *policy.Node) {
+			n.Pin, n.Claim = policy.Pin{}, policy.Pin{Boot: boot1, Sum: netconsole.Secret("a pod's").Sum()}
+		})
+		id, o := said(func(id *netconsole.Identity, o *netconsole.Obituary) { id.Secret, o.Boot = "a pod's", "made up" })
+		if !repeat(e, address(1), id, o) {
+			t.Error("it is repeated without end")
+		}
+		change(w, func(n *policy.Node) { n.Pin = policy.Pin{Boot: boot1, Sum: secret1.Sum()} })
+		id, o = said(nil)
+		if !repeat(e, address(1), id, o) {
+			t.Error("it is repeated without end")
+		}
+		if _, ok := w.deaths[policy.DeathName("n1", bootOld)]; !ok {
+			t.Errorf("the node's own word is not on record: %+v", w.deaths)
+		}
+	})
+}
