@@ -381,7 +381,8 @@ func (e *Engine) recordDeath(ctx context.Context, n policy.Node, d policy.Death)
 // emitRecord emits the events of a death that is only on record: on its node, and on the pods that lost a container to it.
 func (w *work) emitRecord(pods []policy.Pod) {
 	n, e := policy.NoticeOf(w.death), w.e
-	if w.lookup == policy.Found {
+	another := w.node.UID != w.death.NodeUID && w.node.Instance() != w.death.Instance // machine, of the same name
+	if w.lookup == policy.Found && !another {
 		e.cluster.Emit(Event{Node: w.node, Warning: true, Reason: n.Cause, Action: "Record", Note: n.Message})
 	}
 	for _, p := range pods {

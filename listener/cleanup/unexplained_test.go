@@ -355,6 +355,20 @@ func TestEndsOfNodesThatAreLeftOut(t *testing.T) {
 	})
 }
 
+// A machine that has the dead one's name is not called dead by an event; the same machine is, also on a new Node.
+func TestEventsOnlyOfTheMachineThatDied(t *testing.T) {
+	for machine, want := range map[string]bool{"aws:///zone/i-1": true, "aws:///zone/i-other": false} {
+		_, events := record(t, nil, nil, func(w *world) {
+			leaves(w)
+			w.addNode(1, boot2, "another")
+			change(w, func(n *policy.Node) { n.UID, n.ProviderID = "another", machine })
+		})
+		if got := slices.ContainsFunc(events, func(e Event) bool { return e.Reason == "Unexplained" && e.Node.Name == "n1" }); got != want {
+			t.Errorf("event about a node of that name on %s: %t, want %t", machine, got, want)
+		}
+	}
+}
+
 // statusless is a cluster in which a death is created, and its status is not written.
 type statusless struct{ *world }
 
