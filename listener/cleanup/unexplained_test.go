@@ -377,6 +377,28 @@ func (s statusless) CreateDeath(ctx context.Context, d policy.Death) (policy.Dea
 	return s.world.CreateDeath(ctx, d)
 }
 
+// Nor is one whose replica died before it could write the status.
+func TestRecordOfADeadReplica(t *testing.T) {
+	for _, evidence := range []policy.Evidence{policy.ByNothing, policy.ByPstore, policy.ByCloud} {
+		bubble(t, func(t *testing.T, w *world) {
+			w.populate("n1")
+			d := policy.Ending{Node: w.node("n1"), Boot: boot1, At: time.Now()}.Death()
+			d.Evidence = []policy.Evidence{evidence}
+			if _, err := (statusless{w}).CreateDeath(t.Context(), d); err != nil {
+				t.Fatal(err)
+			}
+			runWith(t, testPolicy(), w, nil, "a")
+			w.panics(1)
+			pass(50 * time.Second)
+			w.loses(1)
+			pass(time.Minute)
+			if d := w.only(); d.Phase != policy.Recorded || d.Decision == "" || d.Completed.IsZero() || w.failed() > 0 {
+				t.Errorf("%s: phase %q, %s, %d pods failed", evidence, d.Phase, d.Decision, w.failed())
+			}
+		})
+	}
+}
+
 // A record whose status did not get through is none that somebody has to work on.
 func TestRecordWithoutItsStatus(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
