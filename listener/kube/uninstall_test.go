@@ -31,8 +31,10 @@ func TestGuards(t *testing.T) {
 			Kind     string
 			Metadata struct{ Name string }
 			Spec     struct {
-				MatchConstraints struct{ ResourceRules []struct{ Resources []string } }
-				MatchConditions  []struct{ Expression string }
+				MatchConstraints struct {
+					ResourceRules []struct{ Resources []string }
+				}
+				MatchConditions []struct{ Expression string }
 			}
 		}
 		if err := yaml.Unmarshal([]byte(first), &policy); err != nil {
