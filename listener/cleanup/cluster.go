@@ -62,9 +62,9 @@ type Cluster interface {
 	// SilentNodes lists the Nodes that the control plane does not hear from (condition Ready is Unknown), from the cache.
 	SilentNodes(ctx context.Context) ([]policy.Node, error)
 	// EndedBoots returns the Nodes whose boot has ended since the last call, as they were read last before: they report
-	// another boot, or are gone. Only boots that were pinned or claimed are among them. A Node whose pin or claim is of
-	// another boot than it reports when it is read first is returned with that boot, which may also have just begun. It
-	// never blocks.
+	// another boot, or are gone. Only boots that were pinned or claimed are among them. A Node that reports neither the boot
+	// that it pinned nor the one that was claimed when it is read first is returned with the newer of them, which may also
+	// have just begun, unless it said farewell of that. It never blocks.
 	EndedBoots() []policy.Node
 	// PatchNode applies p to the Node as it was read and returns it as it is now.
 	PatchNode(ctx context.Context, n policy.Node, p NodePatch) (policy.Node, error)

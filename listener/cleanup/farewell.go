@@ -50,6 +50,9 @@ type farewell struct {
 // Farewell hands over a farewell and never blocks. Verified says that it carried the secret of a Node that runs its boot.
 // Another one is logged and counted, and nothing else. False means that there is no room: the node repeats it.
 func (e *Engine) Farewell(src netip.Addr, y netconsole.Bye, at time.Time, verified bool) bool {
+	if verified && len(e.farewells) == cap(e.farewells) {
+		return false // it must not use up what the node may say
+	}
 	limit := &e.farewellsFrom // of nodes: whoever shares a node's address must not use up what the node may say
 	if !verified {
 		limit = &e.strangersFrom

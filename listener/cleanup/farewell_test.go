@@ -209,3 +209,24 @@ func TestForgedFarewellsKeepOutNoTrueOne(t *testing.T) {
 		}
 	})
 }
+
+// A farewell for which there is no room yet costs the node nothing of what it may say.
+func TestFarewellIsRepeatedUntilThereIsRoom(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		e := NewEngine(testPolicy(), w, nil, "a", nil)
+		for i := range farewellsWaiting {
+			if !e.Farewell(address(1000+i), bye1(), time.Now(), true) {
+				t.Fatalf("farewell %d is not taken", i)
+			}
+		}
+		for range 2 * farewellsOfAddress {
+			if e.Farewell(address(1), bye1(), time.Now(), true) {
+				t.Fatal("taken, and there is no room")
+			}
+		}
+		<-e.farewells
+		if e.Farewell(address(1), bye1(), time.Now(), true); len(e.farewells) != farewellsWaiting {
+			t.Error("not taken, and there is room")
+		}
+	})
+}

@@ -68,9 +68,9 @@ type console struct {
 }
 
 // acceptConsole accepts a death by the text of a console. It is judged like one that was heard, below every authority that
-// is acted on at once.
+// is acted on at once. It is not kept for a restart, after which the console is asked again.
 func (e *Engine) acceptConsole(ctx context.Context, c console) {
-	h := &heard{key: key{boot: c.inc.Identity.Boot}, inc: c.inc}
+	h := &heard{key: key{boot: c.inc.Identity.Boot}, inc: c.inc, saved: true}
 	w := e.newWork(c.inc, e.log.With("instance", c.inc.Identity.Instance, "boot", c.inc.Identity.Boot))
 	w.heard, w.freed = h, true // it did not come by the intake
 	w.run(ctx, func(ctx context.Context) error {
@@ -87,5 +87,8 @@ func (e *Engine) acceptConsole(ctx context.Context, c console) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	h.over, h.later = true, nil
+	if !h.amending {
+		h.inc.Trace = nil // nobody emits it again
+	}
 	e.account(h)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -22,13 +23,15 @@ type ec2 struct {
 	console string
 	at      time.Time // of the console; now if zero
 	err     error
+	takes   time.Duration // to answer
 	asked   []string
 }
 
 func (c *ec2) Fate(_ context.Context, id string) (policy.Fate, error) {
+	c.set(func() { c.asked = append(c.asked, id) })
+	time.Sleep(c.takes)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.asked = append(c.asked, id)
 	return c.fate, c.err
 }
 
@@ -130,6 +133,32 @@ func TestConsoleOfASilentNode(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What a console says is asked again after a restart, and is not kept for it: without a sender it would be refused.
+func TestConsoleIsNotSaved(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		c := &ec2{console: says(boot1), fate: policy.Fate{State: "running"}}
+		tried := false
+		broken := faulty{world: w, before: func(_ context.Context, call string) error {
+			if call == "CreateDeath" {
+				tried = true
+				return errors.New("connection refused")
+			}
+			return nil
+		}}
+		dir := t.TempDir()
+		_, stop := runOn(t, testPolicy(), broken, nil, "a", func(e *Engine) { e.Fates, e.State = c, dir })
+		pass(5 * time.Second)
+		w.panics(1)
+		pass(50 * time.Second)
+		w.loses(1)
+		pass(20 * time.Second)
+		stop()
+		if files, err := os.ReadDir(dir); !tried || err != nil || len(files) > 0 {
+			t.Errorf("tried %t, files %v, %v", tried, files, err)
+		}
+	})
 }
 
 // A Lease that is renewed after all, and a Node that is Ready again, contradict what a console says.

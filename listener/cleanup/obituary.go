@@ -31,7 +31,7 @@ type endings struct {
 	obituaries    chan obituary
 	obituaryLimit policy.Limiter
 	said          map[policy.Pin]obituaryState // by the boot and secret that spoke
-	spokenOf      map[policy.Pin]string        // by boot and, as its Sum, the UID of its Node: the boot before
+	spokenOf      map[speech]string            // the boot that was spoken of
 	lastBoots     map[string]string            // by UID of the Node
 	lastCanaries  map[policy.Pin]time.Time
 }
@@ -43,7 +43,7 @@ func newEndings(p policy.Policy) endings {
 		obituaries:    make(chan obituary, obituariesWaiting),
 		obituaryLimit: policy.Limiter{PerAddress: obituariesOfAddress, Total: obituariesInAll, Window: p.Window},
 		said:          map[policy.Pin]obituaryState{},
-		spokenOf:      map[policy.Pin]string{},
+		spokenOf:      map[speech]string{},
 		lastBoots:     map[string]string{},
 		lastCanaries:  map[policy.Pin]time.Time{},
 	}
@@ -59,6 +59,13 @@ type obituary struct {
 
 // speaker is the boot that an obituary comes from.
 func (o obituary) speaker() policy.Pin { return policy.Pin{Boot: o.id.Boot, Sum: o.id.Secret.Sum()} }
+
+// speech is what may name one former boot: a boot of a Node, by its UID, on one authority.
+type speech struct {
+	uid       string
+	authority detect.Authority
+	boot      string
+}
 
 // obituaryState is what has become of the obituary of a boot.
 type obituaryState struct {
@@ -124,7 +131,7 @@ func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
 	case err != nil:
 		log.Warn("obituary refused", "node", n.Name, "err", err)
 		return true
-	case e.spoken(n.UID, o.id.Boot, o.Boot):
+	case e.spoken(n.UID, a, o.id.Boot, o.Boot):
 		log.Warn("obituary refused: this boot has spoken of another one before", "node", n.Name)
 		return true
 	case e.policy.DryRun:
@@ -138,7 +145,11 @@ func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
 		return e.noteOrderly(ctx, c, n, o)
 	}
 	d := policy.ObituaryOf(n, o.Obituary, detect.ReadBootLogs(e.Judge, string(o.Text), true), a, o.at)
-	have, err := e.cluster.Death(ctx, d.Name)
+	var have policy.Death
+	err = c.once(ctx, tidying, func(ctx context.Context) (err error) {
+		have, err = e.cluster.Death(ctx, d.Name)
+		return err
+	})
 	switch {
 	case err == nil && have.Phase != policy.Refused:
 		return e.amendObituary(ctx, c, have, d)
@@ -152,13 +163,18 @@ func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
 		log.Warn("obituary not recorded: the node has too many", "node", n.Name)
 		return true
 	}
-	return e.recordDeath(ctx, d)
+	return e.recordDeath(ctx, n, d)
 }
 
 // amendObituary adds to the death that is on record what the node has to say, and emits the events if that is a better reason.
 func (e *Engine) amendObituary(ctx context.Context, c calls, have, d policy.Death) (done bool) {
 	was := have.Reason
-	if !have.Learn(d) {
+	switch {
+	case d.Authority < have.Authority:
+		c.log.Warn("obituary adds nothing: the death is known on more authority", "death", have.Name, "node", have.Node,
+			"authority", d.Authority, "known", have.Authority)
+		return true
+	case !have.Learn(d):
 		return true
 	}
 	err := c.try(ctx, tidying, "amend death", func(ctx context.Context) error {
@@ -198,12 +214,13 @@ func (e *Engine) noteLastBoot(n policy.Node) {
 	e.lastBoots[n.UID] = n.BootID
 }
 
-// spoken notes that boot of the Node with that UID speaks of old, and reports whether it has spoken of another boot before. A
-// node may pin another secret at will; it dies once before it boots.
-func (e *Engine) spoken(uid, boot, old string) bool {
+// spoken notes that boot of the Node with that UID speaks of old, and reports whether it has spoken of another boot before, on
+// the same authority: who claimed the boot first does not speak for the node. A node may pin another secret at will; it dies
+// once before it boots.
+func (e *Engine) spoken(uid string, a detect.Authority, boot, old string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	k := policy.Pin{Boot: boot, Sum: uid}
+	k := speech{uid, a, boot}
 	if before, ok := e.spokenOf[k]; ok {
 		return before != old
 	}
@@ -215,9 +232,9 @@ func (e *Engine) spoken(uid, boot, old string) bool {
 }
 
 // noteOrderly writes on the Node that its last boot ended in good order, as a farewell does: then no replica records it as
-// unexplained. A farewell that said more stays.
+// unexplained. A farewell that said more stays, and so does that of the boot which runs: it ends next.
 func (e *Engine) noteOrderly(ctx context.Context, c calls, n policy.Node, o obituary) (done bool) {
-	for n.Farewell.Boot != o.Boot {
+	for n.Farewell.Boot != o.Boot && n.Farewell.Boot != o.id.Boot {
 		f := policy.FarewellAfterwards(o.Obituary, o.id.Boot, o.at)
 		err := c.try(ctx, tidying, "write farewell", func(ctx context.Context) (err error) {
 			_, err = e.cluster.PatchNode(ctx, n, NodePatch{Farewell: &f})
@@ -229,7 +246,11 @@ func (e *Engine) noteOrderly(ctx context.Context, c calls, n policy.Node, o obit
 			}
 			return answered(err)
 		}
-		if n, err = e.cluster.Node(ctx, n.Name); err != nil || n.BootID != o.id.Boot {
+		err = c.once(ctx, tidying, func(ctx context.Context) (err error) {
+			n, err = e.cluster.Node(ctx, n.Name)
+			return err
+		})
+		if err != nil || n.BootID != o.id.Boot {
 			return false // the node repeats it
 		}
 	}

@@ -228,3 +228,71 @@ func TestObituariesAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// A boot that was only claimed, perhaps by a pod that was faster than the node, changes nothing of a death that was heard under
+// a pinned secret.
+func TestObituaryOfAClaimedBootRewritesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		p := testPolicy()
+		p.NodeVerb = policy.NodeAwait
+		e, _ := run(t, p, w, "a")
+		w.panics(1)
+		offer(t, w, incident(1, boot1, secret1), e)
+		pass(5 * time.Second)
+		w.reboots(1, boot2)
+		change(w, func(n *policy.Node) { n.Claim = policy.Pin{Boot: boot2, Sum: netconsole.Secret("next").Sum()} })
+		pass(10 * time.Second)
+		before := w.only()
+		id, o := said(func(id *netconsole.Identity, o *netconsole.Obituary) {
+			id.Boot, id.Secret, o.Boot = boot2, "next", boot1
+			o.Text = []byte(strings.Repeat("<6>[   98.000000] a line before\n", 30) + "<0>[   99.100000] Kernel panic - not syncing: made up\n")
+		})
+		if !repeat(e, address(1), id, o) {
+			t.Error("it is repeated without end")
+		}
+		if d := w.only(); d.Reason != before.Reason || len(d.Trace) != len(before.Trace) || !slices.Equal(d.Evidence, before.Evidence) {
+			t.Errorf("reason %q, %d lines, evidence %v", d.Reason, len(d.Trace), d.Evidence)
+		}
+	})
+}
+
+// What a node says late of its boot before does not replace its farewell of the boot that it runs.
+func TestObituaryInOrderAfterTheNextFarewell(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		e, _ := run(t, testPolicy(), w, "a")
+		now := policy.Farewell{Boot: boot1, Text: "rebooted by alice", At: time.Now()}
+		change(w, func(n *policy.Node) { n.Farewell = now })
+		id, o := said(func(_ *netconsole.Identity, o *netconsole.Obituary) {
+			o.Cause, o.Evidence, o.Text = netconsole.CauseOrderly, "ledger", nil
+		})
+		if !repeat(e, address(1), id, o) {
+			t.Error("it is repeated without end")
+		}
+		if got := w.node("n1").Farewell; got != now {
+			t.Errorf("farewell %+v, want that of the boot that ends", got)
+		}
+	})
+}
+
+// A pod that was the first to claim the boot keeps out nothing that the node says once it has pinned.
+func TestObituaryOfAClaimedBootKeepsOutNoTrueOne(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		e, _ := run(t, testPolicy(), w, "a")
+		change(w, func(n *policy.Node) {
+			n.Pin, n.Claim = policy.Pin{}, policy.Pin{Boot: boot1, Sum: netconsole.Secret("a pod's").Sum()}
+		})
+		id, o := said(func(id *netconsole.Identity, o *netconsole.Obituary) { id.Secret, o.Boot = "a pod's", "made up" })
+		if !repeat(e, address(1), id, o) {
+			t.Error("it is repeated without end")
+		}
+		change(w, func(n *policy.Node) { n.Pin = policy.Pin{Boot: boot1, Sum: secret1.Sum()} })
+		id, o = said(nil)
+		if !repeat(e, address(1), id, o) {
+			t.Error("it is repeated without end")
+		}
+		if _, ok := w.deaths[policy.DeathName("n1", bootOld)]; !ok {
+			t.Errorf("the node's own word is not on record: %+v", w.deaths)
+		}
+	})
+}

@@ -28,8 +28,12 @@ func (w *work) takeOver(ctx context.Context, seen policy.Death) error {
 	}
 	w.recall(have)
 	w.death.Owner = w.e.replica
-	if w.death.Phase == policy.Held {
+	switch {
+	case w.death.Phase == policy.Held:
 		w.death.Phase = policy.Pending
+	case w.death.Phase == "" && w.death.OnlyRecorded():
+		w.death.Phase, w.death.Decision = policy.Recorded, "the replica that recorded it died before it could say why"
+		w.noteComplete()
 	}
 	if now := w.e.Now(); w.heard == nil && w.inc.Time.After(now) {
 		w.inc.Time = now // a time in the future must not put off the witness
@@ -41,6 +45,10 @@ func (w *work) takeOver(ctx context.Context, seen policy.Death) error {
 		return err
 	}
 	w.log.Info("taken over", "death", have.Name, "node", have.Node, "from", seen.Owner, "phase", string(have.Phase))
+	if w.death.Phase == policy.Recorded {
+		w.finished()
+		return nil
+	}
 	w.first = policy.Node{Name: have.Node, UID: have.NodeUID, BootID: have.Boot}
 	w.node = w.first
 	if err := w.readNode(ctx, keeping); err != nil {

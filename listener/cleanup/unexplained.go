@@ -53,7 +53,8 @@ func (e *Engine) inquireAll(ctx context.Context) {
 	}
 	var steps sync.WaitGroup
 	defer steps.Wait()
-	open, busy := map[string]inquiry{}, map[string]bool{}
+	open := map[string]inquiry{}
+	busy := map[string]bool{} // those that are being looked at, and whether the watch says meanwhile that the boot has ended
 	results := make(chan inquiry, inquiriesAtOnce)
 	tick := time.NewTicker(inquireEvery)
 	defer tick.Stop()
@@ -62,6 +63,9 @@ func (e *Engine) inquireAll(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case q := <-results:
+			if busy[q.name] {
+				q.next, q.reported, q.concluded = e.Now(), true, false // it is looked at again
+			}
 			delete(busy, q.name)
 			open[q.name] = q
 			if q.concluded {
@@ -75,10 +79,10 @@ func (e *Engine) inquireAll(ctx context.Context) {
 			if len(busy) == inquiriesAtOnce {
 				break
 			}
-			if busy[name] || q.next.After(e.Now()) {
+			if _, is := busy[name]; is || q.next.After(e.Now()) {
 				continue
 			}
-			busy[name] = true
+			busy[name] = false
 			steps.Go(func() { results <- e.inquire(ctx, q) })
 		}
 	}
@@ -100,8 +104,12 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 	begin := func(n policy.Node, ended bool) {
 		name := policy.DeathName(n.Name, n.BootID)
 		q, is := open[name]
+		_, looked := busy[name]
 		switch {
-		case known[name] || e.isInHand(name) || busy[name] || !is && len(open) >= inquiries:
+		case looked:
+			busy[name] = busy[name] || ended
+			return
+		case known[name] || e.isInHand(name) || !is && len(open) >= inquiries:
 			return
 		case !is:
 			q = inquiry{name: name, began: now, next: now}
@@ -125,7 +133,7 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 	}
 	for name, q := range open {
 		back := q.over.IsZero() && !q.reported && !still[name]
-		if (known[name] && !q.recorded || back) && !busy[name] {
+		if _, looked := busy[name]; (known[name] && !q.recorded || back) && !looked {
 			delete(open, name)
 		}
 	}
@@ -152,11 +160,11 @@ func (e *Engine) inquire(ctx context.Context, q inquiry) inquiry {
 	now := e.Now()
 	switch {
 	case ctx.Err() != nil:
-	case q.over.IsZero() && q.Console.Verdict == detect.Dying && q.Named && e.acts(q.Node):
+	case q.over.IsZero() && q.Console.Verdict == detect.Dying && q.Named && e.policy.ActsOn(q.Node):
 		e.handOver(&q)
 	case !q.over.IsZero() && (q.Named && q.Console.Verdict == detect.Dying || !now.Before(q.over)):
 		q.LastCanary = e.lastCanary(q.Node, q.Boot)
-		done := e.recordDeath(ctx, q.Death())
+		done := e.recordDeath(ctx, q.Node, q.Death())
 		q.recorded, q.concluded = done && q.silent, done && !q.silent
 	case !q.over.IsZero() && q.over.Before(q.next):
 		q.next = q.over
@@ -213,6 +221,8 @@ func (e *Engine) whereabouts(ctx context.Context, q *inquiry) (back string, ok b
 	case n.BootID == q.Boot && !n.Silent:
 		q.concluded = true // it lives
 		return "", true
+	case n.BootID == q.Boot && !q.over.IsZero() && n.LeftInOrder(q.Boot, q.At) != "":
+		return "", false // nobody is asked about it until it is on again, or its Node gone
 	case n.BootID == q.Boot:
 		q.Node, q.silent = n, silent
 		e.lookAtLastLease(ctx, q)
@@ -262,9 +272,6 @@ func (e *Engine) lastCanary(n policy.Node, boot string) time.Time {
 	}
 	return time.Time{}
 }
-
-// acts reports whether a death of n may be acted on at all.
-func (e *Engine) acts(n policy.Node) bool { return !n.ControlPlane || e.policy.ControlPlane }
 
 // ask asks the cloud about the machine: its state, and the death that its console tells of.
 func (e *Engine) ask(ctx context.Context, q *inquiry, back string) {
@@ -319,12 +326,13 @@ func (e *Engine) handOver(q *inquiry) {
 	}
 }
 
-// recordDeath puts a death on record that nothing follows from, and reports whether it is there now. It emits the events if
-// it was the first to.
-func (e *Engine) recordDeath(ctx context.Context, d policy.Death) bool {
+// recordDeath puts a death of n on record that nothing follows from, and reports whether it is there now. It emits the events
+// if it was the first to. It replaces a refused death, unless that was refused only because nothing is done about n, and says
+// more.
+func (e *Engine) recordDeath(ctx context.Context, n policy.Node, d policy.Death) bool {
 	w := e.newWork(detect.Incident{Time: d.Time, Title: d.Reason}, e.log.With("boot", d.Boot))
 	w.name, w.death = d.Name, d
-	w.node = policy.Node{Name: d.Node}
+	w.node = n
 	w.death.Phase, w.death.Owner, w.death.Started = policy.Recorded, e.replica, e.Now()
 	w.noteComplete()
 	if err := w.readNode(ctx, tidying); err != nil {
@@ -333,12 +341,19 @@ func (e *Engine) recordDeath(ctx context.Context, d policy.Death) bool {
 	pods := w.podsThen(ctx)
 	w.death.NamePods(pods)
 	for range 2 {
-		err := w.try(ctx, tidying, "record death", func(ctx context.Context) error {
-			_, err := e.cluster.CreateDeath(ctx, w.death)
+		var out policy.Death
+		err := w.try(ctx, tidying, "record death", func(ctx context.Context) (err error) {
+			out, err = e.cluster.CreateDeath(ctx, w.death)
 			return err
 		})
 		switch {
 		case err == nil:
+			w.death.UID, w.death.Version = out.UID, out.Version
+			if out.Phase == "" { // else it would be taken over, and judged as what was heard
+				if err := w.save(ctx, tidying); err != nil {
+					w.log.Warn("death recorded without its status", "death", d.Name, "err", err)
+				}
+			}
 			w.log.Info("recorded", "death", d.Name, "node", d.Node, "cause", d.Cause, "evidence", d.Evidence, "why", d.Decision)
 			w.emitRecord(pods)
 			w.finished()
@@ -350,8 +365,9 @@ func (e *Engine) recordDeath(ctx context.Context, d policy.Death) bool {
 			return false
 		}
 		have, err := w.readDeath(ctx, d.Name)
-		if err != nil || have.Phase != policy.Refused {
-			return err == nil // another replica has recorded it
+		heard := d.Best() == policy.ByNothing && !e.policy.ActsOn(w.node) && d.Time.Sub(have.Time).Abs() < heardFor
+		if err != nil || have.Phase != policy.Refused || heard {
+			return err == nil // it is on record, perhaps by another replica
 		}
 		if err := w.try(ctx, tidying, "delete refused death", func(ctx context.Context) error {
 			return e.cluster.DeleteDeath(ctx, have)
@@ -365,7 +381,8 @@ func (e *Engine) recordDeath(ctx context.Context, d policy.Death) bool {
 // emitRecord emits the events of a death that is only on record: on its node, and on the pods that lost a container to it.
 func (w *work) emitRecord(pods []policy.Pod) {
 	n, e := policy.NoticeOf(w.death), w.e
-	if w.lookup == policy.Found {
+	another := w.node.UID != w.death.NodeUID && w.node.Instance() != w.death.Instance // machine, of the same name
+	if w.lookup == policy.Found && !another {
 		e.cluster.Emit(Event{Node: w.node, Warning: true, Reason: n.Cause, Action: "Record", Note: n.Message})
 	}
 	for _, p := range pods {

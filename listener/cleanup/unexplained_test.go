@@ -1,6 +1,7 @@
 package cleanup
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -239,6 +240,177 @@ func TestNoSecondRecord(t *testing.T) {
 		pass(time.Hour)
 		if len(w.deaths) != 1 {
 			t.Errorf("%d deaths: a boot that runs has not ended", len(w.deaths))
+		}
+	})
+}
+
+// A machine that said farewell and stays off is not dead, however long its Node stays, and nobody is asked about it each minute.
+func TestPoweredOffInOrder(t *testing.T) {
+	for _, state := range []string{"", "stopped"} { // without EC2's word, and with it
+		bubble(t, func(t *testing.T, w *world) {
+			w.populate("n1")
+			c := &ec2{fate: policy.Fate{State: state}}
+			var fates Fates
+			if state != "" {
+				fates = c
+			}
+			runWith(t, testPolicy(), w, fates, "a")
+			pass(5 * time.Second)
+			change(w, func(n *policy.Node) { n.Farewell = policy.Farewell{Boot: boot1, Text: "powered off", At: time.Now()} })
+			w.panics(1)
+			pass(50 * time.Second)
+			w.loses(1)
+			pass(2 * silentForGood)
+			asked := len(c.log())
+			pass(2 * time.Hour)
+			if len(w.deaths) > 0 {
+				t.Errorf("state %q: deaths %+v, want none", state, w.deaths)
+			}
+			if more := len(c.log()) - asked; more > 0 {
+				t.Errorf("state %q: asked %d times more about a machine that was powered off", state, more)
+			}
+			w.reboots(1, boot2)
+			pass(time.Hour)
+			if len(w.deaths) > 0 {
+				t.Errorf("state %q: deaths %+v after it is on again, want none", state, w.deaths)
+			}
+		})
+	}
+}
+
+// A boot that ends while EC2 is being asked about the silent node is not lost.
+func TestBootEndsDuringAnInquiry(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		c := &ec2{fate: policy.Fate{State: "running"}, takes: 4 * time.Second}
+		runWith(t, testPolicy(), w, c, "a")
+		pass(5 * time.Second)
+		w.panics(1)
+		pass(50 * time.Second)
+		w.loses(1)
+		for asked := 0; asked < 3; asked = len(c.log()) {
+			pass(time.Second)
+		}
+		w.reboots(1, boot2)
+		pass(15 * time.Minute)
+		if d := w.only(); d.Boot != boot1 || d.Cause != "Unexplained" {
+			t.Errorf("death: %+v", d)
+		}
+	})
+}
+
+// Nodes that are left out are told about, too: what was heard of them stays on record, and a console is not offered for
+// acting on it.
+func TestEndsOfNodesThatAreLeftOut(t *testing.T) {
+	leftOut := func(w *world) {
+		change(w, func(n *policy.Node) { n.Labels = map[string]string{policy.ExcludeLabel: ""} })
+	}
+	t.Run("its panic was heard", func(t *testing.T) {
+		for _, gone := range []bool{false, true} {
+			bubble(t, func(t *testing.T, w *world) {
+				leftOut(w)
+				e, _ := runWith(t, testPolicy(), w, nil, "a")
+				w.panics(1)
+				offer(t, w, incident(1, boot1, secret1), e)
+				pass(2 * time.Minute)
+				if gone {
+					leaves(w)
+				} else {
+					w.reboots(1, boot2)
+				}
+				pass(time.Hour)
+				if d := w.only(); d.Cause != "KernelPanic" || !strings.Contains(d.Decision, "is left out by its label") {
+					t.Errorf("gone %t: death %+v", gone, d)
+				}
+			})
+		}
+	})
+	t.Run("a false alarm was heard long before", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *world) {
+			leftOut(w)
+			e, _ := runWith(t, testPolicy(), w, nil, "a")
+			offer(t, w, incident(1, boot1, ""), e)
+			pass(time.Hour)
+			w.panics(1)
+			w.reboots(1, boot2)
+			pass(time.Hour)
+			if d := w.only(); d.Cause != "Unexplained" || d.Phase != policy.Recorded {
+				t.Errorf("death %+v", d)
+			}
+		})
+	})
+	t.Run("its console tells of it", func(t *testing.T) {
+		deaths, events := record(t, &ec2{console: says(boot1), fate: policy.Fate{State: "running"}}, leftOut, func(w *world) {
+			w.panics(1)
+			pass(50 * time.Second)
+			w.loses(1)
+			pass(silentForGood)
+		})
+		if len(deaths) != 1 || deaths[0].Phase != policy.Recorded || deaths[0].Cause != "KernelPanic" {
+			t.Errorf("deaths %+v", deaths)
+		}
+		if slices.ContainsFunc(events, func(e Event) bool { return e.Action == "Refuse" }) {
+			t.Errorf("events %+v: nobody asked", events)
+		}
+	})
+}
+
+// A machine that has the dead one's name is not called dead by an event; the same machine is, also on a new Node.
+func TestEventsOnlyOfTheMachineThatDied(t *testing.T) {
+	for machine, want := range map[string]bool{"aws:///zone/i-1": true, "aws:///zone/i-other": false} {
+		_, events := record(t, nil, nil, func(w *world) {
+			leaves(w)
+			w.addNode(1, boot2, "another")
+			change(w, func(n *policy.Node) { n.UID, n.ProviderID = "another", machine })
+		})
+		if got := slices.ContainsFunc(events, func(e Event) bool { return e.Reason == "Unexplained" && e.Node.Name == "n1" }); got != want {
+			t.Errorf("event about a node of that name on %s: %t, want %t", machine, got, want)
+		}
+	}
+}
+
+// statusless is a cluster in which a death is created, and its status is not written.
+type statusless struct{ *world }
+
+func (s statusless) CreateDeath(ctx context.Context, d policy.Death) (policy.Death, error) {
+	d.Phase, d.Decision, d.Owner, d.Started, d.Completed, d.Conditions = "", "", "", time.Time{}, time.Time{}, nil
+	return s.world.CreateDeath(ctx, d)
+}
+
+// Nor is one whose replica died before it could write the status.
+func TestRecordOfADeadReplica(t *testing.T) {
+	for _, evidence := range []policy.Evidence{policy.ByNothing, policy.ByPstore, policy.ByCloud} {
+		bubble(t, func(t *testing.T, w *world) {
+			w.populate("n1")
+			d := policy.Ending{Node: w.node("n1"), Boot: boot1, At: time.Now()}.Death()
+			d.Evidence = []policy.Evidence{evidence}
+			if _, err := (statusless{w}).CreateDeath(t.Context(), d); err != nil {
+				t.Fatal(err)
+			}
+			runWith(t, testPolicy(), w, nil, "a")
+			w.panics(1)
+			pass(50 * time.Second)
+			w.loses(1)
+			pass(time.Minute)
+			if d := w.only(); d.Phase != policy.Recorded || d.Decision == "" || d.Completed.IsZero() || w.failed() > 0 {
+				t.Errorf("%s: phase %q, %s, %d pods failed", evidence, d.Phase, d.Decision, w.failed())
+			}
+		})
+	}
+}
+
+// A record whose status did not get through is none that somebody has to work on.
+func TestRecordWithoutItsStatus(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		runWith(t, testPolicy(), statusless{w}, nil, "a")
+		pass(5 * time.Second)
+		w.panics(1)
+		pass(time.Minute)
+		leaves(w)
+		pass(15 * time.Minute)
+		if d := w.only(); d.Phase != policy.Recorded || d.Cause != "Unexplained" || d.Decision == "" {
+			t.Errorf("phase %q, %s", d.Phase, d.Decision)
 		}
 	})
 }

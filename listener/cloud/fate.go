@@ -82,14 +82,16 @@ func sinceOf(reason string) time.Time {
 	return at
 }
 
-// impairedOf says in one sentence which status check failed, and what is scheduled; it is empty if all is well.
+// impairedOf says, always in the same order, which status checks fail, and what is scheduled; it is empty if all is well.
 func impairedOf(s types.InstanceStatus) string {
 	var all []string
-	for what, check := range map[string]*types.InstanceStatusSummary{"system": s.SystemStatus, "instance": s.InstanceStatus} {
+	fails := func(what string, check *types.InstanceStatusSummary) {
 		if check != nil && check.Status == types.SummaryStatusImpaired {
 			all = append(all, "the "+what+" status check fails")
 		}
 	}
+	fails("system", s.SystemStatus)
+	fails("instance", s.InstanceStatus)
 	for _, e := range s.Events {
 		if text := sdk.ToString(e.Description); !strings.HasPrefix(text, "[Completed]") && !strings.HasPrefix(text, "[Canceled]") {
 			all = append(all, fmt.Sprintf("%s is scheduled", e.Code))

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -60,12 +61,14 @@ func (b *boots) handler() cache.ResourceEventHandler {
 }
 
 // stale notes the boot that a Node has pinned or claimed and does not report: it has ended, unless it has only just begun.
+// Where the Node runs the other of the two, nobody knows how long ago that boot was; where it runs neither, the pin is newer,
+// because a node that pins does so on each boot. A boot that the node said farewell of is explained.
 func (b *boots) stale(n policy.Node) {
-	for _, known := range []policy.Pin{n.Pin, n.Claim} {
-		if known.Boot != n.BootID {
-			b.add(n, known.Boot)
-		}
+	last := cmp.Or(n.Pin.Boot, n.Claim.Boot)
+	if n.Pin.Boot == n.BootID || n.Claim.Boot == n.BootID || n.LeftInOrder(last, n.Farewell.At) != "" {
+		return
 	}
+	b.add(n, last)
 }
 
 // add notes that boot of n has ended, if it is one of ours.

@@ -31,6 +31,19 @@ func TestEndedBoots(t *testing.T) {
 		{"a Node that pinned nothing", func(h cache.ResourceEventHandler) { h.OnAdd(node("u", "a", "", ""), true) }, nil},
 		{"a Node whose pin is of the boot before", func(h cache.ResourceEventHandler) { h.OnAdd(node("u", "b", "a", ""), true) }, []string{"a"}},
 		{"a Node whose claim is of the boot before", func(h cache.ResourceEventHandler) { h.OnAdd(node("u", "b", "", "a"), true) }, []string{"a"}},
+		{"a Node that pinned its boot, and whose claim is of some boot before", func(h cache.ResourceEventHandler) { h.OnAdd(node("u", "b", "b", "a"), true) }, nil},
+		{"a Node whose boot is claimed, and whose pin is of some boot before", func(h cache.ResourceEventHandler) { h.OnAdd(node("u", "b", "a", "b"), true) }, nil},
+		{"a Node whose pin and claim are of different boots before", func(h cache.ResourceEventHandler) { h.OnAdd(node("u", "c", "b", "a"), true) }, []string{"b"}},
+		{"a Node that said farewell of the boot before, long ago", func(h cache.ResourceEventHandler) {
+			n := node("u", "b", "a", "")
+			n.Annotations[annotationFarewell] = "a: rebooted at 2026-01-01T00:00:00Z, says the node"
+			h.OnAdd(n, true)
+		}, nil},
+		{"a Node that was only soft-rebooted before", func(h cache.ResourceEventHandler) {
+			n := node("u", "b", "a", "")
+			n.Annotations[annotationFarewell] = "a: soft-rebooted at 2026-01-01T00:00:00Z, says the node"
+			h.OnAdd(n, true)
+		}, []string{"a"}},
 		{"a new boot", func(h cache.ResourceEventHandler) { h.OnUpdate(node("u", "a", "a", ""), node("u", "b", "a", "")) }, []string{"a"}},
 		{"a new boot that pins at once", func(h cache.ResourceEventHandler) { h.OnUpdate(node("u", "a", "a", ""), node("u", "b", "b", "")) }, []string{"a"}},
 		{"a new boot of a Node that never had lastgasp", func(h cache.ResourceEventHandler) { h.OnUpdate(node("u", "a", "", ""), node("u", "b", "b", "")) }, nil},

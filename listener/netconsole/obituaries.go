@@ -9,7 +9,8 @@ const (
 )
 
 // Obituaries assembles obituaries from their parts, in whatever order, however often and with whatever pauses they come. The
-// zero value is ready. It holds 64 at most and forgets the stalest first, so give it only parts whose Identity is proved.
+// zero value is ready. It holds 64 at most, one of each boot and secret, and forgets the stalest first, so give it only parts whose
+// Identity is proved.
 // It is not safe for concurrent use.
 type Obituaries struct {
 	open map[obituaryKey]*openObituary
@@ -94,10 +95,15 @@ func (o *Obituaries) Recorded(nonce string, id Identity) bool {
 	return e != nil && e.done
 }
 
-// begin makes room for another obituary.
+// begin makes room for another obituary. It takes the place of one of the same boot and secret, which has no other to tell of.
 func (o *Obituaries) begin(now time.Time, key obituaryKey, p ObituaryPart) *openObituary {
 	if o.open == nil {
 		o.open = make(map[obituaryKey]*openObituary)
+	}
+	for k := range o.open {
+		if k.id.Boot == key.id.Boot && k.id.Secret == key.id.Secret {
+			delete(o.open, k)
+		}
 	}
 	if len(o.open) >= maxObituaries {
 		var stalest obituaryKey

@@ -336,6 +336,28 @@ func TestObituariesAreBounded(t *testing.T) {
 	}
 }
 
+// TestObituariesOfOneSender: whoever knows one secret pushes out nobody else's obituary, however many he begins.
+func TestObituariesOfOneSender(t *testing.T) {
+	o := someObituary
+	o.Text = long(3000, "a line\n")
+	parts := partsOf(t, o, someSender)
+	var s Obituaries
+	for _, p := range parts[1:] {
+		s.Add(start, someSender, p)
+	}
+	for i := range 3 * maxObituaries {
+		id := Identity{Instance: "i-" + strconv.Itoa(i), Boot: "another", Secret: "another"}
+		o.Time = start.Add(time.Duration(i) * time.Minute)
+		s.Add(start.Add(time.Second), id, partsOf(t, o, id)[0])
+	}
+	if len(s.open) != 2 {
+		t.Errorf("%d are open, want one of each sender", len(s.open))
+	}
+	if whole, _ := s.Add(start.Add(2*time.Second), someSender, parts[0]); whole == nil {
+		t.Error("the obituary of the other sender is lost")
+	}
+}
+
 func FuzzObituary(f *testing.F) {
 	f.Add([]byte("lastgasp: died v1 nonce="+nonce+" part=1/1 size=5 boot=b cause=c by=none\nlines"), []byte("x"))
 	f.Add([]byte("lastgasp: died v1 nonce="+nonce+" part=2/3 size=65536 boot=b cause=c by=none kernel=6 cluster=p time=1 x=y\n\x00\xff"), []byte("gasp=x\\"))

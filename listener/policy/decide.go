@@ -158,8 +158,7 @@ func (p Policy) Decide(inc detect.Incident, v View) Decision {
 func (p Policy) CallsSick(inc detect.Incident, sum string, n Node) bool {
 	p = p.PolicyFor(n)
 	boot := inc.Identity.Boot
-	return inc.Remedy != "" && (boot == "" || boot == n.BootID) && Authority(inc, sum, n) >= p.ActAt &&
-		!n.excluded() && (!n.ControlPlane || p.ControlPlane)
+	return inc.Remedy != "" && (boot == "" || boot == n.BootID) && Authority(inc, sum, n) >= p.ActAt && p.ActsOn(n)
 }
 
 // fenceEarly reports whether v's Node may be fenced before there is a witness, on less than a pinned secret: for

@@ -65,6 +65,12 @@ func (d Death) Best() Evidence {
 	return ByNothing
 }
 
+// OnlyRecorded reports whether nothing can follow from d, because it was known only when its boot was over.
+func (d Death) OnlyRecorded() bool {
+	best := d.Best()
+	return len(d.Evidence) > 0 && best != ByNetconsole && best != ByConsole
+}
+
 // Lengthen describes d by inc, a later emission of the same incident, if that has a longer trace. It reports whether it has.
 func (d *Death) Lengthen(inc detect.Incident) bool {
 	if len(inc.Trace) <= len(d.Trace) {

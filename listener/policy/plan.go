@@ -58,7 +58,8 @@ func NewPlan(p Policy, d Death, n Node) Plan {
 	plan := Plan{
 		Death: d.Name, Node: d.Node, Notice: NoticeOf(d), Verb: p.NodeVerb, AfterPanic: p.AfterPanic, DetachFor: detachFor,
 	}
-	if plan.Verb == NodeDelete && n.Unschedulable {
+	deletes := plan.Verb == NodeDelete || plan.Verb == NodeDeleteClaim && n.NodeClaim.Name == ""
+	if deletes && n.Unschedulable {
 		plan.Verb = NodeAwait // if it were deleted, it would come back without its cordon
 	}
 	plan.add(StepFence, "taint node %s, so that nothing more is scheduled to it", d.Node)

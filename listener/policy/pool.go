@@ -65,6 +65,9 @@ func (p Policy) with(o Pool) Policy {
 	return p
 }
 
+// ActsOn reports whether a death of n may be acted on at all.
+func (p Policy) ActsOn(n Node) bool { return !n.excluded() && (!n.ControlPlane || p.ControlPlane) }
+
 // excluded reports whether n is left out by its label.
 func (n Node) excluded() bool {
 	_, ok := n.Labels[ExcludeLabel]

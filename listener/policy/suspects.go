@@ -70,7 +70,8 @@ func Suspects(d Death, pods []Pod, others []Death) []Suspect {
 		return o.Name == d.Name || o.Node == d.Node && o.Boot == d.Boot || o.Phase == Refused ||
 			o.Time.After(d.Time) || d.Time.Sub(o.Time) > suspectWithin
 	})
-	slices.SortFunc(others, func(a, b Death) int { return b.Time.Compare(a.Time) }) // latest first
+	slices.SortFunc(others, func(a, b Death) int { return b.Time.Compare(a.Time) })                             // latest first
+	pods = slices.DeleteFunc(slices.Clone(pods), func(p Pod) bool { return p.Finished() && p.Death != d.Name }) // had ended before
 	found := replacements(d, pods, others)
 	found = append(found, commonImages(d, pods, others)...)
 	return found[:min(len(found), maxSuspects)]

@@ -55,6 +55,26 @@ func TestSuspects(t *testing.T) {
 			w.others = []Death{a}
 			return w
 		}, []string{"pods crunch of Job batch/crunch died with 2 nodes one after the other, each replacing the last"}},
+		{"a replacement that had ended before is none, and its image proves nothing", func() (w suspectWorld) {
+			for i := range 20 {
+				o, _ := deathAt(fmt.Sprintf("m%d", i), "other", 0, pod(web, "aaaaa"))
+				w.others = append(w.others, o)
+			}
+			for i := range 3 {
+				a, _ := deathAt(fmt.Sprintf("n%d", i), "bug", 0, pod(job, "aaaaa"))
+				w.others = append(w.others, a)
+			}
+			w.d, w.pods = deathAt("n9", "bug", time.Hour, pod(job, "bbbbb"))
+			w.pods[0].Created, w.pods[0].Phase = noon.Add(20*time.Second), "Succeeded"
+			return w
+		}, nil},
+		{"one that this death has failed already is one", func() (w suspectWorld) {
+			a, _ := deathAt("n1", "bug", 0, pod(job, "aaaaa"))
+			w.d, w.pods = deathAt("n2", "bug", time.Hour, pod(job, "bbbbb"))
+			w.pods[0].Created, w.pods[0].Phase, w.pods[0].Death, w.pods[0].Marked = noon.Add(20*time.Second), "Failed", w.d.Name, true
+			w.others = []Death{a}
+			return w
+		}, []string{"pods crunch of Job batch/crunch died with 2 nodes one after the other, each replacing the last"}},
 		{"another pod of the owner, which was there before, is no replacement", func() (w suspectWorld) {
 			a, _ := deathAt("n1", "bug", 0, pod(web, "aaaaa"))
 			w.d, w.pods = deathAt("n2", "bug", time.Hour, pod(web, "bbbbb"))
