@@ -77,8 +77,11 @@ func TestKubeHelm(t *testing.T) {
 		t.Fatal(err)
 	}
 	yes := true
-	w.patchNode(t, "worker", cleanup.NodePatch{Fence: &yes, OutOfService: &yes,
-		Mark: &policy.Mark{Death: death.Name, Boot: "boot-1", Reason: "x", OutOfService: true}})
+	eventually(t, "the node to be marked, once the client's own proof of the policies is noted", func() error {
+		_, err := w.cluster.PatchNode(ctx, w.readNode(t, "worker"), cleanup.NodePatch{Fence: &yes, OutOfService: &yes,
+			Mark: &policy.Mark{Death: death.Name, Boot: "boot-1", Reason: "x", OutOfService: true}})
+		return err
+	})
 	if err := w.lab.Enroll(ctx, "worker", "boot-1", strings.Repeat("a", 64)); err != nil {
 		t.Fatal(err)
 	}
