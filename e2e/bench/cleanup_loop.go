@@ -114,20 +114,28 @@ func statusPatch(p *corev1.Pod, phase corev1.PodPhase) ([]byte, error) {
 		}
 		return c
 	}
-	return json.Marshal(map[string]any{
-		"metadata": map[string]any{
-			"uid": p.UID, "resourceVersion": p.ResourceVersion,
-			"annotations": map[string]string{
-				"lastgasp.dev/termination-reason": reason, "lastgasp.dev/termination-code": "KernelPanic",
-				"lastgasp.dev/termination-by": "bench", "lastgasp.dev/death": p.Spec.NodeName + "-0123456789ab",
-			},
+	annotations := map[string]string{
+		"lastgasp.dev/termination-reason": reason, "lastgasp.dev/termination-code": "KernelPanic",
+		"lastgasp.dev/termination-by": "bench", "lastgasp.dev/death": p.Spec.NodeName + "-0123456789ab",
+	}
+	status := map[string]any{
+		"phase": phase, "reason": "KernelPanic", "message": message,
+		"conditions": []any{
+			condition("DisruptionTarget", corev1.ConditionTrue, message), condition("lastgasp.dev/NodeDeath", corev1.ConditionTrue, message),
+			condition("Ready", corev1.ConditionFalse, ""), condition("ContainersReady", corev1.ConditionFalse, ""),
 		},
-		"status": map[string]any{
-			"phase": phase, "reason": "KernelPanic", "message": message,
-			"conditions": []any{
-				condition("DisruptionTarget", corev1.ConditionTrue, message), condition("lastgasp.dev/NodeDeath", corev1.ConditionTrue, message),
-				condition("Ready", corev1.ConditionFalse, ""), condition("ContainersReady", corev1.ConditionFalse, ""),
-			},
-		},
-	})
+	}
+	if phase != corev1.PodFailed {
+		// The policies let the listener write nothing but its annotations as long as it does not fail the pod.
+		text, err := json.Marshal(status)
+		if err != nil {
+			return nil, err
+		}
+		annotations["lastgasp.dev/bench"], status = string(text), nil
+	}
+	patch := map[string]any{"metadata": map[string]any{"uid": p.UID, "resourceVersion": p.ResourceVersion, "annotations": annotations}}
+	if status != nil {
+		patch["status"] = status
+	}
+	return json.Marshal(patch)
 }
