@@ -118,13 +118,25 @@ func (w *work) inService(ctx context.Context) error {
 // patchNode applies the patch that want returns for the Node as it was read last, nil for none. If the Node has changed, it
 // is read again and want is called again.
 func (w *work) patchNode(ctx context.Context, u urgency, want func() *NodePatch) (denied, err error) {
-	for {
+	return w.writeNode(ctx, u, "patch node", func() func(context.Context) (policy.Node, error) {
 		patch := want()
-		if w.lookup != policy.Found || patch == nil {
+		if patch == nil {
+			return nil
+		}
+		return func(ctx context.Context) (policy.Node, error) { return w.e.cluster.PatchNode(ctx, w.node, *patch) }
+	})
+}
+
+// writeNode makes the write that want returns for the Node as it was read last, nil for none. If the Node has changed, it is
+// read again and want is called again.
+func (w *work) writeNode(ctx context.Context, u urgency, what string, want func() func(context.Context) (policy.Node, error)) (denied, err error) {
+	for {
+		write := want()
+		if w.lookup != policy.Found || write == nil {
 			return nil, nil
 		}
-		err := w.try(ctx, u, "patch node", func(ctx context.Context) error {
-			n, err := w.e.cluster.PatchNode(ctx, w.node, *patch)
+		err := w.try(ctx, u, what, func(ctx context.Context) error {
+			n, err := write(ctx)
 			if err == nil {
 				w.node = n
 			}

@@ -2,7 +2,6 @@ package cleanup
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/lastgasp/lastgasp/listener/policy"
@@ -11,31 +10,13 @@ import (
 // setHealth writes the condition that want returns for the Node as it was read last, nil for none. If the Node has changed,
 // it is read again and want is called again.
 func (w *work) setHealth(ctx context.Context, want func() *policy.Health) (denied, err error) {
-	for {
+	return w.writeNode(ctx, tidying, "set condition of node", func() func(context.Context) (policy.Node, error) {
 		h := want()
-		if w.lookup != policy.Found || h == nil {
-			return nil, nil
+		if h == nil {
+			return nil
 		}
-		err := w.try(ctx, tidying, "set condition of node", func(ctx context.Context) error {
-			n, err := w.e.cluster.SetHealth(ctx, w.node, *h)
-			if err == nil {
-				w.node = n
-			}
-			return err
-		})
-		switch {
-		case err == nil:
-			return nil, nil
-		case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound):
-			if err := w.readNode(ctx, keeping); err != nil {
-				return nil, err
-			}
-		case answered(err):
-			return err, nil
-		default:
-			return nil, err
-		}
-	}
+		return func(ctx context.Context) (policy.Node, error) { return w.e.cluster.SetHealth(ctx, w.node, *h) }
+	})
 }
 
 // stepCondition says on the Node that its kernel is dead.
