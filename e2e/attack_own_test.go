@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -117,15 +116,7 @@ func (w *attackWorld) endedInAnOutage(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatalf("the listener asked for nothing; it says:\n%s", r.says())
 	}
-	if err := syscall.Kill(r.PID(), syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the listener to end", func() error {
-		if r.Died() == nil {
-			return errors.New("it runs")
-		}
-		return nil
-	})
+	r.terminate(t)
 	away.Store(false)
 	spec.Kubeconfig = ""
 	spec.Policy = anyNumber
@@ -384,15 +375,7 @@ func (w *attackWorld) fullDisk(t *testing.T) {
 			}
 			return nil
 		})
-		if err := syscall.Kill(r.PID(), syscall.SIGTERM); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "the listener to end", func() error {
-			if r.Died() == nil {
-				return errors.New("it runs")
-			}
-			return nil
-		})
+		r.terminate(t)
 		if text, err := os.ReadFile(r.log); err != nil || !strings.Contains(string(text), last.boot) {
 			t.Errorf("its log, %v:\n%s", err, r.says())
 		}

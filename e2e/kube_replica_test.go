@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -116,6 +117,20 @@ func (r *replica) get(w *kubeWorld, path string) (code int, body string, err err
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	return resp.StatusCode, string(text), err
+}
+
+// terminate ends it as systemd and the kubelet do, and waits until it has ended.
+func (r *replica) terminate(t *testing.T) {
+	t.Helper()
+	if err := syscall.Kill(r.PID(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the listener to end", func() error {
+		if r.Died() == nil {
+			return errors.New("it runs")
+		}
+		return nil
+	})
 }
 
 // says returns the end of its log.
