@@ -28,7 +28,18 @@ func (f *Frame) Credentials() (boot, secret []byte, ok bool) {
 			last = nil
 		}
 	}
-	return boot, secret, len(boot) > 0 && len(secret) > 0 && len(boot) <= maxToken && len(secret) <= maxToken
+	return boot, secret, isToken(boot) && isToken(secret)
+}
+
+// isToken reports whether a boot or a secret is one that a configurator may have written: a UUID, or base64 for URLs without
+// padding (RFC 4648 §5). Others are changed before they are printed, so what is pinned and what is printed could differ.
+func isToken(value []byte) bool {
+	for _, c := range value {
+		if !('0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '-' || c == '_') {
+			return false
+		}
+	}
+	return len(value) > 0 && len(value) <= maxToken
 }
 
 // credential is the value of a boot= or gasp= line, and which of the two it is.
