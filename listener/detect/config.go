@@ -30,10 +30,7 @@ func (c *Config) Compile() error {
 			return err
 		}
 	}
-	var t table
-	t.add(c.Rules)
-	t.add(builtin())
-	c.table = &t
+	c.table = newTable(c.Rules, builtin())
 	return nil
 }
 
@@ -61,11 +58,7 @@ func (c *Config) Findings() []Finding {
 }
 
 // builtinTable has the built-in rules alone.
-var builtinTable = sync.OnceValue(func() *table {
-	var t table
-	t.add(builtin())
-	return &t
-})
+var builtinTable = sync.OnceValue(func() *table { return newTable(builtin()) })
 
 func (c *Config) lines() int             { return cmp.Or(c.Lines, 200) }
 func (c *Config) bytes() int             { return cmp.Or(c.Bytes, 32<<10) }

@@ -10,7 +10,6 @@ import (
 // A filter quickly checks what all messages have in common that a regular expression matches. It keeps the expression from
 // running on ordinary messages. It rejects no message that the expression would match.
 type filter struct {
-	leads    [256]bool  // bytes it can begin with
 	prefixes [][]byte   // it begins with one of them; nil if that is not known
 	needs    [][][]byte // it contains one text at least of each
 }
@@ -18,9 +17,8 @@ type filter struct {
 // minNeed is the shortest text that is worth looking for, in bytes.
 const minNeed = 2
 
-func newFilter(re *syntax.Regexp, prog *syntax.Prog) filter {
+func newFilter(re *syntax.Regexp) filter {
 	var f filter
-	leads(prog, uint32(prog.Start), make(map[uint32]bool), &f.leads)
 	begin := prefixes(re)
 	if !slices.Contains(begin, "") {
 		f.prefixes = toBytes(begin)
@@ -51,7 +49,7 @@ func toBytes(list []string) [][]byte {
 
 // passes reports whether the expression may match the text.
 func (f *filter) passes(text []byte) bool {
-	if len(text) == 0 || !f.leads[text[0]] || f.prefixes != nil && !hasAnyPrefix(text, f.prefixes) {
+	if f.prefixes != nil && !hasAnyPrefix(text, f.prefixes) {
 		return false
 	}
 	for _, any := range f.needs {
@@ -79,29 +77,6 @@ func containsAny(text []byte, any [][]byte) bool {
 		}
 	}
 	return false
-}
-
-// leads marks the bytes that a text matching from pc on can begin with.
-func leads(prog *syntax.Prog, pc uint32, seen map[uint32]bool, set *[256]bool) {
-	if seen[pc] {
-		return
-	}
-	seen[pc] = true
-	in := &prog.Inst[pc]
-	switch in.Op {
-	case syntax.InstAlt, syntax.InstAltMatch:
-		leads(prog, in.Out, seen, set)
-		leads(prog, in.Arg, seen, set)
-	case syntax.InstCapture, syntax.InstEmptyWidth, syntax.InstNop:
-		leads(prog, in.Out, seen, set)
-	case syntax.InstRune, syntax.InstRune1, syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
-		for b := range rune(0x80) {
-			set[b] = set[b] || in.MatchRune(b)
-		}
-		for b := 0x80; b < len(set); b++ {
-			set[b] = true // not worth distinguishing
-		}
-	}
 }
 
 // prefixes lists texts such that whatever re matches begins with one of them; one is empty if that is not obvious from re.

@@ -62,6 +62,7 @@ type Rule struct {
 
 	re     *regexp.Regexp
 	filter filter
+	head   head
 }
 
 // A rank orders titles, best first.
@@ -117,7 +118,7 @@ func (r *Rule) compile() error {
 	if n := highestGroup(r.Title); n > r.re.NumSubexp() {
 		return fmt.Errorf("title uses $%d, but match has %d groups", n, r.re.NumSubexp())
 	}
-	r.filter = newFilter(tree, prog)
+	r.filter, r.head = newFilter(tree), newHead(prog)
 
 	for _, s := range r.Examples {
 		switch {
@@ -197,31 +198,4 @@ func highestGroup(title string) int {
 		}
 	}
 	return highest
-}
-
-// A table finds the rule for a message.
-type table [256][]*Rule // by the first byte of the message
-
-// add appends rules behind those already there.
-func (t *table) add(rules []Rule) {
-	for i := range rules {
-		for b, can := range rules[i].filter.leads {
-			if can {
-				t[b] = append(t[b], &rules[i])
-			}
-		}
-	}
-}
-
-// find is the first rule that matches the message, and where; nil if none does.
-func (t *table) find(text []byte) (*Rule, []int) {
-	if len(text) == 0 {
-		return nil, nil
-	}
-	for _, r := range t[text[0]] {
-		if at := r.match(text); at != nil {
-			return r, at
-		}
-	}
-	return nil, nil
 }
