@@ -12,7 +12,7 @@ const maxSpans = 1024
 
 // An assembly collects the fragments of one record.
 type assembly struct {
-	header string // Frame.Header of every fragment
+	header []byte // Frame.Header of every fragment
 	total  int
 	record Record // what the header says
 	spans  []span // in order of offset, disjoint
@@ -29,11 +29,42 @@ type assembly struct {
 // firstData is the first capacity of data in bytes, usually enough: the kernel's longest text, and userdata.
 const firstData = 2 << 10
 
-// newAssembly begins the record that the fragment is a part of.
-func newAssembly(f *Frame, head Record, due time.Time) *assembly {
-	a := &assembly{header: string(f.Header), total: f.Total, record: head, due: due}
-	a.spans, a.data = a.few[:0], make([]byte, 0, min(f.Total, firstData))
+// newAssembly begins the record that the fragment is a part of, in the memory of a spare one if there is one.
+func newAssembly(spare *Spare, f *Frame, head Record, due time.Time) *assembly {
+	a := spare.take()
+	if a == nil {
+		a = &assembly{data: make([]byte, 0, min(f.Total, firstData))}
+	}
+	*a = assembly{header: append(a.header[:0], f.Header...), total: f.Total, record: head, data: a.data[:0], due: due}
+	a.spans = a.few[:0]
 	return a
+}
+
+// Spare is memory that finished records no longer need. All Streams that one goroutine feeds can share it. The zero value has
+// none.
+type Spare struct {
+	assemblies []*assembly
+	text       []byte // decoded
+}
+
+// maxSpare is how many finished records are kept for their memory, some 2.5 KiB each: fragments of many nodes arrive in turn.
+const maxSpare = 256
+
+func (p *Spare) take() *assembly {
+	if p == nil || len(p.assemblies) == 0 {
+		return nil
+	}
+	last := len(p.assemblies) - 1
+	a := p.assemblies[last]
+	p.assemblies = p.assemblies[:last]
+	return a
+}
+
+// give takes a record that nobody uses any more.
+func (p *Spare) give(a *assembly) {
+	if p != nil && len(p.assemblies) < maxSpare && cap(a.data) <= firstData {
+		p.assemblies = append(p.assemblies, a)
+	}
 }
 
 // A span says that the body's bytes from off to end are in data from at on.
@@ -41,7 +72,7 @@ type span struct{ off, end, at int }
 
 // matches reports whether the fragment belongs to the record.
 func (a *assembly) matches(f *Frame) bool {
-	return a.total == f.Total && a.header == string(f.Header)
+	return a.total == f.Total && bytes.Equal(a.header, f.Header)
 }
 
 // agrees reports whether the fragment has the same bytes wherever it overlaps with those that have arrived.
@@ -57,14 +88,15 @@ func (a *assembly) agrees(f *Frame) bool {
 
 // finished is what is kept of a record after it was emitted for good.
 type finished struct {
-	header string
+	header []byte
 	total  int
 	until  time.Time
 	pieces pieces
 }
 
-func (a *assembly) finished() finished {
-	return finished{header: a.header, total: a.total, until: a.due.Add(WireTimeout), pieces: a.pieces}
+// of overwrites d with what is kept of a.
+func (d *finished) of(a *assembly) {
+	*d = finished{header: append(d.header[:0], a.header...), total: a.total, until: a.due.Add(WireTimeout), pieces: a.pieces}
 }
 
 // pieces are the first fragments of a record. The kernel cuts a record only once, so each of its fragments either is one of

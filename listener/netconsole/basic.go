@@ -128,6 +128,7 @@ func (s *Stream) pushBasic(now time.Time, f *Frame, emit func(*Record)) {
 		s.emitBasic(notice, -1, emit)
 	}
 	for len(body) > 0 {
+		s.decoder.wake(s.Spare)
 		text, uptime, rest := s.decoder.cutBasic(body)
 		if f.Cut && len(rest) == 0 {
 			// Without a prefix the next record would look like more of this one, so only records with a prefix wait.
@@ -172,6 +173,7 @@ func (s *Stream) finishCut(missing bool, emit func(*Record)) {
 	body := s.cut
 	s.cut = nil
 	for len(body) > 0 {
+		s.decoder.wake(s.Spare)
 		text, uptime, rest := s.decoder.cutBasic(body)
 		if missing && len(rest) == 0 {
 			s.record.Missing = 1

@@ -38,7 +38,7 @@ func BenchmarkStream(b *testing.B) {
 		{"capture 6.12 null dereference", capture(b, "6.12-null-userdata.ext.jsonl")},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
-			var s Stream
+			s := Stream{Spare: new(Spare)}
 			size, n := 0, 0
 			for _, d := range bb.datagrams {
 				size += len(d)

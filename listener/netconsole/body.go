@@ -76,10 +76,20 @@ func (d *decoder) cut(text []byte) []byte {
 	return d.text
 }
 
-// rest frees text that is too large to keep.
-func (d *decoder) rest() {
-	if cap(d.text) > maxText {
+// rest puts text away until the next record. Without others to share it with, it is freed if it is too large to keep.
+func (d *decoder) rest(spare *Spare) {
+	switch {
+	case spare != nil && cap(d.text) > cap(spare.text) && cap(d.text) <= firstData:
+		spare.text, d.text = d.text, nil
+	case spare != nil || cap(d.text) > maxText:
 		d.text = nil
+	}
+}
+
+// wake takes what rest put away. If a record is being handed over, that is in use.
+func (d *decoder) wake(spare *Spare) {
+	if spare != nil {
+		d.text, spare.text = spare.text, nil
 	}
 }
 

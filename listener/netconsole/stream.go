@@ -27,6 +27,9 @@ const (
 // A Stream holds at most 256 KiB of unfinished records, gives up the oldest to keep to that, and lets go of everything
 // but a few hundred bytes when it has none.
 type Stream struct {
+	// Spare is optional. It saves allocations and, with many Streams, memory.
+	Spare *Spare
+
 	record  Record // handed to emit
 	decoder decoder
 	release string // of the last record, so that it is allocated once
@@ -128,7 +131,7 @@ func (s *Stream) lend(emit func(*Record)) {
 	}
 	emit(&s.record)
 	s.record = Record{} // so that nothing of it stays alive
-	s.decoder.rest()
+	s.decoder.rest(s.Spare)
 }
 
 // head starts a record with what an extended header says.
@@ -158,6 +161,7 @@ func (s *Stream) pushWhole(f *Frame, emit func(*Record)) {
 		s.record.Missing = 1
 	}
 	runs := [1]run{{0, f.Body}}
+	s.decoder.wake(s.Spare)
 	s.decoder.decode(&s.record, runs[:], total)
 	s.lend(emit)
 }
@@ -234,7 +238,7 @@ func (s *Stream) begin(now time.Time, f *Frame, emit func(*Record)) *assembly {
 	if len(s.open) == maxOpen {
 		s.finish(0, emit)
 	}
-	a := newAssembly(f, s.head(f), now.Add(WireTimeout))
+	a := newAssembly(s.Spare, f, s.head(f), now.Add(WireTimeout))
 	s.open = append(s.open, a)
 	return a
 }
@@ -250,11 +254,12 @@ func (s *Stream) finish(i int, emit func(*Record)) {
 	if s.done == nil {
 		s.done = new([4]finished)
 	}
-	s.done[s.next] = a.finished()
+	s.done[s.next].of(a)
 	s.next = (s.next + 1) % len(s.done)
 
 	s.build(a)
 	s.lend(emit)
+	s.Spare.give(a)
 }
 
 // finished reports whether the fragment is of a record that was emitted for good a moment ago, and whether it contradicts
@@ -265,7 +270,7 @@ func (s *Stream) finished(now time.Time, f *Frame, this piece) (contradicts, lat
 	}
 	for i := range s.done {
 		d := &s.done[i]
-		if d.total != f.Total || d.header != string(f.Header) || !now.Before(d.until) {
+		if d.total != f.Total || !bytes.Equal(d.header, f.Header) || !now.Before(d.until) {
 			continue
 		}
 		if !d.pieces.contradict(this) {
@@ -282,5 +287,6 @@ func (s *Stream) build(a *assembly) {
 	s.record.Missing = a.missing()
 	s.record.Assembled, s.record.Contested = true, a.contested
 	var few [4]run
+	s.decoder.wake(s.Spare)
 	s.decoder.decode(&s.record, a.runs(few[:0]), a.total)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,6 +69,15 @@ func TestADatagramAllocatesNothing(t *testing.T) {
 		{"extended, with userdata", func(i int) []byte { return kernelRecord(1000+i, text) }},
 		{"extended, with an escape", func(i int) []byte { return kernelRecord(1000+i, `a tab\x09`+text) }},
 		{"extended, of userspace", func(i int) []byte { return fmt.Appendf(nil, "12,%d,%d,-;%s%s", 1000+i, i, text, userdata) }},
+		{"extended, in fragments", func(i int) []byte {
+			body := strings.Repeat(text+" ", 15) + userdata
+			header := fmt.Sprintf("6,%d,%d,-,ncfrag=", 1000+i/2, i/2)
+			const cut = 900
+			if i%2 == 0 {
+				return fmt.Appendf(nil, "%s0/%d;%s", header, len(body), body[:cut])
+			}
+			return fmt.Appendf(nil, "%s%d/%d;%s", header, cut, len(body), body[cut:])
+		}},
 		{"basic", func(i int) []byte { return fmt.Appendf(nil, "[%5d.%06d] %s\n", i, i, text) }},
 		{"basic, of two lines", func(i int) []byte { return fmt.Appendf(nil, "[%5d.%06d] %[3]s\n[%[1]5d.%06[2]d] %[3]s\n", i, i, text) }},
 	} {

@@ -43,6 +43,7 @@ type table struct {
 	judge  *detect.Config
 	pins   Pins // nil: nobody is verified
 
+	spare     netconsole.Spare           // for the streams of all sources
 	held      *source                    // must not be forgotten now: one of its records is being judged
 	sources   map[netip.AddrPort]*source // the first of its siblings
 	addresses map[netip.Addr]*party      // of strangers
@@ -120,7 +121,7 @@ func (t *table) add(now time.Time, from netip.AddrPort, p *party) (src *source, 
 	}
 	src = &source{
 		addr: from, party: p, sibling: t.sources[from], judge: detect.NewSource(t.judge, from),
-		first: now, last: now, proven: p.node != nil,
+		stream: netconsole.Stream{Spare: &t.spare}, first: now, last: now, proven: p.node != nil,
 	}
 	p.sources = append(p.sources, src)
 	t.sources[from] = src
