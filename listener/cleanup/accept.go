@@ -151,15 +151,15 @@ func (w *work) reserve(name string, a detect.Authority) error {
 // create creates the death and, where that may be, fences at the same time. It reports whether the death is
 // ours: another replica's is left alone, and one that is believed less gives way.
 func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err error) {
-	n := 1
+	creating := 0 // which of the calls it is
 	if d.Fence {
-		n = 2
+		creating = 1 // the fence goes out first: it is the smaller and the more urgent one
 	}
 	var have policy.Death
 	for {
-		answers, err := w.each(ctx, fencing, "create death and fence", n, func(ctx context.Context, i int) error {
-			if i == 1 {
-				_ = w.fenceOnce(ctx) // reconcile tries again
+		answers, err := w.each(ctx, fencing, "create death and fence", creating+1, func(ctx context.Context, i int) error {
+			if i < creating {
+				_ = w.fenceOnce(ctx)
 				return nil
 			}
 			out, err := w.e.cluster.CreateDeath(ctx, w.death)
@@ -176,8 +176,8 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 		if err != nil {
 			return false, err
 		}
-		n = 1
-		switch err := answers[0]; {
+		err, creating = answers[creating], 0 // reconcile fences again if need be
+		switch {
 		case err == nil:
 			w.created(have)
 			return true, nil
