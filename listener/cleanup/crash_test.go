@@ -114,108 +114,107 @@ func (f faulty) Attachments(ctx context.Context, node string) (int, error) {
 }
 
 // dying is a listener that is killed at its n-th API call: from then on nothing it sends gets through, and what the n-th
-// call answered it never learns.
+// call answered it never learns. A late death comes after that call got through.
 func dying(w *world, n int, late bool) (c faulty, dead <-chan struct{}, calls func() int) {
 	var mu sync.Mutex
-	count, gone := 0, make(chan struct{})
-	cut := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-	c.world = w
-	c.before = func(ctx context.Context, call string) error {
+	count, gone, die := 0, make(chan struct{}), new(sync.Once)
+	isDead := func(call string, answered bool) bool {
 		mu.Lock()
+		defer mu.Unlock()
 		if call == "Renew" {
-			over := count >= n
-			mu.Unlock()
-			if over {
-				return cut(ctx)
-			}
-			return nil
+			return count >= n
 		}
-		count++
-		die, over := count == n, count > n
-		mu.Unlock()
-		if die && !late {
-			close(gone)
+		if !answered {
+			count++
 		}
-		if over || (die && !late) {
-			return cut(ctx)
+		if count == n && answered == late {
+			die.Do(func() { close(gone) })
+			return true
 		}
-		return nil
+		return count > n
 	}
-	c.after = func(ctx context.Context, _ string) error {
-		mu.Lock()
-		die := count == n
-		mu.Unlock()
-		if die && late {
-			mu.Lock()
-			select {
-			case <-gone:
-			default:
-				close(gone)
-			}
-			mu.Unlock()
-			return cut(ctx)
+	cut := func(ctx context.Context, dead bool) error {
+		if dead {
+			<-ctx.Done()
 		}
-		return nil
+		return ctx.Err()
 	}
+	c.world = w
+	c.before = func(ctx context.Context, call string) error { return cut(ctx, isDead(call, false)) }
+	c.after = func(ctx context.Context, call string) error { return cut(ctx, isDead(call, true)) }
 	return c, gone, func() int { mu.Lock(); defer mu.Unlock(); return count }
 }
 
-// TestKilledAtEveryCall kills the replica that owns the incident at each of its API calls in turn, before the call got
-// through and after. Once another replica heard the incident, too, once only a restarted one is there to find what is left.
+// atEveryCall runs a test in which a replica is killed at its first API call, its second, and so on, until the test says that it
+// made no more.
+func atEveryCall(t *testing.T, test func(t *testing.T, w *world, n int) (more bool)) {
+	for n, more := 1, true; more; n++ {
+		t.Run(fmt.Sprintf("call %d", n), func(t *testing.T) {
+			more = false
+			bubble(t, func(t *testing.T, w *world) { more = test(t, w, n) })
+		})
+	}
+}
+
+// killed has replica a hear the incident first, and the others after it, and kills a at its n-th API call, before the call got
+// through or, if late, after. It reports whether a came that far.
+func killed(t *testing.T, w *world, p policy.Policy, inc detect.Incident, n int, late bool, others ...*Engine) bool {
+	c, dead, calls := dying(w, n, late)
+	a, kill := run(t, p, c, "a")
+	defer kill()
+	offer(t, w, inc, a)
+	pass(time.Microsecond) // so that it is a's
+	for _, b := range others {
+		offer(t, w, inc, b)
+	}
+	select {
+	case <-dead:
+	case <-time.After(2 * time.Minute):
+	}
+	return calls() >= n
+}
+
+// TestKilledAtEveryCall kills the replica that owns the incident. Once another replica heard the incident, too, once only a
+// restarted one is there to find what is left.
 func TestKilledAtEveryCall(t *testing.T) {
 	for _, second := range []string{"another replica that heard the incident", "a replica that did not hear it", "the same one restarted"} {
 		for _, late := range []bool{false, true} {
 			t.Run(fmt.Sprintf("taken over by %s, answer lost %v", second, late), func(t *testing.T) {
-				for n, more := 1, true; more; n++ {
-					t.Run(fmt.Sprintf("call %d", n), func(t *testing.T) {
-						bubble(t, func(t *testing.T, w *world) {
-							pods := w.populate("n1")
-							w.set(func() { w.volumes["n1"] = 1; w.latency = time.Millisecond })
-							inc := incident(1, boot1, secret1)
-							w.panics(1)
-							c, dead, calls := dying(w, n, late)
-							a, kill := run(t, testPolicy(), c, "a")
-							var b *Engine
-							if second == "another replica that heard the incident" {
-								b, _ = run(t, testPolicy(), w, "b")
-							}
-							offer(t, w, inc, a)
-							if b != nil {
-								pass(time.Microsecond) // so that it is a's
-								offer(t, w, inc, b)
-							}
-							select {
-							case <-dead:
-							case <-time.After(20 * time.Second):
-							}
-							kill()
-							if more = calls() >= n; !more {
-								return // it was through before
-							}
-							fenced := w.node("n1").Fenced
-							if b == nil {
-								run(t, testPolicy(), w, map[bool]string{true: "a", false: "b"}[second == "the same one restarted"])
-							}
-							begun := time.Now()
-							for w.pending() && time.Since(begun) < time.Minute {
-								pass(100 * time.Millisecond)
-							}
-							took := time.Since(begun)
-							if b == nil && !fenced && len(w.deaths) == 0 {
-								return // killed before it could do anything: nobody knows of the panic
-							}
-							w.cleanedOnce(pods)
-							// Who did not hear the secret waits for the witness, and before that for a fence without a death.
-							limit := 10 * time.Second
-							if b == nil {
-								limit = 42*time.Second + orphanAfter + time.Second
-							}
-							if took > limit {
-								t.Errorf("finished %s after the owner's death, want %s", took, limit)
-							}
-						})
-					})
-				}
+				atEveryCall(t, func(t *testing.T, w *world, n int) bool {
+					pods := w.populate("n1")
+					w.set(func() { w.volumes["n1"] = 1; w.latency = time.Millisecond })
+					w.panics(1)
+					var others []*Engine
+					if second == "another replica that heard the incident" {
+						b, _ := run(t, testPolicy(), w, "b")
+						others = append(others, b)
+					}
+					if !killed(t, w, testPolicy(), incident(1, boot1, secret1), n, late, others...) {
+						return false // it was through before
+					}
+					fenced := w.node("n1").Fenced
+					if others == nil {
+						run(t, testPolicy(), w, map[bool]string{true: "a", false: "b"}[second == "the same one restarted"])
+					}
+					begun := time.Now()
+					for w.pending() && time.Since(begun) < time.Minute {
+						pass(100 * time.Millisecond)
+					}
+					took := time.Since(begun)
+					if others == nil && !fenced && len(w.deaths) == 0 {
+						return true // killed before it could do anything: nobody knows of the panic
+					}
+					w.cleanedOnce(pods)
+					// Who did not hear the secret waits for the witness, and before that for a fence without a death.
+					limit := 10 * time.Second
+					if others == nil {
+						limit = 42*time.Second + orphanAfter + time.Second
+					}
+					if took > limit {
+						t.Errorf("finished %s after the owner's death, want %s", took, limit)
+					}
+					return true
+				})
 			})
 		}
 	}
@@ -224,93 +223,71 @@ func TestKilledAtEveryCall(t *testing.T) {
 // The same where a witness is awaited first: nobody acts before there is one, and everything is done once.
 func TestKilledAtEveryCallWhileAWitnessIsAwaited(t *testing.T) {
 	for _, heard := range []bool{true, false} {
-		for n, more := 1, true; more; n++ {
-			t.Run(fmt.Sprintf("call %d, the other heard it %v", n, heard), func(t *testing.T) {
-				bubble(t, func(t *testing.T, w *world) {
-					pods := w.populate("n1")
-					w.set(func() {
-						w.latency = time.Millisecond
-						node := w.nodes["n1"]
-						node.Pin = policy.Pin{}
-						w.nodes["n1"] = node
-					})
-					inc := incident(1, "", "")
-					inc.Identity = netconsole.Identity{}
-					w.panics(1)
-					c, dead, calls := dying(w, n, n%2 == 0)
-					a, kill := run(t, testPolicy(), c, "a")
-					b, _ := run(t, testPolicy(), w, "b")
-					offer(t, w, inc, a)
-					if pass(time.Microsecond); heard {
-						offer(t, w, inc, b)
-					}
-					select {
-					case <-dead:
-					case <-time.After(2 * time.Minute):
-					}
-					if time.Since(inc.Time) < 40*time.Second && w.failed() > 0 {
-						t.Errorf("%d pods failed without a witness", w.failed())
-					}
-					kill()
-					more = calls() >= n
-					pass(2 * time.Minute)
-					if !heard && len(w.deaths) == 0 {
-						return // killed before it could do anything
-					}
-					w.cleanedOnce(pods)
-				})
-			})
-		}
-	}
-}
-
-// The same where the node is awaited: it comes back while it is not yet known who takes over, or after.
-func TestKilledAtEveryCallOfAnAwaitedNode(t *testing.T) {
-	for n, more := 1, true; more; n++ {
-		t.Run(fmt.Sprintf("call %d", n), func(t *testing.T) {
-			bubble(t, func(t *testing.T, w *world) {
-				w.populate("n1")
-				w.set(func() { w.volumes["n1"] = 1; w.latency = time.Millisecond })
-				w.panics(1)
-				p := testPolicy()
-				p.NodeVerb = policy.NodeAwait
-				c, dead, calls := dying(w, n, n%2 == 0)
-				a, kill := run(t, p, c, "a")
-				b, _ := run(t, p, w, "b")
-				offer(t, w, incident(1, boot1, secret1), a)
-				time.Sleep(time.Microsecond)
-				offer(t, w, incident(1, boot1, secret1), b)
-				select {
-				case <-dead:
-				case <-time.After(5 * time.Second):
-				}
-				kill()
-				more = calls() >= n
-				pass(time.Duration(n%3) * 5 * time.Second)
-				w.reboots(1, boot2)
-				pass(20 * time.Second)
-				r, node := w.only(), w.node("n1")
-				if !r.Phase.Finished() || node.Name == "" || node.Fenced || node.OutOfService || node.Mark != (policy.Mark{}) {
-					t.Errorf("phase %s (%s), node %+v; want it back in service", r.Phase, r.Decision, node)
-				}
+		t.Run(fmt.Sprintf("the other heard it %v", heard), func(t *testing.T) {
+			atEveryCall(t, func(t *testing.T, w *world, n int) (more bool) {
+				pods := w.populate("n1")
 				w.set(func() {
-					for uid, n := range w.failures {
-						if n != 1 {
-							t.Errorf("pod %s failed %d times", uid, n)
-						}
-					}
-					for name, p := range w.pods {
-						if w.failures[p.UID] > 0 && !p.Deleting {
-							t.Errorf("pod %s was failed and not deleted", name)
-						}
-					}
+					w.latency = time.Millisecond
+					node := w.nodes["n1"]
+					node.Pin = policy.Pin{}
+					w.nodes["n1"] = node
 				})
+				inc := incident(1, "", "")
+				inc.Identity = netconsole.Identity{}
+				w.panics(1)
+				b, _ := run(t, testPolicy(), w, "b")
+				var others []*Engine
+				if heard {
+					others = append(others, b)
+				}
+				more = killed(t, w, testPolicy(), inc, n, n%2 == 0, others...)
+				if time.Since(inc.Time) < 40*time.Second && w.failed() > 0 {
+					t.Errorf("%d pods failed without a witness", w.failed())
+				}
+				pass(2 * time.Minute)
+				if heard || len(w.deaths) > 0 { // else it was killed before it could do anything
+					w.cleanedOnce(pods)
+				}
+				return more
 			})
 		})
 	}
 }
 
-// pending reports whether there is an death at work or a fence without one.
+// The same where the node is awaited: it comes back while it is not yet known who takes over, or after.
+func TestKilledAtEveryCallOfAnAwaitedNode(t *testing.T) {
+	atEveryCall(t, func(t *testing.T, w *world, n int) (more bool) {
+		w.populate("n1")
+		w.set(func() { w.volumes["n1"] = 1; w.latency = time.Millisecond })
+		w.panics(1)
+		p := testPolicy()
+		p.NodeVerb = policy.NodeAwait
+		b, _ := run(t, p, w, "b")
+		more = killed(t, w, p, incident(1, boot1, secret1), n, n%2 == 0, b)
+		pass(time.Duration(n%3) * 5 * time.Second)
+		w.reboots(1, boot2)
+		pass(20 * time.Second)
+		r, node := w.only(), w.node("n1")
+		if !r.Phase.Finished() || node.Name == "" || node.Fenced || node.OutOfService || node.Mark != (policy.Mark{}) {
+			t.Errorf("phase %s (%s), node %+v; want it back in service", r.Phase, r.Decision, node)
+		}
+		w.set(func() {
+			for uid, n := range w.failures {
+				if n != 1 {
+					t.Errorf("pod %s failed %d times", uid, n)
+				}
+			}
+			for name, p := range w.pods {
+				if w.failures[p.UID] > 0 && !p.Deleting {
+					t.Errorf("pod %s was failed and not deleted", name)
+				}
+			}
+		})
+		return more
+	})
+}
+
+// pending reports whether there is a death at work or a fence without one.
 func (w *world) pending() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
