@@ -144,7 +144,7 @@ func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
 		log.Info("boot ended in good order, says the node", "node", n.Name)
 		return e.noteOrderly(ctx, c, n, o)
 	}
-	d := policy.ObituaryOf(n, o.Obituary, detect.ReadBootLogs(e.Judge, string(o.Text), true), a, o.at)
+	d := policy.ObituaryOf(n, o.Obituary, detect.ReadBootLogs(e.Judge, string(o.Text), policy.LastWords(o.Obituary)), a, o.at)
 	var have policy.Death
 	err = c.once(ctx, tidying, func(ctx context.Context) (err error) {
 		have, err = e.cluster.Death(ctx, d.Name)

@@ -17,6 +17,11 @@ const (
 	lastWords = "<0>[   99.000000] sysrq: Trigger a crash\n<0>[   99.100000] Kernel panic - not syncing: sysrq triggered crash\n"
 )
 
+// oopsWords are those of an oops.
+const oopsWords = "<1>[   50.000001] BUG: kernel NULL pointer dereference, address: 0000000000000000\n" +
+	"<4>[   50.000003] Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI\n<4>[   50.000004] CPU: 0 UID: 0 PID: 7 Comm: insmod Not tainted 6.12.0 #1\n" +
+	"<4>[   50.000005] RIP: 0010:foo+0x1/0x2 [bar]\n<4>[   50.000006] ---[ end trace 0000000000000000 ]---\n"
+
 // said is what node 1 says on boot1, under its secret, about the boot before.
 func said(change func(id *netconsole.Identity, o *netconsole.Obituary)) (netconsole.Identity, netconsole.Obituary) {
 	id := netconsole.Identity{Instance: "i-1", Boot: boot1, Secret: secret1}
@@ -58,6 +63,15 @@ func TestObituary(t *testing.T) {
 		{name: "without a word", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
 			o.Cause, o.Evidence, o.Text = netconsole.CauseUnexplained, "none", nil
 		}, want: "Unexplained by none, pinned"},
+		{name: "of a boot that survived an oops, and then ended without a word", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
+			o.Cause, o.Evidence, o.Text = netconsole.CauseUnexplained, "none", []byte(oopsWords)
+		}, want: "Unexplained by none, pinned"},
+		{name: "of the watchdog, after an oops", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
+			o.Cause, o.Evidence, o.Text = "Watchdog", "watchdog", []byte("watchdog0 has bootstatus 32: it reset the machine\n"+oopsWords)
+		}, want: "Watchdog by watchdog, pinned"},
+		{name: "of an oops that was its end", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
+			o.Cause, o.Text = "KernelOops", []byte(oopsWords)
+		}, want: "KernelOops by pstore, pinned"},
 		{name: "with a cause that is no word", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
 			o.Cause, o.Evidence, o.Text = "<script>", "none", nil
 		}, want: "Unexplained by none, pinned"},
