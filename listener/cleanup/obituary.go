@@ -151,6 +151,9 @@ func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
 		return err
 	})
 	switch {
+	case err == nil && have.GivesWay(d):
+		log.Info("what the node says takes the place of a death recorded on less", "death", have.Name, "authority", have.Authority, "reason", have.Reason)
+		return e.recordDeath(ctx, n, d)
 	case err == nil && have.Phase != policy.Refused:
 		return e.amendObituary(ctx, c, have, d)
 	case err != nil && !errors.Is(err, ErrNotFound):

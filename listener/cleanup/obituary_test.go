@@ -1,6 +1,7 @@
 package cleanup
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -269,6 +270,66 @@ func TestObituaryOfAClaimedBootRewritesNothing(t *testing.T) {
 			t.Errorf("reason %q, %d lines, evidence %v", d.Reason, len(d.Trace), d.Evidence)
 		}
 	})
+}
+
+// A pod that was faster than the node claims its boot and makes up how the last one ended. The node's own words take the place of
+// that as soon as it has pinned; not of what was heard live, unless there are words.
+func TestThePinnedWordsWin(t *testing.T) {
+	madeUp := func(o *netconsole.Obituary) {
+		o.Text = []byte(strings.Repeat("<6>[   98.000000] a line before\n", 300) + "<0>[   99.100000] Kernel panic - not syncing: made up\n")
+	}
+	silent := func(o *netconsole.Obituary) {
+		o.Cause, o.Evidence, o.Text = netconsole.CauseUnexplained, "none", nil
+	}
+	for _, tt := range []struct {
+		name           string
+		live           bool // the panic was heard, too, under a secret that was only claimed
+		claimed, truth func(o *netconsole.Obituary)
+		want           string
+	}{
+		{"the kernel's", false, madeUp, func(*netconsole.Obituary) {}, "sysrq triggered crash [pstore] pinned"},
+		{"no word", false, madeUp, silent, "the boot ended without a word [none] pinned"},
+		{"a cause without evidence", false, func(o *netconsole.Obituary) { o.Cause, o.Evidence, o.Text = "HardwareError", "none", nil }, silent,
+			"the boot ended without a word [none] pinned"},
+		{"the kernel's, after a panic that was heard", true, nil, func(*netconsole.Obituary) {}, "sysrq triggered crash [netconsole pstore] pinned"},
+		{"no word, after a panic that was heard", true, nil, silent, "made up live [netconsole] claimed"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.populate("n1")
+				e, _ := run(t, testPolicy(), w, "a")
+				pass(time.Second)
+				if tt.live {
+					change(w, func(n *policy.Node) {
+						n.BootID, n.Pin, n.Claim = bootOld, policy.Pin{}, policy.Pin{Boot: bootOld, Sum: secret1.Sum()}
+					})
+					inc := incident(1, bootOld, secret1)
+					inc.Title = "made up live"
+					inc.Trace = slices.Repeat([]string{"a line"}, 300)
+					offer(t, w, inc, e)
+					pass(time.Second)
+				}
+				change(w, func(n *policy.Node) {
+					n.BootID, n.Pin, n.Claim = boot1, policy.Pin{}, policy.Pin{Boot: boot1, Sum: netconsole.Secret("a pod's").Sum()}
+				})
+				pass(10 * time.Second)
+				say := func(secret netconsole.Secret, words func(*netconsole.Obituary)) {
+					id, o := said(func(id *netconsole.Identity, o *netconsole.Obituary) { id.Secret = secret; words(o) })
+					if !repeat(e, address(1), id, o) {
+						t.Fatalf("what %s says is not dealt with", secret)
+					}
+				}
+				if tt.claimed != nil {
+					say("a pod's", tt.claimed)
+				}
+				change(w, func(n *policy.Node) { n.Pin = policy.Pin{Boot: boot1, Sum: secret1.Sum()} })
+				say(secret1, tt.truth)
+				if d := w.only(); fmt.Sprint(d.Reason, " ", d.Evidence, " ", d.Authority) != tt.want || d.Phase != policy.Recorded {
+					t.Errorf("%s %v %s, phase %s; want %s", d.Reason, d.Evidence, d.Authority, d.Phase, tt.want)
+				}
+			})
+		})
+	}
 }
 
 // What a node says late of its boot before does not replace its farewell of the boot that it runs.

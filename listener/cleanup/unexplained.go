@@ -327,8 +327,8 @@ func (e *Engine) handOver(q *inquiry) {
 }
 
 // recordDeath puts a death of n on record that nothing follows from, and reports whether it is there now. It emits the events
-// if it was the first to. It replaces a refused death, unless that was refused only because nothing is done about n, and says
-// more.
+// if it was the first to. It replaces a death that gives way, and a refused one, unless that was refused only because nothing is done
+// about n, and says more.
 func (e *Engine) recordDeath(ctx context.Context, n policy.Node, d policy.Death) bool {
 	w := e.newWork(detect.Incident{Time: d.Time, Title: d.Reason}, e.log.With("boot", d.Boot))
 	w.name, w.death = d.Name, d
@@ -366,10 +366,14 @@ func (e *Engine) recordDeath(ctx context.Context, n policy.Node, d policy.Death)
 		}
 		have, err := w.readDeath(ctx, d.Name)
 		heard := d.Best() == policy.ByNothing && !e.policy.ActsOn(w.node) && d.Time.Sub(have.Time).Abs() < heardFor
-		if err != nil || have.Phase != policy.Refused || heard {
+		weaker := have.GivesWay(d)
+		if err != nil || (have.Phase != policy.Refused || heard) && !weaker {
 			return err == nil // it is on record, perhaps by another replica
 		}
-		if err := w.try(ctx, tidying, "delete refused death", func(ctx context.Context) error {
+		if weaker {
+			w.death.Inherit(have)
+		}
+		if err := w.try(ctx, tidying, "delete refused or weaker death", func(ctx context.Context) error {
 			return e.cluster.DeleteDeath(ctx, have)
 		}); !answered(err) {
 			return false

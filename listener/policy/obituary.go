@@ -122,6 +122,30 @@ func lines(o netconsole.Obituary) []string {
 	return all[max(0, len(all)-obituaryLines):]
 }
 
+// GivesWay reports whether the obituary's death o, which the node itself has pinned, takes the place of d, which is recorded on less:
+// perhaps somebody who was faster than the node made it up. What was heard while the node was dead gives way to the kernel's own
+// words only. A death that was acted on stays.
+func (d Death) GivesWay(o Death) bool {
+	switch {
+	case d.Phase != Recorded || o.Authority != detect.Pinned || d.Authority >= o.Authority:
+		return false
+	case d.OnlyRecorded():
+		return d.Authority == detect.Claimed
+	}
+	return o.Best() == ByPstore || o.Best() == ByKdump
+}
+
+// Inherit adds to d what was heard live of the death d takes the place of.
+func (d *Death) Inherit(before Death) {
+	var heard []Evidence
+	for _, e := range before.Evidence {
+		if e == ByNetconsole || e == ByConsole {
+			heard = append(heard, e)
+		}
+	}
+	d.Evidence = append(heard, d.Evidence...)
+}
+
 // Learn adds to d what the obituary's death o has and d lacks, and reports whether that is anything.
 func (d *Death) Learn(o Death) bool {
 	changed := false
@@ -131,7 +155,7 @@ func (d *Death) Learn(o Death) bool {
 			changed = true
 		}
 	}
-	if len(o.Trace) > len(d.Trace) && o.Cause != netconsole.CauseUnexplained {
+	if len(o.Trace) > len(d.Trace) && (o.Cause != netconsole.CauseUnexplained || d.Cause == o.Cause) {
 		d.Cause, d.Reason, d.Fingerprint, d.Remedy, d.Trace = o.Cause, o.Reason, o.Fingerprint, o.Remedy, o.Trace
 		d.Release, d.Culprit = cmp.Or(o.Release, d.Release), o.Culprit
 		changed = true
