@@ -41,6 +41,8 @@ type inquiry struct {
 	handed    time.Time // when its death was handed over to be accepted, zero if it was not
 	reported  bool      // the watch says that the boot has ended
 	silent    bool      // silence is all that says that the boot has ended
+	looked    bool      // the pods of a cordoned node were listed
+	drained   bool      // and only such were there as a drain leaves
 	recorded  bool      // for its silence only: if the node speaks again, the record was wrong
 	concluded bool      // nothing is left to ask
 }
@@ -143,6 +145,9 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 func (e *Engine) inquire(ctx context.Context, q inquiry) inquiry {
 	q.pause = min(max(2*q.pause, firstQuestion), lastQuestion)
 	q.next = e.Now().Add(q.pause)
+	if !e.lookAtPods(ctx, &q) {
+		return q
+	}
 	back, ok := e.whereabouts(ctx, &q)
 	switch {
 	case !ok:
@@ -221,7 +226,7 @@ func (e *Engine) whereabouts(ctx context.Context, q *inquiry) (back string, ok b
 	case n.BootID == q.Boot && !n.Silent:
 		q.concluded = true // it lives
 		return "", true
-	case n.BootID == q.Boot && !q.over.IsZero() && n.LeftInOrder(q.Boot, q.At) != "":
+	case n.BootID == q.Boot && !q.over.IsZero() && q.leftInOrder(n) != "":
 		return "", false // nobody is asked about it until it is on again, or its Node gone
 	case n.BootID == q.Boot:
 		q.Node, q.silent = n, silent
@@ -235,11 +240,34 @@ func (e *Engine) whereabouts(ctx context.Context, q *inquiry) (back string, ok b
 		q.end(now, "node "+n.Name+" was registered again on boot "+n.BootID, wordAfterBoot)
 		back = n.BootID
 	}
-	if why := q.Node.LeftInOrder(q.Boot, q.At); why != "" {
+	if why := q.leftInOrder(q.Node); why != "" {
 		e.log.Info("boot ended in good order", "node", q.Node.Name, "boot", q.Boot, "why", why)
 		q.concluded = true
 	}
 	return back, true
+}
+
+// leftInOrder is n.LeftInOrder, where a drain is an end in good order, too.
+func (q *inquiry) leftInOrder(n policy.Node) string {
+	if why := n.LeftInOrder(q.Boot, q.At); why != "" || !q.drained {
+		return why
+	}
+	return "it was cordoned and drained"
+}
+
+// lookAtPods notes whether the node was drained before its boot ended: once, and at first, because the control plane deletes the
+// pods of a node that it does not hear from. It reports false if there was no answer.
+func (e *Engine) lookAtPods(ctx context.Context, q *inquiry) bool {
+	if q.looked || !q.Node.Unschedulable {
+		q.looked = true
+		return true
+	}
+	<-e.queue.submit(ctx, tidying, 1, func(ctx context.Context, _ int) {
+		if pods, err := e.cluster.Pods(ctx, q.Node.Name); err == nil {
+			q.looked, q.drained = true, policy.Drained(pods)
+		}
+	})
+	return q.looked
 }
 
 // lookAtLastLease notes when the kubelet of a silent node renewed its Lease last.

@@ -63,6 +63,17 @@ func leaves(w *world) {
 	})
 }
 
+// drain deletes the pods of node 1 that a drain deletes.
+func drain(w *world) {
+	w.set(func() {
+		for key, p := range w.pods {
+			if p.Node == "n1" && !p.Mirror && p.Owner.Kind != "DaemonSet" {
+				delete(w.pods, key)
+			}
+		}
+	})
+}
+
 func TestBootsThatEndWithoutAWord(t *testing.T) {
 	reboots := func(w *world) { w.panics(1); pass(time.Minute); w.reboots(1, boot2) }
 	for _, tt := range []struct {
@@ -104,7 +115,35 @@ func TestBootsThatEndWithoutAWord(t *testing.T) {
 			change(w, func(n *policy.Node) { n.Farewell = policy.Farewell{Boot: boot2, Text: "rebooted", At: time.Now()} })
 		},
 			happens: reboots, want: "Unexplained by none, text"},
-		{name: "cordoned before", before: func(w *world) { change(w, func(n *policy.Node) { n.Leaving = true }) }, happens: reboots},
+		{name: "cordoned before, and its pods were there", before: func(w *world) { change(w, func(n *policy.Node) { n.Unschedulable = true }) }, happens: reboots,
+			want: "Unexplained by none, text"},
+		{name: "cordoned, and silent for good, and its pods were there", before: func(w *world) { change(w, func(n *policy.Node) { n.Unschedulable = true }) },
+			happens: func(w *world) {
+				w.panics(1)
+				pass(50 * time.Second)
+				w.loses(1)
+				pass(5 * time.Minute)
+				drain(w) // the control plane's taints have them deleted
+				pass(30 * time.Minute)
+			}, want: "Unexplained by none, text"},
+		{name: "cordoned and drained before", before: func(w *world) {
+			change(w, func(n *policy.Node) { n.Unschedulable = true })
+			drain(w)
+		}, happens: reboots},
+		{name: "drained and powered off", before: func(w *world) {
+			change(w, func(n *policy.Node) { n.Unschedulable = true })
+			drain(w)
+		}, happens: func(w *world) { w.panics(1); pass(50 * time.Second); w.loses(1); pass(time.Hour) }},
+		{name: "cordoned once it was silent", happens: func(w *world) {
+			w.panics(1)
+			pass(50 * time.Second)
+			w.loses(1)
+			pass(time.Minute)
+			change(w, func(n *policy.Node) { n.Unschedulable = true })
+			drain(w)
+			pass(30 * time.Minute)
+		}, want: "Unexplained by none, text"},
+		{name: "being taken away", before: func(w *world) { change(w, func(n *policy.Node) { n.Leaving = true }) }, happens: reboots},
 		{name: "drained and deleted", before: func(w *world) { change(w, func(n *policy.Node) { n.Leaving = true }) }, happens: leaves},
 		{name: "registered again on the same boot", happens: func(w *world) {
 			leaves(w)
