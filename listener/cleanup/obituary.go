@@ -171,7 +171,7 @@ func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
 
 // amendObituary adds to the death that is on record what the node has to say, and emits the events if that is a better reason.
 func (e *Engine) amendObituary(ctx context.Context, c calls, have, d policy.Death) (done bool) {
-	was := have.Reason
+	was := have.Reason + have.Cause
 	switch {
 	case d.Authority < have.Authority:
 		c.log.Warn("obituary adds nothing: the death is known on more authority", "death", have.Name, "node", have.Node,
@@ -179,6 +179,15 @@ func (e *Engine) amendObituary(ctx context.Context, c calls, have, d policy.Deat
 		return true
 	case !have.Learn(d):
 		return true
+	}
+	if have.Phase.Finished() && have.Owner != e.replica {
+		// Who owns a death tells of it, and a former owner may be gone.
+		owned := have
+		owned.Owner = e.replica
+		_ = c.once(ctx, tidying, func(ctx context.Context) error {
+			_, err := e.cluster.UpdateDeath(ctx, owned)
+			return err
+		})
 	}
 	err := c.try(ctx, tidying, "amend death", func(ctx context.Context) error {
 		_, err := e.cluster.AmendDeath(ctx, have)
@@ -189,7 +198,7 @@ func (e *Engine) amendObituary(ctx context.Context, c calls, have, d policy.Deat
 		return answered(err)
 	}
 	c.log.Info("amended", "death", have.Name, "node", have.Node, "cause", have.Cause, "evidence", have.Evidence)
-	if have.Reason != was {
+	if have.Reason+have.Cause != was {
 		w := e.newWork(detect.Incident{}, c.log)
 		w.name, w.death, w.node = have.Name, have, policy.Node{Name: have.Node}
 		if err := w.readNode(ctx, tidying); err != nil {

@@ -272,6 +272,30 @@ func TestObituaryOfAClaimedBootRewritesNothing(t *testing.T) {
 	})
 }
 
+// Who owns a death tells of it. The replica that recorded it may be gone when its node says more.
+func TestObituaryTakesADeathOver(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		_, stop := run(t, testPolicy(), w, "a")
+		w.panics(1)
+		pass(time.Minute)
+		w.reboots(1, boot2)
+		change(w, func(n *policy.Node) { n.Pin = policy.Pin{Boot: boot2, Sum: netconsole.Secret("next").Sum()} })
+		pass(10 * time.Minute)
+		before := w.only()
+		stop()
+		e, _ := run(t, testPolicy(), w, "b")
+		id, o := said(func(id *netconsole.Identity, o *netconsole.Obituary) { id.Boot, id.Secret, o.Boot = boot2, "next", boot1 })
+		if !repeat(e, address(1), id, o) {
+			t.Fatal("not dealt with")
+		}
+		d := w.only()
+		if before.Owner != "a" || d.UID != before.UID || d.Owner != "b" || d.Cause != "KernelPanic" || d.Phase != policy.Recorded || d.Decision != before.Decision {
+			t.Errorf("before %+v\nnow %+v", before, d)
+		}
+	})
+}
+
 // A pod that was faster than the node claims its boot and makes up how the last one ended. The node's own words take the place of
 // that as soon as it has pinned; not of what was heard live, unless there are words.
 func TestThePinnedWordsWin(t *testing.T) {
