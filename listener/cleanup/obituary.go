@@ -28,6 +28,9 @@ const (
 type endings struct {
 	consoles      chan console
 	questions     policy.Limiter // to the cloud
+	inquired      policy.Limiter // those of inquiries among them
+	unexplained   policy.Breaker // nodes whose boots were recorded without the kernel's words
+	overSince     time.Time      // when they were too many last
 	obituaries    chan obituary
 	obituaryLimit policy.Limiter
 	said          map[policy.Pin]obituaryState // by the boot and secret that spoke
@@ -40,6 +43,8 @@ func newEndings(p policy.Policy) endings {
 	return endings{
 		consoles:      make(chan console, inquiriesAtOnce),
 		questions:     policy.Limiter{PerAddress: fatesPerMinute, Total: fatesPerMinute, Window: time.Minute},
+		inquired:      policy.Limiter{PerAddress: inquiriesPerMinute, Total: inquiriesPerMinute, Window: time.Minute},
+		unexplained:   policy.Breaker{Nodes: p.MaxNodes, Percent: p.MaxPercent, Window: p.Window},
 		obituaries:    make(chan obituary, obituariesWaiting),
 		obituaryLimit: policy.Limiter{PerAddress: obituariesOfAddress, Total: obituariesInAll, Window: p.Window},
 		said:          map[policy.Pin]obituaryState{},

@@ -285,7 +285,9 @@ func TestObituaryTakesADeathOver(t *testing.T) {
 		before := w.only()
 		stop()
 		e, _ := run(t, testPolicy(), w, "b")
-		id, o := said(func(id *netconsole.Identity, o *netconsole.Obituary) { id.Boot, id.Secret, o.Boot = boot2, "next", boot1 })
+		id, o := said(func(id *netconsole.Identity, o *netconsole.Obituary) {
+			id.Boot, id.Secret, o.Boot = boot2, "next", boot1
+		})
 		if !repeat(e, address(1), id, o) {
 			t.Fatal("not dealt with")
 		}

@@ -26,6 +26,8 @@ const (
 	wordAfterEnd  = 2 * time.Minute
 	// silentForGood is how long a node must be silent to count as dead without any other sign.
 	silentForGood = 30 * time.Minute
+	// countedNodes bounds of how many Nodes the limit of records is a share.
+	countedNodes = 1000
 	// restarts is by how much pods may have restarted before the boot was found to have ended.
 	restarts = time.Minute
 )
@@ -43,6 +45,7 @@ type inquiry struct {
 	silent    bool      // silence is all that says that the boot has ended
 	looked    bool      // the pods of a cordoned node were listed
 	drained   bool      // and only such were there as a drain leaves
+	waits     bool      // too many were put on record lately
 	recorded  bool      // for its silence only: if the node speaks again, the record was wrong
 	concluded bool      // nothing is left to ask
 }
@@ -161,13 +164,18 @@ func (e *Engine) inquire(ctx context.Context, q inquiry) inquiry {
 	case q.concluded:
 		return q
 	}
-	e.ask(ctx, &q, back)
+	if !q.waits {
+		e.ask(ctx, &q, back)
+	}
 	now := e.Now()
 	switch {
 	case ctx.Err() != nil:
 	case q.over.IsZero() && q.Console.Verdict == detect.Dying && q.Named && e.policy.ActsOn(q.Node):
 		e.handOver(&q)
 	case !q.over.IsZero() && (q.Named && q.Console.Verdict == detect.Dying || !now.Before(q.over)):
+		if q.waits = q.Console.Verdict != detect.Dying && !e.mayRecord(q.Node.Name); q.waits {
+			return q
+		}
 		q.LastCanary = e.lastCanary(q.Node, q.Boot)
 		done := e.recordDeath(ctx, q.Node, q.Death())
 		q.recorded, q.concluded = done && q.silent, done && !q.silent
@@ -178,6 +186,25 @@ func (e *Engine) inquire(ctx context.Context, q inquiry) inquiry {
 		q.silent = true
 	}
 	return q
+}
+
+// mayRecord reports whether the end of another boot may be recorded that no kernel has spoken of. When many fall silent, or are gone,
+// at once, that is the network or the control plane, mostly: each record is an object and events, and may have to be withdrawn. The
+// others are looked at again until there is room. It is said once.
+func (e *Engine) mayRecord(node string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now, total := e.Now(), min(e.cluster.NodeCount(), countedNodes)
+	if e.unexplained.Room(now, node, total) {
+		e.unexplained.Count(now, node, "")
+		return true
+	}
+	if now.Sub(e.overSince) >= e.unexplained.Window {
+		e.log.Warn("more boots end without a word than are put on record at once; the others wait: look at the network and the control plane",
+			"limit", e.unexplained.Limit(total), "window", e.unexplained.Window)
+	}
+	e.overSince = now // it goes on
+	return false
 }
 
 // withdraw refuses the death of a node that was silent for good, and is back on the same boot. It reports whether that is on
@@ -304,7 +331,7 @@ func (e *Engine) lastCanary(n policy.Node, boot string) time.Time {
 // ask asks the cloud about the machine: its state, and the death that its console tells of.
 func (e *Engine) ask(ctx context.Context, q *inquiry, back string) {
 	id := q.Node.Instance()
-	if e.Fates == nil || id == "" || !e.mayAskFate() {
+	if e.Fates == nil || id == "" || !e.mayAskFate(true) {
 		return
 	}
 	w := e.newWork(detect.Incident{}, e.log)

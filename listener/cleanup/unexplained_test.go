@@ -2,6 +2,8 @@ package cleanup
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -198,6 +200,84 @@ func TestBootsThatEndWithoutAWord(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A network that is split, or a control plane that hears nobody, is not a thousand deaths. What is recorded all the same is bounded,
+// and goes on once the window is over: the ends of boots are true, and a record is only later.
+func TestUnexplainedRecordsAreBounded(t *testing.T) {
+	const nodes = 25
+	limit := testPolicy().MaxNodes
+	lost := func(w *world) {
+		for i := range nodes {
+			w.addNode(10+i, fmt.Sprintf("boot of %d", i), "secret")
+		}
+		pass(5 * time.Second)
+		for i := range nodes {
+			w.panics(10 + i)
+			w.loses(10 + i)
+		}
+	}
+	t.Run("silent for good, and back", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *world) {
+			var log strings.Builder
+			e, _ := runOn(t, testPolicy(), w, nil, "a", func(e *Engine) { e.log = slog.New(slog.NewTextHandler(&log, nil)) })
+			lost(w)
+			pass(silentForGood + e.policy.Window - 2*time.Minute)
+			var said int
+			w.set(func() {
+				if n := len(w.deaths); n == 0 || n > limit {
+					t.Errorf("%d deaths are on record, want at most %d", n, limit)
+				}
+				if n := len(w.events); n > 10*limit {
+					t.Errorf("%d events", n)
+				}
+				for i := range nodes { // the network is back
+					name := fmt.Sprintf("n%d", 10+i)
+					n := w.nodes[name]
+					n.Ready, n.Silent, n.ResourceVersion = true, false, w.next()
+					w.nodes[name], w.dead[name] = n, false
+				}
+			})
+			said = strings.Count(log.String(), "boots end without a word than are put on record")
+			if said != 1 {
+				t.Errorf("said %d times, want once", said)
+			}
+			pass(2 * e.policy.Window)
+			w.set(func() {
+				for _, d := range w.deaths {
+					if d.Phase != policy.Refused {
+						t.Errorf("%s of a node that is back: %s", d.Phase, d.Name)
+					}
+				}
+				if n := len(w.deaths); n > limit {
+					t.Errorf("%d deaths, want at most %d", n, limit)
+				}
+			})
+		})
+	})
+	t.Run("all rebooted", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *world) {
+			e, _ := runOn(t, testPolicy(), w, nil, "a")
+			lost(w)
+			pass(time.Minute)
+			for i := range nodes {
+				w.reboots(10+i, fmt.Sprintf("next boot of %d", i))
+			}
+			for i := range 8 {
+				pass(e.policy.Window)
+				w.set(func() {
+					if n := len(w.deaths); n > limit*(i+1) {
+						t.Errorf("%d deaths after %d windows, want at most %d in each", n, i+1, limit)
+					}
+				})
+			}
+			w.set(func() {
+				if n := len(w.deaths); n != nodes {
+					t.Errorf("%d deaths are on record in the end, want %d", n, nodes)
+				}
+			})
+		})
+	})
 }
 
 // A node that stays silent for good is dead, whatever else is known; if it comes back after all it must not have been touched.
