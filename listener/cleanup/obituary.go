@@ -44,7 +44,7 @@ func newEndings(p policy.Policy) endings {
 		consoles:      make(chan console, inquiriesAtOnce),
 		questions:     policy.Limiter{PerAddress: fatesPerMinute, Total: fatesPerMinute, Window: time.Minute},
 		inquired:      policy.Limiter{PerAddress: inquiriesPerMinute, Total: inquiriesPerMinute, Window: time.Minute},
-		unexplained:   policy.Breaker{Nodes: p.MaxNodes, Percent: p.MaxPercent, Window: p.Window},
+		unexplained:   policy.Breaker{Nodes: max(p.MaxNodes, 1), Percent: p.MaxPercent, Window: p.Window},
 		obituaries:    make(chan obituary, obituariesWaiting),
 		obituaryLimit: policy.Limiter{PerAddress: obituariesOfAddress, Total: obituariesInAll, Window: p.Window},
 		said:          map[policy.Pin]obituaryState{},

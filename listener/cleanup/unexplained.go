@@ -382,8 +382,7 @@ func (e *Engine) handOver(q *inquiry) {
 }
 
 // recordDeath puts a death of n on record that nothing follows from, and reports whether it is there now. It emits the events
-// if it was the first to. It replaces a death that gives way, and a refused one, unless that was refused only because nothing is done
-// about n, and says more.
+// if it was the first to. It replaces a death that gives way, and a refused one.
 func (e *Engine) recordDeath(ctx context.Context, n policy.Node, d policy.Death) bool {
 	w := e.newWork(detect.Incident{Time: d.Time, Title: d.Reason}, e.log.With("boot", d.Boot))
 	w.name, w.death = d.Name, d
@@ -420,9 +419,8 @@ func (e *Engine) recordDeath(ctx context.Context, n policy.Node, d policy.Death)
 			return false
 		}
 		have, err := w.readDeath(ctx, d.Name)
-		heard := d.Best() == policy.ByNothing && !e.policy.ActsOn(w.node) && d.Time.Sub(have.Time).Abs() < heardFor
 		weaker := have.GivesWay(d)
-		if err != nil || (have.Phase != policy.Refused || heard) && !weaker {
+		if err != nil || have.Phase != policy.Refused && !weaker {
 			return err == nil // it is on record, perhaps by another replica
 		}
 		if weaker {

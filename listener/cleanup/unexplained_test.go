@@ -428,6 +428,7 @@ func TestEndsOfNodesThatAreLeftOut(t *testing.T) {
 		for _, gone := range []bool{false, true} {
 			bubble(t, func(t *testing.T, w *world) {
 				leftOut(w)
+				w.populate("n1")
 				e, _ := runWith(t, testPolicy(), w, nil, "a")
 				w.panics(1)
 				offer(t, w, incident(1, boot1, secret1), e)
@@ -438,11 +439,46 @@ func TestEndsOfNodesThatAreLeftOut(t *testing.T) {
 					w.reboots(1, boot2)
 				}
 				pass(time.Hour)
-				if d := w.only(); d.Cause != "KernelPanic" || !strings.Contains(d.Decision, "is left out by its label") {
+				d := w.only()
+				if c := d.Condition(policy.Complete); c.Reason != "NodeExcluded" || c.Status != policy.True {
+					t.Errorf("gone %t: condition %+v", gone, c)
+				}
+				if n := w.node("n1"); n.Fenced || n.Unhealthy != "" {
+					t.Errorf("node %+v: it was touched", n)
+				}
+				if d.Phase != policy.Recorded || d.Known() != policy.KnownLive || d.Cause != "KernelPanic" || !strings.Contains(d.Decision, "is left out by its label") || len(d.Pods) == 0 {
 					t.Errorf("gone %t: death %+v", gone, d)
 				}
 			})
 		}
+	})
+	t.Run("its panic was heard, and waits for its witness", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *world) {
+			w.populate("n1")
+			change(w, func(n *policy.Node) { n.ControlPlane, n.Pin = true, policy.Pin{} })
+			e, _ := runWith(t, testPolicy(), w, nil, "a")
+			w.panics(1)
+			offer(t, w, incident(1, boot1, ""), e)
+			pass(5 * time.Second)
+			if d := w.only(); d.Phase != policy.Pending || w.node("n1").Fenced {
+				t.Errorf("before it: phase %s, fenced %t", d.Phase, w.node("n1").Fenced)
+			}
+			pass(time.Minute)
+			if d := w.only(); d.Phase != policy.Recorded || d.Condition(policy.Complete).Reason != "ControlPlane" || w.node("n1").Fenced || w.failed() > 0 || len(d.Pods) == 0 {
+				t.Errorf("phase %s, condition %+v, fenced %t, %d pods failed", d.Phase, d.Condition(policy.Complete), w.node("n1").Fenced, w.failed())
+			}
+		})
+	})
+	t.Run("a lie was heard", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *world) {
+			leftOut(w)
+			e, _ := runWith(t, testPolicy(), w, nil, "a")
+			offer(t, w, incident(1, boot1, ""), e)
+			pass(time.Minute)
+			if d := w.only(); d.Phase != policy.Refused || !strings.Contains(d.Decision, "renewed its Lease") {
+				t.Errorf("phase %s: %s", d.Phase, d.Decision)
+			}
+		})
 	})
 	t.Run("a false alarm was heard long before", func(t *testing.T) {
 		bubble(t, func(t *testing.T, w *world) {
