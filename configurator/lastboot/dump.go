@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lastgasp/lastgasp/configurator/machine"
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 const (
@@ -26,16 +28,69 @@ const (
 // dump is what one kernel wrote down in one go.
 type dump struct {
 	source  string    // Pstore or Kdump
-	kind    string    // why: Panic, Oops, …; kdump's are Panic
+	kind    string    // why: Panic, Oops, …; kdump does not say
 	boot    string    // in its last canary, empty if it has none
-	time    time.Time // zero if unknown
+	time    time.Time // when it was written, zero if unknown
 	text    []byte
 	entries []string // files, below the root
 	known   bool     // it was there before the boot began
+	fatal   bool     // the kernel died when it wrote the dump
+	log     detect.BootLog
 }
 
-// fatal reports whether the kernel died when it wrote the dump.
-func (d dump) fatal() bool { return d.kind == "Panic" }
+// read judges the text. A dump that pstore calls a panic is one, whatever its lines say. One of an oops is a death only if its lines
+// end in one: else the kernel lived on, and what ended it later left nothing there. A crash kernel's log of a kernel that did not
+// die is one that somebody has saved by hand.
+func (d *dump) read() {
+	if all := canaryBoot.FindAllSubmatch(d.text, -1); len(all) > 0 {
+		d.boot = string(all[len(all)-1][1])
+	}
+	logs := detect.ReadBootLogs(new(detect.Config), lastLines(d.text, netconsole.MaxObituary), d.source == Kdump)
+	if len(logs) > 0 {
+		d.log = logs[len(logs)-1]
+	}
+	d.fatal = d.kind == "Panic" || d.log.Death.Verdict == detect.Dying
+}
+
+// survived reports whether the kernel lived on after it wrote the dump.
+func (d dump) survived() bool { return !d.fatal && (d.kind == "Oops" || d.source == Kdump) }
+
+const (
+	// clockSkew is by how much the clocks of a kernel, of the firmware and of a crash kernel may differ.
+	clockSkew = time.Minute
+	// bootTakes is what a reset takes at least.
+	bootTakes = 30 * time.Second
+	// savingTakes is what a crash kernel may take at most until it has saved the log.
+	savingTakes = 6 * time.Hour
+)
+
+// set reports whether a clock that said t was ever set: without one, kernels begin in 1970.
+func set(t time.Time) bool { return t.Year() >= 2001 }
+
+// of reports whether the dump can be of the end of the former ledger's boot, which the current one followed. A canary in it names
+// the boot. Without one kernel, time and uptime must fit: images are copied, and people keep dumps of other machines.
+func (d dump) of(former, current Ledger) bool {
+	switch {
+	case d.boot != "" && d.boot != former.Boot:
+		return false
+	case set(d.time) && d.time.Before(former.Ending): // the shutdown ended it, later
+		return false
+	case d.boot != "":
+		return true
+	case d.log.Death.Release != "" && former.Kernel != "" && d.log.Death.Release != former.Kernel:
+		return false
+	case d.source != Kdump || !set(d.time) || !set(former.Since): // only a kernel writes to pstore
+		return true
+	case d.time.Before(former.Since.Add(-clockSkew)):
+		return false
+	case set(current.Began) && d.time.After(current.Began.Add(bootTakes)):
+		return false
+	case set(former.Began) && d.log.Uptime > 0:
+		end := former.Began.Add(d.log.Uptime)
+		return !end.Before(former.Since.Add(-clockSkew)) && !d.time.Before(end.Add(-clockSkew)) && d.time.Sub(end) < savingTakes
+	}
+	return true
+}
 
 // orderly reports whether a shutdown wrote the dump (printk.always_kmsg_dump).
 func (d dump) orderly() bool {
@@ -92,9 +147,8 @@ func readStore(root machine.Root, former *Ledger) store {
 	s.readKdump(root, known, &left)
 	for i := range s.dumps {
 		d := &s.dumps[i]
-		d.known = d.known || former == nil
-		if all := canaryBoot.FindAllSubmatch(d.text, -1); len(all) > 0 {
-			d.boot = string(all[len(all)-1][1])
+		if d.known = d.known || former == nil; !d.known {
+			d.read()
 		}
 	}
 	return s

@@ -63,24 +63,32 @@ func examine(root machine.Root, former *Ledger, current Ledger) (*Ending, store)
 	if former == nil || !former.sameMachine(current) {
 		return nil, found
 	}
-	e := conclude(*former, found.dumps, traces(root))
+	e := conclude(*former, current, found.dumps, traces(root))
 	if e.Evidence == Nothing && !former.Guarded {
 		return nil, found
 	}
 	return &e, found
 }
 
-// conclude judges the evidence: the kernel's own words count most, then a mark of the shutdown, then traces of the hardware.
-func conclude(former Ledger, dumps []dump, traces []trace) Ending {
+// conclude judges the evidence: the last words of the kernel count most, then a mark of the shutdown, then traces of the hardware.
+// An oops that the kernel survived is told with them, but ended nothing.
+func conclude(former, current Ledger, dumps []dump, traces []trace) Ending {
 	e := Ending{
 		Boot: former.Boot, Kernel: former.Kernel, Since: former.Since,
 		Cause: netconsole.CauseUnexplained, Evidence: Nothing, Time: former.Ending,
 	}
-	d := choose(former, dumps)
+	d := choose(former, current, dumps)
+	var lived string // the lines of an oops that it survived
+	if d != nil && former.Ending.IsZero() && d.survived() {
+		lived, e.Entries = lastLines(d.text, netconsole.MaxObituary), d.entries
+	}
 	switch {
-	case d != nil && (d.fatal() || former.Ending.IsZero()):
-		e.Evidence, e.Text, e.Entries, e.Time = d.source, lastLines(d.text), d.entries, d.time
-		e.Cause, e.Title, e.Line = judge(e.Text, d.fatal())
+	case d != nil && (d.fatal || former.Ending.IsZero() && !d.survived()):
+		e.Evidence, e.Text, e.Entries = d.source, lastLines(d.text, netconsole.MaxObituary), d.entries
+		e.Cause, e.Title, e.Line = judge(e.Text, d.fatal)
+		if e.Time = d.time; e.Time.Before(former.Since) || !set(e.Time) {
+			e.Time = time.Time{} // that clock was not set, or it would have ended before it began
+		}
 	case !former.Ending.IsZero():
 		e.Cause, e.Evidence = netconsole.CauseOrderly, Shutdown
 	case len(traces) > 0:
@@ -89,7 +97,13 @@ func conclude(former Ledger, dumps []dump, traces []trace) Ending {
 		for _, t := range traces {
 			text.WriteString(t.line + "\n")
 		}
-		e.Text = lastLines([]byte(text.String()))
+		e.Text = lastLines([]byte(text.String()), netconsole.MaxObituary)
+		e.Text += lastLines([]byte(lived), netconsole.MaxObituary-len(e.Text))
+	case lived != "":
+		e.Text = lived
+		if title := d.log.Survived.Title; title != "" {
+			e.Title = "its kernel had oopsed before: " + title
+		}
 	}
 	return e
 }
@@ -97,22 +111,22 @@ func conclude(former Ledger, dumps []dump, traces []trace) Ending {
 // canaryBoot is the boot in a canary that was logged.
 var canaryBoot = regexp.MustCompile(`lastgasp: canary v1 nonce=[0-9a-f]{32} [^\n]*?\bboot=(\S+)`)
 
-// choose returns the dump about the end of the boot; nil if there is none. A canary in it says which boot it is of. Without one it
-// is the first after the boot was entered: later ones are of boots that died before they were entered.
-func choose(former Ledger, dumps []dump) *dump {
+// choose returns the dump that says most about the end of the boot; nil if there is none. A canary in it says which boot it is of.
+// Without one it is the first after the boot was entered: later ones are of boots that died before they were entered.
+func choose(former, current Ledger, dumps []dump) *dump {
 	var best *dump
 	rank := func(d *dump) (r int) {
 		if d.boot == former.Boot {
-			r += 2
-		}
-		if d.fatal() {
 			r++
+		}
+		if d.fatal {
+			r += 2
 		}
 		return r
 	}
 	for i := range dumps {
 		d := &dumps[i]
-		if d.known || d.orderly() || d.boot != "" && d.boot != former.Boot {
+		if d.known || d.orderly() || !d.of(former, current) {
 			continue
 		}
 		if best == nil || rank(d) > rank(best) || rank(d) == rank(best) && d.time.Before(best.time) {
@@ -219,15 +233,17 @@ func (e Ending) Summary() string {
 		return "a system shutdown"
 	case e.Cause == netconsole.CauseUnexplained && e.Text == "":
 		return "unexplained: it did not shut down and left no trace"
+	case e.Cause == netconsole.CauseUnexplained && e.Title != "":
+		return "unexplained: it did not shut down; " + netconsole.Printable(e.Title)
 	case e.Title == "":
 		return e.Cause
 	}
 	return e.Cause + ": " + netconsole.Printable(e.Title)
 }
 
-// lastLines is the end of a text that fits an obituary, in whole lines.
-func lastLines(text []byte) string {
-	if over := len(text) - netconsole.MaxObituary; over > 0 {
+// lastLines is the end of a text in whole lines, at most limit bytes of it.
+func lastLines(text []byte, limit int) string {
+	if over := len(text) - max(limit, 0); over > 0 {
 		text = text[over:]
 		if _, rest, ok := bytes.Cut(text, []byte{'\n'}); ok {
 			text = rest

@@ -11,10 +11,13 @@ import (
 // <host>-<stamp>/vmcore-dmesg.txt.
 const crashDir = "var/crash"
 
+// incomplete is RHEL's, where saving it failed half-way.
+const incomplete = "vmcore-dmesg-incomplete.txt"
+
 // readKdump reads the logs beside the dumps of crash kernels.
 func (s *store) readKdump(root machine.Root, known map[string]bool, left *int) {
 	isLog := func(base string) bool {
-		return base == "vmcore-dmesg.txt" || base == "vmcore-dmesg-incomplete.txt" || strings.HasPrefix(base, "dmesg.")
+		return base == "vmcore-dmesg.txt" || base == incomplete || strings.HasPrefix(base, "dmesg.")
 	}
 	for _, f := range list(root, crashDir, isLog) {
 		s.files = append(s.files, f)
@@ -26,6 +29,10 @@ func (s *store) readKdump(root machine.Root, known map[string]bool, left *int) {
 			continue
 		}
 		*left -= len(data)
-		s.dumps = append(s.dumps, dump{source: Kdump, kind: "Panic", time: f.info.ModTime().UTC(), text: data})
+		d := dump{source: Kdump, time: f.info.ModTime().UTC(), text: data}
+		if filepath.Base(f.name) == incomplete {
+			d.kind = "Panic" // what says so may be what is missing
+		}
+		s.dumps = append(s.dumps, d)
 	}
 }

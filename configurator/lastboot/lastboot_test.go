@@ -51,6 +51,20 @@ func (n node) write(name, content string) {
 	if err := os.WriteFile(full, []byte(content), 0o600); err != nil {
 		n.t.Fatal(err)
 	}
+	n.date(name, noon.Add(30*time.Minute))
+}
+
+// date sets when a file was written last.
+func (n node) date(name string, at time.Time) {
+	n.t.Helper()
+	if err := os.Chtimes(n.Path(name), at, at); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// lasts says for how long the boot that runs has run.
+func (n node) lasts(uptime time.Duration) {
+	n.write("proc/uptime", fmt.Sprintf("%.2f 1.00\n", uptime.Seconds()))
 }
 
 func (n node) move(from, to string) {
@@ -81,15 +95,26 @@ func canaryOf(id machine.Identity) string {
 	return "<12>[    9.000000] " + c.Line() + "\n"
 }
 
+// factsOf is a line that a boot has logged, which says how its kernel is set.
+func factsOf(id machine.Identity, f netconsole.Facts) string {
+	c := netconsole.Canary{Nonce: strings.Repeat("0", 32), Instance: id.Instance, Boot: id.Boot, Facts: f}
+	return "<12>[    9.000000] " + c.Line() + "\n"
+}
+
 const panicLines = "<4>[   60.000000] sysrq: Trigger a crash\n<0>[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n" +
-	"<4>[   60.000002] CPU: 0 UID: 0 PID: 1 Comm: init Not tainted 6.12.1 #1\n"
+	"<4>[   60.000002] CPU: 0 UID: 0 PID: 1 Comm: init Not tainted 6.12.a #1\n"
+
+const oopsLines = "<1>[   50.000001] BUG: kernel NULL pointer dereference, address: 0000000000000000\n" +
+	"<1>[   50.000002] #PF: supervisor write access in kernel mode\n<4>[   50.000003] Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI\n" +
+	"<4>[   50.000004] CPU: 0 UID: 0 PID: 7 Comm: insmod Not tainted 6.12.a #1\n<4>[   50.000005] RIP: 0010:foo+0x1/0x2 [bar]\n" +
+	"<4>[   50.000006] ---[ end trace 0000000000000000 ]---\n"
 
 func TestHowABootEnded(t *testing.T) {
 	const (
-		efi1 = "sys/fs/pstore/dmesg-efi_pstore-176416560001001" // 2025-11-26 14:00:00, part 1, count 1
-		efi2 = "sys/fs/pstore/dmesg-efi_pstore-176416560002001"
+		efi1 = "sys/fs/pstore/dmesg-efi_pstore-179570160001001" // 2026-11-26 14:00:00, part 1, count 1
+		efi2 = "sys/fs/pstore/dmesg-efi_pstore-179570160002001"
 	)
-	efiTime := time.Unix(1764165600, 0).UTC()
+	efiTime := time.Unix(1795701600, 0).UTC()
 	deflated := func(s string) string {
 		var b bytes.Buffer
 		w, _ := flate.NewWriter(&b, 9)
@@ -132,7 +157,7 @@ func TestHowABootEnded(t *testing.T) {
 				if part == 1 {
 					text = panicLines
 				}
-				n.write(fmt.Sprintf("sys/fs/pstore/dmesg-efi_pstore-1764165600%02d001", part), fmt.Sprintf("Panic#1 Part%d\n%s", part, text))
+				n.write(fmt.Sprintf("sys/fs/pstore/dmesg-efi_pstore-1795701600%02d001", part), fmt.Sprintf("Panic#1 Part%d\n%s", part, text))
 			}
 		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: efiTime, Text: func() string {
 			text := ""
@@ -142,7 +167,7 @@ func TestHowABootEnded(t *testing.T) {
 			return text + panicLines
 		}(), Entries: func() (names []string) {
 			for part := 12; part >= 1; part-- {
-				names = append(names, fmt.Sprintf("sys/fs/pstore/dmesg-efi_pstore-1764165600%02d001", part))
+				names = append(names, fmt.Sprintf("sys/fs/pstore/dmesg-efi_pstore-1795701600%02d001", part))
 			}
 			return names
 		}()}},
@@ -154,21 +179,48 @@ func TestHowABootEnded(t *testing.T) {
 		{"by a panic, compressed in a way nobody knows", func(n node) { n.write(efi1+".enc.z", "\x28\xb5\x2f\xfdwhatever") },
 			Ending{Cause: "Unexplained", Evidence: "none"}},
 		{"by a panic that systemd-pstore has moved", func(n node) {
-			n.write("var/lib/systemd/pstore/1764165600/dmesg-efi_pstore-176416560001001", "Panic#1 Part1\n"+panicLines)
-			n.write("var/lib/systemd/pstore/1764165600/001/dmesg.txt", "not ours to read\n")
+			n.write("var/lib/systemd/pstore/1795701600/dmesg-efi_pstore-179570160001001", "Panic#1 Part1\n"+panicLines)
+			n.write("var/lib/systemd/pstore/1795701600/001/dmesg.txt", "not ours to read\n")
 		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: efiTime, Text: panicLines,
-			Entries: []string{"var/lib/systemd/pstore/1764165600/dmesg-efi_pstore-176416560001001"}}},
+			Entries: []string{"var/lib/systemd/pstore/1795701600/dmesg-efi_pstore-179570160001001"}}},
 		{"by a panic after an oops", func(n node) {
-			n.write("sys/fs/pstore/dmesg-efi_pstore-176416550001001", "Oops#1 Part1\n<1>[   50.0] BUG: unable to handle page fault for address: ffff\n")
-			n.write("sys/fs/pstore/dmesg-efi_pstore-176416560001002", "Panic#2 Part1\n"+panicLines)
+			n.write("sys/fs/pstore/dmesg-efi_pstore-179570150001001", "Oops#1 Part1\n<1>[   50.0] BUG: unable to handle page fault for address: ffff\n")
+			n.write("sys/fs/pstore/dmesg-efi_pstore-179570160001002", "Panic#2 Part1\n"+panicLines)
 		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: efiTime, Text: panicLines,
-			Entries: []string{"sys/fs/pstore/dmesg-efi_pstore-176416560001002"}}},
+			Entries: []string{"sys/fs/pstore/dmesg-efi_pstore-179570160001002"}}},
 		{"by a panic during a shutdown", func(n node) {
 			if err := MarkEnding(n.Root, noon); err != nil {
 				n.t.Fatal(err)
 			}
 			n.write(efi1, "Panic#1 Part1\n"+panicLines)
 		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: efiTime, Text: panicLines, Entries: []string{efi1}}},
+		{"with no word, after an oops that it survived", func(n node) {
+			n.write(efi1, "Oops#1 Part1\n"+canaryOf(bootA)+oopsLines)
+		}, Ending{Cause: "Unexplained", Title: "its kernel had oopsed before: kernel NULL pointer dereference in foo", Evidence: "none",
+			Text: canaryOf(bootA) + oopsLines, Entries: []string{efi1}}},
+		{"by a watchdog, after an oops that it survived", func(n node) {
+			n.write(efi1, "Oops#1 Part1\n"+oopsLines)
+			n.write("sys/class/watchdog/watchdog0/bootstatus", "32\n")
+		}, Ending{Cause: "Watchdog", Title: "watchdog0 has bootstatus 32: it reset the machine", Evidence: "watchdog",
+			Text: "watchdog0 has bootstatus 32: it reset the machine\n" + oopsLines, Entries: []string{efi1}}},
+		{"by a shutdown, after an oops that it survived", func(n node) {
+			n.write(efi1, "Oops#1 Part1\n"+canaryOf(bootA)+oopsLines)
+			if err := MarkEnding(n.Root, noon.Add(time.Hour)); err != nil {
+				n.t.Fatal(err)
+			}
+		}, Ending{Cause: "Orderly", Evidence: "ledger", Time: noon.Add(time.Hour)}},
+		{"by an oops, where each is a panic and the panic found no room", func(n node) {
+			n.write(efi1, "Oops#1 Part1\n"+factsOf(bootA, netconsole.Facts{PanicOnOops: true})+oopsLines)
+		}, Ending{Cause: "KernelOops", Title: "kernel NULL pointer dereference in foo", Evidence: "pstore", Time: efiTime,
+			Text: factsOf(bootA, netconsole.Facts{PanicOnOops: true}) + oopsLines, Entries: []string{efi1}}},
+		{"by a panic that an oops's dump ends in", func(n node) {
+			n.write(efi1, "Oops#1 Part1\n"+oopsLines+panicLines)
+		}, Ending{Cause: "KernelOops", Title: "kernel NULL pointer dereference in foo", Evidence: "pstore", Time: efiTime, Text: oopsLines + panicLines, Entries: []string{efi1}}},
+		{"by a panic without a canary, after an oops with one", func(n node) {
+			n.write(efi1, "Oops#1 Part1\n"+canaryOf(bootA)+oopsLines)
+			n.write("sys/fs/pstore/dmesg-efi_pstore-179570170001002", "Panic#2 Part1\n"+panicLines)
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: efiTime.Add(100 * time.Second), Text: panicLines,
+			Entries: []string{"sys/fs/pstore/dmesg-efi_pstore-179570170001002"}}},
 		{"by a shutdown that pstore logs", func(n node) {
 			if err := MarkEnding(n.Root, noon); err != nil {
 				n.t.Fatal(err)
@@ -177,7 +229,7 @@ func TestHowABootEnded(t *testing.T) {
 		}, Ending{Cause: "Orderly", Evidence: "ledger", Time: noon}},
 		{"by a panic, and the next boot panicked before it was entered", func(n node) {
 			n.write(efi1, "Panic#1 Part1\n"+panicLines)
-			n.write("sys/fs/pstore/dmesg-efi_pstore-176416570001001", "Panic#1 Part1\n<0>[    2.0] Kernel panic - not syncing: VFS: Unable to mount root fs\n")
+			n.write("sys/fs/pstore/dmesg-efi_pstore-179570170001001", "Panic#1 Part1\n<0>[    2.0] Kernel panic - not syncing: VFS: Unable to mount root fs\n")
 		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: efiTime, Text: panicLines, Entries: []string{efi1}}},
 		{"with no word, but one of another boot is there", func(n node) { n.write(efi1, "Panic#1 Part1\n"+canaryOf(bootC)+panicLines) },
 			Ending{Cause: "Unexplained", Evidence: "none"}},
@@ -190,11 +242,11 @@ func TestHowABootEnded(t *testing.T) {
 		{"by a crash kernel after an oops, RHEL's", func(n node) {
 			n.write("var/crash/127.0.0.1-2026-11-26-13:00:00/vmcore-dmesg.txt", "[   60.000001] BUG: kernel NULL pointer dereference, address: 0000000000000000\n"+
 				"[   60.000002] #PF: supervisor write access in kernel mode\n[   60.000003] Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI\n"+
-				"[   60.000004] CPU: 0 UID: 0 PID: 7 Comm: insmod Not tainted 6.12.1 #1\n[   60.000005] RIP: 0010:foo+0x1/0x2 [bar]\n")
+				"[   60.000004] CPU: 0 UID: 0 PID: 7 Comm: insmod Not tainted 6.12.a #1\n[   60.000005] RIP: 0010:foo+0x1/0x2 [bar]\n")
 		}, Ending{Cause: "KernelOops", Title: "kernel NULL pointer dereference in foo", Evidence: "kdump",
 			Text: "[   60.000001] BUG: kernel NULL pointer dereference, address: 0000000000000000\n" +
 				"[   60.000002] #PF: supervisor write access in kernel mode\n[   60.000003] Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI\n" +
-				"[   60.000004] CPU: 0 UID: 0 PID: 7 Comm: insmod Not tainted 6.12.1 #1\n[   60.000005] RIP: 0010:foo+0x1/0x2 [bar]\n"}},
+				"[   60.000004] CPU: 0 UID: 0 PID: 7 Comm: insmod Not tainted 6.12.a #1\n[   60.000005] RIP: 0010:foo+0x1/0x2 [bar]\n"}},
 		{"by a watchdog", func(n node) { n.write("sys/class/watchdog/watchdog0/bootstatus", "32\n") },
 			Ending{Cause: "Watchdog", Title: "watchdog0 has bootstatus 32: it reset the machine", Evidence: "watchdog", Text: "watchdog0 has bootstatus 32: it reset the machine\n"}},
 		{"with a watchdog that did nothing", func(n node) { n.write("sys/class/watchdog/watchdog0/bootstatus", "0\n") },
@@ -260,7 +312,7 @@ func TestNobodyElsesBoot(t *testing.T) {
 			n := newNode(t)
 			n.boot(tt.first)
 			tt.moves(n)
-			n.write("sys/fs/pstore/dmesg-efi_pstore-176416560001001", "Panic#1 Part1\n"+panicLines)
+			n.write("sys/fs/pstore/dmesg-efi_pstore-179570160001001", "Panic#1 Part1\n"+panicLines)
 			if e := n.boot(tt.then).Previous; e != nil {
 				t.Errorf("spoke of a boot that is not this machine's: %+v", e)
 			}
@@ -272,13 +324,98 @@ func TestNobodyElsesBoot(t *testing.T) {
 	}
 }
 
+// TestDumpsOfOthers: a crash kernel's log proves nothing about a boot that it cannot be of, whoever put it there.
+func TestDumpsOfOthers(t *testing.T) {
+	const (
+		name   = "var/crash/202611261300/dmesg.202611261300"
+		orders = "[    0.000000] Linux version 6.12.a (x@y) #1 SMP\n"
+		dies   = "[ 1800.000001] Kernel panic - not syncing: sysrq triggered crash\n"
+	)
+	shutdown := func(n node) {
+		if err := MarkEnding(n.Root, noon.Add(time.Hour)); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	written := func(at time.Duration, text string) func(n node) {
+		return func(n node) { n.write(name, text); n.date(name, noon.Add(at)) }
+	}
+	for _, tt := range []struct {
+		name string
+		ends []func(n node)
+		want string
+	}{
+		{"its own", []func(node){written(32*time.Minute, orders+dies)}, "KernelPanic by kdump"},
+		{"its own, by a canary, with a clock that was never set", []func(node){func(n node) {
+			n.write(name, canaryOf(bootA)+dies)
+			n.date(name, time.Unix(90, 0))
+		}}, "KernelPanic by kdump"},
+		{"its own, with a clock that was never set", []func(node){func(n node) { n.write(name, orders+dies); n.date(name, time.Unix(90, 0)) }}, "KernelPanic by kdump"},
+		{"its own, of a panic during the shutdown", []func(node){shutdown, written(61*time.Minute, strings.Replace(dies, "1800", "3610", 1))}, "KernelPanic by kdump"},
+		{"copied before the shutdown", []func(node){written(50*time.Minute, dies), shutdown}, "Orderly by ledger"},
+		{"copied before the shutdown, with its time", []func(node){written(-time.Hour, dies), shutdown}, "Orderly by ledger"},
+		{"copied after the shutdown, with its time", []func(node){shutdown, written(-time.Hour, dies)}, "Orderly by ledger"},
+		{"copied once the next boot ran", []func(node){shutdown, written(119*time.Minute, dies)}, "Orderly by ledger"},
+		{"of the boot itself, saved by hand while it ran", []func(node){written(30*time.Minute, canaryOf(bootA)+dies), shutdown}, "Orderly by ledger"},
+		{"of the boot itself, saved by hand before it died", []func(node){written(30*time.Minute, canaryOf(bootA)+"[ 1800.0] eth0: link up\n")}, "Unexplained by none"},
+		{"of the boot itself, with an oops that it survived, saved by hand", []func(node){written(30*time.Minute, oopsLines+"[   60.0] eth0: link up\n"+
+			strings.Replace(canaryOf(bootA), "    9.0", "   70.0", 1))}, "Unexplained by none"},
+		{"of another kernel", []func(node){written(32*time.Minute, strings.Replace(orders, "6.12.a", "6.1.0", 1)+dies)}, "Unexplained by none"},
+		{"of another machine, by its canary", []func(node){written(32*time.Minute, canaryOf(bootC)+dies)}, "Unexplained by none"},
+		{"of another machine, that ran much longer", []func(node){written(32*time.Minute, strings.Replace(dies, " 1800", "90000", 1))}, "Unexplained by none"},
+		{"of another machine, that ran much shorter", []func(node){written(10*time.Hour, strings.Replace(dies, " 1800", "   60", 1))}, "Unexplained by none"},
+		{"from before the boot", []func(node){written(-2*time.Hour, dies)}, "Unexplained by none"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := newNode(t)
+			n.lasts(time.Minute)
+			n.boot(bootA)
+			for _, f := range tt.ends {
+				f(n)
+			}
+			n.write("proc/sys/kernel/random/boot_id", bootB.Boot+"\n")
+			later := 2 * time.Hour
+			if strings.Contains(tt.name, "shorter") {
+				later = 11 * time.Hour
+			}
+			n.lasts(2 * time.Minute)
+			l, err := Open(n.Root, bootB, noon.Add(later))
+			if err != nil || l.Previous == nil {
+				t.Fatalf("%+v, %v", l, err)
+			}
+			if got := l.Previous.Cause + " by " + l.Previous.Evidence; got != tt.want {
+				t.Errorf("%s, want %s", got, tt.want)
+			}
+			if at := l.Previous.Time; !at.IsZero() && at.Before(noon) {
+				t.Errorf("it ended at %s, before it was entered", at)
+			}
+		})
+	}
+}
+
+// TestClonedMachine: a machine that is no instance is known by its firmware, too. Images bring machine id and ledger along.
+func TestClonedMachine(t *testing.T) {
+	id := machine.Identity{Instance: "0123456789abcdef0123456789abcdef", Boot: bootA.Boot}
+	n := newNode(t)
+	n.write("sys/class/dmi/id/product_uuid", "11111111-0000-0000-0000-000000000001\n")
+	n.boot(id)
+	id.Boot = bootB.Boot
+	if e := n.boot(id).Previous; e == nil {
+		t.Error("the same machine says nothing")
+	}
+	n.write("sys/class/dmi/id/product_uuid", "22222222-0000-0000-0000-000000000002\n")
+	id.Boot = bootC.Boot
+	if e := n.boot(id).Previous; e != nil {
+		t.Errorf("a clone speaks of its image: %+v", e)
+	}
+}
+
 // TestDumpsAreKnownAgain: an entry of an earlier boot that systemd-pstore moves later is still that of an earlier boot.
 func TestDumpsAreKnownAgain(t *testing.T) {
 	n := newNode(t)
-	const entry = "sys/fs/pstore/dmesg-efi_pstore-176416560001001"
+	const entry = "sys/fs/pstore/dmesg-efi_pstore-179570160001001"
 	n.write(entry, "Panic#1 Part1\n"+panicLines)
 	n.boot(bootA)
-	n.move(entry, "var/lib/systemd/pstore/1764165600/dmesg-efi_pstore-176416560001001")
+	n.move(entry, "var/lib/systemd/pstore/1795701600/dmesg-efi_pstore-179570160001001")
 	if e := n.boot(bootB).Previous; e == nil || e.Cause != netconsole.CauseUnexplained {
 		t.Errorf("%+v", e)
 	}
@@ -327,7 +464,7 @@ func TestUnguarded(t *testing.T) {
 	if e := n.boot(bootB).Previous; e != nil {
 		t.Errorf("%+v", e)
 	}
-	n.write("sys/fs/pstore/dmesg-efi_pstore-176416560001001", "Panic#1 Part1\n"+panicLines)
+	n.write("sys/fs/pstore/dmesg-efi_pstore-179570160001001", "Panic#1 Part1\n"+strings.ReplaceAll(panicLines, "6.12.a", "6.12.b"))
 	if e := n.boot(bootC).Previous; e == nil || e.Evidence != Pstore {
 		t.Errorf("words are words: %+v", e)
 	}
@@ -374,7 +511,7 @@ func TestLookWritesNothing(t *testing.T) {
 func TestAcknowledgedOnce(t *testing.T) {
 	n := newNode(t)
 	n.boot(bootA)
-	const efi, moved = "sys/fs/pstore/dmesg-efi_pstore-176416560001001", "var/lib/systemd/pstore/1/dmesg-efi_pstore-176416560002001"
+	const efi, moved = "sys/fs/pstore/dmesg-efi_pstore-179570160001001", "var/lib/systemd/pstore/1/dmesg-efi_pstore-179570160002001"
 	n.write(efi, "Panic#1 Part1\n"+panicLines)
 	n.write(moved, "Panic#1 Part2\n"+canaryOf(bootA))
 	e := n.boot(bootB).Previous

@@ -26,11 +26,14 @@ const maxLedger = 1 << 20
 // Ledger is what is written down about a boot while it lasts, and what was found out about the one before. Its keys are an
 // interface: `last-boot -o json` prints them.
 type Ledger struct {
-	Boot     string    `json:"boot"`
-	Instance string    `json:"instance"` // as in machine.Identity
-	Machine  string    `json:"machine,omitempty"`
-	Kernel   string    `json:"kernel"` // `uname -r`
-	Since    time.Time `json:"since"`  // when the boot was entered
+	Boot     string `json:"boot"`
+	Instance string `json:"instance"` // as in machine.Identity
+	Machine  string `json:"machine,omitempty"`
+	Kernel   string `json:"kernel"` // `uname -r`
+	// Hardware is the firmware's id of the machine, empty if it has none: machine id and ledger are copied with an image.
+	Hardware string    `json:"hardware,omitempty"`
+	Began    time.Time `json:"began,omitzero"` // when the kernel started, zero if unknown
+	Since    time.Time `json:"since"`          // when the boot was entered
 	// Ending is when a system shutdown began to end the boot, zero if none has.
 	Ending time.Time `json:"ending,omitzero"`
 	// Guarded means that a shutdown would have been noted: the unit that does it runs.
@@ -61,7 +64,7 @@ func Open(root machine.Root, id machine.Identity, now time.Time) (Ledger, error)
 		former.Ending, former.Guarded = time.Time{}, guardErr == nil // the kernel outlives a soft reboot
 		return *former, former.write(root)
 	}
-	l := begin(root, id)
+	l := begin(root, id, now)
 	l.Since, l.Guarded = now, guardErr == nil
 	var store store
 	l.Previous, store = examine(root, former, l)
@@ -84,14 +87,22 @@ func Look(root machine.Root, id machine.Identity) (Ledger, error) {
 	if former != nil && former.Boot == id.Boot {
 		return *former, err
 	}
-	l := begin(root, id)
+	l := begin(root, id, time.Now())
 	l.Previous, _ = examine(root, former, l)
 	return l, err
 }
 
 // begin is the ledger of a boot that is not entered yet.
-func begin(root machine.Root, id machine.Identity) Ledger {
-	return Ledger{Boot: id.Boot, Instance: id.Instance, Machine: text(root, "etc/machine-id"), Kernel: text(root, "proc/sys/kernel/osrelease")}
+func begin(root machine.Root, id machine.Identity, now time.Time) Ledger {
+	l := Ledger{
+		Boot: id.Boot, Instance: id.Instance, Machine: text(root, "etc/machine-id"), Kernel: text(root, "proc/sys/kernel/osrelease"),
+		Hardware: text(root, "sys/class/dmi/id/product_uuid"),
+	}
+	first, _, _ := strings.Cut(text(root, "proc/uptime"), " ")
+	if uptime, err := time.ParseDuration(first + "s"); err == nil && uptime > 0 {
+		l.Began = now.Add(-uptime)
+	}
+	return l
 }
 
 // MarkEnding notes that a system shutdown ends the running boot. A boot that was never entered has nothing to mark.
@@ -117,7 +128,8 @@ func Acknowledge(root machine.Root, boot string, now time.Time) error {
 
 // sameMachine reports whether the ledger of a former boot is of the machine that the current one is of.
 func (l Ledger) sameMachine(current Ledger) bool {
-	return l.Instance == current.Instance && (l.Machine == current.Machine || strings.HasPrefix(l.Instance, "i-"))
+	sameHardware := l.Hardware == current.Hardware || l.Hardware == "" || current.Hardware == ""
+	return l.Instance == current.Instance && (l.Machine == current.Machine && sameHardware || strings.HasPrefix(l.Instance, "i-"))
 }
 
 // read reads the ledger; nil if there is none.

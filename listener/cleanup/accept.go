@@ -112,6 +112,9 @@ func (w *work) accept(ctx context.Context) error {
 	w.inc.Trace = nil // it is on record
 	if death.Phase == policy.Recorded {
 		w.decided(d)
+		if err := w.noteLeftOut(ctx, d); err != nil {
+			return err
+		}
 		return w.complete(ctx, keeping)
 	}
 	return w.reconcileAll(ctx)

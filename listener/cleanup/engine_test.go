@@ -541,7 +541,7 @@ func TestWrongNodes(t *testing.T) {
 			world: func(w *world) {
 				w.set(func() { n := w.nodes["n1"]; n.ControlPlane = true; w.nodes["n1"] = n })
 			},
-			inc: func() detect.Incident { return incident(1, boot1, secret1) }, why: "control plane",
+			inc: func() detect.Incident { return incident(1, boot1, secret1) }, why: "control plane", phase: policy.Recorded,
 		},
 		{
 			name: "a host that is no Node",

@@ -23,16 +23,22 @@ const (
 	// fatesPerMinute bounds the questions of this replica, each of which is up to three calls. EC2 answers far more calls a
 	// second, but the account has other users (https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html).
 	fatesPerMinute = 120
+	// inquiriesPerMinute of them may be about boots of which nothing was heard: the rest is for deaths that wait for a witness.
+	inquiriesPerMinute = fatesPerMinute / 2
 	// fateEvery is how often the cloud is asked about a Node whose death waits for a witness.
 	fateEvery = 10 * time.Second
 	// fateTimeout bounds one question: the other witnesses must not wait for it.
 	fateTimeout = 5 * time.Second
 )
 
-// mayAskFate reports whether another question to the cloud may be asked now, and counts it.
-func (e *Engine) mayAskFate() bool {
+// mayAskFate reports whether another question to the cloud may be asked now, and counts it. Whoever inquires without having heard
+// anything leaves room for those who need a witness.
+func (e *Engine) mayAskFate(inquires bool) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if inquires && !e.inquired.Allow(e.Now(), netip.Addr{}) {
+		return false
+	}
 	return e.questions.Allow(e.Now(), netip.Addr{})
 }
 
@@ -40,7 +46,7 @@ func (e *Engine) mayAskFate() bool {
 func (w *work) askFate(ctx context.Context) error {
 	e, id := w.e, w.node.Instance()
 	if e.Fates == nil || id == "" || w.lookup != policy.Found || !w.node.Silent && !w.lease.Overdue(e.Now()) ||
-		e.Now().Sub(w.askedAt) < fateEvery || !e.mayAskFate() {
+		e.Now().Sub(w.askedAt) < fateEvery || !e.mayAskFate(false) {
 		return nil
 	}
 	w.askedAt = e.Now()

@@ -20,6 +20,7 @@ import (
 type ec2 struct {
 	mu      sync.Mutex
 	fate    policy.Fate
+	fates   map[string]policy.Fate // of single instances, in place of fate
 	console string
 	at      time.Time // of the console; now if zero
 	err     error
@@ -32,6 +33,9 @@ func (c *ec2) Fate(_ context.Context, id string) (policy.Fate, error) {
 	time.Sleep(c.takes)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if f, ok := c.fates[id]; ok {
+		return f, c.err
+	}
 	return c.fate, c.err
 }
 
@@ -216,6 +220,29 @@ func TestTheCloudIsAWitness(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A thousand nodes that fall silent use up no question that a death which waits for its witness needs.
+func TestAWitnessComesFirst(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		change(w, func(n *policy.Node) { n.Pin = policy.Pin{} })
+		for i := range 1000 {
+			w.addNode(10+i, fmt.Sprintf("boot of %d", 10+i), "secret")
+		}
+		c := &ec2{fate: policy.Fate{State: "running"}, fates: map[string]policy.Fate{"i-1": {State: "terminated"}}}
+		e, _ := runWith(t, testPolicy(), w, c, "a")
+		for i := range 1000 {
+			w.loses(10 + i)
+		}
+		pass(20 * time.Second)
+		w.panics(1)
+		offer(t, w, incident(1, boot1, ""), e)
+		pass(30 * time.Second)
+		if d := w.only(); d.Phase != policy.Cleaned || !strings.Contains(d.Decision, "EC2 says: instance i-1 is terminated") {
+			t.Errorf("phase %s: %s; want Cleaned, by EC2's word", d.Phase, d.Decision)
+		}
+	})
 }
 
 // A thousand nodes that fall silent at once cost no more questions than the limit.

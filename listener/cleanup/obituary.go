@@ -28,6 +28,9 @@ const (
 type endings struct {
 	consoles      chan console
 	questions     policy.Limiter // to the cloud
+	inquired      policy.Limiter // those of inquiries among them
+	unexplained   policy.Breaker // nodes whose boots were recorded without the kernel's words
+	overSince     time.Time      // when they were too many last
 	obituaries    chan obituary
 	obituaryLimit policy.Limiter
 	said          map[policy.Pin]obituaryState // by the boot and secret that spoke
@@ -40,6 +43,8 @@ func newEndings(p policy.Policy) endings {
 	return endings{
 		consoles:      make(chan console, inquiriesAtOnce),
 		questions:     policy.Limiter{PerAddress: fatesPerMinute, Total: fatesPerMinute, Window: time.Minute},
+		inquired:      policy.Limiter{PerAddress: inquiriesPerMinute, Total: inquiriesPerMinute, Window: time.Minute},
+		unexplained:   policy.Breaker{Nodes: max(p.MaxNodes, 1), Percent: p.MaxPercent, Window: p.Window},
 		obituaries:    make(chan obituary, obituariesWaiting),
 		obituaryLimit: policy.Limiter{PerAddress: obituariesOfAddress, Total: obituariesInAll, Window: p.Window},
 		said:          map[policy.Pin]obituaryState{},
@@ -144,13 +149,16 @@ func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
 		log.Info("boot ended in good order, says the node", "node", n.Name)
 		return e.noteOrderly(ctx, c, n, o)
 	}
-	d := policy.ObituaryOf(n, o.Obituary, detect.ReadBootLogs(e.Judge, string(o.Text), true), a, o.at)
+	d := policy.ObituaryOf(n, o.Obituary, detect.ReadBootLogs(e.Judge, string(o.Text), policy.LastWords(o.Obituary)), a, o.at)
 	var have policy.Death
 	err = c.once(ctx, tidying, func(ctx context.Context) (err error) {
 		have, err = e.cluster.Death(ctx, d.Name)
 		return err
 	})
 	switch {
+	case err == nil && have.GivesWay(d):
+		log.Info("what the node says takes the place of a death recorded on less", "death", have.Name, "authority", have.Authority, "reason", have.Reason)
+		return e.recordDeath(ctx, n, d)
 	case err == nil && have.Phase != policy.Refused:
 		return e.amendObituary(ctx, c, have, d)
 	case err != nil && !errors.Is(err, ErrNotFound):
@@ -168,7 +176,7 @@ func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
 
 // amendObituary adds to the death that is on record what the node has to say, and emits the events if that is a better reason.
 func (e *Engine) amendObituary(ctx context.Context, c calls, have, d policy.Death) (done bool) {
-	was := have.Reason
+	was := have.Reason + have.Cause
 	switch {
 	case d.Authority < have.Authority:
 		c.log.Warn("obituary adds nothing: the death is known on more authority", "death", have.Name, "node", have.Node,
@@ -176,6 +184,15 @@ func (e *Engine) amendObituary(ctx context.Context, c calls, have, d policy.Deat
 		return true
 	case !have.Learn(d):
 		return true
+	}
+	if have.Phase.Finished() && have.Owner != e.replica {
+		// Who owns a death tells of it, and a former owner may be gone.
+		owned := have
+		owned.Owner = e.replica
+		_ = c.once(ctx, tidying, func(ctx context.Context) error {
+			_, err := e.cluster.UpdateDeath(ctx, owned)
+			return err
+		})
 	}
 	err := c.try(ctx, tidying, "amend death", func(ctx context.Context) error {
 		_, err := e.cluster.AmendDeath(ctx, have)
@@ -186,7 +203,7 @@ func (e *Engine) amendObituary(ctx context.Context, c calls, have, d policy.Deat
 		return answered(err)
 	}
 	c.log.Info("amended", "death", have.Name, "node", have.Node, "cause", have.Cause, "evidence", have.Evidence)
-	if have.Reason != was {
+	if have.Reason+have.Cause != was {
 		w := e.newWork(detect.Incident{}, c.log)
 		w.name, w.death, w.node = have.Name, have, policy.Node{Name: have.Node}
 		if err := w.readNode(ctx, tidying); err != nil {

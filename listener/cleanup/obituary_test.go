@@ -1,6 +1,7 @@
 package cleanup
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -16,6 +17,11 @@ const (
 	bootOld   = "11111111-0000-4000-8000-00000000000a"
 	lastWords = "<0>[   99.000000] sysrq: Trigger a crash\n<0>[   99.100000] Kernel panic - not syncing: sysrq triggered crash\n"
 )
+
+// oopsWords are those of an oops.
+const oopsWords = "<1>[   50.000001] BUG: kernel NULL pointer dereference, address: 0000000000000000\n" +
+	"<4>[   50.000003] Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI\n<4>[   50.000004] CPU: 0 UID: 0 PID: 7 Comm: insmod Not tainted 6.12.0 #1\n" +
+	"<4>[   50.000005] RIP: 0010:foo+0x1/0x2 [bar]\n<4>[   50.000006] ---[ end trace 0000000000000000 ]---\n"
 
 // said is what node 1 says on boot1, under its secret, about the boot before.
 func said(change func(id *netconsole.Identity, o *netconsole.Obituary)) (netconsole.Identity, netconsole.Obituary) {
@@ -58,6 +64,15 @@ func TestObituary(t *testing.T) {
 		{name: "without a word", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
 			o.Cause, o.Evidence, o.Text = netconsole.CauseUnexplained, "none", nil
 		}, want: "Unexplained by none, pinned"},
+		{name: "of a boot that survived an oops, and then ended without a word", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
+			o.Cause, o.Evidence, o.Text = netconsole.CauseUnexplained, "none", []byte(oopsWords)
+		}, want: "Unexplained by none, pinned"},
+		{name: "of the watchdog, after an oops", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
+			o.Cause, o.Evidence, o.Text = "Watchdog", "watchdog", []byte("watchdog0 has bootstatus 32: it reset the machine\n"+oopsWords)
+		}, want: "Watchdog by watchdog, pinned"},
+		{name: "of an oops that was its end", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
+			o.Cause, o.Text = "KernelOops", []byte(oopsWords)
+		}, want: "KernelOops by pstore, pinned"},
 		{name: "with a cause that is no word", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
 			o.Cause, o.Evidence, o.Text = "<script>", "none", nil
 		}, want: "Unexplained by none, pinned"},
@@ -255,6 +270,92 @@ func TestObituaryOfAClaimedBootRewritesNothing(t *testing.T) {
 			t.Errorf("reason %q, %d lines, evidence %v", d.Reason, len(d.Trace), d.Evidence)
 		}
 	})
+}
+
+// Who owns a death tells of it. The replica that recorded it may be gone when its node says more.
+func TestObituaryTakesADeathOver(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		_, stop := run(t, testPolicy(), w, "a")
+		w.panics(1)
+		pass(time.Minute)
+		w.reboots(1, boot2)
+		change(w, func(n *policy.Node) { n.Pin = policy.Pin{Boot: boot2, Sum: netconsole.Secret("next").Sum()} })
+		pass(10 * time.Minute)
+		before := w.only()
+		stop()
+		e, _ := run(t, testPolicy(), w, "b")
+		id, o := said(func(id *netconsole.Identity, o *netconsole.Obituary) {
+			id.Boot, id.Secret, o.Boot = boot2, "next", boot1
+		})
+		if !repeat(e, address(1), id, o) {
+			t.Fatal("not dealt with")
+		}
+		d := w.only()
+		if before.Owner != "a" || d.UID != before.UID || d.Owner != "b" || d.Cause != "KernelPanic" || d.Phase != policy.Recorded || d.Decision != before.Decision {
+			t.Errorf("before %+v\nnow %+v", before, d)
+		}
+	})
+}
+
+// A pod that was faster than the node claims its boot and makes up how the last one ended. The node's own words take the place of
+// that as soon as it has pinned; not of what was heard live, unless there are words.
+func TestThePinnedWordsWin(t *testing.T) {
+	madeUp := func(o *netconsole.Obituary) {
+		o.Text = []byte(strings.Repeat("<6>[   98.000000] a line before\n", 300) + "<0>[   99.100000] Kernel panic - not syncing: made up\n")
+	}
+	silent := func(o *netconsole.Obituary) {
+		o.Cause, o.Evidence, o.Text = netconsole.CauseUnexplained, "none", nil
+	}
+	for _, tt := range []struct {
+		name           string
+		live           bool // the panic was heard, too, under a secret that was only claimed
+		claimed, truth func(o *netconsole.Obituary)
+		want           string
+	}{
+		{"the kernel's", false, madeUp, func(*netconsole.Obituary) {}, "sysrq triggered crash [pstore] pinned"},
+		{"no word", false, madeUp, silent, "the boot ended without a word [none] pinned"},
+		{"a cause without evidence", false, func(o *netconsole.Obituary) { o.Cause, o.Evidence, o.Text = "HardwareError", "none", nil }, silent,
+			"the boot ended without a word [none] pinned"},
+		{"the kernel's, after a panic that was heard", true, nil, func(*netconsole.Obituary) {}, "sysrq triggered crash [netconsole pstore] pinned"},
+		{"no word, after a panic that was heard", true, nil, silent, "made up live [netconsole] claimed"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.populate("n1")
+				e, _ := run(t, testPolicy(), w, "a")
+				pass(time.Second)
+				if tt.live {
+					change(w, func(n *policy.Node) {
+						n.BootID, n.Pin, n.Claim = bootOld, policy.Pin{}, policy.Pin{Boot: bootOld, Sum: secret1.Sum()}
+					})
+					inc := incident(1, bootOld, secret1)
+					inc.Title = "made up live"
+					inc.Trace = slices.Repeat([]string{"a line"}, 300)
+					offer(t, w, inc, e)
+					pass(time.Second)
+				}
+				change(w, func(n *policy.Node) {
+					n.BootID, n.Pin, n.Claim = boot1, policy.Pin{}, policy.Pin{Boot: boot1, Sum: netconsole.Secret("a pod's").Sum()}
+				})
+				pass(10 * time.Second)
+				say := func(secret netconsole.Secret, words func(*netconsole.Obituary)) {
+					id, o := said(func(id *netconsole.Identity, o *netconsole.Obituary) { id.Secret = secret; words(o) })
+					if !repeat(e, address(1), id, o) {
+						t.Fatalf("what %s says is not dealt with", secret)
+					}
+				}
+				if tt.claimed != nil {
+					say("a pod's", tt.claimed)
+				}
+				change(w, func(n *policy.Node) { n.Pin = policy.Pin{Boot: boot1, Sum: secret1.Sum()} })
+				say(secret1, tt.truth)
+				if d := w.only(); fmt.Sprint(d.Reason, " ", d.Evidence, " ", d.Authority) != tt.want || d.Phase != policy.Recorded {
+					t.Errorf("%s %v %s, phase %s; want %s", d.Reason, d.Evidence, d.Authority, d.Phase, tt.want)
+				}
+			})
+		})
+	}
 }
 
 // What a node says late of its boot before does not replace its farewell of the boot that it runs.

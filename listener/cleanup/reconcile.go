@@ -1,6 +1,7 @@
 package cleanup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -167,6 +168,9 @@ func (w *work) reconcile(ctx context.Context) (again time.Duration, err error) {
 	}
 	w.noteDistrust(d)
 	w.noteUnfenced()
+	if err := w.noteLeftOut(ctx, d); err != nil {
+		return 0, err
+	}
 	if err := w.complete(ctx, keeping); err != nil {
 		return 0, err
 	}
@@ -309,7 +313,16 @@ func (w *work) noteComplete() {
 	if w.death.Phase == policy.Incomplete {
 		s = policy.False
 	}
-	w.condition(policy.Complete, s, string(w.death.Phase), w.death.Decision)
+	w.condition(policy.Complete, s, cmp.Or(w.leftOut, string(w.death.Phase)), w.death.Decision)
+}
+
+// noteLeftOut notes why nothing follows, where d says so, and names the pods of the node: nothing else will be known of them.
+func (w *work) noteLeftOut(ctx context.Context, d policy.Decision) error {
+	if w.leftOut = d.LeftOut; w.leftOut == "" {
+		return nil
+	}
+	w.pods = w.podsThen(ctx)
+	return w.namePods(ctx)
 }
 
 // noteDistrust puts it on record that the source was contradicted.

@@ -26,6 +26,8 @@ const (
 	wordAfterEnd  = 2 * time.Minute
 	// silentForGood is how long a node must be silent to count as dead without any other sign.
 	silentForGood = 30 * time.Minute
+	// countedNodes bounds of how many Nodes the limit of records is a share.
+	countedNodes = 1000
 	// restarts is by how much pods may have restarted before the boot was found to have ended.
 	restarts = time.Minute
 )
@@ -41,6 +43,9 @@ type inquiry struct {
 	handed    time.Time // when its death was handed over to be accepted, zero if it was not
 	reported  bool      // the watch says that the boot has ended
 	silent    bool      // silence is all that says that the boot has ended
+	looked    bool      // the pods of a cordoned node were listed
+	drained   bool      // and only such were there as a drain leaves
+	waits     bool      // too many were put on record lately
 	recorded  bool      // for its silence only: if the node speaks again, the record was wrong
 	concluded bool      // nothing is left to ask
 }
@@ -143,6 +148,9 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 func (e *Engine) inquire(ctx context.Context, q inquiry) inquiry {
 	q.pause = min(max(2*q.pause, firstQuestion), lastQuestion)
 	q.next = e.Now().Add(q.pause)
+	if !e.lookAtPods(ctx, &q) {
+		return q
+	}
 	back, ok := e.whereabouts(ctx, &q)
 	switch {
 	case !ok:
@@ -156,13 +164,18 @@ func (e *Engine) inquire(ctx context.Context, q inquiry) inquiry {
 	case q.concluded:
 		return q
 	}
-	e.ask(ctx, &q, back)
+	if !q.waits {
+		e.ask(ctx, &q, back)
+	}
 	now := e.Now()
 	switch {
 	case ctx.Err() != nil:
 	case q.over.IsZero() && q.Console.Verdict == detect.Dying && q.Named && e.policy.ActsOn(q.Node):
 		e.handOver(&q)
 	case !q.over.IsZero() && (q.Named && q.Console.Verdict == detect.Dying || !now.Before(q.over)):
+		if q.waits = q.Console.Verdict != detect.Dying && !e.mayRecord(q.Node.Name); q.waits {
+			return q
+		}
 		q.LastCanary = e.lastCanary(q.Node, q.Boot)
 		done := e.recordDeath(ctx, q.Node, q.Death())
 		q.recorded, q.concluded = done && q.silent, done && !q.silent
@@ -173,6 +186,25 @@ func (e *Engine) inquire(ctx context.Context, q inquiry) inquiry {
 		q.silent = true
 	}
 	return q
+}
+
+// mayRecord reports whether the end of another boot may be recorded that no kernel has spoken of. When many fall silent, or are gone,
+// at once, that is the network or the control plane, mostly: each record is an object and events, and may have to be withdrawn. The
+// others are looked at again until there is room. It is said once.
+func (e *Engine) mayRecord(node string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now, total := e.Now(), min(e.cluster.NodeCount(), countedNodes)
+	if e.unexplained.Room(now, node, total) {
+		e.unexplained.Count(now, node, "")
+		return true
+	}
+	if now.Sub(e.overSince) >= e.unexplained.Window {
+		e.log.Warn("more boots end without a word than are put on record at once; the others wait: look at the network and the control plane",
+			"limit", e.unexplained.Limit(total), "window", e.unexplained.Window)
+	}
+	e.overSince = now // it goes on
+	return false
 }
 
 // withdraw refuses the death of a node that was silent for good, and is back on the same boot. It reports whether that is on
@@ -221,7 +253,7 @@ func (e *Engine) whereabouts(ctx context.Context, q *inquiry) (back string, ok b
 	case n.BootID == q.Boot && !n.Silent:
 		q.concluded = true // it lives
 		return "", true
-	case n.BootID == q.Boot && !q.over.IsZero() && n.LeftInOrder(q.Boot, q.At) != "":
+	case n.BootID == q.Boot && !q.over.IsZero() && q.leftInOrder(n) != "":
 		return "", false // nobody is asked about it until it is on again, or its Node gone
 	case n.BootID == q.Boot:
 		q.Node, q.silent = n, silent
@@ -235,11 +267,34 @@ func (e *Engine) whereabouts(ctx context.Context, q *inquiry) (back string, ok b
 		q.end(now, "node "+n.Name+" was registered again on boot "+n.BootID, wordAfterBoot)
 		back = n.BootID
 	}
-	if why := q.Node.LeftInOrder(q.Boot, q.At); why != "" {
+	if why := q.leftInOrder(q.Node); why != "" {
 		e.log.Info("boot ended in good order", "node", q.Node.Name, "boot", q.Boot, "why", why)
 		q.concluded = true
 	}
 	return back, true
+}
+
+// leftInOrder is n.LeftInOrder, where a drain is an end in good order, too.
+func (q *inquiry) leftInOrder(n policy.Node) string {
+	if why := n.LeftInOrder(q.Boot, q.At); why != "" || !q.drained {
+		return why
+	}
+	return "it was cordoned and drained"
+}
+
+// lookAtPods notes whether the node was drained before its boot ended: once, and at first, because the control plane deletes the
+// pods of a node that it does not hear from. It reports false if there was no answer.
+func (e *Engine) lookAtPods(ctx context.Context, q *inquiry) bool {
+	if q.looked || !q.Node.Unschedulable {
+		q.looked = true
+		return true
+	}
+	<-e.queue.submit(ctx, tidying, 1, func(ctx context.Context, _ int) {
+		if pods, err := e.cluster.Pods(ctx, q.Node.Name); err == nil {
+			q.looked, q.drained = true, policy.Drained(pods)
+		}
+	})
+	return q.looked
 }
 
 // lookAtLastLease notes when the kubelet of a silent node renewed its Lease last.
@@ -276,7 +331,7 @@ func (e *Engine) lastCanary(n policy.Node, boot string) time.Time {
 // ask asks the cloud about the machine: its state, and the death that its console tells of.
 func (e *Engine) ask(ctx context.Context, q *inquiry, back string) {
 	id := q.Node.Instance()
-	if e.Fates == nil || id == "" || !e.mayAskFate() {
+	if e.Fates == nil || id == "" || !e.mayAskFate(true) {
 		return
 	}
 	w := e.newWork(detect.Incident{}, e.log)
@@ -327,8 +382,7 @@ func (e *Engine) handOver(q *inquiry) {
 }
 
 // recordDeath puts a death of n on record that nothing follows from, and reports whether it is there now. It emits the events
-// if it was the first to. It replaces a refused death, unless that was refused only because nothing is done about n, and says
-// more.
+// if it was the first to. It replaces a death that gives way, and a refused one.
 func (e *Engine) recordDeath(ctx context.Context, n policy.Node, d policy.Death) bool {
 	w := e.newWork(detect.Incident{Time: d.Time, Title: d.Reason}, e.log.With("boot", d.Boot))
 	w.name, w.death = d.Name, d
@@ -365,11 +419,14 @@ func (e *Engine) recordDeath(ctx context.Context, n policy.Node, d policy.Death)
 			return false
 		}
 		have, err := w.readDeath(ctx, d.Name)
-		heard := d.Best() == policy.ByNothing && !e.policy.ActsOn(w.node) && d.Time.Sub(have.Time).Abs() < heardFor
-		if err != nil || have.Phase != policy.Refused || heard {
+		weaker := have.GivesWay(d)
+		if err != nil || have.Phase != policy.Refused && !weaker {
 			return err == nil // it is on record, perhaps by another replica
 		}
-		if err := w.try(ctx, tidying, "delete refused death", func(ctx context.Context) error {
+		if weaker {
+			w.death.Inherit(have)
+		}
+		if err := w.try(ctx, tidying, "delete refused or weaker death", func(ctx context.Context) error {
 			return e.cluster.DeleteDeath(ctx, have)
 		}); !answered(err) {
 			return false

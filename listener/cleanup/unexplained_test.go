@@ -2,6 +2,8 @@ package cleanup
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -63,6 +65,17 @@ func leaves(w *world) {
 	})
 }
 
+// drain deletes the pods of node 1 that a drain deletes.
+func drain(w *world) {
+	w.set(func() {
+		for key, p := range w.pods {
+			if p.Node == "n1" && !p.Mirror && p.Owner.Kind != "DaemonSet" {
+				delete(w.pods, key)
+			}
+		}
+	})
+}
+
 func TestBootsThatEndWithoutAWord(t *testing.T) {
 	reboots := func(w *world) { w.panics(1); pass(time.Minute); w.reboots(1, boot2) }
 	for _, tt := range []struct {
@@ -104,7 +117,35 @@ func TestBootsThatEndWithoutAWord(t *testing.T) {
 			change(w, func(n *policy.Node) { n.Farewell = policy.Farewell{Boot: boot2, Text: "rebooted", At: time.Now()} })
 		},
 			happens: reboots, want: "Unexplained by none, text"},
-		{name: "cordoned before", before: func(w *world) { change(w, func(n *policy.Node) { n.Leaving = true }) }, happens: reboots},
+		{name: "cordoned before, and its pods were there", before: func(w *world) { change(w, func(n *policy.Node) { n.Unschedulable = true }) }, happens: reboots,
+			want: "Unexplained by none, text"},
+		{name: "cordoned, and silent for good, and its pods were there", before: func(w *world) { change(w, func(n *policy.Node) { n.Unschedulable = true }) },
+			happens: func(w *world) {
+				w.panics(1)
+				pass(50 * time.Second)
+				w.loses(1)
+				pass(5 * time.Minute)
+				drain(w) // the control plane's taints have them deleted
+				pass(30 * time.Minute)
+			}, want: "Unexplained by none, text"},
+		{name: "cordoned and drained before", before: func(w *world) {
+			change(w, func(n *policy.Node) { n.Unschedulable = true })
+			drain(w)
+		}, happens: reboots},
+		{name: "drained and powered off", before: func(w *world) {
+			change(w, func(n *policy.Node) { n.Unschedulable = true })
+			drain(w)
+		}, happens: func(w *world) { w.panics(1); pass(50 * time.Second); w.loses(1); pass(time.Hour) }},
+		{name: "cordoned once it was silent", happens: func(w *world) {
+			w.panics(1)
+			pass(50 * time.Second)
+			w.loses(1)
+			pass(time.Minute)
+			change(w, func(n *policy.Node) { n.Unschedulable = true })
+			drain(w)
+			pass(30 * time.Minute)
+		}, want: "Unexplained by none, text"},
+		{name: "being taken away", before: func(w *world) { change(w, func(n *policy.Node) { n.Leaving = true }) }, happens: reboots},
 		{name: "drained and deleted", before: func(w *world) { change(w, func(n *policy.Node) { n.Leaving = true }) }, happens: leaves},
 		{name: "registered again on the same boot", happens: func(w *world) {
 			leaves(w)
@@ -159,6 +200,84 @@ func TestBootsThatEndWithoutAWord(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A network that is split, or a control plane that hears nobody, is not a thousand deaths. What is recorded all the same is bounded,
+// and goes on once the window is over: the ends of boots are true, and a record is only later.
+func TestUnexplainedRecordsAreBounded(t *testing.T) {
+	const nodes = 25
+	limit := testPolicy().MaxNodes
+	lost := func(w *world) {
+		for i := range nodes {
+			w.addNode(10+i, fmt.Sprintf("boot of %d", i), "secret")
+		}
+		pass(5 * time.Second)
+		for i := range nodes {
+			w.panics(10 + i)
+			w.loses(10 + i)
+		}
+	}
+	t.Run("silent for good, and back", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *world) {
+			var log strings.Builder
+			e, _ := runOn(t, testPolicy(), w, nil, "a", func(e *Engine) { e.log = slog.New(slog.NewTextHandler(&log, nil)) })
+			lost(w)
+			pass(silentForGood + e.policy.Window - 2*time.Minute)
+			var said int
+			w.set(func() {
+				if n := len(w.deaths); n == 0 || n > limit {
+					t.Errorf("%d deaths are on record, want at most %d", n, limit)
+				}
+				if n := len(w.events); n > 10*limit {
+					t.Errorf("%d events", n)
+				}
+				for i := range nodes { // the network is back
+					name := fmt.Sprintf("n%d", 10+i)
+					n := w.nodes[name]
+					n.Ready, n.Silent, n.ResourceVersion = true, false, w.next()
+					w.nodes[name], w.dead[name] = n, false
+				}
+			})
+			said = strings.Count(log.String(), "boots end without a word than are put on record")
+			if said != 1 {
+				t.Errorf("said %d times, want once", said)
+			}
+			pass(2 * e.policy.Window)
+			w.set(func() {
+				for _, d := range w.deaths {
+					if d.Phase != policy.Refused {
+						t.Errorf("%s of a node that is back: %s", d.Phase, d.Name)
+					}
+				}
+				if n := len(w.deaths); n > limit {
+					t.Errorf("%d deaths, want at most %d", n, limit)
+				}
+			})
+		})
+	})
+	t.Run("all rebooted", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *world) {
+			e, _ := runOn(t, testPolicy(), w, nil, "a")
+			lost(w)
+			pass(time.Minute)
+			for i := range nodes {
+				w.reboots(10+i, fmt.Sprintf("next boot of %d", i))
+			}
+			for i := range 8 {
+				pass(e.policy.Window)
+				w.set(func() {
+					if n := len(w.deaths); n > limit*(i+1) {
+						t.Errorf("%d deaths after %d windows, want at most %d in each", n, i+1, limit)
+					}
+				})
+			}
+			w.set(func() {
+				if n := len(w.deaths); n != nodes {
+					t.Errorf("%d deaths are on record in the end, want %d", n, nodes)
+				}
+			})
+		})
+	})
 }
 
 // A node that stays silent for good is dead, whatever else is known; if it comes back after all it must not have been touched.
@@ -309,6 +428,7 @@ func TestEndsOfNodesThatAreLeftOut(t *testing.T) {
 		for _, gone := range []bool{false, true} {
 			bubble(t, func(t *testing.T, w *world) {
 				leftOut(w)
+				w.populate("n1")
 				e, _ := runWith(t, testPolicy(), w, nil, "a")
 				w.panics(1)
 				offer(t, w, incident(1, boot1, secret1), e)
@@ -319,11 +439,46 @@ func TestEndsOfNodesThatAreLeftOut(t *testing.T) {
 					w.reboots(1, boot2)
 				}
 				pass(time.Hour)
-				if d := w.only(); d.Cause != "KernelPanic" || !strings.Contains(d.Decision, "is left out by its label") {
+				d := w.only()
+				if c := d.Condition(policy.Complete); c.Reason != "NodeExcluded" || c.Status != policy.True {
+					t.Errorf("gone %t: condition %+v", gone, c)
+				}
+				if n := w.node("n1"); n.Fenced || n.Unhealthy != "" {
+					t.Errorf("node %+v: it was touched", n)
+				}
+				if d.Phase != policy.Recorded || d.Known() != policy.KnownLive || d.Cause != "KernelPanic" || !strings.Contains(d.Decision, "is left out by its label") || len(d.Pods) == 0 {
 					t.Errorf("gone %t: death %+v", gone, d)
 				}
 			})
 		}
+	})
+	t.Run("its panic was heard, and waits for its witness", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *world) {
+			w.populate("n1")
+			change(w, func(n *policy.Node) { n.ControlPlane, n.Pin = true, policy.Pin{} })
+			e, _ := runWith(t, testPolicy(), w, nil, "a")
+			w.panics(1)
+			offer(t, w, incident(1, boot1, ""), e)
+			pass(5 * time.Second)
+			if d := w.only(); d.Phase != policy.Pending || w.node("n1").Fenced {
+				t.Errorf("before it: phase %s, fenced %t", d.Phase, w.node("n1").Fenced)
+			}
+			pass(time.Minute)
+			if d := w.only(); d.Phase != policy.Recorded || d.Condition(policy.Complete).Reason != "ControlPlane" || w.node("n1").Fenced || w.failed() > 0 || len(d.Pods) == 0 {
+				t.Errorf("phase %s, condition %+v, fenced %t, %d pods failed", d.Phase, d.Condition(policy.Complete), w.node("n1").Fenced, w.failed())
+			}
+		})
+	})
+	t.Run("a lie was heard", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *world) {
+			leftOut(w)
+			e, _ := runWith(t, testPolicy(), w, nil, "a")
+			offer(t, w, incident(1, boot1, ""), e)
+			pass(time.Minute)
+			if d := w.only(); d.Phase != policy.Refused || !strings.Contains(d.Decision, "renewed its Lease") {
+				t.Errorf("phase %s: %s", d.Phase, d.Decision)
+			}
+		})
 	})
 	t.Run("a false alarm was heard long before", func(t *testing.T) {
 		bubble(t, func(t *testing.T, w *world) {

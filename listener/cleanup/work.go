@@ -25,6 +25,7 @@ type work struct {
 	lease       policy.Lease
 	judged      time.Time         // when it was first judged
 	death       policy.Death      // as read or written last
+	leftOut     string            // why nothing follows, as policy.Decision.LeftOut
 	outlived    bool              // the Node has outlived a death of the same boot: nothing is acted on at once
 	acting      bool              // this replica has decided to act
 	listed      bool              // pods were listed by this replica

@@ -24,6 +24,10 @@ type BootLog struct {
 	// Death is the incident that the log of this boot ends in. It is zero if there is none, or if the kernel lived on after
 	// it. It carries no time and no identity.
 	Death Incident
+	// Survived is the last oops that the kernel lived on after, likewise; zero if there is none, or if Death is set.
+	Survived Incident
+	// Uptime is that of the last line with a time stamp, zero if there is none.
+	Uptime time.Duration
 }
 
 // ReadBootLogs reads a kernel log and returns what it says of each boot, oldest first. A boot begins with the kernel's
@@ -102,21 +106,30 @@ func (b *bootLogReader) push(r *netconsole.Record) {
 		b.source.SetFatal(b.panicOnOops, b.kdump)
 	}
 	if b.log.Death.Verdict == Dying && (canary || b.now.Sub(b.log.Death.Time) > sameDeath) {
-		b.log.Death = Incident{} // somebody runs on this kernel
+		b.log.Survived, b.log.Death = b.log.Death, Incident{} // somebody runs on this kernel
 		b.listen()
 	}
 	b.source.Push(b.now, r, b.incident)
 }
 
 func (b *bootLogReader) incident(inc Incident) {
-	if inc.Verdict == Dying {
+	switch inc.Verdict {
+	case Dying:
 		b.log.Death = inc
+	case Oops:
+		b.log.Survived = inc
 	}
 }
 
 // end is what the log said of the boot.
 func (b *bootLogReader) end() BootLog {
 	b.source.Flush(b.now.Add(time.Hour), b.incident)
-	b.log.Death.Time, b.log.Death.Identity = time.Time{}, netconsole.Identity{}
+	if b.log.Death.Verdict == Dying {
+		b.log.Survived = Incident{}
+	}
+	for _, inc := range []*Incident{&b.log.Death, &b.log.Survived} {
+		inc.Time, inc.Identity = time.Time{}, netconsole.Identity{}
+	}
+	b.log.Uptime = b.now.Sub(time.Unix(0, 0))
 	return b.log
 }

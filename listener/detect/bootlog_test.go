@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -76,5 +77,15 @@ func TestReadBootLogs(t *testing.T) {
 	}
 	if got := ReadBootLogs(&Config{}, line("boot-a")+oops, true); len(got) != 1 || got[0].Death.Title != title {
 		t.Errorf("an oops that is known to be fatal: %+v", got)
+	}
+	survived := ReadBootLogs(&Config{}, line("boot-a")+oops, false)
+	if len(survived) != 1 || survived[0].Survived.Title != title || survived[0].Uptime == 0 {
+		t.Errorf("an oops that is survived: %+v", survived)
+	}
+	if got := ReadBootLogs(&Config{}, line("boot-a")+panics+canaryLine(9, "boot-a", false), false); len(got) != 1 || got[0].Survived.Title != title {
+		t.Errorf("a panic that is outlived: %+v", got)
+	}
+	if got := ReadBootLogs(&Config{}, line("boot-a")+oops+"[   90.000000] Kernel panic - not syncing: x\n", false); len(got) != 1 || got[0].Survived.Title != "" || got[0].Uptime != 90*time.Second {
+		t.Errorf("a death after an oops: %+v", got)
 	}
 }

@@ -98,8 +98,8 @@ func (b *boots) take() []policy.Node {
 // pkg/kubelet/nodeshutdown/nodeshutdown_manager_linux.go), perhaps among other things.
 const shuttingDown = "node is shutting down"
 
-// isLeaving reports whether somebody takes the Node away in good order: it is shutting down, being deleted, cordoned, or
-// tainted by what removes nodes (cluster-autoscaler utils/taints/taints.go, karpenter pkg/apis/v1/taints.go, aws-node-termination-handler
+// isLeaving reports whether somebody takes the Node away in good order: it is shutting down, being deleted, or tainted
+// by what removes nodes (cluster-autoscaler utils/taints/taints.go, karpenter pkg/apis/v1/taints.go, aws-node-termination-handler
 // pkg/node/node.go).
 func isLeaving(n *corev1.Node) bool {
 	for _, c := range n.Status.Conditions {
@@ -107,7 +107,7 @@ func isLeaving(n *corev1.Node) bool {
 			return true
 		}
 	}
-	return n.DeletionTimestamp != nil || n.Spec.Unschedulable || slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool {
+	return n.DeletionTimestamp != nil || slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool {
 		return t.Key == "ToBeDeletedByClusterAutoscaler" || t.Key == "karpenter.sh/disrupted" || t.Key == "karpenter.sh/disruption" ||
 			strings.HasPrefix(t.Key, "aws-node-termination-handler/")
 	})

@@ -93,7 +93,7 @@ func TestIsLeaving(t *testing.T) {
 		"a Node":                  {&corev1.Node{}, false},
 		"our fence":               {taint(taintFence), false},
 		"unreachable":             {taint(corev1.TaintNodeUnreachable), false},
-		"cordoned":                {&corev1.Node{Spec: corev1.NodeSpec{Unschedulable: true}}, true},
+		"cordoned":                {&corev1.Node{Spec: corev1.NodeSpec{Unschedulable: true}}, false},
 		"deleted":                 {&corev1.Node{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &metav1.Time{}}}, true},
 		"the autoscaler's":        {taint("ToBeDeletedByClusterAutoscaler"), true},
 		"Karpenter's":             {taint("karpenter.sh/disrupted"), true},

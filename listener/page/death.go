@@ -228,7 +228,11 @@ func (v deathView) renderAdvice(h *html) {
 	case policy.Incomplete:
 		notice("bad", "Some pods could not be failed.", "They are listed first below, and the condition PodsFailed says why. Delete them yourself: kubectl delete pod --force.")
 	case policy.Refused:
-		notice("", "Refused:", "no pod was failed or deleted. Either a witness contradicted it, or the node is not to be touched.")
+		notice("", "Refused:", "no pod was failed or deleted. Either a witness contradicted it, or it came from no node of this cluster.")
+	case policy.Recorded:
+		if slices.ContainsFunc(v.Conditions, func(c condition) bool { return c.Reason == policy.NodeExcluded || c.Reason == policy.ControlPlane }) {
+			notice("", "The node is left out:", "it died, but was not fenced, and its pods were not failed: "+v.Decision+".")
+		}
 	case policy.Pending:
 		notice("warn", "Nothing was failed yet.", "A witness is awaited: the node's Lease, its Ready condition, or a new boot.")
 	}

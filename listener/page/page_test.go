@@ -204,6 +204,28 @@ func TestGuilty(t *testing.T) {
 	}
 }
 
+// A node that is left out died all the same: its death counts, and its page says why nothing followed.
+func TestDeathsOfNodesThatAreLeftOut(t *testing.T) {
+	d := died(6)
+	d.Phase, d.Decision = policy.Recorded, "pinned authority; node ip-10-0-0-6 belongs to the control plane, so nothing follows"
+	d.Conditions = []policy.Condition{{Type: policy.Complete, Status: policy.True, Reason: policy.ControlPlane, Message: d.Decision}}
+	w := world{deaths: []policy.Death{died(1), d}}
+	for _, tt := range []struct{ path, want string }{
+		{"/", "2 deaths"},
+		{"/deaths/" + d.Name, "<strong>The node is left out:</strong> it died, but was not fenced, and its pods were not failed: pinned authority; node ip-10-0-0-6 belongs"},
+		{"/deaths/" + d.Name, "</strong> died "},
+	} {
+		if _, body, _ := get(t, w, tt.path, asHTML); !strings.Contains(body, tt.want) {
+			t.Errorf("%s lacks %q:\n%s", tt.path, tt.want, body)
+		}
+	}
+	other := died(1)
+	other.Phase = policy.Recorded
+	if _, body, _ := get(t, world{deaths: []policy.Death{other}}, "/deaths/"+other.Name, asHTML); strings.Contains(body, "left out:") {
+		t.Errorf("every recorded death is said to be left out:\n%s", body)
+	}
+}
+
 func TestGroups(t *testing.T) {
 	refused := died(6)
 	refused.Phase = policy.Refused

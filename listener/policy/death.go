@@ -16,7 +16,7 @@ const (
 	Pending Phase = "Pending"
 	// Held: the breaker is open; fenced, nothing failed or deleted.
 	Held Phase = "Held"
-	// Refused: contradicted by a witness, or not ours to act on; nothing failed or deleted.
+	// Refused: contradicted by a witness, or of no Node; nothing failed or deleted.
 	Refused Phase = "Refused"
 	// Cleaning: decided, and the steps are under way.
 	Cleaning Phase = "Cleaning"
@@ -24,7 +24,8 @@ const (
 	Cleaned Phase = "Cleaned"
 	// Incomplete: every step is done, but pods could not be failed.
 	Incomplete Phase = "Incomplete"
-	// Recorded: true, and nothing to clean up: the node is back on another boot.
+	// Recorded: true, and nothing to clean up: the node is back on another boot, or is left out, which the reason of the condition
+	// Complete says (Decision.LeftOut).
 	Recorded Phase = "Recorded"
 )
 

@@ -16,7 +16,7 @@ const (
 	Refuse Answer = iota
 	// Wait for a witness.
 	Wait
-	// Record it: true, and over. The node is back on another boot.
+	// Record it: true, and nothing follows. The node is back on another boot, or is left out.
 	Record
 	// Hold it: true, but too many at once. The Node is fenced, nothing is failed or deleted.
 	Hold
@@ -37,7 +37,15 @@ type Decision struct {
 	// Distrust says that the source was contradicted: its Node is not fenced early for a while. Only addresses of Nodes are
 	// distrusted: other senders can have nothing fenced, and there is no bound on their number.
 	Distrust bool
+	// LeftOut says why nothing follows from a true death: NodeExcluded or ControlPlane. It is empty for all others.
+	LeftOut string
 }
+
+// Why nothing follows from a true death: reasons of its condition Complete.
+const (
+	NodeExcluded = "NodeExcluded" // by ExcludeLabel
+	ControlPlane = "ControlPlane"
+)
 
 // Lookup is the result of looking up an incident's Node.
 type Lookup int
@@ -80,9 +88,25 @@ type View struct {
 // ends.
 const maxFailedLooks = 300
 
-// Decide judges an incident. It never takes a missing answer for a witness.
+// Decide judges an incident. It never takes a missing answer for a witness. What is said of a node that is left out is judged like
+// anything else, but nothing follows from it, and it takes no room of others.
 func (p Policy) Decide(inc detect.Incident, v View) Decision {
 	p = p.PolicyFor(v.Node)
+	reason, why := p.leavesOut(v.Node)
+	if reason == "" {
+		return p.decide(inc, v)
+	}
+	v.Room = true
+	d := p.decide(inc, v)
+	d.Fence = false
+	if d.Answer == Act {
+		d.Answer, d.LeftOut, d.Why = Record, reason, d.Why+"; "+why+", so nothing follows"
+	}
+	return d
+}
+
+// decide is Decide for a node that may be acted on.
+func (p Policy) decide(inc detect.Incident, v View) Decision {
 	authority := Authority(inc, v.Sum, v.First)
 	say := func(a Answer, format string, args ...any) Decision {
 		return Decision{Answer: a, Authority: authority, Why: fmt.Sprintf(format, args...)}
@@ -105,10 +129,6 @@ func (p Policy) Decide(inc detect.Incident, v View) Decision {
 		return say(Refuse, "no Node answers to %s", sender(inc))
 	case authority == detect.Text:
 		return contradicted("plain text, which anybody could have sent")
-	case v.Node.ControlPlane && !p.ControlPlane:
-		return say(Refuse, "node %s belongs to the control plane", v.Node.Name)
-	case v.Node.excluded():
-		return say(Refuse, "node %s is left out by its label %s", v.Node.Name, ExcludeLabel)
 	case v.Node.UID != v.First.UID:
 		return say(Refuse, "node %s was deleted and registered again after the panic", v.Node.Name)
 	case v.Node.BootID != boot && v.First.BootID == boot:

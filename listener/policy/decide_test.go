@@ -162,7 +162,21 @@ func TestDecide(t *testing.T) {
 		},
 		{
 			name: "a control-plane node", story: func(s *story) { s.v.Node.ControlPlane = true },
-			want: Refuse, why: "control plane",
+			want: Record, why: "pinned authority; node n1 belongs to the control plane, so nothing follows",
+		},
+		{
+			name: "a control-plane node that waits for its witness", story: func(s *story) { s.v.Node.ControlPlane = true; unpinned(s) },
+			want: Wait, why: "waiting for a witness",
+		},
+		{
+			name:  "a control-plane node that a witness contradicts",
+			story: func(s *story) { s.v.Node.ControlPlane = true; watched(s, 20*time.Second, renewing) },
+			want:  Refuse, why: "renewed its Lease", distrust: true,
+		},
+		{
+			name:  "a node that is left out, when too many die: it takes no room",
+			story: func(s *story) { s.v.Node.Labels, s.v.Room = map[string]string{ExcludeLabel: ""}, false },
+			want:  Record, why: "pinned authority; node n1 is left out by its label " + ExcludeLabel + ", so nothing follows",
 		},
 		{
 			name: "a control-plane node where policy allows it", story: func(s *story) { s.v.Node.ControlPlane, s.ControlPlane = true, true },

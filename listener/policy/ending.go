@@ -3,6 +3,7 @@ package policy
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -86,6 +87,12 @@ func (f Farewell) ended(at time.Time) bool {
 	}
 	soft := strings.HasPrefix(f.Text, softRebooted) // the boot goes on
 	return f.On != "" || !soft && at.After(begin.Add(-farewellEarly)) && at.Before(begin.Add(farewellLasts))
+}
+
+// Drained reports whether pods, those of a cordoned node, are only such as a drain leaves there. A cordon alone takes nothing away:
+// people cordon the nodes that they do not trust.
+func Drained(pods []Pod) bool {
+	return !slices.ContainsFunc(pods, func(p Pod) bool { return !p.Finished() && !p.Mirror && p.Owner.Kind != "DaemonSet" })
 }
 
 // LeftInOrder says in a few words why boot of n, which ended at the time given, ended in good order. It is empty if nothing

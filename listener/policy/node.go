@@ -24,7 +24,7 @@ type Node struct {
 	ControlPlane    bool
 	Labels          map[string]string // those that NodeInfo and selection need
 	Unschedulable   bool              // cordoned
-	Leaving         bool              // cordoned, or being taken away by an autoscaler, a drain or a deletion
+	Leaving         bool              // being taken away by an autoscaler or a deletion, or shutting down
 	Finalizers      []string
 	NodeClaim       Owner    // of Karpenter's that the Node names, zero if none
 	Deleting        bool     // has a deletionTimestamp: its finalizers are waited for

@@ -35,7 +35,7 @@ func ObituaryBy(n Node, speaks, sum, old, last string) (detect.Authority, error)
 
 // FarewellAfterwards is the farewell of a boot whose node says only on the next one, speaks, that it ended in good order.
 func FarewellAfterwards(o netconsole.Obituary, speaks string, at time.Time) Farewell {
-	if !o.Time.IsZero() && o.Time.Before(at) {
+	if o.Time.After(at.Add(-longAgo)) && o.Time.Before(at) {
 		at = o.Time
 	}
 	return Farewell{Boot: o.Boot, Text: "shut down", At: at.UTC().Truncate(time.Second), On: speaks}
@@ -47,6 +47,17 @@ const obituaryLines = 200
 // causeWord is what a cause has to be.
 var causeWord = regexp.MustCompile(`^[A-Za-z]{1,63}$`)
 
+// LastWords reports whether the text of an obituary is the last that its kernel said, so that an oops in it is a death. Under another
+// cause, or none, the kernel lived on after what is in it.
+func LastWords(o netconsole.Obituary) bool {
+	by := evidenceBy(o.Evidence)
+	return (by == ByPstore || by == ByKdump) && o.Cause != netconsole.CauseUnexplained
+}
+
+// longAgo is how long before its obituary a boot may have ended: machines are stopped for months. What is older comes from a clock
+// that was not set.
+const longAgo = 2 * 365 * 24 * time.Hour
+
 // ObituaryOf is the death that n says its boot o.Boot died. It is judged by the kernel's own words, logs, if there are any
 // that are of that boot, else it is what the node says. at is when the obituary arrived.
 func ObituaryOf(n Node, o netconsole.Obituary, logs []detect.BootLog, a detect.Authority, at time.Time) Death {
@@ -55,14 +66,21 @@ func ObituaryOf(n Node, o netconsole.Obituary, logs []detect.BootLog, a detect.A
 		inc.Cause = netconsole.CauseUnexplained
 	}
 	for _, l := range slices.Backward(logs) {
-		if l.Death.Verdict == detect.Dying && (l.Boot == "" || l.Boot == o.Boot) {
+		if l.Boot != "" && l.Boot != o.Boot {
+			continue
+		}
+		if l.Death.Verdict == detect.Dying {
 			inc = l.Death
 			inc.Release = cmp.Or(inc.Release, o.Kernel)
 			break
 		}
+		if l.Survived.Title != "" && inc.Cause == netconsole.CauseUnexplained {
+			inc.Title = "the boot ended without a word; its kernel had oopsed before: " + l.Survived.Title
+			break
+		}
 	}
 	inc.Time = at
-	if !o.Time.IsZero() && o.Time.Before(at) {
+	if o.Time.After(at.Add(-longAgo)) && o.Time.Before(at) {
 		inc.Time = o.Time
 	}
 	n.BootID = o.Boot
@@ -104,6 +122,30 @@ func lines(o netconsole.Obituary) []string {
 	return all[max(0, len(all)-obituaryLines):]
 }
 
+// GivesWay reports whether the obituary's death o, which the node itself has pinned, takes the place of d, which is recorded on less:
+// perhaps somebody who was faster than the node made it up. What was heard while the node was dead gives way to the kernel's own
+// words only. A death that was acted on stays.
+func (d Death) GivesWay(o Death) bool {
+	switch {
+	case d.Phase != Recorded || o.Authority != detect.Pinned || d.Authority >= o.Authority:
+		return false
+	case d.OnlyRecorded():
+		return d.Authority == detect.Claimed
+	}
+	return o.Best() == ByPstore || o.Best() == ByKdump
+}
+
+// Inherit adds to d what was heard live of the death d takes the place of.
+func (d *Death) Inherit(before Death) {
+	var heard []Evidence
+	for _, e := range before.Evidence {
+		if e == ByNetconsole || e == ByConsole {
+			heard = append(heard, e)
+		}
+	}
+	d.Evidence = append(heard, d.Evidence...)
+}
+
 // Learn adds to d what the obituary's death o has and d lacks, and reports whether that is anything.
 func (d *Death) Learn(o Death) bool {
 	changed := false
@@ -113,7 +155,7 @@ func (d *Death) Learn(o Death) bool {
 			changed = true
 		}
 	}
-	if len(o.Trace) > len(d.Trace) && o.Cause != netconsole.CauseUnexplained {
+	if len(o.Trace) > len(d.Trace) && (o.Cause != netconsole.CauseUnexplained || d.Cause == o.Cause) {
 		d.Cause, d.Reason, d.Fingerprint, d.Remedy, d.Trace = o.Cause, o.Reason, o.Fingerprint, o.Remedy, o.Trace
 		d.Release, d.Culprit = cmp.Or(o.Release, d.Release), o.Culprit
 		changed = true

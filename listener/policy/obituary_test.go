@@ -61,6 +61,13 @@ func TestObituaryOf(t *testing.T) {
 			"Unexplained: the kernel left its last lines, and no reason in them", ByPstore, at, 1},
 		{"nothing", netconsole.Obituary{Cause: "Unexplained", Evidence: "none"}, nil, "Unexplained: the boot ended without a word", ByNothing, at, 0},
 		{"evidence that is no word of ours", netconsole.Obituary{Cause: "Unexplained", Evidence: "netconsole"}, nil, "Unexplained: the boot ended without a word", ByNothing, at, 0},
+		{"a clock that was never set", netconsole.Obituary{Cause: "PowerLoss", Evidence: "firmware", Time: time.Unix(90, 0), Text: []byte("power")}, nil, "PowerLoss: power", ByFirmware, at, 1},
+		{"an oops that the kernel survived", netconsole.Obituary{Cause: "Unexplained", Evidence: "none", Text: []byte("oops\n")},
+			[]detect.BootLog{{Survived: detect.Incident{Verdict: detect.Oops, Cause: "KernelOops", Title: "null pointer in foo"}}},
+			"Unexplained: the boot ended without a word; its kernel had oopsed before: null pointer in foo", ByNothing, at, 1},
+		{"an oops of another boot", netconsole.Obituary{Cause: "Unexplained", Evidence: "none", Text: []byte("oops\n")},
+			[]detect.BootLog{{Boot: "other", Survived: detect.Incident{Verdict: detect.Oops, Cause: "KernelOops", Title: "null pointer in foo"}}},
+			"Unexplained: the boot ended without a word", ByNothing, at, 1},
 		{"a time to come", netconsole.Obituary{Cause: "PowerLoss", Evidence: "firmware", Time: at.Add(time.Hour), Text: []byte("power")}, nil, "PowerLoss: power", ByFirmware, at, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

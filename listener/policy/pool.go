@@ -66,10 +66,18 @@ func (p Policy) with(o Pool) Policy {
 }
 
 // ActsOn reports whether a death of n may be acted on at all.
-func (p Policy) ActsOn(n Node) bool { return !n.excluded() && (!n.ControlPlane || p.ControlPlane) }
+func (p Policy) ActsOn(n Node) bool {
+	reason, _ := p.leavesOut(n)
+	return reason == ""
+}
 
-// excluded reports whether n is left out by its label.
-func (n Node) excluded() bool {
-	_, ok := n.Labels[ExcludeLabel]
-	return ok
+// leavesOut says why nothing follows from a death of n, as Decision.LeftOut and in words. Both are empty for other nodes.
+func (p Policy) leavesOut(n Node) (reason, why string) {
+	if n.ControlPlane && !p.ControlPlane {
+		return ControlPlane, "node " + n.Name + " belongs to the control plane"
+	}
+	if _, ok := n.Labels[ExcludeLabel]; ok {
+		return NodeExcluded, "node " + n.Name + " is left out by its label " + ExcludeLabel
+	}
+	return "", ""
 }

@@ -53,9 +53,9 @@ func TestPoolsDecide(t *testing.T) {
 	}{
 		{"in the pool", map[string]string{"pool": "db"}, Wait, "pinned authority, waiting for a witness", NodeAnnotate},
 		{"in no pool", nil, Act, "pinned authority", NodeDelete},
-		{"left out", map[string]string{ExcludeLabel: ""}, Refuse, "node n1 is left out by its label lastgasp.dev/exclude-from-cleanup", NodeDelete},
-		{"left out, in the pool", map[string]string{"pool": "db", ExcludeLabel: "false"}, Refuse,
-			"node n1 is left out by its label lastgasp.dev/exclude-from-cleanup", NodeAnnotate},
+		{"left out", map[string]string{ExcludeLabel: ""}, Record,
+			"pinned authority; node n1 is left out by its label lastgasp.dev/exclude-from-cleanup, so nothing follows", NodeDelete},
+		{"left out, in the pool", map[string]string{"pool": "db", ExcludeLabel: "false"}, Wait, "pinned authority, waiting for a witness", NodeAnnotate},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			n := Node{Name: "n1", UID: "u", BootID: "b", Pin: Pin{"b", inc.Identity.Secret.Sum()}, Ready: true, Labels: tt.labels}

@@ -2,6 +2,8 @@ package webhook
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"time"
 
@@ -14,6 +16,8 @@ const (
 	Died = "dev.lastgasp.nodedeath.created"
 	// Changed: its cleanup has ended or waits for a person: Cleaned, Incomplete, Recorded, Refused or Held.
 	Changed = "dev.lastgasp.nodedeath.changed"
+	// Amended: its cause or reason is known better than when that was sent, mostly because the node itself has said how it died.
+	Amended = "dev.lastgasp.nodedeath.amended"
 )
 
 // Event is a CloudEvent 1.0 in structured mode (github.com/cloudevents/spec, JSON format). Its keys are an interface.
@@ -44,8 +48,16 @@ type Data struct {
 	Decision    string `json:"decision,omitempty"`
 	Pods        int    `json:"pods"`       // to fail
 	PodsFailed  int    `json:"podsFailed"` // of them
+	// Before is what was sent before; Amended events have it.
+	Before *Before `json:"before,omitempty"`
 	// Summary is one line for people, for receivers that show one text.
 	Summary string `json:"summary"`
+}
+
+// Before is what a death was known as.
+type Before struct {
+	Cause  string `json:"cause"`
+	Reason string `json:"reason"`
 }
 
 // event is the event of this type about d.
@@ -63,8 +75,13 @@ func event(kind, cluster string, d policy.Death) Event {
 	if phase == policy.Refused {
 		died = " was said to have died: "
 	}
+	id := d.UID + "/" + string(phase)
+	if kind == Amended {
+		sum := sha256.Sum256([]byte(d.Cause + "\n" + d.Reason))
+		id += "/" + hex.EncodeToString(sum[:4])
+	}
 	return Event{
-		SpecVersion: "1.0", ID: d.UID + "/" + string(phase), Source: source, Type: kind, Subject: d.Name, Time: d.Time.UTC(),
+		SpecVersion: "1.0", ID: id, Source: source, Type: kind, Subject: d.Name, Time: d.Time.UTC(),
 		ContentType: "application/json",
 		Data: Data{
 			Name: d.Name, Node: d.Node, Instance: d.Instance, Boot: d.Boot, Cause: d.Cause, Reason: d.Reason, Fingerprint: d.Fingerprint,
@@ -72,6 +89,12 @@ func event(kind, cluster string, d policy.Death) Event {
 			Pods: d.PodsTotal, PodsFailed: d.PodsFailed, Summary: who + died + d.Reason + " (" + string(phase) + ")",
 		},
 	}
+}
+
+// before says what the death was known as.
+func (e *Event) before(cause, reason string) {
+	e.Data.Before = &Before{cause, reason}
+	e.Data.Summary += "; until now it was known as: " + reason
 }
 
 // body is the event as it is sent.

@@ -7,11 +7,17 @@ import (
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// watch remembers which deaths have been sent, and in which phase.
+// watch remembers which deaths have been sent, and as what.
 type watch struct {
 	cluster, replica string
 	since            time.Time // deaths created before are the past
-	sent             map[string]policy.Phase
+	sent             map[string]sent
+}
+
+// sent is what was sent of a death, or would have been.
+type sent struct {
+	phase         policy.Phase
+	cause, reason string
 }
 
 // changes returns the events of what is new in deaths, the oldest death first. Deaths of other replicas are theirs to send; they
@@ -20,26 +26,33 @@ func (w *watch) changes(deaths []policy.Death) []Event {
 	deaths = slices.Clone(deaths)
 	slices.SortStableFunc(deaths, func(a, b policy.Death) int { return a.Created.Compare(b.Created) })
 	var out []Event
-	next := make(map[string]policy.Phase, len(deaths))
+	next := make(map[string]sent, len(deaths))
 	for _, d := range deaths {
 		if d.Owner == "" {
 			continue // its status is written a moment after its spec
 		}
-		phase := phaseOf(d)
+		now := sent{phaseOf(d), d.Cause, d.Reason}
 		last, known := w.sent[d.UID]
-		next[d.UID] = phase
+		next[d.UID] = now
 		kind := Changed
 		switch {
 		case !known && d.Created.Before(w.since):
 			continue // it was sent before this process started; what becomes of it is still news
 		case !known:
 			kind = Died
-		case last == phase || !stops(phase):
+		case last == now || !stops(now.phase):
+			continue
+		case last.phase == now.phase:
+			kind = Amended
+		}
+		if d.Owner != w.replica {
 			continue
 		}
-		if d.Owner == w.replica {
-			out = append(out, event(kind, w.cluster, d))
+		e := event(kind, w.cluster, d)
+		if kind == Amended {
+			e.before(last.cause, last.reason)
 		}
+		out = append(out, e)
 	}
 	w.sent = next
 	return out

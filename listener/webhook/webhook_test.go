@@ -31,6 +31,12 @@ func death(name string, phase policy.Phase, owner string, created time.Duration)
 	}
 }
 
+// explained is d with another cause and reason.
+func explained(d policy.Death) policy.Death {
+	d.Cause, d.Reason = "HardLockup", "hard LOCKUP in foo"
+	return d
+}
+
 func TestChanges(t *testing.T) {
 	type look []policy.Death
 	for _, tt := range []struct {
@@ -63,6 +69,36 @@ func TestChanges(t *testing.T) {
 		{
 			"held, and released", []look{{death("a", policy.Held, "me", 1)}, {death("a", policy.Cleaning, "me", 1)}, {death("a", policy.Cleaned, "me", 1)}},
 			[]string{"created uid-a/Held", "changed uid-a/Cleaned"},
+		},
+		{
+			"one that is explained afterwards, of whichever time", []look{
+				{death("a", policy.Recorded, "me", 1), death("old", policy.Recorded, "me", -1)},
+				{explained(death("a", policy.Recorded, "me", 1)), explained(death("old", policy.Recorded, "me", -1))},
+				{explained(death("a", policy.Recorded, "me", 1)), explained(death("old", policy.Recorded, "me", -1))},
+			},
+			[]string{"created uid-a/Recorded", "amended uid-old/Recorded/b3ade89e", "amended uid-a/Recorded/b3ade89e"},
+		},
+		{
+			"one whose reason gets better while its node is cleaned up", []look{
+				{death("a", policy.Cleaning, "me", 1)}, {explained(death("a", policy.Cleaning, "me", 1))}, {explained(death("a", policy.Cleaned, "me", 1))},
+			},
+			[]string{"created uid-a/Cleaning", "changed uid-a/Cleaned"},
+		},
+		{
+			"one that another replica explains, which owns it now", []look{
+				{death("a", policy.Recorded, "other", 1)}, {death("a", policy.Recorded, "me", 1)}, {explained(death("a", policy.Recorded, "me", 1))},
+			},
+			[]string{"amended uid-a/Recorded/b3ade89e"},
+		},
+		{
+			"more evidence for the same reason", []look{
+				{death("a", policy.Recorded, "me", 1)}, {func() policy.Death {
+					d := death("a", policy.Recorded, "me", 1)
+					d.Evidence = []policy.Evidence{policy.ByPstore}
+					return d
+				}()},
+			},
+			[]string{"created uid-a/Recorded"},
 		},
 		{
 			"two, the older one first", []look{{death("b", policy.Pending, "me", 2), death("a", policy.Pending, "me", 1)}},
@@ -99,6 +135,16 @@ func TestBody(t *testing.T) {
 		`"cause":"KernelPanic","reason":"sysrq triggered crash","authority":"pinned","phase":"Cleaned","pods":7,"podsFailed":3,` +
 		`"summary":"node-a died: sysrq triggered crash (Cleaned)"}}`
 	if diff := cmp.Diff(want, string(event(Changed, "prod-1", death("a", policy.Cleaned, "me", 1)).body())); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	amended := event(Amended, "prod-1", explained(death("a", policy.Recorded, "me", 1)))
+	amended.before("Unexplained", "the boot ended without a word")
+	const wantAmended = `{"specversion":"1.0","id":"uid-a/Recorded/b3ade89e","source":"/lastgasp/prod-1","type":"dev.lastgasp.nodedeath.amended",` +
+		`"subject":"a","time":"2026-11-26T10:00:00Z","datacontenttype":"application/json","data":{"name":"a","node":"node-a",` +
+		`"cause":"HardLockup","reason":"hard LOCKUP in foo","authority":"pinned","phase":"Recorded","pods":7,"podsFailed":3,` +
+		`"before":{"cause":"Unexplained","reason":"the boot ended without a word"},` +
+		`"summary":"node-a died: hard LOCKUP in foo (Recorded); until now it was known as: the boot ended without a word"}}`
+	if diff := cmp.Diff(wantAmended, string(amended.body())); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 	unknown := policy.Death{Name: "x", Source: netip.MustParseAddrPort("10.0.0.9:6665"), Reason: "x"}

@@ -124,7 +124,8 @@ type NodeDeathStatus struct {
 	// StartTime and CompletionTime enclose the work.
 	StartTime      *metav1.MicroTime `json:"startTime,omitempty"`
 	CompletionTime *metav1.MicroTime `json:"completionTime,omitempty"`
-	// Conditions are Fenced, PodsFailed, VolumesDetached, Settled and Complete.
+	// Conditions are Fenced, PodsFailed, VolumesDetached, Settled and Complete. Complete has the phase as its reason or, of a node that
+	// is left out, NodeExcluded or ControlPlane.
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 	// Steps of the cleanup in order; one that is not listed has not begun.
 	Steps []Step `json:"steps,omitempty"`
