@@ -23,7 +23,7 @@ type Node struct {
 	SilentSince     time.Time // lastTransitionTime of that condition; zero unless Silent
 	ControlPlane    bool
 	Labels          map[string]string // those that NodeInfo and selection need
-	Unschedulable   bool              // cordoned
+	Quarantined     bool              // cordoned, or with taints of others that no controller would put back
 	Leaving         bool              // cordoned, or being taken away by an autoscaler, a drain or a deletion
 	Finalizers      []string
 	NodeClaim       Owner    // of Karpenter's that the Node names, zero if none

@@ -12,8 +12,8 @@ import (
 type NodeVerb string
 
 const (
-	// NodeDelete deletes the Node, for nodes that are replaced. A cordoned one is awaited instead: it would come back
-	// without its cordon.
+	// NodeDelete deletes the Node, for nodes that are replaced. One that is cordoned or tainted by others is awaited instead:
+	// it would come back without either.
 	NodeDelete NodeVerb = "delete"
 	// NodeDeleteClaim deletes the Karpenter NodeClaim of the Node, and Karpenter the machine and the Node; a Node without
 	// one is deleted.
