@@ -78,8 +78,8 @@ func NewPlan(p Policy, d Death, n Node) Plan {
 		plan.add(StepDelete, "delete the Failed pods, those of Jobs first")
 	}
 	if p.AfterPanic != LeaveInstance {
-		plan.add(StepInstance, "%s instance %s once its whole trace is on record, unless it is back by itself",
-			p.AfterPanic, cmp.Or(n.Instance(), "(unknown)"))
+		plan.add(StepInstance, "%s once its whole trace is on record, unless it is back by itself",
+			p.AfterPanic.Do("instance "+cmp.Or(n.Instance(), "(unknown)")))
 	}
 	switch plan.Verb {
 	case NodeDelete:
