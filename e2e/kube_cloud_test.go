@@ -4,14 +4,14 @@ package e2e
 
 import (
 	"fmt"
-	"net/netip"
+	"maps"
 	"net/url"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/lastgasp/lastgasp/e2e/cloud"
 	"github.com/lastgasp/lastgasp/e2e/story"
@@ -38,14 +38,7 @@ func TestKubeTerminatesTheInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	r := &replica{listen: netip.MustParseAddrPort("127.0.0.1:6666"), admin: "127.0.0.1:9666"}
-	r.Daemon, r.log, err = story.StartListener(t.Context(), t, story.ListenerSpec{
-		Binary: filepath.Join(bin, "lastgasp-listener"), NS: w.ns, Cluster: w.lab, Listen: r.listen.String(),
-		Policy: "ec2: {afterPanic: terminate}\n",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := w.startReplica(t, bin, "", "ec2: {afterPanic: terminate}\n")
 	eventually(t, "the listener to know the nodes", func() error { return r.knows(w, dying.name) })
 	lie := *impostor
 	lie.instance, lie.death = bystander.instance, policy.DeathName(impostor.addr.String(), impostor.boot)
@@ -56,21 +49,55 @@ func TestKubeTerminatesTheInstance(t *testing.T) {
 	if err := dying.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
-	var record policy.Death
-	if err := within(t.Context(), time.Minute, func() error {
-		record, err = w.ended(t.Context(), dying)
-		return err
-	}); err != nil {
-		t.Fatalf("%v; the listener says:\n%s", err, r.says())
-	}
-	i := slices.IndexFunc(record.Steps, func(s policy.StepStatus) bool { return s.Name == policy.StepInstance })
-	if record.Phase != policy.Cleaned || i < 0 || !strings.Contains(record.Steps[i].Note, "asked to terminate "+dying.instance) {
-		t.Errorf("the record is %s, its steps are %+v", record.Phase, record.Steps)
+	record := w.awaitPhase(t, dying, r, policy.Cleaned)
+	if got, want := record.Step(policy.StepInstance).Note, "asked to terminate "+dying.instance; got != want {
+		t.Errorf("the step says %q, want %q", got, want)
 	}
 	for d, want := range map[*doomed]string{dying: "terminated", bystander: "running", impostor: "running"} {
 		if got := stateOf(t, moto, d.instance); got != want {
 			t.Errorf("the instance of %s is %s, want %s", d.name, got, want)
 		}
+	}
+	t.Run("an Auto Scaling group is told", func(t *testing.T) { w.checkReplaced(t, bin, moto) })
+}
+
+// checkReplaced has the listener tell an Auto Scaling group that one of its instances is unhealthy.
+func (w *kubeWorld) checkReplaced(t *testing.T, bin string, moto *cloud.Moto) {
+	ask := func(form url.Values) string { return askAWS(t, moto, "autoscaling", "2011-01-01", form) }
+	ask(url.Values{"Action": {"CreateLaunchConfiguration"}, "LaunchConfigurationName": {"nodes"}, "ImageId": {"ami-12345678"}, "InstanceType": {"m5.large"}})
+	ask(url.Values{
+		"Action": {"CreateAutoScalingGroup"}, "AutoScalingGroupName": {"nodes"}, "LaunchConfigurationName": {"nodes"},
+		"MinSize": {"2"}, "MaxSize": {"2"}, "AvailabilityZones.member.1": {"eu-west-1a"},
+	})
+	health := func() map[string]string {
+		of := map[string]string{}
+		text := ask(url.Values{"Action": {"DescribeAutoScalingInstances"}})
+		for member := range strings.SplitSeq(text, "</member>") {
+			id := regexp.MustCompile(`<InstanceId>(i-[0-9a-f]+)<`).FindStringSubmatch(member)
+			status := regexp.MustCompile(`<HealthStatus>(\w+)<`).FindStringSubmatch(member)
+			if id != nil && status != nil {
+				of[id[1]] = strings.ToLower(status[1])
+			}
+		}
+		if len(of) != 2 {
+			t.Fatalf("DescribeAutoScalingInstances answered %s", text)
+		}
+		return of
+	}
+	ids := slices.Sorted(maps.Keys(health()))
+	d := newDoomed("grouped", 4)
+	d.instance = ids[0]
+	w.join(t, d)
+	r := w.startReplica(t, bin, "", "ec2: {afterPanic: unhealthy}\n")
+	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
+	if err := d.panics(w, r); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := w.awaitPhase(t, d, r, policy.Cleaned).Step(policy.StepInstance).Note, "asked to set "+d.instance+" unhealthy"; got != want {
+		t.Errorf("the step says %q, want %q", got, want)
+	}
+	if diff := cmp.Diff(map[string]string{ids[0]: "unhealthy", ids[1]: "healthy"}, health()); diff != "" {
+		t.Errorf("health in the group (-want +got):\n%s", diff)
 	}
 }
 

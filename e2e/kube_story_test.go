@@ -290,31 +290,38 @@ func (w *kubeWorld) checkReturn(t *testing.T, bin string, verb policy.NodeVerb, 
 	})
 }
 
-// checkQuarantine makes a node die that an administrator has cordoned and tainted. With node: delete, as with any reboot, it
-// comes back as it was.
+// checkQuarantine makes two nodes die that an administrator has tainted, and one of them cordoned. With node: delete, as with any
+// reboot, they come back as they were.
 func (w *kubeWorld) checkQuarantine(t *testing.T, bin string) {
-	d := newDoomed("quarantined", 43)
-	w.join(t, d)
-	w.kubectl(t, "cordon", d.name)
-	w.kubectl(t, "taint", "node", d.name, "example.com/quarantine=disk:NoSchedule")
+	cordoned, tainted := newDoomed("quarantined", 43), newDoomed("tainted", 46)
+	both := []*doomed{cordoned, tainted}
 	r := w.startReplica(t, bin, "", anyNumber)
-	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
-	if err := d.panics(w, r); err != nil {
-		t.Fatal(err)
+	for _, d := range both {
+		w.join(t, d)
+		w.kubectl(t, "taint", "node", d.name, "example.com/quarantine=disk:NoSchedule")
 	}
-	for _, pod := range d.pods {
-		eventually(t, pod+" to be gone", func() error {
-			return wantErrPod(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod))
-		})
+	w.kubectl(t, "cordon", cordoned.name)
+	for _, d := range both {
+		eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
+		if err := d.panics(w, r); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := w.comesBack(t.Context(), d); err != nil {
-		t.Fatal(err)
-	}
-	w.awaitPhase(t, d, r, policy.Cleaned)
-	eventually(t, "the node to be in service", func() error { return w.untouched(t.Context(), d) })
-	taints := w.ownTaints(t, d.name)
-	if n := w.getNode(t, d.name); !n.Spec.Unschedulable || !slices.Contains(taints, "example.com/quarantine=disk:NoSchedule") {
-		t.Errorf("unschedulable %v, taints %v; want it cordoned and tainted as before", n.Spec.Unschedulable, taints)
+	for _, d := range both {
+		for _, pod := range d.pods {
+			eventually(t, pod+" to be gone", func() error {
+				return wantErrPod(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod))
+			})
+		}
+		if err := w.comesBack(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+		w.awaitPhase(t, d, r, policy.Cleaned)
+		eventually(t, "the node to be in service", func() error { return w.untouched(t.Context(), d) })
+		taints := w.ownTaints(t, d.name)
+		if n := w.getNode(t, d.name); n.Spec.Unschedulable != (d == cordoned) || !slices.Contains(taints, "example.com/quarantine=disk:NoSchedule") {
+			t.Errorf("%s: unschedulable %v, taints %v; want it as it was before", d.name, n.Spec.Unschedulable, taints)
+		}
 	}
 }
 

@@ -178,16 +178,22 @@ func stateOf(t *testing.T, moto *cloud.Moto, id string) string {
 	return state[1]
 }
 
-// askEC2 plays the operator. Moto looks at the signature for the name of the service only.
+// askEC2 plays the operator.
 func askEC2(t *testing.T, moto *cloud.Moto, form url.Values) string {
 	t.Helper()
-	form.Set("Version", "2016-11-15")
+	return askAWS(t, moto, "ec2", "2016-11-15", form)
+}
+
+// askAWS asks another service. Moto looks at the signature for the name of the service only.
+func askAWS(t *testing.T, moto *cloud.Moto, service, version string, form url.Values) string {
+	t.Helper()
+	form.Set("Version", version)
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, moto.URL, strings.NewReader(form.Encode()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	request.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261122/eu-west-1/ec2/aws4_request, SignedHeaders=host, Signature=0")
+	request.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261122/eu-west-1/"+service+"/aws4_request, SignedHeaders=host, Signature=0")
 	response, err := moto.Client().Do(request)
 	if err != nil {
 		t.Fatal(err)

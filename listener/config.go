@@ -181,8 +181,8 @@ func (c *Config) keys() yamlkeys.Keys {
 		"keep.for":        yamlkeys.Duration(&p.KeepRecordsFor, 0, 100*week),
 		"controlPlane":    yamlkeys.Bool(&p.ControlPlane),
 		"suspects.hold":   yamlkeys.Bool(&p.HoldSuspects),
-		"ec2.afterPanic": yamlkeys.Word(&p.AfterPanic, "what to do with the instance; write none, reboot or terminate",
-			policy.LeaveInstance, policy.RebootInstance, policy.TerminateInstance),
+		"ec2.afterPanic": yamlkeys.Word(&p.AfterPanic, "what to do with the instance; write none, reboot, terminate or unhealthy",
+			policy.LeaveInstance, policy.RebootInstance, policy.TerminateInstance, policy.UnhealthyInstance),
 		"cloud.fate": yamlkeys.Bool(&c.Fate),
 
 		"rules":   readRules(&c.Judge.Rules),

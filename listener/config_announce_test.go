@@ -51,6 +51,7 @@ func TestAfterPanicConfig(t *testing.T) {
 		"ec2: {afterPanic: none}":      policy.LeaveInstance,
 		"ec2: {afterPanic: reboot}":    policy.RebootInstance,
 		"ec2: {afterPanic: terminate}": policy.TerminateInstance,
+		"ec2: {afterPanic: unhealthy}": policy.UnhealthyInstance,
 	} {
 		c, err := ParseConfig("c.yaml", []byte(text))
 		if err != nil || c.Policy.AfterPanic != want {

@@ -18,6 +18,7 @@ const templates = "../../packaging/aws"
 
 // permissions lists everything that the templates allow anybody.
 var permissions = []string{
+	"autoscaling:SetInstanceHealth",
 	"ec2:DescribeInstanceStatus",
 	"ec2:DescribeInstances",
 	"ec2:GetConsoleOutput",
@@ -173,7 +174,7 @@ func TestPermissionsAreFewAndBound(t *testing.T) {
 		if bare := resource.Value == "*"; bare && slices.ContainsFunc(actions, func(a string) bool { return !slices.Contains(unbound, a) }) {
 			t.Errorf("line %d: %v on every resource there is", n.Line, actions)
 		}
-		if strings.Contains(resource.Value, ":instance/") {
+		if strings.Contains(resource.Value, ":instance/") || strings.Contains(resource.Value, ":autoScalingGroup:") {
 			if tag := child(t, n, "Condition", "StringEquals").Content[1]; tag.Tag != "!Ref" || tag.Value != "ClusterName" {
 				t.Errorf("line %d: instances of another cluster, too", n.Line)
 			}
@@ -250,7 +251,7 @@ func TestTerraformAllowsTheSame(t *testing.T) {
 		}
 	}
 	var got []string
-	for _, m := range regexp.MustCompile(`"((?:ec2|iam|ssm|sts):[A-Z][A-Za-z]+)"( =)?`).FindAllStringSubmatch(string(text), -1) {
+	for _, m := range regexp.MustCompile(`"((?:autoscaling|ec2|iam|ssm|sts):[A-Z][A-Za-z]+)"( =)?`).FindAllStringSubmatch(string(text), -1) {
 		if m[2] == "" { // otherwise it is the key of a condition
 			got = append(got, m[1])
 		}

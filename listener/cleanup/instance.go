@@ -15,6 +15,8 @@ import (
 type Instances interface {
 	Reboot(ctx context.Context, instanceID string) error
 	Terminate(ctx context.Context, instanceID string) error
+	// SetUnhealthy has it replaced by the group it belongs to.
+	SetUnhealthy(ctx context.Context, instanceID string) error
 }
 
 const (
@@ -42,7 +44,7 @@ func (w *work) isOnly(ctx context.Context, id string) (bool, error) {
 	return err == nil || errors.Is(err, ErrNotFound), nil
 }
 
-// stepInstance reboots or terminates the machine once its whole trace is on record, because a machine that reboots sends no
+// stepInstance reboots or terminates the machine, or has it replaced, once its whole trace is on record, because a machine that reboots sends no
 // more of it. It comes before the Node's step: the Node shows whether the machine came back by itself, and that step may
 // wait for it to come back.
 func (w *work) stepInstance(ctx context.Context, p policy.Plan) (note string, again time.Duration, err error) {
@@ -63,8 +65,11 @@ func (w *work) stepInstance(ctx context.Context, p policy.Plan) (note string, ag
 		return "left alone: not only node " + w.node.Name + " says that it is " + id, 0, err
 	}
 	ask := w.e.instances.Reboot
-	if p.AfterPanic == policy.TerminateInstance {
+	switch p.AfterPanic {
+	case policy.TerminateInstance:
 		ask = w.e.instances.Terminate
+	case policy.UnhealthyInstance:
+		ask = w.e.instances.SetUnhealthy
 	}
 	until := w.e.Now().Add(instanceFor)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
@@ -76,10 +81,10 @@ func (w *work) stepInstance(ctx context.Context, p policy.Plan) (note string, ag
 		case ctx.Err() != nil:
 			return "", 0, context.Cause(ctx)
 		case err == nil:
-			return fmt.Sprintf("asked to %s %s", p.AfterPanic, id), 0, nil
+			return "asked to " + p.AfterPanic.Do(id), 0, nil
 		case answered(err), w.e.Now().After(until):
 			w.log.Error("instance left alone", "instance", id, "asked", string(p.AfterPanic), "err", err)
-			return fmt.Sprintf("left alone: %s %s: %v", p.AfterPanic, id, err), 0, nil
+			return fmt.Sprintf("left alone: %s: %v", p.AfterPanic.Do(id), err), 0, nil
 		}
 		w.repeats(string(p.AfterPanic)+" instance", err, pause)
 		if err := sleep(ctx, jitter(pause)); err != nil {

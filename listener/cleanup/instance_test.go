@@ -49,6 +49,9 @@ func (c *cloud) ask(ctx context.Context, verb, id string) error {
 
 func (c *cloud) Reboot(ctx context.Context, id string) error    { return c.ask(ctx, "reboot", id) }
 func (c *cloud) Terminate(ctx context.Context, id string) error { return c.ask(ctx, "terminate", id) }
+func (c *cloud) SetUnhealthy(ctx context.Context, id string) error {
+	return c.ask(ctx, "unhealthy", id)
+}
 
 func (c *cloud) log() []string { c.mu.Lock(); defer c.mu.Unlock(); return slices.Clone(c.asked) }
 
@@ -66,6 +69,7 @@ func TestInstanceAfterItsWholeTrace(t *testing.T) {
 	}{
 		{policy.RebootInstance, policy.NodeDelete}, {policy.RebootInstance, policy.NodeAwait}, {policy.RebootInstance, policy.NodeAnnotate},
 		{policy.TerminateInstance, policy.NodeDelete}, {policy.TerminateInstance, policy.NodeAnnotate},
+		{policy.UnhealthyInstance, policy.NodeDelete},
 	} {
 		t.Run(fmt.Sprintf("%s, node %s", tt.after, tt.verb), func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
@@ -89,7 +93,7 @@ func TestInstanceAfterItsWholeTrace(t *testing.T) {
 					t.Errorf("asked (-want +got):\n%s", diff)
 				}
 				r := w.only()
-				if got := r.Step(policy.StepInstance).Note; got != fmt.Sprintf("asked to %s i-1", tt.after) || len(r.Trace) != 4 {
+				if got := r.Step(policy.StepInstance).Note; got != "asked to "+tt.after.Do("i-1") || len(r.Trace) != 4 {
 					t.Errorf("step %q with %d lines on record", got, len(r.Trace))
 				}
 				w.reboots(1, boot2)

@@ -61,9 +61,9 @@ func TestPodsThatTolerateEverything(t *testing.T) {
 		{"a node that is deleted", func(*world, *policy.Policy) {}, time.Second, 5, "n2"},
 		{"a node that is awaited and does not come back", func(_ *world, p *policy.Policy) { p.NodeVerb = policy.NodeAwait }, 11 * time.Minute, 20, "n2"},
 		{"a node that is kept", func(_ *world, p *policy.Policy) { p.NodeVerb = policy.NodeAnnotate }, time.Hour, 80, "n1"},
-		{"a cordoned node", func(w *world, _ *policy.Policy) {
+		{"a node in quarantine", func(w *world, _ *policy.Policy) {
 			n := w.nodes["n1"]
-			n.Unschedulable = true
+			n.Quarantined = true
 			w.nodes["n1"] = n
 		}, 5 * time.Minute, 20, "n1"},
 	} {
@@ -142,13 +142,13 @@ func TestDaemonSetsAreNotSwept(t *testing.T) {
 	})
 }
 
-// A node that somebody cordoned keeps its cordon: deleted, it would come back without.
-func TestCordonedNodeIsAwaited(t *testing.T) {
+// A node in quarantine stays there: deleted, it would come back without cordon and taints.
+func TestQuarantinedNodeIsAwaited(t *testing.T) {
 	for _, back := range []bool{true, false} {
 		t.Run(fmt.Sprintf("it comes back %v", back), func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				w.populate("n1")
-				w.set(func() { n := w.nodes["n1"]; n.Unschedulable = true; w.nodes["n1"] = n })
+				w.set(func() { n := w.nodes["n1"]; n.Quarantined = true; w.nodes["n1"] = n })
 				w.panics(1)
 				a, _ := run(t, testPolicy(), w, "a")
 				offer(t, w, incident(1, boot1, secret1), a)
@@ -160,7 +160,7 @@ func TestCordonedNodeIsAwaited(t *testing.T) {
 					w.reboots(1, boot2)
 				}
 				pass(12 * time.Minute)
-				if n := w.node("n1"); back != (n.Name != "") || n.Fenced || back && !n.Unschedulable {
+				if n := w.node("n1"); back != (n.Name != "") || n.Fenced || back && !n.Quarantined {
 					t.Errorf("node %+v", n)
 				}
 				if d := w.only(); d.Phase != policy.Cleaned {

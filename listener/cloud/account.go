@@ -1,5 +1,5 @@
 // Package cloud is all that the listener knows of AWS. It announces where the listener is in Parameter Store, asks how
-// the instance of a silent node ended, and reboots or terminates that of a node that has panicked. All are off by default.
+// the instance of a silent node ended, and reboots, terminates or has replaced that of a node that has panicked. All are off by default.
 package cloud
 
 import (
@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/smithy-go"
@@ -37,6 +38,7 @@ type Account struct {
 type clients struct {
 	region string
 	ec2    *ec2.Client
+	groups *autoscaling.Client
 	ssm    *ssm.Client
 }
 
@@ -68,8 +70,11 @@ func (a *Account) clients(ctx context.Context) (*clients, error) {
 	a.found = &clients{
 		region: cfg.Region,
 		ssm:    ssm.NewFromConfig(cfg),
-		// Cleanup itself repeats calls and logs why. The SDK's retries would hide that.
+		// In these two cleanup itself repeats calls and logs why. The SDK's retries would hide that.
 		ec2: ec2.NewFromConfig(cfg, func(o *ec2.Options) {
+			o.Retryer, o.HTTPClient = sdk.NopRetryer{}, ownBody{o.HTTPClient}
+		}),
+		groups: autoscaling.NewFromConfig(cfg, func(o *autoscaling.Options) {
 			o.Retryer, o.HTTPClient = sdk.NopRetryer{}, ownBody{o.HTTPClient}
 		}),
 	}
@@ -78,7 +83,7 @@ func (a *Account) clients(ctx context.Context) (*clients, error) {
 
 // ownBody sends requests with a body that nobody else closes. smithy-go closes the one it made as soon as a response begins;
 // if net/http has not read to its end by then, it takes that for a failed write and closes the connection below the response
-// (smithy-go transport/http/client.go, internal/io/safe.go). Bodies of EC2's requests are short.
+// (smithy-go transport/http/client.go, internal/io/safe.go). Bodies of these requests are short.
 type ownBody struct{ client ec2.HTTPClient }
 
 // Do implements ec2.HTTPClient.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"regexp"
 
+	sdk "github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/smithy-go"
 
@@ -34,10 +36,25 @@ func (i Instances) Terminate(ctx context.Context, id string) error {
 	})
 }
 
+// SetUnhealthy implements cleanup.Instances with the Auto Scaling group that has the instance. The group would otherwise ignore it
+// in the first minutes of an instance (its health check grace period).
+func (i Instances) SetUnhealthy(ctx context.Context, id string) error {
+	return i.with(ctx, "set unhealthy", id, func(c *clients) error {
+		_, err := c.groups.SetInstanceHealth(ctx, &autoscaling.SetInstanceHealthInput{
+			InstanceId: &id, HealthStatus: sdk.String("Unhealthy"), ShouldRespectGracePeriod: sdk.Bool(false),
+		})
+		return err
+	})
+}
+
 // instanceID is the form of an EC2 instance id.
 var instanceID = regexp.MustCompile(`^i-[0-9a-f]{8,17}$`)
 
 func (i Instances) call(ctx context.Context, verb, id string, call func(*ec2.Client) error) error {
+	return i.with(ctx, verb, id, func(c *clients) error { return call(c.ec2) })
+}
+
+func (i Instances) with(ctx context.Context, verb, id string, call func(*clients) error) error {
 	if !instanceID.MatchString(id) {
 		return fmt.Errorf("%s: %q is not the id of an EC2 instance: %w", verb, id, cleanup.ErrNotFound)
 	}
@@ -45,14 +62,15 @@ func (i Instances) call(ctx context.Context, verb, id string, call func(*ec2.Cli
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", verb, id, err)
 	}
-	if err := call(c.ec2); err != nil {
+	if err := call(c); err != nil {
 		return fmt.Errorf("%s %s: %w", verb, id, explain(err))
 	}
 	return nil
 }
 
-// explain marks what EC2 refuses for good, as opposed to faults that may pass, by
-// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+// explain marks what AWS refuses for good, as opposed to faults that may pass, by
+// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html and
+// https://docs.aws.amazon.com/autoscaling/ec2/APIReference/CommonErrors.html
 func explain(err error) error {
 	var refused smithy.APIError
 	if !errors.As(err, &refused) {
@@ -61,6 +79,8 @@ func explain(err error) error {
 	switch refused.ErrorCode() {
 	case "InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed":
 		return fmt.Errorf("%w: %w", cleanup.ErrNotFound, shorten(err))
+	case "AccessDenied", "ValidationError": // of Auto Scaling; the second is that of an instance which is in no group
+		return fmt.Errorf("%w: %w", cleanup.ErrDenied, shorten(err))
 	case "UnauthorizedOperation", "UnsupportedOperation", "IncorrectState", "IncorrectInstanceState",
 		"OperationNotPermitted": // protected against termination
 		return fmt.Errorf("%w: %w", cleanup.ErrDenied, shorten(err))

@@ -70,6 +70,32 @@ func TestInstancesAreNamedByID(t *testing.T) {
 	}
 }
 
+func TestAnInstanceIsReplacedByItsGroup(t *testing.T) {
+	q := newQueryService(t)
+	instances := Instances{NewAccount(nil)}
+	if err := instances.SetUnhealthy(t.Context(), "i-0123456789abcdef0"); err != nil {
+		t.Fatal(err)
+	}
+	want := url.Values{
+		"Action": {"SetInstanceHealth"}, "Version": {"2011-01-01"}, "InstanceId": {"i-0123456789abcdef0"},
+		"HealthStatus": {"Unhealthy"}, "ShouldRespectGracePeriod": {"false"},
+	}
+	if diff := cmp.Diff(want, q.form); diff != "" {
+		t.Errorf("request (-want +got):\n%s", diff)
+	}
+	if !strings.Contains(q.authorization, "/eu-west-1/autoscaling/aws4_request") {
+		t.Errorf("signed %q", q.authorization)
+	}
+	for code, is := range map[string]error{"ValidationError": cleanup.ErrDenied, "AccessDenied": cleanup.ErrDenied, "ResourceContention": nil, "Throttling": nil} {
+		q.status, q.answer = http.StatusBadRequest, fmt.Sprintf(`<ErrorResponse xmlns="http://autoscaling.amazonaws.com/doc/2011-01-01/">
+<Error><Type>Sender</Type><Code>%s</Code><Message>because</Message></Error><RequestId>1</RequestId></ErrorResponse>`, code)
+		err := instances.SetUnhealthy(t.Context(), "i-0123456789abcdef0")
+		if err == nil || !strings.HasPrefix(err.Error(), "set unhealthy i-0123456789abcdef0: ") || errors.Is(err, cleanup.ErrDenied) != (is != nil) {
+			t.Errorf("%s: error %v", code, err)
+		}
+	}
+}
+
 func TestInstancesErrors(t *testing.T) {
 	refuses := func(code string) string {
 		return fmt.Sprintf(`<?xml version="1.0" encoding="UTF-8"?>

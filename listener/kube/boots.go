@@ -107,8 +107,22 @@ func isLeaving(n *corev1.Node) bool {
 			return true
 		}
 	}
-	return n.DeletionTimestamp != nil || slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool {
-		return t.Key == "ToBeDeletedByClusterAutoscaler" || t.Key == "karpenter.sh/disrupted" || t.Key == "karpenter.sh/disruption" ||
-			strings.HasPrefix(t.Key, "aws-node-termination-handler/")
+	return n.DeletionTimestamp != nil || slices.ContainsFunc(n.Spec.Taints, removes)
+}
+
+// removes reports whether t is a taint of what removes nodes.
+func removes(t corev1.Taint) bool {
+	return t.Key == "ToBeDeletedByClusterAutoscaler" || t.Key == "karpenter.sh/disrupted" || t.Key == "karpenter.sh/disruption" ||
+		strings.HasPrefix(t.Key, "aws-node-termination-handler/")
+}
+
+// isQuarantined reports whether somebody keeps pods away from the Node in a way that its next registration would undo: a cordon,
+// or a taint. Taints that the kubelet registers with cannot be told from those that people set later. The control plane and
+// autoscalers put theirs back themselves.
+func isQuarantined(n *corev1.Node) bool {
+	return n.Spec.Unschedulable || slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool {
+		domain, _, _ := strings.Cut(t.Key, "/")
+		return !isFence(t) && !removes(t) && t.Key != "DeletionCandidateOfClusterAutoscaler" &&
+			domain != "node.kubernetes.io" && domain != "node.cloudprovider.kubernetes.io" && domain != "karpenter.sh"
 	})
 }

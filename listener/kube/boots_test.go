@@ -79,6 +79,41 @@ func TestEndedBoots(t *testing.T) {
 	}
 }
 
+func TestIsQuarantined(t *testing.T) {
+	for name, tt := range map[string]struct {
+		spec corev1.NodeSpec
+		want bool
+	}{
+		"a Node":                       {corev1.NodeSpec{}, false},
+		"cordoned":                     {corev1.NodeSpec{Unschedulable: true}, true},
+		"tainted by people":            {specWith("example.com/quarantine"), true},
+		"a taint without a domain":     {specWith("dedicated"), true},
+		"beside our fence":             {specWith(taintFence, "dedicated"), true},
+		"our fence":                    {specWith(taintFence), false},
+		"a dead node":                  {specWith(corev1.TaintNodeUnreachable, corev1.TaintNodeNotReady), false},
+		"out of service":               {specWith(corev1.TaintNodeOutOfService), false},
+		"not initialized by the cloud": {specWith("node.cloudprovider.kubernetes.io/uninitialized"), false},
+		"the autoscaler's":             {specWith("ToBeDeletedByClusterAutoscaler", "DeletionCandidateOfClusterAutoscaler"), false},
+		"Karpenter's":                  {specWith("karpenter.sh/disrupted", "karpenter.sh/unregistered"), false},
+		"the control plane's own":      {specWith("node-role.kubernetes.io/control-plane"), true},
+	} {
+		trimmed, err := trim(&corev1.Node{Spec: tt.spec})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := nodeFrom(trimmed.(*corev1.Node)).Quarantined; got != tt.want {
+			t.Errorf("%s: %t, want %t", name, got, tt.want)
+		}
+	}
+}
+
+func specWith(keys ...string) (spec corev1.NodeSpec) {
+	for _, key := range keys {
+		spec.Taints = append(spec.Taints, corev1.Taint{Key: key, Effect: corev1.TaintEffectNoSchedule})
+	}
+	return spec
+}
+
 func TestIsLeaving(t *testing.T) {
 	taint := func(key string) *corev1.Node {
 		return &corev1.Node{Spec: corev1.NodeSpec{Taints: []corev1.Taint{{Key: key}}}}

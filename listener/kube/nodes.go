@@ -297,7 +297,7 @@ func nodeFrom(n *corev1.Node) policy.Node {
 		MachineID:       info.MachineID,
 		ControlPlane:    isControlPlane(n),
 		Labels:          n.Labels,
-		Unschedulable:   n.Spec.Unschedulable,
+		Quarantined:     isQuarantined(n),
 		Leaving:         isLeaving(n),
 		Finalizers:      n.Finalizers,
 		NodeClaim:       claimOf(n),
@@ -335,9 +335,17 @@ func isControlPlane(n *corev1.Node) bool {
 	return false
 }
 
-// addressesOf lists the IP addresses among status.addresses in canonical form, each once.
+// isVirtual goes by the label that virtual-kubelet puts on its Nodes (https://virtual-kubelet.io/docs/usage/). They have no kernel
+// that could die, and may have the address of the machine that the virtual kubelet runs on.
+func isVirtual(n *corev1.Node) bool { return n.Labels["type"] == "virtual-kubelet" }
+
+// addressesOf lists the IP addresses among status.addresses in canonical form, each once: those that a kernel of the Node's own can
+// send from.
 func addressesOf(n *corev1.Node) []netip.Addr {
 	var out []netip.Addr
+	if isVirtual(n) {
+		return nil
+	}
 	for _, a := range n.Status.Addresses {
 		if addr, err := netip.ParseAddr(a.Address); err == nil && !slices.Contains(out, canonical(addr)) {
 			out = append(out, canonical(addr))

@@ -74,7 +74,7 @@ func TestNodeFrom(t *testing.T) {
 		corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: "2001:db8:0:0::1"})
 	want.ControlPlane, want.Fenced, want.OutOfService, want.Ready, want.Silent = true, true, true, false, true
 	want.SilentSince = n.Status.Conditions[3].LastTransitionTime.Time
-	want.Unschedulable, want.Leaving, want.Finalizers, want.Deleting, want.Unhealthy = true, true, n.Finalizers, true, "b"
+	want.Quarantined, want.Leaving, want.Finalizers, want.Deleting, want.Unhealthy = true, true, n.Finalizers, true, "b"
 	want.Pin, want.Claim = policy.Pin{Boot: "boot", Sum: "sum"}, policy.Pin{Boot: "boot", Sum: "claimed"}
 	want.Mark = policy.Mark{Death: "r", Boot: "b", Reason: "x", OutOfService: true}
 	want.Addresses = append(want.Addresses, netip.MustParseAddr("2001:db8::1"))
@@ -137,6 +137,10 @@ func TestCandidate(t *testing.T) {
 		n.Annotations = map[string]string{annotationPin: pin}
 		return n
 	}
+	virtual := func(n *corev1.Node) *corev1.Node {
+		n.Labels = map[string]string{"type": "virtual-kubelet"}
+		return n
+	}
 	const machineA = "0123456789abcdef0123456789abcdef"
 	type gone struct {
 		node *corev1.Node
@@ -167,6 +171,15 @@ func TestCandidate(t *testing.T) {
 		{name: "of two nodes of one address, the one that runs the boot",
 			nodes: []*corev1.Node{boots(node("a", "", "1", "10.0.0.1"), "A", ""), boots(node("b", "", "2", "10.0.0.1"), "B", "")},
 			addr:  "10.0.0.1", boot: "B", want: "b"},
+		{name: "of two nodes of one address, the one that is not virtual",
+			nodes: []*corev1.Node{node("a", "x://1", "", "10.0.0.1"), virtual(node("b", "", "", "10.0.0.1"))},
+			addr:  "10.0.0.1", want: "a"},
+		{name: "a virtual node of that address was deleted a minute ago",
+			nodes:    []*corev1.Node{node("a", "x://1", "", "10.0.0.1")},
+			departed: []gone{{virtual(node("b", "", "", "10.0.0.1")), time.Minute}},
+			addr:     "10.0.0.1", want: "a"},
+		{name: "nothing but a virtual node", nodes: []*corev1.Node{virtual(node("b", "", "", "10.0.0.1"))},
+			addr: "10.0.0.1", err: cleanup.ErrNotFound},
 		{name: "of two nodes that say they run the boot, the one whose secret it is",
 			nodes: []*corev1.Node{boots(node("a", "", "1", "10.0.0.1"), "B", "B:x"), boots(node("b", "", "2", "10.0.0.1"), "B", "B:s")},
 			addr:  "10.0.0.1", boot: "B", sum: "s", want: "b"},

@@ -24,6 +24,7 @@ type Node struct {
 	ControlPlane    bool
 	Labels          map[string]string // those that NodeInfo and selection need
 	Unschedulable   bool              // cordoned
+	Quarantined     bool              // cordoned, or with taints of others that no controller would put back
 	Leaving         bool              // being taken away by an autoscaler or a deletion, or shutting down
 	Finalizers      []string
 	NodeClaim       Owner    // of Karpenter's that the Node names, zero if none

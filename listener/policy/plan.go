@@ -59,8 +59,8 @@ func NewPlan(p Policy, d Death, n Node) Plan {
 		Death: d.Name, Node: d.Node, Notice: NoticeOf(d), Verb: p.NodeVerb, AfterPanic: p.AfterPanic, DetachFor: detachFor,
 	}
 	deletes := plan.Verb == NodeDelete || plan.Verb == NodeDeleteClaim && n.NodeClaim.Name == ""
-	if deletes && n.Unschedulable {
-		plan.Verb = NodeAwait // if it were deleted, it would come back without its cordon
+	if deletes && n.Quarantined {
+		plan.Verb = NodeAwait // if it were deleted, it would come back without its cordon and taints
 	}
 	plan.add(StepFence, "taint node %s, so that nothing more is scheduled to it", d.Node)
 	plan.add(StepList, "list the pods on it")
@@ -78,8 +78,8 @@ func NewPlan(p Policy, d Death, n Node) Plan {
 		plan.add(StepDelete, "delete the Failed pods, those of Jobs first")
 	}
 	if p.AfterPanic != LeaveInstance {
-		plan.add(StepInstance, "%s instance %s once its whole trace is on record, unless it is back by itself",
-			p.AfterPanic, cmp.Or(n.Instance(), "(unknown)"))
+		plan.add(StepInstance, "%s once its whole trace is on record, unless it is back by itself",
+			p.AfterPanic.Do("instance "+cmp.Or(n.Instance(), "(unknown)")))
 	}
 	switch plan.Verb {
 	case NodeDelete:

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -12,8 +11,8 @@ import (
 type NodeVerb string
 
 const (
-	// NodeDelete deletes the Node, for nodes that are replaced. A cordoned one is awaited instead: it would come back
-	// without its cordon.
+	// NodeDelete deletes the Node, for nodes that are replaced. One that is cordoned or tainted by others is awaited instead:
+	// it would come back without either.
 	NodeDelete NodeVerb = "delete"
 	// NodeDeleteClaim deletes the Karpenter NodeClaim of the Node, and Karpenter the machine and the Node; a Node without
 	// one is deleted.
@@ -35,7 +34,17 @@ const (
 	RebootInstance AfterPanic = "reboot"
 	// TerminateInstance terminates it, for machines that are replaced.
 	TerminateInstance AfterPanic = "terminate"
+	// UnhealthyInstance sets it unhealthy in its Auto Scaling group, which then terminates and replaces it.
+	UnhealthyInstance AfterPanic = "unhealthy"
 )
+
+// Do says what is done with that instance: "reboot i-0123456789abcdef0".
+func (a AfterPanic) Do(instance string) string {
+	if a == UnhealthyInstance {
+		return "set " + instance + " unhealthy"
+	}
+	return string(a) + " " + instance
+}
 
 // Policy is what an operator decides beforehand. Start from DefaultPolicy; a zero field means zero.
 type Policy struct {
@@ -114,10 +123,10 @@ func (p Policy) Validate() error {
 		return fmt.Errorf("node: %q is unknown; write delete, nodeclaim, await or annotate", p.NodeVerb)
 	case p.NodeVerb == NodeAwait && p.AwaitTimeout <= 0:
 		return fmt.Errorf("nodeTimeout: %s is not positive; write how long node: await may wait, like 10m", p.AwaitTimeout)
-	case p.AfterPanic != LeaveInstance && p.AfterPanic != RebootInstance && p.AfterPanic != TerminateInstance:
-		return fmt.Errorf("ec2.afterPanic: %q is unknown; write none, reboot or terminate", p.AfterPanic)
-	case p.AfterPanic == TerminateInstance && p.NodeVerb == NodeAwait:
-		return errors.New("ec2.afterPanic: terminate contradicts node: await, because a terminated instance does not come back; change one")
+	case p.AfterPanic != LeaveInstance && p.AfterPanic != RebootInstance && p.AfterPanic != TerminateInstance && p.AfterPanic != UnhealthyInstance:
+		return fmt.Errorf("ec2.afterPanic: %q is unknown; write none, reboot, terminate or unhealthy", p.AfterPanic)
+	case (p.AfterPanic == TerminateInstance || p.AfterPanic == UnhealthyInstance) && p.NodeVerb == NodeAwait:
+		return fmt.Errorf("ec2.afterPanic: %s contradicts node: await, because a terminated instance does not come back; change one", p.AfterPanic)
 	case p.KeepPods < 0:
 		return fmt.Errorf("pods.keep: %s is negative", p.KeepPods)
 	case p.KeepRecords < 1:

@@ -270,15 +270,15 @@ func TestPlanPrints(t *testing.T) {
 		t.Error("something expires where nothing is kept")
 	}
 	p.NodeVerb = NodeDelete
-	if got := NewPlan(p, Death{}, Node{Unschedulable: true}).Verb; got != NodeAwait {
-		t.Errorf("a cordoned node: %s, want await: it would come back without its cordon", got)
+	if got := NewPlan(p, Death{}, Node{Quarantined: true}).Verb; got != NodeAwait {
+		t.Errorf("a node in quarantine: %s, want await: it would come back without its cordon", got)
 	}
 	p.NodeVerb = NodeDeleteClaim
-	if got := NewPlan(p, Death{}, Node{Unschedulable: true}).Verb; got != NodeAwait {
-		t.Errorf("a cordoned node without a NodeClaim: %s, want await: it would come back without its cordon", got)
+	if got := NewPlan(p, Death{}, Node{Quarantined: true}).Verb; got != NodeAwait {
+		t.Errorf("a node in quarantine without a NodeClaim: %s, want await: it would come back without its cordon", got)
 	}
-	if got := NewPlan(p, Death{}, Node{Unschedulable: true, NodeClaim: Owner{Name: "c"}}).Verb; got != NodeDeleteClaim {
-		t.Errorf("a cordoned node with a NodeClaim: %s, want nodeclaim: another one takes its place", got)
+	if got := NewPlan(p, Death{}, Node{Quarantined: true, NodeClaim: Owner{Name: "c"}}).Verb; got != NodeDeleteClaim {
+		t.Errorf("a node in quarantine with a NodeClaim: %s, want nodeclaim: another one takes its place", got)
 	}
 }
 

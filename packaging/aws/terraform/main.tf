@@ -62,7 +62,7 @@ resource "aws_iam_policy" "announce" {
 
 # For the listeners' role. Only instances whose tag names this cluster.
 resource "aws_iam_policy" "after_panic" {
-  count       = var.after_panic == "none" ? 0 : 1
+  count       = contains(["reboot", "terminate"], var.after_panic) ? 1 : 0
   name_prefix = "lastgasp-after-panic-"
   description = "lastgasp-listener reboots or terminates nodes whose panic is on record."
   policy = jsonencode({
@@ -71,6 +71,22 @@ resource "aws_iam_policy" "after_panic" {
       Effect    = "Allow"
       Action    = var.after_panic == "reboot" ? "ec2:RebootInstances" : "ec2:TerminateInstances"
       Resource  = "arn:${data.aws_partition.this.partition}:ec2:${local.here}:instance/*"
+      Condition = { StringEquals = { "aws:ResourceTag/lastgasp" = var.cluster_name } }
+    }]
+  })
+}
+
+# For the listeners' role. Only Auto Scaling groups whose tag names this cluster.
+resource "aws_iam_policy" "unhealthy" {
+  count       = var.after_panic == "unhealthy" ? 1 : 0
+  name_prefix = "lastgasp-unhealthy-"
+  description = "lastgasp-listener has nodes replaced whose panic is on record."
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Action    = "autoscaling:SetInstanceHealth"
+      Resource  = "arn:${data.aws_partition.this.partition}:autoscaling:${local.here}:autoScalingGroup:*:autoScalingGroupName/*"
       Condition = { StringEquals = { "aws:ResourceTag/lastgasp" = var.cluster_name } }
     }]
   })
@@ -278,8 +294,13 @@ output "announce_policy_arn" {
   value       = one(aws_iam_policy.announce[*].arn)
 }
 
+output "unhealthy_policy_arn" {
+  description = "Attach it to the listeners' role; null unless after_panic is unhealthy."
+  value       = one(aws_iam_policy.unhealthy[*].arn)
+}
+
 output "after_panic_policy_arn" {
-  description = "Attach it to the listeners' role; null if after_panic is none."
+  description = "Attach it to the listeners' role; null unless after_panic is reboot or terminate."
   value       = one(aws_iam_policy.after_panic[*].arn)
 }
 

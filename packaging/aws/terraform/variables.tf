@@ -34,10 +34,10 @@ variable "health_check_cidr" {
 variable "after_panic" {
   type        = string
   default     = "none"
-  description = "What the listener may do with the instance of a node that has panicked (ec2.afterPanic): none, reboot or terminate."
+  description = "What the listener may do with the instance of a node that has panicked (ec2.afterPanic): none, reboot, terminate or unhealthy."
   validation {
-    condition     = contains(["none", "reboot", "terminate"], var.after_panic)
-    error_message = "after_panic must be none, reboot or terminate."
+    condition     = contains(["none", "reboot", "terminate", "unhealthy"], var.after_panic)
+    error_message = "after_panic must be none, reboot, terminate or unhealthy."
   }
 }
 
