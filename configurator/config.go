@@ -120,6 +120,9 @@ func (c Config) NeedEndpoint(file string) error {
 		Err: errors.New("no listener is configured; set endpoint.static, endpoint.ssm or endpoint.dns here, LASTGASP_ENDPOINT_STATIC or --endpoint")}
 }
 
+// largestConfig is how many bytes a configuration file may have: what a link leads to may be endless.
+const largestConfig = 256 << 10
+
 // readDurably reads a file and flushes it to disk. cloud-init writes its drop-in only once per instance and does not wait for
 // the disk: a machine that panics half a minute later would come back with an empty file, and stay mute.
 func readDurably(name string) ([]byte, error) {
@@ -128,7 +131,10 @@ func readDurably(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(f)
+	data, err := io.ReadAll(io.LimitReader(f, largestConfig+1))
+	if len(data) > largestConfig {
+		return nil, fmt.Errorf("it has more than %d KiB", largestConfig>>10)
+	}
 	_ = f.Sync() // fails for a file that is not on a disk
 	return data, err
 }

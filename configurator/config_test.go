@@ -149,6 +149,8 @@ func TestConfigRefusals(t *testing.T) {
 	}{
 		{name: "a file that was named must exist", file: empty + ".missing",
 			want: empty + ".missing: cannot be read: no such file or directory; check --config"},
+		{name: "a link to something endless", file: "/dev/zero", want: "/dev/zero: cannot be read: it has more than 256 KiB; check --config"},
+		{name: "a directory", file: filepath.Dir(empty), want: filepath.Dir(empty) + ": cannot be read: is a directory; check --config"},
 		{name: "an unknown variable is a typing error", file: empty, environ: []string{"LASTGASP_ENDPONT=10.0.2.10:6666"},
 			want: "environment: LASTGASP_ENDPONT: is not a variable of lastgasp-configurator; use LASTGASP_CANARY_INTERVAL, "},
 		{name: "a variable is checked like a key", file: empty, environ: []string{"LASTGASP_TARGETS=many"},

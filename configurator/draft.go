@@ -92,12 +92,18 @@ func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, before 
 	}
 	secret, err := secretOf(d.Identity.Boot)
 	if err != nil {
-		return d, errors.Join(append(errs, err)...)
+		errs = append(errs, err)
+		if slices.ContainsFunc(present, func(st configfs.State) bool { return st.Enabled }) {
+			return d, errors.Join(errs...)
+		}
 	}
 	var specs []configfs.Spec
 	for i := range d.wanted {
 		w := &d.wanted[i]
 		w.spec = newSpec(w.hop, w.listener, d.Identity, secret, d.Support)
+		if err != nil { // being heard without it is better than not being heard: the listener waits for its witness then
+			w.spec = withoutSecret(w.spec)
+		}
 		specs = append(specs, w.spec)
 	}
 	if len(specs) > 0 {

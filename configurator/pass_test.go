@@ -96,6 +96,38 @@ func TestSecretIsForRootAndOfOneBoot(t *testing.T) {
 	}
 }
 
+// A secret that cannot be kept, as on a full /run, is no reason to be silent; and no reason to touch what has one.
+func TestWithoutASecretTheNodeIsArmedAllTheSame(t *testing.T) {
+	w := newWorld(t)
+	node := w.node(listenerA)
+	w.write(t, machine.RunDir+"/gasp/in-the-way", "")
+	if _, err := node.Apply(t.Context()); err == nil || !strings.Contains(err.Error(), "the secret of this boot") {
+		t.Errorf("error %v", err)
+	}
+	if len(w.kernel.targets) != 1 || hasSecret(w.kernel.targets[0].Spec) || w.proved != 1 {
+		t.Fatalf("armed %v, %d proofs", names(w.kernel.targets), w.proved)
+	}
+	if status, err := node.Status(nil); err != nil || status.Verdict != Unproven {
+		t.Errorf("verdict %s, %v", status.Verdict, err)
+	}
+	if err := os.RemoveAll(w.root.Path(machine.RunDir, "gasp")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := node.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.kernel.targets) != 1 || !hasSecret(w.kernel.targets[0].Spec) {
+		t.Fatalf("the secret has not been added: %v", names(w.kernel.targets))
+	}
+	if err := os.Remove(w.root.Path(machine.RunDir, "gasp")); err != nil {
+		t.Fatal(err)
+	}
+	w.write(t, machine.RunDir+"/gasp/in-the-way", "")
+	if _, err := node.Apply(t.Context()); err == nil || len(w.kernel.targets) != 1 || !hasSecret(w.kernel.targets[0].Spec) {
+		t.Errorf("what was armed has changed: %v, %v", names(w.kernel.targets), err)
+	}
+}
+
 func TestOldKernelGetsNoUserdata(t *testing.T) {
 	w := newWorld(t)
 	w.kernel.support = configfs.Support{Netconsole: true, Extended: true}

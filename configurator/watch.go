@@ -106,7 +106,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 					s.relook()
 				}
 				seen = current
-				s.change(now, "targets or settings changed")
+				s.change(now, "targets, settings or the kernel's facts changed")
 			}
 		case <-due.C:
 			if s.doubtful(time.Now()) {
@@ -290,6 +290,7 @@ type snapshot struct {
 	targets string            // all our targets, as text
 	want    []machine.Setting // settings wanted when it was taken
 	differ  bool              // one of them has another value
+	facts   machine.Facts     // with which the listeners, status and metrics judge whether this node is mute
 }
 
 // hasNewTarget reports whether a target is armed that was not in the former snapshot: then another process, such as a reload,
@@ -312,6 +313,7 @@ func (c *Configurator) snapshot(former snapshot, whole bool) snapshot {
 	s.targets = fmt.Sprint(present, err)
 	s.want = c.WantedSettings(devicesOf(present))
 	s.differ = c.Root.Differ(s.want)
+	s.facts = c.Root.Facts(c.Version)
 	return s
 }
 

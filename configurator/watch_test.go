@@ -242,6 +242,26 @@ func TestWatchHoldsKernelPanicAgainstTheKubelet(t *testing.T) {
 	})
 }
 
+// The kubelet starts after the node is armed, and makes a kernel mute that was not. Status is asked for, but metrics and listeners
+// have to be sent it.
+func TestWatchSaysSoonThatTheNodeHasBecomeMute(t *testing.T) {
+	kernel7 := func(t *testing.T, w *watching) {
+		w.write(t, "proc/sys/kernel/osrelease", "7.2.13")
+		w.write(t, panicFile, "0")
+	}
+	watch(t, configured(listenerA), kernel7, func(t *testing.T, w *watching) {
+		pass(soon)
+		w.notified("")
+		_, canaries := w.passes(func() {
+			w.write(t, panicFile, "10")
+			pass(rereadEvery + polled)
+		})
+		if !w.notified("STATUS=MUTE: kernel.panic is 10") || canaries != 1 {
+			t.Errorf("a minute after the kubelet's start it is not said that the node is mute, or not to the listener: %d canaries", canaries)
+		}
+	})
+}
+
 func TestWatchProvesAtItsIntervalAndNotMore(t *testing.T) {
 	watch(t, configured(listenerA), nil, func(t *testing.T, w *watching) {
 		proved := func() (n int) { w.change(func() { n = w.proved }); return n }

@@ -60,7 +60,11 @@ func Parse(s string) (Endpoint, error) {
 	if err := checkHost(host); err != nil {
 		return Endpoint{}, fmt.Errorf("%q: %w", s, err)
 	}
-	return Endpoint{Host: strings.ToLower(host), Port: uint16(port)}, nil
+	host = strings.ToLower(host)
+	if ip, err := netip.ParseAddr(host); err == nil {
+		host = ip.Unmap().String() // one listener has one spelling: two would pass for two listeners
+	}
+	return Endpoint{Host: host, Port: uint16(port)}, nil
 }
 
 // checkHost refuses addresses a dying kernel cannot usefully send to, and names that cannot be host names.
