@@ -7,6 +7,7 @@ import (
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
@@ -49,27 +51,47 @@ func open(t *testing.T, n int) *browser {
 	}
 	server := httptest.NewServer((&page.Page{Source: w, Cluster: "prod-1", Version: "v0.1.0", Now: func() time.Time { return noon }}).Handler())
 	t.Cleanup(server.Close)
+	return start(t, server.URL)
+}
+
+// start starts Chromium, which is to look at the page at url.
+func start(t *testing.T, url string, more ...chromedp.ExecAllocatorOption) *browser {
+	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.ExecPath("/usr/bin/chromium"),
 		chromedp.WSURLReadTimeout(forBrowser), chromedp.Flag("disable-dev-shm-usage", true))
-	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
+	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(options, more...)...)
 	t.Cleanup(stop)
 	ctx, stop := chromedp.NewContext(allocator)
 	t.Cleanup(stop)
-	b := &browser{t, ctx, server.URL}
+	b := &browser{t, ctx, url}
 	if err := chromedp.Run(ctx); err != nil { // its time must not be bounded: the browser would end with it
 		t.Fatalf("start chromium: %v", err)
 	}
 	return b
 }
 
-// do does things in the browser.
+// do does things in the browser, one after the other. What meets a page that is just being replaced by the next one has had no
+// effect, and is done again.
 func (b *browser) do(actions ...chromedp.Action) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, forBrowser)
 	defer cancel()
-	if err := chromedp.Run(ctx, actions...); err != nil {
-		b.t.Fatal(err)
+	for _, action := range actions {
+		err := chromedp.Run(ctx, action)
+		for ; replaced(err) && ctx.Err() == nil; err = chromedp.Run(ctx, action) {
+			time.Sleep(50 * time.Millisecond)
+		}
+		if err != nil {
+			b.t.Fatal(err)
+		}
 	}
+}
+
+// replaced reports whether an error of the browser says that what was acted on belongs to a page that is gone.
+func replaced(err error) bool {
+	const serverError = -32000 // "No node with given id found", "Could not find node with given id", "Cannot find context with specified id"
+	var e *cdproto.Error
+	return errors.As(err, &e) && e.Code == serverError
 }
 
 // look sets how large the window is and whether its user prefers dark.
@@ -104,13 +126,14 @@ func (b *browser) see(texts ...string) {
 	}
 }
 
-// path waits until the browser shows an address of the page.
+// path waits until the browser shows an address of the page, or one that goes on after the "/", "?", "=" or "&" at the end of want.
 func (b *browser) path(want string) {
 	b.t.Helper()
 	var have string
 	for deadline := time.Now().Add(forBrowser); ; time.Sleep(50 * time.Millisecond) {
 		b.do(chromedp.Location(&have))
-		if have = strings.TrimPrefix(have, b.url); strings.HasPrefix(have, want) {
+		have = strings.TrimPrefix(have, b.url)
+		if have == want || strings.HasPrefix(have, want) && strings.ContainsAny(want[len(want)-1:], "/?=&") {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -196,7 +219,7 @@ func TestKeyboard(t *testing.T) {
 	}
 	b.tab("q")
 	b.do(chromedp.KeyEvent("cassandra-4"), chromedp.KeyEvent(kb.Enter))
-	b.path("/?q=cassandra-4")
+	b.path("/?q=cassandra-4&")
 	b.see("pods on dead nodes")
 	b.do(chromedp.KeyEvent(kb.Tab))
 	var first string

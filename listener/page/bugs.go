@@ -219,14 +219,11 @@ func (v overview) summary(h *html) {
 	h.raw("</ul>")
 	if len(v.Held) > 0 {
 		h.raw(`<div class="notice bad"><p><strong>Too many nodes died at once, so the rest is held.</strong> Their nodes are fenced; no pod was failed. ` +
-			`If it is true, release them:</p><pre tabindex="0" role="region" aria-label="Commands that release them">`)
+			`If it is true, release them:</p>`)
 		const most = 5
 		for _, d := range v.Held[:min(len(v.Held), most)] {
-			h.raw("kubectl annotate nodedeath ")
-			h.text(d.Name)
-			h.raw(" lastgasp.dev/release=true\n")
+			h.command("kubectl annotate nodedeath", d.Name, "lastgasp.dev/release=true")
 		}
-		h.raw("</pre>")
 		if len(v.Held) > most {
 			h.raw("<p>")
 			h.element("a", "All "+count(len(v.Held), "held death", "held deaths"), href("/deaths", "", url.Values{"phase": {string(policy.Held)}}))
@@ -249,9 +246,12 @@ func names(h *html, list []string) {
 			return
 		}
 		if i > 0 {
-			h.raw(", ")
+			h.raw(" ")
 		}
-		h.text(s)
+		if i < min(len(list), few)-1 {
+			s += ","
+		}
+		h.element("span", s, class("part"))
 	}
 }
 

@@ -184,7 +184,7 @@ func (v deathView) render(h *html) {
 	h.raw(`</h1><p class="lead">`)
 	state(h, v.Phase)
 	h.raw(" Node <strong>")
-	h.text(v.Node)
+	h.host(v.Node)
 	if v.Phase == string(policy.Refused) {
 		h.raw("</strong> was said to have died ")
 	} else {
@@ -198,9 +198,8 @@ func (v deathView) render(h *html) {
 	v.renderPods(h)
 	v.renderTrace(h)
 	v.renderConditions(h)
-	h.raw(`<h2>The object</h2><pre tabindex="0" role="region" aria-label="Command that shows it">kubectl get nodedeath `)
-	h.text(v.Name)
-	h.raw(` -o yaml</pre>`)
+	h.raw(`<h2>The object</h2>`)
+	h.command("kubectl get nodedeath", v.Name, "-o yaml")
 }
 
 // renderAdvice says what was decided and what a person can do.
@@ -221,10 +220,9 @@ func (v deathView) renderAdvice(h *html) {
 	}
 	switch policy.Phase(v.Phase) {
 	case policy.Held:
-		h.raw(`<div class="notice bad"><p><strong>It waits for you:</strong> too many nodes died at once. If it is true, release it:</p>` +
-			`<pre tabindex="0" role="region" aria-label="Command that releases it">kubectl annotate nodedeath `)
-		h.text(v.Name)
-		h.raw(" lastgasp.dev/release=true</pre></div>")
+		h.raw(`<div class="notice bad"><p><strong>It waits for you:</strong> too many nodes died at once. If it is true, release it:</p>`)
+		h.command("kubectl annotate nodedeath", v.Name, "lastgasp.dev/release=true")
+		h.raw("</div>")
 	case policy.Incomplete:
 		notice("bad", "Some pods could not be failed.", "They are listed first below, and the condition PodsFailed says why. Delete them yourself: kubectl delete pod --force.")
 	case policy.Refused:
@@ -312,7 +310,8 @@ func (v deathView) renderFacts(h *html) {
 	})
 	plain("Kernel", v.Kernel)
 	plain("Image", v.Image)
-	plain("Instance", strings.Join(slices.DeleteFunc([]string{v.Instance, v.Type, v.Zone}, func(s string) bool { return s == "" }), ", "))
+	plain("Instance", v.Instance)
+	plain("Machine", strings.Join(slices.DeleteFunc([]string{v.Type, v.Zone}, func(s string) bool { return s == "" }), ", "))
 	plain("Node pool", v.NodePool)
 	plain("Boot", v.Boot)
 	plain("Heard from", v.Source)
@@ -375,7 +374,9 @@ func (v deathView) renderPods(h *html) {
 				})
 				h.cell("Images", func() {
 					for _, image := range p.Images {
-						h.element("div", image, class("image"))
+						h.open("div", class("image"))
+						h.image(image)
+						h.end("div")
 					}
 				})
 			})

@@ -103,11 +103,11 @@ func (d deathRow) render(h *html) {
 	h.row(func() {
 		h.cell("When", func() {
 			h.ago(d.Time)
-			h.raw(`<div class="quiet stamp">`)
+			h.raw(` <div class="quiet stamp">`)
 			h.text(d.Time.UTC().Format("01-02 15:04:05"))
 			h.raw("</div>")
 		})
-		h.cell("Node", func() { h.element("a", d.Node, href("/deaths/", d.Name, nil)) })
+		h.cell("Node", func() { h.link(href("/deaths/", d.Name, nil), d.Node) })
 		h.cell("What happened", func() {
 			h.text(d.Reason)
 			h.raw(`<div class="tags">`)
@@ -174,7 +174,7 @@ func renderPods(h *html, f filter, pods []foundPod) {
 				})
 				h.textCell("Owner", p.Owner)
 				h.cell("Died with", func() {
-					h.element("a", p.Node, href("/deaths/", p.Death, nil))
+					h.link(href("/deaths/", p.Death, nil), p.Node)
 					h.raw(`<div>`)
 					h.text(p.Reason)
 					h.raw(`</div>`)

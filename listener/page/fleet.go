@@ -131,7 +131,7 @@ func (v fleetView) render(h *html) {
 						h.text(n.Address)
 						return
 					}
-					h.element("a", n.Name, href("/deaths", "", url.Values{"q": {n.Name}, "in": {"node"}}))
+					h.link(href("/deaths", "", url.Values{"q": {n.Name}, "in": {"node"}}), n.Name)
 					h.raw(`<div class="quiet">`)
 					h.text(n.Address)
 					h.raw("</div>")

@@ -3,8 +3,10 @@ package page
 import (
 	"bytes"
 	stdhtml "html"
+	"net/netip"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener/netconsole"
@@ -45,7 +47,7 @@ func (h *html) raw(m literal) { h.WriteString(string(m)) }
 func (h *html) text(s string) { h.WriteString(stdhtml.EscapeString(netconsole.Printable(s))) }
 
 // number writes a number.
-func (h *html) number(n int) { h.WriteString(strconv.Itoa(n)) }
+func (h *html) number(n int) { h.WriteString(grouped(n)) }
 
 // open writes a start tag, and end an end tag.
 func (h *html) open(tag literal, attrs ...attr) {
@@ -72,6 +74,41 @@ func (h *html) element(tag literal, text string, attrs ...attr) {
 	h.open(tag, attrs...)
 	h.text(text)
 	h.end(tag)
+}
+
+// host writes a node's name. It breaks behind the host, as EC2 names nodes by host and domain, and elsewhere only where it must.
+func (h *html) host(s string) {
+	first, domain, _ := strings.Cut(s, ".")
+	if _, err := netip.ParseAddr(s); err == nil {
+		first, domain = s, ""
+	}
+	h.element("span", first, class("part"))
+	if domain != "" {
+		h.element("span", "."+domain, class("part domain"))
+	}
+}
+
+// link writes a link with the name of a node in it.
+func (h *html) link(to attr, node string) {
+	h.open("a", to)
+	h.host(node)
+	h.end("a")
+}
+
+// image writes the name of a container's image. It breaks behind the registry, and elsewhere only where it must.
+func (h *html) image(s string) {
+	i := strings.LastIndex(s, "/") + 1
+	if i > 0 {
+		h.element("span", s[:i], class("part quiet"))
+	}
+	h.element("span", s[i:], class("part"))
+}
+
+// command writes a command for a person to run. It is never wider than its box, so that all of it can be read.
+func (h *html) command(words ...string) {
+	h.raw(`<pre class="command">`)
+	h.text(strings.Join(words, " "))
+	h.raw("</pre>")
 }
 
 // cell writes a cell of a table, with its column's name for narrow screens, where columns become lines.
@@ -169,5 +206,16 @@ func count(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}
-	return strconv.Itoa(n) + " " + many
+	return grouped(n) + " " + many
+}
+
+// grouped is a number with a comma before each group of three digits, from 10,000 on.
+func grouped(n int) string {
+	digits := strconv.Itoa(n)
+	if len(digits) > 4 {
+		for i := len(digits) - 3; i > 0; i -= 3 {
+			digits = digits[:i] + "," + digits[i:]
+		}
+	}
+	return digits
 }

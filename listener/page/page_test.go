@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -355,5 +357,59 @@ func BenchmarkList(b *testing.B) {
 			}
 			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/(1<<20), "heap-MiB")
 		})
+	}
+}
+
+// However close moments are, the names that are written do not touch each other, and those that are far apart all stand there.
+func TestNamesInTheTimeline(t *testing.T) {
+	names := []string{"said to have died", "fence", "list", "fail", "events", "condition", "detach", "delete", "node", "complete"}
+	written := regexp.MustCompile(`<text class="step" x="([0-9.]+)" y="([0-9.]+)">([^<]*)</text>`)
+	for _, tt := range []struct {
+		name  string
+		apart time.Duration
+		want  int // names at least
+	}{
+		{"all at once", 0, 8},
+		{"milliseconds apart", 5 * time.Millisecond, 8},
+		{"growing apart", -1, len(names)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var moments []moment
+			at := now
+			for i, name := range names {
+				moments = append(moments, moment{Name: name, Time: at, Done: true})
+				if tt.apart < 0 {
+					at = now.Add(40 * time.Millisecond << i)
+				} else {
+					at = at.Add(tt.apart)
+				}
+			}
+			h := new(html)
+			drawTimeline(h, moments)
+			ends := map[string]float64{}
+			found := written.FindAllStringSubmatch(h.String(), -1)
+			if len(found) < tt.want {
+				t.Errorf("%d names of %d are written, want %d", len(found), len(names), tt.want)
+			}
+			for _, m := range found {
+				x, err := strconv.ParseFloat(m[1], 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				half := float64(len(m[3])) * letter / 2
+				if x-half < ends[m[2]] || x-half < 0 || x+half > drawingWidth {
+					t.Errorf("%s, in the row at %s, is at %.1f to %.1f; the one before it ends at %.1f", m[3], m[2], x-half, x+half, ends[m[2]])
+				}
+				ends[m[2]] = x + half
+			}
+		})
+	}
+}
+
+func TestGrouped(t *testing.T) {
+	for n, want := range map[int]string{0: "0", 1000: "1000", 9999: "9999", 10000: "10,000", 1234567: "1,234,567"} {
+		if got := grouped(n); got != want {
+			t.Errorf("%d is written %s, want %s", n, got, want)
+		}
 	}
 }

@@ -8,13 +8,17 @@ import (
 
 // Size of the drawing, in its own units.
 const (
-	drawingWidth, drawingLine = 800, 24.0
+	drawingWidth, drawingLine = 800.0, 56.0
 	drawingLeft, drawingRight = 16.0, 784.0
 	dotApart                  = 26.0 // the least distance of two dots, so that their numbers can be read
+	letter                    = 7    // about the width of one, in the size of a step's name
 )
 
+// rows are the heights at which the names of steps are written, the nearest to the line first.
+func rows() []float64 { return []float64{38, 24, 10} }
+
 // drawTimeline draws the moments on a logarithmic scale: what matters happens in milliseconds, and the last step may take
-// minutes. The dots have the numbers of the list below.
+// minutes. The dots have the numbers of the list below, and the names of their steps where there is room.
 func drawTimeline(h *html, moments []moment) {
 	if len(moments) < 2 {
 		return
@@ -37,8 +41,8 @@ func drawTimeline(h *html, moments []moment) {
 	for i, edge := len(xs)-1, drawingRight; i > 0 && xs[i] > edge; i, edge = i-1, edge-dotApart {
 		xs[i] = edge
 	}
-	h.raw(`<svg class="drawing" viewBox="0 0 800 56" role="img" aria-label="Timeline on a logarithmic scale; the list below says the same">`)
-	h.raw(`<line class="axis" x1="16" x2="784" y1="24" y2="24"></line>`)
+	h.raw(`<svg class="drawing" viewBox="0 0 800 88" role="img" aria-label="Timeline on a logarithmic scale; the list below says the same">`)
+	h.raw(`<line class="axis" x1="16" x2="784" y1="56" y2="56"></line>`)
 	for _, t := range [...]struct {
 		after time.Duration
 		name  literal
@@ -50,12 +54,13 @@ func drawTimeline(h *html, moments []moment) {
 			break
 		}
 		x := coordinate(at(t.after))
-		h.open("line", class("tick"), attr{"x1", x}, attr{"x2", x}, attr{"y1", "24"}, attr{"y2", "40"})
+		h.open("line", class("tick"), attr{"x1", x}, attr{"x2", x}, attr{"y1", "56"}, attr{"y2", "72"})
 		h.end("line")
-		h.open("text", class("label"), attr{"x", x}, attr{"y", "53"})
+		h.open("text", class("label"), attr{"x", x}, attr{"y", "84"})
 		h.raw(t.name)
 		h.end("text")
 	}
+	nameSteps(h, moments, xs)
 	for i, m := range moments {
 		kind := class("dot")
 		if !m.Done {
@@ -63,7 +68,30 @@ func drawTimeline(h *html, moments []moment) {
 		}
 		h.open("circle", kind, attr{"cx", coordinate(xs[i])}, attr{"cy", coordinate(drawingLine)}, attr{"r", "11"})
 		h.end("circle")
-		h.element("text", strconv.Itoa(i+1), class("mark"), attr{"x", coordinate(xs[i])}, attr{"y", "28"})
+		h.element("text", strconv.Itoa(i+1), class("mark"), attr{"x", coordinate(xs[i])}, attr{"y", "60"})
 	}
 	h.raw("</svg>")
+}
+
+// nameSteps writes the name of each moment above its dot at x, in the nearest row in which it touches no other. One for which there is
+// no room is left to the list.
+func nameSteps(h *html, moments []moment, xs []float64) {
+	free := make([]float64, len(rows())) // where the last name of a row ends
+	for i, m := range moments {
+		half := float64(len(m.Name)) * letter / 2
+		x := min(max(xs[i], half), drawingWidth-half)
+		for row, y := range rows() {
+			if free[row] > 0 && x-half < free[row]+letter {
+				continue
+			}
+			free[row] = x + half
+			if row > 0 {
+				at := coordinate(xs[i])
+				h.open("line", class("leader"), attr{"x1", at}, attr{"x2", at}, attr{"y1", coordinate(y + 3)}, attr{"y2", coordinate(drawingLine - 12)})
+				h.end("line")
+			}
+			h.element("text", m.Name, class("step"), attr{"x", coordinate(x)}, attr{"y", coordinate(y)})
+			break
+		}
+	}
 }

@@ -88,19 +88,18 @@ func parse(t *testing.T, text []byte) objects {
 	}
 }
 
-// kustomize renders an overlay of packaging/kubernetes or a directory beside it.
+// kustomize renders an overlay of a directory below packaging, whose path is PACKAGING in the overlay.
 func kustomize(t *testing.T, dir string, overlay string) objects {
 	t.Helper()
-	base, err := filepath.Abs(filepath.Join("..", dir))
+	packaging, err := filepath.Abs("..")
 	if err != nil {
 		t.Fatal(err)
 	}
 	tmp := t.TempDir()
-	relative, err := filepath.Rel(tmp, base)
-	if err != nil {
+	if packaging, err = filepath.Rel(tmp, packaging); err != nil { // kustomize wants it relative
 		t.Fatal(err)
 	}
-	text := "resources: [" + relative + "]\n" + overlay
+	text := "resources: [" + filepath.Join(packaging, dir) + "]\n" + strings.ReplaceAll(overlay, "PACKAGING", packaging)
 	if err := os.WriteFile(filepath.Join(tmp, "kustomization.yaml"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -152,6 +151,37 @@ func alike(t *testing.T, o objects) objects {
 	return out
 }
 
+// components is the part of an overlay that names components of packaging/kubernetes.
+func components(names ...string) string {
+	text := "components:\n"
+	for _, name := range names {
+		text += "- PACKAGING/kubernetes/" + name + "\n"
+	}
+	return text
+}
+
+// withPage is the part of an overlay that the component page tells people to write.
+func withPage(t *testing.T) string {
+	t.Helper()
+	component, err := os.ReadFile("../kubernetes/page/kustomization.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`(?m)^#   (page: .*)$`).FindSubmatch(component)
+	if line == nil {
+		t.Fatal("the component page does not say what listener.yaml needs")
+	}
+	base, err := os.ReadFile("../kubernetes/base/listener.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := json.Marshal("listener.yaml=" + string(base) + string(line[1]) + "\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "configMapGenerator:\n- {name: listener, namespace: lastgasp, behavior: replace, literals: [" + string(config) + "]}\n"
+}
+
 func TestChartRendersWhatKustomizeRenders(t *testing.T) {
 	h := newHelm(t)
 	const flowSchema = `
@@ -171,6 +201,15 @@ replacements:
 		{
 			"with an image", "kubernetes", "images: [{name: lastgasp-listener, newName: registry.example/l, newTag: v1}]",
 			[]string{"--namespace=lastgasp", "--set=image.repository=registry.example/l,image.tag=v1"},
+		},
+		{"with Karpenter", "kubernetes", components("karpenter"), []string{"--namespace=lastgasp", "--set=karpenter=true"}},
+		{
+			"with the page", "kubernetes", components("page") + withPage(t),
+			[]string{"--namespace=lastgasp", "--set=page.secret=listener-page"},
+		},
+		{
+			"with everything, elsewhere", "kubernetes/base", "namespace: monitoring\n" + flowSchema + components("karpenter", "page") + withPage(t),
+			[]string{"--namespace=monitoring", "--set=karpenter=true,page.secret=listener-page"},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -243,6 +282,23 @@ func TestChartValues(t *testing.T) {
 			}, "",
 		},
 		{
+			"the page has its own port", "page.secret=listener-page,page.port=8443", "Deployment/listener",
+			[]string{`{"containerPort":8443,"name":"page","protocol":"TCP"}`}, "9667",
+		},
+		{"listener.yaml names it", "page.secret=listener-page,page.port=8443", "ConfigMap/listener", []string{"address: :8443"}, "9667"},
+		{"config wins over it", `page.secret=listener-page,config.page.address=127.0.0.1:9667`, "ConfigMap/listener", []string{"address: 127.0.0.1:9667", "tls.key"}, ""},
+		{
+			"the page is for some only", "page.secret=listener-page,page.from[0].ipBlock.cidr=10.0.0.0/8", "NetworkPolicy/listener",
+			[]string{`{"from":[{"ipBlock":{"cidr":"10.0.0.0/8"}}],"ports":[{"port":"page","protocol":"TCP"}]}`}, "",
+		},
+		{
+			"the page on the host network", "page.secret=listener-page,hostNetwork=true", "Service/listener-page", []string{`"targetPort":"page"`}, "",
+		},
+		{
+			"nodeclaims may be deleted", "karpenter=true,config.node=nodeclaim", "ClusterRoleBinding/lastgasp-listener-nodeclaims",
+			[]string{`"namespace":"lastgasp"`}, "",
+		},
+		{
 			"more memory", "resources.limits.memory=1Gi,resources.requests.memory=1Gi,env[0].name=GOMEMLIMIT,env[0].value=800MiB",
 			"Deployment/listener", []string{`{"limits":{"memory":"1Gi"},"requests":{"memory":"1Gi"}}`, `{"name":"GOMEMLIMIT","value":"800MiB"}`}, "400MiB",
 		},
@@ -281,11 +337,12 @@ func TestChartValues(t *testing.T) {
 	}
 }
 
-// The schema refuses what would only fail in the cluster.
+// Schema and templates refuse what would only fail in the cluster.
 func TestChartSchema(t *testing.T) {
 	h := newHelm(t)
 	for _, set := range []string{
-		"replicaCount=3", "image.digest=abc", "service.type=ClusterIP", "hostNetwork=maybe", "networkPolicy.nodes={10.0.0.1}", "monitoring.alerts=true",
+		"config.node=nodeclaim", "config.pools[0].node=nodeclaim", "page.secret=A_B", "page.port=443", "page.from=all", "karpenter=maybe",
+		"page.tls=true", "replicaCount=3", "image.digest=abc", "service.type=ClusterIP", "hostNetwork=maybe", "networkPolicy.nodes={10.0.0.1}", "monitoring.alerts=true",
 	} {
 		if _, err := h.run(t, "template", "lastgasp", "lastgasp", "--set="+set); err == nil {
 			t.Errorf("%s is accepted", set)
@@ -342,11 +399,12 @@ func TestPackagedChart(t *testing.T) {
 		t.Error("two builds differ")
 	}
 	h := newHelm(t)
-	want, err := h.run(t, "template", "lastgasp", "lastgasp", "--set=image.tag=1.2.3-rc1")
+	const all = "karpenter=true,page.secret=listener-page,monitoring.podMonitor=true,monitoring.rules=true,monitoring.dashboard=true"
+	want, err := h.run(t, "template", "lastgasp", "lastgasp", "--set=image.tag=1.2.3-rc1,"+all)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := h.run(t, "template", "lastgasp", name)
+	got, err := h.run(t, "template", "lastgasp", name, "--set="+all)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,12 @@
 
 {{/* listener.yaml: the values over the file that kustomize installs. */}}
 {{- define "lastgasp.config" -}}
-{{- mergeOverwrite (.Files.Get "files/kubernetes/listener.yaml" | fromYaml) .Values.config | toYaml -}}
+{{- $config := .Files.Get "files/kubernetes/listener.yaml" | fromYaml -}}
+{{- with .Values.page }}{{ if .secret -}}
+{{- $address := printf ":%d" (int .port) -}}
+{{- $_ := set $config "page" (dict "address" $address "cert" "/etc/lastgasp-page/tls.crt" "key" "/etc/lastgasp-page/tls.key") -}}
+{{- end }}{{ end -}}
+{{- mergeOverwrite $config .Values.config | toYaml -}}
 {{- end }}
 
 {{- define "lastgasp.image" -}}
