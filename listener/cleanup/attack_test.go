@@ -442,6 +442,38 @@ func TestLeasesThatMayNotBeRead(t *testing.T) {
 	}
 }
 
+// A pod lies about a node whose status, or whose kubelet's Lease, its accomplice may write. The node lives.
+func TestWitnessesThatOthersWrite(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		do   func(w *world)
+	}{
+		{"the status says that nobody hears from the node", func(w *world) {
+			n := w.nodes["n1"]
+			n.Ready, n.Silent, n.SilentSince = false, true, time.Now()
+			w.nodes["n1"] = n
+		}},
+		{"the Lease says that it lasts a second", func(w *world) { w.lease = time.Second }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.populate("n1")
+				w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+				a, _ := run(t, testPolicy(), w, "a")
+				offer(t, w, incident(1, boot1, ""), a)
+				for range 20 { // the kubelet writes the truth in between
+					w.set(func() { tt.do(w) })
+					pass(time.Second)
+				}
+				w.unharmed()
+				if d := w.only(); d.Phase != policy.Refused || !strings.Contains(d.Decision, "renewed its Lease") {
+					t.Errorf("phase %s (%s)", d.Phase, d.Decision)
+				}
+			})
+		})
+	}
+}
+
 // A pinned secret was carried off, and used while its node lives: what has not been done is not done.
 func TestLeaseRenewedDuringACleanup(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {

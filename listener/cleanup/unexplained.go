@@ -245,8 +245,8 @@ func (e *Engine) whereabouts(ctx context.Context, q *inquiry) (back string, ok b
 // lookAtLastLease notes when the kubelet of a silent node renewed its Lease last.
 func (e *Engine) lookAtLastLease(ctx context.Context, q *inquiry) {
 	<-e.queue.submit(ctx, tidying, 1, func(ctx context.Context, _ int) {
-		if renewed, _, err := e.cluster.LeaseRenewed(ctx, q.Node.Name); err == nil {
-			q.LastLease = renewed
+		if r, err := e.cluster.LeaseRenewed(ctx, q.Node.Name); err == nil {
+			q.LastLease = r.At
 		}
 	})
 }
