@@ -1,9 +1,12 @@
 package cleanup
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -694,4 +697,37 @@ func TestMadeUpTroubleOfAPinnedNode(t *testing.T) {
 			})
 		})
 	}
+}
+
+// lineCounter counts the lines of a log.
+type lineCounter struct{ n atomic.Int64 }
+
+func (c *lineCounter) Write(b []byte) (int, error) {
+	c.n.Add(int64(bytes.Count(b, []byte("\n"))))
+	return len(b), nil
+}
+
+// Root on some machine has any number of addresses, of an IPv6 prefix, and sends one gasp from each: they fill no log.
+func TestManyAddressesFillNoLog(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		log := new(lineCounter)
+		a, _ := runOn(t, testPolicy(), w, nil, "a", func(e *Engine) { e.log = slog.New(slog.NewTextHandler(log, nil)) })
+		const gasps = 5000
+		for i := range gasps {
+			inc := incident(1, boot1, "")
+			inc.Source = netip.AddrPortFrom(netip.AddrFrom16([16]byte{0xfd, 14: byte(i >> 8), 15: byte(i)}), 6665)
+			inc.Identity.Instance = ""
+			offer(t, w, inc, a)
+			pass(20 * time.Millisecond)
+		}
+		if n := log.n.Load(); n > refusalsLogged+2*refusalsInAll {
+			t.Errorf("%d lines of log for %d gasps", n, gasps)
+		}
+		w.panics(1)
+		offer(t, w, incident(1, boot1, secret1), a)
+		pass(time.Minute)
+		if !w.dead["n1"] || w.node("n1").Name != "" {
+			t.Error("the true death is not acted on")
+		}
+	})
 }
