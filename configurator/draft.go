@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/lastgasp/lastgasp/configurator/configfs"
@@ -146,41 +145,30 @@ func (c *Configurator) choose(list []endpoint.Endpoint, d Draft, avoid map[strin
 	return chosen
 }
 
-// find asks all sources, and at the end the last known good list of this machine. It refuses listeners outside of
-// endpoint.within, so that control over a source is not enough to redirect nodes.
+// find asks all sources, and at the end the last known good list of this machine. Listeners outside of endpoint.within are
+// refused, so that control over a source is not enough to redirect nodes.
 func (c *Configurator) find(ctx context.Context, id machine.Identity) (endpoint.Found, error) {
 	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()
 	f := endpoint.Finder{Sources: c.Sources, Lookup: c.Lookup}
+	if len(c.Config.Endpoint.Within) > 0 {
+		f.Within = func(e endpoint.Endpoint) bool {
+			addr, _ := e.Addr()
+			return c.within(addr.Addr())
+		}
+	}
 	if !c.fresh {
 		last := c.lastGood(id)
 		f.Last = &last
 	}
 	defer c.waiting("an answer to where the listeners are")()
-	found, err := f.Find(ctx)
-	if err != nil {
-		return found, err
-	}
-	var refused []string
-	found.Endpoints = slices.DeleteFunc(slices.Clone(found.Endpoints), func(e endpoint.Endpoint) bool {
-		if c.within(e) {
-			return false
-		}
-		refused = append(refused, fmt.Sprintf("listener %s is outside of endpoint.within", e))
-		return true
-	})
-	found.Passed = append(found.Passed, refused...)
-	if len(found.Endpoints) == 0 {
-		return found, fmt.Errorf("%w: %s: %s", endpoint.ErrNotFound, found.Where, strings.Join(refused, "; "))
-	}
-	return found, nil
+	return f.Find(ctx)
 }
 
-// within reports whether endpoint.within allows a listener at e.
-func (c *Configurator) within(e endpoint.Endpoint) bool {
-	addr, _ := e.Addr()
+// within reports whether endpoint.within allows a listener with that address.
+func (c *Configurator) within(listener netip.Addr) bool {
 	return len(c.Config.Endpoint.Within) == 0 ||
-		slices.ContainsFunc(c.Config.Endpoint.Within, func(p netip.Prefix) bool { return p.Contains(addr.Addr()) })
+		slices.ContainsFunc(c.Config.Endpoint.Within, func(p netip.Prefix) bool { return p.Contains(listener) })
 }
 
 func (c *Configurator) lastGood(id machine.Identity) endpoint.LastGood {

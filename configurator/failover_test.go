@@ -187,3 +187,54 @@ func TestListenersOutsideOfWithinAreRefused(t *testing.T) {
 		})
 	}
 }
+
+// Whoever may write the parameter names his own listener after endpoint.within was set, or had it armed before. The last list
+// that was proved is used again, and nothing stays armed towards him.
+func TestAListOutsideOfWithin(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		armed  string
+		reboot bool
+		want   []string
+		err    error
+	}{
+		{"what is armed within stays", listenerA, false, []string{listenerA}, nil},
+		{"after a reboot the last proved list is used", listenerA, true, []string{listenerA}, nil},
+		{"what is armed outside goes", listenerB, false, nil, endpoint.ErrNotFound},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			if _, err := w.node(tt.armed).Apply(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if tt.reboot {
+				w.kernel.targets = nil
+			}
+			node := w.node(listenerB)
+			node.Config.Endpoint.Within = []netip.Prefix{netip.MustParsePrefix("10.0.2.0/24")}
+			if _, err := node.Apply(t.Context()); !errors.Is(err, tt.err) {
+				t.Errorf("error %v, want %v", err, tt.err)
+			}
+			if diff := cmp.Diff(tt.want, w.listeners()); diff != "" {
+				t.Errorf("armed (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A listener outside of endpoint.within goes at once, also where the one that takes its place does not answer.
+func TestATargetOutsideOfWithinWaitsForNoOther(t *testing.T) {
+	w := newWorld(t)
+	if _, err := w.node(listenerB).Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.deaf[netip.MustParseAddrPort(listenerA)] = true
+	node := w.node(listenerA)
+	node.Config.Endpoint.Within = []netip.Prefix{netip.MustParsePrefix("10.0.2.0/24")}
+	if _, err := node.Apply(t.Context()); !errors.Is(err, ErrUnproved) {
+		t.Errorf("error %v, want ErrUnproved", err)
+	}
+	if diff := cmp.Diff([]string{listenerA}, w.listeners()); diff != "" {
+		t.Errorf("armed (-want +got):\n%s", diff)
+	}
+}

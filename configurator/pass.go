@@ -242,6 +242,14 @@ func (c *Configurator) execute(ctx context.Context, d Draft, before *machine.Sta
 		errs = append(errs, err)
 		plan = Plan{Keep: slices.DeleteFunc(present, func(st configfs.State) bool { return !st.Enabled })}
 	}
+	outside := func(st configfs.State) bool { return !c.within(st.RemoteIP) }
+	for _, st := range slices.Concat(plan.Keep, plan.Drop) {
+		if outside(st) { // it learns the secret, and what the kernel prints, and nobody waits for another to take its place
+			c.Log.Warn("removing target outside of endpoint.within", "target", st.Name, "listener", remoteOf(st.Spec))
+			errs = append(errs, c.Netconsole.Disarm(st.Name))
+		}
+	}
+	plan.Keep, plan.Drop = slices.DeleteFunc(plan.Keep, outside), slices.DeleteFunc(plan.Drop, outside)
 	for _, name := range plan.Clear {
 		c.Log.Info("removing disabled target", "target", name)
 		errs = append(errs, c.Netconsole.Disarm(name))

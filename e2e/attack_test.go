@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/lastgasp/lastgasp/e2e/load"
 	"github.com/lastgasp/lastgasp/e2e/story"
@@ -27,6 +29,9 @@ func TestAttacks(t *testing.T) {
 	w := newAttackWorld(t)
 	t.Run("on the listener of the cluster", func(t *testing.T) {
 		t.Run("a pod is the first to send a canary", func(t *testing.T) { w.firstCanary(t, "first-canary", false) })
+		t.Run("whoever may write Nodes' status calls a living node silent", func(t *testing.T) { w.forgedWitness(t, "called-silent", w.callSilent) })
+		t.Run("whoever may write Leases shortens a kubelet's", func(t *testing.T) { w.forgedWitness(t, "shortened-lease", w.shortenLease) })
+		t.Run("and sets it back whenever it is renewed", func(t *testing.T) { w.forgedWitness(t, "set-back-lease", w.setLeaseBack) })
 		t.Run("and the Node is registered anew within its boot", func(t *testing.T) { w.firstCanary(t, "anew", true) })
 		t.Run("an old kernel dies after a pod's lie", w.oldKernel)
 		t.Run("a node back already dies among its address's lies", w.refusalsUsedUp)
@@ -101,6 +106,72 @@ func (w *attackWorld) firstCanary(t *testing.T, name string, anew bool) {
 		t.Fatal(err)
 	}
 	w.dies(t, name, id, kernel)
+}
+
+// forgedWitness lies about a living node that has not enrolled, while an accomplice with a right that others have, too, forges
+// its witness over and over.
+func (w *attackWorld) forgedWitness(t *testing.T, name string, forge func(ctx context.Context, name string) error) {
+	addr, _ := w.address(t)
+	pod := w.voice(t, addr)
+	t.Parallel()
+	id := w.member(t, name, func(n *corev1.Node) { setAddresses(n, addr.String()) })
+	w.keepLease(t, name, leaseSeconds)
+	w.newPod(t, name, name, corev1.PodRunning, nil)
+	if err := pod.Say(story.Panic(id)...); err != nil {
+		t.Fatal(err)
+	}
+	death := policy.DeathName(name, id.Boot)
+	eventually(t, "the lie to be judged", func() error { _, err := w.cluster.Death(t.Context(), death); return err })
+	tick, end := time.NewTicker(forgeEvery), time.After(forgedFor)
+	defer tick.Stop()
+	var d policy.Death
+	for over := false; !over && d.Phase != policy.Refused; {
+		select {
+		case <-end:
+			over = true
+		case <-tick.C:
+		}
+		err := forge(t.Context(), name)
+		if err == nil {
+			d, err = w.cluster.Death(t.Context(), death)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d.Phase != policy.Refused && d.Phase != policy.Pending {
+		t.Errorf("the death is %s: %s", d.Phase, d.Decision)
+	}
+	if p := w.getPod(t, name); p.Status.Phase != corev1.PodRunning || len(p.Annotations) > 0 {
+		t.Errorf("its pod is %s, annotations %v", p.Status.Phase, p.Annotations)
+	}
+	w.getNode(t, name) // it is there
+}
+
+const (
+	// forgedFor is longer than a kubelet's Lease lasts, and forgeEvery short: nobody looks between two forgeries.
+	forgedFor  = 50 * time.Second
+	forgeEvery = 100 * time.Millisecond
+)
+
+// callSilent writes what the control plane writes of a node that it does not hear from.
+func (w *attackWorld) callSilent(ctx context.Context, name string) error {
+	return patchNode(ctx, w.kubeWorld.admin, name, fmt.Sprintf(`{"status":{"conditions":[{"type":"Ready","status":"Unknown",
+		"reason":"NodeStatusUnknown","lastTransitionTime":%q}]}}`, time.Now().UTC().Format(time.RFC3339)), "status")()
+}
+
+func (w *attackWorld) patchLease(ctx context.Context, name, patch string) error {
+	_, err := w.kubeWorld.admin.CoordinationV1().Leases(corev1.NamespaceNodeLease).Patch(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	return err
+}
+
+// shortenLease has the Lease end a second after it is renewed. A kubelet renews what it finds.
+func (w *attackWorld) shortenLease(ctx context.Context, name string) error {
+	return w.patchLease(ctx, name, `{"spec":{"leaseDurationSeconds":1}}`)
+}
+
+func (w *attackWorld) setLeaseBack(ctx context.Context, name string) error {
+	return w.patchLease(ctx, name, `{"spec":{"renewTime":"2026-01-01T00:00:00.000000Z"}}`)
 }
 
 // oldKernel lies about a node whose kernel can send no secret, and then has it die: its Lease is the witness.

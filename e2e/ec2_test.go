@@ -100,6 +100,39 @@ func TestConfiguratorOnEC2(t *testing.T) {
 		g.wantSource(t, "ssm "+regional+" version 1")
 		g.wantTargets(t, targetB)
 	})
+	t.Run("who may write the parameter redirects nobody out of endpoint.within, and disarms nobody", func(t *testing.T) {
+		a.forget()
+		g.write(t, config, strings.Replace(byParameter, "endpoint:\n", "endpoint:\n  within: ["+lab.APIServerAddr.Addr().String()+"/32]\n", 1))
+		defer g.write(t, config, byParameter)
+		for _, named := range []string{a.String(), a.String() + ", 198.51.100.7:6666", "- {address: " + a.String() + ", zone: euw1-az1}\n"} {
+			putParameter(t, g.moto, zoned, named)
+			if r := g.run(t, 3, "apply", "--reload"); !strings.Contains(r.Stderr, "listener "+a.String()+" is outside of endpoint.within") {
+				t.Errorf("stderr: %s", r.Stderr)
+			}
+			g.wantTargets(t, targetB)
+		}
+		g.run(t, 0, "disarm") // as after a boot
+		g.wantTargets(t)
+		g.run(t, 0, "apply")
+		g.wantSource(t, "last known good since ", "from ssm "+regional)
+		g.wantTargets(t, targetB)
+		if heard, _ := a.recall(); len(heard) > 0 {
+			t.Errorf("who is outside of endpoint.within heard %q", heard)
+		}
+		g.remove(t, zoned)
+	})
+	t.Run("what was armed before endpoint.within was set goes with it", func(t *testing.T) {
+		putParameter(t, g.moto, zoned, a.String())
+		g.run(t, 0, "apply", "--reload")
+		g.wantTargets(t, targetA)
+		g.write(t, config, strings.Replace(byParameter, "endpoint:\n", "endpoint:\n  within: ["+lab.APIServerAddr.Addr().String()+"/32]\n", 1))
+		defer g.write(t, config, byParameter)
+		g.run(t, 3, "apply", "--reload")
+		g.wantTargets(t)
+		g.remove(t, zoned)
+		g.run(t, 0, "apply", "--reload")
+		g.wantTargets(t, targetB)
+	})
 	t.Run("without Parameter Store a reload fails, and the last known good listener stays", func(t *testing.T) {
 		g.moto.Stop()
 		g.run(t, 3, "apply", "--reload")

@@ -220,11 +220,11 @@ func (w *kubeWorld) checkLease(t *testing.T) {
 	if _, err := w.admin.CoordinationV1().Leases("kube-node-lease").Create(t.Context(), lease, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	got, duration, err := w.cluster.LeaseRenewed(t.Context(), "leased")
-	if err != nil || !got.Equal(want) || duration != 2*time.Minute {
-		t.Errorf("lease of %v renewed: %v, %v; want 2m0s, %v", duration, got, err, want)
+	got, err := w.cluster.LeaseRenewed(t.Context(), "leased")
+	if err != nil || !got.At.Equal(want) || got.Duration != 2*time.Minute || got.Version == "" {
+		t.Errorf("lease: %+v, %v; want 2m0s, renewed at %v", got, err, want)
 	}
-	if _, _, err := w.cluster.LeaseRenewed(t.Context(), "unleased"); !errors.Is(err, cleanup.ErrNotFound) {
+	if _, err := w.cluster.LeaseRenewed(t.Context(), "unleased"); !errors.Is(err, cleanup.ErrNotFound) {
 		t.Errorf("lease of a node without: %v, want ErrNotFound", err)
 	}
 }

@@ -669,7 +669,7 @@ func TestKubeNamespace(t *testing.T) {
 	w.newNode(t, "worker", nil)
 	w.newPod(t, "web", "worker", corev1.PodRunning, nil)
 	eventually(t, "the policies to be proved", func() error { return w.cluster.Prove(ctx) })
-	if _, _, err := w.cluster.LeaseRenewed(ctx, "nobody"); !errors.Is(err, cleanup.ErrNotFound) {
+	if _, err := w.cluster.LeaseRenewed(ctx, "nobody"); !errors.Is(err, cleanup.ErrNotFound) {
 		t.Errorf("read the lease of a node: %v, want ErrNotFound: the witness can be asked", err)
 	}
 	if replicas, err := w.cluster.Replicas(ctx); err != nil || len(replicas) != 1 {

@@ -16,6 +16,8 @@ var (
 	ErrAbsent = errors.New("names no listener")
 	// ErrNotFound means that no source named a listener, not even the last known good list.
 	ErrNotFound = errors.New("no listener endpoint found")
+	// ErrOutside means that a source names only listeners that Finder.Within refuses.
+	ErrOutside = errors.New("names only listeners outside of endpoint.within")
 	// ErrThrottled means that SSM asks the fleet to slow down.
 	ErrThrottled = errors.New("throttled")
 )
@@ -43,6 +45,8 @@ type Finder struct {
 	Sources []Source
 	// Lookup resolves a host name, zones included: see Resolver.
 	Lookup func(ctx context.Context, e Endpoint) ([]Endpoint, error)
+	// Within reports whether a listener may be used, whoever names it. Nil means any.
+	Within func(Endpoint) bool
 	// Last is asked when all sources fail. Nil means never.
 	Last *LastGood
 }
@@ -51,7 +55,8 @@ type Finder struct {
 // error is ErrNotFound with the same sentences.
 //
 // If a source cannot be asked and the last known good list came from it, that list wins over sources of lower rank: a
-// Parameter Store that throttles for a minute must not move nodes.
+// Parameter Store that throttles for a minute must not move nodes. So it does if the source names only listeners that Within
+// refuses: whoever may write there must not disarm nodes either.
 func (f *Finder) Find(ctx context.Context) (Found, error) {
 	var found Found
 	var unanswered []string // kinds of sources that could not be asked
@@ -61,9 +66,14 @@ func (f *Finder) Find(ctx context.Context) (Found, error) {
 			list, err = f.addresses(ctx, list)
 		}
 		if err == nil {
+			list, err = f.allowed(list, &found)
+		}
+		if err == nil {
 			if last, ok := f.lastFrom(unanswered); ok {
-				found.Endpoints, found.Where, found.Stale = last.Endpoints, last.where(), true
-				return found, nil
+				if list, err := f.allowed(last.Endpoints, &found); err == nil {
+					found.Endpoints, found.Where, found.Stale = list, last.where(), true
+					return found, nil
+				}
 			}
 			found.Endpoints, found.Where = list, where
 			return found, nil
@@ -80,12 +90,34 @@ func (f *Finder) Find(ctx context.Context) (Found, error) {
 	if f.Last != nil {
 		list, where, err := f.Last.Find(ctx)
 		if err == nil {
+			list, err = f.allowed(list, &found)
+		}
+		if err == nil {
 			found.Endpoints, found.Where, found.Stale = list, where, true
 			return found, nil
 		}
 		found.Passed = append(found.Passed, err.Error())
 	}
 	return found, fmt.Errorf("%w: %s", ErrNotFound, strings.Join(found.Passed, "; "))
+}
+
+// allowed returns those of the list that Within allows, and notes the others in found.
+func (f *Finder) allowed(list []Endpoint, found *Found) ([]Endpoint, error) {
+	if f.Within == nil {
+		return list, nil
+	}
+	var within []Endpoint
+	for _, e := range list {
+		if f.Within(e) {
+			within = append(within, e)
+			continue
+		}
+		found.Passed = append(found.Passed, fmt.Sprintf("listener %s is outside of endpoint.within", e))
+	}
+	if len(within) == 0 {
+		return nil, ErrOutside
+	}
+	return within, nil
 }
 
 // lastFrom returns the last known good list if it came from a source of one of the kinds.

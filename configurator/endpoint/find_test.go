@@ -165,6 +165,46 @@ func TestASourceThatCannotBeAskedMovesNobody(t *testing.T) {
 	}
 }
 
+// Whoever may write a source names listeners outside of where they may be, by address or by a name that is his.
+func TestASourceThatNamesOutsidersMovesNobody(t *testing.T) {
+	resolver := Resolver{LookupNetIP: func(context.Context, string, string) ([]netip.Addr, error) {
+		return []netip.Addr{netip.MustParseAddr("::ffff:203.0.113.9"), netip.MustParseAddr("2001:db8::9")}, nil
+	}}
+	within := func(e Endpoint) bool {
+		addr, _ := e.Addr()
+		return netip.MustParsePrefix("10.0.2.0/24").Contains(addr.Addr())
+	}
+	for _, tt := range []struct {
+		name, named, want string
+		kept              string // the last known good list, of the same parameter
+	}{
+		{"by address", "203.0.113.9:6666", "10.0.2.10", "10.0.2.10:6666"},
+		{"by an address of both families", "[::ffff:203.0.113.9]:6666", "10.0.2.10", "10.0.2.10:6666"},
+		{"by name", "listener.example:6666", "10.0.2.10", "10.0.2.10:6666"},
+		{"beside one that is within", "203.0.113.9:6666, 10.0.2.11:6666", "10.0.2.11", "10.0.2.10:6666"},
+		{"and the list that was kept is of before", "203.0.113.9:6666", "10.0.2.12", "203.0.113.9:6666"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			last := LastGood{File: filepath.Join(t.TempDir(), "endpoints.json"), Instance: "i-1", MACs: []string{"02:00:00:00:00:01"}}
+			if err := last.Save(Found{Endpoints: list(t, tt.kept), Where: "ssm x"}, "02:00:00:00:00:01", now); err != nil {
+				t.Fatal(err)
+			}
+			f := Finder{
+				Sources: []Source{answer{where: "ssm x", list: list(t, tt.named)}, answer{where: "dns x", list: list(t, "10.0.2.12:6666")}},
+				Lookup:  resolver.Lookup, Within: within, Last: &last,
+			}
+			found, err := f.Find(t.Context())
+			if err != nil || len(found.Endpoints) != 1 || found.Endpoints[0].Host != tt.want || len(found.Passed) == 0 {
+				t.Errorf("found %+v (%v), want %s", found, err, tt.want)
+			}
+			f.Sources, f.Last = f.Sources[:1], nil
+			if found, err := f.Find(t.Context()); len(list(t, tt.named)) == 1 && (!errors.Is(err, ErrNotFound) || len(found.Endpoints) > 0) {
+				t.Errorf("alone: found %+v (%v), want ErrNotFound", found, err)
+			}
+		})
+	}
+}
+
 func TestLoadBalancerNames(t *testing.T) {
 	for _, tt := range []struct {
 		name, host string

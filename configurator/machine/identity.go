@@ -15,8 +15,12 @@ type Identity struct {
 	Boot     string `json:"boot"`     // /proc/sys/kernel/random/boot_id
 }
 
-// instanceForm is the form of an EC2 instance id.
-var instanceForm = regexp.MustCompile(`^i-[0-9a-f]{8,17}$`)
+// instanceForm is the form of an EC2 instance id, machineForm that of a machine id (machine-id(5)). What has another form came from
+// somebody else, and a kernel that cannot be armed with it would be silent.
+var (
+	instanceForm = regexp.MustCompile(`^i-[0-9a-f]{8,17}$`)
+	machineForm  = regexp.MustCompile(`^[0-9a-f]{32}$`)
+)
 
 // OnEC2 reports whether the machine's firmware says that it is an EC2 instance, without asking the network.
 func (r Root) OnEC2() bool {
@@ -36,13 +40,13 @@ func (r Root) Identity(instanceID func() (string, error)) (Identity, error) {
 		if id.Instance = r.text("sys/class/dmi/id/board_asset_tag"); instanceForm.MatchString(id.Instance) {
 			return id, nil
 		}
-		if i, err := instanceID(); err == nil {
+		if i, err := instanceID(); err == nil && instanceForm.MatchString(i) {
 			id.Instance = i
 			return id, nil
 		}
 		// Being armed under another name is better than being silent: the listener still knows this node by its address.
 	}
-	if id.Instance = r.text("etc/machine-id"); id.Instance == "" || id.Instance == "uninitialized" {
+	if id.Instance = r.text("etc/machine-id"); !machineForm.MatchString(id.Instance) {
 		id.Instance = id.Boot // an image without machine id: at least this is unique, though it changes at each boot
 	}
 	return id, nil

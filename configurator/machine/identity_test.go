@@ -26,6 +26,11 @@ func TestIdentity(t *testing.T) {
 			func() (string, error) { return "i-0123456789abcdef0", nil }, "i-0123456789abcdef0"},
 		{"an instance whose id cannot be had", map[string]string{"sys/class/dmi/id/product_uuid": "ec2e1916-9099-7caf-fd21-012345abcdef"},
 			func() (string, error) { return "", errors.New("timeout") }, machine},
+		{"a metadata service that answers with a page", map[string]string{"sys/hypervisor/uuid": "ec2e1916-9099-7caf-fd21-012345abcdef"},
+			func() (string, error) { return "<html>please log in</html>", nil }, machine},
+		{"one that answers with more than an id", map[string]string{"sys/hypervisor/uuid": "ec2e1916-9099-7caf-fd21-012345abcdef"},
+			func() (string, error) { return "i-0123456789abcdef0\n boot=x", nil }, machine},
+		{"a machine id that is none", map[string]string{"etc/machine-id": "lost, ask the vendor"}, mustNot, someone.Boot},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)

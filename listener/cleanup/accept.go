@@ -316,13 +316,18 @@ func (w *work) retract(ctx context.Context, d policy.Decision) error {
 	return w.recordRefusal(ctx, d)
 }
 
-// recordRefusal records an incident that was refused before anything was done, unless its address had many refused lately.
+// recordRefusal records an incident that was refused before anything was done, unless its address, or all of them, had many
+// refused lately. Then it logs some.
 func (w *work) recordRefusal(ctx context.Context, d policy.Decision) error {
 	e := w.e
 	e.mu.Lock()
 	allowed := e.refusals.Allow(e.Now(), w.inc.Source.Addr())
+	logged := !allowed && e.refusalLines.Allow(e.Now(), w.inc.Source.Addr())
 	e.mu.Unlock()
 	if !allowed {
+		if !logged {
+			return nil
+		}
 		w.log.Info("decided", "node", w.node.Name, "answer", d.Answer.String(), "why", d.Why, "recorded", false)
 		return nil
 	}

@@ -1,9 +1,12 @@
 package cleanup
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -442,6 +445,38 @@ func TestLeasesThatMayNotBeRead(t *testing.T) {
 	}
 }
 
+// A pod lies about a node whose status, or whose kubelet's Lease, its accomplice may write. The node lives.
+func TestWitnessesThatOthersWrite(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		do   func(w *world)
+	}{
+		{"the status says that nobody hears from the node", func(w *world) {
+			n := w.nodes["n1"]
+			n.Ready, n.Silent, n.SilentSince = false, true, time.Now()
+			w.nodes["n1"] = n
+		}},
+		{"the Lease says that it lasts a second", func(w *world) { w.lease = time.Second }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.populate("n1")
+				w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+				a, _ := run(t, testPolicy(), w, "a")
+				offer(t, w, incident(1, boot1, ""), a)
+				for range 20 { // the kubelet writes the truth in between
+					w.set(func() { tt.do(w) })
+					pass(time.Second)
+				}
+				w.unharmed()
+				if d := w.only(); d.Phase != policy.Refused || !strings.Contains(d.Decision, "renewed its Lease") {
+					t.Errorf("phase %s (%s)", d.Phase, d.Decision)
+				}
+			})
+		})
+	}
+}
+
 // A pinned secret was carried off, and used while its node lives: what has not been done is not done.
 func TestLeaseRenewedDuringACleanup(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
@@ -662,4 +697,37 @@ func TestMadeUpTroubleOfAPinnedNode(t *testing.T) {
 			})
 		})
 	}
+}
+
+// lineCounter counts the lines of a log.
+type lineCounter struct{ n atomic.Int64 }
+
+func (c *lineCounter) Write(b []byte) (int, error) {
+	c.n.Add(int64(bytes.Count(b, []byte("\n"))))
+	return len(b), nil
+}
+
+// Root on some machine has any number of addresses, of an IPv6 prefix, and sends one gasp from each: they fill no log.
+func TestManyAddressesFillNoLog(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		log := new(lineCounter)
+		a, _ := runOn(t, testPolicy(), w, nil, "a", func(e *Engine) { e.log = slog.New(slog.NewTextHandler(log, nil)) })
+		const gasps = 5000
+		for i := range gasps {
+			inc := incident(1, boot1, "")
+			inc.Source = netip.AddrPortFrom(netip.AddrFrom16([16]byte{0xfd, 14: byte(i >> 8), 15: byte(i)}), 6665)
+			inc.Identity.Instance = ""
+			offer(t, w, inc, a)
+			pass(20 * time.Millisecond)
+		}
+		if n := log.n.Load(); n > refusalsLogged+2*refusalsInAll {
+			t.Errorf("%d lines of log for %d gasps", n, gasps)
+		}
+		w.panics(1)
+		offer(t, w, incident(1, boot1, secret1), a)
+		pass(time.Minute)
+		if !w.dead["n1"] || w.node("n1").Name != "" {
+			t.Error("the true death is not acted on")
+		}
+	})
 }

@@ -54,9 +54,8 @@ type Cluster interface {
 	// Known reports whether a Node answers to that instance and address, or to the address where instance is empty, from
 	// the cache. It never blocks.
 	Known(instance string, addr netip.Addr) bool
-	// LeaseRenewed is when the Node's kubelet last renewed its Lease and how long it holds the Lease for, zero if it does
-	// not say. ErrNotFound if there is none.
-	LeaseRenewed(ctx context.Context, node string) (renewed time.Time, duration time.Duration, err error)
+	// LeaseRenewed reads the Lease of the Node's kubelet. ErrNotFound if there is none, or it was never renewed.
+	LeaseRenewed(ctx context.Context, node string) (policy.Renewal, error)
 	// MarkedNodes lists the Nodes that carry our mark or our taint or that we called unhealthy, from the cache.
 	MarkedNodes(ctx context.Context) ([]policy.Node, error)
 	// SilentNodes lists the Nodes that the control plane does not hear from (condition Ready is Unknown), from the cache.

@@ -46,12 +46,8 @@ func (f faulty) Node(ctx context.Context, name string) (policy.Node, error) {
 	return through(ctx, f, "Node", func() (policy.Node, error) { return f.world.Node(ctx, name) })
 }
 
-func (f faulty) LeaseRenewed(ctx context.Context, node string) (renewed time.Time, duration time.Duration, err error) {
-	renewed, err = through(ctx, f, "LeaseRenewed", func() (at time.Time, err error) {
-		at, duration, err = f.world.LeaseRenewed(ctx, node)
-		return at, err
-	})
-	return renewed, duration, err
+func (f faulty) LeaseRenewed(ctx context.Context, node string) (policy.Renewal, error) {
+	return through(ctx, f, "LeaseRenewed", func() (policy.Renewal, error) { return f.world.LeaseRenewed(ctx, node) })
 }
 
 func (f faulty) PatchNode(ctx context.Context, n policy.Node, p NodePatch) (policy.Node, error) {

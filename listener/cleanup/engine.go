@@ -17,6 +17,8 @@ const (
 	// A death refused at once is recorded a few times only: datagrams cost nothing. These are per policy.Policy.Window.
 	refusalsPerAddress = 5
 	refusalsInAll      = 100
+	// refusalsLogged of those that are not recorded are logged, as often.
+	refusalsLogged = 200
 )
 
 // Engine works on incidents until they are cleaned up, held or refused.
@@ -53,6 +55,7 @@ type Engine struct {
 	breaker       policy.Breaker // nodes acted on
 	early         policy.Breaker // nodes fenced without a witness
 	refusals      policy.Limiter
+	refusalLines  policy.Limiter // of the log, about what is not recorded
 	lookups       policy.Limiter // of canaries; claimAll's alone
 	distrust      policy.Distrust
 	heard         map[key]*heard
@@ -91,6 +94,7 @@ func NewEngine(p policy.Policy, c Cluster, instances Instances, replica string, 
 		breaker:       limits,
 		early:         limits,
 		refusals:      policy.Limiter{PerAddress: refusalsPerAddress, Total: refusalsInAll, Window: p.Window},
+		refusalLines:  policy.Limiter{PerAddress: refusalsLogged / 8, Total: refusalsLogged, Window: p.Window},
 		lookups:       policy.Limiter{PerAddress: claimsPerMinute, Total: claimsKnown, Window: time.Minute},
 		distrust:      policy.Distrust{For: p.Distrust},
 		heard:         map[key]*heard{},

@@ -287,16 +287,16 @@ func (w *world) SilentNodes(ctx context.Context) ([]policy.Node, error) {
 
 func (w *world) NodeCount() int { w.mu.Lock(); defer w.mu.Unlock(); return len(w.nodes) }
 
-func (w *world) LeaseRenewed(ctx context.Context, node string) (time.Time, time.Duration, error) {
+func (w *world) LeaseRenewed(ctx context.Context, node string) (policy.Renewal, error) {
 	if err := w.enter(ctx); err != nil {
-		return time.Time{}, 0, err
+		return policy.Renewal{}, err
 	}
 	defer w.mu.Unlock()
 	at, ok := w.renewed[node]
 	if !ok {
-		return time.Time{}, 0, ErrNotFound
+		return policy.Renewal{}, ErrNotFound
 	}
-	return at, w.lease, nil
+	return policy.Renewal{At: at, Duration: w.lease, Version: at.String()}, nil
 }
 
 func (w *world) MarkedNodes(ctx context.Context) ([]policy.Node, error) {

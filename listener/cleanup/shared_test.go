@@ -40,8 +40,8 @@ func TestConflictThatIsNone(t *testing.T) {
 // alive sees a kubelet that renews its Lease.
 type alive struct{ faulty }
 
-func (alive) LeaseRenewed(context.Context, string) (time.Time, time.Duration, error) {
-	return time.Now(), 40 * time.Second, nil
+func (alive) LeaseRenewed(context.Context, string) (policy.Renewal, error) {
+	return policy.Renewal{At: time.Now(), Duration: 40 * time.Second, Version: time.Now().String()}, nil
 }
 
 // Who may not claim, and judges otherwise, leaves the fence to who has claimed.

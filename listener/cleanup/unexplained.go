@@ -300,8 +300,8 @@ func (e *Engine) lookAtPods(ctx context.Context, q *inquiry) bool {
 // lookAtLastLease notes when the kubelet of a silent node renewed its Lease last.
 func (e *Engine) lookAtLastLease(ctx context.Context, q *inquiry) {
 	<-e.queue.submit(ctx, tidying, 1, func(ctx context.Context, _ int) {
-		if renewed, _, err := e.cluster.LeaseRenewed(ctx, q.Node.Name); err == nil {
-			q.LastLease = renewed
+		if r, err := e.cluster.LeaseRenewed(ctx, q.Node.Name); err == nil {
+			q.LastLease = r.At
 		}
 	})
 }

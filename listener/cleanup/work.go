@@ -134,16 +134,15 @@ func (w *work) lookAtLease(ctx context.Context) error {
 	if w.lookup != policy.Found {
 		return nil
 	}
-	var renewed time.Time
-	var duration time.Duration
+	var r policy.Renewal
 	err := w.once(ctx, w.urgency(), func(ctx context.Context) (err error) {
-		renewed, duration, err = w.e.cluster.LeaseRenewed(ctx, w.node.Name)
+		r, err = w.e.cluster.LeaseRenewed(ctx, w.node.Name)
 		return err
 	})
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	w.lease.Look(w.e.Now(), w.inc.Time, renewed, duration, err)
+	w.lease.Look(w.e.Now(), w.inc.Time, r, err)
 	return nil
 }
 

@@ -166,18 +166,20 @@ func TestLeaseRenewed(t *testing.T) {
 	at := time.Date(2026, 11, 21, 10, 0, 0, 123456000, time.UTC)
 	for _, tt := range []struct {
 		name, spec string
-		renewed    time.Time
-		duration   time.Duration
+		want       policy.Renewal
 		err        error
 	}{
-		{"as kubelets write it", `{"leaseDurationSeconds":120,"renewTime":"2026-11-21T10:00:00.123456Z"}`, at, 2 * time.Minute, nil},
-		{"without a duration", `{"renewTime":"2026-11-21T10:00:00.123456Z"}`, at, 0, nil},
-		{"never renewed", `{"leaseDurationSeconds":40}`, time.Time{}, 0, cleanup.ErrNotFound},
+		{"as kubelets write it", `{"leaseDurationSeconds":120,"renewTime":"2026-11-21T10:00:00.123456Z"}`, policy.Renewal{At: at, Duration: 2 * time.Minute, Version: "7"}, nil},
+		{"without a duration", `{"renewTime":"2026-11-21T10:00:00.123456Z"}`, policy.Renewal{At: at, Version: "7"}, nil},
+		{"never renewed", `{"leaseDurationSeconds":40}`, policy.Renewal{}, cleanup.ErrNotFound},
 	} {
-		_, c := newAPI(t, http.StatusOK, `{"kind":"Lease","apiVersion":"coordination.k8s.io/v1","spec":`+tt.spec+`}`)
-		renewed, duration, err := c.LeaseRenewed(t.Context(), "n")
-		if !renewed.Equal(tt.renewed) || duration != tt.duration || !errors.Is(err, tt.err) {
-			t.Errorf("%s: %v, %v, %v; want %v, %v, %v", tt.name, renewed, duration, err, tt.renewed, tt.duration, tt.err)
+		_, c := newAPI(t, http.StatusOK, `{"kind":"Lease","apiVersion":"coordination.k8s.io/v1","metadata":{"resourceVersion":"7"},"spec":`+tt.spec+`}`)
+		got, err := c.LeaseRenewed(t.Context(), "n")
+		if !errors.Is(err, tt.err) {
+			t.Errorf("%s: error %v, want %v", tt.name, err, tt.err)
+		}
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%s (-want +got)\n%s", tt.name, diff)
 		}
 	}
 }

@@ -31,18 +31,19 @@ const (
 const labelLease = prefix + "replica"
 
 // LeaseRenewed implements cleanup.Cluster.
-func (c *Cluster) LeaseRenewed(ctx context.Context, node string) (renewed time.Time, duration time.Duration, err error) {
+func (c *Cluster) LeaseRenewed(ctx context.Context, node string) (policy.Renewal, error) {
 	lease, err := c.core.CoordinationV1().Leases(corev1.NamespaceNodeLease).Get(ctx, node, metav1.GetOptions{})
 	if err != nil {
-		return time.Time{}, 0, explain(err, "read lease of node %s", node)
+		return policy.Renewal{}, explain(err, "read lease of node %s", node)
 	}
 	if lease.Spec.RenewTime == nil {
-		return time.Time{}, 0, fmt.Errorf("lease of node %s was never renewed: %w", node, cleanup.ErrNotFound)
+		return policy.Renewal{}, fmt.Errorf("lease of node %s was never renewed: %w", node, cleanup.ErrNotFound)
 	}
+	r := policy.Renewal{At: lease.Spec.RenewTime.Time, Version: lease.ResourceVersion}
 	if s := lease.Spec.LeaseDurationSeconds; s != nil {
-		duration = time.Duration(*s) * time.Second
+		r.Duration = time.Duration(*s) * time.Second
 	}
-	return lease.Spec.RenewTime.Time, duration, nil
+	return r, nil
 }
 
 // Replicas implements cleanup.Cluster.

@@ -147,12 +147,14 @@ func (p Policy) decide(inc detect.Incident, v View) Decision {
 	// where we did not see the silence begin. A kubelet that reports NotReady is alive, not silent. The console is read
 	// because the node is silent, so its silence always comes first.
 	lost := v.Node.Silent && v.First.Silent && !v.Node.SilentSince.After(inc.Time.Add(skew)) && authority != detect.Cloud
+	// Whoever may write the status of Nodes can call any of them silent. The Lease must not contradict it.
+	silent := v.Node.Silent && !lost && (authority == detect.Cloud || v.Lease.Overdue(v.Now) || v.Lease.Unread())
 	switch {
 	case atOnce && !v.Lease.Doubtful(inc.Time):
 		return p.pass(v, say(Act, "%v authority", authority))
 	case v.Ended != "":
 		return p.pass(v, say(Act, "%v authority, and %s", authority, v.Ended))
-	case v.Node.Silent && !lost:
+	case silent:
 		return p.pass(v, say(Act, "%v authority, and the control plane no longer hears from node %s", authority, v.Node.Name))
 	case v.Lease.Silent(v.Now) && lost && !atOnce:
 		return contradicted("%v authority, and the silence of node %s proves nothing: the control plane had lost it before",

@@ -30,7 +30,7 @@ func TestDecide(t *testing.T) {
 	watched := func(s *story, d time.Duration, renewed func(at time.Time) (time.Time, error)) {
 		for at := heard; !at.After(heard.Add(d)); at = at.Add(time.Second) {
 			r, err := renewed(at)
-			s.v.Lease.Look(at, heard, r, s.lease, err)
+			s.v.Lease.Look(at, heard, Renewal{At: r, Duration: s.lease, Version: r.String()}, err)
 			s.v.Now = at
 		}
 	}
@@ -272,7 +272,7 @@ func TestDecide(t *testing.T) {
 		},
 		{
 			name:  "a kubelet that the control plane has lost is a witness",
-			story: func(s *story) { unpinned(s); lost(&s.v.Node, 40*time.Second) },
+			story: func(s *story) { unpinned(s); watched(s, 13*time.Second, silent); lost(&s.v.Node, 11*time.Second) },
 			want:  Act, why: "no longer hears from node n1", fence: true,
 		},
 		{
@@ -281,14 +281,56 @@ func TestDecide(t *testing.T) {
 			want:  Act, why: "no longer hears from node n1", fence: true,
 		},
 		{
-			name:  "also where it was judged late",
-			story: func(s *story) { unpinned(s); lost(&s.v.Node, 40*time.Second); s.v.First = s.v.Node },
-			want:  Act, why: "no longer hears from node n1", fence: true,
+			name: "also where it was judged late",
+			story: func(s *story) {
+				unpinned(s)
+				watched(s, 13*time.Second, silent)
+				lost(&s.v.Node, 11*time.Second)
+				s.v.First = s.v.Node
+			},
+			want: Act, why: "no longer hears from node n1", fence: true,
 		},
 		{
 			name:  "also where the control plane's clock is a minute behind ours",
-			story: func(s *story) { unpinned(s); lost(&s.v.Node, -20*time.Second) },
+			story: func(s *story) { unpinned(s); watched(s, 13*time.Second, silent); lost(&s.v.Node, -20*time.Second) },
 			want:  Act, why: "no longer hears from node n1", fence: true,
+		},
+		{
+			name:  "one that is called lost before its Lease can be overdue is none",
+			story: func(s *story) { unpinned(s); watched(s, 12*time.Second, silent); lost(&s.v.Node, 4*time.Second) },
+			want:  Wait, fence: true,
+		},
+		{
+			name:  "nor before its Lease was looked at",
+			story: func(s *story) { unpinned(s); lost(&s.v.Node, time.Second) },
+			want:  Wait, fence: true,
+		},
+		{
+			name:  "nor while its Lease is renewed",
+			story: func(s *story) { unpinned(s); watched(s, 20*time.Second, renewing); lost(&s.v.Node, 4*time.Second) },
+			want:  Refuse, why: "renewed its Lease", distrust: true,
+		},
+		{
+			name:  "a Lease that says that it lasts a second is none before two renewals are missing",
+			story: func(s *story) { unpinned(s); s.lease = time.Second; watched(s, 22*time.Second, silent) },
+			want:  Wait, fence: true,
+		},
+		{
+			name:  "and then it is",
+			story: func(s *story) { unpinned(s); s.lease = time.Second; watched(s, 23*time.Second, silent) },
+			want:  Act, why: "Lease of node n1 was not renewed for 21s", fence: true,
+		},
+		{
+			name: "a Lease that somebody sets back whenever it is renewed is none",
+			story: func(s *story) {
+				unpinned(s)
+				for at := heard; !at.After(heard.Add(2 * time.Minute)); at = at.Add(time.Second) {
+					renewals := at.Sub(heard).Truncate(10 * time.Second)
+					s.v.Lease.Look(at, heard, Renewal{At: before, Duration: s.lease, Version: renewals.String()}, nil)
+					s.v.Now = at
+				}
+			},
+			want: Wait,
 		},
 		{
 			name:  "one lost before the panic is none where the control plane's clock is ahead of ours",
@@ -373,7 +415,7 @@ func TestDecide(t *testing.T) {
 			name: "a pinned secret handled late, of a node whose Lease went on",
 			story: func(s *story) {
 				s.v.Now = heard.Add(time.Minute)
-				s.v.Lease.Look(s.v.Now, heard, heard.Add(55*time.Second), 40*time.Second, nil)
+				s.v.Lease.Look(s.v.Now, heard, Renewal{At: heard.Add(55 * time.Second), Duration: 40 * time.Second}, nil)
 			},
 			want: Wait, fence: true,
 		},
@@ -381,7 +423,7 @@ func TestDecide(t *testing.T) {
 			name: "a pinned secret handled late, of a node whose Lease did not",
 			story: func(s *story) {
 				s.v.Now = heard.Add(time.Minute)
-				s.v.Lease.Look(s.v.Now, heard, before, 40*time.Second, nil)
+				s.v.Lease.Look(s.v.Now, heard, Renewal{At: before, Duration: 40 * time.Second}, nil)
 			},
 			want: Act, why: "pinned", fence: true,
 		},

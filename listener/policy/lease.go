@@ -5,35 +5,50 @@ import "time"
 const (
 	// defaultLease is how long kubelets hold their Lease by default (nodeLeaseDurationSeconds).
 	defaultLease = 40 * time.Second
+	// shortestLease is the shortest silence of a kubelet that proves anything, whatever its Lease says: twice the time in which one
+	// with the default renews. A kubelet keeps what somebody else writes into leaseDurationSeconds.
+	shortestLease = 2 * defaultLease / 4 * 104 / 100
 	// InFlight is how long after a panic a renewal that the kubelet sent before it may still arrive.
 	InFlight = 2 * time.Second
 	// skew is by how much another machine's clock may differ from ours before what it tells looks younger than the incident.
 	skew = 5 * time.Second
 )
 
+// Renewal is a kubelet's Lease as it reads.
+type Renewal struct {
+	At       time.Time     // when the kubelet says that it has renewed it last
+	Duration time.Duration // for how long it holds it; zero if it does not say
+	Version  string        // resourceVersion: another one after every write, whoever wrote
+}
+
 // Lease is what this replica saw of a kubelet's Lease since an incident. The times of renewal are by the node's clock, so
 // a renewal is believed only if it was seen to happen; a time alone raises doubt, no more. How long the Lease stayed
 // unchanged is by our own monotonic clock.
 type Lease struct {
-	Since    time.Time     // of the look that read Baseline; zero if there was none yet
+	Since    time.Time     // of the look that saw the last change; zero if there was none yet
 	Baseline time.Time     // when the Lease said it was renewed, once no renewal could be in flight
 	Renewed  time.Time     // the same at the last look that got an answer
 	Duration time.Duration // for how long the kubelet holds the Lease, from that look; zero if it does not say
+	Version  string        // of the Lease at that look
 	Failed   int           // looks without an answer since the last that had one
 }
 
 // Look notes what a look at now found. A failed look starts the observation anew: while the API server cannot be reached,
-// kubelets cannot renew either, and their silence proves nothing. No right to look and no Lease are failures, too.
-func (l *Lease) Look(now, heard, renewed time.Time, duration time.Duration, err error) {
+// kubelets cannot renew either, and their silence proves nothing. No right to look and no Lease are failures, too. So does a
+// write that is no renewal: somebody else may be setting back what the kubelet wrote.
+func (l *Lease) Look(now, heard time.Time, r Renewal, err error) {
 	if err != nil {
 		l.Since = time.Time{}
 		l.Failed++
 		return
 	}
-	l.Renewed, l.Duration, l.Failed = renewed, duration, 0
-	if l.Since.IsZero() && now.Sub(heard) >= InFlight {
-		l.Since, l.Baseline = now, renewed
+	switch {
+	case l.Since.IsZero() && now.Sub(heard) >= InFlight:
+		l.Since, l.Baseline = now, r.At
+	case !l.Since.IsZero() && r.Version != l.Version:
+		l.Since = now
 	}
+	l.Renewed, l.Duration, l.Version, l.Failed = r.At, r.Duration, r.Version, 0
 }
 
 // Alive reports whether the Lease was seen to be renewed after the incident: whatever was heard, that kernel runs.
@@ -48,8 +63,11 @@ func (l *Lease) Silent(now time.Time) bool {
 // duration and up to 4 % more (kubernetes pkg/kubelet/kubelet.go: nodeLeaseRenewIntervalFraction;
 // component-helpers/apimachinery/lease/controller.go: JitterUntil).
 func (l *Lease) Overdue(now time.Time) bool {
-	return l.Failed == 0 && !l.Since.IsZero() && now.Sub(l.Since) >= l.duration()/4*104/100
+	return l.Failed == 0 && !l.Since.IsZero() && now.Sub(l.Since) >= max(l.duration(), defaultLease)/4*104/100
 }
+
+// Unread reports whether no look got an answer lately: the Lease says nothing for or against the kubelet.
+func (l *Lease) Unread() bool { return l.Failed > 0 && l.Since.IsZero() }
 
 // Doubtful reports whether the Lease claims to have been renewed well after the incident. Then even a pinned one has to
 // wait until it is seen whether that goes on: it may be old, or the node's clock wrong.
@@ -59,5 +77,5 @@ func (l *Lease) duration() time.Duration {
 	if l.Duration <= 0 {
 		return defaultLease
 	}
-	return l.Duration
+	return max(l.Duration, shortestLease)
 }

@@ -13,6 +13,13 @@ const (
 	offerAgain = 100 * time.Millisecond
 	// maxPerSource and maxPerParty bound the incidents that wait. One of a source is usual: its death.
 	maxPerSource, maxPerParty = 8, 32
+	// unknowns is a lane of the hand-over alone: strangers whose address is not a Node's. Root on one machine may have any number of
+	// addresses, of an IPv6 prefix, and nothing but a record of their refusal follows from what they send. It may keep a part
+	// of what the other lanes may: 1 / unknownShare.
+	unknowns     = lanes
+	unknownShare = 8
+	// maxRefused is how many parties of strangers are asked for once the Sink has refused one: it may have room for others.
+	maxRefused = 8
 	// lastLines is how many lines of a trace are kept beyond limits.traces; beyond 5/4 of that, none are.
 	lastLines = 24
 )
@@ -33,17 +40,18 @@ func classOf(inc detect.Incident) class {
 	return findings
 }
 
-// handover passes incidents on to the Sink. What the Sink has no room for waits here: verified nodes apart from strangers
-// and deaths apart from findings, so that neither holds up the other. Parties take turns, and each is bounded in how many
-// incidents it may have waiting and how many are handed over in a second.
+// handover passes incidents on to the Sink. What the Sink has no room for waits here: verified nodes apart from strangers,
+// those from a Node's address apart from others, and deaths apart from findings, so that neither holds up the other. Parties
+// take turns, and each is bounded in how many incidents it may have waiting and how many are handed over in a second.
 type handover struct {
 	sink    Sink
+	nodes   Nodes // nil: every address may be a Node's
 	metrics *Metrics
 	limits  limits
 	// unlimited says that parties may hand over as much as the Sink takes.
 	unlimited bool
 
-	lanes [lanes]struct {
+	lanes [lanes + 1]struct {
 		turns  [classes][]*party // with something waiting, the one whose turn is next first
 		size   [classes]int      // incidents
 		traces int               // bytes
@@ -61,7 +69,8 @@ type waiting struct {
 // offer hands an incident over, behind those that wait already.
 func (h *handover) offer(now time.Time, src *source, inc detect.Incident) {
 	p, class := src.party, classOf(inc)
-	lane := &h.lanes[p.lane()]
+	h.findLane(src)
+	lane := &h.lanes[p.waits]
 	if lane.size[class] == 0 && h.may(now, p) && h.sink.Offer(inc) {
 		p.offers.take(now, offersBurst, offersPerSecond)
 		return
@@ -95,6 +104,25 @@ func (h *handover) offer(now time.Time, src *source, inc detect.Incident) {
 	}
 }
 
+// findLane finds the lane of the source's party, which it keeps while something of it waits.
+func (h *handover) findLane(src *source) {
+	p := src.party
+	if len(p.waiting[deaths])+len(p.waiting[findings]) > 0 {
+		return
+	}
+	if p.waits = p.lane(); p.node == nil && h.nodes != nil && !h.nodes.Known("", src.addr.Addr()) {
+		p.waits = unknowns
+	}
+}
+
+// most is what a lane may keep of n.
+func most(l lane, n int) int {
+	if l == unknowns {
+		return n / unknownShare
+	}
+	return n
+}
+
 // room makes room for one more incident of a source, and reports whether there is any. In a full party the source makes way
 // that was first heard last: a port that was just made up, if there is one. In a full lane a party with many makes way.
 func (h *handover) room(p *party, src *source, class class) bool {
@@ -112,8 +140,8 @@ func (h *handover) room(p *party, src *source, class class) bool {
 		h.remove(p, class, youngest)
 		return true
 	}
-	lane := &h.lanes[p.lane()]
-	if lane.size[class] < h.limits.incidents[class] {
+	lane := &h.lanes[p.waits]
+	if lane.size[class] < most(p.waits, h.limits.incidents[class]) {
 		return true
 	}
 	for _, other := range lane.turns[class][:min(lookBack, len(lane.turns[class]))] {
@@ -128,7 +156,7 @@ func (h *handover) room(p *party, src *source, class class) bool {
 
 // remove takes an incident out of those that wait. Its party keeps its turn.
 func (h *handover) remove(p *party, class class, i int) {
-	lane := &h.lanes[p.lane()]
+	lane := &h.lanes[p.waits]
 	w := p.waiting[class][i]
 	p.waiting[class] = slices.Delete(p.waiting[class], i, i+1)
 	lane.size[class]--
@@ -152,12 +180,12 @@ func supersedes(b, a detect.Incident) bool {
 
 // put makes inc the incident of w, with as much of its trace as there is room for.
 func (h *handover) put(w *waiting, inc detect.Incident) {
-	lane := &h.lanes[w.src.party.lane()]
+	lane, traces := &h.lanes[w.src.party.waits], most(w.src.party.waits, h.limits.traces)
 	lane.traces -= w.traces
-	if lane.traces+traceSize(inc) > h.limits.traces && len(inc.Trace) > lastLines {
+	if lane.traces+traceSize(inc) > traces && len(inc.Trace) > lastLines {
 		inc.Trace = slices.Insert(slices.Clone(inc.Trace[len(inc.Trace)-lastLines:]), 0, netconsole.Gap)
 	}
-	if lane.traces+traceSize(inc) > h.limits.traces+h.limits.traces/4 {
+	if lane.traces+traceSize(inc) > traces+traces/4 {
 		inc.Trace = []string{netconsole.Gap}
 	}
 	w.inc, w.traces = inc, traceSize(inc)
@@ -176,7 +204,7 @@ func traceSize(inc detect.Incident) int {
 func (h *handover) flush(now time.Time) {
 	for l := range h.lanes {
 		for class := range classes {
-			h.flushTurns(now, &h.lanes[l].turns[class], class)
+			h.flushTurns(now, lane(l), class)
 		}
 	}
 	h.retry = time.Time{}
@@ -186,8 +214,9 @@ func (h *handover) flush(now time.Time) {
 }
 
 // flushTurns gives every party its turn, over and over, until nothing is left, every party has reached its limit, or the
-// Sink has no room: a stalled Sink costs one call.
-func (h *handover) flushTurns(now time.Time, turns *[]*party, class class) {
+// Sink has no room: a stalled Sink costs a few calls. What a stranger says may be refused for what it says.
+func (h *handover) flushTurns(now time.Time, l lane, class class) {
+	turns, refused := &h.lanes[l].turns[class], 0
 	for limited := 0; limited < len(*turns); {
 		p := (*turns)[0]
 		if !h.may(now, p) {
@@ -202,7 +231,12 @@ func (h *handover) flushTurns(now time.Time, turns *[]*party, class class) {
 			}
 		}
 		if !h.sink.Offer(p.waiting[class][first].inc) {
-			return
+			if refused++; l == verified || refused == maxRefused {
+				return
+			}
+			limited++
+			*turns = append((*turns)[1:], p)
+			continue
 		}
 		p.offers.take(now, offersBurst, offersPerSecond)
 		limited = 0

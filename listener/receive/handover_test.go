@@ -1,6 +1,7 @@
 package receive
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/lastgasp/lastgasp/listener/detect"
@@ -19,5 +20,45 @@ func TestChatterDoesNotHoldUpTheDying(t *testing.T) {
 	h.flush(epoch.Add(offerAgain))
 	if len(s.incidents) != maxPerSource+1 || s.incidents[0].Verdict != detect.Dying {
 		t.Errorf("handed over %v, want the death first and %d findings behind it", s.incidents, maxPerSource)
+	}
+}
+
+// oneNode knows one address, and has room for nothing that comes from any other.
+type oneNode struct {
+	addr netip.Addr
+	sink
+}
+
+func (o *oneNode) Known(instance string, addr netip.Addr) bool {
+	return instance == "" && addr == o.addr
+}
+
+func (o *oneNode) Offer(inc detect.Incident) bool {
+	return inc.Source.Addr() == o.addr && inc.Identity.Instance == "" && o.sink.Offer(inc)
+}
+
+// Root on some machine sends one gasp from each of its many addresses, more than may wait. A Node dies that has no secret.
+func TestManyAddressesHoldUpNoNode(t *testing.T) {
+	o := &oneNode{addr: nodeA.Addr()}
+	h := &handover{sink: o, nodes: o, metrics: new(Metrics), limits: share(1)}
+	offer := func(from netip.AddrPort, p *party, instance string) {
+		inc := detect.Incident{Source: from, Verdict: detect.Dying, Cause: "KernelPanic"}
+		inc.Identity.Instance = instance
+		h.offer(epoch, &source{addr: from, party: p}, inc)
+	}
+	for n := range 2 * maxDeaths {
+		offer(nth(1000+n), new(party), "")
+	}
+	// A pod at the address of another Node, of which there are a few, names what is no instance.
+	for range maxRefused / 2 {
+		offer(nodeA, new(party), "i-nobody")
+	}
+	offer(nodeA, new(party), "")
+	h.flush(epoch.Add(offerAgain))
+	if len(o.incidents) != 1 {
+		t.Errorf("handed over %v, want the Node's death", o.incidents)
+	}
+	if n := h.size(); n > maxDeaths/unknownShare+maxRefused {
+		t.Errorf("%d incidents wait of addresses that no Node has, want at most %d", n, maxDeaths/unknownShare)
 	}
 }

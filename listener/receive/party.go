@@ -43,6 +43,7 @@ type party struct {
 	kept    int                 // bytes of log, as the table has booked them
 	lossy   time.Time           // until then one of its datagrams may be missing, dropped over quota
 	waiting [classes][]*waiting // in the hand-over
+	waits   lane                // where they wait
 
 	node *node // nil: strangers
 }

@@ -49,7 +49,7 @@ func newShard(shards int, cfg *Config) *Shard {
 	s := &Shard{
 		cfg: cfg, metrics: cfg.Metrics,
 		table:    newTable(l, cfg.Judge, cfg.Pins),
-		handover: handover{sink: cfg.Sink, metrics: cfg.Metrics, limits: l, unlimited: cfg.Replay},
+		handover: handover{sink: cfg.Sink, nodes: cfg.Nodes, metrics: cfg.Metrics, limits: l, unlimited: cfg.Replay},
 	}
 	s.onRecord, s.onIncident = s.record, s.incident
 	return s
