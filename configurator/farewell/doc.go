@@ -6,6 +6,7 @@
 // (org.freedesktop.DBus.Monitoring, root only) and reads the login user of the caller's process, which survives sudo.
 //
 // A request that does not come over the bus names nobody: `systemctl kexec`, `init 6` or `telinit 6` of root, which go to
-// process 1 through its private socket, a power button, EC2 itself. And `reboot -f`, sysrq and kernels that die end a boot
-// without an orderly shutdown, so they are not announced.
+// process 1 through its private socket, a power button, EC2 itself. Nor does `systemctl reboot --force`, which stops no unit:
+// it is announced when systemd-shutdown ends this process. `reboot -f`, sysrq and kernels that die end a boot without any of
+// that, so they are not announced.
 package farewell

@@ -78,12 +78,12 @@ func (f *Farewell) Run(ctx context.Context) error {
 			return nil
 		case msg, ok := <-b.calls:
 			if !ok {
-				return errors.New("the system bus has closed the connection")
+				return f.busClosed()
 			}
 			f.overhear(msg)
 		case s, ok := <-b.signals:
 			if !ok {
-				return errors.New("the system bus has closed the connection")
+				return f.busClosed()
 			}
 			if err := f.signal(ctx, s); err != nil {
 				return err
@@ -234,12 +234,24 @@ func (f *Farewell) listenOn() {
 	}
 }
 
+// busClosed says goodbye if the bus has ended because everything ends.
+func (f *Farewell) busClosed() error {
+	if kind := forcedEnding(f.Root); kind != "" {
+		f.words.kind = kind
+		f.sayBye(f.words.bye(time.Now()))
+	}
+	return errors.New("the system bus has closed the connection")
+}
+
 // stopped says goodbye if this process is stopped because systemd ends the boot, and how it does was not said before: the
 // request may have bypassed logind.
 func (f *Farewell) stopped() {
 	ctx, cancel := context.WithTimeout(context.Background(), callFor)
 	defer cancel()
-	kind, err := f.bus.ending(ctx)
+	kind, err := forcedEnding(f.Root), error(nil)
+	if kind == "" {
+		kind, err = f.bus.ending(ctx)
+	}
 	if err != nil {
 		f.Log.Warn("cannot find out whether this boot ends, so no farewell is sent", "err", err)
 	}

@@ -1,9 +1,12 @@
 package farewell
 
 import (
+	"path"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
@@ -39,6 +42,17 @@ func causeOfType(kind string) string {
 		return kind
 	}
 	return ""
+}
+
+// forcedEnding is how the boot is about to end if systemd is stopping no units but kills every process at once, as `systemctl
+// reboot --force` asks for: process 1 is then systemd-shutdown, with the way as its first argument (systemd src/core/main.c,
+// become_shutdown). It is empty otherwise.
+func forcedEnding(root machine.Root) string {
+	args := strings.Split(file(root, 1, "cmdline"), "\x00")
+	if len(args) < 2 || path.Base(args[0]) != "systemd-shutdown" {
+		return ""
+	}
+	return causeOfType(args[1])
 }
 
 // request is a call that asks for the end of the boot. It is zero if the call does not.

@@ -203,3 +203,31 @@ func TestReadSelf(t *testing.T) {
 		}
 	}
 }
+
+// A forced shutdown stops no unit: all processes end at once, the bus among them, and nobody can be asked any more.
+func TestForcedShutdownIsSaid(t *testing.T) {
+	for _, tt := range []struct {
+		name, cmdline string
+		want          []string // causes
+	}{
+		{"forced", "/usr/lib/systemd/systemd-shutdown\x00reboot\x00", []string{netconsole.ByeReboot}},
+		{"the bus has crashed", "/usr/lib/systemd/systemd\x00", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newListener(t, acks)
+			root := machine.Root(t.TempDir())
+			put(t, root.Path("proc/1/cmdline"), tt.cmdline)
+			f := Farewell{Root: root, Self: func() (Self, error) { return self(l), nil }, Log: slog.New(slog.DiscardHandler)}
+			if err := f.busClosed(); err == nil {
+				t.Error("no error: systemd would not start it again")
+			}
+			var got []string
+			for _, y := range l.heard() {
+				got = append(got, y.Cause)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("causes (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

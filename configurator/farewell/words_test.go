@@ -178,6 +178,28 @@ func TestEndingOf(t *testing.T) {
 	}
 }
 
+func TestForcedEnding(t *testing.T) {
+	for _, tt := range []struct{ name, cmdline, want string }{
+		{"systemd 257, systemctl reboot --force", "/usr/lib/systemd/systemd-shutdown\x00reboot\x00--timeout\x0090000000us\x00--log-level=6\x00", "reboot"},
+		{"systemd 252, systemctl poweroff --force", "/lib/systemd/systemd-shutdown\x00poweroff\x00--log-level\x006\x00", "poweroff"},
+		{"a container's", "/usr/lib/systemd/systemd-shutdown\x00exit\x00", ""},
+		{"nothing ends", "/usr/lib/systemd/systemd\x00--switched-root\x00--system\x00", ""},
+		{"something else has the name as an argument", "/sbin/init\x00systemd-shutdown\x00reboot\x00", ""},
+		{"no arguments", "/usr/lib/systemd/systemd-shutdown\x00", ""},
+		{"unreadable", "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := machine.Root(t.TempDir())
+			if tt.cmdline != "" {
+				put(t, root.Path("proc/1/cmdline"), tt.cmdline)
+			}
+			if got := forcedEnding(root); got != tt.want {
+				t.Errorf("%q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestMet(t *testing.T) {
 	var m met
 	for i := range 100 {

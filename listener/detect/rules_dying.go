@@ -216,6 +216,14 @@ func dyingRules() []Rule {
 			Counterexamples: []string{"reboot: Restarting system", "sysrq: Emergency Remount R/O"},
 		},
 		{
+			// kernel/power/poweroff.c, `echo o > /proc/sysrq-trigger`: kernel_power_off() comes next.
+			Cause: "SysrqPowerOff", Verdict: Dying,
+			Match:           `sysrq: (?:SysRq : )?Power Off$`,
+			Title:           "sysrq triggered power-off",
+			Examples:        []string{"sysrq: Power Off", "sysrq: SysRq : Power Off"},
+			Counterexamples: []string{"reboot: Power down", "systemd-shutdown[1]: sysrq: Power Off is disabled"},
+		},
+		{
 			// arch/x86/kernel/traps.c exc_double_fault(): (0), pr_fmt "traps: "; arch/x86/kernel/doublefault.c before 5.6
 			// without.
 			Cause: kernelPanic, Verdict: Dying,
