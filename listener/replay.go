@@ -40,7 +40,7 @@ type Replayed struct {
 }
 
 // maxLine bounds a line of a capture or log: a 64 KiB datagram in base64, with room. The rest of a longer line of a log is
-// ignored.
+// ignored, unless it is JSON.
 const maxLine = 256 << 10
 
 // LineError says which line of a capture or log is wrong, counted from 1.
@@ -79,15 +79,17 @@ type Reading struct {
 // A log has no sender, and its facility proves nothing, so that its authority is never above text.
 func Replay(in io.Reader, w io.Writer, judge *detect.Config, format Format) (Reading, error) {
 	p := newReplay(w, judge)
-	if format == Auto {
-		buffered := bufio.NewReaderSize(in, maxLine)
-		format, in = guess(buffered), buffered
+	plain, err := decode(in)
+	if err != nil {
+		return p.reading, err
 	}
-	var err error
+	if format == Auto {
+		format = guess(plain)
+	}
 	if format == Datagrams {
-		err = p.eachLine(in, p.datagram)
+		err = p.eachLine(plain, p.datagram, nil)
 	} else {
-		err = p.replayLog(in)
+		err = p.replayLog(plain)
 	}
 	if err != nil {
 		return p.reading, err
@@ -139,7 +141,7 @@ func (p *replay) datagram(line []byte, cut bool) error {
 }
 
 // replayLog judges a log. The log's own clock is the only one. It starts over at a reboot, but time does not.
-func (p *replay) replayLog(in io.Reader) error {
+func (p *replay) replayLog(in *bufio.Reader) error {
 	p.now = p.epoch
 	var log detect.LogReader
 	push := func(rec *netconsole.Record) {
@@ -151,7 +153,7 @@ func (p *replay) replayLog(in io.Reader) error {
 	err := p.eachLine(in, func(line []byte, _ bool) error {
 		log.Line(string(line), push)
 		return nil
-	})
+	}, func(rest []byte) { log.More(string(rest), push) })
 	if err != nil {
 		return err
 	}
@@ -189,9 +191,9 @@ func (p *replay) advance(to time.Time) {
 	}
 }
 
-// eachLine calls f for every line, without its newline. Of a line longer than maxLine f gets the beginning, and true.
-func (p *replay) eachLine(r io.Reader, f func(line []byte, cut bool) error) error {
-	in := bufio.NewReaderSize(r, maxLine)
+// eachLine calls f for every line, without its newline. Of a line longer than maxLine f gets the beginning, and true, and more, if
+// there is one, the rest in pieces.
+func (p *replay) eachLine(in *bufio.Reader, f func(line []byte, cut bool) error, more func(rest []byte)) error {
 	for n := 1; ; n++ {
 		line, cut, err := in.ReadLine()
 		if errors.Is(err, io.EOF) {
@@ -203,9 +205,12 @@ func (p *replay) eachLine(r io.Reader, f func(line []byte, cut bool) error) erro
 		if err := f(line, cut); err != nil {
 			return &LineError{n, err}
 		}
-		for more := cut; more; {
-			if _, more, err = in.ReadLine(); err != nil && !errors.Is(err, io.EOF) {
+		for cut {
+			if line, cut, err = in.ReadLine(); err != nil && !errors.Is(err, io.EOF) {
 				return err
+			}
+			if more != nil {
+				more(line)
 			}
 		}
 		if p.err != nil {

@@ -12,11 +12,11 @@ import (
 const (
 	// Times: ISO 8601 with a zone or none, a syslog's in any language and order, seconds since 1970, a time of day.
 	isoTime    = `(?:[\pL\pM.]{1,12},? )?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?: ?(?:Z|[+-]\d\d(?::?\d\d)?)(?:\[[\w/]+\])?)?(?: [A-Z]{3,5})?`
-	syslogTime = `(?:[\pL\pM.]{2,5},? )?(?:[\pL\pM.]{2,12}|\d{1,2}[月월]|[Tt]hg \d{1,2}) {1,2}\d{1,2}\.?,?(?: \d{4})? \d\d:\d\d:\d\d(?:\.\d+)?(?: \d{4})?`
-	dayFirst   = `(?:[\pL\pM.]{2,5},? )?\d{1,2}\.? [\pL\pM.]{3,12}(?: \d{4})? \d\d:\d\d:\d\d(?:\.\d+)?`
+	syslogTime = `(?:[\pL\pM.]{1,5},? )?(?:[\pL\pM.]{2,12}|\d{1,2}[月월]|[Tt]hg \d{1,2}) {1,2}\d{1,2}\.?,?(?: \d{4})? \d\d:\d\d:\d\d(?:\.\d+)?(?: [A-Z]{3,5})?(?: \d{4})?`
+	dayFirst   = `(?:[\pL\pM.]{2,5},? )?\d{1,2}\.? [\pL\pM.]{3,12}(?: \d{4})? \d\d:\d\d:\d\d(?:\.\d+)?(?: [AP]M)?(?: [A-Z]{3,5})?`
 	otherTime  = `\d{10}\.\d{3,9}|\d{1,2}/\d{1,2}/\d{2,4},? \d{1,2}:\d\d:\d\d(?:\.\d+)?(?: [AP]M)?|\d\d:\d\d:\d\d(?:\.\d+)?`
 	anyTime    = `(?:` + isoTime + `|` + syslogTime + `|` + dayFirst + `|` + otherTime + `)`
-	hostName   = `[\pL\d_][\pL\d_.:%/-]*`
+	hostName   = `[\pL\d_][\pL\d_.:%/@-]*`
 	facility   = `kern|user|mail|daemon|auth|syslog|lpr|news|cron|authpriv|ftp|local\d`
 	levelName  = `emerg|panic|alert|crit|critical|err|error|warn|warning|notice|info|debug`
 	// kernelStamp is what uptimeStamp matches, behind the envelope.
@@ -26,66 +26,92 @@ const (
 var (
 	// lineNumber is what `cat -n`, `grep -n` and pagers put in front, only believed if a time stamp is next.
 	lineNumber = regexp.MustCompile(`^ *\d{1,9}(?:[:|.\-][ \t]*|[ \t]+)`)
-	// podName is kubectl's --prefix and docker compose's: "[pod/a/b] ", "name-1  | ".
-	podName = regexp.MustCompile(`^(?:\[(?:pod/)?[\w.-]+/[\w./-]+\] |[\w.-]+ +\| )`)
-	logTime = regexp.MustCompile(`^(?:\[` + isoTime + `\]|` + anyTime + `):? `)
+	// sourceName is kubectl's --prefix, docker compose's, xenconsoled's and pdsh's: "[pod/a/b] ", "name-1  | ", "(d1) ", "host: ".
+	sourceName = regexp.MustCompile(`^(?:\[(?:pod/)?[\w.-]+/[\w./-]+\] |[\w.-]+ +\| |\(d\d+\) |` + hostName + `:? )`)
+	logTime    = regexp.MustCompile(`^(?:\[` + isoTime + `\]|` + anyTime + `):? {1,2}`)
+	// csvTime begins a line of a spreadsheet, such as CloudWatch's: a time and a comma.
+	csvTime = regexp.MustCompile(`^"?` + isoTime + `"?,("?)`)
 	// dmesgISO is dmesg --time-format=iso, whose comma no other has. The message is next.
 	dmesgISO = regexp.MustCompile(`^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d,\d{6}[+-]\d\d:?\d\d `)
 	// stream is CRI's, or logcli's labels: "{host=\"a\"} ".
-	stream = regexp.MustCompile(`^(?:(?:stdout|stderr) [FP] |\{[^{}]{1,500}\} +)`)
+	stream = regexp.MustCompile(`^(?:(?:stdout|stderr) [FP](?::\S+)? |\{[^{}]{1,500}\} +)`)
 	// fileName is what `grep` puts in front: "/var/log/kern.log:", "kern.log.1-", with the number of the line.
 	fileName = regexp.MustCompile(`^(?:[\w.+@-]*/[\w./+@-]+|[\w+@-]+\.[\w.]+)[:-](?:\d{1,9}[:-])?`)
+	// relay is the host that a syslog daemon puts in front of a line that has a time and a host already.
+	relay = regexp.MustCompile(`^[\pL\d_](?:[\pL\d_.:%/@-]*[\pL\d_.%/@-])? `)
+	// awsEvents is a line of `aws logs get-log-events --output text` and filter-log-events: times, event id, stream, message, time.
+	awsEvents = regexp.MustCompile(`^EVENTS\t(?:\S*\t){1,3}(.*)\t\d{13}$`)
 
 	kernelName = regexp.MustCompile(`^(?:` + hostName + ` )?kernel(?:\[\d+\])?: ?`)
 	stampNext  = regexp.MustCompile(`^(?:` + hostName + ` )?(` + kernelStamp + `)`)
+	kmsgNext   = regexp.MustCompile(`^(?:` + hostName + ` )?((?:[\w.+~-]+,)?\d{1,4},\d+,\d+,[-cC+](?:,[^;]*)?;)`)
 	// syslog-ng, logread and loggers that write the names: "kern.crit kernel: ", "host kern.warn kernel: ", "kern crit: ".
-	named = regexp.MustCompile(`^(?:` + hostName + ` )?(` + facility + `)[. ](` + levelName + `)(?: ` + hostName + `)?(?: (kernel)(?:\[\d+\])?)?: `)
+	named = regexp.MustCompile(`^(?:` + hostName + ` )?[\[<(]?(` + facility + `)[. ](` + levelName + `)[\]>)]?(?:(?: ` + hostName + `)? (kernel)(?:\[\d+\])?)?: `)
+	// names in front of a line with a time: rsyslog's "%pri-text%".
+	namesFirst = regexp.MustCompile(`^[\[<(]?(` + facility + `)\.(` + levelName + `)[\]>)]?:? `)
 	// talosctl dmesg: "10.0.1.5: kern: warning: [time]: ".
 	talos = regexp.MustCompile(`^(?:` + hostName + `: )?(` + facility + `): *(` + levelName + `): (?:\[[\dT:.Z+ -]{10,40}\]: ?)?`)
-	// RFC 5424 behind its priority: "1 time host app procid msgid data ".
-	rfc5424 = regexp.MustCompile(`^(?:<(\d{1,3})>)1 (?:-|\S+) (?:-|` + hostName + `) (\S+) \S+ \S+ (?:-|(?:\[[^\]]*\])+) ?`)
+	// RFC 5424: "<priority>1 time host app procid msgid data ", without the priority in files. A bracket in data is escaped.
+	rfc5424 = regexp.MustCompile(`^(?:<(\d{1,3})>)?1 (?:-|\d{4}-\d\d-\d\dT\S+) (?:-|` + hostName + `) (\S+) \S+ \S+ (?:-|(?:\[(?:[^\]\\]|\\.)*\])+)(?: |$)`)
 	// rfc3164 is a priority in front of a syslog line as it is on the wire.
 	rfc3164 = regexp.MustCompile(`^<(\d{1,3})>(?:\d+: )?`)
+	// octets is the length in front of a message on a stream (RFC 6587).
+	octets = regexp.MustCompile(`^\d{1,6} <\d{1,3}>`)
 	// address is the address that collectors of netconsole put in front.
 	address = regexp.MustCompile(`^(?:\d{1,3}(?:\.\d{1,3}){3}|\[?[0-9a-f]*:[0-9a-f:]+:[0-9a-f.]*\]?)(?::\d+)?:? (` + kernelStamp + `)`)
 )
 
+// maxEnvelopes bounds how many times and priorities stand in front of each other: a container's, a relay's, a daemon's and a
+// serial logger's.
+const maxEnvelopes = 5
+
+// byteOrderMark begins text files of Windows, and the message of RFC 5424 in UTF-8.
+const byteOrderMark = "\ufeff"
+
 // cutEnvelope removes what other logs put in front of the kernel's line: dates, hosts, priorities, container streams, line
 // numbers. It reports foreign where another program is named, and leaves the line alone where it knows nothing of it.
 func cutEnvelope(line string, r *netconsole.Record) (rest string, how origin) {
-	rest = strings.TrimLeft(line, " \t\r")
-	if m := podName.FindString(rest); m != "" && (logTime.MatchString(rest[len(m):]) || stampNext.MatchString(rest[len(m):])) {
-		rest = rest[len(m):]
-	}
-	if m := fileName.FindString(rest); m != "" && (logTime.MatchString(rest[len(m):]) || uptimeStamp.MatchString(rest[len(m):])) && !logTime.MatchString(rest) {
-		rest = rest[len(m):]
-	}
-	if m := lineNumber.FindString(rest); m != "" && (logTime.MatchString(rest[len(m):]) || stampNext.MatchString(rest[len(m):])) && !logTime.MatchString(rest) {
-		rest = rest[len(m):]
+	rest = strings.TrimLeft(strings.TrimPrefix(line, byteOrderMark), " \t\r")
+	if !rfc5424.MatchString(rest) && !namesFirst.MatchString(rest) { // which look like the number of a line, and like a host
+		rest = cutSource(rest)
 	}
 	if m := dmesgISO.FindString(rest); m != "" {
 		return rest[len(m):], addressed
 	}
-	if m := rfc5424.FindStringSubmatch(rest); m != nil {
-		n, _ := strconv.Atoi(m[1])
-		if n >= 8 || m[2] != "kernel" && m[2] != "-" {
-			return "", foreign
-		}
-		r.Prefix = n
-		return rest[len(m[0]):], addressed
-	}
-	if m := rfc3164.FindStringSubmatch(rest); m != nil && logTime.MatchString(rest[len(m[0]):]) {
-		n, _ := strconv.Atoi(m[1])
-		if n >= 8 {
-			return "", foreign
-		}
-		r.Prefix = n
-		rest = rest[len(m[0]):]
-	}
 	dated := false
-	for range 3 { // a container's time, a daemon's and a serial logger's
+	for range maxEnvelopes {
+		if octets.MatchString(rest) {
+			rest = rest[strings.IndexByte(rest, '<'):]
+		}
+		if m := rfc5424.FindStringSubmatch(rest); m != nil {
+			n, _ := strconv.Atoi(m[1])
+			if n >= 8 || m[2] != "kernel" && (m[2] != "-" || m[1] == "") {
+				return "", foreign
+			}
+			r.Prefix = n
+			return strings.TrimPrefix(rest[len(m[0]):], byteOrderMark), addressed
+		}
+		if m := rfc3164.FindStringSubmatch(rest); m != nil && logTime.MatchString(rest[len(m[0]):]) {
+			n, _ := strconv.Atoi(m[1])
+			if n >= 8 {
+				return "", foreign
+			}
+			r.Prefix = n
+			rest = rest[len(m[0]):]
+		}
+		if m := namesFirst.FindStringSubmatch(rest); m != nil && logTime.MatchString(rest[len(m[0]):]) {
+			if facilityOf(m[1]) != 0 {
+				return "", foreign
+			}
+			r.Prefix = levelOf(m[2])
+			rest = rest[len(m[0]):]
+		}
 		m := logTime.FindString(rest)
 		if m == "" {
+			if host := relay.FindString(rest); dated && host != "" && logTime.MatchString(rest[len(host):]) {
+				rest = rest[len(host):]
+				continue
+			}
 			break
 		}
 		dated = true
@@ -108,6 +134,9 @@ func cutEnvelope(line string, r *netconsole.Record) (rest string, how origin) {
 		r.Prefix = facilityOf(m[1])<<3 | levelOf(m[2])
 		return rest[len(m[0]):], addressed
 	}
+	if m := kmsgNext.FindStringSubmatchIndex(rest); m != nil && dated {
+		return rest[m[2]:], enclosed
+	}
 	if m := stampNext.FindStringSubmatchIndex(rest); m != nil {
 		if dated {
 			return rest[m[2]:], addressed
@@ -126,4 +155,34 @@ func cutEnvelope(line string, r *netconsole.Record) (rest string, how origin) {
 		return rest, bare // indented, perhaps
 	}
 	return line, bare
+}
+
+// cutSource removes what says where a line was found: a pod, a container, a host, a file, a line number, a spreadsheet's row. What
+// comes next must be a time.
+func cutSource(line string) string {
+	begins := func(s string) bool {
+		return logTime.MatchString(s) || uptimeStamp.MatchString(s) || wallStamp.MatchString(s)
+	}
+	if m := awsEvents.FindStringSubmatch(line); m != nil {
+		return m[1]
+	}
+	if m := csvTime.FindStringSubmatch(line); m != nil && uptimeStamp.MatchString(line[len(m[0]):]) {
+		return strings.ReplaceAll(strings.TrimSuffix(line[len(m[0]):], m[1]), `""`, `"`)
+	}
+	for _, form := range []*regexp.Regexp{sourceName, fileName, lineNumber} {
+		if logTime.MatchString(line) || uptimeStamp.MatchString(line) {
+			break
+		}
+		m := form.FindString(line)
+		if m == "" {
+			continue
+		}
+		// A word alone in front of the kernel's own stamp is no envelope yet: see LogReader.
+		rest := line[len(m):]
+		word := form == sourceName && !strings.HasPrefix(m, "[") && !strings.HasPrefix(m, "(") && !strings.Contains(m, "|")
+		if word && logTime.MatchString(rest) || !word && (begins(rest) || form == lineNumber && stampNext.MatchString(rest)) {
+			line = rest
+		}
+	}
+	return line
 }

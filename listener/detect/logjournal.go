@@ -2,66 +2,270 @@ package detect
 
 import (
 	"cmp"
+	"encoding/base64"
 	"encoding/json"
+	"maps"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// jsonEntry reads a line that is a JSON object: journalctl -o json, docker's json-file, fluent-bit and the like. Values that
-// are neither text nor bytes are left out.
-func jsonEntry(line string) (entry map[string]string, ok bool) {
-	text := strings.TrimSpace(strings.TrimPrefix(line, "data: ")) // -o json-sse
-	text = strings.TrimSuffix(text, ",")
-	if !strings.HasPrefix(text, "{") || !strings.HasSuffix(text, "}") {
-		return nil, false
-	}
-	var fields map[string]any
-	if err := json.Unmarshal([]byte(text), &fields); err != nil {
-		return nil, false
-	}
-	entry = make(map[string]string, len(fields))
-	addFields(entry, fields)
-	return entry, true
+// Fields are the named values of an entry of a log. A value inside an object has a path, such as "_source.process.name", and is
+// found by any end of it, in upper or lower case, that no value further out has.
+type fields map[string]value
+
+type value struct {
+	text string
+	path string
 }
 
-// addFields adds the texts in a JSON object, those of objects in it included: jsonPayload, _source.
-func addFields(entry map[string]string, fields map[string]any) {
-	for key, value := range fields {
-		switch v := value.(type) {
+// depth is how many objects it stands in.
+func (v value) depth() int { return strings.Count(v.path, ".") }
+
+// newFields returns the fields of a JSON value, nil if it cannot be an entry: an object, a list of names with values (CloudWatch's
+// Insights, OpenTelemetry), or a time with a line (Loki).
+func newFields(v any) fields {
+	f := make(fields)
+	switch v := v.(type) {
+	case map[string]any:
+		if _, pair := nameOf(v); pair {
+			return nil
+		}
+		f.add("", v)
+	case []any:
+		if !f.addPairs("", v) && !f.addTimed(v) {
+			return nil
+		}
+	default:
+		return nil
+	}
+	return f
+}
+
+// add adds what stands in an object, in a fixed order.
+func (f fields) add(path string, object map[string]any) {
+	for _, key := range slices.Sorted(maps.Keys(object)) {
+		at := path + key
+		switch v := object[key].(type) {
 		case string:
-			entry[key] = v
+			f.put(at, v)
+		case json.Number:
+			f.put(at, v.String())
 		case map[string]any:
-			addFields(entry, v)
-		case []any: // bytes that are not UTF-8
-			b := make([]byte, 0, len(v))
-			for _, n := range v {
-				if f, ok := n.(float64); ok {
-					b = append(b, byte(f))
-				}
+			f.add(at+".", v)
+		case []any:
+			if !f.addPairs(at+".", v) {
+				f.put(at, joined(v))
 			}
-			entry[key] = string(b)
 		}
 	}
 }
 
-// parseJSON reads the record of an entry. What is not the journal's is an envelope around a line: a container's log, a
-// syslog daemon's.
-func parseJSON(entry map[string]string) (netconsole.Record, origin) {
-	if entry["MESSAGE"] != "" {
-		return parseEntry(entry)
+// put adds a value under every end of its path.
+func (f fields) put(path, text string) {
+	v := value{text, path}
+	for name := strings.ToLower(path); ; {
+		if old, found := f[name]; !found || v.depth() < old.depth() {
+			f[name] = v
+		}
+		_, end, found := strings.Cut(name, ".")
+		if !found {
+			return
+		}
+		name = end
 	}
-	text := cmp.Or(entry["log"], entry["message"], entry["msg"], entry["line"], entry["textPayload"])
-	if text == "" || strings.HasPrefix(strings.TrimSpace(text), "{") {
-		return netconsole.Record{}, foreign
+}
+
+// addPairs adds a list of objects that are a name and a value.
+func (f fields) addPairs(path string, list []any) bool {
+	pairs := 0
+	for _, element := range list {
+		object, ok := element.(map[string]any)
+		if !ok {
+			return false
+		}
+		name, ok := nameOf(object)
+		if !ok {
+			return false
+		}
+		value := object["value"]
+		if inner, ok := value.(map[string]any); ok {
+			value = inner["stringValue"]
+		}
+		if text, ok := value.(string); ok {
+			f.put(path+strings.TrimPrefix(name, "@"), text)
+			pairs++
+		}
 	}
-	program := strings.TrimRight(cmp.Or(entry["_TRANSPORT"], entry["SYSLOG_IDENTIFIER"], entry["programname"], entry["appname"],
-		entry["app-name"], entry["ident"], entry["syslogtag"], entry["tag"]), ":")
-	facility := cmp.Or(entry["facility"], entry["syslogfacility-text"])
+	return pairs > 0
+}
+
+// nameOf is the name in an object that is a name and a value.
+func nameOf(object map[string]any) (name string, ok bool) {
+	if len(object) != 2 || object["value"] == nil {
+		return "", false
+	}
+	name, ok = cmp.Or(object["field"], object["key"]).(string)
+	return name, ok
+}
+
+// addTimed adds a list of a time in nanoseconds and a line.
+func (f fields) addTimed(list []any) bool {
+	if len(list) < 2 || len(list) > 3 {
+		return false
+	}
+	at, _ := list[0].(string)
+	line, ok := list[1].(string)
+	if !ok || len(at) != len("1732888163000000000") || !isDigits(at) {
+		return false
+	}
+	f.put("line", line)
+	return true
+}
+
+// joined is a list as text: bytes that are not UTF-8 (systemd's Journal JSON Format), or several texts.
+func joined(list []any) string {
+	var b strings.Builder
+	for i, element := range list {
+		switch v := element.(type) {
+		case json.Number:
+			n, err := strconv.ParseUint(v.String(), 10, 8)
+			if err != nil {
+				return ""
+			}
+			b.WriteByte(byte(n))
+		case string:
+			if i > 0 {
+				b.WriteByte('\n')
+			}
+			b.WriteString(v)
+		default:
+			return ""
+		}
+	}
+	return b.String()
+}
+
+// get is the first of these fields that is not empty.
+func (f fields) get(names ...string) string {
+	for _, name := range names {
+		if v := f[name]; v.text != "" {
+			return v.text
+		}
+	}
+	return ""
+}
+
+// text is the line of log in the entry: the field furthest out of those that have one.
+func (f fields) text() string {
+	var best value
+	for _, name := range [...]string{"message", "msg", "log", "line", "_raw", "textpayload", "short_message", "syslogmessage", "body", "stringvalue", "text"} {
+		if v := f[name]; v.text != "" && (best.text == "" || v.depth() < best.depth()) {
+			best = v
+		}
+	}
+	return best.text
+}
+
+// record reads the record of an entry. What is not the journal's is an envelope around a line: a container's log, a syslog
+// daemon's, an export. ok is false if there is no text in it.
+func (f fields) record() (r netconsole.Record, how origin, ok bool) {
+	text := f.text()
 	switch {
-	case program != "" && program != "kernel", facility != "" && facility != "kern" && facility != "0":
+	case strings.TrimSpace(text) == "":
+		return r, foreign, false
+	case f.isKmsg():
+		r, how = f.kmsg()
+	case f["message"].path == "MESSAGE", strings.HasSuffix(f["message"].path, ".MESSAGE"), f.transport() != "":
+		r, how = f.journal()
+	default:
+		r, how = f.enveloped(text)
+	}
+	return r, how, true
+}
+
+// transport is how the entry came to the journal.
+func (f fields) transport() string { return f.get("_transport", "systemd.transport") }
+
+// isKmsg reports whether the entry is what `dmesg --json` or fluent-bit's kmsg make of a record of /dev/kmsg.
+func (f fields) isKmsg() bool {
+	sec, us, _ := strings.Cut(f.get("time"), ".")
+	dmesg := f.get("pri") != "" && isDigits(sec) && isDigits(us)
+	return f.get("msg") != "" && (dmesg || f.get("priority") != "" && isDigits(f.get("sec")) && isDigits(f.get("usec")))
+}
+
+// kmsg reads such an entry.
+func (f fields) kmsg() (netconsole.Record, origin) {
+	r := netconsole.Record{Uptime: -1, Text: []byte(strings.TrimRight(f.get("msg"), " \t\r\n"))}
+	level := f.get("pri", "priority")
+	if n, err := strconv.Atoi(level); err == nil {
+		r.Prefix = n
+	} else {
+		r.Prefix = levelOf(level)
+	}
+	if name := f.get("fac"); facilityOf(name) != 0 && name != "" {
+		r.Prefix = facilityOf(name)<<3 | r.Prefix&7
+	}
+	sec, us, _ := strings.Cut(f.get("time"), ".")
+	if f.get("sec") != "" {
+		n, _ := strconv.Atoi(f.get("usec"))
+		sec, us = f.get("sec"), strconv.Itoa(n)
+	}
+	r.Uptime = seconds(sec, us)
+	return r, addressed
+}
+
+// journal reads the record of an entry of the journal (systemd.journal-fields(7)), whoever has handed it on. Its text is the
+// kernel's message as it is: a time stamp in it is a quotation.
+func (f fields) journal() (netconsole.Record, origin) {
+	r := netconsole.Record{Prefix: 0, Uptime: -1}
+	text := strings.TrimRight(f.get("message"), " \t\r\n")
+	facility := f.get("syslog_facility", "syslog.facility")
+	switch transport := f.transport(); {
+	case strings.TrimSpace(text) == "":
+		return r, foreign
+	case transport != "" && transport != "kernel": // `logger -t kernel` has "syslog"
+		return r, foreign
+	case transport == "" && f.get("syslog_identifier") != "kernel":
+		return r, foreign
+	case facility != "" && facility != "0": // /dev/kmsg
+		return r, foreign
+	}
+	if n, err := strconv.Atoi(f.get("priority")); err == nil && n >= 0 && n < 8 {
+		r.Prefix = n
+	}
+	if us := f.get("_source_monotonic_timestamp"); len(us) > 6 && len(us) < 16 && isDigits(us) {
+		r.Uptime = seconds(us[:len(us)-6], us[len(us)-6:])
+	}
+	r.Text = []byte(text)
+	return r, addressed
+}
+
+// program is who the entry says has written it, empty if it does not say.
+func (f fields) program() string {
+	return strings.TrimRight(f.get("_transport", "syslog_identifier", "syslog.identifier", "programname", "program", "appname", "app-name",
+		"app_name", "application_name", "_application_name", "ident", "syslogtag", "process.name", "processname", "process_name", "service"), ":")
+}
+
+// enveloped reads a line of log that stands in an entry.
+func (f fields) enveloped(text string) (netconsole.Record, origin) {
+	program := f.program()
+	facility := strings.ToLower(f.get("facility", "_facility", "syslogfacility-text", "facility_label", "facility.name", "facility.code"))
+	if tag := f["tag"]; program == "" && tag.path == "tag" && tag.text != "" {
+		program = strings.TrimRight(tag.text, ":")
+		if kernelTag.MatchString(program) {
+			program = ""
+		}
+	}
+	switch {
+	case program != "" && program != "kernel", facility != "" && facility != "kern" && facility != "kernel" && facility != "0":
 		return netconsole.Record{}, foreign
+	case strings.HasPrefix(strings.TrimSpace(text), "{"):
+		return f.nested(text)
 	case program == "kernel", facility != "":
 		text = "kernel: " + text
 	}
@@ -72,29 +276,35 @@ func parseJSON(entry map[string]string) (netconsole.Record, origin) {
 	return r, addressed
 }
 
-// parseEntry reads the record of an entry of the journal (systemd.journal-fields(7)). Its text is the kernel's message as it
-// is: a time stamp in it is a quotation.
-func parseEntry(entry map[string]string) (netconsole.Record, origin) {
-	r := netconsole.Record{Prefix: 0, Uptime: -1}
-	text := strings.TrimRight(entry["MESSAGE"], " \t\r\n")
-	switch transport := entry["_TRANSPORT"]; {
-	case strings.TrimSpace(text) == "":
-		return r, foreign
-	case transport != "" && transport != "kernel": // `logger -t kernel` has "syslog"
-		return r, foreign
-	case transport == "" && entry["SYSLOG_IDENTIFIER"] != "kernel":
-		return r, foreign
-	case entry["SYSLOG_FACILITY"] != "" && entry["SYSLOG_FACILITY"] != "0": // /dev/kmsg
-		return r, foreign
+// kernelTag is what collectors call the source of kernel messages.
+var kernelTag = regexp.MustCompile(`^(?:kernel|kern|kmsg|dmesg)(?:$|[.-])`)
+
+// nested reads an entry that stands as text in another: a collector's, in what a store exports. In the log of a container it is
+// that program's own output.
+func (f fields) nested(text string) (netconsole.Record, origin) {
+	if f.get("stream", "_p", "container_name", "container_id", "pod_name", "container.id") != "" {
+		return netconsole.Record{}, foreign
 	}
-	if n, err := strconv.Atoi(entry["PRIORITY"]); err == nil && n >= 0 && n < 8 {
-		r.Prefix = n
+	var object map[string]any
+	dec := json.NewDecoder(strings.NewReader(text))
+	dec.UseNumber()
+	if dec.Decode(&object) != nil {
+		return netconsole.Record{}, foreign
 	}
-	if us := entry["_SOURCE_MONOTONIC_TIMESTAMP"]; len(us) > 6 && len(us) < 16 && isDigits(us) {
-		r.Uptime = seconds(us[:len(us)-6], us[len(us)-6:])
+	inner := newFields(object)
+	if strings.HasPrefix(strings.TrimSpace(inner.text()), "{") {
+		return netconsole.Record{}, foreign
 	}
-	r.Text = []byte(text)
-	return r, addressed
+	r, how, _ := inner.record()
+	return r, how
+}
+
+// decodeConsole is the text of a console, which the API of EC2 gives in base64.
+func decodeConsole(text string) string {
+	if plain, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text)); err == nil && utf8.Valid(plain) {
+		return string(plain)
+	}
+	return text
 }
 
 // isDigits reports whether s is a decimal number of at least one digit.

@@ -28,27 +28,33 @@ const (
 	bare                    // it does not say
 	marked                  // by a time stamp of the kernel's, or by its priority
 	addressed               // by the envelope of another log, which names the kernel or has such a stamp behind it
+	enclosed                // by an envelope around a record of /dev/kmsg; only within this file
 )
 
 // parseLine reads one line. Colour and what consoles put around a line are removed.
 func parseLine(line string) (netconsole.Record, origin) {
 	r := netconsole.Record{Prefix: -1, Uptime: -1}
-	line = strings.Trim(colour.ReplaceAllLiteralString(line, ""), "\r\n\x00\x1e")
+	line = strings.Trim(colour.ReplaceAllLiteralString(line, ""), "\r\n\x00\x1e\a\b")
 	if rec, ok := kmsgLine(line); ok {
 		return rec, addressed
-	}
-	if entry, ok := jsonEntry(line); ok {
-		return parseJSON(entry)
 	}
 	if i := strings.Index(line, " login: ["); i > 0 && !strings.ContainsAny(line[:i], " [") {
 		line = line[i+len(" login: "):] // agetty's prompt, which a console message does not wait for
 	}
 	rest, how := cutEnvelope(line, &r)
-	if how == foreign {
+	switch how {
+	case foreign:
 		return r, foreign
-	}
-	if s := strings.TrimLeft(rest, " "); how == addressed && uptimeStamp.MatchString(s) {
-		rest = s
+	case enclosed:
+		if rec, ok := kmsgLine(rest); ok {
+			return rec, addressed
+		}
+		return r, foreign
+	case addressed:
+		rest = unescape(rest)
+		if s := strings.TrimLeft(rest, " "); uptimeStamp.MatchString(s) {
+			rest = s
+		}
 	}
 	unmarked := rest
 	rest, level := cutLevel(rest)
@@ -67,9 +73,9 @@ func parseLine(line string) (netconsole.Record, origin) {
 		r.Prefix = level
 	}
 	if stamp.found && !stamp.wall {
-		// journalctl -o short-monotonic has the host and the identifier behind the time.
+		// journalctl -o short-monotonic has the host and the identifier behind the time, and with --no-hostname the latter only.
 		if m := behindStamp.FindStringSubmatch(rest); m != nil {
-			if m[1] != "kernel" {
+			if m[1] != "" && m[1] != "kernel" {
 				return r, foreign
 			}
 			rest, how = rest[len(m[0]):], addressed
@@ -85,9 +91,10 @@ func parseLine(line string) (netconsole.Record, origin) {
 
 var (
 	// colour is what terminals obey: dmesg --color, systemd's status lines, firmware that clears the screen.
-	colour = regexp.MustCompile("\x1b(?:\\[[0-9;?]*[A-Za-z]|[()][A-Z0-9]|[=>])")
-	// behindStamp is "host kernel: " or "host program[12]: ". "foo bar: text" is the kernel's own.
-	behindStamp = regexp.MustCompile(`^[\w.:-]+ (kernel|[^ :\[\]=,]+\[\d+\]): `)
+	colour = regexp.MustCompile("\x1b(?:\\[[0-9;?]*[A-Za-z]|\\][^\x07\x1b]{0,200}(?:\x07|\x1b\\\\)|[()][A-Z0-9]|[=>78])")
+	// behindStamp is "host kernel: ", "host program[12]: " or "kernel: ". "foo bar: text" is the kernel's own, and so is
+	// "program[12]: text".
+	behindStamp = regexp.MustCompile(`^(?:[\w.:-]+ (kernel|[^ :\[\]=,]+\[\d+\])|kernel): `)
 	// kmsg is a record of /dev/kmsg (Documentation/ABI/testing/dev-kmsg), with the release in front in netconsole's form.
 	kmsg = regexp.MustCompile(`^(?:[\w.+~-]+,)?(\d{1,4}),\d+,(\d+),[-cC+](?:,[^;]*)?;(.*)$`)
 	// netconsd is what netconsd's logger modules write: release, sequence number, microseconds, facility, level.
@@ -115,6 +122,14 @@ func kmsgLine(line string) (netconsole.Record, bool) {
 	r.Uptime = time.Duration(n) * time.Microsecond
 	r.Text = []byte(strings.TrimRight(text, " "))
 	return r, len(r.Text) > 0
+}
+
+// unescape undoes what rsyslog does to control characters: a record of several lines comes as one.
+func unescape(text string) string {
+	if !strings.Contains(text, "#01") {
+		return text
+	}
+	return strings.Trim(strings.NewReplacer("#011", "\t", "#012", "\n", "#015", "").Replace(text), "\n")
 }
 
 // maxUptime is more than any machine was ever up.
@@ -174,8 +189,9 @@ var (
 	// uptimeStamp is print_time's "[    3.591339] ", with what kernels and tools add: the CPU ("@1", ",1"), the time since
 	// the line before (dmesg -d), that alone ("+0.000012").
 	uptimeStamp = regexp.MustCompile(`^\[ *(\+)?(\d{1,12})\.(\d{6})(?:[@,]\d{1,4})?(?: *<[^<>]{0,20}>)? ?\] ?`)
-	// wallStamp is dmesg -e, -H and -T.
-	wallStamp = regexp.MustCompile(`^\[(?:[\pL.]{2,5} [\pL.]{2,6} [ \d]\d \d\d:\d\d:\d\d \d{4}|[\pL.]{2,6} ?\d\d? \d\d:\d\d(?::\d\d)?)\]:? ?`)
+	// wallStamp is dmesg -e, -H and -T, in any language, with the time since the line before or that alone, and crash's log -T.
+	wallStamp = regexp.MustCompile(`^\[(?:(?:[\pL\pM.]{1,8} (?:[\pL\pM.]{2,12}|\d{1,2}[月월]) [ \d]\d \d\d:\d\d:\d\d(?: [A-Z]{3,5})? \d{4}|` +
+		`[\pL\pM.]{2,6} ?\d\d? \d\d:\d\d(?::\d\d)?)(?: *<[ +\d.]{1,20}>)?|<[ +\d.]{3,20}>)\]:? ?`)
 )
 
 // cutStamp removes a time in brackets and the space behind it.
@@ -186,8 +202,10 @@ func cutStamp(line string) (rest string, s stamp) {
 		}
 		return line[len(m[0]):], stamp{true, false, seconds(m[2], m[3])}
 	}
-	if m := wallStamp.FindString(line); m != "" {
-		return line[len(m):], stamp{true, true, -1}
+	for _, form := range []*regexp.Regexp{wallStamp, dmesgISO} {
+		if m := form.FindString(line); m != "" {
+			return line[len(m):], stamp{true, true, -1}
+		}
 	}
 	return line, stamp{uptime: -1}
 }

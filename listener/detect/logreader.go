@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
@@ -41,8 +42,15 @@ type LogReader struct {
 	pending []glued
 
 	entry entry
+	json  document
 	parts []part
+
+	partial map[string]string // beginnings of a container's lines, by stream
+	wrapped string            // a line that is as wide as a terminal
 }
+
+// An emitter takes the records of a log.
+type emitter = func(*netconsole.Record)
 
 // glued is a line that may have a kernel's message in its middle.
 type glued struct {
@@ -56,10 +64,18 @@ var middle = regexp.MustCompile(kernelStamp)
 // Line reads the next line, without its newline, and emits the records that are complete with it.
 func (l *LogReader) Line(text string, emit func(*netconsole.Record)) {
 	l.line++
-	if l.part(text) || l.collect(text, emit) {
+	if l.document(text, emit) || l.part(text) || l.collect(text, emit) {
 		return
 	}
 	l.single(text, emit)
+}
+
+// More reads the rest of a line of which Line got the beginning only. Only JSON has lines that are too long to be read at once;
+// the rest of any other is ignored.
+func (l *LogReader) More(text string, emit func(*netconsole.Record)) {
+	if l.json.active() {
+		l.more(text, emit)
+	}
 }
 
 // Flush emits the lines that waited for another one.
@@ -67,6 +83,8 @@ func (l *LogReader) Flush(emit func(*netconsole.Record)) {
 	if e := l.entry.take(); e != nil {
 		l.record(e, emit)
 	}
+	l.abandon(emit)
+	defer l.flushPieces(emit)
 	parts := l.parts
 	l.parts = nil
 	// pstore numbers the parts from the newest on (fs/pstore/platform.c pstore_dump).
@@ -78,6 +96,19 @@ func (l *LogReader) Flush(emit func(*netconsole.Record)) {
 			l.single(text, emit)
 		}
 	}
+}
+
+// flushPieces reads the lines of which a piece is missing.
+func (l *LogReader) flushPieces(emit emitter) {
+	if l.wrapped != "" {
+		l.whole(l.wrapped, emit)
+	}
+	for _, name := range [...]string{"stdout", "stderr"} {
+		if begin := l.partial[name]; begin != "" {
+			l.whole(begin, emit)
+		}
+	}
+	l.wrapped, l.partial = "", nil
 	l.release(emit)
 }
 
@@ -87,20 +118,69 @@ func (l *LogReader) Kernel() int { return l.kernel }
 // Unrecognised is the first line that is not marked as a kernel's, and its number from 1; 0 if all are.
 func (l *LogReader) Unrecognised() (number int, text string) { return l.first, l.unrecognised }
 
-// single reads a line that stands for itself.
-func (l *LogReader) single(text string, emit func(*netconsole.Record)) {
-	if strings.TrimSpace(text) == "" {
+// single reads a line that stands for itself, or is one of the pieces that a container runtime or a terminal made of one.
+func (l *LogReader) single(text string, emit emitter) {
+	if m := containerLine.FindStringSubmatch(text); m != nil {
+		if l.partial == nil {
+			l.partial = make(map[string]string)
+		}
+		begin := l.partial[m[2]]
+		delete(l.partial, m[2])
+		if m[3] == "P" && len(begin) < maxPiece {
+			l.partial[m[2]] = begin + m[4]
+			return
+		}
+		text = m[1] + "F " + begin + m[4]
+	}
+	if wrapped := l.wrapped; wrapped != "" {
+		l.wrapped = ""
+		if !continues(text) {
+			l.whole(wrapped, emit)
+		} else if text = wrapped + text; len(text) >= maxPiece {
+			l.whole(text, emit)
+			return
+		}
+	}
+	if fillsTerminal(text) {
+		l.wrapped = text
 		return
 	}
-	if entry, ok := jsonEntry(text); ok && entry["Output"] != "" {
-		l.output(entry, emit)
+	l.whole(text, emit)
+}
+
+// maxPiece bounds a line that is put together, in bytes.
+const maxPiece = 64 << 10
+
+// containerLine is a line in a container's log as CRI has it: P for all but the last piece of a long one.
+var containerLine = regexp.MustCompile(`^(\S+ (stdout|stderr) )([FP])(?::\S+)? (.*)$`)
+
+// fillsTerminal reports whether a kernel's line is as wide as terminals are, which break longer ones.
+func fillsTerminal(text string) bool {
+	if len(text) < 80 {
+		return false
+	}
+	switch utf8.RuneCountInString(strings.TrimRight(colour.ReplaceAllLiteralString(text, ""), "\r\n")) {
+	case 80, 100, 120, 132:
+		_, how := parseLine(text)
+		return how >= marked
+	}
+	return false
+}
+
+// continues reports whether a line may be the rest of one that a terminal has broken: nothing in it says whose it is.
+func continues(text string) bool {
+	_, how := parseLine(text)
+	return how == bare && !middle.MatchString(text)
+}
+
+// whole reads a line that is complete.
+func (l *LogReader) whole(text string, emit emitter) {
+	if strings.TrimSpace(text) == "" {
 		return
 	}
 	r, how := parseLine(text)
 	if how <= bare {
-		if l.first == 0 {
-			l.first, l.unrecognised = l.line, text
-		}
+		l.unknown(text)
 	} else {
 		l.kernel++
 		l.plain = true
@@ -191,20 +271,23 @@ func (l *LogReader) corroborate(uptime time.Duration, emit func(*netconsole.Reco
 // release emits the pending lines as lines of userspace.
 func (l *LogReader) release(emit func(*netconsole.Record)) { l.corroborate(-1, emit) }
 
-// output reads the lines in what `aws ec2 get-console-output` prints.
-func (l *LogReader) output(entry map[string]string, emit func(*netconsole.Record)) {
-	for line := range strings.Lines(entry["Output"]) {
+// unknown notes the first line that is not marked as a kernel's.
+func (l *LogReader) unknown(text string) {
+	if l.first == 0 {
+		l.first, l.unrecognised = l.line, text
+	}
+}
+
+// console reads the lines of a console that stand in a document.
+func (l *LogReader) console(text string, emit emitter) {
+	for line := range strings.Lines(decodeConsole(text)) {
 		l.single(strings.TrimRight(line, "\r\n"), emit)
 	}
 }
 
 // record emits the record of an entry of the journal.
-func (l *LogReader) record(e map[string]string, emit func(*netconsole.Record)) {
-	if e["Output"] != "" {
-		l.output(e, emit)
-		return
-	}
-	r, how := parseEntry(e)
+func (l *LogReader) record(f fields, emit emitter) {
+	r, how := f.journal()
 	if how == foreign {
 		return
 	}
@@ -244,9 +327,8 @@ func (l *LogReader) part(text string) bool {
 // An entry is one of a journal, in a form that takes several lines.
 type entry struct {
 	form   form
-	fields map[string]string
-	text   strings.Builder // json-pretty
-	binary string          // the key of a field whose value comes on the next line
+	fields fields
+	binary string // the key of a field whose value comes on the next line
 	lines  int
 }
 
@@ -256,10 +338,10 @@ const (
 	none form = iota
 	export
 	verbose
-	pretty
 )
 
 var (
+	exportHead   = regexp.MustCompile(`^__(?:CURSOR|REALTIME_TIMESTAMP|MONOTONIC_TIMESTAMP|SEQNUM)=`)
 	exportField  = regexp.MustCompile(`^([A-Z_][A-Z0-9_]*)=(.*)$`)
 	verboseHead  = regexp.MustCompile(`^.{8,80} \[s=[0-9a-f]+;i=`)
 	verboseField = regexp.MustCompile(`^    ([A-Z_][A-Z0-9_]*)=(.*)$`)
@@ -267,13 +349,10 @@ var (
 )
 
 // take ends an entry, and returns its fields; nil if there is none.
-func (e *entry) take() map[string]string {
-	fields := e.fields
-	if e.form == pretty {
-		fields, _ = jsonEntry(strings.ReplaceAll(e.text.String(), "\n", " "))
-	}
+func (e *entry) take() fields {
+	f := e.fields
 	*e = entry{}
-	return fields
+	return f
 }
 
 // collect reads a line of an entry that takes several, and reports whether it is one.
@@ -290,14 +369,10 @@ func (l *LogReader) collect(text string, emit func(*netconsole.Record)) bool {
 		if done := e.take(); done != nil {
 			l.record(done, emit)
 		}
-		*e = entry{form: verbose, fields: make(map[string]string)}
+		*e = entry{form: verbose, fields: make(fields)}
 		return true
-	case e.form == none && strings.HasPrefix(text, "__CURSOR="):
-		*e = entry{form: export, fields: make(map[string]string)}
-		return true
-	case e.form == none && strings.TrimSpace(strings.TrimPrefix(text, "\x1e")) == "{":
-		*e = entry{form: pretty}
-		e.text.WriteString("{")
+	case e.form == none && exportHead.MatchString(text):
+		*e = entry{form: export, fields: make(fields)}
 		return true
 	}
 	switch e.form {
@@ -307,31 +382,23 @@ func (l *LogReader) collect(text string, emit func(*netconsole.Record)) bool {
 		case text == "":
 			l.record(e.take(), emit)
 		case e.binary != "":
-			e.fields[e.binary] = text[min(8, len(text)):] // behind its length, eight bytes
+			e.fields.put(e.binary, text[min(8, len(text)):]) // behind its length, eight bytes
 			e.binary = ""
 		case m != nil:
-			e.fields[m[1]] = m[2]
+			e.fields.put(m[1], m[2])
 		case exportKey.MatchString(text):
 			e.binary = text
 		}
 		return true
 	case verbose:
 		if m := verboseField.FindStringSubmatch(text); m != nil {
-			e.fields[m[1]] = m[2]
+			e.fields.put(m[1], m[2])
 			return true
 		}
 		if strings.HasPrefix(text, "     ") || text == "" {
 			return true // the rest of a message
 		}
 		l.record(e.take(), emit)
-	case pretty:
-		e.text.WriteString(text)
-		if line := strings.TrimSpace(text); line == "}" || line == "}," {
-			if done := e.take(); done != nil {
-				l.record(done, emit)
-			}
-		}
-		return true
 	}
 	return false
 }
