@@ -41,6 +41,7 @@ func TestPanic(t *testing.T) {
 		{"6.1", lab.CrashNullDeref, 5, "kernel", "NULL pointer dereference"},
 		{"7", lab.CrashSysrq, 0, "pinned", "sysrq triggered crash"},
 		{"7", lab.CrashNullDeref, 0, "pinned", "NULL pointer dereference"},
+		{"6.12-arm64", lab.CrashSysrq, 0, "pinned", "sysrq triggered crash"},
 	} {
 		t.Run(fmt.Sprintf("%s %s panic=%d", c.kernel, c.crash, c.panic), func(t *testing.T) {
 			n, victims := populated(t, w, c.kernel, story.NodeSpec{Name: fmt.Sprintf("node-%d", i), Panic: c.panic})
@@ -63,6 +64,9 @@ func TestPanic(t *testing.T) {
 			if spec.Authority != c.authority || spec.Boot != n.BootID || !strings.Contains(spec.Reason, c.reason) {
 				t.Errorf("recorded authority %s, boot %s, reason %q; want %s, %s, %q",
 					spec.Authority, spec.Boot, spec.Reason, c.authority, n.BootID, c.reason)
+			}
+			if spec.Release != n.Kernel.Release {
+				t.Errorf("recorded release %q, want %q", spec.Release, n.Kernel.Release)
 			}
 			t.Logf("fenced after %v, pods failed after %v, replaced after %v",
 				d.Fenced.Sub(d.Heard), d.PodsFailed.Sub(d.Heard), d.Replaced.Sub(d.Heard))

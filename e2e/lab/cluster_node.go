@@ -28,6 +28,8 @@ type HollowSpec struct {
 	MachineID string
 	// ProviderID is the Node's spec.providerID; hollow://<name> when empty.
 	ProviderID string
+	// KernelRelease is what the Node reports as its kernel's; this machine's when empty.
+	KernelRelease string
 	// ManifestDir is a folder of static pods; none when empty.
 	ManifestDir string
 }
@@ -64,6 +66,7 @@ func (c *Cluster) StartHollowNode(ctx context.Context, s Scope, spec HollowSpec)
 		"--node-ip="+spec.IP.String(),
 		"--boot-id="+spec.BootID,
 		"--machine-id="+spec.MachineID,
+		"--kernel-release="+spec.KernelRelease,
 		"--provider-id="+spec.ProviderID,
 		"--pod-manifest-path="+spec.ManifestDir,
 		"--root-dir="+c.path("nodes", spec.Name),

@@ -75,6 +75,53 @@ func (n *Net) NodeAddress(a netip.Prefix) error {
 	})
 }
 
+// Twin makes a namespace on the node subnet whose address is own, and which also believes to have the address of a guest. The
+// subnet never learns of that: a kubelet that runs there speaks for a guest that cannot run one. It is removed when s ends.
+func (n *Net) Twin(s Scope, own netip.Prefix, guest netip.Addr) (*NS, error) {
+	ns, err := NewNS(s, "twin")
+	if err != nil {
+		return nil, err
+	}
+	cable := fmt.Sprintf("twin-%d", own.Addr().As4()[3])
+	err = n.Node.Do(func() error {
+		bridge, err := netlink.LinkByName(bridgeName)
+		if err != nil {
+			return err
+		}
+		err = netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: cable}, PeerName: "eth0", PeerNamespace: netlink.NsFd(ns.fd)})
+		if err != nil {
+			return err
+		}
+		link, err := bringUp(cable)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetMaster(link, bridge)
+	})
+	if err == nil {
+		err = ns.Do(func() error {
+			// Otherwise it would answer when the router asks for the guest: arp_ignore in ip-sysctl.rst.
+			if err := os.WriteFile("/proc/sys/net/ipv4/conf/all/arp_ignore", []byte("1"), 0); err != nil {
+				return err
+			}
+			if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName}}); err != nil {
+				return err
+			}
+			if _, err := bringUp(bridgeName, netip.PrefixFrom(guest, guest.BitLen())); err != nil {
+				return err
+			}
+			if _, err := bringUp("eth0", own); err != nil {
+				return err
+			}
+			return defaultRoute(NodeGateway.Addr())
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make a twin of %s: %w", guest, err)
+	}
+	return ns, nil
+}
+
 // GatewayMAC returns the router's MAC in the node subnet, to which nodes have to send.
 func (n *Net) GatewayMAC() net.HardwareAddr { return n.gatewayMAC }
 

@@ -56,6 +56,9 @@ func (w *World) Kill(ctx context.Context, n *Node, crash lab.Crash, victims []co
 	if err != nil {
 		return d, err
 	}
+	if n.kubelet != nil {
+		n.kubelet.Kill()
+	}
 	d.Panic = time.Now()
 	if err := n.VM.Crash(ctx, crash); err != nil {
 		return d, fmt.Errorf("crash %s: %w", n.Name, err)

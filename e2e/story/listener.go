@@ -28,6 +28,19 @@ func Build(ctx context.Context, s lab.Scope) (dir string, err error) {
 	return dir, nil
 }
 
+// buildConfigurator compiles the configurator for a node of another architecture into the folder dir and returns its path.
+func buildConfigurator(ctx context.Context, s lab.Scope, dir, arch string) (program string, err error) {
+	program = filepath.Join(dir, "lastgasp-configurator-"+arch)
+	s.Logf("building lastgasp-configurator for %s", arch)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w -X main.version=lab", "-o", program,
+		"github.com/lastgasp/lastgasp/cmd/lastgasp-configurator")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the configurator for %s: %w\n%s", arch, err, out)
+	}
+	return program, nil
+}
+
 // Install applies what we ship for Kubernetes, but for the pods of its Deployment: they would need a container runtime.
 func Install(ctx context.Context, c *lab.Cluster) error {
 	root, err := lab.CheckoutRoot()

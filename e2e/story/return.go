@@ -35,7 +35,7 @@ func (w *World) Return(ctx context.Context, n *Node, crash lab.Crash) (back time
 	if armed, err := n.VM.Run(ctx, "/usr/bin/lastgasp-configurator", "apply"); err != nil || armed.Exit != 0 {
 		return back, "", fmt.Errorf("lastgasp-configurator apply on %s: exit %d: %s: %w", n.Name, armed.Exit, armed.Stderr, err)
 	}
-	return back, lastBoot.Stdout, w.start(ctx, n, n.ip)
+	return back, lastBoot.Stdout, w.start(ctx, n)
 }
 
 // AwaitRecorded waits for the NodeDeath of a boot of a node that nobody heard die.

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"time"
 
 	"github.com/lastgasp/lastgasp/e2e/lab"
@@ -90,11 +92,13 @@ func (w *World) Endpoint() string {
 type Node struct {
 	Name      string
 	Namespace string // of its workloads
+	Kernel    *lab.Kernel
 	VM        *lab.VM
 	BootID    string
 	Verified  string // output of `lastgasp-configurator apply`
 
-	ip netip.Addr
+	ip      netip.Addr
+	kubelet *lab.HollowNode // nil if the guest itself runs it
 }
 
 // NodeSpec says what kind of node to boot.
@@ -110,27 +114,36 @@ type NodeSpec struct {
 
 // BootNode boots a guest, arms it with our configurator, which must prove that the listener hears it, and makes it a
 // Node of the cluster. The configurator then watches, and pins the Node with the kubelet's credentials.
+//
+// The kubelet runs in the guest, too, but for one of another architecture: compiling a kubelet once more takes minutes. That one
+// runs beside its guest, reports what the guest's kernel says of itself, and dies with it in Kill.
 func (w *World) BootNode(ctx context.Context, s lab.Scope, spec NodeSpec) (*Node, error) {
-	n := &Node{Name: spec.Name, Namespace: spec.Name}
+	n := &Node{Name: spec.Name, Namespace: spec.Name, Kernel: spec.Kernel}
 	files, err := w.Join(ctx, spec.Name)
 	if err != nil {
 		return nil, err
 	}
-	subnet := lab.NodeAddr.Masked()
-	octets := subnet.Addr().As4()
-	octets[3], w.next = w.next, w.next+1
-	ip := netip.AddrFrom4(octets)
+	ip := w.nextAddr()
+	foreign := spec.Kernel.Arch != runtime.GOARCH
+	configurator := w.Program("lastgasp-configurator")
+	if foreign {
+		if configurator, err = buildConfigurator(ctx, s, w.bin, spec.Kernel.Arch); err != nil {
+			return nil, err
+		}
+	}
 	vm := lab.VMSpec{
 		Kernel: spec.Kernel, Net: w.Net, Name: spec.Name,
-		Addr: netip.PrefixFrom(ip, subnet.Bits()), Gateway: lab.NodeGateway.Addr(), MemoryMiB: 1024,
+		Addr: netip.PrefixFrom(ip, lab.NodeAddr.Bits()), Gateway: lab.NodeGateway.Addr(), MemoryMiB: 1024,
 		CrashModule: spec.CrashModule,
 		Sysctls:     map[string]string{"kernel.panic": fmt.Sprint(spec.Panic), "kernel.panic_on_oops": "1"},
 		Files: map[string]lab.GuestFile{
-			"/usr/bin/lastgasp-configurator": {Host: w.Program("lastgasp-configurator"), Mode: 0o755},
-			"/usr/bin/kubelet":               {Host: w.Cluster.HollowProgram(), Mode: 0o755},
+			"/usr/bin/lastgasp-configurator": {Host: configurator, Mode: 0o755},
 			"/etc/lastgasp/configurator.yaml": {
 				Data: fmt.Appendf(nil, "endpoint: {static: [%q]}\n", w.Endpoint()), Mode: 0o644},
 		},
+	}
+	if !foreign {
+		vm.Files["/usr/bin/kubelet"] = lab.GuestFile{Host: w.Cluster.HollowProgram(), Mode: 0o755}
 	}
 	const module = "/lib/lastgasp.ko"
 	if spec.Module != "" {
@@ -167,19 +180,54 @@ func (w *World) BootNode(ctx context.Context, s lab.Scope, spec NodeSpec) (*Node
 	if applied.Exit != 0 {
 		return nil, fmt.Errorf("lastgasp-configurator apply on %s: exit %d: %s", spec.Name, applied.Exit, applied.Stderr)
 	}
-	n.Verified = applied.Stdout
-	return n, w.start(ctx, n, ip)
+	n.Verified, n.ip = applied.Stdout, ip
+	if foreign {
+		return n, w.startBeside(ctx, s, n)
+	}
+	return n, w.start(ctx, n)
+}
+
+// nextAddr is an address of the node subnet that nobody has.
+func (w *World) nextAddr() netip.Addr {
+	octets := lab.NodeAddr.Addr().As4()
+	octets[3], w.next = w.next, w.next+1
+	return netip.AddrFrom4(octets)
 }
 
 // start starts what runs on a node that is armed, and waits until it is a Node.
-func (w *World) start(ctx context.Context, n *Node, ip netip.Addr) error {
-	n.ip = ip
+func (w *World) start(ctx context.Context, n *Node) error {
 	if err := n.VM.Start(ctx, "/usr/bin/lastgasp-configurator", "watch"); err != nil {
 		return err
 	}
 	if err := n.VM.Start(ctx, "/usr/bin/kubelet", "--kubeconfig=/etc/kubernetes/kubelet.conf", "--name="+n.Name,
-		"--node-ip="+ip.String(), "--pod-manifest-path=/etc/kubernetes/manifests", "--root-dir=/var/lib/kubelet"); err != nil {
+		"--node-ip="+n.ip.String(), "--pod-manifest-path=/etc/kubernetes/manifests", "--root-dir=/var/lib/kubelet"); err != nil {
 		return err
 	}
 	return w.Cluster.AwaitNode(ctx, n.Name, n.BootID, time.Time{})
+}
+
+// startBeside is start for a guest whose kubelet runs on this machine.
+func (w *World) startBeside(ctx context.Context, s lab.Scope, n *Node) error {
+	if err := n.VM.Start(ctx, "/usr/bin/lastgasp-configurator", "watch"); err != nil {
+		return err
+	}
+	ns, err := w.Net.Twin(s, netip.PrefixFrom(w.nextAddr(), lab.NodeAddr.Bits()), n.ip)
+	if err != nil {
+		return err
+	}
+	machineID, err := n.VM.ReadFile(ctx, "/etc/machine-id")
+	if err != nil {
+		return err
+	}
+	manifests, err := os.MkdirTemp("", "lastgasp-manifests-")
+	if err != nil {
+		return fmt.Errorf("make a folder for static pods: %w", err)
+	}
+	s.Cleanup(func() { os.RemoveAll(manifests) })
+	if err := os.WriteFile(filepath.Join(manifests, "static.yaml"), fmt.Appendf(nil, staticPod, n.Name), 0o644); err != nil {
+		return fmt.Errorf("write a static pod: %w", err)
+	}
+	n.kubelet, err = w.Cluster.StartHollowNode(ctx, s, lab.HollowSpec{NS: ns, Name: n.Name, IP: n.ip, BootID: n.BootID,
+		MachineID: strings.TrimSpace(string(machineID)), KernelRelease: n.Kernel.Release, ManifestDir: manifests})
+	return err
 }
