@@ -297,6 +297,7 @@ func nodeFrom(n *corev1.Node) policy.Node {
 		MachineID:       info.MachineID,
 		ControlPlane:    isControlPlane(n),
 		Labels:          n.Labels,
+		Unschedulable:   n.Spec.Unschedulable,
 		Quarantined:     isQuarantined(n),
 		Leaving:         isLeaving(n),
 		Finalizers:      n.Finalizers,
