@@ -74,6 +74,7 @@ func TestNodeFrom(t *testing.T) {
 		corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: "2001:db8:0:0::1"})
 	want.ControlPlane, want.Fenced, want.OutOfService, want.Ready, want.Silent = true, true, true, false, true
 	want.SilentSince = n.Status.Conditions[3].LastTransitionTime.Time
+	want.Unschedulable = true
 	want.Quarantined, want.Leaving, want.Finalizers, want.Deleting, want.Unhealthy = true, true, n.Finalizers, true, "b"
 	want.Pin, want.Claim = policy.Pin{Boot: "boot", Sum: "sum"}, policy.Pin{Boot: "boot", Sum: "claimed"}
 	want.Mark = policy.Mark{Death: "r", Boot: "b", Reason: "x", OutOfService: true}
