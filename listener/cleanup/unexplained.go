@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
@@ -101,11 +102,16 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 		e.log.Debug("deaths or nodes not read", "err", err)
 		return
 	}
+	now := e.Now()
 	known := make(map[string]bool, len(deaths))
+	e.mu.Lock()
 	for _, d := range deaths {
 		known[d.Name] = d.Phase != policy.Refused
+		if d.Phase == policy.Recorded && d.Cause == netconsole.CauseUnexplained && now.Sub(d.Created) < e.policy.Window {
+			e.unexplained.Count(d.Created, d.Node, d.Name) // by another replica, or before a restart
+		}
 	}
-	now := e.Now()
+	e.mu.Unlock()
 	begin := func(n policy.Node, ended bool) {
 		name := policy.DeathName(n.Name, n.BootID)
 		q, is := open[name]

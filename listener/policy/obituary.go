@@ -78,6 +78,9 @@ func ObituaryOf(n Node, o netconsole.Obituary, logs []detect.BootLog, a detect.A
 			inc.Title = "the boot ended without a word; its kernel had oopsed before: " + l.Survived.Title
 			break
 		}
+		if l.Boot == o.Boot {
+			break // what comes before are the words of another
+		}
 	}
 	inc.Time = at
 	if o.Time.After(at.Add(-longAgo)) && o.Time.Before(at) {
