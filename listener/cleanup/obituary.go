@@ -30,6 +30,7 @@ type endings struct {
 	questions     policy.Limiter // to the cloud
 	inquired      policy.Limiter // those of inquiries among them
 	unexplained   policy.Breaker // nodes whose boots were recorded without the kernel's words
+	resumed       bool           // what a former run has recorded is looked at again; inquireAll's alone
 	overSince     time.Time      // when they were too many last
 	obituaries    chan obituary
 	obituaryLimit policy.Limiter
