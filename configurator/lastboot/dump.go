@@ -77,7 +77,7 @@ func (d dump) of(former, current Ledger) bool {
 	switch {
 	case d.boot != "" && d.boot != former.Boot:
 		return false
-	case set(d.time) && d.time.Before(former.Ending): // the shutdown ended it, later
+	case set(d.time) && d.time.Before(former.Ending.Truncate(time.Second)): // the shutdown ended it, later; stores keep seconds
 		return false
 	case d.boot != "":
 		return true

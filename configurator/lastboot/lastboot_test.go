@@ -362,6 +362,11 @@ func TestDumpsOfOthers(t *testing.T) {
 		}}, "KernelPanic by kdump"},
 		{"its own, with a clock that was never set", []func(node){func(n node) { n.write(name, orders+dies); n.date(name, time.Unix(90, 0)) }}, "KernelPanic by kdump"},
 		{"its own, of a panic during the shutdown", []func(node){shutdown, written(61*time.Minute, strings.Replace(dies, "1800", "3610", 1))}, "KernelPanic by kdump"},
+		{"its own, of the second in which the shutdown began", []func(node){func(n node) {
+			if err := MarkEnding(n.Root, noon.Add(time.Hour+700*time.Millisecond)); err != nil {
+				n.t.Fatal(err)
+			}
+		}, written(time.Hour, strings.Replace(dies, "1800", "3660", 1))}, "KernelPanic by kdump"},
 		{"copied before the shutdown", []func(node){written(50*time.Minute, dies), shutdown}, "Orderly by ledger"},
 		{"copied before the shutdown, with its time", []func(node){written(-time.Hour, dies), shutdown}, "Orderly by ledger"},
 		{"copied after the shutdown, with its time", []func(node){shutdown, written(-time.Hour, dies)}, "Orderly by ledger"},
