@@ -1,6 +1,8 @@
 package lastboot
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,10 +21,12 @@ import (
 )
 
 const (
-	maxFiles  = 2048      // that are looked at in each place
+	maxFiles  = 2048      // that are listed in each place
+	maxLooks  = 1 << 17   // and how many are looked at for them
 	maxEntry  = 512 << 10 // bytes that are read of a file
 	maxBytes  = 8 << 20   // and of all files that are new, as they are once decompressed
 	splitTime = time.Minute
+	longName  = 128 // bytes; a longer one is known by its digest, so that the ledger stays small
 )
 
 // dump is what one kernel wrote down in one go.
@@ -73,7 +77,7 @@ func (d dump) of(former, current Ledger) bool {
 	switch {
 	case d.boot != "" && d.boot != former.Boot:
 		return false
-	case set(d.time) && d.time.Before(former.Ending): // the shutdown ended it, later
+	case set(d.time) && d.time.Before(former.Ending.Truncate(time.Second)): // the shutdown ended it, later; stores keep seconds
 		return false
 	case d.boot != "":
 		return true
@@ -130,7 +134,12 @@ func (f file) mark() string {
 	if f.sum != "" {
 		return filepath.Base(f.name) + "#" + f.sum
 	}
-	return f.name + "#" + f.info.ModTime().UTC().Format(time.RFC3339)
+	name := f.name
+	if len(name) > longName {
+		sum := sha256.Sum256([]byte(name))
+		name = hex.EncodeToString(sum[:])
+	}
+	return name + "#" + f.info.ModTime().UTC().Format(time.RFC3339)
 }
 
 // readStore reads all places. former says what is known already; nil: everything is.
@@ -154,32 +163,53 @@ func readStore(root machine.Root, former *Ledger) store {
 	return s
 }
 
-// list lists regular files below a directory whose name wanted accepts, three levels deep, without following links. Files of
-// other users are left out: some distributions let everybody write to crashDir.
+// list lists regular files below a directory whose name wanted accepts, three levels deep, without following links. Files and
+// directories of other users are left out, and take the place of none: some distributions let everybody write to crashDir.
 func list(root machine.Root, dir string, wanted func(base string) bool) []file {
-	var files []file
-	top := root.Path(dir)
-	seen := 0
-	_ = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
-		if seen++; err != nil || seen > maxFiles {
-			if seen > maxFiles {
-				return filepath.SkipAll
+	l := lister{root: root, wanted: wanted, looks: maxLooks}
+	l.list(dir, 3)
+	slices.SortFunc(l.files, func(a, b file) int { return strings.Compare(a.name, b.name) })
+	return l.files
+}
+
+// lister lists the files of one place.
+type lister struct {
+	root   machine.Root
+	wanted func(base string) bool
+	files  []file
+	looks  int // that are left
+}
+
+// list lists a directory, and those in it down to depth. What cannot be read is not there.
+func (l *lister) list(dir string, depth int) {
+	f, err := os.OpenFile(l.root.Path(dir), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	for {
+		some, err := f.ReadDir(256)
+		for _, e := range some {
+			if l.looks--; l.looks < 0 || len(l.files) >= maxFiles {
+				return
 			}
-			return nil // what cannot be read is not there
+			isDir := e.IsDir()
+			if isDir && depth <= 1 || !isDir && (!e.Type().IsRegular() || !l.wanted(e.Name())) {
+				continue
+			}
+			info, err := e.Info()
+			switch {
+			case err != nil || !ours(info):
+			case isDir:
+				l.list(filepath.Join(dir, e.Name()), depth-1)
+			default:
+				l.files = append(l.files, file{name: filepath.Join(dir, e.Name()), info: info})
+			}
 		}
-		rel, _ := filepath.Rel(top, path)
-		if d.IsDir() && strings.Count(rel, string(os.PathSeparator)) >= 3 {
-			return filepath.SkipDir
+		if err != nil || len(some) == 0 {
+			return
 		}
-		if !d.Type().IsRegular() || !wanted(d.Name()) {
-			return nil
-		}
-		if info, err := d.Info(); err == nil && ours(info) {
-			files = append(files, file{name: filepath.Join(dir, rel), info: info})
-		}
-		return nil
-	})
-	return files
+	}
 }
 
 // ours reports whether a file is root's or, as in tests, this process's own.

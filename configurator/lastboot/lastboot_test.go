@@ -262,6 +262,17 @@ func TestHowABootEnded(t *testing.T) {
 			n.write("dev/kmsg", "6,1,100,-;Linux version 6.18\n5,200,900000,-;x86/amd: Previous system reset reason [0x08000800]: hardware watchdog timer expired\n")
 		}, Ending{Cause: "Watchdog", Title: "x86/amd: Previous system reset reason [0x08000800]: hardware watchdog timer expired", Evidence: "firmware",
 			Text: "x86/amd: Previous system reset reason [0x08000800]: hardware watchdog timer expired\n"}},
+		{"with an error that the new kernel met once it ran", func(n node) {
+			n.write("dev/kmsg", "6,1,100,-;Linux version 6.18\n6,300,1200000,-;Run /init as init process\n6,301,9000000,-;mce: [Hardware Error]: Machine check events logged\n")
+		}, Ending{Cause: "Unexplained", Evidence: "none"}},
+		{"by an error that the new kernel found when it started", func(n node) {
+			n.write("dev/kmsg", "6,1,100,-;Linux version 6.18\n6,200,900000,-;mce: [Hardware Error]: Machine check events logged\n6,300,1200000,-;Run /init as init process\n")
+		}, Ending{Cause: "HardwareError", Title: "mce: [Hardware Error]: Machine check events logged", Evidence: "firmware",
+			Text: "mce: [Hardware Error]: Machine check events logged\n"}},
+		{"by a hardware error with more to say than is read", func(n node) {
+			n.write("sys/firmware/acpi/tables/data/BERT", bert(1, 1)+strings.Repeat("\xff", 128<<10))
+		}, Ending{Cause: "HardwareError", Title: "the firmware recorded a fatal hardware error (BERT)", Evidence: "firmware",
+			Text: "the firmware recorded a fatal hardware error (BERT)\n"}},
 		{"with what somebody wrote to the new log", func(n node) {
 			n.write("dev/kmsg", "12,200,900000,-;x86/amd: Previous system reset reason [0x08000800]: hardware watchdog timer expired\n"+
 				"4,201,900000000,-;mce: [Hardware Error]: Machine check events logged\n")
@@ -351,6 +362,11 @@ func TestDumpsOfOthers(t *testing.T) {
 		}}, "KernelPanic by kdump"},
 		{"its own, with a clock that was never set", []func(node){func(n node) { n.write(name, orders+dies); n.date(name, time.Unix(90, 0)) }}, "KernelPanic by kdump"},
 		{"its own, of a panic during the shutdown", []func(node){shutdown, written(61*time.Minute, strings.Replace(dies, "1800", "3610", 1))}, "KernelPanic by kdump"},
+		{"its own, of the second in which the shutdown began", []func(node){func(n node) {
+			if err := MarkEnding(n.Root, noon.Add(time.Hour+700*time.Millisecond)); err != nil {
+				n.t.Fatal(err)
+			}
+		}, written(time.Hour, strings.Replace(dies, "1800", "3660", 1))}, "KernelPanic by kdump"},
 		{"copied before the shutdown", []func(node){written(50*time.Minute, dies), shutdown}, "Orderly by ledger"},
 		{"copied before the shutdown, with its time", []func(node){written(-time.Hour, dies), shutdown}, "Orderly by ledger"},
 		{"copied after the shutdown, with its time", []func(node){shutdown, written(-time.Hour, dies)}, "Orderly by ledger"},
@@ -663,6 +679,48 @@ func TestDumpsOfOtherUsersAreNotRead(t *testing.T) {
 	}
 	if l := n.boot(bootB); l.Previous == nil || !l.Previous.Orderly() || len(l.Known) != 0 {
 		t.Errorf("anybody can say that this machine died: %+v", l)
+	}
+}
+
+// Where everybody may write to /var/crash, nobody hides what kdump has saved there behind files of his own.
+func TestFilesOfOtherUsersHideNothing(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("cannot: only root can give a file away")
+	}
+	n := newNode(t)
+	n.boot(bootA)
+	const theirs = "var/crash/000000000000"
+	for i := range maxFiles + 10 {
+		name := fmt.Sprintf("var/crash/0000-%d.crash", i)
+		n.write(name, "")
+		if err := os.Chown(n.Path(name), 1000, 1000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.write(theirs+"/dmesg.000000000000", canaryOf(bootA)+panicLines) // root's, in a directory that is not
+	if err := os.Chown(n.Path(theirs), 1000, 1000); err != nil {
+		t.Fatal(err)
+	}
+	n.write("var/crash/202611261300/dmesg.202611261300", canaryOf(bootA)+oopsLines)
+	l := n.boot(bootB)
+	if l.Previous == nil || l.Previous.Evidence != Kdump || l.Previous.Cause != "KernelOops" || len(l.Known) != 1 {
+		t.Errorf("%+v", l)
+	}
+}
+
+// However long their names are, the files that are known leave a ledger that the next boot can read.
+func TestTheLedgerIsBounded(t *testing.T) {
+	n := newNode(t)
+	long := strings.Repeat("x", 240)
+	for i := range maxFiles {
+		n.write(fmt.Sprintf("var/crash/%s/%s/dmesg.%s-%d", long, long, long, i), "")
+	}
+	l := n.boot(bootA)
+	if info, err := os.Stat(n.Path(LedgerFile)); err != nil || info.Size() > maxLedger/2 || len(l.Known) < maxFiles/2 {
+		t.Errorf("%d marks in %d bytes, %v", len(l.Known), info.Size(), err)
+	}
+	if e := n.boot(bootB).Previous; e == nil || e.Evidence != Nothing {
+		t.Errorf("%+v", e)
 	}
 }
 

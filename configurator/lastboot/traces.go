@@ -3,6 +3,8 @@ package lastboot
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -62,7 +64,12 @@ func watchdogs(root machine.Root) []trace {
 // bootErrors reads ACPI's boot error record: the firmware keeps a hardware error of the previous boot there (ACPI 6.5, 18.3.1 and
 // 18.3.2.7.1).
 func bootErrors(root machine.Root) []trace {
-	data, err := readTail(root.Path("sys/firmware/acpi/tables/data/BERT"), 64<<10)
+	f, err := os.Open(root.Path("sys/firmware/acpi/tables/data/BERT"))
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, 20)) // its head
 	if err != nil || len(data) < 20 || binary.LittleEndian.Uint32(data) == 0 {
 		return nil
 	}
@@ -74,8 +81,11 @@ func bootErrors(root machine.Root) []trace {
 	return []trace{{causeHardware, Firmware, "the firmware recorded a " + severities[severity] + " hardware error (BERT)"}}
 }
 
-// early bounds what counts as the beginning of the new kernel's log.
+// early bounds what counts as the beginning of the new kernel's log, and so does the first process (run_init_process, init/main.c):
+// what comes later may be about the new boot.
 const early = 2 * time.Minute
+
+var firstProcess = regexp.MustCompile(`^Run \S+ as init process$`)
 
 // maxLog bounds what is read of it, in bytes.
 const maxLog = 1 << 20
@@ -117,7 +127,7 @@ func newLog(root machine.Root) []trace {
 			if !ok {
 				continue
 			}
-			if uptime > early {
+			if uptime > early || firstProcess.MatchString(text) {
 				return found
 			}
 			for _, l := range logged {

@@ -14,7 +14,7 @@ import (
 const (
 	obituariesWaiting = 64
 	obituariesAtOnce  = 2
-	// obituariesOfAddress are put on record within policy.Policy.Window. A node has one for each of its boots, but it is the
+	// obituariesOfAddress are put on record, or added to what is, within policy.Policy.Window. A node has one for each of its boots, but it is the
 	// node that says which boot it runs.
 	obituariesOfAddress = 5
 	obituariesInAll     = 1000
@@ -30,6 +30,7 @@ type endings struct {
 	questions     policy.Limiter // to the cloud
 	inquired      policy.Limiter // those of inquiries among them
 	unexplained   policy.Breaker // nodes whose boots were recorded without the kernel's words
+	resumed       bool           // what a former run has recorded is looked at again; inquireAll's alone
 	overSince     time.Time      // when they were too many last
 	obituaries    chan obituary
 	obituaryLimit policy.Limiter
@@ -158,21 +159,24 @@ func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
 		have, err = e.cluster.Death(ctx, d.Name)
 		return err
 	})
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return false
+	}
+	e.mu.Lock()
+	allowed, full := e.obituaryLimit.Allow(e.Now(), o.src), e.obituaryLimit.Full(e.Now())
+	e.mu.Unlock()
 	switch {
+	case !allowed && full:
+		log.Debug("obituary waits: too many arrive at once", "node", n.Name)
+		return false
+	case !allowed:
+		log.Warn("obituary not recorded: the node has too many", "node", n.Name)
+		return true
 	case err == nil && have.GivesWay(d):
 		log.Info("what the node says takes the place of a death recorded on less", "death", have.Name, "authority", have.Authority, "reason", have.Reason)
 		return e.recordDeath(ctx, n, d)
 	case err == nil && have.Phase != policy.Refused:
 		return e.amendObituary(ctx, c, have, d)
-	case err != nil && !errors.Is(err, ErrNotFound):
-		return false
-	}
-	e.mu.Lock()
-	allowed := e.obituaryLimit.Allow(e.Now(), o.src)
-	e.mu.Unlock()
-	if !allowed {
-		log.Warn("obituary not recorded: the node has too many", "node", n.Name)
-		return true
 	}
 	return e.recordDeath(ctx, n, d)
 }

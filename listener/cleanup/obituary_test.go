@@ -256,6 +256,51 @@ func TestObituariesAreBounded(t *testing.T) {
 	})
 }
 
+// When more nodes speak at once than are put on record, as after the power was gone, the others are asked to say it again.
+func TestObituariesBeyondTheLimitComeAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		e, _ := runOn(t, testPolicy(), w, nil, "a", func(e *Engine) { e.obituaryLimit.Total = 2 })
+		say := func(i int) bool {
+			boot := fmt.Sprintf("boot of %d", i)
+			id, o := said(func(id *netconsole.Identity, o *netconsole.Obituary) {
+				*id = netconsole.Identity{Instance: fmt.Sprintf("i-%d", i), Boot: boot, Secret: "secret"}
+				o.Boot = "old " + boot
+			})
+			return repeat(e, address(i), id, o)
+		}
+		for i := 10; i < 13; i++ {
+			w.addNode(i, fmt.Sprintf("boot of %d", i), "secret")
+			if done := say(i); done != (i < 12) {
+				t.Errorf("node %d: dealt with %t", i, done)
+			}
+		}
+		pass(e.policy.Window)
+		if !say(12) || len(w.deaths) != 3 {
+			t.Errorf("%d deaths are on record in the next window, want 3", len(w.deaths))
+		}
+	})
+}
+
+// A node that changes its secret and says more each time is heard a few times only.
+func TestAmendmentsAreBounded(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		e, _ := run(t, testPolicy(), w, "a")
+		for i := range 30 {
+			secret := netconsole.Secret(strings.Repeat("x", 1+i))
+			change(w, func(n *policy.Node) { n.Pin.Sum = secret.Sum() })
+			id, o := said(func(id *netconsole.Identity, o *netconsole.Obituary) {
+				id.Secret, o.Text = secret, []byte(strings.Repeat("<6>[   98.000000] a line before\n", i)+"<0>[   99.100000] Kernel panic - not syncing: made up by "+strings.Repeat("y", 1+i)+"\n")
+			})
+			if !repeat(e, address(1), id, o) {
+				t.Fatal("it is repeated without end")
+			}
+		}
+		if n := len(w.events); n == 0 || n > 2*obituariesOfAddress {
+			t.Errorf("%d events, want one for each that is heard", n)
+		}
+	})
+}
+
 // A boot that was only claimed, perhaps by a pod that was faster than the node, changes nothing of a death that was heard under
 // a pinned secret.
 func TestObituaryOfAClaimedBootRewritesNothing(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
@@ -101,11 +102,20 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 		e.log.Debug("deaths or nodes not read", "err", err)
 		return
 	}
+	now := e.Now()
 	known := make(map[string]bool, len(deaths))
+	e.mu.Lock()
 	for _, d := range deaths {
 		known[d.Name] = d.Phase != policy.Refused
+		if d.Phase == policy.Recorded && d.Cause == netconsole.CauseUnexplained && now.Sub(d.Created) < e.policy.Window {
+			e.unexplained.Count(d.Created, d.Node, d.Name) // by another replica, or before a restart
+		}
 	}
-	now := e.Now()
+	e.mu.Unlock()
+	if !e.resumed {
+		e.resumed = true
+		e.resumeInquiries(deaths, open)
+	}
 	begin := func(n policy.Node, ended bool) {
 		name := policy.DeathName(n.Name, n.BootID)
 		q, is := open[name]
@@ -141,6 +151,20 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 		if _, looked := busy[name]; (known[name] && !q.recorded || back) && !looked {
 			delete(open, name)
 		}
+	}
+}
+
+// resumeInquiries opens those again that a former run has recorded only because the node was silent: if it lives, the record was
+// wrong.
+func (e *Engine) resumeInquiries(deaths []policy.Death, open map[string]inquiry) {
+	for _, d := range deaths {
+		unexplained := d.Phase == policy.Recorded && d.Cause == netconsole.CauseUnexplained && d.Authority == detect.Text
+		if !unexplained || d.Node == "" || d.Boot == "" || len(open) >= inquiries {
+			continue
+		}
+		q := inquiry{name: d.Name, began: d.Started, next: e.Now(), over: d.Started, recorded: true, silent: true, looked: true}
+		q.Node, q.Boot, q.At = policy.Node{Name: d.Node, UID: d.NodeUID, BootID: d.Boot}, d.Boot, d.Time
+		open[d.Name] = q
 	}
 }
 

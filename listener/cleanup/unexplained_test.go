@@ -312,6 +312,44 @@ func TestSilentForGood(t *testing.T) {
 }
 
 // Pods that lost a container to the death get an event, and so does the node; others do not.
+// What was recorded before a restart is taken back, too, if the node turns out to live.
+func TestSilentForGoodAndARestart(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		happens func(w *world)
+		want    policy.Phase
+	}{
+		{"it is back on the same boot", func(w *world) {
+			change(w, func(n *policy.Node) { n.Ready, n.Silent = true, false })
+			w.set(func() { w.dead["n1"] = false })
+		}, policy.Refused},
+		{"it is silent still", func(*world) {}, policy.Recorded},
+		{"it is back on another boot", func(w *world) { w.reboots(1, boot2) }, policy.Recorded},
+		{"it is gone", leaves, policy.Recorded},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.populate("n1")
+				_, stop := run(t, testPolicy(), w, "a")
+				w.panics(1)
+				w.loses(1)
+				pass(silentForGood + 2*time.Minute)
+				if d := w.only(); d.Phase != policy.Recorded {
+					t.Fatalf("phase %s", d.Phase)
+				}
+				stop()
+				run(t, testPolicy(), w, "b")
+				pass(2 * time.Minute)
+				tt.happens(w)
+				pass(10 * time.Minute)
+				if d := w.only(); d.Phase != tt.want {
+					t.Errorf("phase %s: %s; want %s", d.Phase, d.Decision, tt.want)
+				}
+			})
+		})
+	}
+}
+
 func TestEventsOfARecord(t *testing.T) {
 	deaths, events := record(t, nil, nil, func(w *world) {
 		w.panics(1)

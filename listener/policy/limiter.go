@@ -17,6 +17,11 @@ type Limiter struct {
 	passed map[netip.Addr]int
 }
 
+// Full reports whether no address may pass at now.
+func (l *Limiter) Full(now time.Time) bool {
+	return l.passed != nil && now.Sub(l.began) < l.Window && l.total >= l.Total
+}
+
 // Allow reports whether a may pass at now, and counts it if so.
 func (l *Limiter) Allow(now time.Time, a netip.Addr) bool {
 	if l.passed == nil || now.Sub(l.began) >= l.Window {

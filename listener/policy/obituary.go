@@ -78,6 +78,9 @@ func ObituaryOf(n Node, o netconsole.Obituary, logs []detect.BootLog, a detect.A
 			inc.Title = "the boot ended without a word; its kernel had oopsed before: " + l.Survived.Title
 			break
 		}
+		if l.Boot == o.Boot {
+			break // what comes before are the words of another
+		}
 	}
 	inc.Time = at
 	if o.Time.After(at.Add(-longAgo)) && o.Time.Before(at) {
@@ -123,8 +126,8 @@ func lines(o netconsole.Obituary) []string {
 }
 
 // GivesWay reports whether the obituary's death o, which the node itself has pinned, takes the place of d, which is recorded on less:
-// perhaps somebody who was faster than the node made it up. What was heard while the node was dead gives way to the kernel's own
-// words only. A death that was acted on stays.
+// perhaps somebody who was faster than the node made it up. What was heard while the node was dead gives way only to the kernel's own
+// words, if they tell of another death. A death that was acted on stays.
 func (d Death) GivesWay(o Death) bool {
 	switch {
 	case d.Phase != Recorded || o.Authority != detect.Pinned || d.Authority >= o.Authority:
@@ -132,7 +135,7 @@ func (d Death) GivesWay(o Death) bool {
 	case d.OnlyRecorded():
 		return d.Authority == detect.Claimed
 	}
-	return o.Best() == ByPstore || o.Best() == ByKdump
+	return (o.Best() == ByPstore || o.Best() == ByKdump) && o.Fingerprint != d.Fingerprint
 }
 
 // Inherit adds to d what was heard live of the death d takes the place of.

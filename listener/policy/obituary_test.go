@@ -57,6 +57,9 @@ func TestObituaryOf(t *testing.T) {
 		{"words that name no boot", netconsole.Obituary{Cause: "x", Evidence: "kdump"}, []detect.BootLog{dies("")}, "KernelPanic: of ", ByKdump, at, 2},
 		{"the words of another boot", netconsole.Obituary{Cause: "Watchdog", Evidence: "watchdog", Text: []byte("watchdog0 has bootstatus 32\nmore\n")},
 			[]detect.BootLog{dies("other")}, "Watchdog: watchdog0 has bootstatus 32", ByWatchdog, at, 2},
+		{"the words of the boot before it", netconsole.Obituary{Cause: "Watchdog", Evidence: "watchdog", Text: []byte("watchdog0 has bootstatus 32\nmore\n")},
+			[]detect.BootLog{dies(""), {Boot: "old"}}, "Watchdog: watchdog0 has bootstatus 32", ByWatchdog, at, 2},
+		{"its words, and then another boot's", netconsole.Obituary{Cause: "x", Evidence: "pstore"}, []detect.BootLog{dies("old"), dies("other")}, "KernelPanic: of old", ByPstore, at, 2},
 		{"words without a reason", netconsole.Obituary{Cause: "Unexplained", Evidence: "pstore", Text: []byte("eth0: link up\n")}, nil,
 			"Unexplained: the kernel left its last lines, and no reason in them", ByPstore, at, 1},
 		{"nothing", netconsole.Obituary{Cause: "Unexplained", Evidence: "none"}, nil, "Unexplained: the boot ended without a word", ByNothing, at, 0},
@@ -80,6 +83,39 @@ func TestObituaryOf(t *testing.T) {
 				t.Errorf("death: %+v", d)
 			}
 		})
+	}
+}
+
+func TestGivesWay(t *testing.T) {
+	made := Death{Phase: Recorded, Authority: detect.Claimed, Evidence: []Evidence{ByPstore}, Fingerprint: "a"}
+	own := Death{Phase: Recorded, Authority: detect.Pinned, Evidence: []Evidence{ByPstore}, Fingerprint: "b"}
+	for _, tt := range []struct {
+		name string
+		edit func(have, o *Death)
+		want bool
+	}{
+		{"what was claimed, to what is pinned", func(_, _ *Death) {}, true},
+		{"to no word", func(_, o *Death) { o.Evidence = []Evidence{ByNothing} }, true},
+		{"to what is claimed, too", func(_, o *Death) { o.Authority = detect.Claimed }, false},
+		{"what was pinned", func(have, _ *Death) { have.Authority = detect.Pinned }, false},
+		{"what was pinned, to what is claimed", func(have, o *Death) { have.Authority, o.Authority = o.Authority, have.Authority }, false},
+		{"what another replica could not explain", func(have, _ *Death) { have.Authority, have.Evidence = detect.Text, []Evidence{ByNothing} }, false},
+		{"what was acted on", func(have, _ *Death) { have.Phase = Cleaned }, false},
+		{"what was heard, to words of another death", func(have, _ *Death) { have.Evidence = []Evidence{ByNetconsole} }, true},
+		{"what was heard without a secret, to words of another death", func(have, _ *Death) { have.Authority, have.Evidence = detect.Kernel, []Evidence{ByNetconsole} }, true},
+		{"what was heard, to words of the same", func(have, o *Death) { have.Evidence, o.Fingerprint = []Evidence{ByNetconsole}, "a" }, false},
+		{"what was heard, to a watchdog", func(have, o *Death) { have.Evidence, o.Evidence = []Evidence{ByNetconsole}, []Evidence{ByWatchdog} }, false},
+	} {
+		have, o := made, own
+		tt.edit(&have, &o)
+		if got := have.GivesWay(o); got != tt.want {
+			t.Errorf("%s: %t, want %t", tt.name, got, tt.want)
+		}
+	}
+	d := own
+	d.Inherit(Death{Evidence: []Evidence{ByNetconsole, ByKdump}})
+	if want := []Evidence{ByNetconsole, ByPstore}; !slices.Equal(d.Evidence, want) {
+		t.Errorf("it inherits %v, want %v", d.Evidence, want)
 	}
 }
 
