@@ -292,6 +292,7 @@ func (w *kubeWorld) checkPoliciesBeyondRights(t *testing.T) {
 		{"node: its addresses", onNode(`{"status":{"addresses":[{"type":"InternalIP","address":"10.9.7.9"}]}}`, "status"), nodes, "its own condition only"},
 		{"node: its boot", onNode(`{"status":{"nodeInfo":{"bootID":"other"}}}`, "status"), nodes, "its own condition only"},
 		{"node: its capacity", onNode(`{"status":{"capacity":{"example.com/gpu":"8"}}}`, "status"), nodes, "its own condition only"},
+		{"node: its room for pods", onNode(`{"status":{"allocatable":{"pods":"0"}}}`, "status"), nodes, "its own condition only"},
 		{"node: its volumes", onNode(`{"status":{"volumesInUse":["x"]}}`, "status"), nodes, "its own condition only"},
 		{"node: its volumes attached", onNode(`{"status":{"volumesAttached":[{"name":"x","devicePath":"y"}]}}`, "status"), nodes, "its own condition only"},
 		{"node: our condition", onNode(`{"status":{"conditions":[{"type":"lastgasp.dev/KernelHealthy","status":"False","reason":"KernelPanic"}]}}`, "status"), "", ""},
@@ -306,6 +307,12 @@ func (w *kubeWorld) checkPoliciesBeyondRights(t *testing.T) {
 		{"node: all deleted", func() error {
 			return w.raw.CoreV1().Nodes().DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{FieldSelector: "metadata.name=" + node})
 		}, nodes, "marked"},
+		{"node: fenced, its room for pods", onNode(`{"status":{"allocatable":{"pods":"0"}}}`, "status"), nodes, "its own condition only"},
+		{"node: marked", onNode(`{"metadata":{"annotations":{"lastgasp.dev/death":"r"}}}`), "", ""},
+		{"node: marked and fenced, more room for pods", onNode(`{"status":{"allocatable":{"pods":"500"}}}`, "status"), nodes, "its own condition only"},
+		{"node: marked and fenced, its memory", onNode(`{"status":{"allocatable":{"memory":"0"}}}`, "status"), nodes, "its own condition only"},
+		{"node: marked and fenced, its room and its boot", onNode(`{"status":{"allocatable":{"pods":"0"},"nodeInfo":{"bootID":"other"}}}`, "status"), nodes, "its own condition only"},
+		{"node: marked and fenced, no room for pods", onNode(`{"status":{"allocatable":{"pods":"0"}}}`, "status"), "", ""},
 	} {
 		a.check(t)
 	}

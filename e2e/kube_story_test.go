@@ -36,6 +36,7 @@ func TestKubeStory(t *testing.T) {
 	for i, verb := range []policy.NodeVerb{policy.NodeAwait, policy.NodeAnnotate} {
 		t.Run("node "+string(verb)+", and the listener is restarted", func(t *testing.T) { w.checkReturn(t, bin, verb, 10+i) })
 	}
+	t.Run("what tolerates every taint leaves a node that is awaited", func(t *testing.T) { w.checkTolerant(t, bin) })
 	t.Run("a kernel that is sick", func(t *testing.T) { w.checkSick(t, bin) })
 	t.Run("nodes of a pool, and nodes left out", func(t *testing.T) { w.checkPools(t, bin) })
 	t.Run("a node in quarantine", func(t *testing.T) { w.checkQuarantine(t, bin) })
@@ -217,6 +218,80 @@ func (w *kubeWorld) checkWorkloads(t *testing.T, bin string) {
 		}
 	}
 }
+
+// checkTolerant makes a node die that is awaited and has a Deployment's pods on it which no taint keeps away.
+func (w *kubeWorld) checkTolerant(t *testing.T, bin string) {
+	d := newDoomed("awaited", 47)
+	w.newNode(t, d.name, func(n *corev1.Node) {
+		d.register(n, d.boot)
+		n.Status.Capacity = corev1.ResourceList{
+			corev1.ResourcePods: resource.MustParse("110"), corev1.ResourceCPU: resource.MustParse("8"), corev1.ResourceMemory: resource.MustParse("32Gi"),
+		}
+	})
+	if err := w.lab.Enroll(t.Context(), d.name, d.boot, d.secret.Sum()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.lab.KubectlAs(t.Context(), must(w.lab.Kubeconfig("admin", "system:masters")), tolerant, "apply", "-f", "-"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		w.admin.AppsV1().Deployments("default").Delete(context.Background(), "operator", metav1.DeleteOptions{})
+	})
+	running := func(node string) (n int) {
+		for _, p := range w.podsOn(t, node) {
+			if p.Labels["app"] == "operator" && p.Status.Phase == corev1.PodRunning && p.DeletionTimestamp == nil {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "the pods to be on the node", func() error {
+		for _, p := range w.podsOn(t, d.name) {
+			if p.Status.Phase == corev1.PodPending {
+				w.setPhase(t, p.Name, corev1.PodRunning)
+			}
+		}
+		if n := running(d.name); n != 3 {
+			return fmt.Errorf("%d run there", n)
+		}
+		return nil
+	})
+	if _, err := w.lab.StartHollowNode(t.Context(), t, lab.HollowSpec{NS: w.net.Node, Name: "other", IP: lab.NodeAddr.Addr()}); err != nil {
+		t.Fatal(err)
+	}
+	r := w.startReplica(t, bin, "", anyNumber+"\nnode: await")
+	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
+	began := time.Now()
+	if err := d.panics(w, r); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the pods to run elsewhere", func() error {
+		if n := running("other"); n != 3 {
+			return fmt.Errorf("%d run there; the listener says:\n%s", n, r.says())
+		}
+		return nil
+	})
+	t.Logf("they run elsewhere %v after the panic", time.Since(began).Round(100*time.Millisecond))
+	if n := w.readNode(t, d.name); !n.Fenced {
+		t.Errorf("node %+v, want it kept and fenced", n)
+	}
+}
+
+// tolerant is an operator that is to run whatever happens to nodes.
+const tolerant = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: operator}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: operator}}
+  template:
+    metadata: {labels: {app: operator}}
+    spec:
+      automountServiceAccountToken: false
+      tolerations: [{operator: Exists}]
+      containers: [{name: main, image: none}]
+`
 
 // watchFailures collects the node's pods as they looked when they had failed.
 func (w *kubeWorld) watchFailures(t *testing.T, d *doomed) (failed func() map[string]*corev1.Pod) {

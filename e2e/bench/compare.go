@@ -71,7 +71,7 @@ func (m milestone) rows(ours, published, alone time.Duration) []Row {
 			reference, other = reference+", not yet", compareTimeout
 		}
 		return Row{
-			Name: m.name, On: "a node of 7 pods, its partner as busy", Value: ours.Seconds(), Unit: "s",
+			Name: m.name, On: fmt.Sprintf("a node of %d pods, its partner as busy", pairPods), Value: ours.Seconds(), Unit: "s",
 			Reference: reference, ReferenceValue: other.Seconds(), Ratio: ours.Seconds() / other.Seconds(),
 		}
 	}
@@ -100,10 +100,16 @@ func milestones() []milestone {
 			goal: "≤ 1 s", reached: func(s, _ float64) bool { return s <= 1 },
 		},
 		{name: "StatefulSet runs elsewhere", app: "db", pods: 1},
+		{
+			name: "Deployment that tolerates every taint runs elsewhere", app: "tolerant", pods: 1,
+			goal: "≤ 0.5 ×", reached: func(_, ratio float64) bool { return ratio <= 0.5 },
+		},
+		{name: "bare pod says that it failed, and why", app: "bare"},
 	}
 }
 
-// milestone is reached when so many pods of an app run on another node or, without an app, when the volume is detached.
+// milestone is reached when so many pods of an app run on another node or, if that is none, when its pod has failed for a stated
+// reason. Without an app it is reached when the volume is detached.
 type milestone struct {
 	name    string
 	app     string
@@ -131,6 +137,9 @@ func (o *order) measure(ctx context.Context, s *scope, f *story.Fleet, volumes *
 				at[i], err = volumes.awaitDetached(waiting, o.dies.Name)
 			} else {
 				at[i], err = watcher.Await(waiting, m.name, func(seen []story.Sighting) bool {
+					if m.pods == 0 {
+						return story.Failed(seen, m.app)
+					}
 					return story.Elsewhere(seen, o.dies.Name, m.app) == m.pods
 				})
 			}

@@ -28,8 +28,8 @@ var (
 // Pods of compare.yaml on the node that dies, and of compare_tenants.yaml on the other. The DaemonSet's second is there,
 // too.
 const (
-	pairPods   = 7
-	tenantPods = 7
+	pairPods   = 9
+	tenantPods = 9
 )
 
 // order is one procedure after a node's death, with the pair of nodes it is tried on. Its name is also that of the pair's group
@@ -69,10 +69,13 @@ func (o *order) prepare(ctx context.Context, f *story.Fleet) error {
 	if err := patchNode(ctx, client, o.survives.Name, `{"spec":{"unschedulable":true}}`); err != nil {
 		return err
 	}
+	if err := patchNode(ctx, client, o.dies.Name, `{"metadata":{"labels":{"tolerant":%q}}}`, o.name); err != nil { // a cordon does not keep it away
+		return err
+	}
 	if err := o.fill(ctx, f, strings.ReplaceAll(compareWorkloads, "GROUP", o.name), o.dies, pairPods); err != nil {
 		return err
 	}
-	return patchNode(ctx, client, o.survives.Name, `{"spec":{"unschedulable":false}}`)
+	return patchNode(ctx, client, o.survives.Name, `{"metadata":{"labels":{"tolerant":%q}},"spec":{"unschedulable":false}}`, o.name)
 }
 
 // fill applies manifests and waits until so many pods run on the node.

@@ -161,6 +161,13 @@ func Elsewhere(seen []Sighting, dead, app string) int {
 	return n
 }
 
+// Failed reports whether a pod of an app has failed, now or before, for a reason that it stated.
+func Failed(seen []Sighting, app string) bool {
+	return slices.ContainsFunc(seen, func(s Sighting) bool {
+		return s.Pod != nil && s.Pod.Labels["app"] == app && s.Pod.Status.Phase == corev1.PodFailed && s.Pod.Status.Reason != ""
+	})
+}
+
 // Running counts the running pods on a node.
 func Running(seen []Sighting, node string) int {
 	n := 0

@@ -69,6 +69,9 @@ type Cluster interface {
 	PatchNode(ctx context.Context, n policy.Node, p NodePatch) (policy.Node, error)
 	// SetHealth writes our condition to the Node as it was read, and returns the Node as it is now.
 	SetHealth(ctx context.Context, n policy.Node, h policy.Health) (policy.Node, error)
+	// CloseNode says of the Node as it was read that it has no room for pods, and returns it as it is now. The scheduler then
+	// binds nothing to it any more, not even what tolerates every taint. Its kubelet gives the room back if it lives.
+	CloseNode(ctx context.Context, n policy.Node) (policy.Node, error)
 	// DeleteNode deletes exactly the Node that was read (UID and resourceVersion preconditions).
 	DeleteNode(ctx context.Context, n policy.Node) error
 

@@ -230,6 +230,10 @@ func (w *work) failLate(ctx context.Context, p policy.Plan) (late int, err error
 	if err := w.readNode(ctx, failing); err != nil || (w.back() != "" && w.lookup == policy.Found) {
 		return 0, err
 	}
+	// What replaces them would come here again: an empty node is the scheduler's first choice.
+	if err := w.closeNode(ctx); err != nil {
+		return 0, err
+	}
 	t, err := w.failAll(ctx, p, which)
 	if err != nil {
 		return 0, err

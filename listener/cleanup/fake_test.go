@@ -372,6 +372,26 @@ func (w *world) SetHealth(ctx context.Context, n policy.Node, h policy.Health) (
 	return have, nil
 }
 
+func (w *world) CloseNode(ctx context.Context, n policy.Node) (policy.Node, error) {
+	if err := w.enter(ctx); err != nil {
+		return policy.Node{}, err
+	}
+	defer w.mu.Unlock()
+	have, ok := w.nodes[n.Name]
+	switch {
+	case !ok:
+		return policy.Node{}, ErrNotFound
+	case have.UID != n.UID || have.ResourceVersion != n.ResourceVersion:
+		return policy.Node{}, ErrConflict
+	case !have.Fenced || have.Closed || !w.dead[n.Name]:
+		w.t.Errorf("node %s is closed: %+v", n.Name, have)
+	}
+	have.Closed, have.ResourceVersion = true, w.next()
+	w.nodes[n.Name] = have
+	w.did("close %s", n.Name)
+	return have, nil
+}
+
 func (w *world) DeleteNode(ctx context.Context, n policy.Node) error {
 	if err := w.enter(ctx); err != nil {
 		return err

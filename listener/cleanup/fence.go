@@ -99,6 +99,20 @@ func (w *work) unfence(ctx context.Context, mark policy.Mark) error {
 	return err
 }
 
+// closeNode keeps what tolerates every taint away from a node that is fenced. Only its kubelet opens it again.
+func (w *work) closeNode(ctx context.Context) error {
+	denied, err := w.writeNode(ctx, failing, "close node", func() func(context.Context) (policy.Node, error) {
+		if w.back() != "" || !w.fenced() || w.node.Closed {
+			return nil
+		}
+		return func(ctx context.Context) (policy.Node, error) { return w.e.cluster.CloseNode(ctx, w.node) }
+	})
+	if denied != nil {
+		w.log.Warn("pods that tolerate every taint may come to the dead node again", "node", w.node.Name, "err", denied)
+	}
+	return err
+}
+
 // inService removes our out-of-service taint. Nobody else ever would, and a node that comes back with it loses the volumes
 // of its new pods.
 func (w *work) inService(ctx context.Context) error {

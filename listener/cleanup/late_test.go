@@ -32,7 +32,7 @@ func tolerant(w *world) faulty {
 				return
 			}
 			node := "n1"
-			if _, ok := w.nodes["n1"]; !ok {
+			if n, ok := w.nodes["n1"]; !ok || n.Closed {
 				node = "n2"
 			}
 			n++
@@ -59,13 +59,14 @@ func TestPodsThatTolerateEverything(t *testing.T) {
 		runs  string
 	}{
 		{"a node that is deleted", func(*world, *policy.Policy) {}, time.Second, 5, "n2"},
-		{"a node that is awaited and does not come back", func(_ *world, p *policy.Policy) { p.NodeVerb = policy.NodeAwait }, 11 * time.Minute, 20, "n2"},
-		{"a node that is kept", func(_ *world, p *policy.Policy) { p.NodeVerb = policy.NodeAnnotate }, time.Hour, 80, "n1"},
+		{"a node that is awaited", func(_ *world, p *policy.Policy) { p.NodeVerb = policy.NodeAwait }, 2 * time.Second, 2, "n2"},
+		{"a node that is awaited and does not come back", func(_ *world, p *policy.Policy) { p.NodeVerb = policy.NodeAwait }, 11 * time.Minute, 2, "n2"},
+		{"a node that is kept", func(_ *world, p *policy.Policy) { p.NodeVerb = policy.NodeAnnotate }, time.Hour, 2, "n2"},
 		{"a node in quarantine", func(w *world, _ *policy.Policy) {
 			n := w.nodes["n1"]
 			n.Quarantined = true
 			w.nodes["n1"] = n
-		}, 5 * time.Minute, 20, "n1"},
+		}, 5 * time.Minute, 2, "n2"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {

@@ -268,6 +268,9 @@ func trim(obj any) (any, error) {
 			metav1.SetMetaDataAnnotation(&t.ObjectMeta, k, v)
 		}
 	}
+	if isClosed(n) {
+		t.Status.Allocatable = corev1.ResourceList{corev1.ResourcePods: n.Status.Allocatable[corev1.ResourcePods]}
+	}
 	for _, cond := range n.Status.Conditions {
 		if cond.Type == corev1.NodeReady {
 			t.Status.Conditions = []corev1.NodeCondition{
@@ -309,6 +312,7 @@ func nodeFrom(n *corev1.Node) policy.Node {
 		Mark:            markFrom(n.Annotations),
 		Unhealthy:       n.Annotations[annotationUnhealthy],
 		Fenced:          slices.ContainsFunc(n.Spec.Taints, isFence),
+		Closed:          isClosed(n),
 	}
 	for _, cond := range n.Status.Conditions {
 		if cond.Type != corev1.NodeReady {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
@@ -67,11 +68,13 @@ func TestNodeFrom(t *testing.T) {
 	n.Annotations[annotationDeath], n.Annotations[annotationBoot], n.Annotations[annotationReason] = "r", "b", "x"
 	n.Annotations[annotationOutOfService], n.Annotations[annotationUnhealthy] = "true", "b"
 	n.Spec.Taints = []corev1.Taint{{Key: taintFence, Effect: corev1.TaintEffectNoSchedule}, {Key: corev1.TaintNodeOutOfService}}
+	n.Status.Allocatable = corev1.ResourceList{corev1.ResourcePods: resource.MustParse("0")}
 	n.Spec.Unschedulable, n.Finalizers, n.DeletionTimestamp = true, []string{"karpenter.sh/termination"}, &metav1.Time{Time: time.Now()}
 	n.Status.Conditions[3].Status = corev1.ConditionUnknown
 	n.Status.Addresses = append(n.Status.Addresses,
 		corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "::ffff:10.77.2.10"},
 		corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: "2001:db8:0:0::1"})
+	want.Closed = true
 	want.ControlPlane, want.Fenced, want.OutOfService, want.Ready, want.Silent = true, true, true, false, true
 	want.SilentSince = n.Status.Conditions[3].LastTransitionTime.Time
 	want.Unschedulable = true

@@ -36,6 +36,7 @@ type Node struct {
 	Unhealthy       string   // boot whose kernel our condition calls dead or sick, empty if none
 	Fenced          bool     // our taint is on the Node
 	OutOfService    bool     // the out-of-service taint is on the Node
+	Closed          bool     // status.allocatable has no room for a pod, whatever it tolerates
 }
 
 // Pin ties the secret of one boot to a Node.
