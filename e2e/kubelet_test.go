@@ -135,6 +135,16 @@ func (n *kubeletNode) start(t *testing.T, extra ...string) bool {
 	return works
 }
 
+// hold does what panic.hold does in a pass on a kernel 7.
+func (n *kubeletNode) hold(t *testing.T) {
+	t.Helper()
+	var facts machine.Facts
+	facts.Kernel = "7.3.4"
+	if _, err := n.root.ApplySettings(machine.PanicSettings(machine.Panic{Hold: true}, facts, n.root.Kubelet())); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // lockedBuffer is written by a process and read meanwhile.
 type lockedBuffer struct {
 	mu  sync.Mutex
@@ -199,22 +209,30 @@ func TestPanicHoldBesideAKubelet(t *testing.T) {
 				t.Fatalf("with kernel.panic=0 the kubelet refuses to start: %t, want %t", refuses, tt.protects)
 			}
 			n.write(t, "proc/sys/kernel/panic", "10") // as distributions with such a kubelet have it
-			var deferred machine.Facts
-			deferred.Kernel = "7.3.4"
-			hold := func() {
-				t.Helper()
-				if _, err := n.root.ApplySettings(machine.PanicSettings(machine.Panic{Hold: true}, deferred, n.root.Kubelet())); err != nil {
-					t.Fatal(err)
-				}
-			}
-			hold()
+			n.hold(t)
 			if !n.start(t, extra...) {
 				t.Fatal("the kubelet does not start beside panic.hold")
 			}
-			hold() // as the watch does within seconds
+			n.hold(t) // as the watch does within seconds
 			if want := map[bool]string{true: "10", false: "0"}[tt.protects]; n.panic(t) != want {
 				t.Errorf("kernel.panic is %s, want %s", n.panic(t), want)
 			}
 		})
 	}
+	t.Run("its configuration is hardened later", func(t *testing.T) {
+		n := newKubeletNode(t, program, nil)
+		n.hold(t)
+		if !n.start(t) {
+			t.Fatal("the kubelet does not start")
+		}
+		n.hold(t)
+		n.write(t, "etc/kubernetes/kubelet.yaml", kubeletConfig+"protectKernelDefaults: true\n")
+		if n.panic(t) != "0" || n.start(t) {
+			t.Fatalf("kernel.panic is %s, and the kubelet starts with it", n.panic(t))
+		}
+		n.hold(t) // the watch reads that file once a minute
+		if !n.start(t) {
+			t.Errorf("kernel.panic is %s, and the kubelet does not start with it", n.panic(t))
+		}
+	})
 }
