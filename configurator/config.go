@@ -76,13 +76,11 @@ type ConfigError = yamlkeys.Error
 // default file may be missing. Errors are *ConfigError.
 func LoadConfig(file string, environ, flagEndpoints []string) (Config, error) {
 	c := DefaultConfig()
-	files := []string{file}
-	more, err := filepath.Glob(dropins(file))
+	more, err := dropins(file)
 	if err != nil {
 		return c, &ConfigError{Origin: file, Err: errors.New("the names of drop-ins cannot be matched; avoid []*?\\ in the name of the file")}
 	}
-	slices.Sort(more)
-	for _, f := range append(files, more...) {
+	for _, f := range append([]string{file}, more...) {
 		data, err := readDurably(f)
 		if errors.Is(err, fs.ErrNotExist) && f == DefaultConfigFile {
 			continue
@@ -139,7 +137,10 @@ func readDurably(name string) ([]byte, error) {
 	return data, err
 }
 
-// dropins returns the pattern of the files that are merged over file, such as /etc/lastgasp/configurator.d/*.yaml.
-func dropins(file string) string {
-	return filepath.Join(strings.TrimSuffix(file, filepath.Ext(file))+".d", "*.yaml")
+// dropins returns the files that are merged over file, in that order, such as /etc/lastgasp/configurator.d/*.yaml. Hidden files are
+// an editor's.
+func dropins(file string) ([]string, error) {
+	list, err := filepath.Glob(filepath.Join(strings.TrimSuffix(file, filepath.Ext(file))+".d", "*.yaml"))
+	slices.Sort(list)
+	return slices.DeleteFunc(list, func(f string) bool { return strings.HasPrefix(filepath.Base(f), ".") }), err
 }

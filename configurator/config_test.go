@@ -135,6 +135,41 @@ func TestConfigPrecedence(t *testing.T) {
 	}
 }
 
+// What an editor leaves beside a drop-in is none: Emacs marks a file that is being edited by a link that leads nowhere.
+func TestDropinsAreWhatAnOperatorHasWritten(t *testing.T) {
+	main := filepath.Join(t.TempDir(), "configurator.yaml")
+	dir := filepath.Join(filepath.Dir(main), "configurator.d")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"../configurator.yaml":   "targets: 1\n",
+		"20-b.yaml":              "targets: 3\n",
+		"10-a.yaml":              "targets: 2\nlocalPort: 7000\n",
+		"30-c.yaml~":             "targets: 4\n",
+		"30-c.yaml.dpkg-old":     "targets: 5\n",
+		".30-c.yaml":             "targets: 6\n",
+		"30-c.json":              "targets: 7\n",
+		".30-c.yaml.swp":         "\x00",
+		"README":                 "read me\n",
+		"40-crlf-and-a-bom.yaml": "\ufeffcluster: prod-1\r\ncanary:\r\n  interval: 1m\r\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("root@node.4711:1764194400", filepath.Join(dir, ".#10-a.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	got, err := LoadConfig(main, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Targets != 3 || got.LocalPort != 7000 || got.Cluster != "prod-1" || got.Canary.Interval != time.Minute {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestConfigRefusals(t *testing.T) {
 	empty := filepath.Join(t.TempDir(), "configurator.yaml")
 	if err := os.WriteFile(empty, []byte("# nothing\n"), 0o644); err != nil {

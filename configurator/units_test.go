@@ -125,6 +125,21 @@ func tooNew(unit string, version int, used map[string]bool) []string {
 	return faults
 }
 
+// The packages refuse an older one.
+func TestPackagesRefuseOlderSystemd(t *testing.T) {
+	for _, file := range []string{"../nfpm.yaml", "../packaging/nfpm-listener.yaml"} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{fmt.Sprintf("systemd >= %d", oldestSystemd), fmt.Sprintf("systemd (<< %d)", oldestSystemd)} {
+			if !strings.Contains(string(data), want) {
+				t.Errorf("%s does not say %q", file, want)
+			}
+		}
+	}
+}
+
 func TestTooNew(t *testing.T) {
 	for _, tt := range []struct {
 		name, unit string

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"reflect"
 	"runtime/debug"
 	"slices"
@@ -320,7 +319,7 @@ func (c *Configurator) snapshot(former snapshot, whole bool) snapshot {
 // files returns a text that changes whenever a configuration file does.
 func (w *Watcher) files() string {
 	var b strings.Builder
-	list, _ := filepath.Glob(dropins(w.ConfigFile))
+	list, _ := dropins(w.ConfigFile)
 	for _, f := range append(list, w.ConfigFile) {
 		if info, err := os.Stat(f); err == nil {
 			fmt.Fprintln(&b, f, info.ModTime(), info.Size())

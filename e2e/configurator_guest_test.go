@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,12 +46,15 @@ func newGuest(t *testing.T, kernel string, spec lab.VMSpec) *guest {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	spec.Kernel, spec.Net = k, n
-	spec.Files = map[string]lab.GuestFile{
+	if spec.Files == nil {
+		spec.Files = make(map[string]lab.GuestFile)
+	}
+	maps.Copy(spec.Files, map[string]lab.GuestFile{
 		"/usr/bin/lastgasp-configurator":  {Host: bin, Mode: 0o755},
 		"/etc/lastgasp/configurator.yaml": {Data: []byte("# nothing yet\n")},
 		// What the test writes later needs a folder to be there.
 		"/etc/lastgasp/configurator.d/00-empty.yaml": {Data: []byte("# nothing\n")},
-	}
+	})
 	vm, err := lab.BootVM(t.Context(), t, spec)
 	if err != nil {
 		t.Fatal(err)

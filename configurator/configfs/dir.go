@@ -58,7 +58,7 @@ func (d Dir) Support() (Support, error) {
 	}
 	// If it exists already, a process that was killed has left it behind.
 	if err := os.Mkdir(d.path(probe), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return Support{}, fmt.Errorf("find out what netconsole can do: make a target: %w", bare(err))
+		return Support{}, fmt.Errorf("find out what netconsole can do: make a target: %w", denied(err))
 	}
 	s := d.inspect(probe)
 	if err := d.Disarm(probe); err != nil {
@@ -165,7 +165,7 @@ func (d Dir) arm(s Spec) (State, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return State{}, fmt.Errorf("%w: there is no %s", ErrNoModule, d)
 	case err != nil:
-		return State{}, fmt.Errorf("make its directory: %w", bare(err))
+		return State{}, fmt.Errorf("make its directory: %w", denied(err))
 	}
 	st, err := d.fill(s)
 	if err != nil {
@@ -235,11 +235,11 @@ func (d Dir) setUserdata(name string, u Datum) error {
 	case errors.Is(err, unix.ENOSPC):
 		return errors.New("the kernel takes no more items")
 	case err != nil:
-		return bare(err)
+		return denied(err)
 	}
 	if u.Secret {
 		if err := os.Chmod(d.path(name, value), 0o600); err != nil {
-			return bare(err)
+			return denied(err)
 		}
 	}
 	return d.set(name, value, u.Value)
@@ -249,11 +249,23 @@ func (d Dir) setUserdata(name string, u Datum) error {
 func (d Dir) set(name, attribute, value string) error {
 	f, err := os.OpenFile(d.path(name, attribute), os.O_WRONLY, 0)
 	if err != nil {
-		return bare(err)
+		return denied(err)
 	}
 	defer f.Close() // configfs returns its errors from write, not from close
 	_, err = f.WriteString(value)
-	return bare(err)
+	return denied(err)
+}
+
+// denied is bare, and says what to do if the kernel never saw the change. A nil error stays nil.
+func denied(err error) error {
+	err = bare(err)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w; run it as root, or look for a denial by SELinux or AppArmor in the audit log", err)
+	case errors.Is(err, unix.EROFS):
+		return fmt.Errorf("%w; mount configfs read-write: mount -o remount,rw /sys/kernel/config", err)
+	}
+	return err
 }
 
 // compare reads the target back and returns an error if it is not as s says.

@@ -1,6 +1,8 @@
 package configfs
 
 import (
+	"errors"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -261,4 +263,28 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("no error and no address for %q", ip)
 		}
 	})
+}
+
+func TestDenied(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"SELinux", &fs.PathError{Op: "mkdir", Path: "/sys", Err: unix.EACCES},
+			"permission denied; run it as root, or look for a denial by SELinux or AppArmor in the audit log"},
+		{"lockdown", unix.EPERM, "operation not permitted; run it as root, or look for a denial by SELinux or AppArmor in the audit log"},
+		{"a container's /sys", &fs.PathError{Op: "mkdir", Path: "/sys", Err: unix.EROFS},
+			"read-only file system; mount configfs read-write: mount -o remount,rw /sys/kernel/config"},
+		{"a value that the kernel refuses", unix.EINVAL, "invalid argument"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := denied(tt.err); got.Error() != tt.want || !errors.Is(got, errors.Unwrap(tt.err)) && !errors.Is(got, tt.err) {
+				t.Errorf("%q, want %q", got, tt.want)
+			}
+		})
+	}
+	if err := denied(nil); err != nil {
+		t.Errorf("no error is %v", err)
+	}
 }

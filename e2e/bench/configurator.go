@@ -3,12 +3,16 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/lastgasp/lastgasp/e2e/guest/control"
@@ -37,7 +41,10 @@ func configurator(ctx context.Context, report func(Row)) error {
 	if err := n.compareSetup(ctx, report); err != nil {
 		return err
 	}
-	return n.watchIdle(ctx, report)
+	if err := n.watchIdle(ctx, report); err != nil {
+		return err
+	}
+	return n.watchChurn(ctx, report)
 }
 
 // configuratorSize reports the binaries as they are packaged.
@@ -68,6 +75,7 @@ type benchNode struct {
 	vm       *lab.VM
 	kernel   string
 	listener netip.AddrPort
+	canaries *atomic.Int64 // acknowledged by the listener
 }
 
 func bootNode(ctx context.Context, s *scope) (*benchNode, error) {
@@ -88,12 +96,12 @@ func bootNode(ctx context.Context, s *scope) (*benchNode, error) {
 		return nil, err
 	}
 	n := &benchNode{kernel: kernel.Release, listener: netip.AddrPortFrom(lab.ListenerAddr.Addr(), 6666)}
-	if err := answerCanaries(s, network.Listener, n.listener); err != nil {
+	if n.canaries, err = answerCanaries(s, network.Listener, n.listener); err != nil {
 		return nil, err
 	}
 	files[configuratorPath] = lab.GuestFile{Host: binary, Mode: 0o755}
 	files["/etc/lastgasp/configurator.yaml"] = lab.GuestFile{Data: fmt.Appendf(nil, "endpoint: {static: [%q]}\n", n.listener)}
-	n.vm, err = lab.BootVM(ctx, s, lab.VMSpec{Kernel: kernel, Net: network, Files: files, MemoryMiB: 1024})
+	n.vm, err = lab.BootVM(ctx, s, lab.VMSpec{Kernel: kernel, Net: network, Files: files, MemoryMiB: 1024, Modules: []string{"veth"}})
 	if err != nil {
 		return nil, err
 	}
@@ -103,25 +111,26 @@ func bootNode(ctx context.Context, s *scope) (*benchNode, error) {
 	return n, nil
 }
 
-// answerCanaries runs a listener that only acknowledges canaries.
-func answerCanaries(s *scope, ns *lab.NS, addr netip.AddrPort) error {
+// answerCanaries runs a listener that only acknowledges canaries, and counts them.
+func answerCanaries(s *scope, ns *lab.NS, addr netip.AddrPort) (*atomic.Int64, error) {
 	conn, err := lab.Listen(ns, addr)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	canaries := new(atomic.Int64)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		acknowledge(conn)
+		acknowledge(conn, canaries)
 	}()
 	s.Cleanup(func() {
 		conn.Close()
 		<-done
 	})
-	return nil
+	return canaries, nil
 }
 
-func acknowledge(conn *net.UDPConn) {
+func acknowledge(conn *net.UDPConn, canaries *atomic.Int64) {
 	var stream netconsole.Stream
 	buf := make([]byte, 2048)
 	for {
@@ -131,6 +140,7 @@ func acknowledge(conn *net.UDPConn) {
 		}
 		stream.Push(time.Now(), buf[:size], func(r *netconsole.Record) {
 			if canary, ok := netconsole.ParseCanary(string(r.Text)); ok {
+				canaries.Add(1)
 				conn.WriteToUDPAddrPort([]byte(netconsole.Ack{Nonce: canary.Nonce, Seq: r.Seq, Known: true}.Line()), from)
 			}
 		})
@@ -205,6 +215,44 @@ func (n *benchNode) watchIdle(ctx context.Context, report func(Row)) error {
 	// Of an emulated CPU, where what watch does, a system call after the other, takes twenty times as long or more.
 	report(Row{Name: "watch, CPU while idle", On: fmt.Sprintf("%s, emulated, %s", n.kernel, window), Value: percent, Unit: "%"}.
 		aim("none", percent < 0.1))
+	return nil
+}
+
+// watchChurn reports what watch does while pods come and go, none of which is on the way to the listener. It leaves it running.
+func (n *benchNode) watchChurn(ctx context.Context, report func(Row)) error {
+	before := n.canaries.Load()
+	if err := n.vm.Start(ctx, configuratorPath, "watch"); err != nil {
+		return err
+	}
+	// Everything about the node is settled once the watch has proved it. The first pass of a process that finds a target armed has its
+	// canary, too.
+	proved := func() bool { return n.canaries.Load() > before }
+	for deadline := time.Now().Add(time.Minute); !proved(); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return errors.New("wait for the watch's first canary: none has arrived for a minute")
+		}
+	}
+	passes := func() (int, error) {
+		log, err := n.vm.ReadFile(ctx, lab.LogPath(configuratorPath))
+		return strings.Count(string(log), "running a pass"), err
+	}
+	passesBefore, err := passes()
+	if err != nil {
+		return err
+	}
+	before = n.canaries.Load()
+	const pods = 100
+	if r, err := n.vm.Run(ctx, "pods", strconv.Itoa(pods), "600ms"); err != nil || r.Exit != 0 {
+		return fmt.Errorf("start and stop pods: %v%s", err, r.Stderr)
+	}
+	after, err := passes()
+	if err != nil {
+		return err
+	}
+	on := fmt.Sprintf("%s, %d pods in a minute", n.kernel, pods)
+	canaries := float64(n.canaries.Load() - before)
+	report(Row{Name: "watch, canaries under churn", On: on, Value: canaries}.aim("none", canaries == 0))
+	report(Row{Name: "watch, passes under churn", On: on, Value: float64(after - passesBefore)}.aim("none", after == passesBefore))
 	return nil
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/guest/control"
 )
 
-// network gives a device the address and the route that eth0 had at boot: what a DHCP client does with a new device.
+// network gives a device, and no other, the address and the route that eth0 had at boot: what a DHCP client does with a new device.
 func network(args []string) error {
 	if len(args) != 1 {
 		return errors.New("usage: network DEVICE")
@@ -19,6 +19,17 @@ func network(args []string) error {
 	config, err := readConfig()
 	if err != nil {
 		return err
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list devices: %w", err)
+	}
+	for _, l := range links {
+		if l.Attrs().Name != args[0] && l.Attrs().Flags&net.FlagLoopback == 0 {
+			if err := dropAddresses(l); err != nil {
+				return err
+			}
+		}
 	}
 	return configureDevice(args[0], config)
 }

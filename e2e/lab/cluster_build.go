@@ -59,6 +59,26 @@ func BuildControlPlane(ctx context.Context, s Scope) (Binaries, error) {
 	}, nil
 }
 
+// BuildKubelet compiles e2e/controlplane/kubelet, unless CacheDir has it, and returns its path.
+func BuildKubelet(ctx context.Context, s Scope) (string, error) {
+	root, err := CheckoutRoot()
+	if err != nil {
+		return "", err
+	}
+	source := filepath.Join(root, "e2e", "controlplane")
+	key, err := sourceKey(source)
+	if err != nil {
+		return "", fmt.Errorf("read sources of the kubelet: %w", err)
+	}
+	dir, err := Cached(ctx, filepath.Join("kubelet", key), func(dir string) error {
+		return compile(ctx, s, source, dir, kubernetesVersion, "./kubelet")
+	})
+	if err != nil {
+		return "", fmt.Errorf("build the kubelet: %w", err)
+	}
+	return filepath.Join(dir, "kubelet"), nil
+}
+
 // buildOther compiles the control plane of another version, without the hollow kubelet.
 func buildOther(ctx context.Context, s Scope, source, version string) (Binaries, error) {
 	main, err := os.ReadFile(filepath.Join(source, "main.go"))
