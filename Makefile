@@ -10,7 +10,7 @@ export CGO_ENABLED ?= 0
 
 FUZZTIME   ?= 200000x
 
-.PHONY: build check format vet staticcheck pure fuzz live e2e e2e-kernel fixtures test demo bench clean browser e2e-matrix
+.PHONY: build check format vet staticcheck pure fuzz live e2e e2e-kernel fixtures test demo bench clean browser e2e-matrix rollout
 
 build: ## both binaries into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -24,7 +24,7 @@ format:
 
 vet:
 	$(GO) vet ./...
-	$(GO) vet -tags live,e2e ./...
+	$(GO) vet -tags live,e2e,rollout ./...
 
 staticcheck:
 	$(GO) tool -modfile=.ci/tools.mod staticcheck -tags live,e2e ./...
@@ -58,6 +58,10 @@ e2e-matrix: ## policies, rights and every verb on each version of KUBERNETES, an
 		LASTGASP_KUBERNETES=$$v .ci/no-skips $(GO) test -count=1 -tags e2e -timeout 40m -run '^TestKube$$' -v ./e2e; \
 	done
 
+rollout: ## images built, chart installed with the image's listener, a kernel panics: seen on the page in Chromium, and by an alert in Prometheus' engine; nightly (root)
+	mkdir -p dist/browser
+	PICTURES=$(CURDIR)/dist/browser .ci/no-skips $(GO) test -count=1 -tags e2e,rollout -timeout 40m -run '^TestRollout$$' -v ./e2e
+
 FIXTURES ?= .
 
 e2e-kernel: ## every panic with the optional kernel module; nightly, an hour (root)
@@ -66,7 +70,7 @@ e2e-kernel: ## every panic with the optional kernel module; nightly, an hour (ro
 fixtures: ## capture the fixtures of listener/detect anew, or those that FIXTURES matches (6.12-arm64-sysrq); two hours for all (root)
 	$(GO) test -count=1 -tags e2e -timeout 180m -run 'TestCaptureCorpus/$(FIXTURES)' -v ./e2e/lab -update
 
-test: check modules live browser e2e ## every test but the nightly ones (fuzz, e2e-kernel, e2e-matrix) and package-test
+test: check modules live browser e2e ## every test but the nightly ones (fuzz, e2e-kernel, e2e-matrix, rollout) and package-test
 
 demo: ## two real kernels panic, and Kubernetes knows why: one is heard, the other says so on its next boot
 	@echo "compiling the lab, a minute the first time"
