@@ -776,3 +776,29 @@ func TestLiesKeepNoDeathOffTheRecord(t *testing.T) {
 		})
 	}
 }
+
+// Root on some machine makes up trouble from as many addresses as are remembered. A node's own trouble is told.
+func TestManyAddressesHideNoFinding(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		e, _ := run(t, testPolicy(), w, "a")
+		say := func(title string, src netip.Addr, instance string, secret netconsole.Secret) {
+			inc := incident(1, boot1, secret)
+			inc.Verdict, inc.Cause, inc.Title, inc.Complete = detect.Sick, "TaskHung", title, true
+			inc.Source, inc.Identity.Instance, inc.Verified = netip.AddrPortFrom(src, 6665), instance, secret != ""
+			offer(t, w, inc, e)
+		}
+		for i := range maxFindings {
+			say("a lie", netip.AddrFrom16([16]byte{0xfd, 14: byte(i >> 8), 15: byte(i)}), "", "")
+			if i%intakeSize == intakeSize-1 {
+				pass(time.Second)
+			}
+		}
+		say("true", address(1), "i-1", secret1)
+		pass(time.Second)
+		w.set(func() {
+			if len(w.events) != 1 || w.events[0].Note != "true" {
+				t.Errorf("events %+v, want the node's", w.events)
+			}
+		})
+	})
+}
