@@ -319,9 +319,12 @@ func (w *work) retract(ctx context.Context, d policy.Decision) error {
 // recordRefusal records an incident that was refused before anything was done, unless its address, or all of them, had many
 // refused lately. Then it logs some.
 func (w *work) recordRefusal(ctx context.Context, d policy.Decision) error {
-	e := w.e
+	e, lane := w.e, strangers // that of a fence, which nobody has heard
+	if w.heard != nil {
+		lane = w.heard.lane
+	}
 	e.mu.Lock()
-	allowed := e.refusals.Allow(e.Now(), w.inc.Source.Addr())
+	allowed := e.refusals[lane].Allow(e.Now(), w.inc.Source.Addr())
 	logged := !allowed && e.refusalLines.Allow(e.Now(), w.inc.Source.Addr())
 	e.mu.Unlock()
 	if !allowed {

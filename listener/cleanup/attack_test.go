@@ -731,3 +731,74 @@ func TestManyAddressesFillNoLog(t *testing.T) {
 		}
 	})
 }
+
+// Root on some machine gasps from many addresses, and pods from those of their nodes. A node whose death is only put on record,
+// because nothing is done about it, dies meanwhile: it is.
+func TestLiesKeepNoDeathOffTheRecord(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		secret netconsole.Secret // that the node's last word comes with
+		pause  time.Duration     // between lies: an address waits after one
+		lie    func(w *world, i int) detect.Incident
+	}{
+		{"from addresses of no Node", "", time.Second, func(_ *world, i int) detect.Incident {
+			inc := incident(1, boot1, "")
+			inc.Source = netip.AddrPortFrom(netip.AddrFrom16([16]byte{0xfd, 14: byte(i >> 8), 15: byte(i)}), 6665)
+			inc.Identity.Instance = ""
+			return inc
+		}},
+		{"from addresses of Nodes", secret1, time.Second, func(w *world, i int) detect.Incident {
+			const nodes = refusalsInAll/refusalsPerAddress + 5
+			n := 100 + i%nodes
+			if i < nodes {
+				w.addNode(n, fmt.Sprintf("boot of node %d", n), "x")
+			}
+			return incident(n, fmt.Sprintf("made up %d", i), "")
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.set(func() { n := w.nodes["n1"]; n.ControlPlane = true; w.nodes["n1"] = n })
+				a, _ := run(t, testPolicy(), w, "a")
+				for i := range refusalsInAll + 20 {
+					offer(t, w, tt.lie(w, i), a)
+					pass(tt.pause)
+				}
+				w.panics(1)
+				offer(t, w, incident(1, boot1, tt.secret), a)
+				pass(time.Minute)
+				w.set(func() {
+					if d := w.deaths[policy.DeathName("n1", boot1)]; !strings.Contains(d.Decision, "control plane") {
+						t.Errorf("%d deaths are on record, that of n1 is %+v", len(w.deaths), d)
+					}
+				})
+			})
+		})
+	}
+}
+
+// Root on some machine makes up trouble from as many addresses as are remembered. A node's own trouble is told.
+func TestManyAddressesHideNoFinding(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		e, _ := run(t, testPolicy(), w, "a")
+		say := func(title string, src netip.Addr, instance string, secret netconsole.Secret) {
+			inc := incident(1, boot1, secret)
+			inc.Verdict, inc.Cause, inc.Title, inc.Complete = detect.Sick, "TaskHung", title, true
+			inc.Source, inc.Identity.Instance, inc.Verified = netip.AddrPortFrom(src, 6665), instance, secret != ""
+			offer(t, w, inc, e)
+		}
+		for i := range maxFindings {
+			say("a lie", netip.AddrFrom16([16]byte{0xfd, 14: byte(i >> 8), 15: byte(i)}), "", "")
+			if i%intakeSize == intakeSize-1 {
+				pass(time.Second)
+			}
+		}
+		say("true", address(1), "i-1", secret1)
+		pass(time.Second)
+		w.set(func() {
+			if len(w.events) != 1 || w.events[0].Note != "true" {
+				t.Errorf("events %+v, want the node's", w.events)
+			}
+		})
+	})
+}

@@ -14,7 +14,8 @@ import (
 
 const (
 	intakeSize = 512 // findings, and canaries, that wait
-	// A death refused at once is recorded a few times only: datagrams cost nothing. These are per policy.Policy.Window.
+	// A death refused at once is recorded a few times only: datagrams cost nothing. These are per policy.Policy.Window and lane:
+	// who proves nothing must not use up what a node may have recorded that is only put on record, whatever it says.
 	refusalsPerAddress = 5
 	refusalsInAll      = 100
 	// refusalsLogged of those that are not recorded are logged, as often.
@@ -54,7 +55,7 @@ type Engine struct {
 	mu            sync.Mutex
 	breaker       policy.Breaker // nodes acted on
 	early         policy.Breaker // nodes fenced without a witness
-	refusals      policy.Limiter
+	refusals      [lanes]policy.Limiter
 	refusalLines  policy.Limiter // of the log, about what is not recorded
 	lookups       policy.Limiter // of canaries; claimAll's alone
 	distrust      policy.Distrust
@@ -76,6 +77,10 @@ func NewEngine(p policy.Policy, c Cluster, instances Instances, replica string, 
 		log = slog.New(slog.DiscardHandler)
 	}
 	limits := policy.Breaker{Nodes: p.MaxNodes, Percent: p.MaxPercent, Window: p.Window}
+	var refusals [lanes]policy.Limiter
+	for l := range refusals {
+		refusals[l] = policy.Limiter{PerAddress: refusalsPerAddress, Total: refusalsInAll, Window: p.Window}
+	}
 	return &Engine{
 		Now:           time.Now,
 		Observer:      discard(),
@@ -93,7 +98,7 @@ func NewEngine(p policy.Policy, c Cluster, instances Instances, replica string, 
 		ended:         make(chan struct{}, 1),
 		breaker:       limits,
 		early:         limits,
-		refusals:      policy.Limiter{PerAddress: refusalsPerAddress, Total: refusalsInAll, Window: p.Window},
+		refusals:      refusals,
 		refusalLines:  policy.Limiter{PerAddress: refusalsLogged / 8, Total: refusalsLogged, Window: p.Window},
 		lookups:       policy.Limiter{PerAddress: claimsPerMinute, Total: claimsKnown, Window: time.Minute},
 		distrust:      policy.Distrust{For: p.Distrust},

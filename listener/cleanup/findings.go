@@ -20,16 +20,15 @@ const (
 
 // finding is what is wrong with a kernel that runs on. What others say of it does not stand for what it says itself.
 type finding struct {
-	src      netip.Addr
-	cause    string
-	verified bool
+	src   netip.Addr
+	cause string
 }
 
 // emitFindings makes events of what is wrong with kernels that are not dying, and sets the condition of their Nodes where there
 // is a remedy.
 func (e *Engine) emitFindings(ctx context.Context) {
-	emitted := map[finding]time.Time{}
-	var sick sync.WaitGroup // an API server that does not answer must not hold up the next finding
+	emitted := map[bool]map[finding]time.Time{true: {}, false: {}} // by whether the sender is verified
+	var sick sync.WaitGroup                                        // an API server that does not answer must not hold up the next finding
 	defer sick.Wait()
 	for {
 		var inc detect.Incident
@@ -38,9 +37,12 @@ func (e *Engine) emitFindings(ctx context.Context) {
 			return
 		case inc = <-e.findings:
 		}
-		now, f := e.Now(), finding{inc.Source.Addr(), inc.Cause, inc.Verified}
+		now, f, emitted := e.Now(), finding{inc.Source.Addr(), inc.Cause}, emitted[inc.Verified]
 		if at, ok := emitted[f]; (ok && now.Sub(at) < sameFindingAfter) || inc.Authority < detect.Kernel {
 			continue
+		}
+		if !e.cluster.Known(inc.Identity.Instance, f.src) {
+			continue // there is no Node to tell of it, and no end of addresses
 		}
 		maps.DeleteFunc(emitted, func(_ finding, at time.Time) bool { return now.Sub(at) >= sameFindingAfter })
 		if len(emitted) >= maxFindings {

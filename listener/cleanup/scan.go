@@ -363,11 +363,11 @@ func (r *roster) sweepDue(now time.Time, d policy.Death, me string) bool {
 
 // expired lists the finished deaths that are too old or too many, but none that a fence still names. Refused ones are
 // counted apart: they never push out others. Nor does one node, or one address that is none: whoever has most gives up the
-// oldest first.
+// oldest first, and addresses that are no Node's, of which there is no end, before Nodes.
 func expired(now time.Time, p policy.Policy, deaths []policy.Death, marked []policy.Node) (old []policy.Death) {
 	type owner struct {
-		refused bool
-		name    string
+		refused, node bool
+		name          string
 	}
 	kept, byOwner := map[bool]int{}, map[owner][]policy.Death{} // oldest first
 	deaths = slices.Clone(deaths)
@@ -381,7 +381,7 @@ func expired(now time.Time, p policy.Policy, deaths []policy.Death, marked []pol
 			old = append(old, d)
 			continue
 		}
-		o := owner{d.Phase == policy.Refused, cmp.Or(d.Node, d.Source.Addr().String())}
+		o := owner{d.Phase == policy.Refused, d.Node != "", cmp.Or(d.Node, d.Source.Addr().String())}
 		kept[o.refused]++
 		byOwner[o] = append(byOwner[o], d)
 	}
@@ -389,10 +389,11 @@ func expired(now time.Time, p policy.Policy, deaths []policy.Death, marked []pol
 		for ; kept[refused] > p.KeepRecords && len(old) < deletedAtOnce; kept[refused]-- {
 			var most owner
 			for o, of := range byOwner {
-				if o.refused != refused || len(of) == 0 {
+				n := len(byOwner[most])
+				if o.refused != refused || len(of) == 0 || n > 0 && o.node && !most.node {
 					continue
 				}
-				if n := len(byOwner[most]); len(of) > n || len(of) == n && of[0].Created.Before(byOwner[most][0].Created) {
+				if n == 0 || most.node && !o.node || len(of) > n || len(of) == n && of[0].Created.Before(byOwner[most][0].Created) {
 					most = o
 				}
 			}

@@ -146,3 +146,29 @@ func TestOneNodePushesOutNoOthersDeaths(t *testing.T) {
 		t.Errorf("%d pushed out, want %d", len(old), want)
 	}
 }
+
+// One gasp from each of many addresses that no Node has pushes out nothing that is known of a Node.
+func TestManyAddressesPushOutNoNodesDeaths(t *testing.T) {
+	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	refused := func(name, node string, i int) policy.Death {
+		return policy.Death{
+			Name: name, Node: node, Phase: policy.Refused, Source: netip.AddrPortFrom(address(i), 6665),
+			Created: noon.Add(time.Duration(i-1000) * time.Second),
+		}
+	}
+	deaths := []policy.Death{refused("first", "control-plane", 1), refused("second", "control-plane", 2)}
+	for i := range 50 {
+		deaths = append(deaths, refused(fmt.Sprint("stranger ", i), "", 100+i))
+	}
+	p := policy.DefaultPolicy()
+	p.KeepRecords = 30
+	old := expired(noon, p, deaths, nil)
+	if want := len(deaths) - 30; len(old) != want {
+		t.Errorf("%d pushed out, want %d", len(old), want)
+	}
+	for _, d := range old {
+		if d.Node != "" {
+			t.Errorf("%s pushed out by strangers", d.Name)
+		}
+	}
+}

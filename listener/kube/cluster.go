@@ -119,7 +119,7 @@ func New(cfg Config) (*Cluster, error) {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	c.attachments.list = func(ctx context.Context) (map[string]int, error) { return listAttachments(ctx, core) }
+	c.attachments.list = func(ctx context.Context) (map[string]int, error) { return listAttachments(ctx, deaths) }
 	if c.nodes, err = newNodeInformer(core); err != nil {
 		return nil, fmt.Errorf("watch nodes: %w", err)
 	}

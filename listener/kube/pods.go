@@ -3,14 +3,17 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/policy"
@@ -27,17 +30,27 @@ const (
 )
 
 // Pods implements cleanup.Cluster. The resourceVersion is left unset on purpose: the list is then consistent, and the
-// API server answers it from its index of spec.nodeName.
+// API server answers it from its index of spec.nodeName. One that is too large to be read at once is read pod by pod, which is
+// slower.
 func (c *Cluster) Pods(ctx context.Context, node string) ([]policy.Pod, error) {
-	list, err := c.core.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{
-		FieldSelector: fields.OneTermEqualSelector("spec.nodeName", node).String(),
-	})
+	selector := fields.OneTermEqualSelector("spec.nodeName", node).String()
+	body, err := readAtOnce(ctx, c.core.CoreV1().RESTClient().Get().Resource("pods").Param("fieldSelector", selector))
+	pods := []policy.Pod{}
+	switch {
+	case errors.Is(err, errTooLarge):
+		err = eachItem(ctx, c.deaths.Get().AbsPath("/api/v1/pods").Param("fieldSelector", selector), func(p *corev1.Pod) {
+			pods = append(pods, podFrom(p))
+		})
+	case err == nil:
+		var list corev1.PodList
+		if _, _, err = scheme.Codecs.UniversalDeserializer().Decode(body, nil, &list); err == nil {
+			for i := range list.Items {
+				pods = append(pods, podFrom(&list.Items[i]))
+			}
+		}
+	}
 	if err != nil {
 		return nil, explain(err, "list pods of node %s", node)
-	}
-	pods := make([]policy.Pod, 0, len(list.Items))
-	for i := range list.Items {
-		pods = append(pods, podFrom(&list.Items[i]))
 	}
 	return pods, nil
 }
@@ -235,19 +248,40 @@ func podFrom(p *corev1.Pod) policy.Pod {
 		Node:            p.Spec.NodeName,
 		Phase:           string(p.Status.Phase),
 		Deleting:        p.DeletionTimestamp != nil,
-		Finalizers:      p.Finalizers,
+		Finalizers:      finalizers(p.Finalizers),
 		Created:         p.CreationTimestamp.Time,
 		Started:         started(p.Status),
 		Lost:            lost(p.Status),
 		Images:          images(p.Spec),
-		Death:           p.Annotations[annotationDeath],
+		Death:           clip(p.Annotations[annotationDeath], 2*nameSize), // what is longer is not ours
 	}
 	_, pod.Mirror = p.Annotations[corev1.MirrorPodAnnotationKey]
 	_, pod.Marked = p.Annotations[annotationDeath]
 	if o := metav1.GetControllerOf(p); o != nil {
-		pod.Owner = policy.Owner{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: string(o.UID)}
+		pod.Owner = policy.Owner{
+			APIVersion: clip(o.APIVersion, nameSize), Kind: clip(o.Kind, nameSize), Name: clip(o.Name, nameSize), UID: clip(string(o.UID), nameSize),
+		}
 	}
 	return pod
+}
+
+// maxFinalizers of a pod are kept.
+const maxFinalizers = 16
+
+// clip is s, or a copy of its beginning. The API server bounds the length of names, and of nothing else.
+func clip(s string, size int) string {
+	if len(s) <= size {
+		return s
+	}
+	return strings.Clone(s[:size])
+}
+
+func finalizers(all []string) []string {
+	var out []string
+	for _, f := range all[:min(len(all), maxFinalizers)] {
+		out = append(out, clip(f, nameSize))
+	}
+	return out
 }
 
 // images lists the images of a pod's containers, each once.
@@ -255,8 +289,8 @@ func images(spec corev1.PodSpec) []string {
 	var out []string
 	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
 		for _, c := range containers {
-			if !slices.Contains(out, c.Image) {
-				out = append(out, c.Image)
+			if image := clip(c.Image, imageSize); len(out) < maxImagesOfPod && !slices.Contains(out, image) {
+				out = append(out, image)
 			}
 		}
 	}

@@ -5,8 +5,7 @@ import (
 	"sync"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 )
 
 // attachmentsTimeout bounds one LIST of all VolumeAttachments.
@@ -18,17 +17,19 @@ func (c *Cluster) Attachments(ctx context.Context, node string) (int, error) {
 	return counts[node], explain(err, "list volume attachments of node %s", node)
 }
 
-// listAttachments counts the VolumeAttachments of every node.
-func listAttachments(ctx context.Context, client kubernetes.Interface) (map[string]int, error) {
+// listAttachments counts the VolumeAttachments of every node. A large fleet has too many for the memory.
+func listAttachments(ctx context.Context, client rest.Interface) (map[string]int, error) {
 	ctx, cancel := context.WithTimeout(ctx, attachmentsTimeout)
 	defer cancel()
-	list, err := client.StorageV1().VolumeAttachments().List(ctx, metav1.ListOptions{})
+	counts := make(map[string]int)
+	type attachment struct {
+		Spec struct {
+			NodeName string `json:"nodeName"`
+		} `json:"spec"`
+	}
+	err := eachItem(ctx, client.Get().AbsPath("/apis/storage.k8s.io/v1/volumeattachments"), func(a *attachment) { counts[a.Spec.NodeName]++ })
 	if err != nil {
 		return nil, err
-	}
-	counts := make(map[string]int)
-	for i := range list.Items {
-		counts[list.Items[i].Spec.NodeName]++
 	}
 	return counts, nil
 }
