@@ -35,8 +35,9 @@ func watchdogs(root machine.Root) []trace {
 	var found []trace
 	for _, f := range files {
 		name := filepath.Base(filepath.Dir(f))
-		data, err := readTail(f, 64)
-		status, parseErr := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 32)
+		data, err := readHead(f, 64)
+		line, _, _ := strings.Cut(string(data), "\n")
+		status, parseErr := strconv.ParseUint(line, 10, 32)
 		if err != nil || parseErr != nil {
 			continue
 		}
@@ -62,7 +63,7 @@ func watchdogs(root machine.Root) []trace {
 // bootErrors reads ACPI's boot error record: the firmware keeps a hardware error of the previous boot there (ACPI 6.5, 18.3.1 and
 // 18.3.2.7.1).
 func bootErrors(root machine.Root) []trace {
-	data, err := readTail(root.Path("sys/firmware/acpi/tables/data/BERT"), 64<<10)
+	data, err := readHead(root.Path("sys/firmware/acpi/tables/data/BERT"), 20)
 	if err != nil || len(data) < 20 || binary.LittleEndian.Uint32(data) == 0 {
 		return nil
 	}
