@@ -249,11 +249,18 @@ func TestHowABootEnded(t *testing.T) {
 				"[   60.000004] CPU: 0 UID: 0 PID: 7 Comm: insmod Not tainted 6.12.a #1\n[   60.000005] RIP: 0010:foo+0x1/0x2 [bar]\n"}},
 		{"by a watchdog", func(n node) { n.write("sys/class/watchdog/watchdog0/bootstatus", "32\n") },
 			Ending{Cause: "Watchdog", Title: "watchdog0 has bootstatus 32: it reset the machine", Evidence: "watchdog", Text: "watchdog0 has bootstatus 32: it reset the machine\n"}},
+		{"by a watchdog, in sysfs, where every file has the size of a page", func(n node) {
+			n.write("sys/class/watchdog/watchdog0/bootstatus", "32\n"+strings.Repeat("\x00", 4093))
+		}, Ending{Cause: "Watchdog", Title: "watchdog0 has bootstatus 32: it reset the machine", Evidence: "watchdog", Text: "watchdog0 has bootstatus 32: it reset the machine\n"}},
 		{"with a watchdog that did nothing", func(n node) { n.write("sys/class/watchdog/watchdog0/bootstatus", "0\n") },
 			Ending{Cause: "Unexplained", Evidence: "none"}},
 		{"by a hardware error", func(n node) { n.write("sys/firmware/acpi/tables/data/BERT", bert(1, 1)) },
 			Ending{Cause: "HardwareError", Title: "the firmware recorded a fatal hardware error (BERT)", Evidence: "firmware",
 				Text: "the firmware recorded a fatal hardware error (BERT)\n"}},
+		{"by a hardware error with a long record", func(n node) {
+			n.write("sys/firmware/acpi/tables/data/BERT", bert(1, 1)+strings.Repeat("\x02", 128<<10))
+		}, Ending{Cause: "HardwareError", Title: "the firmware recorded a fatal hardware error (BERT)", Evidence: "firmware",
+			Text: "the firmware recorded a fatal hardware error (BERT)\n"}},
 		{"with an empty boot error record", func(n node) { n.write("sys/firmware/acpi/tables/data/BERT", bert(0, 1)) },
 			Ending{Cause: "Unexplained", Evidence: "none"}},
 		{"with a corrected error", func(n node) { n.write("sys/firmware/acpi/tables/data/BERT", bert(16, 2)) },

@@ -193,21 +193,22 @@ func writeSynced(name string, data []byte) error {
 
 // text is the content of a small file, trimmed; empty if it cannot be read.
 func text(root machine.Root, name string) string {
-	data, err := readTail(root.Path(name), 4<<10)
+	data, err := readHead(root.Path(name), 4<<10)
 	if err != nil {
 		return ""
 	}
 	return strings.TrimSpace(string(data))
 }
 
-// readTail reads the last limit bytes of a file. Kernel files that do not know their size are read from the beginning.
-func readTail(name string, limit int64) ([]byte, error) {
+// readHead reads the first limit bytes of a file. A file of sysfs has no end to read from: its size is that of a page, whatever
+// is in it (fs/sysfs/file.c).
+func readHead(name string, limit int64) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return tail(f, limit)
+	return io.ReadAll(io.LimitReader(f, limit))
 }
 
 // tail reads the last limit bytes of an open file.

@@ -3,7 +3,6 @@ package lastboot
 import (
 	"encoding/binary"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -37,8 +36,9 @@ func watchdogs(root machine.Root) []trace {
 	var found []trace
 	for _, f := range files {
 		name := filepath.Base(filepath.Dir(f))
-		data, err := readTail(f, 64)
-		status, parseErr := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 32)
+		data, err := readHead(f, 64)
+		line, _, _ := strings.Cut(string(data), "\n")
+		status, parseErr := strconv.ParseUint(line, 10, 32)
 		if err != nil || parseErr != nil {
 			continue
 		}
@@ -64,12 +64,7 @@ func watchdogs(root machine.Root) []trace {
 // bootErrors reads ACPI's boot error record: the firmware keeps a hardware error of the previous boot there (ACPI 6.5, 18.3.1 and
 // 18.3.2.7.1).
 func bootErrors(root machine.Root) []trace {
-	f, err := os.Open(root.Path("sys/firmware/acpi/tables/data/BERT"))
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, 20)) // its head
+	data, err := readHead(root.Path("sys/firmware/acpi/tables/data/BERT"), 20)
 	if err != nil || len(data) < 20 || binary.LittleEndian.Uint32(data) == 0 {
 		return nil
 	}
