@@ -77,7 +77,7 @@ func (d *draft) extend(now time.Time, silence time.Duration) {
 	if d.ended {
 		return
 	}
-	if d.rule.stalls {
+	if d.rule.stalls && d.rule.Verdict == Sick {
 		silence *= 3
 	}
 	d.due = now.Add(silence)

@@ -21,18 +21,20 @@ const (
 
 var (
 	// A frame of a backtrace: " foo+0x12/0x40 [mod]", "? " in front where the unwinder guesses, a note such as " (P)" behind
-	// it on arm64 since 6.13, a module with its build id, a file where a script put it.
-	frameLine = regexp.MustCompile(`^(?: +|\(?\[<?[0-9a-f]+>?\]\)? *)(?:\(?\[<?[0-9a-f x]+>?\] *)*(\? )?\.?` + symbol + behind)
+	// it on arm64 since 6.13, a module with its build id, a file where a script put it. Before 4.10 the name of the stack stands in
+	// front: " <IRQ>  [<ffffffff81012345>] foo+0x12/0x40".
+	frameLine = regexp.MustCompile(`^(?: *<{1,2}[#A-Z]{2,10}>{1,2})?(?: +|\(?\[<?[0-9a-f]+>?\]\)? *)(?:\(?\[<?[0-9a-f x]+>?\] *)*(\? )?\.?` + symbol + behind)
 	// The same of arm: "[<c0012345>] (foo) from [<c0054321>] (bar+0x12/0x40)", " foo from bar+0x12/0x40" since 5.19.
 	armFrame = regexp.MustCompile(`^ *(?:\[<[0-9a-f]+>\] \((\w+)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?\)|(\w+)) from (?:\[<[0-9a-f]+>\] \()?` + symbol)
 	// Where the kernel was: "RIP: 0010:foo+0x12/0x40 [mod]" (e030 under Xen), with addresses in brackets before 4.10; "pc : "
 	// and "PC is at" on arm, "epc : " on RISC-V and MIPS, NIP on PowerPC, the PSW of s390. 0033 is userspace, 0x… no code at all.
 	whereLine = regexp.MustCompile(`^(?:(?:RIP|EIP|IP)(?::? +| is at )(?:(?:0010|0008|e030|e008|0060|0061):)?|(?:pc|epc|era) *: *|PC is at |NIP |Krnl PSW : .{0,60}\(|kernel_?pc: )` +
-		bracketed + `*(?:[0-9a-f]{8,16} )?(?:` + symbol + behind + `|(0x[0-9a-f]+|[0-9a-f]{8,16}|\(null\))\s*$)`)
+		bracketed + `*(?:[0-9a-f]{8,16} )?(?:` + symbol + behind + `|(0x[0-9a-f]+|[0-9a-f]{8,16}|\(null\))\)?\s*$)`)
 	// Where lockdep says a lock was taken: "ffff8880120b9168 (&x->lock){....}-{2:2}, at: foo+0x14b/0x460"; what a worker ran last.
 	lockedAt = regexp.MustCompile(`\([^\n]+\)\{[^}\n]{1,12}\}(?:-\{[\d:]{1,7}\})?, at: ` + bracketed + `?([A-Za-z_][\w.]*)\+0x|^ +last function: ([A-Za-z_][\w.]*)\s*$`)
 	// `uname -r` as dump_stack_print_info (lib/dump_stack.c) prints it: "CPU: 0 PID: 1 Comm: init Not tainted 6.1.0 #1".
-	releaseIn = regexp.MustCompile(`^CPU: \d+ .*(?:Not tainted|Tainted: [A-Z -]+) ([0-9]\S*) #`)
+	// "Pid: 1, comm: init Not tainted 2.6.32-431.el6.x86_64 #1" before 3.10, in parentheses on 32-bit machines.
+	releaseIn = regexp.MustCompile(`^(?:CPU: \d+|Pid: \d+,) .*(?:Not tainted|Tainted: [A-Z -]+) +\(?([0-9]\S*) #`)
 	// bpfTag is the hash in the name of a BPF program, which changes with its bytecode.
 	bpfTag = regexp.MustCompile(`^bpf_prog_[0-9a-f]{16}`)
 	// syscallName is the name of a system call's entry, which differs between architectures and releases.
@@ -316,7 +318,7 @@ func demangle(symbol string) string {
 // release is `uname -r` from the lines of an incident, empty if they do not say.
 func release(lines []line) string {
 	for i := range lines {
-		if !lines[i].kernel || !strings.HasPrefix(lines[i].message(), "CPU: ") {
+		if msg := lines[i].message(); !lines[i].kernel || !strings.HasPrefix(msg, "CPU: ") && !strings.HasPrefix(msg, "Pid: ") {
 			continue
 		}
 		if m := releaseIn.FindStringSubmatch(lines[i].message()); m != nil {
