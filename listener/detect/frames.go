@@ -99,7 +99,9 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 			}
 			stack = nil // another CPU's
 		case len(stack) > 0 && endsStack(msg, embedded):
-			if done = started; !done { // the line in front of the frames was lost, or they are another CPU's
+			if rule.stalls && started && !slices.ContainsFunc(stack, func(f string) bool { return !serves(f, rule) }) {
+				started, stack = false, nil // of the thread that looks for stalls, whose own is printed in front
+			} else if done = started; !done { // the line in front of the frames was lost, or they are another CPU's
 				early, stack = append(early, stack...), nil
 			}
 		case place == "" && !started && len(stack) == 0 && namesPlace(msg, rule) != "":
@@ -118,7 +120,7 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 	}
 	if len(stack) == 0 && len(early) == 0 {
 		stack = guessed // a kernel without frame pointers guesses all, as many did before 4.14
-	} else if len(stack) == 0 || !started && len(early) > 0 || where != "" && slices.Contains(early, where) || rule.owner && len(early) > 0 {
+	} else if len(stack) == 0 || !started && len(early) > 0 || where != "" && slices.Contains(early, where) && !slices.Contains(stack, where) || rule.owner && len(early) > 0 {
 		stack = early
 	}
 	switch {
@@ -198,7 +200,7 @@ func frame(msg string) (functions []string, guess bool) {
 		if m[3] == "0" {
 			return nil, false
 		}
-		return []string{function(m[2])}, m[1] != ""
+		return []string{function(m[2])}, m[1] != "" || strings.HasSuffix(msg, " (unreliable)") // PowerPC
 	}
 	if m := armFrame.FindStringSubmatch(msg); m != nil {
 		return []string{function(m[1] + m[2]), function(m[3])}, false
@@ -209,10 +211,7 @@ func frame(msg string) (functions []string, guess bool) {
 // blame finds the guilty function and its caller. where is the innermost one, empty if unknown; the stack may begin above or
 // below it.
 func (t *trace) blame(where string, stack []string, rule *Rule) {
-	reports := func(f string) bool { return reporting.MatchString(f) || checking.MatchString(f) }
-	helps := func(f string) bool {
-		return reports(f) || library.MatchString(f) || allocating.MatchString(f) || rule.asks && waiting.MatchString(f)
-	}
+	helps := func(f string) bool { return serves(f, rule) }
 	fault := rule.Verdict >= Oops && !rule.asserts
 	if i := slices.Index(stack, where); i >= 0 && (!fault || !slices.ContainsFunc(stack[:i], func(f string) bool { return !reports(f) })) {
 		stack = stack[i+1:] // the functions above it report
@@ -236,6 +235,14 @@ func (t *trace) blame(where string, stack []string, rule *Rule) {
 	if len(t.frames) == 0 && where != "" {
 		t.frames = []string{where}
 	}
+}
+
+// reports says whether a function only detects and reports.
+func reports(f string) bool { return reporting.MatchString(f) || checking.MatchString(f) }
+
+// serves says whether a function is not to be named: it reports, or does what its caller asks for.
+func serves(f string, rule *Rule) bool {
+	return reports(f) || library.MatchString(f) || allocating.MatchString(f) || rule.asks && waiting.MatchString(f)
 }
 
 // add appends the first functions of a stack, without those to be passed over and without recursion.

@@ -45,6 +45,7 @@ type LogReader struct {
 	json  document
 	parts []part
 
+	margin  margin
 	partial map[string]string // beginnings of a container's lines, by stream
 	wrapped string            // a line that is as wide as a terminal
 }
@@ -189,6 +190,7 @@ func (l *LogReader) whole(text string, emit emitter) {
 	switch {
 	case how == foreign:
 	case how > bare:
+		l.cutMargin(&r)
 		l.corroborate(r.Uptime, emit)
 		if r.Uptime >= 0 {
 			l.last, l.stamps = r.Uptime, true
@@ -197,6 +199,32 @@ func (l *LogReader) whole(text string, emit emitter) {
 	case l.takeGlued(text, emit):
 	default:
 		l.bareLine(r, emit)
+	}
+}
+
+// A margin is a blank more behind every time stamp than the kernel prints.
+type margin int
+
+const (
+	unknownMargin margin = iota
+	withMargin
+	withoutMargin
+)
+
+// cutMargin removes it. Frames of a backtrace have a blank in any case; the first other line decides.
+func (l *LogReader) cutMargin(r *netconsole.Record) {
+	if r.Uptime < 0 || l.margin == withoutMargin || len(r.Text) < 2 {
+		return
+	}
+	functions, _ := frame(string(r.Text))
+	switch {
+	case r.Text[0] != ' ':
+		l.margin = withoutMargin
+	case l.margin == unknownMargin && (len(functions) > 0 || r.Text[1] == ' ' || r.Text[1] == '<'):
+		return
+	default:
+		l.margin = withMargin
+		r.Text = r.Text[1:]
 	}
 }
 
