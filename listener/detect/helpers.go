@@ -33,7 +33,7 @@ var (
 		// Where system calls and threads begin, and where tasks end.
 		`entry_\w+|do_(?:fast_|int80_)?syscall_\w+|x(?:64|32|ia32)_sys_call|ia32_sys_call|invoke_syscall|syscall_\w+|do_SYSENTER_32|sysenter_\w+|tracesys_\w*|ret_fast_syscall|system_call_\w+|kthread|` +
 		`(?:do_exit|do_group_exit|make_task_dead|rewind_stack_do_exit|rewind_stack_and_make_dead|get_signal|get_signal_to_deliver|exit_to_user\w*|arch_do_signal\w*|do_signal|do_notify_resume|prepare_exit_to_usermode|exit_to_usermode\w*)|` +
-		`preempt_schedule_\w+|warn_bogus_irq_restore|rust_helper_\w+|(?:\w+::)*rust_begin_unwind|kernel::panic\w*|core::(?:panicking|option|result|slice::index|str)::.*` +
+		`preempt_schedule_\w+|warn_bogus_irq_restore|rust_helper_\w+|(?:\w+::)*rust_begin_unwind|kernel::panic\w*|(?:core|alloc)::.*` +
 		`)$`)
 
 	// checking are the checks that the compiler or a debugging kernel puts in front of everything. They find faults, and

@@ -243,8 +243,8 @@ func (l *LogReader) bareLine(r netconsole.Record, emit func(*netconsole.Record))
 // takeGlued reports whether the line has a kernel's time stamp in its middle, and then emits or holds it.
 func (l *LogReader) takeGlued(text string, emit func(*netconsole.Record)) bool {
 	at := middle.FindStringIndex(text)
-	if l.strict || at == nil || at[0] == 0 || strings.ContainsAny(text[:at[0]], "\"'`{(=<>") {
-		return false // a quotation
+	if l.strict || at == nil || at[0] == 0 || quotes(text[:at[0]]) {
+		return false
 	}
 	r, how := parseLine(text[at[0]:])
 	if how < marked || r.Uptime < 0 {
@@ -263,6 +263,12 @@ func (l *LogReader) takeGlued(text string, emit func(*netconsole.Record)) bool {
 	}
 	l.hold(g, emit)
 	return true
+}
+
+// quotes reports whether what follows a text is likely to be a quotation or an argument: a quote or parenthesis is open.
+func quotes(before string) bool {
+	return strings.ContainsAny(before, "`{=<>") || strings.Count(before, `"`)%2 != 0 || strings.Count(before, "'")%2 != 0 ||
+		strings.Count(before, "(") != strings.Count(before, ")")
 }
 
 // near reports whether a message at uptime after closely follows one at uptime before.

@@ -238,11 +238,14 @@ func sickRules() []Rule {
 			Counterexamples: []string{"BUG: spinlock of doom"},
 		},
 		{
-			// rust/kernel/lib.rs panic(): (0), then BUG.
+			// rust/kernel/lib.rs panic(): (0), then BUG. Rust before 1.73 had the message in front of the place.
 			Cause: "KernelBug", Verdict: Sick,
-			Match: `rust_kernel: panicked at (?:/\S*/)?(\S+?):\d+:\d+:`,
+			Match: `rust_kernel: panicked at (?:'.*', )?(?:/\S*/)?([^\s']+?):\d+:\d+(?::|\s*$)`,
 			Title: "Rust panic at $1{in}", heads: true,
-			Examples:        []string{"rust_kernel: panicked at drivers/android/binder/node.rs:877:13:\nattempt to subtract with overflow"},
+			Examples: []string{
+				"rust_kernel: panicked at drivers/android/binder/node.rs:877:13:\nattempt to subtract with overflow",
+				"rust_kernel: panicked at 'index out of bounds: the len is 3 but the index is 5', samples/rust/rust_minimal.rs:22:9",
+			},
 			Counterexamples: []string{"rust_binder: rust_kernel: panicked at drivers/android/binder/node.rs:877:13:"},
 		},
 		{
