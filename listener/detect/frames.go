@@ -220,7 +220,7 @@ func (t *trace) blame(where string, stack []string, rule *Rule) {
 	case where == "":
 	case !helps(where), fault && !checking.MatchString(where) && !library.MatchString(where) && !rule.asks:
 		t.frames = append(t.frames, where)
-	case !reports(where) && !rule.asks:
+	case fault && checking.MatchString(where) && !reporting.MatchString(where), !reports(where) && !rule.asks:
 		t.helper = where
 	}
 	t.add(stack, helps)
