@@ -385,6 +385,6 @@ func stronger(a, b netconsole.Identity) bool {
 // has the crash kernel started whatever panic_on_oops says: the idle task, init, or an interrupt.
 func dumpsCore(line []byte) bool {
 	text := string(line)
-	return text == " <IRQ>" || strings.HasPrefix(text, "CPU: ") &&
+	return strings.HasPrefix(text, " <IRQ>") || strings.HasPrefix(text, "CPU: ") &&
 		(strings.Contains(text, " PID: 0 ") || strings.Contains(text, " PID: 1 "))
 }

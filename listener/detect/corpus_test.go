@@ -287,19 +287,20 @@ func replayLog(t *testing.T, path string) []Incident {
 	s := NewSource(&Config{}, netip.AddrPort{})
 	now := time.Unix(1, 0)
 	var uptime time.Duration
-	for line := range linesOf(t, path) {
-		r, ok := ParseLogLine(string(line))
-		if !ok {
-			continue
-		}
+	var reader LogReader
+	push := func(r *netconsole.Record) {
 		if r.Uptime > uptime {
 			now = now.Add(r.Uptime - uptime)
 		}
 		if r.Uptime >= 0 {
 			uptime = r.Uptime
 		}
-		s.Push(now, &r, emit)
+		s.Push(now, r, emit)
 	}
+	for line := range linesOf(t, path) {
+		reader.Line(string(line), push)
+	}
+	reader.Flush(push)
 	s.Flush(now.Add(time.Hour), emit)
 	return incidents
 }

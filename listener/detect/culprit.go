@@ -24,6 +24,8 @@ type Culprit struct {
 var (
 	// dump_stack_print_info (lib/dump_stack.c), with the UID since 6.12.
 	cpuLine = regexp.MustCompile(`^CPU: (\d{1,5}) (?:UID: \d+ )?PID: (\d{1,10}) Comm: (.{1,64}?) (?:Kdump: loaded )?(?:Not tainted|Tainted: )`)
+	// The same before 3.10, which names no CPU.
+	pidLine = regexp.MustCompile(`^Pid: (\d{1,10}), comm: (.{1,64}?) (?:Not tainted|Tainted: )`)
 	// kernel/hung_task.c check_hung_task; kernel/watchdog.c watchdog_timer_fn.
 	hungLine   = regexp.MustCompile(`^INFO: task (.{1,24}):(\d{1,10}) (?:blocked|can't die)`)
 	lockupLine = regexp.MustCompile(`soft lockup - CPU#(\d{1,5}) stuck for \d+s! \[(.{1,24}):(\d{1,10})\]`)
@@ -82,13 +84,15 @@ func taskOf(lines []line, head int, rule *Rule) Culprit {
 				c = Culprit{Comm: m[2], PID: number(m[3]), CPU: number(m[1])}
 			} else if m := submatch(cpuLine, msg, "CPU: "); m != nil {
 				c = Culprit{Comm: m[3], PID: number(m[2]), CPU: number(m[1])}
+			} else if m := submatch(pidLine, msg, ", comm: "); m != nil {
+				c = Culprit{Comm: m[2], PID: number(m[1]), CPU: -1}
 			}
 		}
 		switch {
 		case strings.HasPrefix(msg, " </"), strings.HasPrefix(msg, "---[ end trace"):
 			return c
 		case rule.stalls: // an interrupt reports it, which does not make the task a bystander
-		case msg == " <IRQ>", msg == " <SOFTIRQ>", msg == " <NMI>", submatch(inSoftirq, msg, "+0x") != nil, strings.HasSuffix(msg, "in interrupt"):
+		case strings.HasPrefix(msg, " <IRQ>"), strings.HasPrefix(msg, " <SOFTIRQ>"), strings.HasPrefix(msg, " <NMI>"), submatch(inSoftirq, msg, "+0x") != nil, strings.HasSuffix(msg, "in interrupt"):
 			c.Bystander = c.Comm != ""
 		}
 	}

@@ -16,6 +16,7 @@ func TestCulprits(t *testing.T) {
 		{"an oops since 6.12", oopsLine + "\nCPU: 1 UID: 1000 PID: 42 Comm: java Tainted: G           OE      6.12.1 #1\n" + trace, Culprit{Comm: "java", PID: 42, CPU: 1}},
 		{"RHEL", oopsLine + "\nCPU: 1 PID: 42 Comm: java Kdump: loaded Not tainted 4.18.0-305.el8.x86_64 #1\n" + trace, Culprit{Comm: "java", PID: 42, CPU: 1}},
 		{"a name with blanks", oopsLine + "\nCPU: 1 PID: 42 Comm: G1 Main Marker Not tainted 6.1.0 #1\n" + trace, Culprit{Comm: "G1 Main Marker", PID: 42, CPU: 1}},
+		{"RHEL 6", oopsLine + "\nPid: 42, comm: java Not tainted 2.6.32-431.el6.x86_64 #1\n" + trace, Culprit{Comm: "java", PID: 42, CPU: -1}},
 		{"an interrupt", oopsLine + "\nCPU: 1 PID: 42 Comm: java Not tainted 6.1.0 #1\nRIP: 0010:foo+0x1/0x2\nCall Trace:\n <IRQ>\n bar+0x1/0x2\n", Culprit{Comm: "java", PID: 42, CPU: 1, Bystander: true}},
 		{"an interrupt by its end", oopsLine + "\nCPU: 1 PID: 42 Comm: java Not tainted 6.1.0 #1\nKernel panic - not syncing: Fatal exception in interrupt\n", Culprit{Comm: "java", PID: 42, CPU: 1, Bystander: true}},
 		{"an interrupt on arm64", "Unable to handle kernel paging request at virtual address ffff800012345678\nCPU: 1 PID: 42 Comm: java Not tainted 6.1.0 #1\npc : foo+0x1/0x2\nCall trace:\n foo+0x1/0x2\n __do_softirq+0x1/0x2\n", Culprit{Comm: "java", PID: 42, CPU: 1, Bystander: true}},

@@ -77,7 +77,7 @@ func (d *draft) extend(now time.Time, silence time.Duration) {
 	if d.ended {
 		return
 	}
-	if d.rule.stalls {
+	if d.rule.stalls && d.rule.Verdict == Sick {
 		silence *= 3
 	}
 	d.due = now.Add(silence)
@@ -158,8 +158,8 @@ func (d *draft) since() int {
 }
 
 // lostOops is the index of the first line that arrived of an oops whose headline was lost, -1 if there is no such oops at the
-// end of lines. It is the line of the CPU or of the instruction pointer. A report ends with a backtrace, registers or "end
-// trace".
+// end of lines. It is the line of the CPU or of the instruction pointer, or where the backtrace begins. A report ends with a
+// backtrace, registers or "end trace".
 func lostOops(lines []line) int {
 	const near = 100 // lines
 	at, ends := -1, 0
@@ -178,7 +178,7 @@ func lostOops(lines []line) int {
 				return -1 // it is that one's
 			}
 			return at
-		case wherever(msg) != nil:
+		case wherever(msg) != nil, ends == 1 && at < 0 && startsStack(msg):
 			at = i
 		case cpuLine.MatchString(msg):
 			if at >= 0 {

@@ -21,18 +21,20 @@ const (
 
 var (
 	// A frame of a backtrace: " foo+0x12/0x40 [mod]", "? " in front where the unwinder guesses, a note such as " (P)" behind
-	// it on arm64 since 6.13, a module with its build id, a file where a script put it.
-	frameLine = regexp.MustCompile(`^(?: +|\(?\[<?[0-9a-f]+>?\]\)? *)(?:\(?\[<?[0-9a-f x]+>?\] *)*(\? )?\.?` + symbol + behind)
+	// it on arm64 since 6.13, a module with its build id, a file where a script put it. Before 4.10 the name of the stack stands in
+	// front: " <IRQ>  [<ffffffff81012345>] foo+0x12/0x40".
+	frameLine = regexp.MustCompile(`^(?: *<{1,2}[#A-Z]{2,10}>{1,2})?(?: +|\(?\[<?[0-9a-f]+>?\]\)? *)(?:\(?\[<?[0-9a-f x]+>?\] *)*(\? )?\.?` + symbol + behind)
 	// The same of arm: "[<c0012345>] (foo) from [<c0054321>] (bar+0x12/0x40)", " foo from bar+0x12/0x40" since 5.19.
 	armFrame = regexp.MustCompile(`^ *(?:\[<[0-9a-f]+>\] \((\w+)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?\)|(\w+)) from (?:\[<[0-9a-f]+>\] \()?` + symbol)
 	// Where the kernel was: "RIP: 0010:foo+0x12/0x40 [mod]" (e030 under Xen), with addresses in brackets before 4.10; "pc : "
 	// and "PC is at" on arm, "epc : " on RISC-V and MIPS, NIP on PowerPC, the PSW of s390. 0033 is userspace, 0x… no code at all.
 	whereLine = regexp.MustCompile(`^(?:(?:RIP|EIP|IP)(?::? +| is at )(?:(?:0010|0008|e030|e008|0060|0061):)?|(?:pc|epc|era) *: *|PC is at |NIP |Krnl PSW : .{0,60}\(|kernel_?pc: )` +
-		bracketed + `*(?:[0-9a-f]{8,16} )?(?:` + symbol + behind + `|(0x[0-9a-f]+|[0-9a-f]{8,16}|\(null\))\s*$)`)
+		bracketed + `*(?:[0-9a-f]{8,16} )?(?:` + symbol + behind + `|(0x[0-9a-f]+|[0-9a-f]{8,16}|\(null\))\)?\s*$)`)
 	// Where lockdep says a lock was taken: "ffff8880120b9168 (&x->lock){....}-{2:2}, at: foo+0x14b/0x460"; what a worker ran last.
 	lockedAt = regexp.MustCompile(`\([^\n]+\)\{[^}\n]{1,12}\}(?:-\{[\d:]{1,7}\})?, at: ` + bracketed + `?([A-Za-z_][\w.]*)\+0x|^ +last function: ([A-Za-z_][\w.]*)\s*$`)
 	// `uname -r` as dump_stack_print_info (lib/dump_stack.c) prints it: "CPU: 0 PID: 1 Comm: init Not tainted 6.1.0 #1".
-	releaseIn = regexp.MustCompile(`^CPU: \d+ .*(?:Not tainted|Tainted: [A-Z -]+) ([0-9]\S*) #`)
+	// "Pid: 1, comm: init Not tainted 2.6.32-431.el6.x86_64 #1" before 3.10, in parentheses on 32-bit machines.
+	releaseIn = regexp.MustCompile(`^(?:CPU: \d+|Pid: \d+,) .*(?:Not tainted|Tainted: [A-Z -]+) +\(?([0-9]\S*) #`)
 	// bpfTag is the hash in the name of a BPF program, which changes with its bytecode.
 	bpfTag = regexp.MustCompile(`^bpf_prog_[0-9a-f]{16}`)
 	// syscallName is the name of a system call's entry, which differs between architectures and releases.
@@ -97,7 +99,9 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 			}
 			stack = nil // another CPU's
 		case len(stack) > 0 && endsStack(msg, embedded):
-			if done = started; !done { // the line in front of the frames was lost, or they are another CPU's
+			if rule.stalls && started && !slices.ContainsFunc(stack, func(f string) bool { return !serves(f, rule) }) {
+				started, stack = false, nil // of the thread that looks for stalls, whose own is printed in front
+			} else if done = started; !done { // the line in front of the frames was lost, or they are another CPU's
 				early, stack = append(early, stack...), nil
 			}
 		case place == "" && !started && len(stack) == 0 && namesPlace(msg, rule) != "":
@@ -116,7 +120,7 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 	}
 	if len(stack) == 0 && len(early) == 0 {
 		stack = guessed // a kernel without frame pointers guesses all, as many did before 4.14
-	} else if len(stack) == 0 || !started && len(early) > 0 || where != "" && slices.Contains(early, where) || rule.owner && len(early) > 0 {
+	} else if len(stack) == 0 || !started && len(early) > 0 || where != "" && slices.Contains(early, where) && !slices.Contains(stack, where) || rule.owner && len(early) > 0 {
 		stack = early
 	}
 	switch {
@@ -196,7 +200,7 @@ func frame(msg string) (functions []string, guess bool) {
 		if m[3] == "0" {
 			return nil, false
 		}
-		return []string{function(m[2])}, m[1] != ""
+		return []string{function(m[2])}, m[1] != "" || strings.HasSuffix(msg, " (unreliable)") // PowerPC
 	}
 	if m := armFrame.FindStringSubmatch(msg); m != nil {
 		return []string{function(m[1] + m[2]), function(m[3])}, false
@@ -207,10 +211,7 @@ func frame(msg string) (functions []string, guess bool) {
 // blame finds the guilty function and its caller. where is the innermost one, empty if unknown; the stack may begin above or
 // below it.
 func (t *trace) blame(where string, stack []string, rule *Rule) {
-	reports := func(f string) bool { return reporting.MatchString(f) || checking.MatchString(f) }
-	helps := func(f string) bool {
-		return reports(f) || library.MatchString(f) || allocating.MatchString(f) || rule.asks && waiting.MatchString(f)
-	}
+	helps := func(f string) bool { return serves(f, rule) }
 	fault := rule.Verdict >= Oops && !rule.asserts
 	if i := slices.Index(stack, where); i >= 0 && (!fault || !slices.ContainsFunc(stack[:i], func(f string) bool { return !reports(f) })) {
 		stack = stack[i+1:] // the functions above it report
@@ -219,7 +220,7 @@ func (t *trace) blame(where string, stack []string, rule *Rule) {
 	case where == "":
 	case !helps(where), fault && !checking.MatchString(where) && !library.MatchString(where) && !rule.asks:
 		t.frames = append(t.frames, where)
-	case !reports(where) && !rule.asks:
+	case fault && checking.MatchString(where) && !reporting.MatchString(where), !reports(where) && !rule.asks:
 		t.helper = where
 	}
 	t.add(stack, helps)
@@ -234,6 +235,14 @@ func (t *trace) blame(where string, stack []string, rule *Rule) {
 	if len(t.frames) == 0 && where != "" {
 		t.frames = []string{where}
 	}
+}
+
+// reports says whether a function only detects and reports.
+func reports(f string) bool { return reporting.MatchString(f) || checking.MatchString(f) }
+
+// serves says whether a function is not to be named: it reports, or does what its caller asks for.
+func serves(f string, rule *Rule) bool {
+	return reports(f) || library.MatchString(f) || allocating.MatchString(f) || rule.asks && waiting.MatchString(f)
 }
 
 // add appends the first functions of a stack, without those to be passed over and without recursion.
@@ -316,7 +325,7 @@ func demangle(symbol string) string {
 // release is `uname -r` from the lines of an incident, empty if they do not say.
 func release(lines []line) string {
 	for i := range lines {
-		if !lines[i].kernel || !strings.HasPrefix(lines[i].message(), "CPU: ") {
+		if msg := lines[i].message(); !lines[i].kernel || !strings.HasPrefix(msg, "CPU: ") && !strings.HasPrefix(msg, "Pid: ") {
 			continue
 		}
 		if m := releaseIn.FindStringSubmatch(lines[i].message()); m != nil {

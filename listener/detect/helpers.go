@@ -9,7 +9,8 @@ var (
 	reporting = regexp.MustCompile(`^_*(?:` +
 		// Printing and unwinding.
 		`dump_stack\w*|show_(?:stack|regs|trace)\w*|dump_(?:backtrace|header|cpu_task)|unwind_\w+|walk_stack\w*|save_stack\w*|stack_trace_\w+|` +
-		`arch_stack_walk\w*|sched_show_task|v?printk\w*|console_(?:lock|unlock|trylock|flush_all|emit_next_record)|report_bug|handle_bug|fixup_bug|warn|warn_\w+|slowpath_fmt|` +
+		`arch_stack_walk\w*|\w*kernel_text_address|is_\w+_text_address|is_ftrace_trampoline|core_kernel_text|bpf_(?:ksym_find|address_lookup)|stack_access_ok|orc_\w+|get_stack_info\w*|in_task_stack|print_context_stack|dump_trace|deref_stack_\w+|` +
+		`sched_show_task|v?printk\w*|console_(?:lock|unlock|trylock|flush_all|emit_next_record)|report_bug|handle_bug|fixup_bug|warn|warn_\w+|slowpath_fmt|` +
 		`(?:nmi_|v)?panic(?:_\w+)?|\w+_panic|check_panic_on_warn|get_taint|die|die_\w+|die_body|oops_\w+|page_fault_oops|no_context|bad_area\w*|kernelmode_fixup_or_oops|` +
 		`print_(?:report|trailer|address_description|unlock_imbalance_bug|\w+_bug)|\w+_report|object_err|slab_(?:err|bug|fix|pad_check)|` +
 		`check_slab|check_object|check_bytes_and_report|free_debug_processing|alloc_debug_processing|on_freelist|` +
@@ -32,14 +33,14 @@ var (
 		// Where system calls and threads begin, and where tasks end.
 		`entry_\w+|do_(?:fast_|int80_)?syscall_\w+|x(?:64|32|ia32)_sys_call|ia32_sys_call|invoke_syscall|syscall_\w+|do_SYSENTER_32|sysenter_\w+|tracesys_\w*|ret_fast_syscall|system_call_\w+|kthread|` +
 		`(?:do_exit|do_group_exit|make_task_dead|rewind_stack_do_exit|rewind_stack_and_make_dead|get_signal|get_signal_to_deliver|exit_to_user\w*|arch_do_signal\w*|do_signal|do_notify_resume|prepare_exit_to_usermode|exit_to_usermode\w*)|` +
-		`preempt_schedule_\w+|warn_bogus_irq_restore|rust_helper_\w+|(?:\w+::)*rust_begin_unwind|kernel::panic\w*|core::(?:panicking|option|result|slice::index|str)::.*` +
+		`preempt_schedule_\w+|warn_bogus_irq_restore|rust_helper_\w+|(?:\w+::)*rust_begin_unwind|kernel::panic\w*|(?:core|alloc)::.*` +
 		`)$`)
 
 	// checking are the checks that the compiler or a debugging kernel puts in front of everything. They find faults, and
 	// fault themselves where a pointer is too bad to be followed.
 	checking = regexp.MustCompile(`^_*(?:` +
 		// Sanitizers and checks that compilers insert.
-		`\w*(?:kasan|kmsan|kcsan|hwasan|ubsan|kfence|kmemleak|page_owner)\w*|create_object|handle_overflow|val_to_string|asan_\w+|msan_\w+|tsan_\w+|sanitizer_\w+|check_memory_region\w*|stack_chk_fail|` +
+		`\w*(?:kasan|kmsan|kcsan|hwasan|ubsan|kfence|kmemleak|page_owner)\w*|create_object|handle_overflow|val_to_string|asan_\w+|msan_\w+|tsan_\w+|sanitizer_\w+|write_comp_data|virt_addr_valid|check_memory_region\w*|stack_chk_fail|` +
 		`fortify_\w+|phys_addr\w*|virt_to_phys\w*|cfi_\w+|report_cfi_failure|warn_cfi\w*|x86_indirect_\w+|fentry|ftrace_\w+|mcount|read_once_\w*nocheck|read_word_at_a_time|` +
 		// Checks of lists, references, objects, copies, locks and contexts.
 		`list_(?:add|del)_(?:entry_)?valid\w*|refcount_warn_\w+|refcount_error_report|debug_\w*obj\w*|debug_(?:print|check)_\w+|usercopy_\w+|` +
@@ -47,7 +48,7 @@ var (
 		`debug_smp_processor_id|this_cpu_preempt_check|lock_(?:acquire|release)\w*|lock_is_held\w*|lock_(?:un)?pin_lock|lock_downgrade|(?:re)?(?:mark|acquire)_\w*lock\w*|hlock_class|lock_set_class|` +
 		`register_lock_class|look_up_lock_class|validate_chain|check_(?:noncircular|prev_add|prevs_add|deadlock|irq_usage|usage|wait_context|chain_key)\w*|lockdep_\w+|debug_lockdep_\w+|` +
 		`debug_lockdep\w*|trace_(?:hard|soft)irqs?_\w+|(?:hard|soft)irqs?_\w+_caller|seqprop_\w+|skb_(?:over_|under_)?panic|\w*assertfail|` +
-		`should_fail\w*|fail_dump|perf_trace_\w+|trace_event_\w+|trace_raw_output_\w+|bpf_trace_run\d*|rcu_dynticks_\w+` +
+		`should_fail\w*|fail_dump|perf_trace_\w+|trace_event_\w+|trace_raw_output_\w+|bpf_trace_run\d*|rcu_dynticks_\w+|rcu_is_watching|preempt_count_\w+` +
 		`)$`)
 
 	// library are the functions that work on their caller's arguments: a bad pointer, a lock or object that is gone, a wrong
@@ -56,7 +57,7 @@ var (
 		// Memory, strings, numbers and formats.
 		`mem(?:cpy|move|set|cmp|chr|scan|dup)\w*|[kv]*memdup\w*|(?:str|strn|strl|strs)(?:len|cmp|cpy|cat|chr|str|casecmp|scpy|nlen|sep|spn|pbrk|dup)\w*|k?(?:str|strn)dup\w*|` +
 		`v?s[cn]*printf|v?asprintf|kv?asprintf\w*|vsnprintf|(?:string|pointer|number|format_decode|va_format|hex_string|resource_string|ip\d_addr_string|symbol_string)(?:_\w+)?|` +
-		`dev_(?:info|notice|warn|err|alert|crit|emerg|printk|vprintk)\w*|netdev_(?:info|notice|warn|err|printk)|crc\w*|hex_dump_to_buffer|print_hex_dump\w*|` +
+		`jhash\w*|siphash\w*|prandom_\w+|get_random_\w+|\w*copy_to_iter\w*|dev_(?:info|notice|warn|err|alert|crit|emerg|printk|vprintk)\w*|netdev_(?:info|notice|warn|err|printk)|crc\w*|hex_dump_to_buffer|print_hex_dump\w*|` +
 		`(?:raw_)?copy_(?:to|from|in)_(?:user|iter|kernel|bvec)\w*|copy(?:in|out|_user\w*|_page\w*|_folio\w*|_mc\w*)|\w*copy_(?:page|folio)_(?:to|from)_iter\w*|(?:hash_and_)?copy_\w*_iter\w*|` +
 		`(?:put|get|clear|strncpy_from|probe|nofault)_user\w*|extract_(?:user|iter)_to_sg|probe_kernel_\w+|copy_\w*nofault|iov_iter_\w+|(?:raw_)?(?:read|write)[bwlq](?:_\w+)?|logic_(?:in|out)[bwl]|io(?:read|write)\d+\w*|` +
 		// Lists, trees and tables.
@@ -90,7 +91,7 @@ var (
 	allocating = regexp.MustCompile(`^_*(?:` +
 		`\w*(?:alloc_(?:frozen_)?pages?|alloc_folio|folio_alloc|alloc_from_pcs)\w*|alloc_pages\w*|get_free_pages\w*|get_zeroed_page\w*|get_page_from_freelist|prep_new_page|post_alloc_hook|rmqueue\w*|` +
 		`k[vmz]*(?:alloc|calloc|realloc)\w*|kmalloc_\w+|kvmalloc\w*|kzalloc\w*|krealloc\w*|kcalloc\w*|v[mz]?alloc\w*|vmalloc_\w+|kmem_cache_alloc\w*|kmem_\w+|slab_\w+|(?:new|allocate)_slab\w*|cache_grow\w*|cache_alloc\w*|fallback_alloc|` +
-		`\w*(?:kmalloc|kzalloc|kcalloc|vmalloc|vzalloc|mem_zalloc)\w*|alloc_inode|page_cache_alloc\w*|add_to_page_cache\w*|do_krealloc\w*|should_failslab|check_heap_object|check_object_size|pcpu_alloc\w*|alloc_percpu\w*|mempool_alloc\w*|dma_alloc_\w+|alloc_skb\w*|netdev_alloc_skb\w*|` +
+		`\w*(?:kmalloc|kzalloc|kcalloc|vmalloc|vzalloc|mem_zalloc)\w*|alloc_inode|page_cache_alloc\w*|add_to_page_cache\w*|do_krealloc\w*|should_failslab|check_heap_object|check_object_size|pcpu_alloc\w*|alloc_percpu\w*|mempool_alloc\w*|dma_alloc_\w+|\w*alloc_skb\w*|sk_(?:prot_)?alloc|pcpu_create_chunk|` +
 		`filemap_(?:alloc_folio|get_folio)\w*|filemap_get_folio\w*|find_or_create_page|pagecache_get_page|grab_cache_page\w*|(?:do_)?read_cache_(?:page|folio)\w*|find_lock_entries|truncate_inode_pages_range|read_mapping_\w+` +
 		`)$`)
 
@@ -100,7 +101,7 @@ var (
 
 	// waiting are the functions in which a task waits, and those that read the time meanwhile. Their caller is to be named.
 	waiting = regexp.MustCompile(`^_*(?:` +
-		`schedule\w*|io_schedule\w*|preempt_schedule\w*|switch_to|context_switch|(?:do_)?wait_for_\w+|(?:out_of_line_)?wait_on_\w+|bit_wait\w*|lock_(?:page|buffer|folio)\w*|folio_(?:lock|wait)_\w+|folio_lock\w*|` +
+		`schedule\w*|finish_task_switch|io_schedule\w*|sleep_on_\w+|preempt_schedule\w*|switch_to|context_switch|(?:do_)?wait_for_\w+|(?:out_of_line_)?wait_on_\w+|bit_wait\w*|lock_(?:page|buffer|folio)\w*|folio_(?:lock|wait)_\w+|folio_lock\w*|` +
 		`wait_rcu_gp\w*|synchronize_\w+|rcu_barrier\w*|flush_work\w*|smp_call_function\w*|on_each_cpu\w*|csd_lock_wait|delay_\w+|(?:const_)?[un]delay|delay|msleep\w*|usleep_\w+|` +
 		`(?:pv_)?native_safe_halt|kvm_wait|ktime_get\w*|read_tsc|read_hpet|(?:pv|kvm_)?clock\w*_read\w*|kvm_clock_get_cycles|kvm_clock_read|pvclock_clocksource_read\w*|(?:native_|local_)?sched_clock\w*|local_clock\w*|arch_counter_get_\w+|cond_resched\w*|should_resched` +
 		`)$`)

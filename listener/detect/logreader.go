@@ -45,6 +45,7 @@ type LogReader struct {
 	json  document
 	parts []part
 
+	margin  margin
 	partial map[string]string // beginnings of a container's lines, by stream
 	wrapped string            // a line that is as wide as a terminal
 }
@@ -189,6 +190,7 @@ func (l *LogReader) whole(text string, emit emitter) {
 	switch {
 	case how == foreign:
 	case how > bare:
+		l.cutMargin(&r)
 		l.corroborate(r.Uptime, emit)
 		if r.Uptime >= 0 {
 			l.last, l.stamps = r.Uptime, true
@@ -197,6 +199,32 @@ func (l *LogReader) whole(text string, emit emitter) {
 	case l.takeGlued(text, emit):
 	default:
 		l.bareLine(r, emit)
+	}
+}
+
+// A margin is a blank more behind every time stamp than the kernel prints.
+type margin int
+
+const (
+	unknownMargin margin = iota
+	withMargin
+	withoutMargin
+)
+
+// cutMargin removes it. Frames of a backtrace have a blank in any case; the first other line decides.
+func (l *LogReader) cutMargin(r *netconsole.Record) {
+	if r.Uptime < 0 || l.margin == withoutMargin || len(r.Text) < 2 {
+		return
+	}
+	functions, _ := frame(string(r.Text))
+	switch {
+	case r.Text[0] != ' ':
+		l.margin = withoutMargin
+	case l.margin == unknownMargin && (len(functions) > 0 || r.Text[1] == ' ' || r.Text[1] == '<'):
+		return
+	default:
+		l.margin = withMargin
+		r.Text = r.Text[1:]
 	}
 }
 
@@ -215,8 +243,8 @@ func (l *LogReader) bareLine(r netconsole.Record, emit func(*netconsole.Record))
 // takeGlued reports whether the line has a kernel's time stamp in its middle, and then emits or holds it.
 func (l *LogReader) takeGlued(text string, emit func(*netconsole.Record)) bool {
 	at := middle.FindStringIndex(text)
-	if l.strict || at == nil || at[0] == 0 || strings.ContainsAny(text[:at[0]], "\"'`{(=<>") {
-		return false // a quotation
+	if l.strict || at == nil || at[0] == 0 || quotes(text[:at[0]]) {
+		return false
 	}
 	r, how := parseLine(text[at[0]:])
 	if how < marked || r.Uptime < 0 {
@@ -235,6 +263,12 @@ func (l *LogReader) takeGlued(text string, emit func(*netconsole.Record)) bool {
 	}
 	l.hold(g, emit)
 	return true
+}
+
+// quotes reports whether what follows a text is likely to be a quotation or an argument: a quote or parenthesis is open.
+func quotes(before string) bool {
+	return strings.ContainsAny(before, "`{=<>") || strings.Count(before, `"`)%2 != 0 || strings.Count(before, "'")%2 != 0 ||
+		strings.Count(before, "(") != strings.Count(before, ")")
 }
 
 // near reports whether a message at uptime after closely follows one at uptime before.

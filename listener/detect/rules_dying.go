@@ -9,14 +9,16 @@ func dyingRules() []Rule {
 		// kernel/panic.c, vpanic(), panic() before 6.17: (0) "Kernel panic - not syncing: %s\n". The file has no pr_fmt.
 		// The rules down to the general one are panics that follow from something that was reported just before.
 		{
-			// arch/x86/kernel/dumpstack.c oops_end(); arch/arm64/kernel/traps.c die() puts its reason in front.
+			// arch/x86/kernel/dumpstack.c oops_end(); arch/arm64/kernel/traps.c die() puts its reason in front;
+			// arch/s390/kernel/dumpstack.c die().
 			Cause: kernelPanic, Verdict: Dying,
-			Match: `Kernel panic - not syncing: ((?:[^:\n]+: )?Fatal exception(?: in interrupt)?)(?:\n|$)`,
+			Match: `Kernel panic - not syncing: ((?:[^:\n]+: )?Fatal exception(?: in interrupt|: panic_on_oops)?)(?:\n|$)`,
 			Title: "$1", rank: vague, follows: kernelOops,
 			Examples: []string{
 				"Kernel panic - not syncing: Fatal exception",
 				"Kernel panic - not syncing: Fatal exception in interrupt",
 				"Kernel panic - not syncing: Oops - BUG: Fatal exception",
+				"Kernel panic - not syncing: Fatal exception: panic_on_oops",
 			},
 			Counterexamples: []string{
 				`audit: type=1400 audit(1700000000.123:45): apparmor="DENIED" operation="open" profile="x" name="/x" pid=1 comm="Kernel panic - "`,
@@ -39,18 +41,19 @@ func dyingRules() []Rule {
 			Counterexamples: []string{"systemd[1]: Kernel panic - not syncing: Attempted to kill init!"},
 		},
 		{
-			// kernel/watchdog.c watchdog_timer_fn() with softlockup_panic.
+			// kernel/watchdog.c watchdog_timer_fn() with softlockup_panic: an interrupt of the CPU that hangs.
 			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: (softlockup: hung tasks)`,
-			Title: "$1", rank: vague, follows: "SoftLockup HardLockup RCUStall",
+			Title: "$1{in}", asks: true, stalls: true, rank: vague, follows: "SoftLockup HardLockup RCUStall",
 			Examples:        []string{"Kernel panic - not syncing: softlockup: hung tasks"},
 			Counterexamples: []string{"watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [panic:123]"},
 		},
 		{
-			// kernel/watchdog.c watchdog_hardlockup_check(), kernel/watchdog_hld.c before 6.5, with hardlockup_panic.
+			// kernel/watchdog.c watchdog_hardlockup_check(), kernel/watchdog_hld.c before 6.5, with hardlockup_panic: an NMI of the
+			// CPU that hangs, except where another CPU looks after it, which says so before. Kernels before 4.4 say nothing before.
 			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: (Hard LOCKUP|Watchdog detected hard LOCKUP) ?`,
-			Title: "$1", rank: vague, follows: "SoftLockup HardLockup RCUStall",
+			Title: "$1{in}", asks: true, stalls: true, rank: vague, follows: "SoftLockup HardLockup RCUStall",
 			Examples: []string{
 				"Kernel panic - not syncing: Hard LOCKUP",
 				"Kernel panic - not syncing: Watchdog detected hard LOCKUP on cpu 0",

@@ -26,12 +26,15 @@ func oopsRules() []Rule {
 		{
 			// The same function. An address that is not NULL.
 			Cause: kernelOops, Verdict: Oops,
-			Match: `BUG: (?:unable to handle (?:page fault for address: |kernel paging request at |kernel *$)|Unable to handle kernel (?:data access|instruction fetch) )`,
+			Match: `(?:BUG: (?:unable to handle (?:page fault for address: |kernel paging request at |kernel *$)|Unable to handle (?:kernel (?:data access|instruction fetch|unaligned access)|unknown paging fault) )|` +
+				`Unable to handle kernel paging request for [a-z ]{4,24}(?:at address 0x[0-9a-f]|$))`,
 			Title: "kernel page fault{in}",
 			Examples: []string{
 				"BUG: unable to handle page fault for address: ffffc90000123000",
 				"BUG: unable to handle kernel paging request at ffffc90000123000",
 				"BUG: Unable to handle kernel data access on write at 0x8000000041a25f20",
+				"Unable to handle kernel paging request for data at address 0x00000000", // arch/powerpc/mm/fault.c before 5.1
+				"Unable to handle kernel paging request for instruction fetch",
 			},
 			Counterexamples: []string{"stress-ng[7]: BUG: unable to handle page fault for address: ffffc90000123000"},
 		},
@@ -74,9 +77,12 @@ func oopsRules() []Rule {
 		{
 			// The same header behind a page fault, whose own line says more.
 			Cause: kernelOops, Verdict: Oops,
-			Match: `(?:Oops: )?Oops: [0-9a-f]{4} \[#\d+\]` + dieTail,
+			Match: `(?:(?:Oops: )?Oops: [0-9a-f]{4} (?:ilc:\d )?|Oops ?|Oops: (?:Kernel access of bad area|Exception in kernel mode), sig: \d+ )\[#\d+\](?::\s*$|` + dieTail + `)`,
 			Title: "oops{in}", rank: vague,
 			Examples: []string{
+				"Oops: 0004 ilc:3 [#1] SMP ",                    // arch/s390/kernel/dumpstack.c
+				"Oops: Kernel access of bad area, sig: 11 [#1]", // arch/powerpc/kernel/traps.c
+				"Oops [#1]", "Oops[#1]:", // arch/riscv, arch/mips, arch/loongarch
 				"Oops: 0002 [#1] PREEMPT SMP NOPTI",
 				"Oops: Oops: 0002 [#1] SMP NOPTI",
 				"Oops: Oops: 0000 [#2] PREEMPT(voluntary) SMP KASAN NOPTI",
@@ -94,9 +100,9 @@ func oopsRules() []Rule {
 		{
 			// The same header behind BUG() and everything that is built on it.
 			Cause: kernelOops, Verdict: Oops,
-			Match: `(?:Oops: )?invalid opcode: [0-9a-f]{4} \[#\d+\]` + dieTail,
+			Match: `(?:(?:Oops: )?invalid opcode: [0-9a-f]{4} |monitor event: [0-9a-f]{4} ilc:\d |Kernel BUG )\[#\d+\]` + dieTail,
 			Title: "invalid opcode{in}", rank: vague, asserts: true,
-			Examples: []string{"invalid opcode: 0000 [#1] PREEMPT SMP NOPTI", "Oops: invalid opcode: 0000 [#1] SMP NOPTI"},
+			Examples: []string{"monitor event: 0040 ilc:2 [#1] SMP ", "Kernel BUG [#1]", "invalid opcode: 0000 [#1] PREEMPT SMP NOPTI", "Oops: invalid opcode: 0000 [#1] SMP NOPTI"},
 			Counterexamples: []string{
 				"traps: bench[1234] trap invalid opcode ip:401000 sp:7ffc error:0 in bench[400000+1000]",
 				"invalid opcode: 0000 [#1] of x",
@@ -106,9 +112,10 @@ func oopsRules() []Rule {
 			// The same header for the other traps of arch/x86/kernel/traps.c: divide error, stack segment, int3, bounds,
 			// alignment check, double fault, Bad pagetable, unexpected #NM exception, …
 			Cause: kernelOops, Verdict: Oops,
-			Match: `(?:Oops: )?([A-Za-z][^:\[\n]{2,60}?)(?:, [^:\n]*)?: [0-9a-f]{4} \[#\d+\]` + dieTail,
+			Match: `(?:Oops: )?([A-Za-z][^:\[\n]{2,60}?)(?:, [^:\n]*)?: [0-9a-f]{4} (?:ilc:\d )?\[#\d+\]` + dieTail,
 			Title: "$1{in}",
 			Examples: []string{
+				"specification exception: 0006 ilc:3 [#1] SMP ", // arch/s390/kernel/traps.c
 				"divide error: 0000 [#1] SMP PTI",
 				"Oops: divide error: 0000 [#1] SMP NOPTI",
 				"Oops: unexpected #NM exception: 0000 [#1] SMP NOPTI",
@@ -119,6 +126,31 @@ func oopsRules() []Rule {
 				"bench: run 0042 [#1] of 12",
 				"abc: 0000 [#1][1234]: segfault at 0 ip 0000000000401000 sp 00007ffc0 error 4 in y[400000+1000]",
 			},
+		},
+		{
+			// What other architectures put in front of "[#1]": arch/riscv/kernel/traps.c, arch/powerpc/kernel/traps.c,
+			// arch/mips/kernel/traps.c, arch/loongarch/kernel/traps.c.
+			Cause: kernelOops, Verdict: Oops,
+			Match: `(?:Oops - ([a-z][a-z ()/-]{3,40}) \[#\d+\]|Oops: ([A-Z][A-Za-z -]{3,40}), sig: \d+ \[#\d+\]|((?:Break|Reserved) instruction in kernel code|Kernel bug detected|Illegal instruction in kernel code)\[#\d+\]:)` + dieTail,
+			Title: "$1$2$3{in}",
+			Examples: []string{
+				"Oops - illegal instruction [#1]",
+				"Oops: Machine check, sig: 7 [#1]",
+				"Break instruction in kernel code[#1]:",
+			},
+			Counterexamples: []string{"Oops - illegal instruction [#1][1234]: segfault at 0", "Oops - I did it again", "Oops: Machine check, sig: 7 [#1] in x"},
+		},
+		{
+			// arch/s390/mm/fault.c do_no_context(); arch/mips/mm/fault.c, arch/loongarch/mm/fault.c no_context(): (1).
+			Cause: kernelOops, Verdict: Oops,
+			Match: `(?:Unable to handle kernel (?:pointer dereference|paging request) in virtual (?:kernel|user) address space|` +
+				`CPU \d+ Unable to handle kernel paging request at virtual address [0-9a-f]{8,16}, (?:epc|era) == )`,
+			Title: "kernel page fault{in}",
+			Examples: []string{
+				"Unable to handle kernel pointer dereference in virtual kernel address space",
+				"CPU 0 Unable to handle kernel paging request at virtual address 00000004, epc == 80123456, ra == 80123400",
+			},
+			Counterexamples: []string{"CPU 0 Unable to handle kernel paging", "s390: Unable to handle kernel pointer dereference in virtual kernel address space"},
 		},
 		{
 			// arch/arm64/mm/fault.c die_kernel_fault(): (1), no pr_fmt.

@@ -5,23 +5,28 @@ func sickRules() []Rule {
 	return []Rule{
 		// CPUs and tasks that make no progress. A setting turns each of these into a panic.
 		{
-			// kernel/watchdog.c watchdog_timer_fn(): (0), pr_fmt "watchdog: ", "NMI watchdog: " up to 4.13.
+			// kernel/watchdog.c watchdog_timer_fn(): (0), pr_fmt "watchdog: ", "NMI watchdog: " up to 4.13, none up to 3.11.
 			Cause: "SoftLockup", Verdict: Sick,
-			Match: `(?:NMI )?watchdog: BUG: soft lockup - CPU#\d+ stuck for \d+s! \[`,
+			Match: `(?:(?:NMI )?watchdog: )?BUG: soft lockup - CPU#\d+ stuck for \d+s! \[`,
 			Title: "soft lockup{in}", asks: true, stalls: true,
-			Examples:        []string{"watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [kworker/3:1:71]"},
+			Examples: []string{
+				"watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [kworker/3:1:71]",
+				"BUG: soft lockup - CPU#2 stuck for 67s! [kswapd0:71]",
+			},
 			Counterexamples: []string{"perf: watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [x:1]", "watchdog: Delayed init of the lockup detector failed: -22"},
 		},
 		{
 			// kernel/watchdog.c watchdog_hardlockup_check(): (0); kernel/watchdog_hld.c, pr_fmt "NMI watchdog: ", before 6.5;
-			// the reporting CPU in front since 6.13.
+			// the reporting CPU in front since 6.13. arch/powerpc/kernel/watchdog.c has its own words.
 			Cause: "HardLockup", Verdict: Sick,
-			Match: `(?:NMI )?watchdog: (?:CPU\d+: )?Watchdog detected hard LOCKUP on cpu \d+`,
+			Match: `(?:NMI )?watchdog: (?:(?:CPU\d+: )?Watchdog detected hard LOCKUP on cpu \d+|CPU \d+ (?:self-detected hard LOCKUP @ |detected hard LOCKUP on other CPUs ))`,
 			Title: "hard lockup{in}", asks: true, stalls: true,
 			Examples: []string{
 				"NMI watchdog: Watchdog detected hard LOCKUP on cpu 1",
 				"watchdog: Watchdog detected hard LOCKUP on cpu 3",
 				"watchdog: CPU3: Watchdog detected hard LOCKUP on cpu 3",
+				"watchdog: CPU 3 self-detected hard LOCKUP @ foo_spin+0x10/0x40",
+				"watchdog: CPU 5 detected hard LOCKUP on other CPUs 3",
 			},
 			Counterexamples: []string{"NMI watchdog: Enabled. Permanently consumes one hw-PMU counter."},
 		},
@@ -233,11 +238,14 @@ func sickRules() []Rule {
 			Counterexamples: []string{"BUG: spinlock of doom"},
 		},
 		{
-			// rust/kernel/lib.rs panic(): (0), then BUG.
+			// rust/kernel/lib.rs panic(): (0), then BUG. Rust before 1.73 had the message in front of the place.
 			Cause: "KernelBug", Verdict: Sick,
-			Match: `rust_kernel: panicked at (?:/\S*/)?(\S+?):\d+:\d+:`,
+			Match: `rust_kernel: panicked at (?:'.*', )?(?:/\S*/)?([^\s']+?):\d+:\d+(?::|\s*$)`,
 			Title: "Rust panic at $1{in}", heads: true,
-			Examples:        []string{"rust_kernel: panicked at drivers/android/binder/node.rs:877:13:\nattempt to subtract with overflow"},
+			Examples: []string{
+				"rust_kernel: panicked at drivers/android/binder/node.rs:877:13:\nattempt to subtract with overflow",
+				"rust_kernel: panicked at 'index out of bounds: the len is 3 but the index is 5', samples/rust/rust_minimal.rs:22:9",
+			},
 			Counterexamples: []string{"rust_binder: rust_kernel: panicked at drivers/android/binder/node.rs:877:13:"},
 		},
 		{
@@ -355,14 +363,15 @@ func sickRules() []Rule {
 			Counterexamples: []string{"pcieport 0000:00:1c.0: AER: Corrected error received: 0000:01:00.0", "pcieport 0000:00:1c.0: AER: enabled with IRQ 24"},
 		},
 		{
-			// arch/x86/kernel/cpu/mce/core.c __print_mce(), mce_panic(): (0), pr_fmt "mce: ". Without "Exception" it was found
-			// by polling, and as a rule corrected.
+			// arch/x86/kernel/cpu/mce/core.c __print_mce(), mce_panic(): (0), pr_fmt "mce: " since 4.2. Without "Exception" it was
+			// found by polling, and as a rule corrected.
 			Cause: "HardwareError", Verdict: Sick,
-			Match: `mce: \[Hardware Error\]: (?:CPU \d+: Machine Check Exception: |Machine check: )`,
+			Match: `(?:mce: )?\[Hardware Error\]: (?:CPU \d+: Machine Check Exception: |Machine check: )`,
 			Title: "machine check exception",
 			Examples: []string{
 				"mce: [Hardware Error]: CPU 1: Machine Check Exception: 5 Bank 3: be00000000800400",
 				"mce: [Hardware Error]: Machine check: Processor context corrupt",
+				"[Hardware Error]: CPU 1: Machine Check Exception: 5 Bank 3: be00000000800400",
 			},
 			Counterexamples: []string{
 				"mce: [Hardware Error]: Machine check events logged",
