@@ -22,7 +22,9 @@ const (
 	// maxAnswer is how long the kernel waits for backtraces of other CPUs, in silence: ten thousand delays of 1 ms
 	// (nmi_trigger_cpumask_backtrace, lib/nmi_backtrace.c), which take longer in a virtual machine. On arm64 without pseudo-NMIs a
 	// CPU with interrupts off never answers, and the panic comes only then.
+	// Stalled CPUs are asked one after the other (rcu_dump_cpu_stacks, kernel/rcu/tree_stall.h), for maxAsking at most.
 	maxAnswer = 30 * time.Second
+	maxAsking = 2 * time.Minute
 	// maxHeading is how far, in lines, a WARNING or BUG stands behind the message that names it.
 	maxHeading = 4
 )
@@ -98,14 +100,13 @@ func (d *draft) extend(now time.Time, silence time.Duration) {
 	}
 }
 
-// noticeAnswers counts the CPUs that are asked for their backtraces, the first time, and those that answer. If some never do, a
-// panic comes right after the kernel has given up.
+// noticeAnswers counts the CPUs that are asked for their backtraces, and those that answer. If some never do, a panic comes right
+// after the kernel has given up.
 func (d *draft) noticeAnswers(now time.Time, msg []byte) {
+	if m := askedCPUs.FindSubmatch(msg); m != nil && now.Sub(d.at) < maxAsking {
+		d.asked, d.answers = countCPUs(string(m[1])), now.Add(maxAnswer)
+	}
 	switch {
-	case d.answers.IsZero():
-		if m := askedCPUs.FindSubmatch(msg); m != nil {
-			d.asked, d.answers = countCPUs(string(m[1])), now.Add(maxAnswer)
-		}
 	case d.asked <= 0:
 	case bytes.HasPrefix(msg, []byte("NMI backtrace for cpu ")):
 		d.asked--

@@ -41,6 +41,30 @@ func TestStallsWaitForBacktraces(t *testing.T) {
 		{"nobody is asked", []string{rcu, "rcu: \t1-...0: (20 ticks this GP)"}, time.Minute, nil, []string{"+6.001s sick RCU stall"}},
 		{"a list that is damaged", []string{rcu, "Sending NMI from CPU 0 to CPUs 4-1,,9999999999999999999:"}, time.Minute, nil, []string{"+6.001s sick RCU stall"}},
 	}
+	t.Run("CPUs are asked one after the other", func(t *testing.T) {
+		g := newRig(&Config{})
+		g.say(rcu)
+		for _, cpu := range []string{"1", "2", "3", "5"} {
+			g.say("Sending NMI from CPU 0 to CPUs " + cpu + ":")
+			g.wait(10 * time.Second)
+		}
+		g.say("Kernel panic - not syncing: RCU Stall")
+		g.wait(time.Minute)
+		if diff := cmp.Diff([]string{"+40.005s dying RCU stall …", "+46.005s dying RCU stall"}, g.emitted); diff != "" {
+			t.Errorf("emitted (-want +got):\n%s", diff)
+		}
+	})
+	t.Run("CPUs are asked for ever", func(t *testing.T) {
+		g := newRig(&Config{})
+		g.say(rcu)
+		for range 30 {
+			g.say(asked)
+			g.wait(10 * time.Second)
+		}
+		if diff := cmp.Diff([]string{"+2m20.012s sick RCU stall"}, g.emitted); diff != "" {
+			t.Errorf("emitted (-want +got):\n%s", diff)
+		}
+	})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			g := newRig(&Config{})
