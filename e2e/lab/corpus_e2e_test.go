@@ -32,7 +32,7 @@ func TestCaptureCorpus(t *testing.T) {
 	}{
 		{"6.1", allScenarios()}, {"6.12", allScenarios()}, {"7", allScenarios()},
 		{"6.1-arm64", pick(t, "sysrq", "null-deref", "gpf", "bug", "stack-overflow", "softlockup")},
-		{"6.12-arm64", arm64},
+		{"6.12-arm64", slices.Concat(arm64, pick(t, "hardlockup"))},
 		{"7-arm64", pick(t, "sysrq", "sysrq-panic5", "null-deref", "gpf", "bug", "stack-overflow", "softlockup")},
 	} {
 		kernel := k.kernel
