@@ -48,7 +48,7 @@ func allScenarios() []scenario {
 		{name: "tx-lock", way: CrashTxLock, kernels: []string{"none"}, headline: "Kernel panic - not syncing: lastgasp_crash: a CPU is stopped with the transmit lock"},
 		{name: "burst", way: CrashBurst, headline: "Kernel panic - not syncing: lastgasp_crash: after a burst of 120 records", last: stopped},
 		{name: "null-deref", way: CrashNullDeref, sysctls: oops, headline: "BUG: kernel NULL pointer dereference, address: 0000000000000000", arm64: "Unable to handle kernel NULL pointer dereference at virtual address 0000000000000000", last: stopped},
-		{name: "null-deref-panic5", way: CrashNullDeref, sysctls: map[string]string{"kernel.panic_on_oops": "1", "kernel.panic": "5"}, kernels: []string{"6.1", "6.12"},
+		{name: "null-deref-panic5", way: CrashNullDeref, sysctls: map[string]string{"kernel.panic_on_oops": "1", "kernel.panic": "5"}, kernels: []string{"6.1", "6.12", "7-arm64"},
 			headline: "BUG: kernel NULL pointer dereference, address: 0000000000000000", arm64: "Unable to handle kernel NULL pointer dereference at virtual address 0000000000000000", last: rebooting},
 		{name: "err-ptr", way: CrashErrPtr, sysctls: oops, headline: "BUG: unable to handle page fault for address: fffffffffffffff4", arm64: "Unable to handle kernel paging request at virtual address fffffffffffffff4", last: stopped},
 		{name: "gpf", way: CrashGPF, sysctls: oops, headline: "general protection fault, probably for non-canonical address 0xdead000000000100", arm64: "Unable to handle kernel paging request at virtual address dead000000000100", last: stopped},
