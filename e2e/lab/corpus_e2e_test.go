@@ -17,7 +17,7 @@ const fixtures = "../../listener/detect/testdata"
 
 // TestCaptureCorpus checks that listener/detect has fixtures of every scenario on every kernel (of some of them on arm64):
 //
-//	captures/KERNEL-SCENARIO.ext.jsonl, .basic.jsonl   what netconsole sent in either format
+//	captures/KERNEL-SCENARIO.ext.jsonl, .basic.jsonl   what netconsole sent in either format, unless it is mute
 //	logs/KERNEL-SCENARIO.log                           what the serial console showed after the boot; of poweroff: all
 //
 // `make fixtures` captures them again; the machine should be otherwise idle.
@@ -31,7 +31,10 @@ func TestCaptureCorpus(t *testing.T) {
 		scenarios []scenario
 	}{
 		{"6.1", allScenarios()}, {"6.12", allScenarios()}, {"7", allScenarios()},
-		{"6.12-arm64", arm64},
+		{"6.1-arm64", pick(t, "sysrq", "null-deref", "gpf", "bug", "stack-overflow", "softlockup")},
+		{"6.12-arm64", slices.Concat(arm64, pick(t, "hardlockup"))},
+		{"7-arm64", pick(t, "sysrq", "sysrq-panic5", "init-exit", "null-deref", "null-deref-panic5", "err-ptr", "gpf", "bug", "stack-overflow",
+			"oops-in-irq", "softlockup", "hung-task", "panic-on-warn")},
 	} {
 		kernel := k.kernel
 		for _, sc := range k.scenarios {
@@ -41,10 +44,10 @@ func TestCaptureCorpus(t *testing.T) {
 			}
 			name := kernel + "-" + sc.name
 			t.Run(name, func(t *testing.T) {
-				files := corpusFiles{
-					basic:    filepath.Join(fixtures, "captures", name+".basic.jsonl"),
-					extended: filepath.Join(fixtures, "captures", name+".ext.jsonl"),
-					log:      filepath.Join(fixtures, "logs", name+".log"),
+				files := corpusFiles{log: filepath.Join(fixtures, "logs", name+".log")}
+				if !sc.mute(kernel) {
+					files.basic = filepath.Join(fixtures, "captures", name+".basic.jsonl")
+					files.extended = filepath.Join(fixtures, "captures", name+".ext.jsonl")
 				}
 				if *update {
 					files.capture(t, kernel, sc)
@@ -55,6 +58,7 @@ func TestCaptureCorpus(t *testing.T) {
 	}
 }
 
+// corpusFiles are the paths of a fixture. Without basic and extended it is mute.
 type corpusFiles struct {
 	basic, extended, log string
 }
@@ -63,16 +67,13 @@ func (f corpusFiles) capture(t *testing.T, kernel string, sc scenario) {
 	t.Helper()
 	g := captureScenario(t, kernel, sc)
 	g.vm.Kill() // nothing more is to come
-	for _, dir := range []string{filepath.Dir(f.basic), filepath.Dir(f.log)} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+	for path, c := range map[string]*Capture{f.basic: g.basic, f.extended: g.extended} {
+		if path == "" {
+			continue
+		}
+		if err := WriteCapture(path, c.Datagrams()); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if err := WriteCapture(f.basic, g.basic.Datagrams()); err != nil {
-		t.Fatal(err)
-	}
-	if err := WriteCapture(f.extended, g.extended.Datagrams()); err != nil {
-		t.Fatal(err)
 	}
 	log, err := os.ReadFile(g.vm.Serial())
 	if err != nil {
@@ -96,6 +97,9 @@ func (f corpusFiles) capture(t *testing.T, kernel string, sc scenario) {
 func (f corpusFiles) check(t *testing.T) {
 	t.Helper()
 	for _, path := range []string{f.basic, f.extended, f.log} {
+		if path == "" {
+			continue
+		}
 		info, err := os.Stat(path)
 		if err != nil {
 			t.Error(err)

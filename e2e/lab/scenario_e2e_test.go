@@ -21,7 +21,7 @@ type scenario struct {
 	append  []string
 	modules []string
 	cpus    int      // 0: one
-	kernels []string // series; empty: all
+	kernels []string // series or names; empty: all
 
 	headline string // part of a line that every such crash sends
 	arm64    string // the same on arm64, if it differs
@@ -40,7 +40,7 @@ func allScenarios() []scenario {
 	return []scenario{
 		// Dying.
 		{name: "sysrq", way: CrashSysrq, headline: "Kernel panic - not syncing: sysrq triggered crash", last: stopped},
-		{name: "sysrq-panic5", way: CrashSysrq, sysctls: map[string]string{"kernel.panic": "5"}, kernels: []string{"6.1", "6.12"},
+		{name: "sysrq-panic5", way: CrashSysrq, sysctls: map[string]string{"kernel.panic": "5"}, kernels: []string{"6.1", "6.12", "7-arm64"},
 			headline: "Kernel panic - not syncing: sysrq triggered crash", last: rebooting},
 		{name: "init-exit", way: CrashInitExit, headline: "Kernel panic - not syncing: Attempted to kill init!", last: stopped},
 		{name: "panic-multiline", way: CrashPanicMultiline, headline: "Kernel panic - not syncing: lastgasp_crash: first line", last: stopped},
@@ -48,7 +48,7 @@ func allScenarios() []scenario {
 		{name: "tx-lock", way: CrashTxLock, kernels: []string{"none"}, headline: "Kernel panic - not syncing: lastgasp_crash: a CPU is stopped with the transmit lock"},
 		{name: "burst", way: CrashBurst, headline: "Kernel panic - not syncing: lastgasp_crash: after a burst of 120 records", last: stopped},
 		{name: "null-deref", way: CrashNullDeref, sysctls: oops, headline: "BUG: kernel NULL pointer dereference, address: 0000000000000000", arm64: "Unable to handle kernel NULL pointer dereference at virtual address 0000000000000000", last: stopped},
-		{name: "null-deref-panic5", way: CrashNullDeref, sysctls: map[string]string{"kernel.panic_on_oops": "1", "kernel.panic": "5"}, kernels: []string{"6.1", "6.12"},
+		{name: "null-deref-panic5", way: CrashNullDeref, sysctls: map[string]string{"kernel.panic_on_oops": "1", "kernel.panic": "5"}, kernels: []string{"6.1", "6.12", "7-arm64"},
 			headline: "BUG: kernel NULL pointer dereference, address: 0000000000000000", arm64: "Unable to handle kernel NULL pointer dereference at virtual address 0000000000000000", last: rebooting},
 		{name: "err-ptr", way: CrashErrPtr, sysctls: oops, headline: "BUG: unable to handle page fault for address: fffffffffffffff4", arm64: "Unable to handle kernel paging request at virtual address fffffffffffffff4", last: stopped},
 		{name: "gpf", way: CrashGPF, sysctls: oops, headline: "general protection fault, probably for non-canonical address 0xdead000000000100", arm64: "Unable to handle kernel paging request at virtual address dead000000000100", last: stopped},
@@ -64,6 +64,11 @@ func allScenarios() []scenario {
 		{name: "irqs-off", way: CrashIRQsOff, sysctls: map[string]string{"kernel.watchdog": "0", "kernel.panic_on_rcu_stall": "1"},
 			append: []string{"rcupdate.rcu_cpu_stall_timeout=4", "nohz=off"}, cpus: 2, kernels: []string{"6.12"},
 			headline: "detected stalls on CPUs/tasks:", last: stopped},
+		// The kernels in which another CPU does what elsewhere takes a performance counter. It waits ten seconds for a backtrace, and
+		// longer on a busy host; much longer than that would be another incident.
+		{name: "hardlockup", way: CrashIRQsOff, sysctls: map[string]string{"kernel.watchdog_thresh": "3", "kernel.hardlockup_panic": "1"},
+			append: []string{"nohz=off"}, cpus: 2, kernels: []string{"6.12-arm64", "7-arm64"},
+			headline: "Watchdog detected hard LOCKUP on cpu ", last: stopped},
 		{name: "hung-task", way: CrashHungTask, sysctls: map[string]string{"kernel.hung_task_timeout_secs": "3", "kernel.hung_task_panic": "1"},
 			headline: "INFO: task lastgasp_hung:", last: stopped},
 		{name: "panic-on-warn", way: CrashWarn, sysctls: map[string]string{"kernel.panic_on_warn": "1"}, headline: "panic_on_warn set", last: stopped},
@@ -100,7 +105,13 @@ func (sc scenario) on(kernel string) (scenario, bool) {
 	if arch == "arm64" && sc.arm64 != "" {
 		sc.headline = sc.arm64
 	}
-	return sc, len(sc.kernels) == 0 || slices.Contains(sc.kernels, series)
+	return sc, len(sc.kernels) == 0 || slices.Contains(sc.kernels, series) || slices.Contains(sc.kernels, kernel)
+}
+
+// mute reports whether netconsole has nothing of sc on a kernel: since 7.0 it keeps silent in a panic that reboots.
+func (sc scenario) mute(kernel string) bool {
+	series, _ := kernelArch(kernel)
+	return series == "7" && sc.last == rebooting
 }
 
 // pick returns the scenarios called names, in that order.

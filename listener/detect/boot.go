@@ -155,6 +155,9 @@ func (b *boot) store(now time.Time, r *netconsole.Record, judged bool, emit func
 		text, rest, more = bytes.Cut(rest, newline)
 	}
 	if d := b.draft; d != nil {
+		if judged {
+			d.noticeAnswers(now, r.Text)
+		}
 		d.extend(now, b.source.cfg.silence())
 		if judged && d.verdict == Oops && b.source.kdump && dumpsCore(r.Text) {
 			b.escalate(now, r, d.cause, emit)

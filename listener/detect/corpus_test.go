@@ -162,8 +162,8 @@ type fixture struct {
 	keys []string
 }
 
-// onlyARM64 are crashes that arm64 kernels tell otherwise: an address that is no pointer is a page fault there, and
-// crash_bug is called in such a way that its caller is not in the trace.
+// onlyARM64 are crashes whose fingerprints differ on arm64: an address that is no pointer is a page fault there, and a function
+// that needs no frame, such as crash_bug, has no caller in the backtrace.
 var onlyARM64 = []string{"gpf", "bug"}
 
 // newFixture reads the name of a file.

@@ -1,7 +1,10 @@
 package detect
 
 import (
+	"bytes"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,6 +19,12 @@ const (
 	// serial console on the same machine delays the lines of an oops by seconds.
 	maxFatal = 30 * time.Second
 	maxSick  = 10 * time.Second
+	// maxAnswer is how long the kernel waits for backtraces of other CPUs, in silence: ten thousand delays of 1 ms
+	// (nmi_trigger_cpumask_backtrace, lib/nmi_backtrace.c), which take longer in a virtual machine. On arm64 without pseudo-NMIs a
+	// CPU with interrupts off never answers, and the panic comes only then.
+	// Stalled CPUs are asked one after the other (rcu_dump_cpu_stacks, kernel/rcu/tree_stall.h), for maxAsking at most.
+	maxAnswer = 30 * time.Second
+	maxAsking = 2 * time.Minute
 	// maxHeading is how far, in lines, a WARNING or BUG stands behind the message that names it.
 	maxHeading = 4
 )
@@ -54,6 +63,8 @@ type draft struct {
 	due        time.Time // complete if nothing arrives until then
 	limit      time.Time // complete then in any case
 	last       time.Time // of the last record
+	asked      int       // CPUs that have not yet answered with their backtrace
+	answers    time.Time // until when they may
 	ended      bool      // the kernel has printed its last message
 	suppressed bool      // the same finding was reported a short while ago
 }
@@ -84,6 +95,45 @@ func (d *draft) extend(now time.Time, silence time.Duration) {
 	if d.due.After(d.limit) {
 		d.due = d.limit
 	}
+	if d.asked > 0 && d.due.Before(d.answers) {
+		d.due = d.answers
+	}
+}
+
+// noticeAnswers counts the CPUs that are asked for their backtraces, and those that answer. If some never do, a panic comes right
+// after the kernel has given up.
+func (d *draft) noticeAnswers(now time.Time, msg []byte) {
+	if m := askedCPUs.FindSubmatch(msg); m != nil && now.Sub(d.at) < maxAsking {
+		d.asked, d.answers = countCPUs(string(m[1])), now.Add(maxAnswer)
+	}
+	switch {
+	case d.asked <= 0:
+	case bytes.HasPrefix(msg, []byte("NMI backtrace for cpu ")):
+		d.asked--
+	case bytes.HasPrefix(msg, []byte("Kernel panic")):
+		d.asked = 0
+	case bytes.HasPrefix(msg, []byte("After 10 seconds, these CPU")):
+		d.asked, d.answers = 1, now.Add(netconsole.WireTimeout)
+	}
+}
+
+// askedCPUs finds the CPUs in "Sending NMI from CPU 0 to CPUs 1-3,5:".
+var askedCPUs = regexp.MustCompile(`^Sending NMI from CPU \d+ to CPUs ([\d,-]+):`)
+
+// countCPUs counts the CPUs of a list such as "1-3,5".
+func countCPUs(list string) (n int) {
+	for part := range strings.SplitSeq(list, ",") {
+		from, to, isRange := strings.Cut(part, "-")
+		if !isRange {
+			to = from
+		}
+		first, err1 := strconv.Atoi(from)
+		last, err2 := strconv.Atoi(to)
+		if err1 == nil && err2 == nil && first <= last {
+			n += last - first + 1
+		}
+	}
+	return n
 }
 
 // end notes that the kernel has printed its last message. Records in flight, or under assembly, still arrive.

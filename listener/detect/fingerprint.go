@@ -22,7 +22,9 @@ var (
 // that name nothing (a lost headline) differ by the functions, deaths of init by its exit code.
 //
 // It changes if the line of one of the two functions is lost, unless the report names the function twice: the summary of an
-// oops does, and so does a backtrace on arm64.
+// oops does, and so does a backtrace on arm64. It also changes where the backtrace lacks the caller: on arm64 that of a function
+// which has made no frame yet, or needs none (it is in the link register alone, which most of the time says nothing new); on
+// amd64 that of a function which was jumped to at its caller's end; everywhere that of a function which was inlined.
 func fingerprint(cause, title string, t *trace) string {
 	h := sha256.New()
 	field := func(s string) {

@@ -82,6 +82,9 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 			continue
 		}
 		msg := lines[i].message()
+		if rule.stalls && strings.HasPrefix(msg, "Kernel panic") && ofBystander(lines, i) {
+			break
+		}
 		if m := wherever(msg); m != nil {
 			embedded = embedded || len(stack) > 0 && !done
 			if !located && (len(stack) == 0 || rule.Verdict == Oops || rule.stalls) {
@@ -169,6 +172,28 @@ func wherever(msg string) []string {
 		return nil
 	}
 	return m
+}
+
+// stalledCPU finds the CPU that another one may have seen stall.
+var stalledCPU = regexp.MustCompile(`hard LOCKUP on cpu (\d+)`)
+
+// ofBystander reports whether the panic at i is that of a CPU which saw others stall, as the headline says: what it did itself is
+// beside the point.
+func ofBystander(lines []line, i int) bool {
+	head := lines[0].message()
+	if strings.Contains(head, "stalls on ") {
+		return true
+	}
+	m := stalledCPU.FindStringSubmatch(head)
+	if m == nil {
+		return false
+	}
+	for _, l := range lines[i+1 : min(i+4, len(lines))] {
+		if strings.HasPrefix(l.message(), "CPU: "+m[1]+" ") {
+			return false
+		}
+	}
+	return true
 }
 
 // startsStack reports whether a backtrace comes next.

@@ -38,6 +38,8 @@ type Rule struct {
 	follows string
 	// place is the group of Match that names the function where it happened, 0 if none does.
 	place int
+	// within is the function that alone prints the message, empty if several do.
+	within string
 	// outermost says that the work in progress is to be named, and not the innermost function: the damage is older.
 	outermost bool
 	// overflow says that a function that calls itself is to be named.

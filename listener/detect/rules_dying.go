@@ -131,13 +131,21 @@ func dyingRules() []Rule {
 			Counterexamples: []string{"stack-protector: Kernel stack is corrupted in: do_one_initcall+0x2c5/0x310"},
 		},
 		{
+			// drivers/tty/sysrq.c sysrq_handle_crash(). That function ends with the call of panic, so arm64's kernels show
+			// the one behind it in memory instead where the compiler put nothing in between (6.1).
+			Cause: kernelPanic, Verdict: Dying,
+			Match: `Kernel panic - not syncing: (sysrq triggered crash)(?:\n|$)`,
+			Title: "$1", within: "sysrq_handle_crash",
+			Examples:        []string{"Kernel panic - not syncing: sysrq triggered crash"},
+			Counterexamples: []string{"[   12.345678] Kernel panic - not syncing: sysrq triggered crash"},
+		},
+		{
 			// All other panics: the argument is the name. It may begin with a newline (drivers/edac/altera_edac.c), have
 			// several lines (arch/arm64/kvm/handle_exit.c), or carry a KERN_CRIT in its middle (fs/btrfs/messages.c).
 			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: \s*(.*)`,
 			Title: "$1",
 			Examples: []string{
-				"Kernel panic - not syncing: sysrq triggered crash",
 				"Kernel panic - not syncing: boom: multi\nline panic arg=42",
 				`Kernel panic - not syncing: VFS: Unable to mount root fs on "/dev/vda1" or unknown-block(253,1)`,
 				"Kernel panic - not syncing: \nEDAC: [2 Uncorrectable errors @ 0x00000010]",
@@ -203,6 +211,7 @@ func dyingRules() []Rule {
 			Cause: kernelPanic, Verdict: Dying,
 			Match:    `sysrq: (?:SysRq : )?Trigger a crash$`,
 			Title:    "sysrq triggered crash",
+			within:   "sysrq_handle_crash",
 			Examples: []string{"sysrq: Trigger a crash", "sysrq: SysRq : Trigger a crash"},
 			Counterexamples: []string{
 				"sysrq: This sysrq operation is disabled.",

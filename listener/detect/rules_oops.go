@@ -209,11 +209,12 @@ func oopsRules() []Rule {
 			// The same for the reasons that stand for themselves: Undefined instruction, BTI, FPAC, CFI, synchronous external
 			// abort, …
 			Cause: kernelOops, Verdict: Oops,
-			Match: `Internal error: (?:Oops - )?([^:\n]+): [0-9a-f]{1,16} \[#\d+\]` + dieTail,
+			Match: `Internal error: (?:Oops - )?((?:UBSAN: )?[^:\n]+): [0-9a-f]{1,16} \[#\d+\]` + dieTail,
 			Title: "$1{in}",
 			Examples: []string{
 				"Internal error: Oops - Undefined instruction: 0000000002000000 [#1] SMP",
 				"Internal error: synchronous external abort: 0000000096000410 [#1] SMP",
+				"Internal error: UBSAN: array index out of bounds: 00000000f2005512 [#1] SMP",
 			},
 			Counterexamples: []string{
 				"nvme nvme0: Internal error: synchronous external abort: 0000000096000410 [#1] SMP",

@@ -40,8 +40,11 @@ func titleOf(r *Rule, text []byte, at []int) string {
 	return cmp.Or(title, r.Cause)
 }
 
-// placeOf is the function that the message names as where it happened, empty if it names none.
+// placeOf is the function that the message names as where it happened, or that alone prints it; empty if there is none.
 func placeOf(r *Rule, text []byte, at []int) string {
+	if r.within != "" {
+		return r.within
+	}
 	if g := 2 * r.place; g > 0 && g+1 < len(at) && at[g] >= 0 {
 		if f := string(text[at[g]:at[g+1]]); isSymbol(f) {
 			return function(f)
