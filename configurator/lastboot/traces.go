@@ -3,7 +3,6 @@ package lastboot
 import (
 	"encoding/binary"
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
