@@ -231,6 +231,13 @@ func TestHowABootEnded(t *testing.T) {
 			n.write(efi1, "Panic#1 Part1\n"+panicLines)
 			n.write("sys/fs/pstore/dmesg-efi_pstore-179570170001001", "Panic#1 Part1\n<0>[    2.0] Kernel panic - not syncing: VFS: Unable to mount root fs\n")
 		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: efiTime, Text: panicLines, Entries: []string{efi1}}},
+		{"by a panic, and the next boot panicked so soon that their parts lie close", func(n node) {
+			n.write(efi1, "Panic#1 Part1\n"+panicLines)
+			n.write("sys/fs/pstore/dmesg-efi_pstore-179570160102001", "Panic#1 Part2\n"+canaryOf(bootA))
+			n.write("sys/fs/pstore/dmesg-efi_pstore-179570162001001", "Panic#1 Part1\n<0>[    2.0] Kernel panic - not syncing: VFS: Unable to mount root fs\n")
+			n.write("sys/fs/pstore/dmesg-efi_pstore-179570162002001", "Panic#1 Part2\n<6>[    1.0] the next boot\n")
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: efiTime, Text: canaryOf(bootA) + panicLines,
+			Entries: []string{"sys/fs/pstore/dmesg-efi_pstore-179570160102001", efi1}}},
 		{"with no word, but one of another boot is there", func(n node) { n.write(efi1, "Panic#1 Part1\n"+canaryOf(bootC)+panicLines) },
 			Ending{Cause: "Unexplained", Evidence: "none"}},
 		{"by a crash kernel, Debian's", func(n node) {

@@ -113,15 +113,16 @@ func inflate(data []byte) []byte {
 	return out
 }
 
-// join makes dumps of parts. The kernel numbers the parts of a dump from the newest lines on, and its dumps from 1.
+// join makes dumps of parts. The kernel numbers the parts of a dump from the newest lines on, in the order in which it writes them, and
+// its dumps from 1. Kernels that die one soon after the other begin with the same numbers.
 func join(parts []part) []dump {
 	slices.SortStableFunc(parts, func(a, b part) int {
-		return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.count, b.count), a.time.Compare(b.time))
+		return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.count, b.count), a.time.Compare(b.time), cmp.Compare(a.number, b.number))
 	})
 	var dumps []dump
 	for len(parts) > 0 {
 		first, n := parts[0], 1
-		for n < len(parts) && parts[n].kind == first.kind && parts[n].count == first.count && parts[n].time.Sub(parts[n-1].time) < splitTime {
+		for n < len(parts) && parts[n].kind == first.kind && parts[n].count == first.count && parts[n].continues(parts[n-1]) {
 			n++
 		}
 		dumps = append(dumps, newDump(parts[:n]))
@@ -130,10 +131,16 @@ func join(parts []part) []dump {
 	return dumps
 }
 
+// continues reports whether p may be of the same dump as the part that was written before it.
+func (p part) continues(before part) bool {
+	later := p.time.Sub(before.time)
+	return later < time.Second || later < splitTime && p.number > before.number // no kernel boots and dies in a second
+}
+
 // newDump makes a dump of its parts. An entry may be there twice, moved and not.
 func newDump(parts []part) dump {
-	slices.SortStableFunc(parts, func(a, b part) int { return cmp.Compare(b.number, a.number) })
 	d := dump{source: Pstore, kind: parts[0].kind, time: parts[0].time}
+	slices.SortStableFunc(parts, func(a, b part) int { return cmp.Compare(b.number, a.number) })
 	for i, p := range parts {
 		d.known = d.known || p.known
 		d.entries = append(d.entries, p.name)

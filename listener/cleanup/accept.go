@@ -104,6 +104,9 @@ func (w *work) accept(ctx context.Context) error {
 	death.Phase, death.Decision = firstPhase(d.Answer), d.Why
 	death.Owner, death.Started = w.e.replica, w.e.Now()
 	w.death = death
+	if w.leftOut = d.LeftOut; death.Phase == policy.Recorded {
+		w.noteComplete() // nothing is left to do, and whoever reads the phase reads why
+	}
 	ours, err := w.create(ctx, d)
 	if err != nil || !ours {
 		return err

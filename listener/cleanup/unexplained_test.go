@@ -467,7 +467,20 @@ func TestEndsOfNodesThatAreLeftOut(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				leftOut(w)
 				w.populate("n1")
-				e, _ := runWith(t, testPolicy(), w, nil, "a")
+				created := faulty{world: w, before: func(_ context.Context, call string) error {
+					if call != "Pods" {
+						return nil
+					}
+					w.set(func() { // what is on record before anything else is done
+						for _, d := range w.deaths {
+							if d.Condition(policy.Complete).Reason != "NodeExcluded" {
+								t.Errorf("phase %s without its reason: %+v", d.Phase, d.Conditions)
+							}
+						}
+					})
+					return nil
+				}}
+				e, _ := runOn(t, testPolicy(), created, nil, "a")
 				w.panics(1)
 				offer(t, w, incident(1, boot1, secret1), e)
 				pass(2 * time.Minute)
