@@ -54,6 +54,9 @@ func (f faulty) PatchNode(ctx context.Context, n policy.Node, p NodePatch) (poli
 	return through(ctx, f, "PatchNode", func() (policy.Node, error) { return f.world.PatchNode(ctx, n, p) })
 }
 
+func (f faulty) CloseNode(ctx context.Context, n policy.Node) (policy.Node, error) {
+	return through(ctx, f, "CloseNode", func() (policy.Node, error) { return f.world.CloseNode(ctx, n) })
+}
 func (f faulty) SetHealth(ctx context.Context, n policy.Node, h policy.Health) (policy.Node, error) {
 	return through(ctx, f, "SetHealth", func() (policy.Node, error) { return f.world.SetHealth(ctx, n, h) })
 }
