@@ -336,7 +336,8 @@ func (c *Configurator) addSecrets(d Draft, armed []configfs.State, proofs []cana
 func (c *Configurator) states(left []configfs.State, fresh []configfs.Spec, all []wanted, proofs []canary.Proof, before *machine.State) []machine.TargetState {
 	list := []machine.TargetState{}
 	for _, st := range left {
-		t := machine.TargetState{Name: st.Name, Listener: remoteOf(st.Spec), Local: netip.AddrPortFrom(st.LocalIP, st.LocalPort)}
+		t := machine.TargetState{Name: st.Name, Listener: remoteOf(st.Spec), Local: netip.AddrPortFrom(st.LocalIP, st.LocalPort),
+			MAC: st.RemoteMAC.String()}
 		if known, ok := before.Target(st.Name); ok && !slices.ContainsFunc(fresh, func(s configfs.Spec) bool { return s.Name == st.Name }) {
 			t.LastAck, t.LastAckUptime = known.LastAck, known.LastAckUptime
 		}

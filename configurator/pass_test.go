@@ -359,6 +359,30 @@ func TestVerifyNamesWhoIsSilent(t *testing.T) {
 }
 
 // What cannot be tried is not proved, whatever was said before, and a target inherits nothing from one of its name.
+// Somebody writes another Ethernet address into our target: what was proved before says nothing about it, and verify does.
+func TestWhatSomebodyElseWroteIsNotCovered(t *testing.T) {
+	w := newWorld(t)
+	node := w.node(listenerA)
+	verdict := func() Verdict {
+		t.Helper()
+		status, err := node.Status(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status.Verdict
+	}
+	if _, err := node.Apply(t.Context()); err != nil || verdict() != Covered {
+		t.Fatalf("verdict %s, %v", verdict(), err)
+	}
+	w.kernel.targets[0].RemoteMAC = net.HardwareAddr{2, 0, 0, 0, 0, 0x77}
+	if v := verdict(); v != Unproven {
+		t.Errorf("verdict %s", v)
+	}
+	if _, err := node.Verify(t.Context()); err != nil || verdict() != Covered {
+		t.Errorf("after verify: verdict %s, %v", verdict(), err)
+	}
+}
+
 func TestNothingIsProvedByAProofThatFails(t *testing.T) {
 	failing := func(context.Context, machine.Identity, machine.Facts, []canary.Route) ([]canary.Proof, error) {
 		return nil, errCable

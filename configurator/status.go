@@ -120,6 +120,7 @@ func newStatus(now time.Duration, f machine.Facts, present []configfs.State, set
 		t := View(st.Spec)
 		known, _ := last.Target(st.Name)
 		t.Enabled, t.Acked, t.LastAck, t.RTT, t.Why = st.Enabled, known.Acked, known.LastAck, known.RTT, known.Why
+		t.Changed = known.Name != "" && !proves(known, st)
 		if known.LastAckUptime > 0 {
 			t.AckAge = now - known.LastAckUptime
 		}
@@ -144,7 +145,7 @@ func proved(now time.Duration, present []configfs.State, last machine.State) Ver
 	for _, t := range last.Targets {
 		i := slices.IndexFunc(present, func(st configfs.State) bool { return st.Name == t.Name && st.Enabled })
 		switch {
-		case i < 0 || !t.Acked || stale(now, last, t):
+		case i < 0 || !t.Acked || stale(now, last, t) || !proves(t, present[i]):
 			return Unproven
 		case !t.Known:
 			verdict = Stranger
@@ -154,6 +155,12 @@ func proved(now time.Duration, present []configfs.State, last machine.State) Ver
 		return Unproven
 	}
 	return verdict
+}
+
+// proves reports whether what was proved about t holds for st: it is the same way to the same listener. Others than we may write to
+// a target, too.
+func proves(t machine.TargetState, st configfs.State) bool {
+	return t.Listener == remoteOf(st.Spec) && (t.MAC == "" || t.MAC == st.RemoteMAC.String())
 }
 
 // stale reports whether t's last acknowledgement is too old at uptime now: the watch has had two chances for another since.
@@ -172,6 +179,9 @@ func provenFindings(now time.Duration, targets []TargetView, last *machine.State
 		listener := v.remote()
 		switch {
 		case !v.Enabled:
+		case v.Changed:
+			weak(v.Name+" is not what the last pass left", "nothing proves that "+listener+" hears this node by way of "+v.RemoteMAC,
+				"run lastgasp-configurator apply, and find out who writes to it")
 		case !t.Acked:
 			weak("listener "+listener+" does not acknowledge canaries", "it may not hear this node",
 				"run lastgasp-configurator verify for the likely reasons")

@@ -3,6 +3,7 @@ package configurator
 import (
 	"encoding/json"
 	"flag"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -51,6 +52,10 @@ func statusCases() []statusCase {
 	silent.Acked, silent.Known, silent.LastAck, silent.LastAckUptime, silent.RTT, silent.Why = false, false, time.Time{}, 0, 0, "no acknowledgement of 3 canaries within 9s"
 	unregistered := acked(two, time.Minute)
 	unregistered.Known = false
+	elsewhere := one
+	elsewhere.RemoteMAC = net.HardwareAddr{2, 0, 0, 0, 0, 0x77}
+	withMAC := acked(one, time.Minute)
+	withMAC.MAC = one.RemoteMAC.String()
 	onLink := acked(one, time.Minute)
 	onLink.OnLink = true
 	failed := last(acked(one, time.Minute))
@@ -73,6 +78,7 @@ func statusCases() []statusCase {
 		{"wanted-but-gone", goodFacts, []configfs.State{one}, nil, last(acked(one, time.Minute), acked(two, time.Minute)), Unproven},
 		{"on-link", goodFacts, []configfs.State{one}, nil, last(onLink), Covered},
 		{"old-kernel", goodFacts, []configfs.State{bare}, nil, last(acked(one, time.Minute)), Covered},
+		{"changed-by-somebody", goodFacts, []configfs.State{elsewhere}, nil, last(withMAC), Unproven},
 		{"last-pass-failed", goodFacts, []configfs.State{one}, nil, failed, Unproven},
 	}
 }

@@ -38,9 +38,9 @@ func (c *Configurator) Verify(ctx context.Context) ([]canary.Proof, error) {
 	}
 	proofs, err := c.prove(ctx, id, armed, nil)
 	if err != nil {
-		return []canary.Proof{}, errors.Join(err, c.saveProofs(unproved(armed, err)))
+		return []canary.Proof{}, errors.Join(err, c.saveProofs(armed, unproved(armed, err)))
 	}
-	errs := []error{c.saveProofs(proofs)}
+	errs := []error{c.saveProofs(armed, proofs)}
 	for _, p := range proofs {
 		if !p.Acked {
 			errs = append(errs, fmt.Errorf("%s to %s: %w", p.Target, p.Listener, ErrUnproved))
@@ -49,16 +49,17 @@ func (c *Configurator) Verify(ctx context.Context) ([]canary.Proof, error) {
 	return proofs, errors.Join(errs...)
 }
 
-// saveProofs saves the outcome of canaries for `status`.
-func (c *Configurator) saveProofs(proofs []canary.Proof) error {
+// saveProofs saves the outcome of canaries for `status`: a proof for each of the armed targets, as it is now.
+func (c *Configurator) saveProofs(armed []configfs.State, proofs []canary.Proof) error {
 	s, err := c.Root.State()
 	if err != nil || s == nil {
 		return err
 	}
-	for i := range s.Targets {
-		for _, p := range proofs {
-			if p.Target == s.Targets[i].Name {
-				c.note(&s.Targets[i], p)
+	for i, st := range armed {
+		for j := range s.Targets {
+			if t := &s.Targets[j]; t.Name == st.Name {
+				t.Listener, t.Local, t.MAC = remoteOf(st.Spec), netip.AddrPortFrom(st.LocalIP, st.LocalPort), st.RemoteMAC.String()
+				c.note(t, proofs[i])
 			}
 		}
 	}

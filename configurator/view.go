@@ -29,7 +29,9 @@ type TargetView struct {
 	Userdata   []string `json:"userdata,omitempty"` // key=value, secrets as a placeholder
 
 	// Acknowledgements.
-	Acked   bool          `json:"acked"` // the latest
+	Acked bool `json:"acked"` // the latest
+	// Changed means that the target is no longer what was proved: somebody else has written to it.
+	Changed bool          `json:"changed,omitempty"`
 	LastAck time.Time     `json:"lastAck,omitzero"`
 	AckAge  time.Duration `json:"lastAckAgeNanoseconds,omitempty"`
 	RTT     time.Duration `json:"rttNanoseconds,omitempty"`

@@ -39,7 +39,8 @@ type TargetState struct {
 	Name     string         `json:"name"`
 	Listener netip.AddrPort `json:"listener"`
 	Local    netip.AddrPort `json:"local,omitzero"` // where its acknowledgements are awaited
-	OnLink   bool           `json:"onLink"`         // the target's remote MAC is the listener's own
+	MAC      string         `json:"mac,omitempty"`  // Ethernet address that it sends to
+	OnLink   bool           `json:"onLink"`         // that is the listener's own
 	Acked    bool           `json:"acked"`          // the latest canary was acknowledged
 	Known    bool           `json:"known"`          // and the listener's cluster has a Node for this machine
 	// LastAck is when a canary was last acknowledged, zero if never. LastAckUptime is the same, for comparisons.
