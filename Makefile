@@ -10,7 +10,7 @@ export CGO_ENABLED ?= 0
 
 FUZZTIME   ?= 200000x
 
-.PHONY: build check format vet staticcheck pure fuzz live e2e e2e-kernel fixtures test demo bench clean browser e2e-matrix rollout
+.PHONY: build check format vet staticcheck pure fuzz live e2e e2e-ends e2e-kernel e2e-matrix rollout fixtures test demo bench clean browser
 
 build: ## both binaries into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -67,10 +67,13 @@ FIXTURES ?= .
 e2e-kernel: ## every panic with the optional kernel module; nightly, an hour (root)
 	.ci/no-skips $(GO) test -count=1 -tags e2e -timeout 120m -run 'TestPanicModule$$' -v ./e2e/lab -matrix
 
+e2e-ends: ## boots that end in every way we know of, and what Kubernetes then knows; nightly, a quarter of an hour (root)
+	.ci/no-skips $(GO) test -count=1 -tags e2e -timeout 60m -run 'TestEnds$$' -v ./e2e -every-end
+
 fixtures: ## capture the fixtures of listener/detect anew, or those that FIXTURES matches (6.12-arm64-sysrq); two hours for all (root)
 	$(GO) test -count=1 -tags e2e -timeout 180m -run 'TestCaptureCorpus/$(FIXTURES)' -v ./e2e/lab -update
 
-test: check modules live browser e2e ## every test but the nightly ones (fuzz, e2e-kernel, e2e-matrix, rollout) and package-test
+test: check modules live browser e2e ## every test but the nightly ones (fuzz, e2e-ends, e2e-kernel, e2e-matrix, rollout) and package-test
 
 demo: ## two real kernels panic, and Kubernetes knows why: one is heard, the other says so on its next boot
 	@echo "compiling the lab, a minute the first time"

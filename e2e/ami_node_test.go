@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -35,7 +36,8 @@ type amiNode struct {
 	story.Node
 	instance imds.Instance
 	former   *former
-	refused  *atomic.Bool // the metadata service
+	refused  *atomic.Bool  // the metadata service
+	spot     *atomic.Int64 // when EC2 takes the instance back, as announced: Unix seconds; 0: it has announced nothing
 }
 
 // bootSpec says which instance to boot.
@@ -43,8 +45,10 @@ type bootSpec struct {
 	name     string // of the Node; at most 11 bytes
 	ip       netip.Addr
 	disk     *lab.Disk
+	instance string   // default: made from ip
 	userData []byte   // nil: what makes it a node of the world
 	append   []string // to the kernel's command line
+	reboot   bool     // it boots again after a reset
 }
 
 // boot launches an instance and waits until it has booted.
@@ -52,9 +56,9 @@ func (a *amiWorld) boot(t *testing.T, spec bootSpec) *amiNode {
 	t.Helper()
 	ip := spec.ip.As4()
 	n := &amiNode{
-		former: a.former, refused: new(atomic.Bool),
+		former: a.former, refused: new(atomic.Bool), spot: new(atomic.Int64),
 		instance: imds.Instance{
-			ID: fmt.Sprintf("i-%016x0", ip[3]), Type: "m7i.large", Image: "ami-0123456789abcdef0", Account: "123456789012",
+			ID: cmp.Or(spec.instance, fmt.Sprintf("i-%016x0", ip[3])), Type: "m7i.large", Image: "ami-0123456789abcdef0", Account: "123456789012",
 			Region: region, ZoneName: zone, ZoneID: zoneID, Hostname: spec.name, Started: time.Now(), UserData: spec.userData,
 			Interfaces: []imds.Interface{{
 				MAC: net.HardwareAddr{2, 0, 0, ip[1], ip[2], ip[3]}, IPv4: []netip.Addr{spec.ip}, Subnet4: lab.GuestAddr.Masked(),
@@ -67,17 +71,22 @@ func (a *amiWorld) boot(t *testing.T, spec bootSpec) *amiNode {
 	}
 	begin := time.Now()
 	vm, err := cloud.Launch(t.Context(), t, cloud.MachineSpec{
-		Net: a.Net, Name: spec.name, Disk: spec.disk, Append: spec.append,
+		Net: a.Net, Name: spec.name, Disk: spec.disk, Append: spec.append, Reboot: spec.reboot,
 		Metadata: &imds.Service{
 			Instance: n.instance,
 			Credentials: func() (imds.Credentials, bool) {
 				return imds.Credentials{Role: "node", AccessKeyID: "ASIAEXAMPLE", SecretKey: "s", Token: "t", Expires: time.Now().Add(time.Hour)}, true
 			},
-			Fault: func(w http.ResponseWriter, _ *http.Request) bool {
-				if n.refused.Load() {
+			Fault: func(w http.ResponseWriter, r *http.Request) bool {
+				switch {
+				case n.refused.Load():
 					http.Error(w, "403 - Forbidden", http.StatusForbidden)
+				case n.spot.Load() != 0 && r.URL.Path == "/latest/meta-data/spot/instance-action":
+					fmt.Fprintf(w, `{"action": "terminate", "time": %q}`, time.Unix(n.spot.Load(), 0).UTC().Format(time.RFC3339))
+				default:
+					return false
 				}
-				return n.refused.Load()
+				return true
 			},
 		},
 	})
@@ -95,7 +104,7 @@ func (a *amiWorld) boot(t *testing.T, spec bootSpec) *amiNode {
 func (a *amiWorld) userData(t *testing.T, n *amiNode) []byte {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), a.Program("lastgasp-configurator"), "user-data")
-	cmd.Env = append(os.Environ(), "LASTGASP_CONFIG=/dev/null", "LASTGASP_ENDPOINT_SSM=/lastgasp/{az-id}/endpoint,/lastgasp/endpoint")
+	cmd.Env = append(os.Environ(), "LASTGASP_CONFIG=/dev/null", cmp.Or(a.endpoint, "LASTGASP_ENDPOINT_SSM=/lastgasp/{az-id}/endpoint,/lastgasp/endpoint"))
 	ours, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)

@@ -75,6 +75,7 @@ type amiWorld struct {
 	parameters *parameters
 	former     *former
 	debs       []string // paths of our packages
+	endpoint   string   // the variable that names the listener; default: the two parameters
 }
 
 // disk makes the disk of a machine from an image with our packages in it.

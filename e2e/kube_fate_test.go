@@ -3,15 +3,8 @@
 package e2e
 
 import (
-	"bytes"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -20,7 +13,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/lastgasp/lastgasp/e2e/cloud"
 	"github.com/lastgasp/lastgasp/e2e/lab"
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/detect"
@@ -35,7 +27,7 @@ func TestKubeFate(t *testing.T) {
 	moto := useMoto(t, w.ns)
 	ids := runInstances(t, moto, 2)
 	mute := bootMute(t, w, ids[0])
-	t.Setenv("AWS_ENDPOINT_URL", serveConsole(t, w.ns, moto, ids[0], mute.vm.Serial()))
+	serveConsoles(t, w.ns, moto).show(ids[0], mute.vm.Serial())
 	if err := w.fleet.Listen(t.Context(), "cloud: {fate: true}\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -200,50 +192,4 @@ func (w *hollowWorld) checkObituary(t *testing.T, instance string) {
 		}
 		return errors.New("there is none")
 	})
-}
-
-// serveConsole serves EC2 in ns as moto does, but for the console of one instance, which is a file. It returns the URL.
-func serveConsole(t *testing.T, ns *lab.NS, moto *cloud.Moto, instance, file string) string {
-	t.Helper()
-	var ln net.Listener
-	if err := ns.Do(func() (err error) {
-		ln, err = net.Listen("tcp", "127.0.0.1:0")
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	client := moto.Client()
-	server := &http.Server{Handler: http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			return
-		}
-		if form, _ := url.ParseQuery(string(body)); form.Get("Action") == "GetConsoleOutput" {
-			text, err := os.ReadFile(file)
-			if err != nil || form.Get("InstanceId") != instance {
-				text = nil
-			}
-			fmt.Fprintf(out, "<GetConsoleOutputResponse><instanceId>%s</instanceId><timestamp>%s</timestamp><output>%s</output></GetConsoleOutputResponse>",
-				form.Get("InstanceId"), time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), base64.StdEncoding.EncodeToString(text[max(0, len(text)-64<<10):]))
-			return
-		}
-		on, err := http.NewRequestWithContext(r.Context(), r.Method, moto.URL+r.URL.Path, bytes.NewReader(body))
-		if err != nil {
-			return
-		}
-		on.Header = r.Header.Clone()
-		answer, err := client.Do(on)
-		if err != nil {
-			out.WriteHeader(http.StatusBadGateway)
-			return
-		}
-		defer answer.Body.Close()
-		out.Header().Set("Content-Type", answer.Header.Get("Content-Type"))
-		out.WriteHeader(answer.StatusCode)
-		_, _ = io.Copy(out, answer.Body)
-	})}
-	done := make(chan struct{})
-	go func() { _ = server.Serve(ln); close(done) }()
-	t.Cleanup(func() { server.Close(); <-done })
-	return "http://" + ln.Addr().String()
 }

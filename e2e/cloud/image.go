@@ -14,6 +14,8 @@ import (
 type ImageSpec struct {
 	// Suite of Debian: "bookworm" or "trixie".
 	Suite string
+	// Packages of Debian to add.
+	Packages []string
 	// Debs are paths of packages to install as the builder of an AMI does: in the image, before it is ever booted.
 	Debs []string
 	// Environment is added to /etc/default/lastgasp-configurator.
@@ -34,7 +36,7 @@ func BuildImage(ctx context.Context, s lab.Scope, spec ImageSpec) (*lab.Disk, er
 		return nil, fmt.Errorf("make an image of Debian %s: %w", spec.Suite, err)
 	}
 	s.Cleanup(func() { os.RemoveAll(dir) })
-	base, err := system(ctx, s, spec.Suite)
+	base, err := system(ctx, s, spec.Suite, spec.Packages...)
 	if err != nil {
 		return nil, fmt.Errorf("make an image of Debian %s: %w", spec.Suite, err)
 	}
@@ -62,7 +64,7 @@ func buildImage(ctx context.Context, dir, base string, spec ImageSpec) (*lab.Dis
 			return nil, fmt.Errorf("find what boots: there are %d %s", len(found), pattern)
 		}
 		*to = filepath.Join(dir, filepath.Base(found[0]))
-		if err := os.Rename(found[0], *to); err != nil {
+		if err := run(ctx, "cp", found[0], *to); err != nil { // kdump needs them in the image, too
 			return nil, err
 		}
 	}

@@ -23,6 +23,8 @@ type MachineSpec struct {
 	Metadata *imds.Service
 	// Append is added to the kernel's command line.
 	Append []string
+	// Reboot makes a reset boot the machine again. Otherwise a reset ends it.
+	Reboot bool
 }
 
 // machineMemory is what the system, a kubelet and cloud-init's Python need, MiB.
@@ -51,6 +53,7 @@ func Launch(ctx context.Context, s lab.Scope, spec MachineSpec) (*lab.VM, error)
 		},
 		// Without devkmsg=on a user may write only ten records in five seconds.
 		Append: append([]string{"root=/dev/vda", "rw", "printk.devkmsg=on"}, spec.Append...),
+		Reboot: spec.Reboot,
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/lastgasp/lastgasp/e2e/lab"
@@ -30,8 +31,8 @@ var systemFiles embed.FS
 
 // system is the part of an image that is the same for every commit: Debian, and an initramfs with no more in it than
 // finds the disk.
-func system(ctx context.Context, s lab.Scope, suite string) (string, error) {
-	root, err := Root(ctx, s, suite, append([]string{dhcpClient[suite]}, systemPackages...)...)
+func system(ctx context.Context, s lab.Scope, suite string, packages ...string) (string, error) {
+	root, err := Root(ctx, s, suite, slices.Concat([]string{dhcpClient[suite]}, systemPackages, packages)...)
 	if err != nil {
 		return "", err
 	}

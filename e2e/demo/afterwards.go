@@ -30,7 +30,7 @@ func afterwards(ctx context.Context, s *stage, w *story.World) (time.Duration, e
 	}
 	boot := n.BootID
 	s.Logf("echo c > /proc/sysrq-trigger")
-	back, says, err := w.Return(ctx, n, lab.CrashSysrq)
+	back, says, err := w.Return(ctx, n, func(ctx context.Context, vm *lab.VM) error { return vm.Crash(ctx, lab.CrashSysrq) })
 	if err != nil {
 		return 0, err
 	}

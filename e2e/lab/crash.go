@@ -16,6 +16,7 @@ type Crash string
 const (
 	CrashSysrq    Crash = "sysrq"     // echo c > /proc/sysrq-trigger: panics
 	CrashInitExit Crash = "init-exit" // process 1 ends: panics
+	CrashReset    Crash = "reset"     // echo b > /proc/sysrq-trigger: resets the machine at once
 )
 
 // Crashes that are ways of the crash module, see crashmod/lastgasp_crash.c.
@@ -52,6 +53,8 @@ func (c Crash) argv() []string {
 	switch c {
 	case CrashSysrq:
 		return []string{control.TriggerSysrq, "c"}
+	case CrashReset:
+		return []string{control.TriggerSysrq, "b"}
 	case CrashInitExit:
 		return []string{control.TriggerInit}
 	default:

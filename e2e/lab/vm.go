@@ -41,6 +41,8 @@ type VMSpec struct {
 	// NIC are more properties of eth0's virtio-net-pci device, in QEMU's words: "tx=timer,x-txtimer=20000000" makes it take
 	// frames only every 20 ms.
 	NIC []string
+	// Devices are more devices, in the words of QEMU's -device.
+	Devices []string
 	// SMBIOS are arguments of QEMU's -smbios, such as "type=1,uuid=…".
 	SMBIOS []string
 
@@ -228,6 +230,9 @@ func (vm *VM) arguments() []string {
 		args = append(args, "-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+firmwareCode,
 			"-drive", "if=pflash,unit=1,format=raw,file="+vm.variables())
 	}
+	for _, device := range spec.Devices {
+		args = append(args, "-device", device)
+	}
 	for _, value := range spec.SMBIOS {
 		args = append(args, "-smbios", value)
 	}
@@ -274,6 +279,17 @@ func (vm *VM) Wait(ctx context.Context) error {
 func (vm *VM) Kill() {
 	vm.qemu.kill()
 	vm.link.close()
+}
+
+// PowerOn starts a guest that has been killed, or has powered off, with what its disk holds, and waits until it is ready.
+func (vm *VM) PowerOn(ctx context.Context, s Scope) error {
+	vm.Kill()
+	if err := vm.start(s); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	return vm.WaitReady(ctx)
 }
 
 // WaitReady waits until the guest is ready in a boot that no earlier WaitReady, nor BootVM, has seen.

@@ -2,6 +2,7 @@ package story
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,16 +11,16 @@ import (
 	"github.com/lastgasp/lastgasp/listener/kube/v1alpha1"
 )
 
-// Return crashes a node whose kernel reboots before it sends anything, waits until it is back, and returns when that was and what
-// the node then says of its former boot (`lastgasp-configurator last-boot`). NodeSpec.Pstore must be set.
-func (w *World) Return(ctx context.Context, n *Node, crash lab.Crash) (back time.Time, says string, err error) {
+// Return ends the boot of a node, waits until the node is back, and returns when that was and what the node then says of its
+// former boot (`lastgasp-configurator last-boot`). NodeSpec.Pstore or NodeSpec.Reboot must be set.
+func (w *World) Return(ctx context.Context, n *Node, end func(context.Context, *lab.VM) error) (back time.Time, says string, err error) {
 	ledger := "/" + lastboot.LedgerFile
 	kept, err := n.VM.ReadFile(ctx, ledger)
 	if err != nil {
 		return back, "", fmt.Errorf("read the boot ledger of %s: %w", n.Name, err)
 	}
-	if err := n.VM.Crash(ctx, crash); err != nil {
-		return back, "", fmt.Errorf("crash %s: %w", n.Name, err)
+	if err := end(ctx, n.VM); err != nil {
+		return back, "", fmt.Errorf("end the boot of %s: %w", n.Name, err)
 	}
 	if err := n.VM.WaitReady(ctx); err != nil {
 		return back, "", fmt.Errorf("wait for %s to boot again: %w", n.Name, err)
@@ -40,17 +41,35 @@ func (w *World) Return(ctx context.Context, n *Node, crash lab.Crash) (back time
 
 // AwaitRecorded waits for the NodeDeath of a boot of a node that nobody heard die.
 func (w *World) AwaitRecorded(ctx context.Context, node, boot string) (d v1alpha1.NodeDeath, err error) {
+	_, d, err = w.AwaitDeath(ctx, node, boot, func(d v1alpha1.NodeDeath) error {
+		if d.Status.Phase != "Recorded" {
+			return fmt.Errorf("it is in phase %s: %s", d.Status.Phase, d.Status.Decision)
+		}
+		return nil
+	})
+	return d, err
+}
+
+// AwaitDeath waits until check accepts the NodeDeath of a boot of a node, and returns when it was first seen so.
+func (w *World) AwaitDeath(ctx context.Context, node, boot string, check func(v1alpha1.NodeDeath) error) (at time.Time, d v1alpha1.NodeDeath, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	watcher, err := Watch(ctx, w.Cluster.RESTConfig(), node)
 	if err != nil {
-		return d, err
+		return at, d, err
 	}
-	_, err = watcher.Await(ctx, "the NodeDeath of the former boot of "+node, func(seen []Sighting) bool {
-		last := nodeDeath(seen, node)
-		if last == nil || last.Spec.Boot != boot || last.Status.Phase != "Recorded" {
+	why := errors.New("there is none")
+	at, err = watcher.Await(ctx, "the NodeDeath of boot "+boot+" of "+node, func(seen []Sighting) bool {
+		last := seen[len(seen)-1].NodeDeath
+		if last == nil || last.Spec.Node != node || last.Spec.Boot != boot {
 			return false
 		}
 		d = *last
-		return true
+		why = check(d)
+		return why == nil
 	})
-	return d, err
+	if err != nil {
+		err = fmt.Errorf("%w: %w", err, why)
+	}
+	return at, d, err
 }

@@ -5,11 +5,13 @@ package story
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/lastgasp/lastgasp/e2e/lab"
@@ -32,7 +34,9 @@ type World struct {
 
 	bin   string // folder of our own two binaries
 	admin string // kubeconfig
-	next  byte   // last octet of the next node's address
+
+	addresses sync.Mutex
+	next      byte // last octet of the next node's address
 }
 
 // NewWorld builds it. The first time on a machine that takes minutes; progress is logged to s.
@@ -76,9 +80,17 @@ func (w *World) startListener(ctx context.Context, s lab.Scope) (err error) {
 	}
 	s.Cleanup(func() { os.RemoveAll(dir) })
 	w.Records = filepath.Join(dir, "records.json")
+	return w.Listen(ctx, s, "ship: {to: "+w.Records+"}")
+}
+
+// Listen starts the listener with a policy (see ListenerSpec), and replaces the running one, if any.
+func (w *World) Listen(ctx context.Context, s lab.Scope, policy string) (err error) {
+	if w.Listener != nil {
+		w.Listener.Kill()
+	}
 	w.Listener, w.ListenerLog, err = StartListener(ctx, s, ListenerSpec{
 		Binary: w.Program("lastgasp-listener"), NS: w.Net.Listener, Cluster: w.Cluster,
-		Listen: w.Endpoint(), Policy: "limits: {nodes: 100}\nship: {to: " + w.Records + "}",
+		Listen: w.Endpoint(), Policy: "limits: {nodes: 100}\n" + policy,
 	})
 	return err
 }
@@ -97,8 +109,9 @@ type Node struct {
 	BootID    string
 	Verified  string // output of `lastgasp-configurator apply`
 
-	ip      netip.Addr
-	kubelet *lab.HollowNode // nil if the guest itself runs it
+	ip         netip.Addr
+	providerID string
+	kubelet    *lab.HollowNode // nil if the guest itself runs it
 }
 
 // NodeSpec says what kind of node to boot.
@@ -110,6 +123,11 @@ type NodeSpec struct {
 	Panic       int    // kernel.panic, seconds until reboot
 	NoEnroll    bool   // the configurator finds no kubelet's credentials, so it cannot pin the Node
 	Pstore      bool   // its firmware keeps what the kernel writes when it dies, and it comes back: see Return
+	Reboot      bool   // it comes back without that
+	Watchdog    bool   // it has a hardware watchdog, which nothing starts
+
+	ProviderID string            // default: no cloud knows it
+	Sysctls    map[string]string // more of them
 }
 
 // BootNode boots a guest, arms it with our configurator, which must prove that the listener hears it, and makes it a
@@ -123,7 +141,7 @@ func (w *World) BootNode(ctx context.Context, s lab.Scope, spec NodeSpec) (*Node
 	if err != nil {
 		return nil, err
 	}
-	ip := w.nextAddr()
+	addr := w.address()
 	foreign := spec.Kernel.Arch != runtime.GOARCH
 	configurator := w.Program("lastgasp-configurator")
 	if foreign {
@@ -133,7 +151,7 @@ func (w *World) BootNode(ctx context.Context, s lab.Scope, spec NodeSpec) (*Node
 	}
 	vm := lab.VMSpec{
 		Kernel: spec.Kernel, Net: w.Net, Name: spec.Name,
-		Addr: netip.PrefixFrom(ip, lab.NodeAddr.Bits()), Gateway: lab.NodeGateway.Addr(), MemoryMiB: 1024,
+		Addr: addr, Gateway: lab.NodeGateway.Addr(), MemoryMiB: 1024,
 		CrashModule: spec.CrashModule,
 		Sysctls:     map[string]string{"kernel.panic": fmt.Sprint(spec.Panic), "kernel.panic_on_oops": "1"},
 		Files: map[string]lab.GuestFile{
@@ -141,7 +159,9 @@ func (w *World) BootNode(ctx context.Context, s lab.Scope, spec NodeSpec) (*Node
 			"/etc/lastgasp/configurator.yaml": {
 				Data: fmt.Appendf(nil, "endpoint: {static: [%q]}\n", w.Endpoint()), Mode: 0o644},
 		},
+		Reboot: spec.Reboot,
 	}
+	maps.Copy(vm.Sysctls, spec.Sysctls)
 	if !foreign {
 		vm.Files["/usr/bin/kubelet"] = lab.GuestFile{Host: w.Cluster.HollowProgram(), Mode: 0o755}
 	}
@@ -153,7 +173,14 @@ func (w *World) BootNode(ctx context.Context, s lab.Scope, spec NodeSpec) (*Node
 		vm.Files["/etc/lastgasp/configurator.d/90-no-enroll.yaml"] = lab.GuestFile{Data: []byte("enroll: {kubeconfig: /none}\n")}
 	}
 	if spec.Pstore {
-		vm.UEFI, vm.Reboot, vm.Modules = true, true, []string{"efi_pstore"}
+		vm.UEFI, vm.Reboot = true, true
+		vm.Modules = append(vm.Modules, "efi_pstore")
+	}
+	if spec.Watchdog {
+		vm.Devices = append(vm.Devices, "i6300esb")
+		vm.Modules = append(vm.Modules, "i6300esb")
+	}
+	if vm.Reboot {
 		vm.Files["/var/lib/lastgasp/README"] = lab.GuestFile{Data: []byte("This folder is there from each boot on.\n"), Mode: 0o644}
 	}
 	for path, data := range files {
@@ -180,18 +207,21 @@ func (w *World) BootNode(ctx context.Context, s lab.Scope, spec NodeSpec) (*Node
 	if applied.Exit != 0 {
 		return nil, fmt.Errorf("lastgasp-configurator apply on %s: exit %d: %s", spec.Name, applied.Exit, applied.Stderr)
 	}
-	n.Verified, n.ip = applied.Stdout, ip
+	n.Verified, n.ip, n.providerID = applied.Stdout, addr.Addr(), spec.ProviderID
 	if foreign {
 		return n, w.startBeside(ctx, s, n)
 	}
 	return n, w.start(ctx, n)
 }
 
-// nextAddr is an address of the node subnet that nobody has.
-func (w *World) nextAddr() netip.Addr {
-	octets := lab.NodeAddr.Addr().As4()
+// address makes an unused address in the node subnet.
+func (w *World) address() netip.Prefix {
+	w.addresses.Lock()
+	defer w.addresses.Unlock()
+	subnet := lab.NodeAddr.Masked()
+	octets := subnet.Addr().As4()
 	octets[3], w.next = w.next, w.next+1
-	return netip.AddrFrom4(octets)
+	return netip.PrefixFrom(netip.AddrFrom4(octets), subnet.Bits())
 }
 
 // start starts what runs on a node that is armed, and waits until it is a Node.
@@ -200,7 +230,8 @@ func (w *World) start(ctx context.Context, n *Node) error {
 		return err
 	}
 	if err := n.VM.Start(ctx, "/usr/bin/kubelet", "--kubeconfig=/etc/kubernetes/kubelet.conf", "--name="+n.Name,
-		"--node-ip="+n.ip.String(), "--pod-manifest-path=/etc/kubernetes/manifests", "--root-dir=/var/lib/kubelet"); err != nil {
+		"--node-ip="+n.ip.String(), "--provider-id="+n.providerID, "--pod-manifest-path=/etc/kubernetes/manifests",
+		"--root-dir=/var/lib/kubelet"); err != nil {
 		return err
 	}
 	return w.Cluster.AwaitNode(ctx, n.Name, n.BootID, time.Time{})
@@ -211,7 +242,7 @@ func (w *World) startBeside(ctx context.Context, s lab.Scope, n *Node) error {
 	if err := n.VM.Start(ctx, "/usr/bin/lastgasp-configurator", "watch"); err != nil {
 		return err
 	}
-	ns, err := w.Net.Twin(s, netip.PrefixFrom(w.nextAddr(), lab.NodeAddr.Bits()), n.ip)
+	ns, err := w.Net.Twin(s, w.address(), n.ip)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,218 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lastgasp/lastgasp/e2e/cloud"
+	"github.com/lastgasp/lastgasp/e2e/lab"
+	"github.com/lastgasp/lastgasp/listener/kube/v1alpha1"
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+// farewellKey is where the Node and its pods carry who ended a boot in good order.
+const farewellKey = "lastgasp.dev/farewell"
+
+// machineEnds are the ways that need a whole system: systemd, a login, a disk. The last one takes the machine away.
+func machineEnds() []machineEnd {
+	return []machineEnd{
+		{way: "poweroff by a user", do: poweroffByUser, off: true, farewell: "powered off by alice (sudo poweroff) at "},
+		{way: "systemctl reboot --force", do: func(t *testing.T, m *endsMachine) { m.start(t, "systemctl reboot --force") }, farewell: "rebooted at "},
+		{way: "reboot -f", do: func(t *testing.T, m *endsMachine) { m.start(t, "reboot -f") },
+			end: end{back: true, cause: "Unexplained", reason: "without a word", evidence: "none"}},
+		{way: "power cut", do: func(_ *testing.T, m *endsMachine) { m.VM.Kill() }, off: true,
+			end: end{back: true, cause: "Unexplained", reason: "without a word", evidence: "none"}},
+		{way: "panic, kdump", do: func(t *testing.T, m *endsMachine) { m.start(t, "echo c >/proc/sysrq-trigger") },
+			end: end{back: true, cause: "KernelPanic", reason: "sysrq triggered crash", evidence: "kdump", acted: true}},
+		{way: "spot interruption", do: spotInterruption, gone: true, farewell: "interrupted as a spot instance (terminate), due "},
+	}
+}
+
+// machineEnd is a way to end a boot of a machine with a whole system. It ends with a farewell or a death.
+type machineEnd struct {
+	way  string
+	do   func(t *testing.T, m *endsMachine)
+	off  bool // it leaves the machine off
+	gone bool // EC2 has taken it
+
+	farewell string
+	end
+}
+
+// poweroffByUser logs a user in, who then uses sudo.
+func poweroffByUser(t *testing.T, m *endsMachine) {
+	m.sh(t, `useradd --create-home alice && echo "alice ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/alice &&
+		systemd-run --quiet -p PAMName=login -p User=alice sudo poweroff`)
+}
+
+// spotInterruption announces it. EC2 takes the machine when the node has said so.
+func spotInterruption(t *testing.T, m *endsMachine) {
+	m.spot.Store(time.Now().Add(2 * time.Minute).Unix())
+}
+
+// endsMachine is a machine that remembers: a node with a disk and systemd.
+type endsMachine struct {
+	*amiNode
+	w *endsWorld
+}
+
+// start runs a script that the machine may not live to answer.
+func (m *endsMachine) start(t *testing.T, script string) {
+	t.Helper()
+	if err := m.VM.Start(t.Context(), "sh", "-c", script); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tryMachine ends one boot after another of one machine, each in a way of machineEnds.
+func (w *endsWorld) tryMachine(t *testing.T, instance string) {
+	a := &amiWorld{World: w.World, debs: buildDebs(t), endpoint: "LASTGASP_ENDPOINT_STATIC=" + w.Endpoint()}
+	disk, err := cloud.BuildImage(t.Context(), t, cloud.ImageSpec{
+		Suite: "trixie", Debs: a.debs, Kubelet: w.Cluster.HollowProgram(),
+		Packages: []string{"kdump-tools", "libpam-systemd", "login", "sudo"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := a.boot(t, bootSpec{
+		name: "machine", ip: netip.MustParseAddr("10.77.1.200"), disk: disk, instance: instance, reboot: true,
+		append: []string{"crashkernel=320M"},
+	})
+	m := &endsMachine{amiNode: n, w: w}
+	w.consoles.show(instance, n.VM.Serial())
+	for _, e := range machineEnds() {
+		t.Run(e.way, func(t *testing.T) { m.try(t, e) })
+	}
+}
+
+// try ends the boot that runs, and waits until it is known why, and the machine is a node again.
+func (m *endsMachine) try(t *testing.T, e machineEnd) {
+	outcome := "NOT REACHED"
+	defer func() { m.w.row(e.way, outcome) }()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	m.awaitArmed(t, ctx)
+	pod := m.w.runPod(t, &m.Node)
+	boot, ended := m.BootID, time.Now()
+	e.do(t, m)
+
+	if e.farewell != "" {
+		if err := within(ctx, 2*time.Minute, func() error { return m.said(ctx, boot, e.farewell, pod) }); err != nil {
+			m.w.Explain(t)
+			t.Fatal(err)
+		}
+		outcome = fmt.Sprintf("%s\tfarewell\tannotated\t%.1f", e.farewell, time.Since(ended).Seconds())
+	}
+	m.comeBack(t, ctx, e)
+	if e.farewell == "" {
+		known, d, err := m.w.AwaitDeath(ctx, m.Name, boot, func(d v1alpha1.NodeDeath) error { return e.check(d, pod) })
+		if err != nil {
+			m.w.Explain(t)
+			t.Fatal(err)
+		}
+		outcome = e.outcome(d, known.Sub(ended))
+		t.Logf("%s: %s; %s", d.Spec.Cause, d.Spec.Reason, d.Status.Decision)
+		eventually(t, "the pod to say why", func() error { return pod.saysWhy(ctx, e.end, d) })
+		return
+	}
+	if err := within(ctx, 4*time.Minute, func() error { return m.inGoodOrder(ctx, boot) }); err != nil {
+		m.w.Explain(t)
+		t.Error(err)
+	}
+}
+
+// awaitArmed waits until the boot that runs is a node, pinned, and would say goodbye.
+func (m *endsMachine) awaitArmed(t *testing.T, ctx context.Context) {
+	t.Helper()
+	if err := m.w.Cluster.AwaitNode(ctx, m.Name, m.BootID, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := within(ctx, 3*time.Minute, func() error {
+		n, err := m.w.Cluster.Client().CoreV1().Nodes().Get(ctx, m.Name, metav1.GetOptions{})
+		if err == nil && !strings.HasPrefix(n.Annotations[lab.PinKey], m.BootID+":") {
+			err = fmt.Errorf("its pin is %q", n.Annotations[lab.PinKey])
+		}
+		return err
+	}); err != nil {
+		t.Fatalf("boot %s is not pinned: %v", m.BootID, err)
+	}
+	m.sh(t, "systemctl is-system-running --wait; systemctl is-active lastgasp-farewell lastgasp-configurator-boot-end kdump-tools")
+}
+
+// comeBack boots the machine again if it does not do so itself.
+func (m *endsMachine) comeBack(t *testing.T, ctx context.Context, e machineEnd) {
+	t.Helper()
+	switch {
+	case e.gone:
+		m.VM.Kill()
+		askEC2(t, m.w.moto, url.Values{"Action": {"TerminateInstances"}, "InstanceId.1": {m.instance.ID}})
+		return
+	case e.off:
+		if err := m.VM.Wait(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.VM.PowerOn(ctx, t); err != nil {
+			t.Fatal(err)
+		}
+	default:
+		for crashKernel := true; crashKernel; {
+			if err := m.VM.WaitReady(ctx); err != nil {
+				t.Fatal(err)
+			}
+			_, err := m.VM.ReadFile(ctx, "/proc/vmcore")
+			crashKernel = err == nil
+		}
+	}
+	m.BootID = m.VM.BootID()
+}
+
+// said returns nil if the Node and the pod carry the farewell of a boot.
+func (m *endsMachine) said(ctx context.Context, boot, text string, p endsPod) error {
+	n, err := m.w.Cluster.Client().CoreV1().Nodes().Get(ctx, m.Name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	pod, err := m.w.Cluster.Client().CoreV1().Pods(p.pod.Namespace).Get(ctx, p.pod.Name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	onNode, onPod := n.Annotations[farewellKey], pod.Annotations[farewellKey]
+	if !strings.HasPrefix(onNode, boot+": "+text) || !strings.HasPrefix(onPod, text) || pod.UID != p.pod.UID {
+		return fmt.Errorf("the Node says %q, the pod %q; want %s", onNode, onPod, text)
+	}
+	return nil
+}
+
+// inGoodOrder returns nil if the listener holds the boot for one that ended in good order.
+func (m *endsMachine) inGoodOrder(ctx context.Context, boot string) error {
+	name := policy.DeathName(m.Name, boot)
+	_, err := m.w.Cluster.Client().Discovery().RESTClient().Get().AbsPath("/apis/lastgasp.dev/v1alpha1/nodedeaths", name).DoRaw(ctx)
+	switch {
+	case err == nil:
+		return errors.New("it is on record as a death")
+	case !apierrors.IsNotFound(err):
+		return err
+	}
+	log, err := os.ReadFile(m.w.ListenerLog)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(log)) {
+		if strings.Contains(line, "boot ended in good order") && strings.Contains(line, boot) {
+			return nil
+		}
+	}
+	return errors.New("the listener's log does not say that the boot ended in good order")
+}
