@@ -20,7 +20,7 @@ func TestPanicWhileTheAPIServerIsDown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, victims := populated(t, w, "6.12", story.NodeSpec{Name: "node-1", Panic: 5})
+	n, victims := populated(t, w, "6.12", lab.CrashSysrq, story.NodeSpec{Name: "node-1", Panic: 5})
 	if err := w.AwaitPin(t.Context(), n); err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,8 @@ func TestCaptureCorpus(t *testing.T) {
 		scenarios []scenario
 	}{
 		{"6.1", allScenarios()}, {"6.12", allScenarios()}, {"7", allScenarios()},
-		{"6.1-arm64", pick(t, "sysrq", "null-deref", "gpf", "bug", "stack-overflow", "softlockup")},
+		{"6.1-arm64", pick(t, "sysrq", "sysrq-panic5", "init-exit", "null-deref", "null-deref-panic5", "err-ptr", "gpf", "bug", "stack-overflow",
+			"oops-in-irq", "softlockup", "irqs-off", "hung-task")},
 		{"6.12-arm64", slices.Concat(arm64, pick(t, "hardlockup"))},
 		{"7-arm64", pick(t, "sysrq", "sysrq-panic5", "init-exit", "null-deref", "null-deref-panic5", "err-ptr", "gpf", "bug", "stack-overflow",
 			"oops-in-irq", "softlockup", "hung-task", "panic-on-warn")},

@@ -62,7 +62,7 @@ func allScenarios() []scenario {
 			append: []string{"rcupdate.rcu_cpu_stall_timeout=4"}, headline: "self-detected stall on CPU", last: stopped},
 		// The other kernels' clocks stand still while the emulated CPU spins, so they notice nothing.
 		{name: "irqs-off", way: CrashIRQsOff, sysctls: map[string]string{"kernel.watchdog": "0", "kernel.panic_on_rcu_stall": "1"},
-			append: []string{"rcupdate.rcu_cpu_stall_timeout=4", "nohz=off"}, cpus: 2, kernels: []string{"6.12"},
+			append: []string{"rcupdate.rcu_cpu_stall_timeout=4", "nohz=off"}, cpus: 2, kernels: []string{"6.12", "6.1-arm64"},
 			headline: "detected stalls on CPUs/tasks:", last: stopped},
 		// The kernels in which another CPU does what elsewhere takes a performance counter. It waits ten seconds for a backtrace, and
 		// longer on a busy host; much longer than that would be another incident.
