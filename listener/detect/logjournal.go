@@ -163,7 +163,7 @@ func (f fields) get(names ...string) string {
 // text is the line of log in the entry: the field furthest out of those that have one.
 func (f fields) text() string {
 	var best value
-	for _, name := range [...]string{"message", "msg", "log", "line", "_raw", "textpayload", "short_message", "syslogmessage", "body", "stringvalue", "text"} {
+	for _, name := range [...]string{"message", "msg", "log", "line", "_raw", "_msg", "logmsg", "textpayload", "short_message", "syslogmessage", "body", "stringvalue", "text"} {
 		if v := f[name]; v.text != "" && (best.text == "" || v.depth() < best.depth()) {
 			best = v
 		}
@@ -223,7 +223,7 @@ func (f fields) kmsg() (netconsole.Record, origin) {
 // kernel's message as it is: a time stamp in it is a quotation.
 func (f fields) journal() (netconsole.Record, origin) {
 	r := netconsole.Record{Prefix: 0, Uptime: -1}
-	text := strings.TrimRight(f.get("message"), " \t\r\n")
+	text := strings.TrimRight(f.text(), " \t\r\n")
 	facility := f.get("syslog_facility", "syslog.facility")
 	switch transport := f.transport(); {
 	case strings.TrimSpace(text) == "":
@@ -248,7 +248,7 @@ func (f fields) journal() (netconsole.Record, origin) {
 // program is who the entry says has written it, empty if it does not say.
 func (f fields) program() string {
 	return strings.TrimRight(f.get("_transport", "syslog_identifier", "syslog.identifier", "programname", "program", "appname", "app-name",
-		"app_name", "application_name", "_application_name", "ident", "syslogtag", "process.name", "processname", "process_name", "service"), ":")
+		"app_name", "application_name", "_application_name", "ident", "syslogtag", "syslog-tag", "process.name", "processname", "process_name", "service"), ":")
 }
 
 // enveloped reads a line of log that stands in an entry.
