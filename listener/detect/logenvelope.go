@@ -44,7 +44,7 @@ var (
 
 	kernelName = regexp.MustCompile(`^(?:` + hostName + ` )?kernel(?:\[\d+\])?: ?`)
 	stampNext  = regexp.MustCompile(`^(?:` + hostName + ` |\[(?:\d+\.\d+\.\d[\d.:]*|[a-zA-Z][\w.-]*)\] )?(` + kernelStamp + `)`)
-	kmsgNext   = regexp.MustCompile(`^(?:` + hostName + ` )?((?:[\w.+~-]+,)?\d{1,4},\d+,\d+,[-cC+](?:,[^;]*)?;)`)
+	kmsgNext   = regexp.MustCompile(`^(?:` + hostName + ` )?((?:[\w.+~-]+,)?\d{1,3},\d+,\d+,[-cC+](?:,[^;]*)?;)`)
 	// syslog-ng, logread and loggers that write the names: "kern.crit kernel: ", "host kern.warn kernel: ", "kern crit: ".
 	named = regexp.MustCompile(`^(?:` + hostName + ` )?[\[<(]?(` + facility + `)[. ](` + levelName + `)[\]>)]?(?:(?: ` + hostName + `)? (kernel)(?:\[\d+\])?)?: `)
 	// names in front of a line with a time: rsyslog's "%pri-text%".

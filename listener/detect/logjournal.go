@@ -200,10 +200,10 @@ func (f fields) isKmsg() bool {
 
 // kmsg reads such an entry.
 func (f fields) kmsg() (netconsole.Record, origin) {
-	r := netconsole.Record{Uptime: -1, Text: []byte(strings.TrimRight(f.get("msg"), " \t\r\n"))}
+	r := netconsole.Record{Prefix: -1, Uptime: -1}
 	level := f.get("pri", "priority")
-	if n, err := strconv.Atoi(level); err == nil {
-		r.Prefix = n
+	if n, err := strconv.ParseUint(level, 10, 8); err == nil {
+		r.Prefix = int(n)
 	} else {
 		r.Prefix = levelOf(level)
 	}
@@ -216,7 +216,7 @@ func (f fields) kmsg() (netconsole.Record, origin) {
 		sec, us = f.get("sec"), strconv.Itoa(n)
 	}
 	r.Uptime = seconds(sec, us)
-	return r, addressed
+	return withText(r, f.get("msg"), addressed)
 }
 
 // journal reads the record of an entry of the journal (systemd.journal-fields(7)), whoever has handed it on. Its text is the

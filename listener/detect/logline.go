@@ -99,7 +99,7 @@ func parseBehindName(rest string, r netconsole.Record) (netconsole.Record, origi
 
 // withText completes a record, unless there is no text.
 func withText(r netconsole.Record, text string, how origin) (netconsole.Record, origin) {
-	text = strings.TrimRight(text, " \t\r")
+	text = strings.TrimRight(text, " \t\r\n")
 	if strings.TrimSpace(text) == "" {
 		return r, foreign
 	}
@@ -114,7 +114,7 @@ var (
 	// "program[12]: text".
 	behindStamp = regexp.MustCompile(`^(?:[\w.:-]+ (kernel|[^ :\[\]=,]+\[\d+\])|kernel): `)
 	// kmsg is a record of /dev/kmsg (Documentation/ABI/testing/dev-kmsg), with the release in front in netconsole's form.
-	kmsg = regexp.MustCompile(`^(?:[\w.+~-]+,)?(\d{1,4}),\d+,(\d+),[-cC+](?:,[^;]*)?;(.*)$`)
+	kmsg = regexp.MustCompile(`^(?:[\w.+~-]+,)?(\d{1,3}),\d+,(\d+),[-cC+](?:,[^;]*)?;(.*)$`)
 	// netconsd is what netconsd's logger modules write: release, sequence number, microseconds, facility, level.
 	netconsd = regexp.MustCompile(`^(?:\S+ )?\d{6,} (\d{14}) (\d{1,3}) ([0-7]) (.*)$`)
 )
