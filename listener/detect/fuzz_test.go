@@ -124,6 +124,10 @@ func FuzzLogReader(f *testing.F) {
 		"Nov 29 13:49:23 host kernel: [    3.591339] x\n2024-11-29T13:49:23.123456+00:00 host systemd[1]: x\n<4>1 2024-11-29T13:49:23Z host kernel - - - x\n",
 		"2024-11-29T13:49:23.123456789Z stdout F [    3.591339] x\n{\"log\":\"[    3.591339] x\\n\"}\n{\"_TRANSPORT\":\"kernel\",\"MESSAGE\":[120,255]}\n",
 		"__CURSOR=s\n_TRANSPORT=kernel\nMESSAGE\n12345678x\n\n{\n\"MESSAGE\" : \"x\"\n}\n",
+		"{\"events\": [\n{\"message\": \"[    3.591339] x\"},\n{\"message\": \"{\\\"ident\\\":\\\"kernel\\\",\\\"message\\\":\\\"x\\\"}\"}\n]}\n",
+		"{\"dmesg\":[{\"fac\":\"kern\",\"pri\":-1,\"time\":3.591339,\"msg\":\" x\"}]}\n{\"priority\":4,\"sec\":3,\"usec\":1,\"msg\":\" \",\"message\":\"x\"}\n",
+		"2024-11-29T13:49:23Z stdout P [    3.5\n2024-11-29T13:49:23Z stdout F 91339] x\n[0] kmsg: [1.1, {\"priority\"=>4, \"sec\"=>1, \"usec\"=>2, \"msg\"=>\"x\"}]\n",
+		"[    3.591339] " + strings.Repeat("x", 80-15) + "\nx\n12 <4>1 - - kernel - - [a b=\"\\]\"] x\n[    3.591339]  y\n",
 		"Panic#1 Part2\n<4>[    3.591339] x\nPanic#1 Part1\n<4>[    3.591340] y\n",
 		"panic: e[    3.591339] x\n[    3.591340] y\nPassword: [    9.591339] x\n",
 	} {

@@ -11,10 +11,10 @@ import (
 // Pieces of the expressions below.
 const (
 	// Times: ISO 8601 with a zone or none, a syslog's in any language and order, seconds since 1970, a time of day.
-	isoTime    = `(?:[\pL\pM.]{1,12},? )?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?: ?(?:Z|[+-]\d\d(?::?\d\d)?)(?:\[[\w/]+\])?)?(?: [A-Z]{3,5})?`
+	isoTime    = `(?:[\pL\pM.]{1,12},? )?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+|,\d{3})?(?: ?(?:Z|[+-]\d\d(?::?\d\d)?)(?:\[[\w/]+\])?)?(?: [A-Z]{3,5})?`
 	syslogTime = `(?:[\pL\pM.]{1,5},? )?(?:[\pL\pM.]{2,12}|\d{1,2}[月월]|[Tt]hg \d{1,2}) {1,2}\d{1,2}\.?,?(?: \d{4})? \d\d:\d\d:\d\d(?:\.\d+)?(?: [A-Z]{3,5})?(?: \d{4})?`
 	dayFirst   = `(?:[\pL\pM.]{2,5},? )?\d{1,2}\.? [\pL\pM.]{3,12}(?: \d{4})? \d\d:\d\d:\d\d(?:\.\d+)?(?: [AP]M)?(?: [A-Z]{3,5})?`
-	otherTime  = `\d{10}\.\d{3,9}|\d{1,2}/\d{1,2}/\d{2,4},? \d{1,2}:\d\d:\d\d(?:\.\d+)?(?: [AP]M)?|\d\d:\d\d:\d\d(?:\.\d+)?`
+	otherTime  = `\d{10}(?:\.\d{3,9}|\d{3})?|\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}|\d{1,2}/\d{1,2}/\d{2,4},? \d{1,2}:\d\d:\d\d(?:\.\d+)?(?: [AP]M)?|\d\d:\d\d:\d\d(?:\.\d+)?`
 	anyTime    = `(?:` + isoTime + `|` + syslogTime + `|` + dayFirst + `|` + otherTime + `)`
 	hostName   = `[\pL\d_][\pL\d_.:%/@-]*`
 	facility   = `kern|user|mail|daemon|auth|syslog|lpr|news|cron|authpriv|ftp|local\d`
@@ -25,12 +25,12 @@ const (
 
 var (
 	// lineNumber is what `cat -n`, `grep -n` and pagers put in front, only believed if a time stamp is next.
-	lineNumber = regexp.MustCompile(`^ *\d{1,9}(?:[:|.\-][ \t]*|[ \t]+)`)
+	lineNumber = regexp.MustCompile(`^ *\d{1,9}(?: *[:|│.\-][ \t]*|[ \t]+)`)
 	// sourceName is kubectl's --prefix, docker compose's, xenconsoled's and pdsh's: "[pod/a/b] ", "name-1  | ", "(d1) ", "host: ".
 	sourceName = regexp.MustCompile(`^(?:\[(?:pod/)?[\w.-]+/[\w./-]+\] |[\w.-]+ +\| |\(d\d+\) |` + hostName + `:? )`)
 	logTime    = regexp.MustCompile(`^(?:\[` + isoTime + `\]|` + anyTime + `):? {1,2}`)
-	// csvTime begins a line of a spreadsheet, such as CloudWatch's: a time and a comma.
-	csvTime = regexp.MustCompile(`^"?` + isoTime + `"?,("?)`)
+	// csvTime begins a line of a spreadsheet, CloudWatch's or Kibana's: a time and a comma.
+	csvTime = regexp.MustCompile(`^"?(?:` + isoTime + `|[A-Z][a-z]{2} \d{1,2}, \d{4} @ \d\d:\d\d:\d\d\.\d{3})"?,("?)`)
 	// dmesgISO is dmesg --time-format=iso, whose comma no other has. The message is next.
 	dmesgISO = regexp.MustCompile(`^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d,\d{6}[+-]\d\d:?\d\d `)
 	// stream is CRI's, or logcli's labels: "{host=\"a\"} ".
@@ -43,8 +43,8 @@ var (
 	awsEvents = regexp.MustCompile(`^EVENTS\t(?:\S*\t){1,3}(.*)\t\d{13}$`)
 
 	kernelName = regexp.MustCompile(`^(?:` + hostName + ` )?kernel(?:\[\d+\])?: ?`)
-	stampNext  = regexp.MustCompile(`^(?:` + hostName + ` )?(` + kernelStamp + `)`)
-	kmsgNext   = regexp.MustCompile(`^(?:` + hostName + ` )?((?:[\w.+~-]+,)?\d{1,4},\d+,\d+,[-cC+](?:,[^;]*)?;)`)
+	stampNext  = regexp.MustCompile(`^(?:` + hostName + ` |\[(?:\d+\.\d+\.\d[\d.:]*|[a-zA-Z][\w.-]*)\] )?(` + kernelStamp + `)`)
+	kmsgNext   = regexp.MustCompile(`^(?:` + hostName + ` )?((?:[\w.+~-]+,)?\d{1,3},\d+,\d+,[-cC+](?:,[^;]*)?;)`)
 	// syslog-ng, logread and loggers that write the names: "kern.crit kernel: ", "host kern.warn kernel: ", "kern crit: ".
 	named = regexp.MustCompile(`^(?:` + hostName + ` )?[\[<(]?(` + facility + `)[. ](` + levelName + `)[\]>)]?(?:(?: ` + hostName + `)? (kernel)(?:\[\d+\])?)?: `)
 	// names in front of a line with a time: rsyslog's "%pri-text%".
@@ -70,55 +70,17 @@ const byteOrderMark = "\ufeff"
 
 // cutEnvelope removes what other logs put in front of the kernel's line: dates, hosts, priorities, container streams, line
 // numbers. It reports foreign where another program is named, and leaves the line alone where it knows nothing of it.
-func cutEnvelope(line string, r *netconsole.Record) (rest string, how origin) {
-	rest = strings.TrimLeft(strings.TrimPrefix(line, byteOrderMark), " \t\r")
+func cutEnvelope(line string, r *netconsole.Record) (string, origin) {
+	rest := strings.TrimLeft(strings.TrimPrefix(line, byteOrderMark), " \t\r")
 	if !rfc5424.MatchString(rest) && !namesFirst.MatchString(rest) { // which look like the number of a line, and like a host
 		rest = cutSource(rest)
 	}
 	if m := dmesgISO.FindString(rest); m != "" {
 		return rest[len(m):], addressed
 	}
-	dated := false
-	for range maxEnvelopes {
-		if octets.MatchString(rest) {
-			rest = rest[strings.IndexByte(rest, '<'):]
-		}
-		if m := rfc5424.FindStringSubmatch(rest); m != nil {
-			n, _ := strconv.Atoi(m[1])
-			if n >= 8 || m[2] != "kernel" && (m[2] != "-" || m[1] == "") {
-				return "", foreign
-			}
-			r.Prefix = n
-			return strings.TrimPrefix(rest[len(m[0]):], byteOrderMark), addressed
-		}
-		if m := rfc3164.FindStringSubmatch(rest); m != nil && logTime.MatchString(rest[len(m[0]):]) {
-			n, _ := strconv.Atoi(m[1])
-			if n >= 8 {
-				return "", foreign
-			}
-			r.Prefix = n
-			rest = rest[len(m[0]):]
-		}
-		if m := namesFirst.FindStringSubmatch(rest); m != nil && logTime.MatchString(rest[len(m[0]):]) {
-			if facilityOf(m[1]) != 0 {
-				return "", foreign
-			}
-			r.Prefix = levelOf(m[2])
-			rest = rest[len(m[0]):]
-		}
-		m := logTime.FindString(rest)
-		if m == "" {
-			if host := relay.FindString(rest); dated && host != "" && logTime.MatchString(rest[len(host):]) {
-				rest = rest[len(host):]
-				continue
-			}
-			break
-		}
-		dated = true
-		rest = rest[len(m):]
-		if s := stream.FindString(rest); s != "" {
-			rest = rest[len(s):]
-		}
+	rest, dated, how := cutTimes(rest, r)
+	if how != bare {
+		return rest, how
 	}
 	if m := kernelName.FindString(rest); m != "" {
 		return rest[len(m):], addressed
@@ -155,6 +117,53 @@ func cutEnvelope(line string, r *netconsole.Record) (rest string, how origin) {
 		return rest, bare // indented, perhaps
 	}
 	return line, bare
+}
+
+// cutTimes removes times, priorities and what stands between them, and reports whether there was a time. It reports bare unless
+// that says already whose line it is.
+func cutTimes(rest string, r *netconsole.Record) (_ string, dated bool, how origin) {
+	for range maxEnvelopes {
+		if octets.MatchString(rest) {
+			rest = rest[strings.IndexByte(rest, '<'):]
+		}
+		if m := rfc5424.FindStringSubmatch(rest); m != nil {
+			n, _ := strconv.Atoi(m[1])
+			if n >= 8 || m[2] != "kernel" && (m[2] != "-" || m[1] == "") {
+				return "", false, foreign
+			}
+			r.Prefix = n
+			return strings.TrimPrefix(rest[len(m[0]):], byteOrderMark), true, addressed
+		}
+		if m := rfc3164.FindStringSubmatch(rest); m != nil && logTime.MatchString(rest[len(m[0]):]) {
+			n, _ := strconv.Atoi(m[1])
+			if n >= 8 {
+				return "", false, foreign
+			}
+			r.Prefix = n
+			rest = rest[len(m[0]):]
+		}
+		if m := namesFirst.FindStringSubmatch(rest); m != nil && logTime.MatchString(rest[len(m[0]):]) {
+			if facilityOf(m[1]) != 0 {
+				return "", false, foreign
+			}
+			r.Prefix = levelOf(m[2])
+			rest = rest[len(m[0]):]
+		}
+		m := logTime.FindString(rest)
+		if m == "" {
+			if host := relay.FindString(rest); dated && host != "" && logTime.MatchString(rest[len(host):]) {
+				rest = rest[len(host):]
+				continue
+			}
+			return rest, dated, bare
+		}
+		dated = true
+		rest = rest[len(m):]
+		if s := stream.FindString(rest); s != "" {
+			rest = rest[len(s):]
+		}
+	}
+	return rest, dated, bare
 }
 
 // cutSource removes what says where a line was found: a pod, a container, a host, a file, a line number, a spreadsheet's row. What

@@ -163,7 +163,7 @@ func (f fields) get(names ...string) string {
 // text is the line of log in the entry: the field furthest out of those that have one.
 func (f fields) text() string {
 	var best value
-	for _, name := range [...]string{"message", "msg", "log", "line", "_raw", "textpayload", "short_message", "syslogmessage", "body", "stringvalue", "text"} {
+	for _, name := range [...]string{"message", "msg", "log", "line", "_raw", "_msg", "logmsg", "textpayload", "short_message", "syslogmessage", "body", "stringvalue", "text"} {
 		if v := f[name]; v.text != "" && (best.text == "" || v.depth() < best.depth()) {
 			best = v
 		}
@@ -200,10 +200,10 @@ func (f fields) isKmsg() bool {
 
 // kmsg reads such an entry.
 func (f fields) kmsg() (netconsole.Record, origin) {
-	r := netconsole.Record{Uptime: -1, Text: []byte(strings.TrimRight(f.get("msg"), " \t\r\n"))}
+	r := netconsole.Record{Prefix: -1, Uptime: -1}
 	level := f.get("pri", "priority")
-	if n, err := strconv.Atoi(level); err == nil {
-		r.Prefix = n
+	if n, err := strconv.ParseUint(level, 10, 8); err == nil {
+		r.Prefix = int(n)
 	} else {
 		r.Prefix = levelOf(level)
 	}
@@ -216,14 +216,14 @@ func (f fields) kmsg() (netconsole.Record, origin) {
 		sec, us = f.get("sec"), strconv.Itoa(n)
 	}
 	r.Uptime = seconds(sec, us)
-	return r, addressed
+	return withText(r, f.get("msg"), addressed)
 }
 
 // journal reads the record of an entry of the journal (systemd.journal-fields(7)), whoever has handed it on. Its text is the
 // kernel's message as it is: a time stamp in it is a quotation.
 func (f fields) journal() (netconsole.Record, origin) {
 	r := netconsole.Record{Prefix: 0, Uptime: -1}
-	text := strings.TrimRight(f.get("message"), " \t\r\n")
+	text := strings.TrimRight(f.text(), " \t\r\n")
 	facility := f.get("syslog_facility", "syslog.facility")
 	switch transport := f.transport(); {
 	case strings.TrimSpace(text) == "":
@@ -248,7 +248,7 @@ func (f fields) journal() (netconsole.Record, origin) {
 // program is who the entry says has written it, empty if it does not say.
 func (f fields) program() string {
 	return strings.TrimRight(f.get("_transport", "syslog_identifier", "syslog.identifier", "programname", "program", "appname", "app-name",
-		"app_name", "application_name", "_application_name", "ident", "syslogtag", "process.name", "processname", "process_name", "service"), ":")
+		"app_name", "application_name", "_application_name", "ident", "syslogtag", "syslog-tag", "process.name", "processname", "process_name", "service"), ":")
 }
 
 // enveloped reads a line of log that stands in an entry.

@@ -72,6 +72,12 @@ func parseLine(line string) (netconsole.Record, origin) {
 	if level >= 0 {
 		r.Prefix = level
 	}
+	if rest, found := strings.CutPrefix(rest, "kernel: "); found && level >= 0 && !stamp.found {
+		return parseBehindName(rest, r)
+	}
+	if m := behindStamp.FindStringSubmatch(rest); m != nil && m[1] == "kernel" && stamp.wall {
+		rest, how = rest[len(m[0]):], addressed
+	}
 	if stamp.found && !stamp.wall {
 		// journalctl -o short-monotonic has the host and the identifier behind the time, and with --no-hostname the latter only.
 		if m := behindStamp.FindStringSubmatch(rest); m != nil {
@@ -81,11 +87,23 @@ func parseLine(line string) (netconsole.Record, origin) {
 			rest, how = rest[len(m[0]):], addressed
 		}
 	}
-	rest = strings.TrimRight(rest, " \t\r")
-	if strings.TrimSpace(rest) == "" {
+	return withText(r, rest, how)
+}
+
+// parseBehindName reads what stands behind "<4>kernel: ": a time stamp, perhaps, and the text.
+func parseBehindName(rest string, r netconsole.Record) (netconsole.Record, origin) {
+	rest, stamp := cutStamp(rest)
+	r.Uptime = stamp.uptime
+	return withText(r, rest, addressed)
+}
+
+// withText completes a record, unless there is no text.
+func withText(r netconsole.Record, text string, how origin) (netconsole.Record, origin) {
+	text = strings.TrimRight(text, " \t\r\n")
+	if strings.TrimSpace(text) == "" {
 		return r, foreign
 	}
-	r.Text = []byte(rest)
+	r.Text = []byte(text)
 	return r, how
 }
 
@@ -96,7 +114,7 @@ var (
 	// "program[12]: text".
 	behindStamp = regexp.MustCompile(`^(?:[\w.:-]+ (kernel|[^ :\[\]=,]+\[\d+\])|kernel): `)
 	// kmsg is a record of /dev/kmsg (Documentation/ABI/testing/dev-kmsg), with the release in front in netconsole's form.
-	kmsg = regexp.MustCompile(`^(?:[\w.+~-]+,)?(\d{1,4}),\d+,(\d+),[-cC+](?:,[^;]*)?;(.*)$`)
+	kmsg = regexp.MustCompile(`^(?:[\w.+~-]+,)?(\d{1,3}),\d+,(\d+),[-cC+](?:,[^;]*)?;(.*)$`)
 	// netconsd is what netconsd's logger modules write: release, sequence number, microseconds, facility, level.
 	netconsd = regexp.MustCompile(`^(?:\S+ )?\d{6,} (\d{14}) (\d{1,3}) ([0-7]) (.*)$`)
 )
