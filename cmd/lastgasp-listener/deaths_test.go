@@ -124,6 +124,13 @@ func TestNoKubeconfig(t *testing.T) {
 			t.Errorf("%s: %v", command, err)
 		}
 	}
+	config := filepath.Join(t.TempDir(), "listener.yaml")
+	if err := os.WriteFile(config, []byte("kubernetes: true\nlisten: [\"127.0.0.1:0\"]\nadmin: 127.0.0.1:0\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := do(t, "", "run", "--config", config); err == nil || err.Error() != "kubernetes: true outside a pod needs the key kubeconfig; name the file" {
+		t.Errorf("run: %v", err)
+	}
 	bad := filepath.Join(t.TempDir(), "config")
 	if err := os.WriteFile(bad, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)

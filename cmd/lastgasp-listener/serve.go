@@ -21,7 +21,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 
@@ -212,7 +211,7 @@ func replicaName() (string, error) {
 
 func connect(cfg listener.Config, replica string, log *slog.Logger) (*kube.Cluster, error) {
 	rc, err := clientcmd.BuildConfigFromFlags("", cfg.Kubeconfig)
-	if errors.Is(err, rest.ErrNotInCluster) {
+	if clientcmd.IsEmptyConfig(err) {
 		return nil, usageError{errors.New("kubernetes: true outside a pod needs the key kubeconfig; name the file")}
 	}
 	if err != nil {

@@ -39,13 +39,20 @@ type World struct {
 	next      byte // last octet of the next node's address
 }
 
-// NewWorld builds it. The first time on a machine that takes minutes; progress is logged to s.
+// NewWorld builds it of what this checkout has. The first time on a machine that takes minutes; progress is logged to s.
 func NewWorld(ctx context.Context, s lab.Scope) (*World, error) {
-	w := &World{next: 20}
-	var err error
-	if w.bin, err = Build(ctx, s); err != nil {
+	bin, err := Build(ctx, s)
+	if err != nil {
 		return nil, err
 	}
+	return NewWorldOf(ctx, s, bin, (*World).startListener)
+}
+
+// NewWorldOf builds it with the two programs that are in the folder bin. listen installs the listener, starts it and sets Listener
+// and ListenerLog.
+func NewWorldOf(ctx context.Context, s lab.Scope, bin string, listen func(*World, context.Context, lab.Scope) error) (*World, error) {
+	w := &World{next: 20, bin: bin}
+	var err error
 	if w.Net, err = lab.NewNet(s); err != nil {
 		return nil, err
 	}
@@ -60,7 +67,7 @@ func NewWorld(ctx context.Context, s lab.Scope) (*World, error) {
 	if _, err := w.Cluster.StartHollowNode(ctx, s, lab.HollowSpec{NS: w.Net.Node, Name: Survivor, IP: lab.NodeAddr.Addr()}); err != nil {
 		return nil, err
 	}
-	return w, w.startListener(ctx, s)
+	return w, listen(w, ctx, s)
 }
 
 // startListener installs what we ship, with the survivor kept free of it, and runs the listener.

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/promql/promqltest"
 	"github.com/prometheus/prometheus/rules"
+	"github.com/prometheus/prometheus/util/teststorage"
 	"sigs.k8s.io/yaml"
 )
 
@@ -130,24 +131,36 @@ func TestAlerts(t *testing.T) {
 }
 
 // firing evaluates all rules every minute up to the given one, and returns the names of the alerts that fire then.
-func firing(t *testing.T, series string, minute int) []string {
+func firing(t *testing.T, series string, minute int) (names []string) {
 	t.Helper()
-	storage := promqltest.LoadedStorage(t, series)
+	groups := loadRules(t, promqltest.LoadedStorage(t, series))
+	for i := range minute + 1 {
+		names = evaluate(t, groups, time.Unix(int64(i)*60, 0))
+	}
+	return names
+}
+
+// loadRules has Prometheus' own rule engine read the rules, over what a storage holds.
+func loadRules(t *testing.T, storage *teststorage.TestStorage) map[string]*rules.Group {
+	t.Helper()
 	engine := promqltest.NewTestEngine(t, false, 0, math.MaxInt32)
-	promql := parser.NewParser(parser.Options{})
 	manager := rules.NewManager(&rules.ManagerOptions{
-		QueryFunc: rules.EngineQueryFunc(engine, storage), AppendableV2: storage, Queryable: storage, Context: t.Context(), Parser: promql,
+		QueryFunc: rules.EngineQueryFunc(engine, storage), AppendableV2: storage, Queryable: storage, Context: t.Context(),
+		Parser:     parser.NewParser(parser.Options{}),
 		NotifyFunc: func(context.Context, string, ...*rules.Alert) {},
 	})
 	groups, errs := manager.LoadGroups(time.Minute, labels.EmptyLabels(), "", nil, false, ruleFile(t))
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}
-	var names []string
+	return groups
+}
+
+// evaluate evaluates all rules at one time, and returns the names of the alerts that fire.
+func evaluate(t *testing.T, groups map[string]*rules.Group, at time.Time) (names []string) {
+	t.Helper()
 	for _, g := range groups {
-		for i := range minute + 1 {
-			g.Eval(t.Context(), time.Unix(int64(i)*60, 0))
-		}
+		g.Eval(t.Context(), at)
 		for _, r := range g.AlertingRules() {
 			if r.State() == rules.StateFiring {
 				names = append(names, r.Name())
