@@ -55,7 +55,7 @@ func configuratorSize(ctx context.Context, s *scope, report func(Row)) error {
 	}
 	for _, arch := range []string{"amd64", "arm64"} {
 		file := filepath.Join(dir, arch)
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", file, "github.com/lastgasp/lastgasp/cmd/lastgasp-configurator")
+		cmd := exec.CommandContext(ctx, "go", "build", "-tags=nethttpomithttp2", "-trimpath", "-ldflags=-s -w", "-o", file, "github.com/lastgasp/lastgasp/cmd/lastgasp-configurator")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("build for %s: %w\n%s", arch, err, out)
