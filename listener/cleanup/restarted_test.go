@@ -18,6 +18,9 @@ func (w *world) restarts(pod string) {
 	})
 }
 
+// watched is of how many deaths the pods are to be looked at again.
+func watched(e *Engine) int { e.mu.Lock(); defer e.mu.Unlock(); return len(e.restarting) }
+
 // A node says how its last boot ended before its kubelet reports what it has started again.
 func TestPodsThatAreRestartedAfterTheObituary(t *testing.T) {
 	for _, tt := range []struct {
@@ -75,8 +78,8 @@ func TestPodsThatAreRestartedAfterTheObituary(t *testing.T) {
 				if !slices.Equal(about, tt.want) {
 					t.Errorf("events about %q, want %q, each once", about, tt.want)
 				}
-				if len(e.restarting) != 0 {
-					t.Errorf("%d deaths are still watched", len(e.restarting))
+				if n := watched(e); n != 0 {
+					t.Errorf("%d deaths are still watched", n)
 				}
 			})
 		})
@@ -92,11 +95,11 @@ func TestRestartsThatAreWatchedAreBounded(t *testing.T) {
 			name := policy.DeathName("n1", netconsole.Secret(time.Duration(i).String()).Sum())
 			e.watchRestarts(restarting{notice: policy.Notice{Death: name}, node: policy.Node{Name: "n1"}})
 		}
-		if n := len(e.restarting); n != restartsWatched {
+		if n := watched(e); n != restartsWatched {
 			t.Errorf("%d are watched, want %d", n, restartsWatched)
 		}
 		pass(5 * time.Minute)
-		if n := len(e.restarting); n != 0 {
+		if n := watched(e); n != 0 {
 			t.Errorf("%d are watched for ever", n)
 		}
 	})
