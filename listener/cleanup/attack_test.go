@@ -766,9 +766,11 @@ func TestLiesKeepNoDeathOffTheRecord(t *testing.T) {
 				}
 				w.panics(1)
 				offer(t, w, incident(1, boot1, tt.secret), a)
-				pass(time.Minute)
+				pass(50 * time.Second)
+				w.loses(1) // the witness of what comes without the secret
+				pass(10 * time.Second)
 				w.set(func() {
-					if d, ok := w.deaths[policy.DeathName("n1", boot1)]; !ok || d.Phase == policy.Refused {
+					if d := w.deaths[policy.DeathName("n1", boot1)]; d.Phase != policy.Recorded || !strings.Contains(d.Decision, "control plane") {
 						t.Errorf("%d deaths are on record, that of n1 is %+v", len(w.deaths), d)
 					}
 				})

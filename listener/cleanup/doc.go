@@ -13,6 +13,7 @@
 //	scan.go       what nobody works on: takeovers, held deaths, fences to lift, late pods, old deaths
 //	claims.go     canaries; findings.go kernels that are wounded and live; health.go the Node's condition
 //	unexplained.go  boots that ended without a word; fate.go asks the cloud about them, obituary.go has the node's own word
+//	restarted.go  pods that lost a container to a death that is only on record
 //	state.go      incidents that must survive a restart
 //	calls.go      API calls: one after the other through queue.go, repeated until answered
 //

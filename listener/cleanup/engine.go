@@ -170,6 +170,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	parts.Go(func() { e.claimAll(ctx) })
 	parts.Go(func() { e.emitFindings(ctx) })
 	parts.Go(func() { e.inquireAll(ctx) })
+	parts.Go(func() { e.emitRestarted(ctx) })
 	for range obituariesAtOnce {
 		parts.Go(func() { e.recordObituaries(ctx) })
 	}

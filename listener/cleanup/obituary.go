@@ -38,6 +38,7 @@ type endings struct {
 	spokenOf      map[speech]string            // the boot that was spoken of
 	lastBoots     map[string]string            // by UID of the Node
 	lastCanaries  map[policy.Pin]time.Time
+	restarting    map[string]restarting // by name of the death
 }
 
 func newEndings(p policy.Policy) endings {
@@ -52,6 +53,7 @@ func newEndings(p policy.Policy) endings {
 		spokenOf:      map[speech]string{},
 		lastBoots:     map[string]string{},
 		lastCanaries:  map[policy.Pin]time.Time{},
+		restarting:    map[string]restarting{},
 	}
 }
 

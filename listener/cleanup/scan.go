@@ -161,6 +161,7 @@ func (w *work) lift(ctx context.Context, n policy.Node) error {
 		return err
 	}
 	switch {
+	case d.Phase == policy.Recorded: // nothing follows from it
 	case d.Phase == policy.Refused:
 		w.death = d
 		if err := w.takeBackCondition(ctx); err != nil {
@@ -222,7 +223,7 @@ func (w *work) adopt(ctx context.Context, n policy.Node) error {
 // sweepOf fails the pods that came to a Node which stays dead after the work on its death is done.
 func (w *work) sweepOf(ctx context.Context, seen policy.Death) error {
 	d, err := w.readDeath(ctx, seen.Name)
-	if err != nil || d.UID != seen.UID || !d.Phase.Finished() || d.Phase == policy.Refused {
+	if err != nil || d.UID != seen.UID || d.Phase != policy.Cleaned && d.Phase != policy.Incomplete {
 		if answered(err) {
 			return nil
 		}
@@ -328,7 +329,7 @@ func (r *roster) fence(now time.Time, n policy.Node, d policy.Death) fenceAnswer
 	}
 	delete(r.orphans, n.Name)
 	switch {
-	case d.Phase == policy.Refused:
+	case d.Phase == policy.Refused, d.Phase == policy.Recorded:
 		return liftFence
 	case d.Phase.AtWork():
 		return keepFence

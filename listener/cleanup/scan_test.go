@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
@@ -61,6 +62,7 @@ func TestFencesOfTheRoster(t *testing.T) {
 		{"somebody was at work and is to be taken over from", back, "", keepFence},
 		{"a witness is awaited", dead, policy.Pending, keepFence},
 		{"refused", dead, policy.Refused, liftFence},
+		{"only recorded, of a node that is left out", dead, policy.Recorded, liftFence},
 		{"cleaned and still dead", dead, policy.Cleaned, sweepNode},
 		{"cleaned as far as possible and still dead", dead, policy.Incomplete, sweepNode},
 		{"cleaned and back, Ready or not", back, policy.Cleaned, liftFence},
@@ -171,4 +173,26 @@ func TestManyAddressesPushOutNoNodesDeaths(t *testing.T) {
 			t.Errorf("%s pushed out by strangers", d.Name)
 		}
 	}
+}
+
+// A node is left out while a witness is awaited. The replica that has put its death on record dies before it has lifted the fence:
+// nothing follows from the death on any other replica either.
+func TestFenceOfANodeThatIsLeftOut(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.panics(1)
+		w.loses(1)
+		d := policy.NewDeath(incident(1, boot1, secret1), detect.Pinned, w.node("n1"))
+		d.Phase, d.Owner, d.UID, d.Created, d.Version = policy.Recorded, "gone", "uid-death", time.Now(), "1"
+		w.set(func() { w.deaths[d.Name] = d })
+		change(w, func(n *policy.Node) {
+			n.Labels = map[string]string{policy.ExcludeLabel: ""}
+			n.Fenced, n.Mark = true, policy.Mark{Death: d.Name, Boot: boot1}
+		})
+		run(t, testPolicy(), w, "a")
+		pass(time.Minute)
+		if n := w.node("n1"); n.Fenced || n.Closed || w.failed() > 0 {
+			t.Errorf("fenced %t, closed %t, %d pods failed; want nothing done", n.Fenced, n.Closed, w.failed())
+		}
+	})
 }

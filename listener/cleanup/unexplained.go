@@ -29,8 +29,6 @@ const (
 	silentForGood = 30 * time.Minute
 	// countedNodes bounds of how many Nodes the limit of records is a share.
 	countedNodes = 1000
-	// restarts is by how much pods may have restarted before the boot was found to have ended.
-	restarts = time.Minute
 )
 
 // inquiry is the question how one boot of a node ended, or whether it has.
@@ -457,20 +455,6 @@ func (e *Engine) recordDeath(ctx context.Context, n policy.Node, d policy.Death)
 		}
 	}
 	return false
-}
-
-// emitRecord emits the events of a death that is only on record: on its node, and on the pods that lost a container to it.
-func (w *work) emitRecord(pods []policy.Pod) {
-	n, e := policy.NoticeOf(w.death), w.e
-	another := w.node.UID != w.death.NodeUID && w.node.Instance() != w.death.Instance // machine, of the same name
-	if w.lookup == policy.Found && !another {
-		e.cluster.Emit(Event{Node: w.node, Warning: true, Reason: n.Cause, Action: "Record", Note: n.Message})
-	}
-	for _, p := range pods {
-		if p.Lost && p.Started.After(w.death.Time.Add(-restarts)) {
-			e.cluster.Emit(Event{Pod: p, Warning: true, Reason: n.Cause, Action: "Record", Note: n.Message})
-		}
-	}
 }
 
 // podsThen lists the pods that were on the node when it died, and are there still.

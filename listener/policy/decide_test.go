@@ -70,6 +70,16 @@ func TestDecide(t *testing.T) {
 		},
 		{name: "the cloud's word waits for a witness, unfenced", story: func(s *story) { s.inc.Authority = detect.Cloud }, want: Wait, why: "cloud authority"},
 		{
+			name: "nor while the Lease says that it was renewed since the silent node died",
+			story: func(s *story) {
+				s.inc.Authority = detect.Cloud
+				lost(&s.v.Node, -time.Minute)
+				lost(&s.v.First, -time.Minute)
+				watched(s, 5*time.Second, func(time.Time) (time.Time, error) { return heard.Add(8 * time.Second), nil })
+			},
+			want: Wait, why: "cloud authority",
+		},
+		{
 			name: "the cloud's word is acted on once the node is silent, however long it has been",
 			story: func(s *story) {
 				s.inc.Authority = detect.Cloud
@@ -304,6 +314,25 @@ func TestDecide(t *testing.T) {
 			name:  "nor before its Lease was looked at",
 			story: func(s *story) { unpinned(s); lost(&s.v.Node, time.Second) },
 			want:  Wait, fence: true,
+		},
+		{
+			name: "nor when its Lease could not be read once",
+			story: func(s *story) {
+				unpinned(s)
+				lost(&s.v.Node, 4*time.Second)
+				watched(s, 8*time.Second, func(at time.Time) (time.Time, error) {
+					if at.Equal(heard.Add(8 * time.Second)) {
+						return failing(at)
+					}
+					return silent(at)
+				})
+			},
+			want: Wait, fence: true,
+		},
+		{
+			name:  "but it is where its Lease cannot be read at all",
+			story: func(s *story) { unpinned(s); lost(&s.v.Node, 4*time.Second); watched(s, 8*time.Second, failing) },
+			want:  Act, why: "no longer hears", fence: true,
 		},
 		{
 			name:  "nor while its Lease is renewed",

@@ -8,6 +8,8 @@ const (
 	// shortestLease is the shortest silence of a kubelet that proves anything, whatever its Lease says: twice the time in which one
 	// with the default renews. A kubelet keeps what somebody else writes into leaseDurationSeconds.
 	shortestLease = 2 * defaultLease / 4 * 104 / 100
+	// unreadLooks is how many looks in a row, one every two seconds, go without an answer in the time in which a kubelet renews.
+	unreadLooks = 6
 	// InFlight is how long after a panic a renewal that the kubelet sent before it may still arrive.
 	InFlight = 2 * time.Second
 	// skew is by how much another machine's clock may differ from ours before what it tells looks younger than the incident.
@@ -66,8 +68,9 @@ func (l *Lease) Overdue(now time.Time) bool {
 	return l.Failed == 0 && !l.Since.IsZero() && now.Sub(l.Since) >= max(l.duration(), defaultLease)/4*104/100
 }
 
-// Unread reports whether no look got an answer lately: the Lease says nothing for or against the kubelet.
-func (l *Lease) Unread() bool { return l.Failed > 0 && l.Since.IsZero() }
+// Unread reports whether the last looks got no answer: the Lease says nothing for or against the kubelet. One look may fail while
+// the kubelet renews.
+func (l *Lease) Unread() bool { return l.Failed >= unreadLooks }
 
 // Doubtful reports whether the Lease claims to have been renewed well after the incident. Then even a pinned one has to
 // wait until it is seen whether that goes on: it may be old, or the node's clock wrong.
