@@ -197,7 +197,7 @@ var steps = []string{"fence", "list", "fail", "events", "condition", "detach", "
 func (d Death) Check() error {
 	var done []string
 	for _, step := range d.NodeDeath.Status.Steps {
-		if step.Done {
+		if step.Done && step.Name != "expire" { // which a listener has that keeps pods for their readers
 			done = append(done, step.Name)
 		}
 	}
