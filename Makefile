@@ -1,4 +1,4 @@
-# lastgasp: `make check` is the inner loop, `make test` is everything, `make demo` shows it working.
+# lastgasp: `make check` is the inner loop, `make test` is what CI runs, `make demo` shows it working.
 
 SHELL      := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
