@@ -133,7 +133,7 @@ func (m *endsMachine) try(t *testing.T, e machineEnd) {
 	}
 }
 
-// awaitArmed waits until the boot that runs is a node, pinned, and would say goodbye.
+// awaitArmed waits until the boot that runs is a node, pinned, and would send a farewell.
 func (m *endsMachine) awaitArmed(t *testing.T, ctx context.Context) {
 	t.Helper()
 	if err := m.w.Cluster.AwaitNode(ctx, m.Name, m.BootID, time.Time{}); err != nil {

@@ -74,7 +74,8 @@ type Reading struct {
 }
 
 // Replay judges what it reads from in and writes one JSON object per incident, in the order in which they complete. Its
-// memory does not grow with the input, and the same input always gives the same output. A fault of the input is a *LineError.
+// memory does not grow with the input, and the same input always gives the same output. A fault of the input is a *LineError. If the
+// input cannot be read to its end, what comes before is judged.
 //
 // A log has no sender, and its facility proves nothing, so that its authority is never above text.
 func Replay(in io.Reader, w io.Writer, judge *detect.Config, format Format) (Reading, error) {
@@ -91,11 +92,14 @@ func Replay(in io.Reader, w io.Writer, judge *detect.Config, format Format) (Rea
 	} else {
 		err = p.replayLog(plain)
 	}
-	if err != nil {
+	if wrong := new(LineError); errors.As(err, &wrong) {
 		return p.reading, err
 	}
 	p.finish()
-	return p.reading, p.err
+	if err == nil {
+		err = p.err
+	}
+	return p.reading, err
 }
 
 // guess reads the beginning of the input without taking it.
@@ -154,13 +158,10 @@ func (p *replay) replayLog(in *bufio.Reader) error {
 		log.Line(string(line), push)
 		return nil
 	}, func(rest []byte) { log.More(string(rest), push) })
-	if err != nil {
-		return err
-	}
 	log.Flush(push)
 	p.reading.Kernel = log.Kernel()
 	p.reading.Line, p.reading.Text = log.Unrecognised()
-	return nil
+	return err
 }
 
 // replay is a shard that runs in the time of a capture, and a Sink that prints each incident once, when it is complete.
@@ -199,6 +200,9 @@ func (p *replay) eachLine(in *bufio.Reader, f func(line []byte, cut bool) error,
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
+		if err != nil && n > 1 {
+			return fmt.Errorf("line %d and what follows cannot be read: %w; what comes before was judged", n, err)
+		}
 		if err != nil {
 			return err
 		}
@@ -207,7 +211,7 @@ func (p *replay) eachLine(in *bufio.Reader, f func(line []byte, cut bool) error,
 		}
 		for cut {
 			if line, cut, err = in.ReadLine(); err != nil && !errors.Is(err, io.EOF) {
-				return err
+				return fmt.Errorf("the rest of line %d cannot be read: %w; what comes before was judged", n, err)
 			}
 			if more != nil {
 				more(line)

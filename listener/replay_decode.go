@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -36,12 +37,14 @@ func decode(r io.Reader) (*bufio.Reader, error) {
 			return nil, errors.New("it is compressed with xz; write `xz -dc FILE | lastgasp-listener replay -`")
 		case bytes.HasPrefix(begin, []byte("\x28\xb5\x2f\xfd")):
 			return nil, errors.New("it is compressed with zstd; write `zstd -dc FILE | lastgasp-listener replay -`")
+		case bytes.HasPrefix(begin, []byte("PK\x03\x04")):
+			return nil, errors.New("it is a zip archive; write `unzip -p FILE | lastgasp-listener replay -`")
 		case bytes.HasPrefix(begin, []byte("\xff\xfe")), len(begin) > 3 && begin[0] != 0 && begin[1] == 0 && begin[2] != 0 && begin[3] == 0:
 			inner = &utf16Reader{in: in, order: binary.LittleEndian}
-		case bytes.HasPrefix(begin, []byte("\xfe\xff")):
+		case bytes.HasPrefix(begin, []byte("\xfe\xff")), len(begin) > 3 && begin[0] == 0 && begin[1] != 0 && begin[2] == 0 && begin[3] != 0:
 			inner = &utf16Reader{in: in, order: binary.BigEndian}
 		case isBase64(begin):
-			inner = base64.NewDecoder(base64.StdEncoding, in)
+			inner = base64.NewDecoder(base64.StdEncoding, unindented{in})
 		default:
 			return in, nil
 		}
@@ -63,6 +66,14 @@ func isBase64(begin []byte) bool {
 	plain = plain[:n]
 	text := !bytes.ContainsFunc(plain[:n-min(n, utf8.UTFMax)], func(r rune) bool { return r == utf8.RuneError || r == 0 })
 	return err == nil && (text || bytes.HasPrefix(plain, []byte("\x1f\x8b")))
+}
+
+// unindented leaves out blanks and tabs; base64.NewDecoder itself leaves out newlines.
+type unindented struct{ in io.Reader }
+
+func (u unindented) Read(p []byte) (int, error) {
+	n, err := u.in.Read(p)
+	return len(slices.DeleteFunc(p[:n], func(c byte) bool { return c == ' ' || c == '\t' })), err
 }
 
 // utf16Reader reads UTF-16 as UTF-8, without the byte order mark.

@@ -11,6 +11,8 @@ import (
 	"unicode/utf16"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
 )
 
 // entries is in with what stands between two entries.
@@ -194,6 +196,9 @@ func exported() []struct{ name, log string } {
 		{"a byte order mark", "\ufeff" + console},
 		{"UTF-16", utf16Text(binary.LittleEndian, console)},
 		{"UTF-16, the other way round", utf16Text(binary.BigEndian, console)},
+		{"UTF-16 without a byte order mark", utf16Text(binary.LittleEndian, console)[2:]},
+		{"UTF-16 without it, the other way round", utf16Text(binary.BigEndian, console)[2:]},
+		{"base64, indented", "    " + strings.ReplaceAll(brokenAt(76, base64.StdEncoding.EncodeToString([]byte(console))), "\n", "\n\t")},
 		{"gzip", gzipped(dmesg)},
 		{"gzip in base64", base64.StdEncoding.EncodeToString([]byte(gzipped(dmesg)))},
 	}
@@ -294,10 +299,34 @@ func TestReplayOfALargeExport(t *testing.T) {
 	}
 }
 
+// A file that was cut, as when its machine died while it was written, is judged as far as it goes.
+func TestReplayOfAFileThatIsCut(t *testing.T) {
+	log := "[   12.345678] Kernel panic - not syncing: x\n" + strings.Repeat("[   12.345679] Call Trace:\n", 2000)
+	plain := base64.StdEncoding.EncodeToString([]byte(log))
+	for name, cut := range map[string]string{
+		"gzip":              gzipped(log)[:len(gzipped(log))-20],
+		"gzip and not gzip": gzipped(log) + "this is not",
+		"base64":            plain[:len(plain)-5],
+		"base64 and not":    plain[:len(plain)-4] + "!\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			reading, err := Replay(strings.NewReader(cut), &out, &detect.Config{}, Auto)
+			if reading.Incidents != 1 || !strings.Contains(out.String(), `"title":"x"`) {
+				t.Errorf("%d incidents: %s", reading.Incidents, out.String())
+			}
+			if err == nil || !strings.HasPrefix(err.Error(), "line ") || !strings.HasSuffix(err.Error(), "; what comes before was judged") {
+				t.Errorf("the error is %v", err)
+			}
+		})
+	}
+}
+
 func TestReplayNamesACompressionThatItCannotRead(t *testing.T) {
 	for begin, want := range map[string]string{
 		"\xfd7zXZ\x00\x00":     "it is compressed with xz; write `xz -dc FILE | lastgasp-listener replay -`",
 		"\x28\xb5\x2f\xfd\x00": "it is compressed with zstd; write `zstd -dc FILE | lastgasp-listener replay -`",
+		"PK\x03\x04\x14\x00":   "it is a zip archive; write `unzip -p FILE | lastgasp-listener replay -`",
 		"\x1f\x8bnot gzip":     "read gzip: gzip: invalid header",
 	} {
 		if _, err := Replay(strings.NewReader(begin), nil, nil, Auto); err == nil || err.Error() != want {

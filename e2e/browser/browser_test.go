@@ -70,8 +70,8 @@ func start(t *testing.T, url string, more ...chromedp.ExecAllocatorOption) *brow
 	return b
 }
 
-// do does things in the browser, one after the other. What meets a page that is just being replaced by the next one has had no
-// effect, and is done again.
+// do runs actions in the browser, one after the other. An action that meets a page which is just being replaced had no effect, and is
+// run again.
 func (b *browser) do(actions ...chromedp.Action) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, forBrowser)

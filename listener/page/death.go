@@ -229,7 +229,7 @@ func (v deathView) renderAdvice(h *html) {
 		notice("", "Refused:", "no pod was failed or deleted. Either a witness contradicted it, or it came from no node of this cluster.")
 	case policy.Recorded:
 		if slices.ContainsFunc(v.Conditions, func(c condition) bool { return c.Reason == policy.NodeExcluded || c.Reason == policy.ControlPlane }) {
-			notice("", "The node is left out:", "it died, but was not fenced, and its pods were not failed: "+v.Decision+".")
+			notice("", "The node is left out:", "it died, but was not fenced, and its pods were not failed.")
 		}
 	case policy.Pending:
 		notice("warn", "Nothing was failed yet.", "A witness is awaited: the node's Lease, its Ready condition, or a new boot.")

@@ -76,7 +76,7 @@ func (h *html) element(tag literal, text string, attrs ...attr) {
 	h.end(tag)
 }
 
-// host writes a node's name. It breaks behind the host, as EC2 names nodes by host and domain, and elsewhere only where it must.
+// host writes a node's name. It breaks after the host, as EC2 names nodes by host and domain, and elsewhere only where it must.
 func (h *html) host(s string) {
 	first, domain, _ := strings.Cut(s, ".")
 	if _, err := netip.ParseAddr(s); err == nil {
@@ -95,7 +95,7 @@ func (h *html) link(to attr, node string) {
 	h.end("a")
 }
 
-// image writes the name of a container's image. It breaks behind the registry, and elsewhere only where it must.
+// image writes the name of a container's image. It breaks after the registry, and elsewhere only where it must.
 func (h *html) image(s string) {
 	i := strings.LastIndex(s, "/") + 1
 	if i > 0 {

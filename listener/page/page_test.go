@@ -214,7 +214,8 @@ func TestDeathsOfNodesThatAreLeftOut(t *testing.T) {
 	w := world{deaths: []policy.Death{died(1), d}}
 	for _, tt := range []struct{ path, want string }{
 		{"/", "2 deaths"},
-		{"/deaths/" + d.Name, "<strong>The node is left out:</strong> it died, but was not fenced, and its pods were not failed: pinned authority; node ip-10-0-0-6 belongs"},
+		{"/deaths/" + d.Name, "<strong>The node is left out:</strong> it died, but was not fenced, and its pods were not failed.</p>"},
+		{"/deaths/" + d.Name, `<p class="decision">pinned authority; node ip-10-0-0-6 belongs to the control plane, so nothing follows.</p>`},
 		{"/deaths/" + d.Name, "</strong> died "},
 	} {
 		if _, body, _ := get(t, w, tt.path, asHTML); !strings.Contains(body, tt.want) {

@@ -2,6 +2,7 @@ package page
 
 import (
 	"cmp"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -197,7 +198,7 @@ func (v trendsView) renderRates(h *html, title string, column literal, rates []r
 				})
 				h.cell("Deaths", func() { h.number(r.Deaths) })
 				h.cell("Nodes now", func() { h.number(r.Nodes) })
-				h.textCell("Node-days", strconv.FormatFloat(r.NodeDays, 'f', 0, 64))
+				h.cell("Node-days", func() { h.number(int(math.Round(r.NodeDays))) })
 				h.textCell("Heard dying", recall(r))
 			})
 		}
@@ -234,7 +235,7 @@ func (v trendsView) draw(h *html) {
 	h.raw(`<line class="axis" x1="0" x2="800" y1="119" y2="119"></line></svg><p class="ends"><span>`)
 	h.text(v.Days[0].Day)
 	h.raw("</span><span>")
-	h.text("most on one day: " + strconv.Itoa(most))
+	h.text("most on one day: " + grouped(most))
 	h.raw("</span><span>")
 	h.text(v.Days[len(v.Days)-1].Day)
 	h.raw(`</span></p><details><summary>As numbers</summary>`)
