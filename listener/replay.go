@@ -74,7 +74,8 @@ type Reading struct {
 }
 
 // Replay judges what it reads from in and writes one JSON object per incident, in the order in which they complete. Its
-// memory does not grow with the input, and the same input always gives the same output. A fault of the input is a *LineError.
+// memory does not grow with the input, and the same input always gives the same output. A fault of a line is a *LineError. If the
+// input cannot be read to its end, what came before is judged all the same.
 //
 // A log has no sender, and its facility proves nothing, so that its authority is never above text.
 func Replay(in io.Reader, w io.Writer, judge *detect.Config, format Format) (Reading, error) {
@@ -91,10 +92,13 @@ func Replay(in io.Reader, w io.Writer, judge *detect.Config, format Format) (Rea
 	} else {
 		err = p.replayLog(plain)
 	}
+	if wrong := new(LineError); errors.As(err, &wrong) {
+		return p.reading, err
+	}
+	p.finish() // also if the input is cut off: what came before counts
 	if err != nil {
 		return p.reading, err
 	}
-	p.finish()
 	return p.reading, p.err
 }
 
@@ -154,13 +158,10 @@ func (p *replay) replayLog(in *bufio.Reader) error {
 		log.Line(string(line), push)
 		return nil
 	}, func(rest []byte) { log.More(string(rest), push) })
-	if err != nil {
-		return err
-	}
 	log.Flush(push)
 	p.reading.Kernel = log.Kernel()
 	p.reading.Line, p.reading.Text = log.Unrecognised()
-	return nil
+	return err
 }
 
 // replay is a shard that runs in the time of a capture, and a Sink that prints each incident once, when it is complete.
@@ -200,14 +201,14 @@ func (p *replay) eachLine(in *bufio.Reader, f func(line []byte, cut bool) error,
 			return nil
 		}
 		if err != nil {
-			return err
+			return cutOff(err)
 		}
 		if err := f(line, cut); err != nil {
 			return &LineError{n, err}
 		}
 		for cut {
 			if line, cut, err = in.ReadLine(); err != nil && !errors.Is(err, io.EOF) {
-				return err
+				return cutOff(err)
 			}
 			if more != nil {
 				more(line)
@@ -217,6 +218,11 @@ func (p *replay) eachLine(in *bufio.Reader, f func(line []byte, cut bool) error,
 			return p.err
 		}
 	}
+}
+
+// cutOff says that the input cannot be read to its end.
+func cutOff(err error) error {
+	return fmt.Errorf("read to the end: %w; what came before is judged, copy the file again for the rest", err)
 }
 
 // finish lets every open incident complete.

@@ -11,6 +11,8 @@ import (
 	"unicode/utf16"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
 )
 
 // entries is in with what stands between two entries.
@@ -303,5 +305,19 @@ func TestReplayNamesACompressionThatItCannotRead(t *testing.T) {
 		if _, err := Replay(strings.NewReader(begin), nil, nil, Auto); err == nil || err.Error() != want {
 			t.Errorf("%q: %v, want %s", begin, err, want)
 		}
+	}
+}
+
+// A file that is cut off, as by the crash that it tells of, is judged as far as it goes.
+func TestReplayJudgesWhatComesBeforeTheEndOfACutOffFile(t *testing.T) {
+	z := gzipped("[    1.000000] Kernel panic - not syncing: Fatal exception\n[    1.000001] Rebooting in 10 seconds..\n")
+	var out bytes.Buffer
+	r, err := Replay(strings.NewReader(z[:len(z)-9]), &out, &detect.Config{}, Auto)
+	const want = "read to the end: unexpected EOF; what came before is judged, copy the file again for the rest"
+	if err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	if r.Incidents != 1 || !strings.Contains(out.String(), `"title":"Fatal exception"`) {
+		t.Errorf("%d incidents, want the death:\n%s", r.Incidents, out.String())
 	}
 }
