@@ -220,8 +220,11 @@ func (p *replay) eachLine(in *bufio.Reader, f func(line []byte, cut bool) error,
 	}
 }
 
-// cutOff says that the input cannot be read to its end.
+// cutOff says what to do if err means that the input has lost its end.
 func cutOff(err error) error {
+	if !errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
 	return fmt.Errorf("read to the end: %w; what came before is judged, copy the file again for the rest", err)
 }
 
