@@ -277,7 +277,8 @@ func (w *kubeWorld) checkTolerant(t *testing.T, bin string) {
 	}
 }
 
-// tolerant is an operator that is to run whatever happens to nodes.
+// tolerant is an operator that is to run whatever happens to nodes. It names its two, because a node of the cases before may seem
+// to live for another 40 s.
 const tolerant = `
 apiVersion: apps/v1
 kind: Deployment
@@ -290,6 +291,12 @@ spec:
     spec:
       automountServiceAccountToken: false
       tolerations: [{operator: Exists}]
+      affinity:
+        nodeAffinity:
+          requiredDuringSchedulingIgnoredDuringExecution:
+            nodeSelectorTerms:
+            - matchFields: [{key: metadata.name, operator: In, values: [awaited]}]
+            - matchFields: [{key: metadata.name, operator: In, values: [other]}]
       containers: [{name: main, image: none}]
 `
 

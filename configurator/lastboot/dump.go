@@ -87,7 +87,7 @@ func (d dump) of(former, current Ledger) bool {
 		return true
 	case d.time.Before(former.Since.Add(-clockSkew)):
 		return false
-	case set(current.Began) && d.time.After(current.Began.Add(bootTakes)):
+	case set(current.Began) && d.time.After(current.Began.Add(clockSkew-bootTakes)):
 		return false
 	case set(former.Began) && d.log.Uptime > 0:
 		end := former.Began.Add(d.log.Uptime)

@@ -110,7 +110,8 @@ func (r Root) Kubelet() Kubelet {
 func (r Root) named(name string) []string {
 	var files []string
 	for _, file := range append(r.glob(name+"/*.conf"), r.Path(name)) {
-		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Size() <= kubeletLargest {
+		// The files of /proc are of no length, and reading some of them never ends.
+		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Size() > 0 && info.Size() <= kubeletLargest {
 			files = append(files, file)
 		}
 	}

@@ -1,6 +1,8 @@
 package machine
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -130,5 +132,16 @@ func TestPanicFindings(t *testing.T) {
 				t.Errorf("%q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// A unit may name anything. Files of /proc are not read: some never end.
+func TestKubeletPassesOverProc(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Symlink("/proc/version", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if files := Root(dir).named("/link"); files != nil {
+		t.Errorf("%q is read, want nothing", files)
 	}
 }

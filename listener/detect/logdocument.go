@@ -10,6 +10,8 @@ import (
 const (
 	// maxDocument bounds what is kept of a JSON document, in bytes: an entry is taken out as soon as it is complete.
 	maxDocument = 1 << 20
+	// maxLines bounds the lines that are kept until a document turns out to be one, in bytes, white space included.
+	maxLines = 4 * maxDocument
 	// maxDepth bounds how deep objects and arrays stand in each other.
 	maxDepth = 32
 )
@@ -23,6 +25,7 @@ type document struct {
 	quoted, escaped bool   // in a string, behind a backslash
 	skipComma       bool   // behind an entry that was the first element
 	lines           []string
+	size            int // of lines, in bytes
 }
 
 // beginsDocument reports whether a line begins a JSON document. "[    1.000000] " and "[  OK  ] " do not.
@@ -160,7 +163,7 @@ func (l *LogReader) document(text string, emit emitter) bool {
 		f, ok := collected(begins)
 		return ok && l.takeFields(f, emit)
 	}
-	d.lines = append(d.lines, text)
+	d.lines, d.size = append(d.lines, text), d.size+len(text)
 	l.more(text, emit)
 	return true
 }
@@ -177,13 +180,13 @@ func (l *LogReader) more(text string, emit emitter) {
 		return true
 	})
 	switch {
-	case !ok || len(d.lines) > maxPart:
+	case !ok || len(d.lines) > maxPart || d.size > maxLines:
 		l.abandon(emit)
 	case took || !d.active():
 		if !took {
 			l.unknown(strings.Join(d.lines, " "))
 		}
-		d.lines = nil
+		d.lines, d.size = nil, 0
 	}
 }
 

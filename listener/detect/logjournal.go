@@ -65,8 +65,14 @@ func (f fields) add(path string, object map[string]any) {
 	}
 }
 
+// maxPath bounds the path of a value, in bytes. A longer one is nobody's that is looked for, and would have too many ends.
+const maxPath = 512
+
 // put adds a value under every end of its path.
 func (f fields) put(path, text string) {
+	if len(path) > maxPath {
+		return
+	}
 	v := value{text, path}
 	for name := strings.ToLower(path); ; {
 		if old, found := f[name]; !found || v.depth() < old.depth() {

@@ -20,8 +20,9 @@ const (
 	// maxEntry and maxPart bound what is collected of an entry of a journal and of pstore's parts, in lines.
 	maxEntry = 512
 	maxPart  = 4096
-	// maxParts bounds the parts.
-	maxParts = 256
+	// maxParts bounds the parts, and maxPartBytes what is collected of all of them.
+	maxParts     = 256
+	maxPartBytes = 16 << 20
 )
 
 // A LogReader turns the lines of a log into records, whatever wrote the log; see ParseLogLine for what stands in one line.
@@ -44,6 +45,7 @@ type LogReader struct {
 	entry entry
 	json  document
 	parts []part
+	held  int // bytes of the parts
 
 	margin  margin
 	partial map[string]string // beginnings of a container's lines, by stream
@@ -87,7 +89,7 @@ func (l *LogReader) Flush(emit func(*netconsole.Record)) {
 	l.abandon(emit)
 	defer l.flushPieces(emit)
 	parts := l.parts
-	l.parts = nil
+	l.parts, l.held = nil, 0
 	// pstore numbers the parts from the newest on (fs/pstore/platform.c pstore_dump).
 	slices.SortStableFunc(parts, func(a, b part) int {
 		return cmp.Or(cmp.Compare(a.dump, b.dump), cmp.Compare(b.number, a.number))
@@ -352,8 +354,8 @@ func (l *LogReader) part(text string) bool {
 		return false
 	}
 	p := &l.parts[len(l.parts)-1]
-	if len(p.lines) < maxPart {
-		p.lines = append(p.lines, text)
+	if len(p.lines) < maxPart && l.held+len(text) <= maxPartBytes {
+		p.lines, l.held = append(p.lines, text), l.held+len(text)
 	}
 	return true
 }
