@@ -304,10 +304,11 @@ func (w *hollowWorld) controlPlane(t *testing.T) {
 		setAddresses(n, addr.String())
 		n.Labels = map[string]string{"node-role.kubernetes.io/control-plane": ""}
 	})
+	w.keepLease(t, "control-plane", leaseSeconds)
 	if err := voice.Say(story.Panic(id)...); err != nil {
 		t.Fatal(err)
 	}
-	w.refused(t, refusal{policy.DeathName("control-plane", id.Boot), "boot", false, "belongs to the control plane"})
+	w.refused(t, refusal{policy.DeathName("control-plane", id.Boot), "boot", false, "renewed its Lease"})
 }
 
 // manyAtOnce forges a panic of each of many nodes. Some are fenced, within the breaker's limit, and none for longer than its

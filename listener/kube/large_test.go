@@ -54,7 +54,7 @@ func (l *largeList) cluster(t *testing.T) *Cluster {
 // Whoever may create pods binds pods as large as the API server takes them, and as many, to a node. Its death is then listed, by
 // one replica after the other.
 func TestPodsThatFillNoMemory(t *testing.T) {
-	const n, size, limit = 60, 1 << 20, 32 << 20
+	const n, size, limit = 60, 1 << 20, 48 << 20 // 322 MiB at once
 	for name, pod := range map[string]string{
 		"a long argument": `"spec":{"nodeName":"n","containers":[{"name":"a","image":"i","args":["` + strings.Repeat("x", size) + `"]}]}`,
 		"a long image":    `"spec":{"nodeName":"n","containers":[{"name":"a","image":"` + strings.Repeat("x", size) + `"}]}`,
@@ -84,7 +84,7 @@ func TestPodsThatFillNoMemory(t *testing.T) {
 
 // A fleet of tens of thousands of nodes has several times as many volumes.
 func TestVolumesThatFillNoMemory(t *testing.T) {
-	const n, limit = 20_000, 16 << 20
+	const n, limit = 20_000, 24 << 20
 	l := &largeList{kind: "VolumeAttachmentList", n: n, item: func(i int) string {
 		return fmt.Sprintf(`{"metadata":{"name":"csi-%064d","annotations":{"a":%q}},"spec":{"attacher":"ebs.csi.aws.com","nodeName":"n-%d",
 			"source":{"persistentVolumeName":"pvc-%d"}},"status":{"attached":true}}`, i, strings.Repeat("x", 1000), i%1000, i)
