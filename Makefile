@@ -27,10 +27,10 @@ format:
 
 vet:
 	$(GO) vet ./...
-	$(GO) vet -tags live,e2e,rollout ./...
+	$(GO) vet -tags live,e2e,ends,rollout ./...
 
 staticcheck:
-	$(GO) tool -modfile=.ci/tools.mod staticcheck -tags live,e2e,rollout ./...
+	$(GO) tool -modfile=.ci/tools.mod staticcheck -tags live,e2e,ends,rollout ./...
 
 pure: ## tests that touch nothing but memory
 	$(GO) test ./...
@@ -71,7 +71,7 @@ e2e-kernel: ## every panic with the optional kernel module; nightly, an hour (ro
 	.ci/no-skips $(GO) test -count=1 -tags e2e -timeout 120m -run 'TestPanicModule$$' -v ./e2e/lab -matrix
 
 e2e-ends: ## boots that end in every way we know of, and what Kubernetes then knows; nightly, a quarter of an hour (root)
-	.ci/no-skips $(GO) test -count=1 -tags e2e -timeout 60m -run 'TestEnds$$' -v ./e2e -every-end
+	.ci/no-skips $(GO) test -count=1 -tags e2e,ends -timeout 60m -run 'TestEnds$$' -v ./e2e -every-end
 
 fixtures: ## capture the fixtures of listener/detect anew, or those that FIXTURES matches (6.12-arm64-sysrq); two hours for all (root)
 	$(GO) test -count=1 -tags e2e -timeout 180m -run 'TestCaptureCorpus/$(FIXTURES)' -v ./e2e/lab -update
