@@ -5,15 +5,16 @@ import "time"
 // bucket is a rate limit: burst at once, perSecond after that. The zero value is full. Every call must pass the same limits.
 type bucket struct {
 	used float64
-	at   time.Time
+	at   int64 // when it was used last, in nanoseconds of Unix time: every source has several, and a time.Time is thrice as long
 }
 
-// has reports whether there is one left to take.
+// has reports whether there is one left to take. If the clock is set back, it goes on from there.
 func (b *bucket) has(now time.Time, burst, perSecond float64) bool {
-	if now.After(b.at) {
-		b.used = max(0, b.used-now.Sub(b.at).Seconds()*perSecond)
-		b.at = now
+	at := now.UnixNano()
+	if since := time.Duration(at - b.at); since > 0 {
+		b.used = max(0, b.used-since.Seconds()*perSecond)
 	}
+	b.at = at
 	return b.used+1 <= burst
 }
 

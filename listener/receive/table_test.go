@@ -236,7 +236,10 @@ func TestBucket(t *testing.T) {
 	for i, step := range []struct {
 		at   time.Duration
 		want bool
-	}{{0, true}, {0, true}, {0, false}, {time.Second, true}, {time.Second, false}, {0, false}, {time.Hour, true}, {time.Hour, true}, {time.Hour, false}} {
+	}{
+		{0, true}, {0, true}, {0, false}, {time.Second, true}, {time.Second, false}, {0, false}, {time.Hour, true}, {time.Hour, true}, {time.Hour, false},
+		{-time.Hour, false}, {time.Second - time.Hour, true}, // the clock is set back: it is full again after two seconds, not two hours
+	} {
 		if got := take(step.at); got != step.want {
 			t.Errorf("take %d at %s is %t, want %t", i, step.at, got, step.want)
 		}
