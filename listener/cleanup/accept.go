@@ -330,11 +330,10 @@ func (w *work) recordRefusal(ctx context.Context, d policy.Decision) error {
 	allowed := e.refusals[lane].Allow(e.Now(), w.inc.Source.Addr())
 	logged := !allowed && e.refusalLines.Allow(e.Now(), w.inc.Source.Addr())
 	e.mu.Unlock()
-	if !allowed {
-		if !logged {
-			return nil
-		}
+	if logged {
 		w.log.Info("decided", "node", w.node.Name, "answer", d.Answer.String(), "why", d.Why, "recorded", false)
+	}
+	if !allowed {
 		return nil
 	}
 	w.decided(d)
