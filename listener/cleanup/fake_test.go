@@ -310,17 +310,26 @@ func (w *world) MarkedNodes(ctx context.Context) ([]policy.Node, error) {
 	}), nil
 }
 
-func (w *world) PatchNode(ctx context.Context, n policy.Node, p NodePatch) (policy.Node, error) {
-	if err := w.enter(ctx); err != nil {
-		return policy.Node{}, err
-	}
-	defer w.mu.Unlock()
+// asRead is the Node as it is, if it is still as it was read.
+func (w *world) asRead(n policy.Node) (policy.Node, error) {
 	have, ok := w.nodes[n.Name]
 	switch {
 	case !ok:
 		return policy.Node{}, ErrNotFound
 	case have.UID != n.UID || have.ResourceVersion != n.ResourceVersion:
 		return policy.Node{}, ErrConflict
+	}
+	return have, nil
+}
+
+func (w *world) PatchNode(ctx context.Context, n policy.Node, p NodePatch) (policy.Node, error) {
+	if err := w.enter(ctx); err != nil {
+		return policy.Node{}, err
+	}
+	defer w.mu.Unlock()
+	have, err := w.asRead(n)
+	if err != nil {
+		return policy.Node{}, err
 	}
 	if p.Fence != nil {
 		have.Fenced = *p.Fence
@@ -357,13 +366,11 @@ func (w *world) SetHealth(ctx context.Context, n policy.Node, h policy.Health) (
 		return policy.Node{}, err
 	}
 	defer w.mu.Unlock()
-	have, ok := w.nodes[n.Name]
-	switch {
-	case !ok:
-		return policy.Node{}, ErrNotFound
-	case have.UID != n.UID || have.ResourceVersion != n.ResourceVersion:
-		return policy.Node{}, ErrConflict
-	case h.Unhealthy != "" && h.Unhealthy != have.BootID:
+	have, err := w.asRead(n)
+	if err != nil {
+		return policy.Node{}, err
+	}
+	if h.Unhealthy != "" && h.Unhealthy != have.BootID {
 		w.t.Errorf("node %s is called unhealthy on boot %s, but runs %s", n.Name, h.Unhealthy, have.BootID)
 	}
 	have.Unhealthy, have.ResourceVersion = h.Unhealthy, w.next()
@@ -377,13 +384,11 @@ func (w *world) CloseNode(ctx context.Context, n policy.Node) (policy.Node, erro
 		return policy.Node{}, err
 	}
 	defer w.mu.Unlock()
-	have, ok := w.nodes[n.Name]
-	switch {
-	case !ok:
-		return policy.Node{}, ErrNotFound
-	case have.UID != n.UID || have.ResourceVersion != n.ResourceVersion:
-		return policy.Node{}, ErrConflict
-	case !have.Fenced || have.Closed || !w.dead[n.Name]:
+	have, err := w.asRead(n)
+	if err != nil {
+		return policy.Node{}, err
+	}
+	if !have.Fenced || have.Closed || !w.dead[n.Name] {
 		w.t.Errorf("node %s is closed: %+v", n.Name, have)
 	}
 	have.Closed, have.ResourceVersion = true, w.next()
@@ -397,12 +402,9 @@ func (w *world) DeleteNode(ctx context.Context, n policy.Node) error {
 		return err
 	}
 	defer w.mu.Unlock()
-	have, ok := w.nodes[n.Name]
-	switch {
-	case !ok:
-		return ErrNotFound
-	case have.UID != n.UID || have.ResourceVersion != n.ResourceVersion:
-		return ErrConflict
+	have, err := w.asRead(n)
+	if err != nil {
+		return err
 	}
 	if !w.dead[n.Name] {
 		w.t.Errorf("living node %s deleted", n.Name)

@@ -74,16 +74,7 @@ func TestPages(t *testing.T) {
 			if code != tt.code {
 				t.Errorf("answered %d, want %d", code, tt.code)
 			}
-			for _, want := range tt.want {
-				if !strings.Contains(body, want) {
-					t.Errorf("lacks %q:\n%s", want, body)
-				}
-			}
-			for _, not := range tt.not {
-				if strings.Contains(body, not) {
-					t.Errorf("has %q:\n%s", not, body)
-				}
-			}
+			checkBody(t, tt.path, body, tt.want, tt.not)
 			csp := header.Get("Content-Security-Policy")
 			if !strings.HasPrefix(csp, "default-src 'none'; style-src 'self';") || strings.Contains(csp, "script") ||
 				header.Get("Referrer-Policy") != "no-referrer" || header.Get("X-Frame-Options") != "DENY" {
@@ -248,6 +239,21 @@ func TestGroups(t *testing.T) {
 	}
 }
 
+// checkBody reports what the page at path lacks of want, and has of not.
+func checkBody(t *testing.T, path, body string, want, not []string) {
+	t.Helper()
+	for _, s := range want {
+		if !strings.Contains(body, s) {
+			t.Errorf("%s lacks %q:\n%s", path, s, body)
+		}
+	}
+	for _, s := range not {
+		if strings.Contains(body, s) {
+			t.Errorf("%s has %q:\n%s", path, s, body)
+		}
+	}
+}
+
 // A refused death is on record, but nobody died: no page says so.
 func TestRefusedDeaths(t *testing.T) {
 	refused := died(6)
@@ -263,16 +269,7 @@ func TestRefusedDeaths(t *testing.T) {
 		{"/deaths/" + refused.Name, []string{"was said to have died", "Refused:</strong> no pod was failed or deleted."}, []string{"</strong> died ", "<strong>died</strong>"}},
 	} {
 		_, body, _ := get(t, w, tt.path, asHTML)
-		for _, want := range tt.want {
-			if !strings.Contains(body, want) {
-				t.Errorf("%s lacks %q:\n%s", tt.path, want, body)
-			}
-		}
-		for _, not := range tt.not {
-			if strings.Contains(body, not) {
-				t.Errorf("%s has %q:\n%s", tt.path, not, body)
-			}
-		}
+		checkBody(t, tt.path, body, tt.want, tt.not)
 	}
 }
 
@@ -292,16 +289,7 @@ func TestDeathsKnownAfterwards(t *testing.T) {
 		{"/deaths", []string{"<span class=\"quiet\">none</span>"}, []string{"none, text"}},
 	} {
 		_, body, _ := get(t, w, tt.path, asHTML)
-		for _, want := range tt.want {
-			if !strings.Contains(body, want) {
-				t.Errorf("%s lacks %q:\n%s", tt.path, want, body)
-			}
-		}
-		for _, not := range tt.not {
-			if strings.Contains(body, not) {
-				t.Errorf("%s has %q:\n%s", tt.path, not, body)
-			}
-		}
+		checkBody(t, tt.path, body, tt.want, tt.not)
 	}
 }
 
