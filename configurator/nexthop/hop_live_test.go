@@ -629,6 +629,21 @@ func TestLiveBridge(t *testing.T) {
 	}
 }
 
+// TestLiveUnusableAndSilent has a gateway that does not answer behind a device that no panic gets through. The device is what an
+// operator must change.
+func TestLiveUnusableAndSilent(t *testing.T) {
+	node, gate := newHost(t), newHost(t)
+	wire(node, "pod0", nodeMAC, gate, "eth0", gateMAC)
+	node.ip("link add br0 type bridge", "link set pod0 master br0", "link set br0 up",
+		"link add upper link br0 type macvlan", "link set upper up", "addr add 10.0.0.5/24 dev upper", "route add default via 10.0.0.1")
+	node.do(func() {
+		if _, err := Resolve(t.Context(), Query{Destination: ip(listener)}); !errors.Is(err, ErrUnusable) || errors.Is(err, ErrNoReply) ||
+			!strings.Contains(err.Error(), "pod0 is one end of a veth pair") {
+			t.Errorf("error %v, want pod0 refused", err)
+		}
+	})
+}
+
 // TestLivePath has pods come and go, and routes that are nobody's business, and then what does matter.
 func TestLivePath(t *testing.T) {
 	node, gate := subnet(t)

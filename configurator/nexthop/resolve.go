@@ -93,12 +93,16 @@ func (q query) hop(ctx context.Context, r route) (Hop, error) {
 	if !h.Source.IsValid() {
 		return Hop{}, fmt.Errorf("%w: %s has no address to send from", ErrNotReady, d.name)
 	}
+	// Asked first, so that a device that cannot be used is called that, whether or not what is behind it answers in time.
+	if _, err := q.cardsOf(d, mac{}); err != nil {
+		return Hop{}, err
+	}
 	h.NextHopMAC, err = ask(ctx, d, h.Source, h.NextHop)
 	if err != nil {
 		return Hop{}, err
 	}
 	next, _ := macOf(h.NextHopMAC)
-	if _, err := q.cardsOf(d, next); err != nil { // asked last: the answer has taught the bridges where the next hop is
+	if _, err := q.cardsOf(d, next); err != nil { // asked again: the answer has taught the bridges where the next hop is
 		return Hop{}, err
 	}
 	return h, nil

@@ -147,7 +147,7 @@ func (d device) stacked() bool {
 	return d.kind != "device" && d.stops() == "" && d.parent == ""
 }
 
-// readTopology reads all devices, and where the bridges among them have seen next.
+// readTopology reads all devices, and where the bridges among them have seen next. They flood to a zero next.
 func readTopology(next mac, cable string) (topology, error) {
 	t := topology{devices: make(map[int]device), ports: make(map[station][]int), cable: cable}
 	links, err := netlink.LinkList()
@@ -157,6 +157,9 @@ func readTopology(next mac, cable string) (topology, error) {
 	for _, l := range links {
 		d := deviceOf(l)
 		t.devices[d.index] = d
+	}
+	if next == (mac{}) {
+		return t, nil
 	}
 	seen, err := netlink.NeighList(0, unix.AF_BRIDGE)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
@@ -173,7 +176,7 @@ func readTopology(next mac, cable string) (topology, error) {
 	return t, nil
 }
 
-// cardsOf is cards for this machine.
+// cardsOf is cards for this machine. While next is not known it is zero, and one way to a card is enough.
 func (q query) cardsOf(d device, next mac) (string, error) {
 	if d.kind == q.cable || d.stops() == "" && !d.stacked() {
 		return d.name, nil // the usual case, without reading anything else
