@@ -115,7 +115,7 @@ func (w *work) accept(ctx context.Context) error {
 	w.inc.Trace = nil // it is on record
 	if death.Phase == policy.Recorded {
 		w.decided(d)
-		if err := w.noteLeftOut(ctx, d); err != nil {
+		if err := w.noteRecorded(ctx, d); err != nil {
 			return err
 		}
 		return w.complete(ctx, keeping)

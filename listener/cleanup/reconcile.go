@@ -168,8 +168,10 @@ func (w *work) reconcile(ctx context.Context) (again time.Duration, err error) {
 	}
 	w.noteDistrust(d)
 	w.noteUnfenced()
-	if err := w.noteLeftOut(ctx, d); err != nil {
-		return 0, err
+	if d.Answer == policy.Record {
+		if err := w.noteRecorded(ctx, d); err != nil {
+			return 0, err
+		}
 	}
 	if err := w.complete(ctx, keeping); err != nil {
 		return 0, err
@@ -316,12 +318,11 @@ func (w *work) noteComplete() {
 	w.condition(policy.Complete, s, cmp.Or(w.leftOut, string(w.death.Phase)), w.death.Decision)
 }
 
-// noteLeftOut notes why nothing follows, where d says so, and names the pods of the node: nothing else will be known of them.
-func (w *work) noteLeftOut(ctx context.Context, d policy.Decision) error {
-	if w.leftOut = d.LeftOut; w.leftOut == "" {
-		return nil
-	}
+// noteRecorded notes why nothing follows, and names the pods that were on the node: nothing else will be known of them.
+func (w *work) noteRecorded(ctx context.Context, d policy.Decision) error {
+	w.leftOut = d.LeftOut
 	w.pods = w.podsThen(ctx)
+	w.emitLosses(w.pods)
 	return w.namePods(ctx)
 }
 

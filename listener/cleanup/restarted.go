@@ -30,18 +30,27 @@ type restarting struct {
 	next    time.Time
 }
 
-// emitRecord emits the events of a death that is only on record: on its node, and on the pods that lost a container to it. If the
-// node runs again, its pods are looked at again.
+// emitRecord emits the events of a death that is only on record: on its node, and on the pods that lost a container to it.
 func (w *work) emitRecord(pods []policy.Pod) {
-	r := restarting{notice: policy.NoticeOf(w.death), node: w.node, emitted: map[string]bool{}}
-	another := w.node.UID != w.death.NodeUID && w.node.Instance() != w.death.Instance // machine, of the same name
-	if w.lookup == policy.Found && !another {
-		w.e.cluster.Emit(Event{Node: w.node, Warning: true, Reason: r.notice.Cause, Action: "Record", Note: r.notice.Message})
+	if w.sameMachine() {
+		n := policy.NoticeOf(w.death)
+		w.e.cluster.Emit(Event{Node: w.node, Warning: true, Reason: n.Cause, Action: "Record", Note: n.Message})
 	}
+	w.emitLosses(pods)
+}
+
+// emitLosses emits the events of the pods that lost a container to the death. If the node runs again, they are looked at again.
+func (w *work) emitLosses(pods []policy.Pod) {
+	r := restarting{notice: policy.NoticeOf(w.death), node: w.node, emitted: map[string]bool{}}
 	w.e.emitLost(r, pods)
-	if w.lookup == policy.Found && !another && w.node.BootID != w.death.Boot {
+	if w.sameMachine() && w.node.BootID != w.death.Boot {
 		w.e.watchRestarts(r)
 	}
+}
+
+// sameMachine reports whether the Node is that of the machine that died, and not of another one that has its name.
+func (w *work) sameMachine() bool {
+	return w.lookup == policy.Found && (w.node.UID == w.death.NodeUID || w.node.Instance() == w.death.Instance)
 }
 
 // emitLost emits the events of the pods that lost a container and have none yet.
