@@ -322,7 +322,7 @@ func (w *work) noteComplete() {
 func (w *work) noteRecorded(ctx context.Context, d policy.Decision) error {
 	w.leftOut = d.LeftOut
 	w.pods = w.podsThen(ctx)
-	w.emitLosses(w.pods)
+	w.emitLosses(w.pods, map[string]bool{})
 	return w.namePods(ctx)
 }
 

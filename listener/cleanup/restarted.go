@@ -21,7 +21,7 @@ const (
 	restarts = time.Minute
 )
 
-// restarting is a death that is only on record, of a node that runs again, whose pods are looked at again.
+// restarting is a death of a node that runs again, whose pods are looked at again.
 type restarting struct {
 	notice  policy.Notice
 	node    policy.Node     // as it was read when it ran again
@@ -36,12 +36,13 @@ func (w *work) emitRecord(pods []policy.Pod) {
 		n := policy.NoticeOf(w.death)
 		w.e.cluster.Emit(Event{Node: w.node, Warning: true, Reason: n.Cause, Action: "Record", Note: n.Message})
 	}
-	w.emitLosses(pods)
+	w.emitLosses(pods, map[string]bool{})
 }
 
-// emitLosses emits the events of the pods that lost a container to the death. If the node runs again, they are looked at again.
-func (w *work) emitLosses(pods []policy.Pod) {
-	r := restarting{notice: policy.NoticeOf(w.death), node: w.node, emitted: map[string]bool{}}
+// emitLosses emits the events of the pods that lost a container to the death, but those of emitted, by UID. If the node runs
+// again, its pods are looked at again.
+func (w *work) emitLosses(pods []policy.Pod, emitted map[string]bool) {
+	r := restarting{notice: policy.NoticeOf(w.death), node: w.node, emitted: emitted}
 	w.e.emitLost(r, pods)
 	if w.sameMachine() && w.node.BootID != w.death.Boot {
 		w.e.watchRestarts(r)

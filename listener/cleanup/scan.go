@@ -161,8 +161,7 @@ func (w *work) lift(ctx context.Context, n policy.Node) error {
 		return err
 	}
 	switch {
-	case d.Phase == policy.Recorded: // nothing follows from it
-	case d.Phase == policy.Refused:
+	case d.Phase == policy.Refused, d.Phase == policy.Recorded:
 		w.death = d
 		if err := w.takeBackCondition(ctx); err != nil {
 			return err

@@ -189,12 +189,12 @@ func (w *work) emit(p policy.Plan) string {
 		Note: fmt.Sprintf("%s; %d of %d pods failed over; see nodedeath %s", p.Notice.Reason, w.death.PodsFailed, w.death.PodsTotal, p.Death),
 	})
 	w.accuse(p)
-	pods, owners := 0, map[string]bool{}
+	failed, owners := map[string]bool{}, map[string]bool{} // by UID
 	for _, pod := range w.pods {
 		if policy.CareFor(pod, p.Death, p.Notice.Time) != policy.Failed {
 			continue
 		}
-		pods++
+		failed[pod.UID] = true
 		w.emitFor(pod, p)
 		if !pod.Replaced() || owners[pod.Owner.UID] {
 			continue
@@ -205,7 +205,10 @@ func (w *work) emit(p policy.Plan) string {
 			Note: fmt.Sprintf("pod %s and others of this owner on the node failed: %s", pod.Name, p.Notice.Message),
 		})
 	}
-	return fmt.Sprintf("node, %d pods and %d owners", pods, len(owners))
+	if w.back() != "" { // the others were not failed, but they may be restarted
+		w.emitLosses(w.pods, failed)
+	}
+	return fmt.Sprintf("node, %d pods and %d owners", len(failed), len(owners))
 }
 
 func (w *work) emitFor(pod policy.Pod, p policy.Plan) {

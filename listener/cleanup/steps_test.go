@@ -131,6 +131,15 @@ func TestNodeComesBackDuringTheCleanup(t *testing.T) {
 		if alive+w.failed() != len(pods) {
 			t.Errorf("%d alive and %d failed, of %d", alive, w.failed(), len(pods))
 		}
+		for _, pod := range pods {
+			if w.pods["default/"+pod].Phase == "Running" {
+				w.restarts(pod)
+			}
+		}
+		pass(2 * time.Minute)
+		if got := podsWithEvents(w); !slices.Equal(got, pods) {
+			t.Errorf("events about %q, want those that were failed and those that were restarted: %q", got, pods)
+		}
 	})
 }
 
