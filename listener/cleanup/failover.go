@@ -266,9 +266,6 @@ func (w *work) deletePods(ctx context.Context, p policy.Plan, all bool) (string,
 			groups[2] = append(groups[2], pod)
 		}
 	}
-	if err := w.unready(ctx, groups[2]); err != nil {
-		return "", err
-	}
 	var t tally
 	for _, pods := range groups[:2] {
 		answers, err := w.each(ctx, tidying, "delete pods", len(pods), func(ctx context.Context, i int) error {
@@ -285,6 +282,9 @@ func (w *work) deletePods(ctx context.Context, p policy.Plan, all bool) (string,
 		}
 	}
 	w.death.SetOutcome(w.became)
+	if err := w.unready(ctx, groups[2]); err != nil {
+		return "", err
+	}
 	notes := []string{t.String()}
 	if n := len(groups[2]); n > 0 {
 		kept := fmt.Sprintf("%d kept until %s", n, p.KeepTill.UTC().Format("15:04:05 UTC"))

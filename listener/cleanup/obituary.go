@@ -27,11 +27,11 @@ const (
 // endings is what an Engine keeps of how boots ended. Engine.mu guards all but the channels.
 type endings struct {
 	consoles      chan console
-	questions     policy.Limiter // to the cloud
-	inquired      policy.Limiter // those of inquiries among them
-	unexplained   policy.Breaker // nodes whose boots were recorded without the kernel's words
-	resumed       bool           // what a former run has recorded is looked at again; inquireAll's alone
-	overSince     time.Time      // when they were too many last
+	questions     policy.Limiter  // to the cloud
+	inquired      policy.Limiter  // those of inquiries among them
+	unexplained   policy.Breaker  // nodes whose boots were recorded without the kernel's words
+	resumed       map[string]bool // deaths on record that were looked at again, by name; inquireAll's alone
+	overSince     time.Time       // when they were too many last
 	obituaries    chan obituary
 	obituaryLimit policy.Limiter
 	said          map[policy.Pin]obituaryState // by the boot and secret that spoke

@@ -110,10 +110,7 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 		}
 	}
 	e.mu.Unlock()
-	if !e.resumed {
-		e.resumed = true
-		e.resumeInquiries(deaths, open)
-	}
+	e.resumeInquiries(deaths, open, busy)
 	begin := func(n policy.Node, ended bool) {
 		name := policy.DeathName(n.Name, n.BootID)
 		q, is := open[name]
@@ -152,18 +149,29 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 	}
 }
 
-// resumeInquiries opens those again that a former run has recorded only because the node was silent: if it lives, the record was
-// wrong.
-func (e *Engine) resumeInquiries(deaths []policy.Death, open map[string]inquiry) {
+// resumeInquiries opens those whose boot is on record as ended only because the node was silent: by a former run, or by another
+// replica, which may be gone when the node speaks again. Then the record was wrong.
+func (e *Engine) resumeInquiries(deaths []policy.Death, open map[string]inquiry, busy map[string]bool) {
+	resumed := map[string]bool{}
 	for _, d := range deaths {
 		unexplained := d.Phase == policy.Recorded && d.Cause == netconsole.CauseUnexplained && d.Authority == detect.Text
-		if !unexplained || d.Node == "" || d.Boot == "" || len(open) >= inquiries {
+		if !unexplained || d.Node == "" || d.Boot == "" {
 			continue
 		}
-		q := inquiry{name: d.Name, began: d.Started, next: e.Now(), over: d.Started, recorded: true, silent: true, looked: true}
+		q, is := open[d.Name]
+		_, looked := busy[d.Name]
+		switch {
+		case e.resumed[d.Name] || q.recorded:
+			resumed[d.Name] = true
+			continue
+		case looked || !is && len(open) >= inquiries:
+			continue // until the next look
+		}
+		q = inquiry{name: d.Name, began: d.Started, next: e.Now(), over: d.Started, recorded: true, silent: true, looked: true}
 		q.Node, q.Boot, q.At = policy.Node{Name: d.Node, UID: d.NodeUID, BootID: d.Boot}, d.Boot, d.Time
-		open[d.Name] = q
+		open[d.Name], resumed[d.Name] = q, true
 	}
+	e.resumed = resumed
 }
 
 // inquire looks once more at how the boot ended, and returns what is known now.
