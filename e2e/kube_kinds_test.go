@@ -254,10 +254,11 @@ func (w *kubeWorld) checkLeavingNamespace(t *testing.T, r *replica) {
 		t.Fatal(err)
 	}
 	eventually(t, "its pod to be deleted", func() error {
-		if p := must(w.admin.CoreV1().Pods("leaving").Get(t.Context(), "pod", metav1.GetOptions{})); p.DeletionTimestamp == nil {
-			return errors.New("not yet")
+		p, err := w.admin.CoreV1().Pods("leaving").Get(t.Context(), "pod", metav1.GetOptions{})
+		if err == nil && p.DeletionTimestamp == nil {
+			err = errors.New("not yet")
 		}
-		return nil
+		return err
 	})
 	if record := w.dies(t, d, r); record.PodsFailed != len(d.pods)+1 {
 		t.Errorf("%d pods failed", record.PodsFailed)
@@ -322,11 +323,11 @@ func (w *kubeWorld) checkSuspendedJob(t *testing.T, r *replica) {
 	eventually(t, "the pod to be gone", func() error { return wantErrPod(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod.Name)) })
 	pause(false)
 	eventually(t, "the Job to go on", func() error {
-		j := must(w.admin.BatchV1().Jobs("default").Get(t.Context(), "paused", metav1.GetOptions{}))
-		if j.Status.Active != 1 || j.Status.Failed != 0 || finishedJob(j) {
-			return fmt.Errorf("status %+v", j.Status)
+		j, err := w.admin.BatchV1().Jobs("default").Get(t.Context(), "paused", metav1.GetOptions{})
+		if err == nil && (j.Status.Active != 1 || j.Status.Failed != 0 || finishedJob(j)) {
+			err = fmt.Errorf("status %+v", j.Status)
 		}
-		return nil
+		return err
 	})
 }
 

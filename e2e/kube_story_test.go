@@ -570,11 +570,9 @@ func (w *kubeWorld) checkDryRun(t *testing.T, bin string) {
 
 func (w *kubeWorld) podsOn(t *testing.T, node string) []corev1.Pod {
 	t.Helper()
-	list, err := w.admin.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return list.Items
+	return ask(t, func() (*corev1.PodList, error) {
+		return w.admin.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
+	}).Items
 }
 
 // awaitPhase waits until d's cleanup has come to this end.
