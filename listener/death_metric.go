@@ -87,5 +87,19 @@ func deathsDesc() *prometheus.Desc {
 
 func lastDeathDesc() *prometheus.Desc {
 	return prometheus.NewDesc("lastgasp_last_death_timestamp_seconds",
-		"When the latest node died of those with a NodeDeath that was not refused, 0 if none did.", nil, nil)
+		"When the latest node died of those whose death is on record and was not refused, 0 if none did.", nil, nil)
+}
+
+// Describe implements prometheus.Collector: a Directory has the metrics of deaths that need no NodeDeaths.
+func (d *Directory) Describe(out chan<- *prometheus.Desc) { out <- lastDeathDesc() }
+
+// Collect implements prometheus.Collector.
+func (d *Directory) Collect(out chan<- prometheus.Metric) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	last := 0.0
+	if !d.lastDeath.IsZero() {
+		last = float64(d.lastDeath.Unix())
+	}
+	out <- prometheus.MustNewConstMetric(lastDeathDesc(), prometheus.GaugeValue, last)
 }

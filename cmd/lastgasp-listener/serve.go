@@ -155,6 +155,7 @@ func newParts(cfg listener.Config, to *receive.Config, coverage *listener.Covera
 		p.run = append(p.run, func(ctx context.Context) error { return coverage.KeepShared(ctx, p.board, p.roster, log) })
 	} else {
 		directory := listener.NewDirectory(cfg.Records, listener.Keep{Records: cfg.Policy.KeepRecords, For: cfg.Policy.KeepRecordsFor}, log)
+		r.MustRegister(directory)
 		to.Sink, to.Farewells = directory, directory
 		p.act, p.ready = directory.Run, directory.Ready
 	}
