@@ -22,6 +22,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/kube"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
@@ -169,6 +170,20 @@ func (w *kubeWorld) checkDeaths(t *testing.T) {
 		if read, err = w.cluster.UpdateDeath(ctx, read); err != nil || !read.Released {
 			t.Errorf("released after an update: %v, %v", read.Released, err)
 		}
+	})
+	t.Run("what was unexplained is explained", func(t *testing.T) {
+		none := want
+		none.Name, none.Cause, none.Evidence = "unexplained", netconsole.CauseUnexplained, []policy.Evidence{policy.ByNothing}
+		d, err := w.cluster.CreateDeath(ctx, none)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Cause, d.Trace, d.Evidence = "KernelPanic", d.Trace[:1], []policy.Evidence{policy.ByConsole}
+		if d, err = w.cluster.AmendDeath(ctx, d); err != nil || d.Cause != "KernelPanic" || !slices.Equal(d.Evidence, []policy.Evidence{policy.ByConsole}) ||
+			len(d.Trace) != len(none.Trace) {
+			t.Errorf("%s by %v, %d lines, %v", d.Cause, d.Evidence, len(d.Trace), err)
+		}
+		w.kubectl(t, "delete", "nd", none.Name)
 	})
 	t.Run("history is not rewritten", func(t *testing.T) {
 		for _, tt := range []struct{ name, value, says string }{

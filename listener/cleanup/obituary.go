@@ -183,15 +183,21 @@ func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
 	return e.recordDeath(ctx, n, d)
 }
 
-// amendObituary adds to the death that is on record what the node has to say, and emits the events if that is a better reason.
+// amendObituary adds to the death that is on record what the node has to say.
 func (e *Engine) amendObituary(ctx context.Context, c calls, have, d policy.Death) (done bool) {
-	was := have.Reason + have.Cause
-	switch {
-	case d.Authority < have.Authority:
+	if d.Authority < have.Authority {
 		c.log.Warn("obituary adds nothing: the death is known on more authority", "death", have.Name, "node", have.Node,
 			"authority", d.Authority, "known", have.Authority)
 		return true
-	case !have.Learn(d):
+	}
+	return e.complete(ctx, c, have, d)
+}
+
+// complete adds to the death that is on record what d has beside it, and emits the events if that is a better reason. It reports
+// whether nothing is left to do.
+func (e *Engine) complete(ctx context.Context, c calls, have, d policy.Death) (done bool) {
+	was := have.Reason + have.Cause
+	if !have.Learn(d) {
 		return true
 	}
 	if have.Phase.Finished() && have.Owner != e.replica {
