@@ -202,6 +202,17 @@ func TestConfigRefusals(t *testing.T) {
 	}
 }
 
+// Variables of the project's own tests, which whoever develops it may have exported.
+func TestVariablesOfTests(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "configurator.yaml")
+	if err := os.WriteFile(empty, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadConfig(empty, []string{"LASTGASP_CACHE=/var/cache/lab", "LASTGASP_KUBERNETES=v1.36.3"}, nil); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNoListenerConfigured(t *testing.T) {
 	c := DefaultConfig()
 	if err := c.NeedEndpoint("f.yaml"); err == nil || !strings.HasPrefix(err.Error(), "f.yaml: endpoint: no listener is configured; ") {

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,7 +32,7 @@ func (a *Admin) Serve(ctx context.Context, ln net.Listener) error {
 func serveHTTP(ctx context.Context, ln net.Listener, h http.Handler, log *log.Logger, secure *tls.Config) error {
 	srv := &http.Server{
 		Handler: h, TLSConfig: secure, ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout,
-		IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10, ErrorLog: log,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10, ErrorLog: log, ConnContext: withConnection,
 	}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
@@ -60,7 +61,7 @@ func atMost(n int, h http.HandlerFunc) http.HandlerFunc {
 }
 
 // boundedListener closes a connection when there are too many: the oldest one of the address that has most. A client that
-// opens thousands closes its own, and a health check always gets in.
+// opens thousands closes its own, and a health check always gets in. Preferred connections go last.
 type boundedListener struct {
 	net.Listener
 
@@ -71,8 +72,27 @@ type boundedListener struct {
 
 type boundedConn struct {
 	net.Conn
-	client  netip.Addr
-	release func()
+	client    netip.Addr
+	preferred atomic.Bool
+	release   func()
+}
+
+// connectionKey is the key of a request's *boundedConn.
+type connectionKey struct{}
+
+// withConnection gives requests their connection.
+func withConnection(ctx context.Context, conn net.Conn) context.Context {
+	if secure, ok := conn.(*tls.Conn); ok {
+		conn = secure.NetConn()
+	}
+	return context.WithValue(ctx, connectionKey{}, conn)
+}
+
+// preferConnection has the connection of a request outlive those of strangers when there are too many.
+func preferConnection(ctx context.Context) {
+	if c, ok := ctx.Value(connectionKey{}).(*boundedConn); ok {
+		c.preferred.Store(true)
+	}
 }
 
 // Close closes the connection and stops counting it.
@@ -92,34 +112,55 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 		c.client = from.Addr().Unmap()
 	}
 	c.release = sync.OnceFunc(func() { l.remove(c) })
-	for _, victim := range l.add(c) {
+	if victim := l.add(c); victim != nil {
 		victim.Close()
 	}
 	return c, nil
 }
 
-// add counts a connection and returns those that must be closed for it.
-func (l *boundedListener) add(c *boundedConn) (victims []*boundedConn) {
+// add counts a connection and returns one that must be closed for it, or nil.
+func (l *boundedListener) add(c *boundedConn) *boundedConn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.byClient == nil {
 		l.byClient = make(map[netip.Addr][]*boundedConn)
 	}
 	l.open++
-	l.byClient[c.client] = append(l.byClient[c.client], c)
+	own := append(l.byClient[c.client], c)
+	l.byClient[c.client] = own
 	switch {
-	case len(l.byClient[c.client]) > maxPerClient:
-		victims = append(victims, l.byClient[c.client][0])
+	case len(own) > maxPerClient:
+		return leastPreferred(own[:len(own)-1])
 	case l.open > maxConnections:
-		var most []*boundedConn
-		for _, conns := range l.byClient {
-			if len(conns) > len(most) {
+		most := own[:len(own)-1]
+		for client, conns := range l.byClient {
+			if d := strangers(conns) - strangers(most); client != c.client && (d > 0 || d == 0 && len(conns) > len(most)) {
 				most = conns
 			}
 		}
-		victims = append(victims, most[0])
+		return leastPreferred(most)
 	}
-	return victims
+	return nil
+}
+
+// strangers counts the connections that are not preferred.
+func strangers(conns []*boundedConn) (n int) {
+	for _, c := range conns {
+		if !c.preferred.Load() {
+			n++
+		}
+	}
+	return n
+}
+
+// leastPreferred is the oldest connection that is not preferred, or else the oldest.
+func leastPreferred(conns []*boundedConn) *boundedConn {
+	for _, c := range conns {
+		if !c.preferred.Load() {
+			return c
+		}
+	}
+	return conns[0]
 }
 
 func (l *boundedListener) remove(c *boundedConn) {

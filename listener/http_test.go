@@ -155,7 +155,7 @@ func TestWhoseConnectionGoes(t *testing.T) {
 		c := &boundedConn{Conn: near, client: node(n).Addr()}
 		c.release = sync.OnceFunc(func() { l.remove(c) })
 		all = append(all, c)
-		for _, victim := range l.add(c) {
+		if victim := l.add(c); victim != nil {
 			if most := len(l.byClient[victim.client]); most < len(l.byClient[c.client]) {
 				t.Errorf("a connection of an address with %d goes for one of an address with %d", most, len(l.byClient[c.client]))
 			}
@@ -184,6 +184,50 @@ func TestWhoseConnectionGoes(t *testing.T) {
 	}
 	if l.open != 0 || len(l.byClient) != 0 {
 		t.Errorf("%d connections of %d addresses are known though all are closed", l.open, len(l.byClient))
+	}
+}
+
+// A reader's connection outlives strangers', from however many addresses they come, and from the reader's own.
+func TestPreferredConnectionsGoLast(t *testing.T) {
+	l, closed := new(boundedListener), map[*boundedConn]bool{}
+	open := func(n int, preferred bool) *boundedConn {
+		near, far := net.Pipe()
+		t.Cleanup(func() { far.Close() })
+		c := &boundedConn{Conn: near, client: node(n).Addr()}
+		c.release = sync.OnceFunc(func() { l.remove(c) })
+		if preferred {
+			preferConnection(withConnection(t.Context(), c))
+		}
+		if victim := l.add(c); victim != nil {
+			closed[victim] = true
+			victim.Close()
+		}
+		return c
+	}
+	reader, other := open(1, true), open(2, true)
+	for i := range 3 * maxConnections {
+		open(10+i, false)
+	}
+	for range 3 * maxPerClient {
+		open(1, false)
+	}
+	if closed[reader] || closed[other] {
+		t.Error("a reader's connection was closed for a stranger's")
+	}
+	for range 2 * maxPerClient {
+		open(1, true)
+	}
+	if !closed[reader] || closed[other] {
+		t.Error("a reader with too many connections loses not the oldest of his own, but another's or none")
+	}
+	for i := range maxConnections {
+		open(100+i, true)
+	}
+	if c := open(3, false); closed[c] {
+		t.Error("a new connection was closed at once while readers had all the others")
+	}
+	if l.open > maxConnections {
+		t.Errorf("%d connections, want %d at most", l.open, maxConnections)
 	}
 }
 

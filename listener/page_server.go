@@ -29,6 +29,8 @@ const (
 	// server is asked for strangers, too.
 	reviewsPerAddress, reviews = 60, 600
 	reviewWindow               = time.Minute
+	// reviewingPerAddress and reviewing bound the strangers' tokens that are under review at once, from one address and in all.
+	reviewingPerAddress, reviewing = 4, 32
 	// reviewFor is how long a review may take.
 	reviewFor = 10 * time.Second
 	// maxToken bounds a token in bytes; a service account's has about one thousand.
@@ -47,7 +49,7 @@ const (
 	NoReader
 	// Reader: they may.
 	Reader
-	// TooMany: so many tokens were reviewed lately that this one was not.
+	// TooMany: so many strangers' tokens were reviewed lately, or are now, that this one was not.
 	TooMany
 )
 
@@ -62,8 +64,10 @@ type PageServer struct {
 
 	cert     certificate
 	mu       sync.Mutex
-	reviewed map[[sha256.Size]byte]time.Time // tokens of readers, by hash: until when
-	limiter  policy.Limiter                  // of reviews
+	reviewed map[[sha256.Size]byte]time.Time // tokens of readers, by hash: until when they need no review
+	limiter  policy.Limiter                  // of strangers' reviews
+	underway map[netip.Addr]int              // strangers' reviews, by address
+	total    int                             // of those
 }
 
 // Load reads the certificate.
@@ -97,14 +101,12 @@ func (l serverLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// Handler is the page for readers only.
+// Handler is the page for readers only. Strangers take none of the readers' turns.
 func (s *PageServer) Handler() http.Handler {
-	return atMost(maxInFlight, func(w http.ResponseWriter, r *http.Request) {
-		refuse := func(code int, why string) {
-			w.Header().Set("Cache-Control", "no-store")
-			w.Header().Set("Strict-Transport-Security", "max-age=31536000")
-			http.Error(w, why, code)
-		}
+	forReaders := atMost(maxInFlight, s.Page.ServeHTTP)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("Strict-Transport-Security", "max-age=31536000")
 		token := tokenOf(r)
 		access, who := Unknown, "send the token of a service account or user: Authorization: Bearer …, or as the password of any name (kubectl create token)"
 		if token != "" && len(token) <= maxToken {
@@ -112,19 +114,19 @@ func (s *PageServer) Handler() http.Handler {
 		}
 		switch access {
 		case Reader:
-			w.Header().Set("Strict-Transport-Security", "max-age=31536000")
+			preferConnection(r.Context())
 			r.Header.Del("Authorization")
-			s.Page.ServeHTTP(w, r)
+			forReaders(w, r)
 		case NoReader:
-			refuse(http.StatusForbidden, who)
+			http.Error(w, who, http.StatusForbidden)
 		case Unknown:
 			w.Header().Add("WWW-Authenticate", "Bearer")
 			w.Header().Add("WWW-Authenticate", `Basic realm="lastgasp: any name, and a token as password"`)
-			refuse(http.StatusUnauthorized, who)
+			http.Error(w, who, http.StatusUnauthorized)
 		case TooMany:
-			refuse(http.StatusTooManyRequests, "too many tokens were sent in the last minute; try again in a minute")
+			http.Error(w, "too many tokens were sent in the last minute; try again in a minute", http.StatusTooManyRequests)
 		default:
-			refuse(http.StatusServiceUnavailable, "the token cannot be reviewed now: "+who)
+			http.Error(w, "the token cannot be reviewed now: "+who, http.StatusServiceUnavailable)
 		}
 	})
 }
@@ -141,47 +143,76 @@ func tokenOf(r *http.Request) string {
 	return strings.TrimSpace(token)
 }
 
-// review reviews a token, unless it was a reader's just before. Only those are remembered, and only their hashes: a token that
-// does not suffice is asked about each time, and a right that is taken away ends within reviewedFor.
+// review reviews a token, unless it was a reader's just before. Only readers' tokens are remembered, and only their hashes: one that
+// does not suffice is asked about each time, and a right that is taken away ends within reviewedFor. A token that was a reader's
+// at its last review is reviewed whatever strangers do.
 func (s *PageServer) review(ctx context.Context, from, token string) (Access, string) {
 	sum, now := sha256.Sum256([]byte(token)), time.Now()
-	if s.isReader(sum, now) {
+	until, known := s.remembered(sum)
+	if known && now.Before(until) {
 		return Reader, ""
 	}
-	if !s.mayAsk(from, now) {
-		return TooMany, ""
+	if !known {
+		addr, _ := netip.ParseAddrPort(from) // one that is none shares its bounds with others
+		stranger := addr.Addr().Unmap()
+		if !s.begin(stranger, now) {
+			return TooMany, ""
+		}
+		defer s.end(stranger)
 	}
 	ctx, cancel := context.WithTimeout(ctx, reviewFor)
 	defer cancel()
 	access, who := s.Review(ctx, token)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if access != Reader {
-		delete(s.reviewed, sum)
-		return access, who
-	}
-	if s.reviewed == nil || len(s.reviewed) >= maxReviewed {
-		s.reviewed = make(map[[sha256.Size]byte]time.Time)
-	}
-	s.reviewed[sum] = now.Add(reviewedFor)
+	s.remember(sum, access, now)
 	return access, who
 }
 
-// isReader reports whether a token was a reader's just before.
-func (s *PageServer) isReader(sum [sha256.Size]byte, now time.Time) bool {
+// remembered returns until when a token needs no review, if it was a reader's at its last one.
+func (s *PageServer) remembered(sum [sha256.Size]byte) (until time.Time, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	until, ok := s.reviewed[sum]
-	return ok && now.Before(until)
+	until, ok = s.reviewed[sum]
+	return until, ok
 }
 
-// mayAsk reports whether a token from an address may be reviewed, and counts it.
-func (s *PageServer) mayAsk(from string, now time.Time) bool {
-	addr, _ := netip.ParseAddrPort(from) // one that is none shares its bound with others
+// remember remembers the answer to a review that began at now. No answer changes nothing.
+func (s *PageServer) remember(sum [sha256.Size]byte, access Access, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch access {
+	case Reader:
+		if s.reviewed == nil || len(s.reviewed) >= maxReviewed {
+			s.reviewed = make(map[[sha256.Size]byte]time.Time)
+		}
+		s.reviewed[sum] = now.Add(reviewedFor)
+	case NoReader, Unknown:
+		delete(s.reviewed, sum)
+	}
+}
+
+// begin reports whether a stranger's token may be reviewed, and counts it until end.
+func (s *PageServer) begin(from netip.Addr, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.limiter.PerAddress, s.limiter.Total, s.limiter.Window = reviewsPerAddress, reviews, reviewWindow
-	return s.limiter.Allow(now, addr.Addr().Unmap())
+	if s.total >= reviewing || s.underway[from] >= reviewingPerAddress || !s.limiter.Allow(now, from) {
+		return false
+	}
+	if s.underway == nil {
+		s.underway = make(map[netip.Addr]int)
+	}
+	s.underway[from]++
+	s.total++
+	return true
+}
+
+func (s *PageServer) end(from netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.total--
+	if s.underway[from]--; s.underway[from] == 0 {
+		delete(s.underway, from)
+	}
 }
 
 // certificate is a certificate and its key, read again when one of their files has changed.

@@ -16,9 +16,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -164,6 +166,120 @@ func TestReviewsAreBounded(t *testing.T) {
 	})
 }
 
+// Strangers' requests take nothing that a reader's need, while the API server answers no review of theirs.
+func TestStrangersTakeNoTurnOfReaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang, asked := make(chan struct{}), 0
+		var mu sync.Mutex
+		s := PageServer{
+			Page: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/slow" {
+					<-hang
+				}
+			}),
+			Review: func(_ context.Context, token string) (Access, string) {
+				if strings.HasPrefix(token, "reader") {
+					return Reader, ""
+				}
+				mu.Lock()
+				asked++
+				mu.Unlock()
+				<-hang
+				return Unknown, ""
+			},
+		}
+		h := s.Handler()
+		get := func(from, path, token string) int {
+			r := httptest.NewRequest(http.MethodGet, path, nil)
+			r.RemoteAddr = from
+			if token != "" {
+				r.Header.Set("Authorization", "Bearer "+token)
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			return w.Code
+		}
+		expect := func(what, from, token string, want int) {
+			t.Helper()
+			if code := get(from, "/", token); code != want {
+				t.Errorf("%s: %d, want %d", what, code, want)
+			}
+		}
+		expect("a reader, before", "10.0.0.1:1", "reader-1", 200)
+		var waiting sync.WaitGroup
+		for i := range 20 * maxInFlight {
+			waiting.Go(func() { get("10.0.0.1:1", "/", fmt.Sprint("guess-", i)) })
+		}
+		synctest.Wait()
+		if asked != reviewingPerAddress {
+			t.Errorf("%d tokens of one address are under review, want %d", asked, reviewingPerAddress)
+		}
+		expect("a reader who is remembered, from the strangers' address", "10.0.0.1:1", "reader-1", 200)
+		expect("a new reader, from elsewhere", "10.0.0.2:1", "reader-2", 200)
+		for i := range 2 * reviews {
+			waiting.Go(func() { get(fmt.Sprintf("10.0.%d.%d:1", 1+i/200, i%200), "/", fmt.Sprint("guess-", i)) })
+		}
+		synctest.Wait()
+		if asked != reviewing {
+			t.Errorf("%d tokens of all addresses are under review, want %d", asked, reviewing)
+		}
+		expect("a reader who is remembered, while strangers are everywhere", "10.0.0.1:1", "reader-1", 200)
+		time.Sleep(reviewedFor)
+		expect("a reader whose token must be reviewed again", "10.0.0.1:1", "reader-1", 200)
+
+		for range maxInFlight {
+			waiting.Go(func() { get("10.0.0.1:1", "/slow", "reader-1") })
+		}
+		synctest.Wait()
+		expect("one reader too many at once", "10.0.0.2:1", "reader-2", 503)
+		expect("somebody without a token, meanwhile", "10.0.0.1:1", "", 401)
+		close(hang)
+		waiting.Wait()
+		expect("a reader, afterwards", "10.0.0.2:1", "reader-2", 200)
+	})
+}
+
+// A reader is reviewed apart from strangers, whatever those have used up; one who no longer is, is a stranger.
+func TestReadersAreReviewedApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var answer Access
+		s := PageServer{Review: func(_ context.Context, token string) (Access, string) {
+			if token == "reader" {
+				return answer, ""
+			}
+			return Unknown, ""
+		}}
+		exhaust := func() {
+			time.Sleep(reviewWindow)
+			for i := range 2 * reviews {
+				s.review(t.Context(), fmt.Sprintf("10.0.%d.1:1", i/reviewsPerAddress), fmt.Sprint("guess-", i))
+			}
+		}
+		for _, tt := range []struct {
+			name         string
+			answer, want Access
+		}{
+			{"one who has never been a reader", Reader, TooMany},
+			{"a reader is let in", Reader, Reader},
+			{"a reader, once it must be reviewed again", Reader, Reader},
+			{"a reader while the API server is away", NoAnswer, NoAnswer},
+			{"a reader once it is back", Reader, Reader},
+			{"a reader whose right was taken away", NoReader, NoReader},
+			{"who was a reader", Reader, TooMany},
+		} {
+			if tt.name != "a reader is let in" {
+				exhaust()
+			} else {
+				time.Sleep(reviewWindow)
+			}
+			answer = tt.answer
+			if got, _ := s.review(t.Context(), "10.0.0.1:1", "reader"); got != tt.want {
+				t.Errorf("%s: access %v, want %v", tt.name, got, tt.want)
+			}
+		}
+	})
+}
+
 // A review that hangs does not occupy the page for ever.
 func TestReviewIsNotAwaitedForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -289,6 +405,63 @@ func TestPageCertificate(t *testing.T) {
 	}
 	fourth := writeCertificate(t, dir, 4, time.Now().Add(time.Hour))
 	expect("renewed after it had expired", fourth, 4)
+}
+
+// A reader's connection is still open after strangers have opened more than there may be, from the reader's address and others.
+func TestReadersConnectionOutlivesStrangers(t *testing.T) {
+	dir := t.TempDir()
+	asked := 0
+	s := &PageServer{
+		Page: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), Review: tokens(&asked),
+		CertFile: filepath.Join(dir, "tls.crt"), KeyFile: filepath.Join(dir, "tls.key"), Log: slog.New(slog.DiscardHandler),
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(writeCertificate(t, dir, 1, time.Now().Add(time.Hour)))
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { done <- s.Serve(ctx, ln) }()
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
+	get := func() (reused bool) {
+		t.Helper()
+		trace := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }})
+		r, err := http.NewRequestWithContext(trace, http.MethodGet, "https://"+ln.Addr().String()+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer reader")
+		resp, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("status %d", resp.StatusCode)
+		}
+		return reused
+	}
+	get()
+	for i := range 3 * maxConnections {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(1+i%200))}}
+		if i%2 == 0 {
+			d.LocalAddr = nil
+		}
+		conn, err := d.DialContext(t.Context(), "tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	if !get() {
+		t.Error("the reader's connection was closed")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
 
 // Strangers' connections do not fill the log, whether it is their fault or that of the files.

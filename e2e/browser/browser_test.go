@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -42,12 +43,14 @@ type browser struct {
 // open starts Chromium on a Page with n deaths.
 func open(t *testing.T, n int) *browser {
 	t.Helper()
+	return openOn(t, newWorld(t, n))
+}
+
+// openOn starts Chromium on a Page of a world.
+func openOn(t *testing.T, w page.Source) *browser {
+	t.Helper()
 	if err := lab.InstallPackages(t.Context(), t, "chromium", "fonts-dejavu-core"); err != nil {
 		t.Fatal(err)
-	}
-	w := newWorld(t, n)
-	if n == 0 {
-		w.fleet = nil
 	}
 	server := httptest.NewServer((&page.Page{Source: w, Cluster: "prod-1", Version: "v0.1.0", Now: func() time.Time { return noon }}).Handler())
 	t.Cleanup(server.Close)
@@ -231,18 +234,15 @@ func TestKeyboard(t *testing.T) {
 	b.tab("Go to the function in which it died")
 }
 
-// pages are the addresses that are looked at.
-func pages(w *world) map[string]string {
-	out := map[string]string{"bugs": "/", "deaths": "/deaths", "fleet": "/fleet", "trends": "/trends"}
-	if w != nil {
-		out["death"], out["held"], out["suspect"] = "/deaths/"+w.deaths[3].Name, "/deaths/"+w.deaths[0].Name, "/deaths/"+w.deaths[4].Name
-		out["found"] = "/?q=cassandra-4"
-	}
-	return out
+// window is how wide a browser's window is, in pixels, and whether its user prefers dark.
+type window struct {
+	width int64
+	dark  bool
 }
 
-// TestLooks takes pictures of every page, in light and dark, narrow and wide, empty and with 1,000 deaths. On each the
-// accessibility engine axe finds nothing, nothing is wider than the window, and nothing was blocked or failed to load.
+// TestLooks takes pictures of every page, in light and dark, narrow and wide, empty, with 1,000 and with 10,000 deaths, with what is
+// hard to show, and while the API server is away. On each the accessibility engine axe finds nothing, nothing is wider than the
+// window, and nothing was blocked or failed to load.
 func TestLooks(t *testing.T) {
 	pictures := os.Getenv("PICTURES")
 	if pictures == "" {
@@ -252,30 +252,52 @@ func TestLooks(t *testing.T) {
 		t.Fatal(err)
 	}
 	axe := axeCore(t)
-	for _, n := range []int{0, 1000} {
-		var w *world
-		if n > 0 {
-			w = newWorld(t, n)
-		}
-		b := open(t, n)
-		for name, path := range pages(w) {
-			for _, dark := range []bool{false, true} {
-				for _, width := range []int64{360, 1280} {
-					scheme := map[bool]string{false: "light", true: "dark"}[dark]
-					b.look(width, dark)
-					b.do(chromedp.Navigate(b.url + path))
-					var picture []byte
-					var wide int64
-					b.do(chromedp.Evaluate(`document.documentElement.scrollWidth`, &wide), chromedp.FullScreenshot(&picture, 100))
-					file := fmt.Sprintf("%s-%d-%s-%d.png", name, n, scheme, width)
-					if err := os.WriteFile(filepath.Join(pictures, file), picture, 0o644); err != nil {
-						t.Fatal(err)
-					}
-					if wide > width {
-						t.Errorf("%s is %d pixels wide in a window of %d", file, wide, width)
-					}
-					b.audit(axe, file)
+	empty, full, crowded, hard := newWorld(t, 0), newWorld(t, 1000), newWorld(t, 10_000), hardWorld(t)
+	empty.fleet = nil
+	every := []window{{360, false}, {1280, false}, {360, true}, {1280, true}}
+	some := []window{{1280, true}, {360, false}}
+	all := map[string]string{"bugs": "/", "deaths": "/deaths", "fleet": "/fleet", "trends": "/trends"}
+	with := func(more map[string]string) map[string]string {
+		more = maps.Clone(more)
+		maps.Copy(more, all)
+		return more
+	}
+	hardPages := map[string]string{"fleet-found": "/fleet?q=no-such-node", "found-nothing": "/deaths?q=no-such-pod&from=2026-11-01&to=2026-11-02&phase=Held"}
+	for i, name := range []string{"incomplete", "pending", "refused", "unexplained", "hardware", "watchdog", "terminated", "begun"} {
+		hardPages[name] = "/deaths/" + hard.deaths[i].Name
+	}
+	for _, tt := range []struct {
+		name    string
+		world   page.Source
+		pages   map[string]string
+		windows []window
+	}{
+		{"empty", empty, all, some},
+		{"1000", full, with(map[string]string{
+			"death": "/deaths/" + full.deaths[3].Name, "held": "/deaths/" + full.deaths[0].Name, "suspect": "/deaths/" + full.deaths[4].Name,
+			"found": "/?q=cassandra-4",
+		}), every},
+		{"10000", crowded, map[string]string{"bugs": "/", "last": "/deaths?page=200"}, some[:1]},
+		{"hard", hard, all, some},
+		{"hard", hard, hardPages, some[1:]},
+		{"away", awayWorld{full}, map[string]string{"bugs": "/", "missing": "/no/such/page"}, some},
+	} {
+		b := openOn(t, tt.world)
+		for name, path := range tt.pages {
+			for _, w := range tt.windows {
+				b.look(w.width, w.dark)
+				b.do(chromedp.Navigate(b.url + path))
+				var picture []byte
+				var wide int64
+				b.do(chromedp.Evaluate(`document.documentElement.scrollWidth`, &wide), chromedp.FullScreenshot(&picture, 100))
+				file := fmt.Sprintf("%s-%s-%s-%d.png", tt.name, name, map[bool]string{false: "light", true: "dark"}[w.dark], w.width)
+				if err := os.WriteFile(filepath.Join(pictures, file), picture, 0o644); err != nil {
+					t.Fatal(err)
 				}
+				if wide > w.width {
+					t.Errorf("%s is %d pixels wide in a window of %d", file, wide, w.width)
+				}
+				b.audit(axe, file)
 			}
 		}
 	}

@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -182,11 +184,15 @@ func (w *world) furnish(d *policy.Death, i int) {
 	d.SetCondition(policy.Condition{Type: policy.Complete, Status: policy.True, Reason: "Cleaned", Time: after(4210)})
 	switch i {
 	case 0, 1: // the latest are under way, or wait for a person
+		became = nil
 		d.Phase, d.Decision, d.Completed, d.Steps, d.PodsFailed = policy.Held, "5 nodes have died in 10 minutes, which is all that limits.nodes allows", time.Time{}, d.Steps[:1], 0
 		d.Conditions = d.Conditions[:1]
 	case 2:
 		d.Phase, d.PodsFailed = policy.Incomplete, len(pods)-1
 	case 3:
+		for uid := range became {
+			became[uid] = policy.PodFailed
+		}
 		d.Phase, d.Completed, d.Steps = policy.Cleaning, time.Time{}, append(d.Steps[:4:4], policy.StepStatus{Name: policy.StepDetach, Time: after(190), Note: "2 volumes are still attached"})
 		d.Conditions = d.Conditions[:2]
 	case 4:
@@ -196,4 +202,73 @@ func (w *world) furnish(d *policy.Death, i int) {
 		}}
 	}
 	d.SetOutcome(became)
+}
+
+// hardWorld has what is hard to show: every state and many causes, names as long as they may be, texts of every script, held deaths
+// that are many, and what is not known.
+func hardWorld(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(t, 24)
+	long := func(n int) string { return strings.Repeat("a-very-long-name-", n)[:n-1] + "z" }
+	states := []struct {
+		phase                 policy.Phase
+		cause, reason, decide string
+		evidence              policy.Evidence
+		authority             detect.Authority
+	}{
+		{policy.Incomplete, "HardLockup", "hard LOCKUP in " + long(200), "the dying kernel proved itself with the secret that its node pinned", policy.ByNetconsole, detect.Pinned},
+		{policy.Pending, "KernelPanic", "Fatal exception in interrupt", "only the node's address speaks for it, so its Lease is watched", policy.ByNetconsole, detect.Kernel},
+		{policy.Refused, "KernelPanic", "שלום 123 in مرحبا 456", "the node renewed its Lease after it was said to have died", policy.ByNetconsole, detect.Text},
+		{policy.Recorded, "Unexplained", "the boot ended without a word", "the node is back on a new boot", policy.ByNothing, detect.Boot},
+		{policy.Recorded, "HardwareError", "Machine check: Processor context corrupt", "the node is back on a new boot", policy.ByFirmware, detect.Pinned},
+		{policy.Recorded, "Watchdog", "the watchdog reset the machine", "the node is back on a new boot", policy.ByWatchdog, detect.Pinned},
+		{policy.Cleaned, "Terminated", "Server.SpotInstanceTermination", "EC2 says that the instance is terminated", policy.ByCloud, detect.Cloud},
+		{"", "SoftLockup", "soft lockup in \u4f60\u597d\u4e16\u754c_worker", "", policy.ByPstore, detect.Claimed},
+	}
+	for i := range w.deaths {
+		d := &w.deaths[i]
+		if i >= len(states) {
+			d.Phase, d.Steps, d.Conditions, d.PodsFailed, d.Completed = policy.Held, d.Steps[:1], d.Conditions[:1], 0, time.Time{}
+			d.Decision = "5 nodes have died in 10 minutes, which is all that limits.nodes allows"
+			d.SetOutcome(nil)
+			continue
+		}
+		s := states[i]
+		d.Phase, d.Cause, d.Reason, d.Decision, d.Evidence, d.Authority = s.phase, s.cause, s.reason, s.decide, []policy.Evidence{s.evidence}, s.authority
+		d.Fingerprint = fmt.Sprintf("%012x", i)
+		if s.phase != policy.Incomplete && s.phase != policy.Cleaned {
+			d.PodsFailed, d.Steps, d.Conditions = 0, d.Steps[:1], d.Conditions[:1]
+			d.SetOutcome(nil)
+		}
+		if s.evidence == policy.ByNothing || s.evidence == policy.ByCloud {
+			d.Trace, d.Pods, d.Images, d.Culprit, d.Steps, d.Conditions, d.Fingerprint = nil, nil, nil, nil, nil, nil, ""
+			d.PodsTotal, d.PodsFailed, d.Source, d.NodeInfo, d.Release, d.Instance = 0, 0, netip.AddrPort{}, policy.NodeInfo{}, "", ""
+		}
+	}
+	hard := &w.deaths[0]
+	hard.Node, hard.Release, hard.Instance, hard.Boot, hard.Owner = long(253), long(64), long(64), long(64), long(63)
+	hard.NodeInfo = policy.NodeInfo{InstanceType: long(63), Zone: long(63), NodePool: long(63), Image: "نظام التشغيل 24.04 " + long(120)}
+	hard.Remedy = "update the driver " + long(100) + ", or do without it"
+	hard.Culprit = &policy.Culprit{Comm: "עברית", PID: 4194304, CPU: 511, Cgroup: "/kubepods.slice/" + long(240), Pod: long(253), Namespace: long(63)}
+	hard.NamePods([]policy.Pod{
+		{Namespace: long(63), Name: long(253), UID: "u", Owner: policy.Owner{Kind: long(63), Name: long(253)}, Images: []string{"registry.example/" + long(220) + "@sha256:" + strings.Repeat("0f", 32)}},
+		{Namespace: "x", Name: "y", UID: "v"},
+	})
+	hard.PodsOmitted, hard.TraceOmitted = 12_345, 678
+	hard.SetOutcome(map[string]string{"u": policy.PodDenied})
+	hard.Trace = append([]string{"[    1.000000] " + long(900), "[    1.000001] עברית 12 مرحبا 34", "\x1b[31m\u202e\x00"}, hard.Trace...)
+	hard.Suspects = []policy.Suspect{
+		{Rule: policy.ByReplacement, Namespace: long(63), Kind: "ReplicaSet", Name: long(253), Pod: long(253), Deaths: []string{w.deaths[1].Name, hard.Name}},
+		{Rule: policy.ByImage, Image: "registry.example/" + long(220), Deaths: []string{w.deaths[1].Name, w.deaths[2].Name, hard.Name}},
+	}
+	w.fleet[0] = page.Node{Name: hard.Node, Address: "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", Cover: "mute", Why: "its console level is 4; " + long(120), Kernel: hard.Release, Image: hard.NodeInfo.Image, InstanceType: long(63)}
+	w.fleet[1] = page.Node{Address: "192.0.2.1", Cover: "stranger", Why: "no Node of this cluster has this address"}
+	return w
+}
+
+// awayWorld is a cluster that cannot be asked.
+type awayWorld struct{ *world }
+
+func (awayWorld) Deaths(context.Context) ([]policy.Death, error) {
+	return nil, errors.New("list nodedeaths: the API server has not answered yet")
 }

@@ -90,14 +90,16 @@ func add(list []string, s string) []string {
 
 // overview is the first page.
 type overview struct {
-	Deaths24h int            `json:"deaths24h"`
-	Deaths7d  int            `json:"deaths7d"`
-	Held      []deathRow     `json:"held"`
-	AtWork    int            `json:"atWork"`
-	Nodes     map[string]int `json:"nodes"` // by cover
-	Found     int            `json:"found"` // deaths that the filter lets pass
-	Bugs      []*bug         `json:"bugs"`
-	Pods      []foundPod     `json:"pods,omitempty"`
+	Deaths24h int        `json:"deaths24h"`
+	Deaths7d  int        `json:"deaths7d"`
+	Held      []deathRow `json:"held"`
+	// Incomplete counts the deaths of the last 24 hours whose pods could not all be failed.
+	Incomplete int            `json:"incomplete"`
+	AtWork     int            `json:"atWork"`
+	Nodes      map[string]int `json:"nodes"` // by cover
+	Found      int            `json:"found"` // deaths that the filter lets pass
+	Bugs       []*bug         `json:"bugs"`
+	Pods       []foundPod     `json:"pods,omitempty"`
 
 	bugs   int
 	filter filter
@@ -128,6 +130,9 @@ func (p *Page) bugs(r *http.Request, now time.Time) (view, error) {
 		}
 		if now.Sub(d.Time) < day {
 			v.Deaths24h++
+			if d.Phase == policy.Incomplete {
+				v.Incomplete++
+			}
 		}
 		if now.Sub(d.Time) < 7*day {
 			v.Deaths7d++
@@ -202,7 +207,7 @@ func (v overview) summary(h *html) {
 		state = "bad"
 	}
 	tile(state, len(v.Held), "held for a person", "/deaths", url.Values{"phase": {string(policy.Held)}})
-	tile("", v.AtWork, "being cleaned up", "/deaths", nil)
+	tile("", v.AtWork, "being cleaned up", "/deaths", url.Values{"phase": {underWay}})
 	nodes, unheard := 0, 0
 	for cover, n := range v.Nodes {
 		if nodes += n; cover != covered && cover != stranger {
@@ -215,7 +220,11 @@ func (v overview) summary(h *html) {
 	if nodes == 0 {
 		state = ""
 	}
-	tile(state, unheard, "nodes would die unheard", "/fleet", nil)
+	what := literal("nodes would die unheard")
+	if unheard == 1 {
+		what = "node would die unheard"
+	}
+	tile(state, unheard, what, "/fleet", nil)
 	h.raw("</ul>")
 	if len(v.Held) > 0 {
 		h.raw(`<div class="notice bad"><p><strong>Too many nodes died at once, so the rest is held.</strong> Their nodes are fenced; no pod was failed. ` +
@@ -230,6 +239,12 @@ func (v overview) summary(h *html) {
 			h.raw("</p>")
 		}
 		h.raw("</div>")
+	}
+	if v.Incomplete > 0 {
+		h.raw(`<div class="notice bad"><p><strong>Some pods could not be failed.</strong> They wait for you: `)
+		h.element("a", count(v.Incomplete, "death", "deaths")+" of the last 24 hours",
+			href("/deaths", "", url.Values{"phase": {string(policy.Incomplete)}, "range": {"24h"}}))
+		h.raw(".</p></div>")
 	}
 }
 

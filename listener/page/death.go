@@ -367,10 +367,10 @@ func (v deathView) renderPods(h *html) {
 				})
 				h.cell("What became of them", func() {
 					if p.Outcome == policy.PodDenied {
-						h.element("span", outcome(p.Outcome), class("tag bad"))
+						h.element("span", v.outcome(p.Outcome), class("tag bad"))
 						return
 					}
-					h.text(outcome(p.Outcome))
+					h.text(v.outcome(p.Outcome))
 				})
 				h.cell("Images", func() {
 					for _, image := range p.Images {
@@ -404,7 +404,7 @@ func workloads(pods []podRow) (groups [][]podRow) {
 }
 
 // outcome says what became of a pod.
-func outcome(what string) string {
+func (v deathView) outcome(what string) string {
 	switch what {
 	case policy.PodFailed:
 		return "failed over"
@@ -419,7 +419,11 @@ func outcome(what string) string {
 	case policy.PodLeft:
 		return "left alone: finished before, or started after"
 	}
-	return "not dealt with"
+	switch policy.Phase(v.Phase) {
+	case policy.Held, policy.Pending, policy.Cleaning:
+		return "nothing yet"
+	}
+	return "left alone"
 }
 
 func (v deathView) renderTrace(h *html) {

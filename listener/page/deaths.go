@@ -91,12 +91,47 @@ func (v list) render(h *html) {
 		h.raw(`<p class="empty">No death matches. <a href="/deaths">Show all</a>.</p>`)
 		return
 	}
-	h.table("Deaths, latest first", []literal{"When", "Node", "What happened", "State", "Pods", "Kernel and machine"}, func() {
+	h.table("Deaths, latest first", []literal{"When", "Node", "What happened", "State", "Pods failed", "Kernel and machine"}, func() {
 		for _, d := range v.Deaths {
 			d.render(h)
 		}
 	})
 	pages(h, "/deaths", v.filter.values(), v.filter.Page, v.Found)
+	h.raw(`<details><summary>What the states mean</summary><dl class="states">`)
+	for _, p := range phases() {
+		h.raw("<div><dt>")
+		state(h, string(p))
+		h.raw("</dt><dd>")
+		h.raw(phaseMeans(p))
+		h.raw("</dd></div>")
+	}
+	h.raw("</dl></details>")
+}
+
+// phases are the states of a death, those that want a person first.
+func phases() []policy.Phase {
+	return []policy.Phase{policy.Held, policy.Incomplete, policy.Pending, policy.Cleaning, policy.Cleaned, policy.Recorded, policy.Refused}
+}
+
+// phaseMeans explains a phase.
+func phaseMeans(p policy.Phase) literal {
+	switch p {
+	case policy.Held:
+		return "too many nodes died at once. The node is fenced and no pod was failed; a person must release it"
+	case policy.Incomplete:
+		return "everything is done, but some pods could not be failed; a person must delete them"
+	case policy.Pending:
+		return "nothing was failed yet; the listener waits for a witness"
+	case policy.Cleaning:
+		return "the pods are being failed over"
+	case policy.Cleaned:
+		return "everything is done"
+	case policy.Recorded:
+		return "the node died, and there was nothing to clean up: it was back already, or it is left out"
+	case policy.Refused:
+		return "the node lives, or is none of this cluster; nothing was failed or deleted"
+	}
+	return ""
 }
 
 func (d deathRow) render(h *html) {
@@ -113,19 +148,21 @@ func (d deathRow) render(h *html) {
 			h.raw(`<div class="tags">`)
 			h.element("span", d.Cause, class("tag"))
 			h.raw(`<span class="quiet">`)
-			h.text(strings.Join(d.Evidence, ", "))
-			if !d.unexplained() {
-				h.text(", " + d.Authority)
+			known := append([]string{}, d.Evidence...)
+			if !d.unexplained() && !slices.Contains(known, d.Authority) {
+				known = append(known, d.Authority)
 			}
+			h.text(strings.Join(known, ", "))
 			h.raw("</span></div>")
 		})
 		h.cell("State", func() { state(h, d.Phase) })
-		h.cell("Pods", func() {
+		h.cell("Pods failed", func() {
 			if d.PodsTotal > 0 {
+				h.open("span", class("figure"))
 				h.number(d.PodsFailed)
 				h.raw(" of ")
 				h.number(d.PodsTotal)
-				h.raw(" failed over")
+				h.end("span")
 			} else {
 				h.raw(`<span class="quiet">none</span>`)
 			}
@@ -228,6 +265,14 @@ func (f filter) form(h *html, action literal, causes []string) {
 		why = append(why, choice{f.Cause, f.Cause})
 	}
 	choose("cause", "Cause", why, f.Cause)
+	states := []choice{{"", "any state"}, {underWay, underWay}}
+	for _, p := range phases() {
+		states = append(states, choice{string(p), string(p)})
+	}
+	if !slices.ContainsFunc(states, func(c choice) bool { return c.value == f.Phase }) {
+		states = append(states, choice{f.Phase, f.Phase})
+	}
+	choose("phase", "State", states, f.Phase)
 	var when []choice
 	for _, r := range ranges() {
 		when = append(when, choice{r.value, r.name})
@@ -237,17 +282,12 @@ func (f filter) form(h *html, action literal, causes []string) {
 	if !f.From.IsZero() || !f.To.IsZero() {
 		h.raw(" open")
 	}
-	h.raw(`><summary>Dates</summary><div class="field"><label for="from">From</label><input type="date" id="from" name="from" value="`)
+	h.raw(`><summary>Dates</summary><div class="dates"><div class="field"><label for="from">From</label><input type="date" id="from" name="from" value="`)
 	q := f.values()
 	h.text(q.Get("from"))
 	h.raw(`"></div><div class="field"><label for="to">To, inclusive</label><input type="date" id="to" name="to" value="`)
 	h.text(q.Get("to"))
-	h.raw(`"></div></details>`)
-	if f.Phase != "" {
-		h.raw(`<div class="field"><label for="phase">State</label><select id="phase" name="phase">`)
-		h.element("option", f.Phase, attr{"value", f.Phase}, attr{"selected", ""})
-		h.raw(`<option value="">any</option></select></div>`)
-	}
+	h.raw(`"></div></div></details>`)
 	h.raw(`<div class="field"><button>Find</button></div>`)
 	if len(q) > 0 {
 		h.raw(`<div class="field"><a class="clear" href="`)

@@ -19,8 +19,8 @@ type filter struct {
 	Range string    // one of ranges, empty for all
 	From  time.Time // with To, instead of Range
 	To    time.Time // exclusive
-	Phase string
-	Page  int // from 0
+	Phase string    // a policy.Phase, or underWay
+	Page  int       // from 0
 
 	now time.Time
 }
@@ -110,6 +110,14 @@ func (f filter) start() time.Time {
 	return time.Time{}
 }
 
+// underWay stands for every phase in which a replica is at work.
+const underWay = "under way"
+
+// isIn reports whether d is in the phase that is asked for.
+func (f filter) isIn(d *policy.Death) bool {
+	return f.Phase == "" || f.Phase == phaseOf(d) || f.Phase == underWay && d.Phase.AtWork()
+}
+
 // within reports whether t is in the time that is asked for.
 func (f filter) within(t time.Time) bool {
 	return !t.Before(f.start()) && (f.To.IsZero() || t.Before(f.To))
@@ -118,7 +126,7 @@ func (f filter) within(t time.Time) bool {
 // match returns the deaths that f asks for, latest first, and the pods in them that it looks for, maxPods at most.
 func (f filter) match(deaths []policy.Death) (found []*policy.Death, pods []foundPod) {
 	for i := range deaths {
-		if d := &deaths[i]; f.within(d.Time) && (f.Cause == "" || d.Cause == f.Cause) && (f.Phase == "" || phaseOf(d) == f.Phase) {
+		if d := &deaths[i]; f.within(d.Time) && (f.Cause == "" || d.Cause == f.Cause) && f.isIn(d) {
 			found = append(found, d)
 		}
 	}

@@ -146,9 +146,9 @@ func (v fleetView) render(h *html) {
 				h.textCell("Why", n.Why)
 				h.cell("Kernel and machine", func() {
 					h.text(n.Kernel)
-					h.raw(`<div class="quiet">`)
-					h.text(strings.TrimSpace(n.InstanceType + " " + n.Image))
-					h.raw("</div>")
+					if machine := strings.TrimSpace(n.InstanceType + " " + n.Image); machine != "" {
+						h.element("div", machine, class("quiet"))
+					}
 				})
 				h.cell("Last canary", func() {
 					if n.Canary.IsZero() {

@@ -43,7 +43,7 @@ func TestPages(t *testing.T) {
 		not                []string
 	}{
 		{"bugs", "/", asHTML, 200, []string{"null pointer dereference in foo_write", "hard LOCKUP in bar_spin", "2 bugs, 5 deaths",
-			"kubectl annotate nodedeath ip-10-0-0-4-b1 lastgasp.dev/release=true", "1</b> nodes would die unheard"}, nil},
+			"kubectl annotate nodedeath ip-10-0-0-4-b1 lastgasp.dev/release=true", "1</b> node would die unheard"}, []string{"Some pods could not be failed"}},
 		{"bugs of a cause", "/?cause=HardLockup", asHTML, 200, []string{"1 bug, 2 deaths"}, []string{">null pointer dereference in foo_write<"}},
 		{"bugs of a day", "/?range=24h", asHTML, 200, []string{"2 bugs, 4 deaths"}, nil},
 		{"what became of a pod", "/?q=shop/cart-7d9f-0002", asHTML, 200, []string{"1 pod on dead nodes", `href="/deaths/ip-10-0-0-2-b1"`}, []string{"bar_spin</a>"}},
@@ -110,6 +110,36 @@ func TestNothingToShow(t *testing.T) {
 	code, body, _ := get(t, world{err: errors.New("list deaths: not synced")}, "/", asHTML)
 	if code != 503 || !strings.Contains(body, "The deaths cannot be read now: list deaths: not synced. Try again in a few seconds.") {
 		t.Errorf("%d %s", code, body)
+	}
+}
+
+// Whoever has something to do finds it on the first page, and from there the deaths that it is about.
+func TestWhatWaitsForAPerson(t *testing.T) {
+	of := func(n int, p policy.Phase) policy.Death {
+		d := died(n)
+		d.Phase = p
+		return d
+	}
+	w := world{deaths: []policy.Death{
+		of(1, policy.Incomplete), of(2, policy.Cleaning), of(3, policy.Pending), of(4, policy.Cleaned), of(5, policy.Recorded), of(25, policy.Incomplete),
+	}}
+	for _, tt := range []struct {
+		name, path string
+		want, not  []string
+	}{
+		{"the first page", "/", []string{
+			"Some pods could not be failed.", `href="/deaths?phase=Incomplete&amp;range=24h">1 death of the last 24 hours</a>`,
+			`href="/deaths?phase=under+way"><b>2</b> being cleaned up`,
+		}, []string{"Too many nodes died"}},
+		{"those that are incomplete", "/deaths?phase=Incomplete&range=24h", []string{"1 death<", "ip-10-0-0-1<"}, []string{"ip-10-0-0-25<"}},
+		{"those under way", "/deaths?phase=under+way", []string{"2 deaths<", "ip-10-0-0-2<", "ip-10-0-0-3<", `<option value="under way" selected="">`}, nil},
+		{"a state that there is not", "/deaths?phase=Odd", []string{"0 deaths<", `<option value="Odd" selected="">`}, nil},
+		{"what the states mean", "/deaths", []string{"6 deaths<", "a person must delete them", "the node lives, or is none of this cluster"}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, body, _ := get(t, w, tt.path, asHTML)
+			checkBody(t, tt.path, body, tt.want, tt.not)
+		})
 	}
 }
 
