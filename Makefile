@@ -5,8 +5,6 @@ SHELL      := /bin/bash
 VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 COMMIT     ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 LDFLAGS    := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
-# The configurator asks for a few documents an hour. HTTP/2 would be 360 KiB on every node.
-NODETAGS   := nethttpomithttp2
 GO         := go
 export CGO_ENABLED ?= 0
 
@@ -16,7 +14,7 @@ FUZZTIME   ?= 200000x
 
 build: ## both binaries into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/lastgasp-listener
-	$(GO) build -tags $(NODETAGS) -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/lastgasp-configurator
+	$(GO) build -tags "$$(cat cmd/lastgasp-configurator/tags)" -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/lastgasp-configurator
 	@size=$$(stat -c %s bin/lastgasp-configurator); test $$size -le $$((12 << 20)) || \
 		{ echo "lastgasp-configurator has $$size bytes: every node carries it, 12 MiB is the limit"; exit 1; }
 

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
 )
@@ -350,13 +352,15 @@ func (c *Configurator) snapshot(former snapshot, whole bool) snapshot {
 	return s
 }
 
-// configFiles returns a text that changes whenever a configuration file does.
+// configFiles returns a text that changes whenever a configuration file does. Where files come from an image (NixOS, OSTree) they all
+// have the same time of modification.
 func (w *Watcher) configFiles() string {
 	var b strings.Builder
 	list, _ := dropins(w.ConfigFile)
 	for _, f := range append(list, w.ConfigFile) {
-		if info, err := os.Stat(f); err == nil {
-			fmt.Fprintln(&b, f, info.ModTime(), info.Size())
+		var st unix.Stat_t
+		if unix.Stat(f, &st) == nil {
+			fmt.Fprintln(&b, f, st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim)
 		}
 	}
 	return b.String()

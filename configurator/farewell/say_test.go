@@ -65,7 +65,7 @@ func acks(y netconsole.Bye, _ netip.AddrPort, _ int) []byte {
 	return []byte(netconsole.Ack{Nonce: y.Nonce, Known: true}.Line())
 }
 
-// self is a node that says goodbye to these listeners.
+// self is a node that sends its farewell to these listeners.
 func self(listeners ...*listener) Self {
 	s := Self{Identity: machine.Identity{Instance: "i-0abc", Boot: "b"}, Secret: "secret"}
 	for _, l := range listeners {

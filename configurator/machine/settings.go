@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"regexp"
 	"slices"
 	"strconv"
+
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 )
 
 // Kernel settings that are changed only if the configuration asks for it. QueueSettings has those of transmit queues.
@@ -92,7 +93,7 @@ func PanicFindings(p Panic, f Facts, k Kubelet) []Finding {
 }
 
 // queueNumber is the part of a file name in which a device's transmit queues differ.
-var queueNumber = regexp.MustCompile(`/tx-\d+/`)
+var queueNumber = lazyregexp.New(`/tx-\d+/`)
 
 // Summary returns a line for each setting, and a single line for all queues of a device that were changed alike.
 func Summary(list []Setting) []string {

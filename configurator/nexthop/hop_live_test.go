@@ -644,6 +644,32 @@ func TestLiveUnusableAndSilent(t *testing.T) {
 	})
 }
 
+// TestLiveUnpluggedUplink has a bridge with a pod, whose uplink has lost its carrier: the uplink is what an operator must look at, not
+// the pod. When the carrier is back, the path says so, though the bridge itself never changed.
+func TestLiveUnpluggedUplink(t *testing.T) {
+	node, gate := newHost(t), newHost(t)
+	wire(node, "eth0", nodeMAC, gate, "eth0", gateMAC)
+	node.ip("link add pod0 type vxlan id 7 dstport 4789", "link add br0 type bridge", "link set eth0 master br0", "link set pod0 master br0",
+		"link set pod0 up", "link set br0 up", "addr add 10.0.0.5/24 dev br0", "route add default via 10.0.0.1")
+	gate.ip("addr add 10.0.0.1/24 dev eth0", "link set eth0 down")
+	changes := node.watch()
+	look := func() (p Path) {
+		node.do(func() { p = query{Query{Destination: ip(listener)}, "veth"}.path() })
+		return p
+	}
+	if _, err := node.resolve(Query{Destination: ip(listener)}); !errors.Is(err, ErrNotReady) || errors.Is(err, ErrUnusable) ||
+		!strings.Contains(err.Error(), "eth0 has no carrier") {
+		t.Errorf("error %v, want eth0 without a carrier", err)
+	}
+	if p := look(); !strings.Contains(p.Problem, "eth0 has no carrier") {
+		t.Errorf("path %+v", p)
+	}
+	gate.ip("link set eth0 up")
+	for look().Problem != "" {
+		changes.next()
+	}
+}
+
 // TestLivePath has pods come and go, and routes that are nobody's business, and then what does matter.
 func TestLivePath(t *testing.T) {
 	node, gate := subnet(t)

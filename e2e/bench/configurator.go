@@ -8,8 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -49,16 +47,10 @@ func configurator(ctx context.Context, report func(Row)) error {
 
 // configuratorSize reports the binaries as they are packaged.
 func configuratorSize(ctx context.Context, s *scope, report func(Row)) error {
-	dir, err := tempDir(s)
-	if err != nil {
-		return err
-	}
 	for _, arch := range []string{"amd64", "arm64"} {
-		file := filepath.Join(dir, arch)
-		cmd := exec.CommandContext(ctx, "go", "build", "-tags=nethttpomithttp2", "-trimpath", "-ldflags=-s -w", "-o", file, "github.com/lastgasp/lastgasp/cmd/lastgasp-configurator")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("build for %s: %w\n%s", arch, err, out)
+		file, err := build(ctx, s, "lastgasp-configurator", arch)
+		if err != nil {
+			return err
 		}
 		info, err := os.Stat(file)
 		if err != nil {
@@ -79,7 +71,7 @@ type benchNode struct {
 }
 
 func bootNode(ctx context.Context, s *scope) (*benchNode, error) {
-	binary, err := build(ctx, s, "lastgasp-configurator")
+	binary, err := build(ctx, s, "lastgasp-configurator", "amd64")
 	if err != nil {
 		return nil, err
 	}

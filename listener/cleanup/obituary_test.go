@@ -90,14 +90,14 @@ func TestObituary(t *testing.T) {
 		{name: "of a boot that ended in good order", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
 			o.Cause, o.Evidence, o.Text = netconsole.CauseOrderly, "ledger", nil
 		}},
-		{name: "without a word, of a boot that has said goodbye", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
+		{name: "without a word, of a boot that has sent a farewell", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
 			o.Cause, o.Evidence, o.Text = netconsole.CauseUnexplained, "none", nil
 		}, before: func(w *world, _ *Engine) {
 			change(w, func(n *policy.Node) {
 				n.Farewell = policy.Farewell{Boot: bootOld, Text: "rebooted", At: time.Now().Add(-time.Minute)}
 			})
 		}},
-		{name: "with the kernel's own words, of a boot that has said goodbye", src: 1, want: "KernelPanic by pstore, pinned", before: func(w *world, _ *Engine) {
+		{name: "with the kernel's own words, of a boot that has sent a farewell", src: 1, want: "KernelPanic by pstore, pinned", before: func(w *world, _ *Engine) {
 			change(w, func(n *policy.Node) {
 				n.Farewell = policy.Farewell{Boot: bootOld, Text: "rebooted", At: time.Now().Add(-time.Minute)}
 			})

@@ -3,17 +3,18 @@ package detect
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"regexp"
 	"strings"
+
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 )
 
 var (
 	// variable is anything in a title that may differ between occurrences of one bug: error codes, devices, sizes.
-	variable = regexp.MustCompile(`\b0x[0-9a-f]+\b|[0-9]+`)
+	variable = lazyregexp.New(`\b0x[0-9a-f]+\b|[0-9]+`)
 	// folder is the path of a source file, which is absolute or relative as the build liked it.
-	folder = regexp.MustCompile(`(?:[\w.+~-]*/)+([\w.+-]+\.(?:c|h|S|rs))\b`)
+	folder = lazyregexp.New(`(?:[\w.+~-]*/)+([\w.+-]+\.(?:c|h|S|rs))\b`)
 	// exitCode is how a process ended, by which deaths of init differ.
-	exitCode = regexp.MustCompile(`exitcode=0x([0-9a-f]+)`)
+	exitCode = lazyregexp.New(`exitcode=0x([0-9a-f]+)`)
 )
 
 // fingerprint is equal for equal bugs on different machines, boots, builds, kernels and architectures: 12 hex digits of a hash

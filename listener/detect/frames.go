@@ -1,9 +1,10 @@
 package detect
 
 import (
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 )
 
 // maxFrames is how many frames go into a fingerprint: the guilty function and its caller, without helpers. Every further
@@ -23,22 +24,22 @@ var (
 	// A frame of a backtrace: " foo+0x12/0x40 [mod]", "? " in front where the unwinder guesses, a note such as " (P)" behind
 	// it on arm64 since 6.13, a module with its build id, a file where a script put it. Before 4.10 the name of the stack stands in
 	// front: " <IRQ>  [<ffffffff81012345>] foo+0x12/0x40".
-	frameLine = regexp.MustCompile(`^(?: *<{1,2}[#A-Z]{2,10}>{1,2})?(?: +|\(?\[<?[0-9a-f]+>?\]\)? *)(?:\(?\[<?[0-9a-f x]+>?\] *)*(\? )?\.?` + symbol + behind)
+	frameLine = lazyregexp.New(`^(?: *<{1,2}[#A-Z]{2,10}>{1,2})?(?: +|\(?\[<?[0-9a-f]+>?\]\)? *)(?:\(?\[<?[0-9a-f x]+>?\] *)*(\? )?\.?` + symbol + behind)
 	// The same of arm: "[<c0012345>] (foo) from [<c0054321>] (bar+0x12/0x40)", " foo from bar+0x12/0x40" since 5.19.
-	armFrame = regexp.MustCompile(`^ *(?:\[<[0-9a-f]+>\] \((\w+)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?\)|(\w+)) from (?:\[<[0-9a-f]+>\] \()?` + symbol)
+	armFrame = lazyregexp.New(`^ *(?:\[<[0-9a-f]+>\] \((\w+)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?\)|(\w+)) from (?:\[<[0-9a-f]+>\] \()?` + symbol)
 	// Where the kernel was: "RIP: 0010:foo+0x12/0x40 [mod]" (e030 under Xen), with addresses in brackets before 4.10; "pc : "
 	// and "PC is at" on arm, "epc : " on RISC-V and MIPS, NIP on PowerPC, the PSW of s390. 0033 is userspace, 0x… no code at all.
-	whereLine = regexp.MustCompile(`^(?:(?:RIP|EIP|IP)(?::? +| is at )(?:(?:0010|0008|e030|e008|0060|0061):)?|(?:pc|epc|era) *: *|PC is at |NIP |Krnl PSW : .{0,60}\(|kernel_?pc: )` +
+	whereLine = lazyregexp.New(`^(?:(?:RIP|EIP|IP)(?::? +| is at )(?:(?:0010|0008|e030|e008|0060|0061):)?|(?:pc|epc|era) *: *|PC is at |NIP |Krnl PSW : .{0,60}\(|kernel_?pc: )` +
 		bracketed + `*(?:[0-9a-f]{8,16} )?(?:` + symbol + behind + `|(0x[0-9a-f]+|[0-9a-f]{8,16}|\(null\))\)?\s*$)`)
 	// Where lockdep says a lock was taken: "ffff8880120b9168 (&x->lock){....}-{2:2}, at: foo+0x14b/0x460"; what a worker ran last.
-	lockedAt = regexp.MustCompile(`\([^\n]+\)\{[^}\n]{1,12}\}(?:-\{[\d:]{1,7}\})?, at: ` + bracketed + `?([A-Za-z_][\w.]*)\+0x|^ +last function: ([A-Za-z_][\w.]*)\s*$`)
+	lockedAt = lazyregexp.New(`\([^\n]+\)\{[^}\n]{1,12}\}(?:-\{[\d:]{1,7}\})?, at: ` + bracketed + `?([A-Za-z_][\w.]*)\+0x|^ +last function: ([A-Za-z_][\w.]*)\s*$`)
 	// `uname -r` as dump_stack_print_info (lib/dump_stack.c) prints it: "CPU: 0 PID: 1 Comm: init Not tainted 6.1.0 #1".
 	// "Pid: 1, comm: init Not tainted 2.6.32-431.el6.x86_64 #1" before 3.10, in parentheses on 32-bit machines.
-	releaseIn = regexp.MustCompile(`^(?:CPU: \d+|Pid: \d+,) .*(?:Not tainted|Tainted: [A-Z -]+) +\(?([0-9]\S*) #`)
+	releaseIn = lazyregexp.New(`^(?:CPU: \d+|Pid: \d+,) .*(?:Not tainted|Tainted: [A-Z -]+) +\(?([0-9]\S*) #`)
 	// bpfTag is the hash in the name of a BPF program, which changes with its bytecode.
-	bpfTag = regexp.MustCompile(`^bpf_prog_[0-9a-f]{16}`)
+	bpfTag = lazyregexp.New(`^bpf_prog_[0-9a-f]{16}`)
 	// syscallName is the name of a system call's entry, which differs between architectures and releases.
-	syscallName = regexp.MustCompile(`^(?:__(?:x64|ia32|arm64|riscv|s390x?|loongarch|powerpc|arm)_(?:compat_)?sys_|__(?:se|do)_(?:compat_)?sys_|(?:compat_)?SyS_|(?:compat_)?SYSC_)(\w+)$`)
+	syscallName = lazyregexp.New(`^(?:__(?:x64|ia32|arm64|riscv|s390x?|loongarch|powerpc|arm)_(?:compat_)?sys_|__(?:se|do)_(?:compat_)?sys_|(?:compat_)?SyS_|(?:compat_)?SYSC_)(\w+)$`)
 )
 
 // A trace is what the lines behind a headline say about the place of the crash.
@@ -175,7 +176,7 @@ func wherever(msg string) []string {
 }
 
 // stalledCPU finds the CPU that another one may have seen stall.
-var stalledCPU = regexp.MustCompile(`hard LOCKUP on cpu (\d+)`)
+var stalledCPU = lazyregexp.New(`hard LOCKUP on cpu (\d+)`)
 
 // ofBystander reports whether the panic at i is that of a CPU which saw others stall, as the headline says: what it did itself is
 // beside the point.

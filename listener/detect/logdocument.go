@@ -3,8 +3,9 @@ package detect
 import (
 	"bytes"
 	"encoding/json"
-	"regexp"
 	"strings"
+
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 )
 
 const (
@@ -116,8 +117,8 @@ func (d *document) close(take func(value any) bool) bool {
 
 var (
 	// fluentd writes a time, a tag and an entry; fluent-bit's stdout the same in its own notation.
-	fluentd   = regexp.MustCompile(`^(?:` + isoTime + `)[ \t]+(\S+?):?[ \t]+(\{.*\})$`)
-	fluentBit = regexp.MustCompile(`^\[\d+\] (\S+): \[+[\d.]+(?:, \{[^}]*\}\])?, (\{.*\})\]$`)
+	fluentd   = lazyregexp.New(`^(?:` + isoTime + `)[ \t]+(\S+?):?[ \t]+(\{.*\})$`)
+	fluentBit = lazyregexp.New(`^\[\d+\] (\S+): \[+[\d.]+(?:, \{[^}]*\}\])?, (\{.*\})\]$`)
 )
 
 // collected returns the entry in a line of such a collector. If the tag does not say that it is the kernel's, the entry must.

@@ -5,12 +5,12 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
@@ -283,7 +283,7 @@ func (f fields) enveloped(text string) (netconsole.Record, origin) {
 }
 
 // kernelTag is what collectors call the source of kernel messages.
-var kernelTag = regexp.MustCompile(`^(?:kernel|kern|kmsg|dmesg)(?:$|[.-])`)
+var kernelTag = lazyregexp.New(`^(?:kernel|kern|kmsg|dmesg)(?:$|[.-])`)
 
 // nested reads an entry that stands as text in another: a collector's, in what a store exports. In the log of a container it is
 // that program's own output.

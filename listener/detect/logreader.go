@@ -2,12 +2,12 @@ package detect
 
 import (
 	"cmp"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
@@ -62,7 +62,7 @@ type glued struct {
 }
 
 // middle is the first time stamp that is not at the beginning of a line.
-var middle = regexp.MustCompile(kernelStamp)
+var middle = lazyregexp.New(kernelStamp)
 
 // Line reads the next line, without its newline, and emits the records that are complete with it.
 func (l *LogReader) Line(text string, emit func(*netconsole.Record)) {
@@ -155,7 +155,7 @@ func (l *LogReader) single(text string, emit emitter) {
 const maxPiece = 64 << 10
 
 // containerLine is a line in a container's log as CRI has it: P for all but the last piece of a long one.
-var containerLine = regexp.MustCompile(`^(\S+ (stdout|stderr) )([FP])(?::\S+)? (.*)$`)
+var containerLine = lazyregexp.New(`^(\S+ (stdout|stderr) )([FP])(?::\S+)? (.*)$`)
 
 // fillsTerminal reports whether a kernel's line is as wide as terminals are, which break longer ones.
 func fillsTerminal(text string) bool {
@@ -339,7 +339,7 @@ type part struct {
 }
 
 // partHead begins a part: "Panic#1 Part2" (fs/pstore/platform.c).
-var partHead = regexp.MustCompile(`^(?:Panic|Oops|Emergency|Shutdown|Reboot|Halt|Poweroff|Unknown)#(\d{1,6}) Part(\d{1,6})\s*$`)
+var partHead = lazyregexp.New(`^(?:Panic|Oops|Emergency|Shutdown|Reboot|Halt|Poweroff|Unknown)#(\d{1,6}) Part(\d{1,6})\s*$`)
 
 // part collects lines behind the heading of a part.
 func (l *LogReader) part(text string) bool {
@@ -377,11 +377,11 @@ const (
 )
 
 var (
-	exportHead   = regexp.MustCompile(`^__(?:CURSOR|REALTIME_TIMESTAMP|MONOTONIC_TIMESTAMP|SEQNUM)=`)
-	exportField  = regexp.MustCompile(`^([A-Z_][A-Z0-9_]*)=(.*)$`)
-	verboseHead  = regexp.MustCompile(`^.{8,80} \[s=[0-9a-f]+;i=`)
-	verboseField = regexp.MustCompile(`^    ([A-Z_][A-Z0-9_]*)=(.*)$`)
-	exportKey    = regexp.MustCompile(`^[A-Z_][A-Z0-9_]*$`)
+	exportHead   = lazyregexp.New(`^__(?:CURSOR|REALTIME_TIMESTAMP|MONOTONIC_TIMESTAMP|SEQNUM)=`)
+	exportField  = lazyregexp.New(`^([A-Z_][A-Z0-9_]*)=(.*)$`)
+	verboseHead  = lazyregexp.New(`^.{8,80} \[s=[0-9a-f]+;i=`)
+	verboseField = lazyregexp.New(`^    ([A-Z_][A-Z0-9_]*)=(.*)$`)
+	exportKey    = lazyregexp.New(`^[A-Z_][A-Z0-9_]*$`)
 )
 
 // take ends an entry, and returns its fields; nil if there is none.

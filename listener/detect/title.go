@@ -2,19 +2,20 @@ package detect
 
 import (
 	"cmp"
-	"regexp"
 	"strings"
+
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 )
 
 // maxTitle bounds a title in bytes.
 const maxTitle = 160
 
 var (
-	offset  = regexp.MustCompile(`\+0x[0-9a-f]+(?:/0x[0-9a-f]+)?`)
-	pointer = regexp.MustCompile(`\b(?:0x)?[0-9a-f]{12,16}\b`)
+	offset  = lazyregexp.New(`\+0x[0-9a-f]+(?:/0x[0-9a-f]+)?`)
+	pointer = lazyregexp.New(`\b(?:0x)?[0-9a-f]{12,16}\b`)
 	// A log level in the middle of a message, where printk does not look for it (fs/btrfs/messages.c).
-	strayLevel = regexp.MustCompile("\x01[0-7cd]")
-	spaces     = regexp.MustCompile(`\s+`)
+	strayLevel = lazyregexp.New("\x01[0-7cd]")
+	spaces     = lazyregexp.New(`\s+`)
 )
 
 // inFunction stands for the function's name in a title.
