@@ -220,7 +220,7 @@ func headed(title string, alternatives []string, corrupted bool) expectation {
 	e.skip = e.kind == ""
 	var functions []string
 	for _, t := range append([]string{title}, alternatives...) {
-		if i := strings.LastIndex(t, " in "); i > 0 && !strings.HasSuffix(t, " in unmount") {
+		if i := strings.LastIndex(t, " in "); i > 0 && !strings.HasSuffix(t, " in unmount") && !strings.Contains(t, " still in use [") {
 			function, _, _ := strings.Cut(t[i+len(" in "):], "/usb_submit_urb")
 			functions = append(functions, `(?:^|[^\w.]|sys_)`+regexp.QuoteMeta(function)+`(?:$|[^\w.])`)
 		}
@@ -244,8 +244,8 @@ func kindOf(title string) string {
 		{"memory leak", `memory leak`},
 		{"WARNING", `WARNING`},
 		{"kernel BUG", `kernel BUG`},
+		{"panic", `kernel panic|PANIC|kernel stack overflow|BUG: stack guard page`},
 		{"BUG", `BUG: (?:unable)?`},
-		{"panic", `kernel panic|PANIC|kernel stack overflow`},
 		{"oops", `general protection|divide error|Internal error|Unhandled fault|stack segment|int3|invalid opcode|Oops|bad-access|Alignment trap`},
 	} {
 		if regexp.MustCompile(`^(?:` + k.begins + `)`).MatchString(title) {

@@ -133,7 +133,11 @@ func (s sum) plus(r result) sum {
 
 func (t *table) print(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	var total sum
+	var total, named sum
+	for _, kind := range []string{"panic", "oops", "kernel BUG", "KASAN, KFENCE", "BUG", "WARNING"} {
+		named.files += t.kinds[kind].files - 1
+		named = named.plus(t.kinds[kind].result)
+	}
 	for _, part := range []struct {
 		title string
 		rows  map[string]sum
@@ -147,6 +151,9 @@ func (t *table) print(out io.Writer) error {
 			total = total.plus(s.result)
 		}
 		total.print(w, "total")
+		if part.title == "kind" && named.files > 0 {
+			named.print(w, "panics, oopses, KASAN, BUGs and warnings")
+		}
 		fmt.Fprintln(w, "\t\t\t\t\t\t\t\t\t")
 	}
 	return w.Flush()

@@ -68,7 +68,7 @@ var (
 		// Locks.
 		`mutex_\w+|rt_mutex_\w+|rt_\w*lock\w*|(?:do_)?(?:raw_)?(?:spin|read|write)_(?:try|un)?lock\w*|do_raw_\w+|raw_(?:spin|read|write)_\w+|(?:native_|pv_)?queued_\w+|\w*pv_queued_spin_lock_slowpath|pv_wait_head_or_lock|` +
 		`(?:down|up)(?:_(?:read|write|interruptible|killable|trylock|timeout|common)\w*)?|rwsem_\w+|call_rwsem_\w+|rwbase_\w+|percpu_(?:down|up|rwsem)_\w+|percpu_rwsem_\w+|ldsem_\w+|osq_\w+|ww_mutex_\w+|owner_on_cpu|seqlock_\w+|schedule_rtlock|lock_timer_base|raw_spin_rq_\w+|task_rq_lock|rq_lock|` +
-		`(?:un)?lock_(?:page|sock|buffer)\w*|release_sock|folio_(?:un)?lock\w*|local_bh_(?:en|dis)able\w*|rcu_(?:read_)?(?:un)?lock\w*|srcu_read_(?:un)?lock|rcu_lock_\w+|cleanup_srcu_struct\w*|` +
+		`\w+_(?:read|write)_(?:un)?lock|(?:un)?lock_(?:page|sock|buffer)\w*|release_sock|folio_(?:un)?lock\w*|local_bh_(?:en|dis)able\w*|rcu_(?:read_)?(?:un)?lock\w*|srcu_read_(?:un)?lock|rcu_lock_\w+|cleanup_srcu_struct\w*|` +
 		// Waking, waiting, timers and work.
 		`wake_up(?:_(?:common|all|sync|locked|bit|var|interruptible|poll|q|klogd)\w*)?|wait_for_completion\w*|complete(?:_all|_on_current_cpu|_with_flags)?|try_to_wake_up|wake_q_\w+|wake_bit_function|default_wake_function|autoremove_wake_function|finish_wait|prepare_to_wait\w*|swake_up_\w+|` +
 		`(?:del|mod|add)_timer\w*|init_timer\w*|try_to_del_timer\w*|timer_(?:is_static_object|delete\w*|shutdown\w*|reduce|init_key|fixup_\w+)|sk_(?:reset|stop)_timer\w*|hrtimer_\w+|(?:insert|queue|mod)_(?:delayed_)?work\w*|queue_\w*work\w*|(?:flush|cancel)_(?:delayed_)?work\w*|` +
@@ -79,7 +79,6 @@ var (
 		`proc_(?:net_)?(?:create|mkdir|remove)\w*|remove_proc_\w+|xlate_proc_name|debugfs_(?:create|remove)\w*|` +
 		// Freeing. Who frees twice, or what is not there, is the caller.
 		`k[vz]?free\w*|kfree_\w+|vfree\w*|v(?:un)?map|free_large_kmalloc|slab_free\w*|do_slab_free|cache_free\w*|kmem_cache_(?:free|destroy)\w*|(?:consume|kfree)_skb\w*|skb_(?:release|free|put|push|pull|copy_bits)\w*|free_\w*pages?\w*|put_page\w*|page_frag_free|folio_put\w*|` +
-		`qlist_free_all|quarantine_\w+|` +
 		// References of files and file systems.
 		`iput|iput_final|ihold|(?:inc|drop|set|clear)_nlink|f?dput|fast_dput|retain_dentry|dentry_kill|mark_buffer_dirty\w*|brelse|` +
 		// Sending of USB requests.
@@ -87,11 +86,12 @@ var (
 		`rollback_registered\w*|unregister_netdev\w*|tty_unregister_device|hwrng_unregister` +
 		`)$`)
 
-	// allocating are the functions that allocate memory. A bug that they report is the caller's; a fault in them is their own.
+	// allocating are the functions that allocate memory. A bug that they report is the caller's. A fault in them is their own, as
+	// one in what they call: the memory that they look after is broken, and the caller just came along.
 	allocating = lazyregexp.New(`^_*(?:` +
 		`\w*(?:alloc_(?:frozen_)?pages?|alloc_folio|folio_alloc|alloc_from_pcs)\w*|alloc_pages\w*|get_free_pages\w*|get_zeroed_page\w*|get_page_from_freelist|prep_new_page|post_alloc_hook|rmqueue\w*|` +
 		`k[vmz]*(?:alloc|calloc|realloc)\w*|kmalloc_\w+|kvmalloc\w*|kzalloc\w*|krealloc\w*|kcalloc\w*|v[mz]?alloc\w*|vmalloc_\w+|kmem_cache_alloc\w*|kmem_\w+|slab_\w+|(?:new|allocate)_slab\w*|cache_grow\w*|cache_alloc\w*|fallback_alloc|` +
-		`\w*(?:kmalloc|kzalloc|kcalloc|vmalloc|vzalloc|mem_zalloc)\w*|alloc_inode|page_cache_alloc\w*|add_to_page_cache\w*|do_krealloc\w*|should_failslab|check_heap_object|check_object_size|pcpu_alloc\w*|alloc_percpu\w*|mempool_alloc\w*|dma_alloc_\w+|\w*alloc_skb\w*|sk_(?:prot_)?alloc|pcpu_create_chunk|` +
+		`\w*(?:kmalloc|kzalloc|kcalloc|vmalloc|vzalloc|mem_zalloc)\w*|alloc_inode|page_cache_alloc\w*|add_to_page_cache\w*|do_krealloc\w*|should_failslab|check_heap_object|check_object_size|pcpu_alloc\w*|alloc_percpu\w*|mempool_alloc\w*|dma_alloc_\w+|page_pool_\w*alloc\w*|page_frag_alloc\w*|qlist_free_all|quarantine_\w+|\w*alloc_skb\w*|sk_(?:prot_)?alloc|pcpu_create_chunk|` +
 		`filemap_(?:alloc_folio|get_folio)\w*|filemap_get_folio\w*|find_or_create_page|pagecache_get_page|grab_cache_page\w*|(?:do_)?read_cache_(?:page|folio)\w*|find_lock_entries|truncate_inode_pages_range|read_mapping_\w+` +
 		`)$`)
 

@@ -77,7 +77,7 @@ func tidy(s string) string {
 // name puts the function into the title, and in front of it the helper in which it happened.
 func name(title string, t *trace) string {
 	in := ""
-	if f := t.function(); f != "" {
+	if f := t.guilty; f != "" {
 		in = " in " + f
 		if t.jumped {
 			in = " on a bad jump from " + f
