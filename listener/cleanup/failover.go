@@ -152,9 +152,22 @@ func (w *work) count(t *tally, answers []error, which []int) (changed []int) {
 		default:
 			t.denied, t.denial = t.denied+1, err
 			w.became[pod.UID] = policy.PodDenied
+			w.full[pod.UID] = errors.Is(err, ErrFull)
 		}
 	}
 	return changed
+}
+
+// holdsNode is how many pods keep the Node, because the API server refused to have them failed. Those that their owners have made
+// such that nothing can be written to them do not: whoever may make a pod could keep any Node so. They go with the Node.
+func (w *work) holdsNode() int {
+	n := w.denied()
+	for uid, full := range w.full {
+		if full && w.became[uid] == policy.PodDenied {
+			n--
+		}
+	}
+	return n
 }
 
 // denied is how many pods the API server refused to have failed.

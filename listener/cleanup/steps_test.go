@@ -305,6 +305,12 @@ func TestDenials(t *testing.T) {
 			return nil
 		}
 	}
+	full := func(_ context.Context, call string) error {
+		if call == "FailPod" {
+			return fmt.Errorf("%s: %w", call, ErrFull)
+		}
+		return nil
+	}
 	for _, tt := range []struct {
 		name   string
 		before func(context.Context, string) error
@@ -314,6 +320,7 @@ func TestDenials(t *testing.T) {
 		phase  policy.Phase
 	}{
 		{name: "a pod that may not be failed keeps its node", before: deny("FailPod"), step: policy.StepNode, note: "kept and fenced: 5 pods could not be failed", phase: policy.Incomplete},
+		{name: "pods that their owners have filled keep no node", before: full, step: policy.StepFail, note: "1 annotated, 2 left alone, 5 denied, last: FailPod: denied: it has no room", gone: true, phase: policy.Incomplete},
 		{name: "denials are in the step's note", before: deny("FailPod"), step: policy.StepFail, note: "1 annotated, 2 left alone, 5 denied, last: FailPod: denied", phase: policy.Incomplete},
 		{name: "pods that may not be deleted", before: deny("DeletePod"), step: policy.StepDelete, note: "5 denied, last: DeletePod: denied", gone: true, phase: policy.Cleaned},
 		{name: "a node that may not be deleted", before: deny("DeleteNode"), step: policy.StepNode, note: "kept and fenced; denied: DeleteNode: denied", phase: policy.Cleaned},

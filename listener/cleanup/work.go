@@ -29,8 +29,10 @@ type work struct {
 	outlived    bool              // the Node has outlived a death of the same boot: nothing is acted on at once
 	acting      bool              // this replica has decided to act
 	listed      bool              // pods were listed by this replica
+	ahead       *listing          // pods that were asked for ahead; nil once they are taken
 	pods        []policy.Pod      // on the node
 	became      map[string]string // what became of them, by UID
+	full        map[string]bool   // pods that have no room for annotations, by UID
 	forbiddenAt time.Time         // when the fence was forbidden first
 	askedAt     time.Time         // when the cloud was asked last whether the machine runs
 	ended       string            // what it said, if it does not
@@ -48,7 +50,7 @@ type work struct {
 }
 
 func (e *Engine) newWork(inc detect.Incident, log *slog.Logger) *work {
-	return &work{calls: e.calls(log), e: e, inc: inc, became: map[string]string{}, over: make(chan struct{})}
+	return &work{calls: e.calls(log), e: e, inc: inc, became: map[string]string{}, full: map[string]bool{}, over: make(chan struct{})}
 }
 
 // run does the work and logs how it ended, unless it is only interrupted.

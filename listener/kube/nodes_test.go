@@ -109,6 +109,18 @@ func TestNodeFrom(t *testing.T) {
 	}
 }
 
+// TestAddressesAreBounded has a kubelet report all addresses of a prefix as its own. A machine's first ones count.
+func TestAddressesAreBounded(t *testing.T) {
+	n, first := &corev1.Node{}, netip.MustParseAddr("2001:db8::")
+	for addr := first; len(n.Status.Addresses) < 10_000; addr = addr.Next() {
+		n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Address: addr.String()})
+	}
+	n.Status.Addresses = append(n.Status.Addresses, n.Status.Addresses[:10]...)
+	if got := addressesOf(n); len(got) != maxAddresses || got[0] != first {
+		t.Errorf("%d addresses from %s on, want %d from %s on", len(got), got[0], maxAddresses, first)
+	}
+}
+
 func TestPinFrom(t *testing.T) {
 	for value, want := range map[string]policy.Pin{
 		"":         {},
