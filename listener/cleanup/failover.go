@@ -247,20 +247,20 @@ func (w *work) failLate(ctx context.Context, p policy.Plan) (late int, err error
 			w.emitFor(pod, p)
 		}
 	}
-	_, err = w.deletePods(ctx, p, p.KeepTill.IsZero())
+	_, err = w.deletePods(ctx, p)
 	return len(which), err
 }
 
-// deletePods deletes the pods that were failed: those of Jobs, then the others that are replaced and then, if all is true,
-// those that nobody replaces.
-func (w *work) deletePods(ctx context.Context, p policy.Plan, all bool) (string, error) {
+// deletePods deletes the pods that were failed and are not kept, those of Jobs first.
+func (w *work) deletePods(ctx context.Context, p policy.Plan) (string, error) {
+	now := w.e.Now()
 	var groups [3][]policy.Pod
 	for _, pod := range w.pods {
 		switch {
-		case policy.CareFor(pod, p.Death, p.Notice.Time) != policy.Failed || pod.Deleting && w.became[pod.UID] == policy.PodDeleted:
+		case policy.CareFor(pod, p.Death, p.Notice.Time) != policy.Failed || w.became[pod.UID] == policy.PodDeleted:
 		case pod.OfJob():
 			groups[0] = append(groups[0], pod)
-		case pod.Replaced() || all:
+		case !w.keptTill(pod, p).After(now):
 			groups[1] = append(groups[1], pod)
 		default:
 			groups[2] = append(groups[2], pod)
@@ -279,6 +279,7 @@ func (w *work) deletePods(ctx context.Context, p policy.Plan, all bool) (string,
 		}
 		t.countDeleted(answers)
 		for i, err := range answers {
+			w.asked[pods[i].UID] = true
 			if err == nil {
 				w.became[pods[i].UID] = policy.PodDeleted
 			}
@@ -286,13 +287,29 @@ func (w *work) deletePods(ctx context.Context, p policy.Plan, all bool) (string,
 	}
 	w.death.SetOutcome(w.became)
 	notes := []string{t.String()}
-	if n := len(groups[2]); n > 0 {
-		kept := fmt.Sprintf("%d kept until %s", n, p.KeepTill.UTC().Format("15:04:05 UTC"))
-		if notes = append(notes, kept); t == (tally{}) {
+	if kept := keptNotes(p, groups[2]); len(kept) > 0 {
+		if notes = append(notes, kept...); t == (tally{}) {
 			notes = notes[1:]
 		}
 	}
 	return strings.Join(append(notes, finalized(slices.Concat(groups[:]...))...), "; "), nil
+}
+
+// keptNotes says how many pods are kept, and how long.
+func keptNotes(p policy.Plan, kept []policy.Pod) (notes []string) {
+	owned := 0
+	for _, pod := range kept {
+		if pod.Owned() {
+			owned++
+		}
+	}
+	if owned > 0 {
+		notes = append(notes, fmt.Sprintf("%d kept for %s, so that their controllers see why they failed", owned, p.LearnFor))
+	}
+	if n := len(kept) - owned; n > 0 {
+		notes = append(notes, fmt.Sprintf("%d kept until %s", n, p.KeepTill.UTC().Format("15:04:05 UTC")))
+	}
+	return notes
 }
 
 // unready makes pods that are kept look as dead as they are: kubectl and kube-state-metrics count ready containers.
