@@ -12,6 +12,8 @@ import (
 )
 
 const (
+	// The calls of the fail-over, as logs and events name them.
+	listingPods, failingPods = "list pods", "fail pods"
 	// jobTracking is the finalizer by which the Job controller counts a pod. That controller removes it at once.
 	jobTracking = "batch.kubernetes.io/job-tracking"
 	// Pods are listed again as long as a dead node exists: first soon after the fail-over, then ever less often.
@@ -58,7 +60,7 @@ func (w *work) failAll(ctx context.Context, p policy.Plan, which []int) (t tally
 			t.revived += w.toFail(todo)
 			return t, nil
 		}
-		answers, err := w.each(ctx, failing, "fail pods", len(todo), func(ctx context.Context, i int) error {
+		answers, err := w.each(ctx, failing, failingPods, len(todo), func(ctx context.Context, i int) error {
 			return w.failPod(ctx, p, &w.pods[todo[i]])
 		})
 		if err != nil {
@@ -79,6 +81,18 @@ func (w *work) failAll(ctx context.Context, p policy.Plan, which []int) (t tally
 		}
 	}
 	return t, nil
+}
+
+// emitWaiting says on the Node, at once and once, what keeps its pods from being failed: a right, a policy, a webhook.
+func (w *work) emitWaiting(what string, err error) {
+	if what != listingPods && what != failingPods || w.waited || w.lookup != policy.Found {
+		return
+	}
+	w.waited = true
+	w.e.cluster.Emit(Event{
+		Node: w.node, Warning: true, Reason: "CleanupWaits", Action: "FailPods",
+		Note: fmt.Sprintf("pods have not failed yet, trying again: %v; see nodedeath %s", err, w.name),
+	})
 }
 
 // triage counts those of the pods that need nothing and returns the others; which and the answer are indices.

@@ -151,7 +151,7 @@ func (w *work) list(ctx context.Context, p policy.Plan) (string, error) {
 
 func (w *work) readPodsOf(ctx context.Context, node string) error {
 	for {
-		err := w.try(ctx, failing, "list pods", func(ctx context.Context) (err error) {
+		err := w.try(ctx, failing, listingPods, func(ctx context.Context) (err error) {
 			w.pods, err = w.e.cluster.Pods(ctx, node)
 			return err
 		})

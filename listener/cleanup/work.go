@@ -34,6 +34,7 @@ type work struct {
 	failedAt    map[string]time.Time // when those that are kept were seen to have failed, by UID
 	asked       map[string]bool      // whose deletion was asked for, by UID
 	forbiddenAt time.Time            // when the fence was forbidden first
+	waited      bool                 // an event has said what the fail-over waits for
 	askedAt     time.Time            // when the cloud was asked last whether the machine runs
 	ended       string               // what it said, if it does not
 	sweepAt     time.Time            // when pods are listed again next
@@ -50,7 +51,9 @@ type work struct {
 }
 
 func (e *Engine) newWork(inc detect.Incident, log *slog.Logger) *work {
-	return &work{calls: e.calls(log), e: e, inc: inc, became: map[string]string{}, failedAt: map[string]time.Time{}, asked: map[string]bool{}, over: make(chan struct{})}
+	w := &work{calls: e.calls(log), e: e, inc: inc, became: map[string]string{}, failedAt: map[string]time.Time{}, asked: map[string]bool{}, over: make(chan struct{})}
+	w.waits = w.emitWaiting
+	return w
 }
 
 // run does the work and logs how it ended, unless it is only interrupted.
