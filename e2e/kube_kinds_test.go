@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -182,6 +183,13 @@ func podKinds() []podKind {
 			},
 		},
 		{name: "a pod that its kubelet has lost", phase: corev1.PodUnknown},
+		{
+			name: "a container started just now, on a node whose clock is ahead",
+			also: func(t *testing.T, w *kubeWorld, d *doomed) {
+				w.patchPod(t, d.name+"-odd", fmt.Sprintf(`{"containerStatuses":[{"name":"main","image":"none","imageID":"","ready":true,"restartCount":0,
+					"started":true,"state":{"running":{"startedAt":%q}}}]}`, time.Now().Add(4*time.Second).UTC().Format(time.RFC3339)))
+			},
+		},
 		{
 			name:   "a pod that is resized, with devices",
 			status: `{"conditions":[{"type":"PodResizePending","status":"True","reason":"Deferred"}],"qosClass":"BestEffort","observedGeneration":1}`,

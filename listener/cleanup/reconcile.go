@@ -248,6 +248,9 @@ func (w *work) save(ctx context.Context, u urgency) error {
 		switch {
 		case errors.Is(err, ErrConflict):
 			have, err := w.readDeath(ctx, w.death.Name)
+			if errors.Is(err, ErrNotFound) {
+				return errLost
+			}
 			if err == nil {
 				err = w.rebase(have)
 			}
