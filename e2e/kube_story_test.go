@@ -392,7 +392,7 @@ func (w *kubeWorld) checkQuarantine(t *testing.T, bin string) {
 	for _, d := range both {
 		for _, pod := range d.pods {
 			eventually(t, pod+" to be gone", func() error {
-				return wantErrPod(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod))
+				return wantErr(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod))
 			})
 		}
 		if err := w.comesBack(t.Context(), d); err != nil {
@@ -473,7 +473,7 @@ func (w *kubeWorld) checkBarePod(t *testing.T, bin string) {
 	if !slices.ContainsFunc(record.Pods, func(p policy.DeadPod) bool { return p.Namespace == "default" && p.Name == pod }) {
 		t.Errorf("the record names %+v, want %s among them", record.Pods, pod)
 	}
-	if err := wantErrPod(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod)); err != nil {
+	if err := wantErr(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod)); err != nil {
 		t.Errorf("the pod after its time: %v", err)
 	}
 }

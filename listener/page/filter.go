@@ -118,7 +118,7 @@ func (f filter) within(t time.Time) bool {
 // match returns the deaths that f asks for, latest first, and the pods in them that it looks for, maxPods at most.
 func (f filter) match(deaths []policy.Death) (found []*policy.Death, pods []foundPod) {
 	for i := range deaths {
-		if d := &deaths[i]; f.within(d.Time) && (f.Cause == "" || d.Cause == f.Cause) && (f.Phase == "" || phaseOf(d) == f.Phase) {
+		if d := &deaths[i]; f.within(d.Time) && (f.Cause == "" || d.Cause == f.Cause) && (f.Phase == "" || string(d.Phase.OrPending()) == f.Phase) {
 			found = append(found, d)
 		}
 	}
@@ -200,9 +200,6 @@ func (f filter) names(d *policy.Death) bool {
 	}
 	return false
 }
-
-// phaseOf is d's phase. A death whose status was never written is Pending.
-func phaseOf(d *policy.Death) string { return string(cmp.Or(d.Phase, policy.Pending)) }
 
 // nodeOf names the node of d, by its address where no Node answered.
 func nodeOf(d *policy.Death) string {
