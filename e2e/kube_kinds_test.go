@@ -328,7 +328,7 @@ func (w *kubeWorld) checkSuspendedJob(t *testing.T, r *replica) {
 		return nil
 	})
 	w.dies(t, d, r)
-	eventually(t, "the pod to be gone", func() error { return wantErrPod(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod.Name)) })
+	eventually(t, "the pod to be gone", func() error { return wantErr(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod.Name)) })
 	pause(false)
 	eventually(t, "the Job to go on", func() error {
 		j, err := w.admin.BatchV1().Jobs("default").Get(t.Context(), "paused", metav1.GetOptions{})
@@ -387,7 +387,7 @@ func (w *kubeWorld) checkDeletedNode(t *testing.T, r *replica) {
 		t.Fatal(err)
 	}
 	for _, pod := range d.pods {
-		eventually(t, pod+" to be gone", func() error { return wantErrPod(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod)) })
+		eventually(t, pod+" to be gone", func() error { return wantErr(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod)) })
 	}
 	finalizers("null")
 	w.awaitPhase(t, d, r, policy.Cleaned)

@@ -400,7 +400,7 @@ func (w *kubeWorld) checkQuarantine(t *testing.T, bin string) {
 	for _, d := range both {
 		for _, pod := range d.pods {
 			eventually(t, pod+" to be gone", func() error {
-				return wantErrPod(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod))
+				return wantErr(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod))
 			})
 		}
 		if err := w.comesBack(t.Context(), d); err != nil {
@@ -489,7 +489,7 @@ func (w *kubeWorld) checkBarePod(t *testing.T, bin string) {
 		t.Errorf("the record names %+v, want %s among them", record.Pods, pod)
 	}
 	for _, name := range []string{pod, step.Name} {
-		if err := wantErrPod(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", name)); err != nil {
+		if err := wantErr(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", name)); err != nil {
 			t.Errorf("%s after its time: %v", name, err)
 		}
 	}

@@ -377,21 +377,11 @@ func eventually(t *testing.T, what string, ask func() error) {
 	}
 }
 
-// wantErr turns a look-up's answer into an error unless it is want.
-func wantErr(want error) func(policy.Node, error) error {
-	return func(n policy.Node, err error) error {
+// wantErr turns the answer to a read into an error unless it is want.
+func wantErr(want error) func(any, error) error {
+	return func(got any, err error) error {
 		if !errors.Is(err, want) {
-			return fmt.Errorf("node %q, error %v; want %v", n.Name, err, want)
-		}
-		return nil
-	}
-}
-
-// wantErrPod is wantErr for pods.
-func wantErrPod(want error) func(policy.Pod, error) error {
-	return func(p policy.Pod, err error) error {
-		if !errors.Is(err, want) {
-			return fmt.Errorf("pod %q, error %v; want %v", p.Name, err, want)
+			return fmt.Errorf("%+v, error %v; want %v", got, err, want)
 		}
 		return nil
 	}

@@ -31,10 +31,7 @@ func (m DeathMetric) Collect(out chan<- prometheus.Metric) {
 	counts, causes, kernels := make(map[policy.Phase]int), make(map[[2]string]int), make(map[[2]string]int)
 	last := 0.0 // none: 1970
 	for _, d := range deaths {
-		if d.Phase == "" { // its status was never written
-			d.Phase = policy.Pending
-		}
-		counts[d.Phase]++
+		counts[d.Phase.OrPending()]++
 		if d.Phase == policy.Refused {
 			continue // nobody died
 		}

@@ -138,11 +138,14 @@ func (c *Cluster) NodeCount() int { return len(c.nodes.GetStore().ListKeys()) }
 
 // MarkedNodes implements cleanup.Cluster.
 func (c *Cluster) MarkedNodes(context.Context) ([]policy.Node, error) {
+	return c.nodesBy(byMark, marked)
+}
+
+func (c *Cluster) nodesBy(index, key string) (out []policy.Node, err error) {
 	if !c.nodes.HasSynced() {
-		return nil, fmt.Errorf("find marked nodes: %w", errNotSynced)
+		return nil, fmt.Errorf("list nodes: %w", errNotSynced)
 	}
-	var out []policy.Node
-	for _, n := range c.cached(byMark, marked) {
+	for _, n := range c.cached(index, key) {
 		out = append(out, nodeFrom(n))
 	}
 	return out, nil
