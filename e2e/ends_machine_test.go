@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -242,7 +243,7 @@ func (m *endsMachine) comeBack(t *testing.T, ctx context.Context, e machineEnd) 
 	m.BootID = m.VM.BootID()
 }
 
-// said returns nil if the Node and the pod carry the farewell of a boot.
+// said returns nil if the Node and the pod carry the farewell of a boot, and an event of each says the same.
 func (m *endsMachine) said(ctx context.Context, boot, text string, p endsPod) error {
 	n, err := m.w.Cluster.Client().CoreV1().Nodes().Get(ctx, m.Name, metav1.GetOptions{})
 	if err != nil {
@@ -255,6 +256,18 @@ func (m *endsMachine) said(ctx context.Context, boot, text string, p endsPod) er
 	onNode, onPod := n.Annotations[farewellKey], pod.Annotations[farewellKey]
 	if !strings.HasPrefix(onNode, boot+": "+text) || !strings.HasPrefix(onPod, text) || pod.UID != p.pod.UID {
 		return fmt.Errorf("the Node says %q, the pod %q; want %s", onNode, onPod, text)
+	}
+	events, err := m.w.Cluster.Client().EventsV1().Events(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for about, note := range map[string]string{m.Name: "this node was ", pod.Name: "node " + m.Name + " was "} {
+		note += strings.TrimSuffix(text, " at ")
+		if !slices.ContainsFunc(events.Items, func(e eventsv1.Event) bool {
+			return e.Reason == "Farewell" && e.Regarding.Name == about && strings.HasPrefix(e.Note, note)
+		}) {
+			return fmt.Errorf("no event about %s says that %s", about, note)
+		}
 	}
 	return nil
 }

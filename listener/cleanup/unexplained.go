@@ -235,6 +235,8 @@ func (e *Engine) conclude(ctx context.Context, q *inquiry) bool {
 			return true // it has a cause, and this text may be of another boot
 		}
 		return e.complete(ctx, w.calls, have, q.Death())
+	case err == nil && have.Phase != policy.Refused:
+		return true
 	default:
 		if q.waits = !dying && !e.mayRecord(q.Node.Name); q.waits {
 			return false
