@@ -122,7 +122,7 @@ func (c *Configurator) resolve(ctx context.Context, d *Draft) error {
 		done()
 		if err != nil {
 			errs = append(errs, fmt.Errorf("listener %s: %w", listener, err))
-			if errors.Is(err, nexthop.ErrNoReply) || errors.Is(err, nexthop.ErrNoRoute) { // of the listener itself, if it is on-link
+			if otherMayDo(err) {
 				d.silent = append(d.silent, listener)
 			}
 			continue

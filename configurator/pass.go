@@ -73,11 +73,17 @@ func (c *Configurator) Apply(ctx context.Context) (machine.State, error) {
 // passes runs a pass and, if a chosen listener is silent and the list has others, a second one with those.
 func (c *Configurator) passes(ctx context.Context, known *endpoint.Found, quiet bool) (passed, error) {
 	p, err := c.pass(ctx, known, quiet)
-	silent := errors.Is(err, ErrUnproved) || errors.Is(err, nexthop.ErrNoReply) || errors.Is(err, nexthop.ErrNoRoute)
-	if silent && len(p.found.Endpoints) > c.Config.Targets {
+	if (errors.Is(err, ErrUnproved) || otherMayDo(err)) && len(p.found.Endpoints) > c.Config.Targets {
 		return c.pass(ctx, &p.found, quiet)
 	}
 	return p, err
+}
+
+// otherMayDo reports whether err is about the way to one listener, so that another of the list may be reached: its next hop, or
+// itself if it is on-link, does not answer, or the device on the way cannot carry netconsole.
+func otherMayDo(err error) bool {
+	return errors.Is(err, nexthop.ErrNoReply) || errors.Is(err, nexthop.ErrNoRoute) || errors.Is(err, nexthop.ErrUnusable) ||
+		errors.Is(err, configfs.ErrDevice)
 }
 
 // passed is a pass that has ended.
@@ -264,6 +270,9 @@ func (c *Configurator) execute(ctx context.Context, d Draft, before *machine.Sta
 		st, err := c.Netconsole.Arm(spec)
 		if err != nil {
 			errs, complete = append(errs, err), false
+			if otherMayDo(err) {
+				d.silent = append(d.silent, remoteOf(spec))
+			}
 			continue
 		}
 		c.Log.Info("armed", "target", st.Name, "device", st.Device, "source", netip.AddrPortFrom(st.LocalIP, st.LocalPort),
