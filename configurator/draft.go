@@ -106,7 +106,7 @@ func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, before 
 		specs = append(specs, w.spec)
 	}
 	if len(specs) > 0 {
-		d.Plan, d.planned = newPlan(specs, present, c.Config.LocalPort, c.Config.Endpoint.Key != nil), true
+		d.Plan, d.planned = newPlan(specs, present, c.Netconsole.Others(), c.Config.LocalPort, c.Config.Endpoint.Key != nil), true
 	}
 	return d, errors.Join(errs...)
 }

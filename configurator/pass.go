@@ -28,6 +28,7 @@ type Netconsole interface {
 	Seen() (s configfs.Support, sure bool, err error) // changes nothing
 	Support() (configfs.Support, error)               // under the lock only
 	List() ([]configfs.State, error)
+	Others() []configfs.State   // enabled, and not ours
 	Enabled() ([]string, error) // names of our targets, cheaper than List
 	Arm(configfs.Spec) (configfs.State, error)
 	AddUserdata(name string, d configfs.Datum) error

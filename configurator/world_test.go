@@ -92,6 +92,8 @@ func (k *kernel) Arm(s configfs.Spec) (configfs.State, error) {
 	return st, nil
 }
 
+func (k *kernel) Others() []configfs.State { return nil }
+
 func (k *kernel) Enabled() ([]string, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
