@@ -10,7 +10,7 @@ export CGO_ENABLED ?= 0
 
 FUZZTIME   ?= 200000x
 
-.PHONY: build check format vet staticcheck pure fuzz live e2e e2e-ends e2e-kernel e2e-matrix rollout fixtures test demo bench clean browser
+.PHONY: build check format vet staticcheck pure fuzz live e2e e2e-ends e2e-kernel e2e-matrix rollout fixtures test demo bench bench-storm clean browser
 
 build: ## both binaries into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/lastgasp-listener
@@ -82,6 +82,9 @@ demo: ## two real kernels panic, and Kubernetes knows why: one is heard, the oth
 
 bench: ## every figure beside its reference, also into bench.json; wants a quiet machine (root)
 	@$(GO) run ./e2e/bench
+
+bench-storm: ## panics amid a log storm: one and two targets on 1, 2 and 4 CPUs; nightly, half an hour (root)
+	@$(GO) run ./e2e/bench -o storm.json storm
 
 clean:
 	rm -rf bin dist

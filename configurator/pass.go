@@ -28,6 +28,7 @@ type Netconsole interface {
 	Seen() (s configfs.Support, sure bool, err error) // changes nothing
 	Support() (configfs.Support, error)               // under the lock only
 	List() ([]configfs.State, error)
+	Others() []configfs.State   // enabled, and not ours
 	Enabled() ([]string, error) // names of our targets, cheaper than List
 	Arm(configfs.Spec) (configfs.State, error)
 	AddUserdata(name string, d configfs.Datum) error
@@ -73,11 +74,17 @@ func (c *Configurator) Apply(ctx context.Context) (machine.State, error) {
 // passes runs a pass and, if a chosen listener is silent and the list has others, a second one with those.
 func (c *Configurator) passes(ctx context.Context, known *endpoint.Found, quiet bool) (passed, error) {
 	p, err := c.pass(ctx, known, quiet)
-	silent := errors.Is(err, ErrUnproved) || errors.Is(err, nexthop.ErrNoReply) || errors.Is(err, nexthop.ErrNoRoute)
-	if silent && len(p.found.Endpoints) > c.Config.Targets {
+	if (errors.Is(err, ErrUnproved) || otherMayDo(err)) && len(p.found.Endpoints) > c.Config.Targets {
 		return c.pass(ctx, &p.found, quiet)
 	}
 	return p, err
+}
+
+// otherMayDo reports whether err is about the way to one listener, so that another of the list may be reached: its next hop, or
+// itself if it is on-link, does not answer, or the device on the way cannot carry netconsole.
+func otherMayDo(err error) bool {
+	return errors.Is(err, nexthop.ErrNoReply) || errors.Is(err, nexthop.ErrNoRoute) || errors.Is(err, nexthop.ErrUnusable) ||
+		errors.Is(err, configfs.ErrDevice)
 }
 
 // passed is a pass that has ended.
@@ -248,7 +255,7 @@ func (c *Configurator) execute(ctx context.Context, d Draft, before *machine.Sta
 		c.Log.Info("removing disabled target", "target", name)
 		errs = append(errs, c.Netconsole.Disarm(name))
 	}
-	fresh, done, err := c.arm(plan)
+	fresh, done, err := c.arm(plan, &d)
 	if err != nil {
 		errs, complete = append(errs, err), false
 	}
@@ -309,8 +316,9 @@ func (c *Configurator) removeOutside(plan Plan) (Plan, error) {
 	return plan, errors.Join(errs...)
 }
 
-// arm arms the plan's new targets. It returns those that are armed, and the plan with no others.
-func (c *Configurator) arm(plan Plan) (armed []configfs.State, done Plan, err error) {
+// arm arms the plan's new targets. It returns those that are armed, and the plan with no others. A listener that another of the
+// list may be armed in place of becomes silent in d.
+func (c *Configurator) arm(plan Plan, d *Draft) (armed []configfs.State, done Plan, err error) {
 	var errs []error
 	done = plan
 	done.Arm = nil
@@ -321,6 +329,9 @@ func (c *Configurator) arm(plan Plan) (armed []configfs.State, done Plan, err er
 		st, err := c.Netconsole.Arm(spec)
 		if err != nil {
 			errs = append(errs, err)
+			if otherMayDo(err) {
+				d.silent = append(d.silent, remoteOf(spec))
+			}
 			continue
 		}
 		c.Log.Info("armed", "target", st.Name, "device", st.Device, "source", netip.AddrPortFrom(st.LocalIP, st.LocalPort),
