@@ -533,6 +533,12 @@ func (w *kubeWorld) checkFailingWebhook(t *testing.T, r *replica) {
 		}
 		return nil
 	})
+	eventually(t, "the Node to say so", func() error {
+		if text := w.kubectl(t, "describe", "node", d.name); !strings.Contains(text, "CleanupWaits") || !strings.Contains(text, "broken-0.example.com") {
+			return fmt.Errorf("kubectl describe node shows:\n%s", text)
+		}
+		return nil
+	})
 	if err := remove(); err != nil {
 		t.Fatal(err)
 	}

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// The calls of the fail-over, as logs and events name them.
-	listingPods, failingPods = "list pods", "fail pods"
+	// The calls that all others wait for, as logs and events name them.
+	creatingDeath, listingPods, failingPods = "create death and fence", "list pods", "fail pods"
 	// jobTracking is the finalizer by which the Job controller counts a pod. That controller removes it at once.
 	jobTracking = "batch.kubernetes.io/job-tracking"
 	// Pods are listed again as long as a dead node exists: first soon after the fail-over, then ever less often.
@@ -85,13 +85,14 @@ func (w *work) failAll(ctx context.Context, p policy.Plan, which []int) (t tally
 
 // emitWaiting says on the Node, at once and once, what keeps its pods from being failed: a right, a policy, a webhook.
 func (w *work) emitWaiting(what string, err error) {
-	if what != listingPods && what != failingPods || w.waited || w.lookup != policy.Found {
+	awaited := what == creatingDeath || what == listingPods || what == failingPods
+	if !awaited || w.waited || w.lookup != policy.Found {
 		return
 	}
 	w.waited = true
 	w.e.cluster.Emit(Event{
 		Node: w.node, Warning: true, Reason: "CleanupWaits", Action: "FailPods",
-		Note: fmt.Sprintf("pods have not failed yet, trying again: %v; see nodedeath %s", err, w.name),
+		Note: fmt.Sprintf("cannot %s yet, trying again: %v", what, err),
 	})
 }
 

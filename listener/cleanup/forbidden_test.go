@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
@@ -17,12 +18,20 @@ func TestWhatTheFailOverWaitsFor(t *testing.T) {
 		name string
 		call string
 		err  error
-		want bool
+		want []string
 	}{
-		{"a right to fail pods", "FailPod", ErrForbidden, true},
-		{"a webhook that fails", "FailPod", errors.New("failed calling webhook"), true},
-		{"a right to list pods", "Pods", ErrForbidden, true},
-		{"nothing: it is no part of the fail-over", "DeletePod", ErrForbidden, false},
+		{"a right to fail pods", "FailPod", ErrForbidden, []string{"cannot fail pods yet, trying again: FailPod: " + ErrForbidden.Error()}},
+		{"a webhook that fails", "FailPod", errors.New("timeout"), []string{"cannot fail pods yet, trying again: FailPod: timeout"}},
+		{"a right to list pods", "Pods", ErrForbidden, []string{"cannot list pods yet, trying again: Pods: " + ErrForbidden.Error()}},
+		{
+			"a right to create the death", "CreateDeath", ErrForbidden,
+			[]string{"cannot create death and fence yet, trying again: CreateDeath: " + ErrForbidden.Error()},
+		},
+		{
+			"a policy that denies the death", "CreateDeath", ErrDenied,
+			[]string{"cannot create death and fence yet, trying again: CreateDeath: " + ErrDenied.Error()},
+		},
+		{"nothing: it is no part of the fail-over", "DeletePod", ErrForbidden, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
@@ -47,14 +56,13 @@ func TestWhatTheFailOverWaitsFor(t *testing.T) {
 				}
 				offer(t, w, incident(1, boot1, secret1), e)
 				pass(time.Second)
-				want := fmt.Sprintf("pods have not failed yet, trying again: %s: %v; see nodedeath %s", tt.call, tt.err, w.only().Name)
-				if got := told(); tt.want && !slices.Equal(got, []string{want}) || !tt.want && len(got) > 0 {
-					t.Errorf("after a second the events say %q, want %q: %v", got, want, tt.want)
+				if diff := cmp.Diff(tt.want, told()); diff != "" {
+					t.Errorf("events after a second (-want +got):\n%s", diff)
 				}
 				pass(time.Minute)
 				w.cleanedOnce(pods)
-				if got := told(); len(got) > 1 {
-					t.Errorf("it is said %d times", len(got))
+				if diff := cmp.Diff(tt.want, told()); diff != "" {
+					t.Errorf("events in the end (-want +got):\n%s", diff)
 				}
 			})
 		})
