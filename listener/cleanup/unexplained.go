@@ -43,9 +43,9 @@ type inquiry struct {
 	reported  bool      // the watch says that the boot has ended
 	silent    bool      // silence is all that says that the boot has ended
 	looked    bool      // the pods of a cordoned node were listed
-	drained   bool      // and only such were there as a drain leaves
-	waits     bool      // too many were put on record lately
-	recorded  bool      // for its silence only: if the node speaks again, the record was wrong
+	drained   bool      // they were only those that a drain leaves
+	waits     bool      // for room: too many were put on record lately
+	recorded  bool      // on silence alone: if the node speaks again, the record was wrong
 	concluded bool      // nothing is left to ask
 }
 
@@ -218,9 +218,9 @@ func (e *Engine) inquire(ctx context.Context, q inquiry) inquiry {
 	return q
 }
 
-// mayRecord reports whether the end of another boot may be recorded that no kernel has spoken of. When many fall silent, or are gone,
-// at once, that is the network or the control plane, mostly: each record is an object and events, and may have to be withdrawn. The
-// others are looked at again until there is room. It is said once.
+// mayRecord reports whether one more boot that ended without a word may be recorded. Many that do so at once are mostly a fault of
+// the network or the control plane, and each record is an object and events that may have to be withdrawn. The others wait until
+// there is room, which is logged once.
 func (e *Engine) mayRecord(node string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
