@@ -218,9 +218,9 @@ func (e *Engine) inquire(ctx context.Context, q inquiry) inquiry {
 	return q
 }
 
-// mayRecord reports whether one more boot that ended without a word may be recorded. Many that do so at once are mostly a fault of
-// the network or the control plane, and each record is an object and events that may have to be withdrawn. The others wait until
-// there is room, which is logged once.
+// mayRecord reports whether the end of another boot may be recorded that no kernel has spoken of. When many fall silent, or are gone,
+// at once, that is the network or the control plane, mostly: each record is an object and events, and may have to be withdrawn. The
+// others are looked at again until there is room. It is said once.
 func (e *Engine) mayRecord(node string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
