@@ -167,8 +167,8 @@ func proved(now time.Duration, present []configfs.State, last machine.State) Ver
 	return verdict
 }
 
-// proves reports whether what was proved about t holds for st: it is the same way to the same listener. Others than we may write to
-// a target, too.
+// proves reports whether what was proved about t holds for st: it is the same way to the same listener. Root may have
+// written to the target since.
 func proves(t machine.TargetState, st configfs.State) bool {
 	return t.Listener == remoteOf(st.Spec) && (t.MAC == "" || t.MAC == st.RemoteMAC.String())
 }

@@ -14,8 +14,8 @@ import (
 const (
 	obituariesWaiting = 64
 	obituariesAtOnce  = 2
-	// obituariesOfAddress are put on record, or added to what is, within policy.Policy.Window. A node has one for each of its boots, but it is the
-	// node that says which boot it runs.
+	// obituariesOfAddress are put on record, or added to what is, within policy.Policy.Window. A node has one for each of its boots,
+	// but only its own word for which boot it runs.
 	obituariesOfAddress = 5
 	obituariesInAll     = 1000
 	// obituariesKnown bounds what is remembered of those that are dealt with, to spare the API server repetitions.
@@ -246,9 +246,8 @@ func (e *Engine) noteLastBoot(n policy.Node) {
 	e.lastBoots[n.UID] = n.BootID
 }
 
-// spoken notes that boot of the Node with that UID speaks of old, and reports whether it has spoken of another boot before, on
-// the same authority: who claimed the boot first does not speak for the node. A node may pin another secret at will; it dies
-// once before it boots.
+// spoken notes that boot of the Node with that UID speaks of old, and reports whether it has spoken of another boot before: only
+// one boot came before it. Each authority counts apart, so that whoever claims a boot cannot silence the node that pins it.
 func (e *Engine) spoken(uid string, a detect.Authority, boot, old string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -46,14 +46,15 @@ func (w *work) takeOver(ctx context.Context, seen policy.Death) error {
 		return err
 	}
 	w.log.Info("taken over", "death", have.Name, "node", have.Node, "from", seen.Owner, "phase", string(have.Phase))
-	if w.death.Phase == policy.Recorded {
-		w.finished()
-		return nil
-	}
 	w.first = policy.Node{Name: have.Node, UID: have.NodeUID, BootID: have.Boot}
 	w.node = w.first
 	if err := w.readNode(ctx, keeping); err != nil {
 		return err
+	}
+	if w.death.Phase == policy.Recorded {
+		w.emitRecord(w.podsThen(ctx))
+		w.finished()
+		return nil
 	}
 	w.first.Pin, w.first.Claim, w.first.ProviderID, w.first.Silent = w.node.Pin, w.node.Claim, w.node.ProviderID, w.node.Silent
 	return w.reconcileAll(ctx)

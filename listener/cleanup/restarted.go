@@ -17,8 +17,8 @@ const (
 	restartTick      = 5 * time.Second
 	// restartsWatched bounds the deaths whose pods are looked at again.
 	restartsWatched = 512
-	// restarts is by how much pods may have restarted before the boot was found to have ended.
-	restarts = time.Minute
+	// restartedBefore is how long before the time of the death a pod may have restarted: the end of a boot is found out late.
+	restartedBefore = time.Minute
 )
 
 // restarting is a death of a node that runs again, whose pods are looked at again.
@@ -57,7 +57,7 @@ func (w *work) sameMachine() bool {
 // emitLost emits the events of the pods that lost a container and have none yet.
 func (e *Engine) emitLost(r restarting, pods []policy.Pod) {
 	for _, p := range pods {
-		if p.Lost && p.Started.After(r.notice.Time.Add(-restarts)) && !r.emitted[p.UID] {
+		if p.Lost && p.Started.After(r.notice.Time.Add(-restartedBefore)) && !r.emitted[p.UID] {
 			r.emitted[p.UID] = true
 			e.cluster.Emit(Event{Pod: p, Warning: true, Reason: r.notice.Cause, Action: "Record", Note: r.notice.Message})
 		}

@@ -43,9 +43,9 @@ type inquiry struct {
 	reported  bool      // the watch says that the boot has ended
 	silent    bool      // silence is all that says that the boot has ended
 	looked    bool      // the pods of a cordoned node were listed
-	drained   bool      // and only such were there as a drain leaves
-	waits     bool      // too many were put on record lately
-	recorded  bool      // for its silence only: if the node speaks again, the record was wrong
+	drained   bool      // they were only those that a drain leaves
+	waits     bool      // for room: too many were put on record lately
+	recorded  bool      // on silence alone: if the node speaks again, the record was wrong
 	concluded bool      // nothing is left to ask
 }
 

@@ -610,6 +610,9 @@ func TestRecordOfADeadReplica(t *testing.T) {
 			if d := w.only(); d.Phase != policy.Recorded || d.Decision == "" || d.Completed.IsZero() || w.failed() > 0 {
 				t.Errorf("%s: phase %q, %s, %d pods failed", evidence, d.Phase, d.Decision, w.failed())
 			}
+			if about := slices.DeleteFunc(w.events, func(e Event) bool { return e.Action != "Record" }); len(about) != 1 || about[0].Node.Name != "n1" {
+				t.Errorf("%s: events %+v, want one about the node", evidence, about)
+			}
 		})
 	}
 }
