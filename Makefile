@@ -65,10 +65,10 @@ rollout: ## images built, chart installed with the image's listener, a kernel pa
 
 FIXTURES ?= .
 
-e2e-kernel: ## every panic with the optional kernel module; nightly, an hour (root)
+e2e-kernel: ## every panic with the optional kernel module, also with kdump; nightly, an hour and a quarter (root)
 	.ci/no-skips $(GO) test -count=1 -tags e2e -timeout 120m -run 'TestPanicModule$$' -v ./e2e/lab -matrix
 
-e2e-ends: ## boots that end in every way we know of, and what Kubernetes then knows; nightly, a quarter of an hour (root)
+e2e-ends: ## boots that end in every way we know of, and what Kubernetes then knows; nightly, half an hour (root)
 	.ci/no-skips $(GO) test -count=1 -tags e2e,ends -timeout 60m -run 'TestEnds$$' -v ./e2e -every-end
 
 fixtures: ## capture the fixtures of listener/detect anew, or those that FIXTURES matches (6.12-arm64-sysrq); two hours for all (root)

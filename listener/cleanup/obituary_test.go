@@ -2,6 +2,7 @@ package cleanup
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -299,6 +300,66 @@ func TestTheConsoleExplainsAnObituary(t *testing.T) {
 			})
 		})
 	}
+}
+
+// watching is a cluster that has an informer of its own, as each replica does: an end that one has seen is news to the others.
+type watching struct {
+	faulty
+	seen int
+}
+
+func (c *watching) EndedBoots() []policy.Node {
+	c.world.mu.Lock()
+	defer c.world.mu.Unlock()
+	ended := c.world.ended[c.seen:]
+	c.seen += len(ended)
+	return slices.Clone(ended)
+}
+
+// slow is a cluster in which an amendment takes long enough for others to read what was there before.
+func slow(w *world) faulty {
+	return faulty{world: w, before: func(_ context.Context, call string) error {
+		if call == "AmendDeath" {
+			time.Sleep(time.Second)
+		}
+		return nil
+	}}
+}
+
+// Every replica asks EC2. One of them tells of the answer.
+func TestTheConsoleExplainsAnObituaryOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		c := &ec2{fate: policy.Fate{State: "running"}}
+		e, _ := runWith(t, testPolicy(), &watching{faulty: slow(w)}, c, "a")
+		runWith(t, testPolicy(), &watching{faulty: slow(w)}, c, "b")
+		runWith(t, testPolicy(), &watching{faulty: slow(w)}, c, "c")
+		w.panics(1)
+		pass(time.Minute)
+		w.reboots(1, boot2)
+		change(w, func(n *policy.Node) { n.Pin = policy.Pin{Boot: boot2, Sum: netconsole.Secret("next").Sum()} })
+		id, o := said(func(id *netconsole.Identity, o *netconsole.Obituary) {
+			id.Boot, id.Secret, o.Boot = boot2, "next", boot1
+			o.Cause, o.Evidence, o.Text = netconsole.CauseUnexplained, "none", nil
+		})
+		if !repeat(e, address(1), id, o) {
+			t.Fatal("not dealt with")
+		}
+		c.set(func() { c.console = says(boot1) })
+		pass(time.Hour)
+		if d := w.only(); d.Cause != "KernelPanic" {
+			t.Errorf("death %+v", d)
+		}
+		told := 0
+		for _, e := range w.events {
+			if e.Reason == "KernelPanic" && e.Node.Name == "n1" {
+				told++
+			}
+		}
+		if told != 1 {
+			t.Errorf("%d events about the node, want one: %+v", told, w.events)
+		}
+	})
 }
 
 // A node that makes up boots and secrets for itself fills no store, and one boot speaks of one boot only.

@@ -46,6 +46,7 @@ type inquiry struct {
 	drained   bool      // they were only those that a drain leaves
 	waits     bool      // for room: too many were put on record lately
 	recorded  bool      // on silence alone: if the node speaks again, the record was wrong
+	yielded   bool      // the replica that owns the death was left to add to it
 	concluded bool      // nothing is left to ask
 }
 
@@ -233,6 +234,10 @@ func (e *Engine) conclude(ctx context.Context, q *inquiry) bool {
 	case err == nil && have.Wordless():
 		if have.Cause != netconsole.CauseUnexplained && !(dying && q.Named) {
 			return true // it has a cause, and this text may be of another boot
+		}
+		if have.Owner != e.replica && !q.yielded {
+			q.yielded = true // the owner tells of it; if it is gone, the next look does
+			return false
 		}
 		return e.complete(ctx, w.calls, have, q.Death())
 	case err == nil && have.Phase != policy.Refused:
