@@ -14,12 +14,13 @@ image: ## both programs as OCI archives, for amd64 and arm64, into dist/; the co
 chart: ## the Helm chart, into dist/
 	packaging/build dist chart
 
-release: ## packages, images, chart, kernel module, SPDX documents and their checksums, into an empty dist/
+release: ## packages, images, chart, kernel module, SPDX documents, what is new and the checksums of all, into an empty dist/
 	rm -rf dist
 	packaging/build dist packages
 	packaging/build dist image
 	packaging/build dist chart
 	packaging/build dist kernel
+	awk '/^## / { n++ } n == 1' CHANGELOG.md >dist/CHANGELOG.md # its latest section
 	cd dist && sums=$$(sha256sum -- *) && echo "$$sums" >SHA256SUMS
 
 package-test: ## build the packages twice, install, upgrade and purge them in Debian 12 and 13, check units and examples (root)
