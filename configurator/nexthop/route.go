@@ -90,8 +90,11 @@ func lookup(dst, source netip.Addr, device int) (route, error) {
 		return route{}, fmt.Errorf("look up route: the kernel gave %d answers", len(found))
 	}
 	r, err := routeOf(found[0])
-	if source.IsValid() {
+	switch {
+	case source.IsValid():
 		r.source = source // the kernel does not repeat it
+	case err == nil && r.source.Is6() && r.source.IsLinkLocalUnicast() && !dst.IsLinkLocalUnicast(): // RFC 4291 §2.5.6
+		return route{}, fmt.Errorf("%w: packets would leave from %s, which no router forwards; there is no global address yet", ErrNotReady, r.source)
 	}
 	return r, err
 }
