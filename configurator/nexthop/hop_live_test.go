@@ -488,6 +488,12 @@ func TestLiveTwoInterfaces(t *testing.T) {
 			is:   ErrNoRoute,
 		},
 		{
+			name: "an allowed source that DHCP has not brought yet",
+			node: []string{"route add default via 10.0.0.1"},
+			q:    Query{Destination: ip(listener), Sources: []netip.Addr{ip("10.0.0.6")}},
+			is:   ErrNotReady,
+		},
+		{
 			name: "a preferred interface that does not exist is no wish",
 			node: append([]string{"route add default via 10.0.0.1"}, rules...),
 			q:    Query{Destination: ip(listener), Prefer: "ens5"},

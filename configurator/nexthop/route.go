@@ -37,7 +37,8 @@ func choose(sources []netip.Addr, prefer int, local []address, lookup func(sourc
 		return own, nil
 	}
 	var found []route
-	for _, a := range candidates(sources, local) {
+	usable := candidates(sources, local)
+	for _, a := range usable {
 		r, err := lookup(a.Addr())
 		if err != nil || r.index != a.index {
 			continue
@@ -54,6 +55,8 @@ func choose(sources []netip.Addr, prefer int, local []address, lookup func(sourc
 		return found[0], nil
 	case err != nil:
 		return route{}, err
+	case len(usable) == 0:
+		return route{}, fmt.Errorf("%w: none of the allowed sources %v is an address of this machine yet", ErrNotReady, sources)
 	}
 	return route{}, fmt.Errorf("%w: packets would leave from %s, and none of the allowed sources %v leads there", ErrNoRoute, own.source, sources)
 }
