@@ -398,6 +398,13 @@ func TestLiveResolveRefuses(t *testing.T) {
 			want: "reach 10.9.1.53: device is not ready: eth0 has no IPv6 address to ask fe80::1 from",
 		},
 		{
+			name: "a link-local address only, as while duplicate address detection checks the global one",
+			node: []string{"-6 addr flush dev eth0", "addr add fe80::5/64 dev eth0 nodad", "-6 route add default via fe80::1 dev eth0"},
+			dst:  "2001:db8:9::53",
+			is:   ErrNotReady,
+			want: "reach 2001:db8:9::53: device is not ready: packets would leave from fe80::5, which no router forwards; there is no global address yet",
+		},
+		{
 			name: "a link-local address of no device",
 			dst:  "fe80::1",
 			is:   ErrNoRoute,
@@ -479,6 +486,12 @@ func TestLiveTwoInterfaces(t *testing.T) {
 			name: "but not with the first interface's address",
 			q:    Query{Destination: ip("10.0.1.1"), Sources: []netip.Addr{ip("10.0.0.5")}},
 			is:   ErrNoRoute,
+		},
+		{
+			name: "an allowed source that DHCP has not brought yet",
+			node: []string{"route add default via 10.0.0.1"},
+			q:    Query{Destination: ip(listener), Sources: []netip.Addr{ip("10.0.0.6")}},
+			is:   ErrNotReady,
 		},
 		{
 			name: "a preferred interface that does not exist is no wish",
