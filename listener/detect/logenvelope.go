@@ -42,9 +42,14 @@ var (
 	// awsEvents is a line of `aws logs get-log-events --output text` and filter-log-events: times, event id, stream, message, time.
 	awsEvents = lazyregexp.New(`^EVENTS\t(?:\S*\t){1,3}(.*)\t\d{13}$`)
 
-	kernelName = lazyregexp.New(`^(?:` + hostName + ` )?kernel(?:\[\d+\])?: ?`)
-	stampNext  = lazyregexp.New(`^(?:` + hostName + ` |\[(?:\d+\.\d+\.\d[\d.:]*|[a-zA-Z][\w.-]*)\] )?(` + kernelStamp + `)`)
-	kmsgNext   = lazyregexp.New(`^(?:` + hostName + ` )?((?:[\w.+~-]+,)?\d{1,3},\d+,\d+,[-cC+](?:,[^;]*)?;)`)
+	// kernelName has the level in front where a distribution's rsyslog writes it so (ChromeOS, COS).
+	kernelName = lazyregexp.New(`^(?:` + hostName + ` )?(?:(?:EMERG|ALERT|CRIT|ERR|WARNING|NOTICE|INFO|DEBUG) )?kernel(?:\[\d+\])?: ?`)
+	// logcat is a line of Android's log from its process 0, which is the kernel.
+	logcat = lazyregexp.New(`^\d\d-\d\d \d\d:\d\d:\d\d\.\d{3,6} +(?:root +)?0 +0 [VDIWEF] +(?:: )?`)
+	// stamped is a serial logger's time that stands right in front of the kernel's.
+	stamped   = lazyregexp.New(`^\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)? \d{4}\](` + kernelStamp + `)`)
+	stampNext = lazyregexp.New(`^(?:` + hostName + ` |\[(?:\d+\.\d+\.\d[\d.:]*|[a-zA-Z][\w.-]*)\] )?(` + kernelStamp + `)`)
+	kmsgNext  = lazyregexp.New(`^(?:` + hostName + ` )?((?:[\w.+~-]+,)?\d{1,3},\d+,\d+,[-cC+](?:,[^;]*)?;)`)
 	// syslog-ng, logread and loggers that write the names: "kern.crit kernel: ", "host kern.warn kernel: ", "kern crit: ".
 	named = lazyregexp.New(`^(?:` + hostName + ` )?[\[<(]?(` + facility + `)[. ](` + levelName + `)[\]>)]?(?:(?: ` + hostName + `)? (kernel)(?:\[\d+\])?)?: `)
 	// names in front of a line with a time: rsyslog's "%pri-text%".
@@ -72,11 +77,17 @@ const byteOrderMark = "\ufeff"
 // numbers. It reports foreign where another program is named, and leaves the line alone where it knows nothing of it.
 func cutEnvelope(line string, r *netconsole.Record) (string, origin) {
 	rest := strings.TrimLeft(strings.TrimPrefix(line, byteOrderMark), " \t\r")
+	if m := logcat.FindString(rest); m != "" {
+		return rest[len(m):], addressed
+	}
 	if !rfc5424.MatchString(rest) && !namesFirst.MatchString(rest) { // which look like the number of a line, and like a host
 		rest = cutSource(rest)
 	}
 	if m := dmesgISO.FindString(rest); m != "" {
 		return rest[len(m):], addressed
+	}
+	if m := stamped.FindStringSubmatchIndex(rest); m != nil {
+		return rest[m[2]:], addressed
 	}
 	rest, dated, how := cutTimes(rest, r)
 	if how != bare {

@@ -169,7 +169,7 @@ func (f fields) get(names ...string) string {
 // text is the line of log in the entry: the field furthest out of those that have one.
 func (f fields) text() string {
 	var best value
-	for _, name := range [...]string{"message", "msg", "log", "line", "_raw", "_msg", "logmsg", "textpayload", "short_message", "syslogmessage", "body", "stringvalue", "text"} {
+	for _, name := range [...]string{"message", "msg", "log", "line", "_raw", "_msg", "logmsg", "textpayload", "short_message", "syslogmessage", "body", "stringvalue", "text", "content", "event"} {
 		if v := f[name]; v.text != "" && (best.text == "" || v.depth() < best.depth()) {
 			best = v
 		}
@@ -186,6 +186,8 @@ func (f fields) record() (r netconsole.Record, how origin, ok bool) {
 		return r, foreign, false
 	case f.isKmsg():
 		r, how = f.kmsg()
+	case f.get("program") != "" && f.transport() == "": // syslog-ng's, whose names are in upper case, too
+		r, how = f.enveloped(text)
 	case f["message"].path == "MESSAGE", strings.HasSuffix(f["message"].path, ".MESSAGE"), f.transport() != "":
 		r, how = f.journal()
 	default:
@@ -254,7 +256,7 @@ func (f fields) journal() (netconsole.Record, origin) {
 // program is who the entry says has written it, empty if it does not say.
 func (f fields) program() string {
 	return strings.TrimRight(f.get("_transport", "syslog_identifier", "syslog.identifier", "programname", "program", "appname", "app-name",
-		"app_name", "application_name", "_application_name", "ident", "syslogtag", "syslog-tag", "process.name", "processname", "process_name", "service"), ":")
+		"app_name", "application_name", "_application_name", "ident", "syslogtag", "syslog-tag", "process.name", "processname", "process_name", "service", "logger", "component"), ":")
 }
 
 // enveloped reads a line of log that stands in an entry.

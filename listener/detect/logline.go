@@ -108,8 +108,8 @@ func withText(r netconsole.Record, text string, how origin) (netconsole.Record, 
 }
 
 var (
-	// colour is what terminals obey: dmesg --color, systemd's status lines, firmware that clears the screen.
-	colour = lazyregexp.New("\x1b(?:\\[[0-9;?]*[A-Za-z]|\\][^\x07\x1b]{0,200}(?:\x07|\x1b\\\\)|[()][A-Z0-9]|[=>78])")
+	// colour is what terminals obey: dmesg --color, systemd's status lines, firmware that clears the screen, a build server's marks.
+	colour = lazyregexp.New("\x1b(?:\\[[0-9;?]*[A-Za-z]|[\\]_][^\x07\x1b]{0,200}(?:\x07|\x1b\\\\)|[()][A-Z0-9]|[=>78])")
 	// behindStamp is "host kernel: ", "host program[12]: " or "kernel: ". "foo bar: text" is the kernel's own, and so is
 	// "program[12]: text".
 	behindStamp = lazyregexp.New(`^(?:[\w.:-]+ (kernel|[^ :\[\]=,]+\[\d+\])|kernel): `)
@@ -206,7 +206,7 @@ type stamp struct {
 var (
 	// uptimeStamp is print_time's "[    3.591339] ", with what kernels and tools add: the CPU ("@1", ",1"), the time since
 	// the line before (dmesg -d), that alone ("+0.000012").
-	uptimeStamp = lazyregexp.New(`^\[ *(\+)?(\d{1,12})\.(\d{6})(?:[@,]\d{1,4})?(?: *<[^<>]{0,20}>)? ?\] ?`)
+	uptimeStamp = lazyregexp.New(`^\[ *(\+)?(\d{1,12})\.(\d{6})(?:[@,]\d{1,4})?(?: *<[^<>]{0,20}>)? {0,24}\] ?`)
 	// wallStamp is dmesg -e, -H and -T, in any language, with the time since the line before or that alone, and crash's log -T.
 	wallStamp = lazyregexp.New(`^\[(?:(?:[\pL\pM.]{1,8} (?:[\pL\pM.]{2,12}|\d{1,2}[月월]) [ \d]\d \d\d:\d\d:\d\d(?: [A-Z]{3,5})? \d{4}|` +
 		`[\pL\pM.]{2,6} ?\d\d? \d\d:\d\d(?::\d\d)?)(?: *<[ +\d.]{1,20}>)?|<[ +\d.]{3,20}>)\]:? ?`)
@@ -238,8 +238,9 @@ func seconds(sec, us string) time.Duration {
 	return time.Duration(s)*time.Second + time.Duration(u)*time.Microsecond
 }
 
-// caller is "[    T1] " (CONFIG_PRINTK_CALLER), or a CPU as vendors' kernels print it: "c0 ", "(0)[12:kworker/0] ".
-var caller = lazyregexp.New(`^(?:\[ *([TC]\d+) ?\] ?|c(\d+) {1,5}(?:\d+ )?|\((\d+)\)(?:\[\d+:[^\]]*\])?)`)
+// caller is "[    T1] " (CONFIG_PRINTK_CALLER), or a CPU as vendors' kernels print it: "c0 ", "(0)[12:kworker/0] ",
+// " [0:  kworker/u:1:   12] ".
+var caller = lazyregexp.New(`^(?:\[ *([TC]\d+) ?\] ?|c(\d+) {1,5}(?:\d+ )?|\((\d+)\)(?:\[\d+:[^\]]*\])?| ?\[(\d{1,3}): *[^\]]{1,16}: *\d{1,7}\] ?)`)
 
 // cutCaller removes the task or CPU behind a time stamp.
 func cutCaller(line string, r *netconsole.Record) string {
@@ -250,7 +251,7 @@ func cutCaller(line string, r *netconsole.Record) string {
 	case m[1] != "":
 		r.Caller = m[1]
 	default:
-		r.Caller = "C" + m[2] + m[3]
+		r.Caller = "C" + m[2] + m[3] + m[4]
 	}
 	return line[len(m[0]):]
 }

@@ -44,6 +44,7 @@ type LogReader struct {
 
 	entry entry
 	json  document
+	sheet sheet
 	parts []part
 	held  int // bytes of the parts
 
@@ -67,7 +68,7 @@ var middle = lazyregexp.New(kernelStamp)
 // Line reads the next line, without its newline, and emits the records that are complete with it.
 func (l *LogReader) Line(text string, emit func(*netconsole.Record)) {
 	l.line++
-	if l.document(text, emit) || l.part(text) || l.collect(text, emit) {
+	if l.row(text, emit) || l.document(text, emit) || l.part(text) || l.collect(text, emit) {
 		return
 	}
 	l.single(text, emit)
@@ -244,27 +245,54 @@ func (l *LogReader) bareLine(r netconsole.Record, emit func(*netconsole.Record))
 
 // takeGlued reports whether the line has a kernel's time stamp in its middle, and then emits or holds it.
 func (l *LogReader) takeGlued(text string, emit func(*netconsole.Record)) bool {
-	at := middle.FindStringIndex(text)
-	if l.strict || at == nil || at[0] == 0 || quotes(text[:at[0]]) {
+	before, message := splitGlued(text)
+	if l.strict || before == "" {
 		return false
 	}
-	r, how := parseLine(text[at[0]:])
+	r, how := parseLine(message)
 	if how < marked || r.Uptime < 0 {
 		return false
 	}
-	g := glued{whole: text, before: text[:at[0]], message: r}
+	g := glued{whole: text, before: before, message: r}
 	if l.stamps && near(l.last, r.Uptime) {
 		l.accept(g, emit)
 		return true
 	}
-	if n := len(l.pending); !l.stamps && n > 0 && l.pending[n-1].before == g.before && near(l.pending[n-1].message.Uptime, r.Uptime) {
-		// No line of this log begins with a stamp, and this one begins as the one before: it is an envelope.
+	if last := l.lastPending(); !l.stamps && last != nil && last.before == g.before && near(last.message.Uptime, r.Uptime) {
+		// No line of this log begins with a stamp, and this one begins as another: it is an envelope.
 		l.pending = append(l.pending, g)
 		l.corroborate(r.Uptime, emit)
 		return true
 	}
 	l.hold(g, emit)
 	return true
+}
+
+// yamlItem is a text in quotes in a list of YAML, or the value of a key that collectors give to lines of log: `- '[    1.000000] x'`,
+// `textPayload: "[    1.000000] x"` (gcloud logging read).
+var yamlItem = lazyregexp.New(`^( *(?:- )?(?:(?:textPayload|message|MESSAGE|msg|log|line): )?["'])(` + kernelStamp + `.*)(["'])$`)
+
+// splitGlued returns a kernel's message in a line, and what stands before; nothing if there is none.
+func splitGlued(text string) (before, message string) {
+	text = strings.TrimRight(text, "\r\n")
+	if m := yamlItem.FindStringSubmatch(text); m != nil && strings.HasSuffix(m[1], m[3]) {
+		return m[1], strings.NewReplacer(`\"`, `"`, `\r`, "", "''", "'").Replace(m[2])
+	}
+	at := middle.FindStringIndex(text)
+	if at == nil || quotes(text[:at[0]]) {
+		return "", ""
+	}
+	return text[:at[0]], text[at[0]:]
+}
+
+// lastPending is the last pending line that may have a kernel's message, nil if there is none.
+func (l *LogReader) lastPending() *glued {
+	for i := len(l.pending) - 1; i >= 0; i-- {
+		if l.pending[i].message.Text != nil {
+			return &l.pending[i]
+		}
+	}
+	return nil
 }
 
 // quotes reports whether what follows a text is likely to be a quotation or an argument: a quote or parenthesis is open.
