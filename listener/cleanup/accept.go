@@ -157,9 +157,6 @@ func (w *work) reserve(name string, a detect.Authority) error {
 // create creates the death and, where that may be, fences at the same time. It reports whether the death is
 // ours: another replica's is left alone, and one that is believed less gives way.
 func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err error) {
-	if d.Answer == policy.Act {
-		w.listAhead(ctx)
-	}
 	creating := 0 // which of the calls it is
 	if d.Fence {
 		creating = 1 // the fence goes out first: it is the smaller and the more urgent one

@@ -2,7 +2,6 @@ package cleanup
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -15,40 +14,7 @@ const (
 	returnEvery  = 3 * time.Second
 	// finalizersFor is how long a Node whose deletion was asked for may wait for finalizers before the work on its death ends.
 	finalizersFor = 10 * time.Minute
-	// aheadFor is how old a list that was asked for ahead may be.
-	aheadFor = time.Second
 )
-
-// listing is a list of the node's pods that was asked for ahead.
-type listing struct {
-	at   time.Time
-	done <-chan struct{} // closed when pods and err are there
-	pods []policy.Pod
-	err  error
-}
-
-// listAhead asks for the node's pods while death and fence are written. A consistent list takes the API server longer than both: its
-// cache has to catch up with etcd first (k8s.io/apiserver/pkg/storage/cacher, waitUntilFreshAndList). Nothing is done to a pod
-// before the fence is up, and what is bound to the node in between is found by the next list, as what tolerates the fence is.
-func (w *work) listAhead(ctx context.Context) {
-	l, node := &listing{at: w.e.Now(), err: errors.New("not called")}, w.node.Name
-	l.done = w.queue.submit(ctx, failing, 1, func(ctx context.Context, _ int) { l.pods, l.err = w.e.cluster.Pods(ctx, node) })
-	w.ahead = l
-}
-
-// takeListing makes the pods that were asked for ahead those of the node, if they have come and are not old.
-func (w *work) takeListing() bool {
-	l := w.ahead
-	if w.ahead = nil; l == nil || w.e.Now().Sub(l.at) > aheadFor {
-		return false
-	}
-	<-l.done
-	if l.err != nil || w.e.Now().Sub(l.at) > aheadFor {
-		return false
-	}
-	w.pods = l.pods
-	return true
-}
 
 // back says why the Node, as it was read last, is not the dead one any more: a sentence, empty while it is.
 func (w *work) back() string {
@@ -168,10 +134,8 @@ func (w *work) welcome(ctx context.Context) error {
 
 // list reads the node's pods. Nothing after it would be right without them, so a denial is retried.
 func (w *work) list(ctx context.Context, p policy.Plan) (string, error) {
-	if !w.takeListing() {
-		if err := w.readPodsOf(ctx, p.Node); err != nil {
-			return "", err
-		}
+	if err := w.readPodsOf(ctx, p.Node); err != nil {
+		return "", err
 	}
 	w.listed = true
 	var count [policy.Failed + 1]int

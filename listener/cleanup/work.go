@@ -29,7 +29,6 @@ type work struct {
 	outlived    bool                 // the Node has outlived a death of the same boot: nothing is acted on at once
 	acting      bool                 // this replica has decided to act
 	listed      bool                 // pods were listed by this replica
-	ahead       *listing             // pods that were asked for ahead; nil once they are taken
 	pods        []policy.Pod         // on the node
 	became      map[string]string    // what became of them, by UID
 	failedAt    map[string]time.Time // when those that are kept were seen to have failed, by UID
