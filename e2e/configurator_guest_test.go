@@ -70,7 +70,7 @@ func (g *guest) run(t *testing.T, exit int, args ...string) lab.Result {
 	defer cancel()
 	program := lab.Program{Argv: append([]string{"/usr/bin/lastgasp-configurator"}, args...)}
 	if exit == 0 {
-		program.Env = []string{"LASTGASP_CANARY_TIMEOUT=30s"}
+		program.Env = []string{"LASTGASP_CANARY_TIMEOUT=20s"}
 	}
 	r, err := g.vm.RunProgram(ctx, program)
 	for range 5 {

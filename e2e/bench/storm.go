@@ -104,7 +104,7 @@ func (w stormWorld) die(ctx context.Context) (whole bool, err error) {
 		Append:  []string{"printk.devkmsg=on", "log_buf_len=32M"},
 		Files: map[string]lab.GuestFile{
 			configuratorPath: {Host: w.binary, Mode: 0o755},
-			"/etc/lastgasp/configurator.yaml": {Data: fmt.Appendf(nil, "endpoint: {static: [%s]}\nqueues: %t\ncanary: {timeout: 30s}\n",
+			"/etc/lastgasp/configurator.yaml": {Data: fmt.Appendf(nil, "endpoint: {static: [%s]}\nqueues: %t\ncanary: {timeout: 20s}\n",
 				strings.Join(listeners, ", "), w.queues)},
 		},
 	})
