@@ -66,7 +66,7 @@ var (
 		// Counts and bits.
 		`(?:arch_|raw_)?atomic(?:64|_long)?_\w+|refcount_\w+|kref_\w+|percpu_ref_\w+|percpu_counter_\w+|ref_tracker_\w+|(?:test_and_)?(?:set|clear|change|test)_bit\w*|csd_lock\w*|` +
 		// Locks.
-		`mutex_\w+|rt_mutex_\w+|rt_\w*lock\w*|(?:do_)?(?:raw_)?(?:spin|read|write)_(?:try|un)?lock\w*|do_raw_\w+|raw_(?:spin|read|write)_\w+|(?:native_|pv_)?queued_\w+|\w*pv_queued_spin_lock_slowpath|pv_wait_head_or_lock|` +
+		`mutex_\w+|rt_?mutex_\w+|rt_\w*lock\w*|rtlock_\w+|(?:do_)?(?:raw_)?(?:spin|read|write)_(?:try|un)?lock\w*|do_raw_\w+|raw_(?:spin|read|write)_\w+|(?:native_|pv_)?queued_\w+|\w*pv_queued_spin_lock_slowpath|pv_wait_head_or_lock|` +
 		`(?:down|up)(?:_(?:read|write|interruptible|killable|trylock|timeout|common)\w*)?|rwsem_\w+|call_rwsem_\w+|rwbase_\w+|percpu_(?:down|up|rwsem)_\w+|percpu_rwsem_\w+|ldsem_\w+|osq_\w+|ww_mutex_\w+|owner_on_cpu|seqlock_\w+|schedule_rtlock|lock_timer_base|raw_spin_rq_\w+|task_rq_lock|rq_lock|` +
 		`\w+_(?:read|write)_(?:un)?lock|(?:un)?lock_(?:page|sock|buffer)\w*|release_sock|folio_(?:un)?lock\w*|local_bh_(?:en|dis)able\w*|rcu_(?:read_)?(?:un)?lock\w*|srcu_read_(?:un)?lock|rcu_lock_\w+|cleanup_srcu_struct\w*|` +
 		// Waking, waiting, timers and work.

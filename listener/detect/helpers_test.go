@@ -30,7 +30,7 @@ func TestTitlesNameTheGuiltyFunction(t *testing.T) {
 			[]string{warning, kasan, between, bug, fault}},
 		{"lists, trees and counts", `list_del klist_next rb_erase __rb_insert_augmented xas_load radix_tree_lookup refcount_dec_and_test kref_put
 			atomic_inc_not_zero _raw_spin_lock_irqsave mutex_lock_nested down_write native_queued_spin_lock_slowpath
-			reiserfs_write_lock btrfs_tree_read_lock`, []string{warning, kasan, fault}},
+			reiserfs_write_lock btrfs_tree_read_lock rtlock_slowlock_locked rt_spin_lock`, []string{warning, kasan, fault}},
 		{"debug objects", `debug_print_object debug_object_activate __debug_check_no_obj_freed debug_check_no_obj_freed`, []string{warning, between}},
 		{"locks' checks", `lock_acquire __lock_acquire lock_release register_lock_class mark_lock check_noncircular lock_is_held_type`, []string{warning, kasan, between, fault}},
 		{"kernel objects", `kobject_put kobject_get kobject_add_internal device_del device_unregister put_device sysfs_remove_group sysfs_create_file_ns
