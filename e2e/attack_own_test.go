@@ -223,7 +223,7 @@ func (w *attackWorld) replayAfterRestart(t *testing.T) {
 		}
 		return err
 	})
-	if err := within(t.Context(), time.Minute, func() error { return w.untouched(t.Context(), d) }); err != nil {
+	if err := within(t.Context(), 3*time.Minute, func() error { return w.untouched(t.Context(), d) }); err != nil {
 		t.Error(err)
 	}
 	if err := d.spared(w.audit(t), back); err != nil {

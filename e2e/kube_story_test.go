@@ -595,7 +595,7 @@ func (w *kubeWorld) podsOn(t *testing.T, node string) []corev1.Pod {
 // awaitPhase waits until d's cleanup has come to this end.
 func (w *kubeWorld) awaitPhase(t *testing.T, d *doomed, r *replica, phase policy.Phase) (record policy.Death) {
 	t.Helper()
-	err := within(t.Context(), time.Minute, func() (err error) {
+	err := within(t.Context(), 3*time.Minute, func() (err error) {
 		if record, err = w.ended(t.Context(), d); err == nil && record.Phase != phase {
 			err = errors.New("phase " + string(record.Phase))
 		}

@@ -64,8 +64,8 @@ func names() []string {
 	return all
 }
 
-// bench measures the named sections, or those that need not be named, and writes the results to the file out, also when it is interrupted. If one
-// section cannot be measured, the others are.
+// bench measures the named sections, or those that need not be named, and writes the results to the file out, also when it is
+// interrupted. If one section cannot be measured, the others are.
 func bench(ctx context.Context, asked []string, out string) error {
 	for _, name := range asked {
 		if !slices.Contains(names(), name) {
