@@ -93,10 +93,11 @@ func (d *Directory) Describe(out chan<- *prometheus.Desc) { out <- lastDeathDesc
 // Collect implements prometheus.Collector.
 func (d *Directory) Collect(out chan<- prometheus.Metric) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
+	latest := d.lastDeath
+	d.mu.Unlock() // whoever gathers may be slow
 	last := 0.0
-	if !d.lastDeath.IsZero() {
-		last = float64(d.lastDeath.Unix())
+	if !latest.IsZero() {
+		last = float64(latest.Unix())
 	}
 	out <- prometheus.MustNewConstMetric(lastDeathDesc(), prometheus.GaugeValue, last)
 }
