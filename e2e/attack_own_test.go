@@ -231,8 +231,8 @@ func (w *attackWorld) replayAfterRestart(t *testing.T) {
 	}
 }
 
-// fullPod has somebody fill his pod's annotations, so that no write of it is valid, and give it an image that no terminal should be
-// shown. The node that it ran on is taken away all the same.
+// fullPod has a tenant fill a pod's annotations, so that no write of it is valid, and give it an image whose name must not reach a
+// terminal. The node that it ran on is deleted all the same.
 func (w *attackWorld) fullPod(t *testing.T) {
 	t.Parallel()
 	d := newDoomed("full-of-notes", 64)

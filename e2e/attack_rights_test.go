@@ -122,7 +122,7 @@ func (w *kubeWorld) checkEveryRight(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := func(ctx context.Context, p probe) (denied bool, err error) {
-		for { // an API server that is busy says so
+		for { // until the API server is not too busy
 			req, err := http.NewRequestWithContext(ctx, p.method, w.account.Host+p.path, strings.NewReader(p.body))
 			if err != nil {
 				return false, err
@@ -188,13 +188,13 @@ func (w *kubeWorld) checkEveryRight(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff(strings.Join(rights, ""), strings.Join(lines, "")); diff != "" {
-		t.Errorf("what the listener's token is let do; %s and security.md say what it may (-want +got):\n%s\nall of it:\n%s",
+		t.Errorf("the listener's token may do other things than %s says; mend the right, or the file and security.md (-want +got):\n%s\nall of it:\n%s",
 			rightsFile, diff, strings.Join(lines, ""))
 	}
 	t.Logf("%d requests", len(probes))
 }
 
-// checkKubelets has a node's kubelet reach for what decides about another node, and for what the listener is.
+// checkKubelets has a node's kubelet try to write whatever decides about another node, and to become the listener.
 func (w *kubeWorld) checkKubelets(t *testing.T) {
 	ctx := t.Context()
 	w.newNode(t, "accomplice", nil)
@@ -320,7 +320,8 @@ func (w *kubeWorld) checkKubelets(t *testing.T) {
 	}
 }
 
-// checkProofOfOthers has owners of Nodes and pods make them such that no write of them is valid. That says nothing of the policies.
+// checkProofOfOthers fills Nodes and pods with annotations, as their owners may, so that no write of them is valid. The proof must
+// not take that for a policy that is missing or denies too much.
 func (w *kubeWorld) checkProofOfOthers(t *testing.T) {
 	ctx := t.Context()
 	full := func(have map[string]string) string {

@@ -23,8 +23,8 @@ const fixtures = "../../listener/detect/testdata"
 // `make fixtures` captures them again; the machine should be otherwise idle.
 func TestCaptureCorpus(t *testing.T) {
 	// Scenarios in which arm64's kernels log something of their own. Debian's arm64 kernels do not count preemption, so they notice
-	// neither sleeping while atomic nor an RCU stall of one CPU. Of a CPU with interrupts off in the emulated machine 6.1 tells an
-	// RCU stall, 6.12 a hard lockup, and 7 nothing in two minutes.
+	// neither sleeping while atomic nor an RCU stall of one CPU. If a CPU of the emulated machine has its interrupts off, 6.1
+	// reports an RCU stall, 6.12 a hard lockup, and 7 nothing in two minutes.
 	arm64 := pick(t, "sysrq", "sysrq-panic5", "init-exit", "panic-multiline", "burst", "null-deref", "null-deref-panic5", "err-ptr", "gpf",
 		"bug", "stack-overflow", "oops-in-irq", "softlockup", "hung-task", "panic-on-warn", "panic-on-oom",
 		"null-deref-survived", "gpf-survived", "softlockup-survived", "hung-task-survived", "warn", "oom")
