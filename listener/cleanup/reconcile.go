@@ -68,6 +68,7 @@ func (w *work) recall(d policy.Death) {
 		for _, i := range o.Pods {
 			if i >= 0 && i < len(d.Pods) {
 				w.became[d.Pods[i].UID] = o.What
+				w.asked[d.Pods[i].UID] = o.What == policy.PodDeleted
 			}
 		}
 	}

@@ -209,10 +209,11 @@ func (w *work) emit(p policy.Plan) string {
 			Note: fmt.Sprintf("pod %s and others of this owner on the node failed: %s", pod.Name, p.Notice.Message),
 		})
 	}
+	note := fmt.Sprintf("node, %d pods and %d owners", len(failed), len(owners))
 	if w.back() != "" { // the others were not failed, but they may be restarted
-		w.emitLosses(w.pods, failed)
+		w.emitLosses(w.pods, failed) // from here on, failed belongs to whoever looks at them again
 	}
-	return fmt.Sprintf("node, %d pods and %d owners", len(failed), len(owners))
+	return note
 }
 
 func (w *work) emitFor(pod policy.Pod, p policy.Plan) {

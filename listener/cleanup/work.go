@@ -52,7 +52,10 @@ type work struct {
 }
 
 func (e *Engine) newWork(inc detect.Incident, log *slog.Logger) *work {
-	w := &work{calls: e.calls(log), e: e, inc: inc, became: map[string]string{}, failedAt: map[string]time.Time{}, asked: map[string]bool{}, full: map[string]bool{}, over: make(chan struct{})}
+	w := &work{
+		calls: e.calls(log), e: e, inc: inc, over: make(chan struct{}),
+		became: map[string]string{}, failedAt: map[string]time.Time{}, asked: map[string]bool{}, full: map[string]bool{},
+	}
 	w.waits = w.emitWaiting
 	return w
 }

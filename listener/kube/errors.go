@@ -3,7 +3,9 @@ package kube
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -57,8 +59,15 @@ func otherUID(err error) bool {
 	return slices.ContainsFunc(causes(err), func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
 }
 
-// isFull recognizes an object that would have more annotations than ValidateAnnotationsSize in k8s.io/apimachinery lets pass.
+// isFull recognizes an object that would have more annotations than ValidateAnnotationsSize in k8s.io/apimachinery lets pass, or would
+// be larger than etcd takes: the API server calls that an internal error, in etcd's words (isTooLargeError in
+// k8s.io/apiserver/pkg/endpoints/handlers/rest.go).
 func isFull(err error) bool {
+	var s apierrors.APIStatus
+	if errors.As(err, &s) && s.Status().Code == http.StatusInternalServerError {
+		return strings.Contains(s.Status().Message, "etcdserver: request is too large") ||
+			strings.Contains(s.Status().Message, "trying to send message larger than max")
+	}
 	return slices.ContainsFunc(causes(err), func(c metav1.StatusCause) bool {
 		return c.Field == "metadata.annotations" && c.Type == metav1.CauseType(field.ErrorTypeTooLong)
 	})

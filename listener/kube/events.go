@@ -57,15 +57,18 @@ func (c *Cluster) writeOrLog(ctx context.Context, e *eventsv1.Event) {
 }
 
 // controllerOf is what controls a ReplicaSet or a Job, most often a Deployment or a CronJob: people look there. It is nil if there
-// is none, or none to be had: what owns the pods has its event already.
+// is none, or none to be had: what owns the pods has its event already. Whoever makes these says whose they are, as with pods: nothing
+// is said on a Node.
 func (c *Cluster) controllerOf(ctx context.Context, of corev1.ObjectReference) *corev1.ObjectReference {
+	reading, cancel := context.WithTimeout(ctx, eventTimeout)
+	defer cancel()
 	var owner metav1.Object
 	var err error
 	switch of.APIVersion + " " + of.Kind {
 	case "apps/v1 ReplicaSet":
-		owner, err = c.core.AppsV1().ReplicaSets(of.Namespace).Get(ctx, of.Name, metav1.GetOptions{})
+		owner, err = c.core.AppsV1().ReplicaSets(of.Namespace).Get(reading, of.Name, metav1.GetOptions{})
 	case "batch/v1 Job":
-		owner, err = c.core.BatchV1().Jobs(of.Namespace).Get(ctx, of.Name, metav1.GetOptions{})
+		owner, err = c.core.BatchV1().Jobs(of.Namespace).Get(reading, of.Name, metav1.GetOptions{})
 	default:
 		return nil
 	}
@@ -76,7 +79,7 @@ func (c *Cluster) controllerOf(ctx context.Context, of corev1.ObjectReference) *
 		return nil
 	}
 	above := metav1.GetControllerOf(owner)
-	if owner.GetUID() != of.UID || above == nil {
+	if owner.GetUID() != of.UID || above == nil || above.Kind == "Node" {
 		return nil
 	}
 	return &corev1.ObjectReference{

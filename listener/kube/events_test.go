@@ -86,6 +86,7 @@ func TestEventsReachWhoControlsTheOwner(t *testing.T) {
 		{"a Deployment's ReplicaSet", policy.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web-1", UID: "u"}, []string{"ReplicaSet web-1 u", "Deployment web uid-web"}},
 		{"a Rollout's ReplicaSet", policy.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "api-1", UID: "u"}, []string{"ReplicaSet api-1 u", "Rollout api uid-api"}},
 		{"a CronJob's Job", policy.Owner{APIVersion: "batch/v1", Kind: "Job", Name: "nightly-1", UID: "u"}, []string{"Job nightly-1 u", "CronJob nightly uid-nightly"}},
+		{"a tenant's ReplicaSet, of somebody's Node", policy.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "liar", UID: "u"}, []string{"ReplicaSet liar u"}},
 		{"a ReplicaSet of nobody", policy.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "alone", UID: "u"}, []string{"ReplicaSet alone u"}},
 		{"a ReplicaSet that has been made anew", policy.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web-1", UID: "old"}, []string{"ReplicaSet web-1 old"}},
 		{"a ReplicaSet that is gone", policy.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "gone", UID: "u"}, []string{"ReplicaSet gone u"}},
@@ -97,6 +98,7 @@ func TestEventsReachWhoControlsTheOwner(t *testing.T) {
 			core := fake.NewClientset(
 				&appsv1.ReplicaSet{ObjectMeta: controlledBy("web-1", "u", "apps/v1", "Deployment", "web")},
 				&appsv1.ReplicaSet{ObjectMeta: controlledBy("api-1", "u", "argoproj.io/v1alpha1", "Rollout", "api")},
+				&appsv1.ReplicaSet{ObjectMeta: controlledBy("liar", "u", "v1", "Node", "n1")},
 				&appsv1.ReplicaSet{ObjectMeta: controlledBy("alone", "u", "", "", "")},
 				&batchv1.Job{ObjectMeta: controlledBy("nightly-1", "u", "batch/v1", "CronJob", "nightly")},
 			)
