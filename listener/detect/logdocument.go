@@ -215,6 +215,9 @@ func (l *LogReader) abandon(emit emitter) {
 // takeValue reads a value of a document, and reports whether it is an entry or several.
 func (l *LogReader) takeValue(value any, emit emitter) bool {
 	f := newFields(value)
+	if f.foreign() || f.contained() { // whatever log stands in it is that program's output
+		return l.takeFields(f, emit)
+	}
 	if lines := logLines(value); lines != nil {
 		for _, line := range lines {
 			l.single(line, emit)

@@ -60,6 +60,7 @@ type emitter = func(*netconsole.Record)
 type glued struct {
 	whole, before string
 	message       netconsole.Record
+	quoted        bool // in YAML's quotes, which are a program's in a log whose lines stand for themselves
 }
 
 // middle is the first time stamp that is not at the beginning of a line.
@@ -245,15 +246,15 @@ func (l *LogReader) bareLine(r netconsole.Record, emit func(*netconsole.Record))
 
 // takeGlued reports whether the line has a kernel's time stamp in its middle, and then emits or holds it.
 func (l *LogReader) takeGlued(text string, emit func(*netconsole.Record)) bool {
-	before, message := splitGlued(text)
-	if l.strict || before == "" {
+	before, message, quoted := splitGlued(text)
+	if l.strict || before == "" || quoted && l.plain {
 		return false
 	}
 	r, how := parseLine(message)
 	if how < marked || r.Uptime < 0 {
 		return false
 	}
-	g := glued{whole: text, before: before, message: r}
+	g := glued{whole: text, before: before, message: r, quoted: quoted}
 	if l.stamps && near(l.last, r.Uptime) {
 		l.accept(g, emit)
 		return true
@@ -272,17 +273,17 @@ func (l *LogReader) takeGlued(text string, emit func(*netconsole.Record)) bool {
 // `textPayload: "[    1.000000] x"` (gcloud logging read).
 var yamlItem = lazyregexp.New(`^( *(?:- )?(?:(?:textPayload|message|MESSAGE|msg|log|line): )?["'])(` + kernelStamp + `.*)(["'])$`)
 
-// splitGlued returns a kernel's message in a line, and what stands before; nothing if there is none.
-func splitGlued(text string) (before, message string) {
+// splitGlued returns a kernel's message in a line, and what stands before; nothing if there is none. quoted says that it is YAML's.
+func splitGlued(text string) (before, message string, quoted bool) {
 	text = strings.TrimRight(text, "\r\n")
 	if m := yamlItem.FindStringSubmatch(text); m != nil && strings.HasSuffix(m[1], m[3]) {
-		return m[1], strings.NewReplacer(`\"`, `"`, `\r`, "", "''", "'").Replace(m[2])
+		return m[1], strings.NewReplacer(`\"`, `"`, `\r`, "", "''", "'").Replace(m[2]), true
 	}
 	at := middle.FindStringIndex(text)
 	if at == nil || quotes(text[:at[0]]) {
-		return "", ""
+		return "", "", false
 	}
-	return text[:at[0]], text[at[0]:]
+	return text[:at[0]], text[at[0]:], false
 }
 
 // lastPending is the last pending line that may have a kernel's message, nil if there is none.
@@ -324,7 +325,7 @@ func (l *LogReader) corroborate(uptime time.Duration, emit func(*netconsole.Reco
 	pending := l.pending
 	l.pending = nil
 	for _, g := range pending {
-		if g.message.Text != nil && near(g.message.Uptime, uptime) {
+		if g.message.Text != nil && !(g.quoted && l.plain) && near(g.message.Uptime, uptime) {
 			l.accept(g, emit)
 			continue
 		}
