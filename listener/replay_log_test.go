@@ -205,6 +205,8 @@ func TestReplayFindsTheKernelInAnyLog(t *testing.T) {
 		{"Splunk's CSV", "\"_time\",\"_raw\",host\n" + in(`"2024-11-29T13:49:23.000+0000","Nov 29 13:49:23 node-7 kernel: %[1]s %[2]s",node-7`)},
 		{"Splunk's CSV in another order", "_raw,_time\n" + in(`"Nov 29 13:49:23 node-7 kernel: %[1]s %[2]s",2024-11-29`)},
 		{"CloudWatch's CSV", "@timestamp,@message,@logStream\n" + in(`"2024-11-29 13:49:23.000","%[1]s %[2]s","node-7"`)},
+		{"a spreadsheet that leaves quotes as they are", "_time,_raw\n2024-11-29T13:49:22.000+0000,Nov 29 13:49:22 node-7 kernel: an odd \" here\n" + in("2024-11-29T13:49:23.000+0000,Nov 29 13:49:23 node-7 kernel: %[1]s %[2]s")},
+		{"a spreadsheet that ends in a row", "_time,_raw\n" + strings.TrimSuffix(in(`"2024-11-29T13:49:23.000+0000","%[1]s %[2]s"`), "\"\n") + "\n"},
 		{"Datadog's CSV", "Date,Host,Service,Content\n" + in(`2024-11-29T13:49:23.123Z,node-7,kernel,"%[1]s %[2]s"`)},
 		{"Splunk's event collector", in(`{"time":1732888163,"host":"node-7","event":"%[1]s %[2]s","sourcetype":"kernel"}`)},
 		{"syslog-ng's JSON", in(`{"PROGRAM":"kernel","PRIORITY":"warning","MESSAGE":%[4]s,"HOST":"node-7","FACILITY":"kern"}`)},

@@ -88,6 +88,7 @@ func (l *LogReader) Flush(emit func(*netconsole.Record)) {
 	if e := l.entry.take(); e != nil {
 		l.record(e, emit)
 	}
+	l.abandonRow(emit)
 	l.abandon(emit)
 	defer l.flushPieces(emit)
 	parts := l.parts
