@@ -318,6 +318,19 @@ func TestReplayLeavesQuotationsAlone(t *testing.T) {
 	}
 }
 
+// TestReplayReadsEveryDocument: a file may have one object per line, each with the log of another machine.
+func TestReplayReadsEveryDocument(t *testing.T) {
+	log := in("%[1]s %[2]s")
+	death := `{"kind":"NodeDeath","spec":{"trace":` + strings.TrimSpace(list(log)) + "}}\n"
+	console := fmt.Sprintf(`{"InstanceId":"i-0123456789abcdef0","Output":%q}`+"\n", log)
+	for _, documents := range [][]string{{death, death}, {console, console}, {death, console}, {console, death}} {
+		_, got := logReplay(t, strings.Join(documents, ""))
+		if diff := cmp.Diff(Reading{Incidents: got.Incidents, Kernel: 2 * len(oops())}, got); diff != "" {
+			t.Errorf("%.30q and %.30q (-want +got):\n%s", documents[0], documents[1], diff)
+		}
+	}
+}
+
 func TestPartsOfPstoreAreReadInOrder(t *testing.T) {
 	lines := strings.SplitAfter(strings.TrimSuffix(in("<4>%[1]s %[2]s"), "\n"), "\n")
 	newest, oldest := strings.Join(lines[5:], ""), strings.Join(lines[:5], "")

@@ -219,16 +219,14 @@ func (l *LogReader) takeValue(value any, emit emitter) bool {
 		return l.takeFields(f, emit)
 	}
 	if lines := logLines(value); lines != nil {
-		for _, line := range lines {
-			l.single(line, emit)
-		}
+		l.inner(slices.Values(lines), emit)
 		return true
 	}
 	if f == nil {
 		return false
 	}
 	if console := f.get("output", "contents", "stdout"); strings.Contains(console, "\n") || f.get("instanceid") != "" && console != "" {
-		l.console(console, emit)
+		l.inner(strings.Lines(decodeConsole(console)), emit)
 		return true
 	}
 	return l.takeFields(f, emit)

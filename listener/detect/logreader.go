@@ -2,6 +2,7 @@ package detect
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -344,11 +345,15 @@ func (l *LogReader) unknown(text string) {
 	}
 }
 
-// console reads the lines of a console that stand in a document.
-func (l *LogReader) console(text string, emit emitter) {
-	for line := range strings.Lines(decodeConsole(text)) {
+// inner reads the lines of a log that stands in a document. More documents may follow: the reader's own lines are still none of a
+// kernel's.
+func (l *LogReader) inner(lines iter.Seq[string], emit emitter) {
+	plain := l.plain
+	for line := range lines {
 		l.single(strings.TrimRight(line, "\r\n"), emit)
 	}
+	l.flushPieces(emit)
+	l.plain = plain
 }
 
 // record emits the record of an entry of the journal.
