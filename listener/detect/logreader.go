@@ -27,7 +27,7 @@ const (
 )
 
 // A LogReader turns the lines of a log into records, whatever wrote the log; see ParseLogLine for what stands in one line.
-// Beyond one line it reads journalctl's -o export, verbose and json-pretty, puts the parts of a pstore file in order, and
+// Beyond one line it reads JSON documents, spreadsheets and journalctl's -o export and verbose, puts the parts of a pstore file in order, and
 // finds a kernel message behind a program's unfinished line on a console: its time stamp must fit its neighbours'.
 //
 // It is a state machine: feed every line, blank ones too, and call Flush at the end. The zero value is ready.
