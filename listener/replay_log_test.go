@@ -205,6 +205,8 @@ func TestReplayFindsTheKernelInAnyLog(t *testing.T) {
 		{"Splunk's CSV", "\"_time\",\"_raw\",host\n" + in(`"2024-11-29T13:49:23.000+0000","Nov 29 13:49:23 node-7 kernel: %[1]s %[2]s",node-7`)},
 		{"Splunk's CSV in another order", "_raw,_time\n" + in(`"Nov 29 13:49:23 node-7 kernel: %[1]s %[2]s",2024-11-29`)},
 		{"CloudWatch's CSV", "@timestamp,@message,@logStream\n" + in(`"2024-11-29 13:49:23.000","%[1]s %[2]s","node-7"`)},
+		{"a spreadsheet that leaves quotes as they are", "_time,_raw\n2024-11-29T13:49:22.000+0000,Nov 29 13:49:22 node-7 kernel: an odd \" here\n" + in("2024-11-29T13:49:23.000+0000,Nov 29 13:49:23 node-7 kernel: %[1]s %[2]s")},
+		{"a spreadsheet that ends in a row", "_time,_raw\n" + strings.TrimSuffix(in(`"2024-11-29T13:49:23.000+0000","%[1]s %[2]s"`), "\"\n") + "\n"},
 		{"Datadog's CSV", "Date,Host,Service,Content\n" + in(`2024-11-29T13:49:23.123Z,node-7,kernel,"%[1]s %[2]s"`)},
 		{"Splunk's event collector", in(`{"time":1732888163,"host":"node-7","event":"%[1]s %[2]s","sourcetype":"kernel"}`)},
 		{"syslog-ng's JSON", in(`{"PROGRAM":"kernel","PRIORITY":"warning","MESSAGE":%[4]s,"HOST":"node-7","FACILITY":"kern"}`)},
@@ -271,6 +273,10 @@ func TestReplayLeavesQuotationsAlone(t *testing.T) {
 		`"` + panicked + `\n[   12.345678] ` + panicked + `"`,
 		`{"trace":["[   12.345678] ` + panicked + `"],"title":"x"}`,
 		"kind: Event\nmessage: '" + panicked + "'\n",
+		`{"service":"vmm","lines":["[   12.345678] ` + panicked + `","[   12.345679] CPU: 0"]}`,
+		`{"logger":"guest","msg":"console","stdout":"[   12.345678] ` + panicked + `\n[   12.345679] CPU: 0\n"}`,
+		`{"stream":"stdout","lines":["[   12.345678] ` + panicked + `","[   12.345679] CPU: 0"]}`,
+		`{"logger":"kernel","msg":"` + panicked + `"}`,
 		"examples:\n- '[   12.345678] " + panicked + "'\n- '[   99.000000] " + panicked + "'\n",
 		"id,title,message\n1,boot,\"they see [   12.345678] " + panicked + "\"\n2,x," + panicked + "\n",
 		"time,service,message\n2024-11-29T13:49:23Z,vmm,\"[   12.345678] " + panicked + "\"\n",
@@ -297,6 +303,9 @@ func TestReplayLeavesQuotationsAlone(t *testing.T) {
 		"Nov 29 13:49:23 node-7 kernel: eth0: up\n" + panicked,
 		"Nov 29 13:49:23 node-7 kernel: eth0: up\n[   12.345678 " + panicked,
 		"[    1.000000] eth0: up\nPanic#1 Part1\nPanic#1 Part2\n" + panicked,
+		"[   12.000000] eth0: up\nmsg: \"[   12.345678] " + panicked + "\"",
+		"[   12.000000] eth0: up\n- '[   12.345678] " + panicked + "'\n- '[   12.345679] CPU: 0'",
+		"msg: \"[   12.345678] " + panicked + "\"\n[   12.345679] eth0: up",
 		`fatal: [node-2]: FAILED! => {"msg": "[   12.345678] ` + panicked + `"}` + "\n[   12.345679] eth0: up",
 		"+ grep panic /var/log\n/var/log/kern.log: [   12.345678] " + panicked,
 		"console of vm1: [   12.345678] " + panicked + "\n[   99.000000] eth0: up",
@@ -305,6 +314,19 @@ func TestReplayLeavesQuotationsAlone(t *testing.T) {
 	} {
 		if got, _ := logReplay(t, log); len(got) > 0 {
 			t.Errorf("%q was read as %q", log, got)
+		}
+	}
+}
+
+// TestReplayReadsEveryDocument: a file may have one object per line, each with the log of another machine.
+func TestReplayReadsEveryDocument(t *testing.T) {
+	log := in("%[1]s %[2]s")
+	death := `{"kind":"NodeDeath","spec":{"trace":` + strings.TrimSpace(list(log)) + "}}\n"
+	console := fmt.Sprintf(`{"InstanceId":"i-0123456789abcdef0","Output":%q}`+"\n", log)
+	for _, documents := range [][]string{{death, death}, {console, console}, {death, console}, {console, death}} {
+		_, got := logReplay(t, strings.Join(documents, ""))
+		if diff := cmp.Diff(Reading{Incidents: got.Incidents, Kernel: 2 * len(oops())}, got); diff != "" {
+			t.Errorf("%.30q and %.30q (-want +got):\n%s", documents[0], documents[1], diff)
 		}
 	}
 }

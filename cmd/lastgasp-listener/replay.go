@@ -25,7 +25,7 @@ object per incident. Each FILE is judged by itself; - is standard input. A FILE 
   --format=auto       datagrams or log, by the first line
   --format=datagrams  one JSON object per line: {"t": seconds, "src": "ip:port", "payload_b64": "…"}
   --format=log        a kernel log in any form: dmesg, journalctl (with any -o), syslog and container logs, /dev/kmsg, pstore,
-                      serial consoles, and what collectors and stores export as JSON
+                      serial consoles, and what collectors and stores export as JSON, CSV or YAML
 
 A FILE may be compressed with gzip or bzip2, in base64 as EC2's API gives consoles, or in UTF-16.
 

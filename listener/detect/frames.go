@@ -148,6 +148,11 @@ func outermost(stack []string) []string {
 	return stack
 }
 
+// byName compares functions. Leading underscores count only between foo and __foo.
+func byName(a, b string) int {
+	return cmp.Or(cmp.Compare(strings.TrimLeft(a, "_"), strings.TrimLeft(b, "_")), cmp.Compare(b, a))
+}
+
 // recursing is the function that a stack has most often, at least three times; empty if it has none that often. Functions that call
 // each other stand there about equally often. The first of them by name is taken, wherever the stack ended.
 func recursing(stack []string) string {
@@ -160,7 +165,7 @@ func recursing(stack []string) string {
 	}
 	best := ""
 	for f, n := range times {
-		if n >= max(3, most/2) && (best == "" || strings.TrimLeft(f, "_") < strings.TrimLeft(best, "_")) {
+		if n >= max(3, most/2) && (best == "" || byName(f, best) < 0) {
 			best = f
 		}
 	}

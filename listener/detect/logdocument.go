@@ -215,17 +215,18 @@ func (l *LogReader) abandon(emit emitter) {
 // takeValue reads a value of a document, and reports whether it is an entry or several.
 func (l *LogReader) takeValue(value any, emit emitter) bool {
 	f := newFields(value)
+	if f.foreign() || f.contained() { // whatever log stands in it is that program's output
+		return l.takeFields(f, emit)
+	}
 	if lines := logLines(value); lines != nil {
-		for _, line := range lines {
-			l.single(line, emit)
-		}
+		l.inner(slices.Values(lines), emit)
 		return true
 	}
 	if f == nil {
 		return false
 	}
 	if console := f.get("output", "contents", "stdout"); strings.Contains(console, "\n") || f.get("instanceid") != "" && console != "" {
-		l.console(console, emit)
+		l.inner(strings.Lines(decodeConsole(console)), emit)
 		return true
 	}
 	return l.takeFields(f, emit)

@@ -256,7 +256,19 @@ func (f fields) journal() (netconsole.Record, origin) {
 // program is who the entry says has written it, empty if it does not say.
 func (f fields) program() string {
 	return strings.TrimRight(f.get("_transport", "syslog_identifier", "syslog.identifier", "programname", "program", "appname", "app-name",
-		"app_name", "application_name", "_application_name", "ident", "syslogtag", "syslog-tag", "process.name", "processname", "process_name", "service", "logger", "component"), ":")
+		"app_name", "application_name", "_application_name", "ident", "syslogtag", "syslog-tag", "process.name", "processname", "process_name", "service"), ":")
+}
+
+// foreign reports whether the entry names another program than the kernel. A logger or component called "kernel" may be any
+// program's, and proves nothing.
+func (f fields) foreign() bool {
+	name := cmp.Or(f.program(), f.get("logger", "component"))
+	return name != "" && name != "kernel"
+}
+
+// contained reports whether the entry is from the log of a container.
+func (f fields) contained() bool {
+	return f.get("stream", "_p", "container_name", "container_id", "pod_name", "container.id") != ""
 }
 
 // enveloped reads a line of log that stands in an entry.
@@ -270,7 +282,7 @@ func (f fields) enveloped(text string) (netconsole.Record, origin) {
 		}
 	}
 	switch {
-	case program != "" && program != "kernel", facility != "" && facility != "kern" && facility != "kernel" && facility != "0":
+	case f.foreign(), program != "" && program != "kernel", facility != "" && facility != "kern" && facility != "kernel" && facility != "0":
 		return netconsole.Record{}, foreign
 	case strings.HasPrefix(strings.TrimSpace(text), "{"):
 		return f.nested(text)
@@ -290,7 +302,7 @@ var kernelTag = lazyregexp.New(`^(?:kernel|kern|kmsg|dmesg)(?:$|[.-])`)
 // nested reads an entry that stands as text in another: a collector's, in what a store exports. In the log of a container it is
 // that program's own output.
 func (f fields) nested(text string) (netconsole.Record, origin) {
-	if f.get("stream", "_p", "container_name", "container_id", "pod_name", "container.id") != "" {
+	if f.contained() {
 		return netconsole.Record{}, foreign
 	}
 	var object map[string]any

@@ -2,6 +2,7 @@ package detect
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -26,7 +27,7 @@ const (
 )
 
 // A LogReader turns the lines of a log into records, whatever wrote the log; see ParseLogLine for what stands in one line.
-// Beyond one line it reads journalctl's -o export, verbose and json-pretty, puts the parts of a pstore file in order, and
+// Beyond one line it reads JSON documents, spreadsheets and journalctl's -o export and verbose, puts the parts of a pstore file in order, and
 // finds a kernel message behind a program's unfinished line on a console: its time stamp must fit its neighbours'.
 //
 // It is a state machine: feed every line, blank ones too, and call Flush at the end. The zero value is ready.
@@ -60,6 +61,7 @@ type emitter = func(*netconsole.Record)
 type glued struct {
 	whole, before string
 	message       netconsole.Record
+	quoted        bool // in YAML's quotes, which are a program's in a log whose lines stand for themselves
 }
 
 // middle is the first time stamp that is not at the beginning of a line.
@@ -87,6 +89,7 @@ func (l *LogReader) Flush(emit func(*netconsole.Record)) {
 	if e := l.entry.take(); e != nil {
 		l.record(e, emit)
 	}
+	l.abandonRow(emit)
 	l.abandon(emit)
 	defer l.flushPieces(emit)
 	parts := l.parts
@@ -245,15 +248,15 @@ func (l *LogReader) bareLine(r netconsole.Record, emit func(*netconsole.Record))
 
 // takeGlued reports whether the line has a kernel's time stamp in its middle, and then emits or holds it.
 func (l *LogReader) takeGlued(text string, emit func(*netconsole.Record)) bool {
-	before, message := splitGlued(text)
-	if l.strict || before == "" {
+	before, message, quoted := splitGlued(text)
+	if l.strict || before == "" || quoted && l.plain {
 		return false
 	}
 	r, how := parseLine(message)
 	if how < marked || r.Uptime < 0 {
 		return false
 	}
-	g := glued{whole: text, before: before, message: r}
+	g := glued{whole: text, before: before, message: r, quoted: quoted}
 	if l.stamps && near(l.last, r.Uptime) {
 		l.accept(g, emit)
 		return true
@@ -272,17 +275,17 @@ func (l *LogReader) takeGlued(text string, emit func(*netconsole.Record)) bool {
 // `textPayload: "[    1.000000] x"` (gcloud logging read).
 var yamlItem = lazyregexp.New(`^( *(?:- )?(?:(?:textPayload|message|MESSAGE|msg|log|line): )?["'])(` + kernelStamp + `.*)(["'])$`)
 
-// splitGlued returns a kernel's message in a line, and what stands before; nothing if there is none.
-func splitGlued(text string) (before, message string) {
+// splitGlued returns a kernel's message in a line, and what stands before; nothing if there is none. quoted says that it is YAML's.
+func splitGlued(text string) (before, message string, quoted bool) {
 	text = strings.TrimRight(text, "\r\n")
 	if m := yamlItem.FindStringSubmatch(text); m != nil && strings.HasSuffix(m[1], m[3]) {
-		return m[1], strings.NewReplacer(`\"`, `"`, `\r`, "", "''", "'").Replace(m[2])
+		return m[1], strings.NewReplacer(`\"`, `"`, `\r`, "", "''", "'").Replace(m[2]), true
 	}
 	at := middle.FindStringIndex(text)
 	if at == nil || quotes(text[:at[0]]) {
-		return "", ""
+		return "", "", false
 	}
-	return text[:at[0]], text[at[0]:]
+	return text[:at[0]], text[at[0]:], false
 }
 
 // lastPending is the last pending line that may have a kernel's message, nil if there is none.
@@ -324,7 +327,7 @@ func (l *LogReader) corroborate(uptime time.Duration, emit func(*netconsole.Reco
 	pending := l.pending
 	l.pending = nil
 	for _, g := range pending {
-		if g.message.Text != nil && near(g.message.Uptime, uptime) {
+		if g.message.Text != nil && !(g.quoted && l.plain) && near(g.message.Uptime, uptime) {
 			l.accept(g, emit)
 			continue
 		}
@@ -342,11 +345,15 @@ func (l *LogReader) unknown(text string) {
 	}
 }
 
-// console reads the lines of a console that stand in a document.
-func (l *LogReader) console(text string, emit emitter) {
-	for line := range strings.Lines(decodeConsole(text)) {
+// inner reads the lines of a log that stands in a document. More documents may follow: the reader's own lines are still none of a
+// kernel's.
+func (l *LogReader) inner(lines iter.Seq[string], emit emitter) {
+	plain := l.plain
+	for line := range lines {
 		l.single(strings.TrimRight(line, "\r\n"), emit)
 	}
+	l.flushPieces(emit)
+	l.plain = plain
 }
 
 // record emits the record of an entry of the journal.

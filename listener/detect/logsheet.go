@@ -11,14 +11,16 @@ const (
 	// maxColumns bounds the columns of a spreadsheet.
 	maxColumns = 256
 	// maxRow bounds a row that takes several lines, in bytes.
-	maxRow = 64 << 10
+	maxRow = 1 << 20
 )
 
 // A sheet is a spreadsheet in the course of being read: what Splunk, CloudWatch, Datadog and Kibana export as CSV. Its first line
 // names the columns, and every row is an entry of a log.
 type sheet struct {
 	columns []string
-	row     string // the beginning of a row that takes several lines
+	lines   []string // of a row that is not complete
+	size    int      // of lines, in bytes
+	quoted  bool     // the next line begins in quotes
 }
 
 // columnName is how columns are called.
@@ -66,16 +68,18 @@ func (l *LogReader) row(text string, emit emitter) bool {
 	if s.columns == nil {
 		return false
 	}
-	s.row += text
-	if strings.Count(s.row, `"`)%2 != 0 && len(s.row) < maxRow {
-		s.row += "\n"
+	s.lines, s.size = append(s.lines, text), s.size+len(text)+1
+	s.quoted = s.quoted != (strings.Count(text, `"`)%2 != 0)
+	if s.quoted && s.size < maxRow {
 		return true
 	}
-	row := cells(s.row)
-	s.row = ""
+	row := cells(strings.Join(s.lines, "\n"))
 	if len(row) != len(s.columns) {
+		s.lines = s.lines[:len(s.lines)-1] // the caller has the last one
+		l.abandonRow(emit)
 		return false
 	}
+	s.endRow()
 	f := make(fields)
 	for i, name := range s.columns {
 		f.put(name, row[i])
@@ -84,4 +88,16 @@ func (l *LogReader) row(text string, emit emitter) bool {
 		l.unknown(text)
 	}
 	return true
+}
+
+// endRow makes the next line the first of a row.
+func (s *sheet) endRow() { s.lines, s.size, s.quoted = nil, 0, false }
+
+// abandonRow gives a row up that is none, or has no end, and reads its lines as those of another log.
+func (l *LogReader) abandonRow(emit emitter) {
+	lines := l.sheet.lines
+	l.sheet.endRow()
+	for _, text := range lines {
+		l.single(text, emit)
+	}
 }

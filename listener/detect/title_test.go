@@ -85,6 +85,11 @@ func TestWhereItHappened(t *testing.T) {
 			"aa",
 		},
 		{
+			"a function and its inner half are one recursion, named by the outer half", &Rule{Cause: kernelPanic, Verdict: Dying, overflow: true},
+			"RIP: 0010:leaf+0x1/0x2\nCall Trace:\n" + strings.Repeat(" __walk+0x1/0x2\n walk+0x1/0x2\n", 5) + " entry+0x1/0x2\n",
+			"walk",
+		},
+		{
 			"on arm64 the link register has the caller of an address without code", oops,
 			"pc : 0xffffffffdeadbeef\nlr : caller+0x1/0x2 [mod]\nCall trace:\n 0xffffffffdeadbeef\n el0_svc_naked+0x1/0x2\n",
 			"caller",
