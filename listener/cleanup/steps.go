@@ -159,6 +159,7 @@ func (w *work) readPodsOf(ctx context.Context, node string) error {
 			return err
 		}
 		w.log.Error("cannot list pods", "node", node, "err", err)
+		w.emitWaiting(listingPods, err)
 		if err := sleep(ctx, longestPause); err != nil {
 			return err
 		}
