@@ -205,8 +205,8 @@ func podKinds() []podKind {
 				if c.Status != policy.False || !strings.Contains(c.Message, "1 denied") || !strings.Contains(c.Message, "262144 bytes") {
 					t.Errorf("the condition says %+v", c)
 				}
-				if n := w.readNode(t, d.name); !n.Fenced {
-					t.Error("the node is not fenced any more, with a pod on it")
+				if err := wantErr(cleanup.ErrNotFound)(w.cluster.Node(t.Context(), d.name)); err != nil {
+					t.Errorf("a pod that its owner has filled keeps the node of all others: %v", err)
 				}
 			},
 		},
