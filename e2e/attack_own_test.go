@@ -34,7 +34,7 @@ func (w *attackWorld) connections(t *testing.T) {
 	r := w.startReplica(t, w.bin, "", anyNumber)
 	eventually(t, "the listener to be ready", func() error {
 		if code, body, err := r.get(w.kubeWorld, "/readyz"); err != nil || code != http.StatusOK {
-			return fmt.Errorf("readyz %d %s %v", code, body, err)
+			return fmt.Errorf("readyz %d %s: %w, %v; it says:\n%s", code, body, err, r.Died(), r.says())
 		}
 		return nil
 	})

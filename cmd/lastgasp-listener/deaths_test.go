@@ -131,6 +131,19 @@ func TestNoKubeconfig(t *testing.T) {
 	if _, err := do(t, "", "run", "--config", config); err == nil || err.Error() != "kubernetes: true outside a pod needs the key kubeconfig; name the file" {
 		t.Errorf("run: %v", err)
 	}
+	empty := filepath.Join(t.TempDir(), "empty")
+	for file, text := range map[string]string{
+		empty:  "",
+		config: "kubernetes: true\nkubeconfig: " + empty + "\nlisten: [\"127.0.0.1:0\"]\nadmin: 127.0.0.1:0\n",
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := "kubeconfig " + empty + " is empty; write a cluster, a user and a context into it"
+	if _, err := do(t, "", "run", "--config", config); err == nil || err.Error() != want {
+		t.Errorf("an empty one: %v", err)
+	}
 	bad := filepath.Join(t.TempDir(), "config")
 	if err := os.WriteFile(bad, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)

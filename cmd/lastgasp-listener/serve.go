@@ -225,6 +225,9 @@ func replicaName() (string, error) {
 
 func connect(cfg listener.Config, replica string, log *slog.Logger) (*kube.Cluster, error) {
 	rc, err := clientcmd.BuildConfigFromFlags("", cfg.Kubeconfig)
+	if clientcmd.IsEmptyConfig(err) && cfg.Kubeconfig != "" {
+		return nil, usageError{fmt.Errorf("kubeconfig %s is empty; write a cluster, a user and a context into it", cfg.Kubeconfig)}
+	}
 	if clientcmd.IsEmptyConfig(err) {
 		return nil, usageError{errors.New("kubernetes: true outside a pod needs the key kubeconfig; name the file")}
 	}

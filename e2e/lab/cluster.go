@@ -94,7 +94,7 @@ func (c *Cluster) Client() kubernetes.Interface { return c.client }
 // any namespace.
 func (c *Cluster) RESTConfig() *rest.Config { return rest.CopyConfig(c.config) }
 
-// AuditLog is the path of the API server's audit log: one JSON object (audit.k8s.io/v1, level Metadata) per answered
+// AuditLog is the path of the API server's audit log: one JSON object (audit.k8s.io/v1, level Metadata, of pods' deletions Request) per answered
 // request. It is empty without ClusterSpec.Audit.
 func (c *Cluster) AuditLog() string {
 	if !c.spec.Audit {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -24,7 +25,9 @@ import (
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
-rules: [{level: Metadata}]
+rules:
+  - {level: Request, verbs: [delete], resources: [{group: "", resources: [pods]}]} # whether it is a dry run is in its body
+  - {level: Metadata}
 `
 
 // makeCredentials makes the authority, what the servers need on disk, and the administrator's access.
@@ -181,7 +184,18 @@ func (c *Cluster) ServiceAccountKubeconfig(ctx context.Context, namespace, name 
 
 func (c *Cluster) writeKubeconfig(user string, auth *clientcmdapi.AuthInfo) (string, error) {
 	path := c.path(strings.NewReplacer(":", "-", "/", "-").Replace(user) + ".kubeconfig")
-	if err := clientcmd.WriteToFile(*c.kubeconfig(user, auth), path); err != nil { // 0600
+	// Renamed into place: a listener that starts beside another with the same rights must not find it half written.
+	draft, err := os.CreateTemp(filepath.Dir(path), "kubeconfig-*") // 0600
+	if err == nil {
+		err = draft.Close()
+	}
+	if err == nil {
+		err = clientcmd.WriteToFile(*c.kubeconfig(user, auth), draft.Name())
+	}
+	if err == nil {
+		err = os.Rename(draft.Name(), path)
+	}
+	if err != nil {
 		return "", fmt.Errorf("write kubeconfig of %s: %w", user, err)
 	}
 	return path, nil
