@@ -5,18 +5,16 @@ SHELL      := /bin/bash
 VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 COMMIT     ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 LDFLAGS    := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
-# The configurator asks for a few documents an hour. HTTP/2 would be 360 KiB on every node.
-NODETAGS   := nethttpomithttp2
 GO         := go
 export CGO_ENABLED ?= 0
 
 FUZZTIME   ?= 200000x
 
-.PHONY: build check format vet staticcheck pure fuzz live e2e e2e-ends e2e-kernel e2e-matrix rollout fixtures test demo bench clean browser
+.PHONY: build check format vet staticcheck pure fuzz live e2e e2e-ends e2e-kernel e2e-matrix rollout fixtures test demo bench bench-storm clean browser
 
 build: ## both binaries into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/lastgasp-listener
-	$(GO) build -tags $(NODETAGS) -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/lastgasp-configurator
+	$(GO) build -tags "$$(cat cmd/lastgasp-configurator/tags)" -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/lastgasp-configurator
 	@size=$$(stat -c %s bin/lastgasp-configurator); test $$size -le $$((12 << 20)) || \
 		{ echo "lastgasp-configurator has $$size bytes: every node carries it, 12 MiB is the limit"; exit 1; }
 
@@ -67,10 +65,10 @@ rollout: ## images built, chart and DaemonSet installed from them, kernels panic
 
 FIXTURES ?= .
 
-e2e-kernel: ## every panic with the optional kernel module; nightly, an hour (root)
+e2e-kernel: ## every panic with the optional kernel module, also with kdump; nightly, an hour and a quarter (root)
 	.ci/no-skips $(GO) test -count=1 -tags e2e -timeout 120m -run 'TestPanicModule$$' -v ./e2e/lab -matrix
 
-e2e-ends: ## boots that end in every way we know of, and what Kubernetes then knows; nightly, a quarter of an hour (root)
+e2e-ends: ## boots that end in every way we know of, and what Kubernetes then knows; nightly, half an hour (root)
 	.ci/no-skips $(GO) test -count=1 -tags e2e,ends -timeout 60m -run 'TestEnds$$' -v ./e2e -every-end
 
 fixtures: ## capture the fixtures of listener/detect anew, or those that FIXTURES matches (6.12-arm64-sysrq); two hours for all (root)
@@ -84,6 +82,9 @@ demo: ## two real kernels panic, and Kubernetes knows why: one is heard, the oth
 
 bench: ## every figure beside its reference, also into bench.json; wants a quiet machine (root)
 	@$(GO) run ./e2e/bench
+
+bench-storm: ## panics amid a log storm: one and two targets on 1, 2 and 4 CPUs; nightly, half an hour (root)
+	@$(GO) run ./e2e/bench -o storm.json storm
 
 clean:
 	rm -rf bin dist

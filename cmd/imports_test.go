@@ -23,14 +23,14 @@ var architecture = map[string][]string{
 	"cmd/lastgasp-listener":     {"cmd/logger", "listener", "listener/cleanup", "listener/cloud", "listener/detect", "listener/kube", "listener/netconsole", "listener/page", "listener/policy", "listener/receive", "listener/webhook"},
 	"cmd/logger":                {},
 
-	"configurator":          {"configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/lastboot", "configurator/machine", "configurator/nexthop", "listener/netconsole", "listener/yamlkeys"},
+	"configurator":          {"configurator/canary", "configurator/configfs", "configurator/ec2", "configurator/endpoint", "configurator/enroll", "configurator/lastboot", "configurator/machine", "configurator/nexthop", "listener/lazyregexp", "listener/netconsole", "listener/yamlkeys"},
 	"configurator/canary":   {"configurator/machine", "listener/netconsole"},
-	"configurator/lastboot": {"configurator/machine", "listener/detect", "listener/netconsole"},
-	"configurator/machine":  {"configurator/configfs", "listener/netconsole"},
+	"configurator/lastboot": {"configurator/machine", "listener/detect", "listener/lazyregexp", "listener/netconsole"},
+	"configurator/machine":  {"configurator/configfs", "listener/lazyregexp", "listener/netconsole"},
 	"configurator/ec2":      {},
-	"configurator/endpoint": {"configurator/configfs", "configurator/ec2", "listener/yamlkeys"},
+	"configurator/endpoint": {"configurator/configfs", "configurator/ec2", "listener/lazyregexp", "listener/yamlkeys"},
 	"configurator/enroll":   {"configurator/ec2"},
-	"configurator/farewell": {"configurator/ec2", "configurator/machine", "listener/netconsole"},
+	"configurator/farewell": {"configurator/ec2", "configurator/machine", "listener/lazyregexp", "listener/netconsole"},
 	"configurator/nexthop":  {"configurator/configfs"},
 	"configurator/configfs": {},
 
@@ -39,7 +39,8 @@ var architecture = map[string][]string{
 	"listener/webhook":       {"listener/policy"},
 	"listener/receive":       {"listener/detect", "listener/netconsole"},
 	"listener/netconsole":    {},
-	"listener/detect":        {"listener/netconsole"},
+	"listener/lazyregexp":    {},
+	"listener/detect":        {"listener/lazyregexp", "listener/netconsole"},
 	"listener/cloud":         {"listener/cleanup", "listener/policy"},
 	"listener/page":          {"listener/netconsole", "listener/policy"}, // it cannot write
 	"listener/policy":        {"listener/detect", "listener/netconsole"},
@@ -122,7 +123,8 @@ func TestImportTable(t *testing.T) {
 	}
 }
 
-// TestConfiguratorIsLean walks every import of the node's binary through our own packages: it must not link client-go.
+// TestConfiguratorIsLean walks every import of the node's binary through our own packages: it must not link client-go, nor compile
+// regular expressions when it starts. detect compiles its rules when it is first asked.
 func TestConfiguratorIsLean(t *testing.T) {
 	imports := importsByPackage(t, "..")
 	seen := map[string]bool{}
@@ -136,6 +138,9 @@ func TestConfiguratorIsLean(t *testing.T) {
 		for _, imp := range imports[pkg] {
 			if strings.HasPrefix(imp, "k8s.io/") || strings.HasPrefix(imp, "sigs.k8s.io/") {
 				t.Errorf("lastgasp-configurator links %s through %s", imp, strings.Join(via, " → "))
+			}
+			if imp == "regexp" && pkg != "listener/lazyregexp" && pkg != "listener/detect" {
+				t.Errorf("%s must not import regexp but listener/lazyregexp: it is linked into lastgasp-configurator", pkg)
 			}
 			if own, ok := strings.CutPrefix(imp, module+"/"); ok {
 				walk(own, via)

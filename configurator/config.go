@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
 	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/listener/yamlkeys"
@@ -124,12 +126,15 @@ const largestConfig = 256 << 10
 // readDurably reads a file and flushes it to disk. cloud-init writes its drop-in only once per instance and does not wait for
 // the disk: a machine that panics half a minute later would come back with an empty file, and stay mute.
 func readDurably(name string) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a named pipe would be waited for, for ever
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, largestConfig+1))
+	if info, statErr := f.Stat(); err == nil && statErr == nil && len(data) == 0 && info.Mode()&fs.ModeNamedPipe != 0 {
+		return nil, errors.New("it is a named pipe that nobody writes to; put a file there")
+	}
 	if len(data) > largestConfig {
 		return nil, fmt.Errorf("it has more than %d KiB", largestConfig>>10)
 	}

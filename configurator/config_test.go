@@ -3,6 +3,8 @@ package configurator
 import (
 	"crypto/ed25519"
 	"errors"
+	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
 	"github.com/lastgasp/lastgasp/configurator/machine"
@@ -175,6 +178,10 @@ func TestConfigRefusals(t *testing.T) {
 	if err := os.WriteFile(empty, []byte("# nothing\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	pipe := filepath.Join(t.TempDir(), "pipe.yaml")
+	if err := unix.Mkfifo(pipe, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		name    string
 		file    string
@@ -186,6 +193,7 @@ func TestConfigRefusals(t *testing.T) {
 			want: empty + ".missing: cannot be read: no such file or directory; check --config"},
 		{name: "a link to something endless", file: "/dev/zero", want: "/dev/zero: cannot be read: it has more than 256 KiB; check --config"},
 		{name: "a directory", file: filepath.Dir(empty), want: filepath.Dir(empty) + ": cannot be read: is a directory; check --config"},
+		{name: "a named pipe", file: pipe, want: pipe + ": cannot be read: it is a named pipe that nobody writes to; put a file there; check --config"},
 		{name: "an unknown variable is a typing error", file: empty, environ: []string{"LASTGASP_ENDPONT=10.0.2.10:6666"},
 			want: "environment: LASTGASP_ENDPONT: is not a variable of lastgasp-configurator; use LASTGASP_CANARY_INTERVAL, "},
 		{name: "a variable is checked like a key", file: empty, environ: []string{"LASTGASP_TARGETS=many"},
@@ -210,6 +218,22 @@ func TestVariablesOfTests(t *testing.T) {
 	}
 	if _, err := LoadConfig(empty, []string{"LASTGASP_CACHE=/var/cache/lab", "LASTGASP_KUBERNETES=v1.36.3"}, nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestConfigByProcessSubstitution: bash gives the end of a pipe for `--config <(decrypt configurator.yaml)`.
+func TestConfigByProcessSubstitution(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	go func() {
+		defer w.Close()
+		io.WriteString(w, "targets: 3\n")
+	}()
+	if c, err := LoadConfig(fmt.Sprintf("/dev/fd/%d", r.Fd()), nil, nil); err != nil || c.Targets != 3 {
+		t.Errorf("%d targets, %v", c.Targets, err)
 	}
 }
 

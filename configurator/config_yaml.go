@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/lastgasp/lastgasp/configurator/endpoint"
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 	"github.com/lastgasp/lastgasp/listener/yamlkeys"
 )
@@ -139,7 +139,7 @@ func readNetworks(to *[]netip.Prefix) func(*yaml.Node) error {
 }
 
 // ssmForm matches the names that Parameter Store accepts, and the templates we fill in.
-var ssmForm = regexp.MustCompile(`^/?(?:[A-Za-z0-9_.-]|/|\{region\}|\{az-id\}|\{cluster\})+(?::[A-Za-z0-9_.-]+)?$`)
+var ssmForm = lazyregexp.New(`^/?(?:[A-Za-z0-9_.-]|/|\{region\}|\{az-id\}|\{cluster\})+(?::[A-Za-z0-9_.-]+)?$`)
 
 func readNames(to *[]string) func(*yaml.Node) error {
 	ssmName := func(text string) (string, bool) { return text, ssmForm.MatchString(text) }
@@ -157,6 +157,6 @@ func readNames(to *[]string) func(*yaml.Node) error {
 }
 
 // srvForm is _service._proto.domain (RFC 2782).
-var srvForm = regexp.MustCompile(`^_[A-Za-z0-9-]+\._udp(\.[A-Za-z0-9_-]+)+\.?$`)
+var srvForm = lazyregexp.New(`^_[A-Za-z0-9-]+\._udp(\.[A-Za-z0-9_-]+)+\.?$`)
 
 func srvName(text string) (string, bool) { return text, srvForm.MatchString(text) }

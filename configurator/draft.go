@@ -106,7 +106,7 @@ func (c *Configurator) draft(ctx context.Context, known *endpoint.Found, before 
 		specs = append(specs, w.spec)
 	}
 	if len(specs) > 0 {
-		d.Plan, d.planned = newPlan(specs, present, c.Config.LocalPort, c.Config.Endpoint.Key != nil), true
+		d.Plan, d.planned = newPlan(specs, present, c.Netconsole.Others(), c.Config.LocalPort, c.Config.Endpoint.Key != nil), true
 	}
 	return d, errors.Join(errs...)
 }
@@ -122,7 +122,7 @@ func (c *Configurator) resolve(ctx context.Context, d *Draft) error {
 		done()
 		if err != nil {
 			errs = append(errs, fmt.Errorf("listener %s: %w", listener, err))
-			if errors.Is(err, nexthop.ErrNoReply) || errors.Is(err, nexthop.ErrNoRoute) { // of the listener itself, if it is on-link
+			if otherMayDo(err) {
 				d.silent = append(d.silent, listener)
 			}
 			continue

@@ -48,6 +48,8 @@ func TestASilentListenerIsReplacedByAnotherOfTheList(t *testing.T) {
 		{"both chosen ones acknowledge nothing", func(w *world, l netip.AddrPort) { w.deaf[l] = true }, chosen, others(chosen)},
 		{"one does not", func(w *world, l netip.AddrPort) { w.deaf[l] = true }, chosen[:1], chosen[1:]},
 		{"both cannot be reached, being in the node's own subnet", func(w *world, l netip.AddrPort) { w.routes[l.Addr().String()] = nexthop.ErrNoReply }, chosen, others(chosen)},
+		{"one can be reached by a device only that no panic gets through", func(w *world, l netip.AddrPort) { w.routes[l.Addr().String()] = nexthop.ErrUnusable }, chosen[:1], chosen[1:]},
+		{"both can be reached by a device only that the kernel refuses", func(w *world, l netip.AddrPort) { w.kernel.refuseTo = append(w.kernel.refuseTo, l) }, chosen, others(chosen)},
 		{"one cannot be reached", func(w *world, l netip.AddrPort) { w.routes[l.Addr().String()] = nexthop.ErrNoReply }, chosen[:1], chosen[1:]},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -28,6 +28,7 @@ type Netconsole interface {
 	Seen() (s configfs.Support, sure bool, err error) // changes nothing
 	Support() (configfs.Support, error)               // under the lock only
 	List() ([]configfs.State, error)
+	Others() []configfs.State   // enabled, and not ours
 	Enabled() ([]string, error) // names of our targets, cheaper than List
 	Arm(configfs.Spec) (configfs.State, error)
 	AddUserdata(name string, d configfs.Datum) error
@@ -73,11 +74,17 @@ func (c *Configurator) Apply(ctx context.Context) (machine.State, error) {
 // passes runs a pass and, if a chosen listener is silent and the list has others, a second one with those.
 func (c *Configurator) passes(ctx context.Context, known *endpoint.Found, quiet bool) (passed, error) {
 	p, err := c.pass(ctx, known, quiet)
-	silent := errors.Is(err, ErrUnproved) || errors.Is(err, nexthop.ErrNoReply) || errors.Is(err, nexthop.ErrNoRoute)
-	if silent && len(p.found.Endpoints) > c.Config.Targets {
+	if (errors.Is(err, ErrUnproved) || otherMayDo(err)) && len(p.found.Endpoints) > c.Config.Targets {
 		return c.pass(ctx, &p.found, quiet)
 	}
 	return p, err
+}
+
+// otherMayDo reports whether err is about the way to one listener, so that another of the list may be reached: its next hop, or
+// itself if it is on-link, does not answer, or the device on the way cannot carry netconsole.
+func otherMayDo(err error) bool {
+	return errors.Is(err, nexthop.ErrNoReply) || errors.Is(err, nexthop.ErrNoRoute) || errors.Is(err, nexthop.ErrUnusable) ||
+		errors.Is(err, configfs.ErrDevice)
 }
 
 // passed is a pass that has ended.
@@ -242,35 +249,17 @@ func (c *Configurator) execute(ctx context.Context, d Draft, before *machine.Sta
 		errs = append(errs, err)
 		plan = Plan{Keep: slices.DeleteFunc(present, func(st configfs.State) bool { return !st.Enabled })}
 	}
-	outside := func(st configfs.State) bool { return !c.within(st.RemoteIP) }
-	for _, st := range slices.Concat(plan.Keep, plan.Drop) {
-		if outside(st) { // it learns the secret, and what the kernel prints, and nobody waits for another to take its place
-			c.Log.Warn("removing target outside of endpoint.within", "target", st.Name, "listener", remoteOf(st.Spec))
-			errs = append(errs, c.Netconsole.Disarm(st.Name))
-		}
-	}
-	plan.Keep, plan.Drop = slices.DeleteFunc(plan.Keep, outside), slices.DeleteFunc(plan.Drop, outside)
+	plan, err := c.removeOutside(plan)
+	errs = append(errs, err)
 	for _, name := range plan.Clear {
 		c.Log.Info("removing disabled target", "target", name)
 		errs = append(errs, c.Netconsole.Disarm(name))
 	}
-	armed := slices.Clone(plan.Keep)
-	done := plan
-	done.Arm = nil
-	for _, spec := range plan.Arm {
-		if c.Config.Endpoint.Key != nil {
-			spec = withoutSecret(spec)
-		}
-		st, err := c.Netconsole.Arm(spec)
-		if err != nil {
-			errs, complete = append(errs, err), false
-			continue
-		}
-		c.Log.Info("armed", "target", st.Name, "device", st.Device, "source", netip.AddrPortFrom(st.LocalIP, st.LocalPort),
-			"listener", netip.AddrPortFrom(st.RemoteIP, st.RemotePort), "mac", st.RemoteMAC.String())
-		armed = append(armed, st)
-		done.Arm = append(done.Arm, spec)
+	fresh, done, err := c.arm(plan, &d)
+	if err != nil {
+		errs, complete = append(errs, err), false
 	}
+	armed := slices.Concat(plan.Keep, fresh)
 	if len(done.Arm) > 0 {
 		errs = append(errs, c.applySettings()) // a queue's limit takes effect with the next frame: the canary
 	}
@@ -301,7 +290,7 @@ func (c *Configurator) execute(ctx context.Context, d Draft, before *machine.Sta
 	}
 	left := slices.Concat(armed, plan.Drop)
 	for _, st := range drop {
-		c.Log.Info("removing", "target", st.Name, "listener", netip.AddrPortFrom(st.RemoteIP, st.RemotePort))
+		c.Log.Info("removing", "target", st.Name, "listener", remoteOf(st.Spec))
 		errs = append(errs, c.Netconsole.Disarm(st.Name))
 		left = slices.DeleteFunc(left, func(l configfs.State) bool { return l.Name == st.Name })
 	}
@@ -310,6 +299,47 @@ func (c *Configurator) execute(ctx context.Context, d Draft, before *machine.Sta
 	}
 	s.Targets = c.states(left, done.Arm, d.wanted, proofs, before)
 	return errors.Join(errs...)
+}
+
+// removeOutside removes targets outside of endpoint.within at once: they learn the secret, and what the kernel prints, and nobody
+// waits for others to take their place. It returns the plan without them.
+func (c *Configurator) removeOutside(plan Plan) (Plan, error) {
+	var errs []error
+	outside := func(st configfs.State) bool { return !c.within(st.RemoteIP) }
+	for _, st := range slices.Concat(plan.Keep, plan.Drop) {
+		if outside(st) {
+			c.Log.Warn("removing target outside of endpoint.within", "target", st.Name, "listener", remoteOf(st.Spec))
+			errs = append(errs, c.Netconsole.Disarm(st.Name))
+		}
+	}
+	plan.Keep, plan.Drop = slices.DeleteFunc(plan.Keep, outside), slices.DeleteFunc(plan.Drop, outside)
+	return plan, errors.Join(errs...)
+}
+
+// arm arms the plan's new targets. It returns those that are armed, and the plan with no others. A listener that another of the
+// list may be armed in place of becomes silent in d.
+func (c *Configurator) arm(plan Plan, d *Draft) (armed []configfs.State, done Plan, err error) {
+	var errs []error
+	done = plan
+	done.Arm = nil
+	for _, spec := range plan.Arm {
+		if c.Config.Endpoint.Key != nil {
+			spec = withoutSecret(spec)
+		}
+		st, err := c.Netconsole.Arm(spec)
+		if err != nil {
+			errs = append(errs, err)
+			if otherMayDo(err) {
+				d.silent = append(d.silent, remoteOf(spec))
+			}
+			continue
+		}
+		c.Log.Info("armed", "target", st.Name, "device", st.Device, "source", netip.AddrPortFrom(st.LocalIP, st.LocalPort),
+			"listener", remoteOf(st.Spec), "mac", st.RemoteMAC.String())
+		armed = append(armed, st)
+		done.Arm = append(done.Arm, spec)
+	}
+	return armed, done, errors.Join(errs...)
 }
 
 // addSecrets adds the secret of this boot to targets that lack it and whose listener has proved itself. Targets lack it only

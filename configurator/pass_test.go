@@ -358,7 +358,32 @@ func TestVerifyNamesWhoIsSilent(t *testing.T) {
 	}
 }
 
-// What cannot be tried is not proved, whatever was said before, and a target inherits nothing from one of its name.
+// What verify was about to prove when it was interrupted, and what `status` would say if its file could be read, change nothing.
+func TestVerifyThatIsInterruptedOrCannotBeSaved(t *testing.T) {
+	w := newWorld(t)
+	node := w.node(listenerA)
+	if _, err := node.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	interrupted, cancel := context.WithCancel(t.Context())
+	prove := node.Prove
+	node.Prove = func(ctx context.Context, _ machine.Identity, _ machine.Facts, _ []canary.Route) ([]canary.Proof, error) {
+		cancel()
+		return nil, ctx.Err()
+	}
+	if _, err := node.Verify(interrupted); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: error %v", err)
+	}
+	if status, err := node.Status(nil); err != nil || status.Verdict != Covered {
+		t.Errorf("interrupted: %s, %v", status.Verdict, err)
+	}
+	node.Prove = prove
+	w.write(t, machine.RunDir+"/state.json", "{")
+	if proofs, err := node.Verify(t.Context()); err != nil || len(proofs) != 1 || !proofs[0].Acked {
+		t.Errorf("the state cannot be read: %+v, %v", proofs, err)
+	}
+}
+
 // Somebody writes another Ethernet address into our target: what was proved before says nothing about it, and verify does.
 func TestWhatSomebodyElseWroteIsNotCovered(t *testing.T) {
 	w := newWorld(t)
@@ -383,6 +408,7 @@ func TestWhatSomebodyElseWroteIsNotCovered(t *testing.T) {
 	}
 }
 
+// What cannot be tried is not proved, whatever was said before, and a target inherits nothing from one of its name.
 func TestNothingIsProvedByAProofThatFails(t *testing.T) {
 	failing := func(context.Context, machine.Identity, machine.Facts, []canary.Route) ([]canary.Proof, error) {
 		return nil, errCable

@@ -66,7 +66,7 @@ func TestPin(t *testing.T) {
 }
 
 func TestStatusSaysHowEnrolmentStands(t *testing.T) {
-	s := newStatus(up, goodFacts, nil, nil, nil)
+	s := newStatus(up, goodFacts, nil, nil, nil, nil)
 	s.Enrolment = &enroll.State{Enrolled: true, Node: "node-1", Kubeconfig: "/etc/kubernetes/kubelet.conf"}
 	var b strings.Builder
 	if err := s.WriteText(&b, up); err != nil {

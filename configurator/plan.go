@@ -46,9 +46,10 @@ func (p Plan) Idle() bool { return len(p.Clear)+len(p.Arm)+len(p.Drop) == 0 }
 
 // newPlan compares the wanted specs with the targets present. Wanted specs have no name and no source port. Those that must
 // be armed get a free name, and of the three ports from localPort downwards the first that no target to the same listener
-// uses: otherwise an acknowledgement for the old target would pass for one of the new. withheld means that a target may lack
-// its secret because its listener has not proved itself yet.
-func newPlan(wanted []configfs.Spec, present []configfs.State, localPort uint16, withheld bool) Plan {
+// uses, neither ours nor one of others: otherwise an acknowledgement for that target would pass for one of the new. One of ours that
+// shares its port with another's, such as Debian's netconsole-setup, is replaced. withheld means that a target may lack its secret
+// because its listener has not proved itself yet.
+func newPlan(wanted []configfs.Spec, present, others []configfs.State, localPort uint16, withheld bool) Plan {
 	var p Plan
 	taken := make(map[string]bool)
 	rest := slices.Clone(present)
@@ -63,7 +64,9 @@ func newPlan(wanted []configfs.Spec, present []configfs.State, localPort uint16,
 	})
 	var missing []configfs.Spec
 	for _, w := range wanted {
-		i := slices.IndexFunc(rest, func(st configfs.State) bool { return same(w, st, localPort, withheld) })
+		i := slices.IndexFunc(rest, func(st configfs.State) bool {
+			return same(w, st, localPort, withheld) && (!uses(others, w, st.LocalPort) || freePort(w, others, localPort) == st.LocalPort)
+		})
 		if i < 0 {
 			missing = append(missing, w)
 			continue
@@ -73,7 +76,7 @@ func newPlan(wanted []configfs.Spec, present []configfs.State, localPort uint16,
 	}
 	p.Drop = rest
 	for _, w := range missing {
-		w.LocalPort = freePort(w, present, localPort)
+		w.LocalPort = freePort(w, slices.Concat(present, others), localPort)
 		for n := 1; w.Name == "" || taken[w.Name]; n++ {
 			w.Name = fmt.Sprintf("%s%s-%d", configfs.Prefix, w.RemoteIP, n)
 		}
@@ -87,16 +90,21 @@ func newPlan(wanted []configfs.Spec, present []configfs.State, localPort uint16,
 // replacement while neither of the two has been acknowledged.
 const sourcePorts = 3
 
-// freePort returns the first of our ports that no armed target to w's listener uses.
+// freePort returns the first of our ports that no armed target to w's listener uses, localPort if they all are.
 func freePort(w configfs.Spec, present []configfs.State, localPort uint16) uint16 {
 	for port := localPort; port > localPort-sourcePorts; port-- {
-		if !slices.ContainsFunc(present, func(st configfs.State) bool {
-			return st.Enabled && st.LocalPort == port && st.LocalIP == w.LocalIP && sameListener(st.Spec, w)
-		}) {
+		if !uses(present, w, port) {
 			return port
 		}
 	}
 	return localPort
+}
+
+// uses reports whether an armed target sends to w's listener from a port.
+func uses(present []configfs.State, w configfs.Spec, port uint16) bool {
+	return slices.ContainsFunc(present, func(st configfs.State) bool {
+		return st.Enabled && st.LocalPort == port && st.LocalIP == w.LocalIP && sameListener(st.Spec, w)
+	})
 }
 
 // same reports whether st is what w asks for, apart from its name and which of our ports it uses.

@@ -53,6 +53,7 @@ func TestPlan(t *testing.T) {
 		name    string
 		wanted  []configfs.Spec
 		present []configfs.State
+		others  []configfs.State
 		want    outcome
 	}{
 		{
@@ -102,9 +103,36 @@ func TestPlan(t *testing.T) {
 			present: []configfs.State{armed(a, "lastgasp-10.0.2.10-1", 6665), armed(a, "lastgasp-10.0.2.10-2", 6664)},
 			want:    outcome{Keep: []string{"lastgasp-10.0.2.10-1"}, Drop: []string{"lastgasp-10.0.2.10-2"}},
 		},
+		{
+			name:   "a target of somebody else's to the same listener has its own port",
+			wanted: []configfs.Spec{a, b},
+			others: []configfs.State{armed(moved, "netconsole0", 6665), armed(moved, "cmdline0", 6662)},
+			want:   outcome{Arm: []string{"lastgasp-10.0.2.10-1 6664", "lastgasp-10.0.3.10-1 6665"}},
+		},
+		{
+			name:    "ours is moved when somebody else takes its port",
+			wanted:  []configfs.Spec{a},
+			present: []configfs.State{armed(a, "lastgasp-10.0.2.10-1", 6665)},
+			others:  []configfs.State{armed(moved, "netconsole0", 6665)},
+			want:    outcome{Arm: []string{"lastgasp-10.0.2.10-2 6664"}, Drop: []string{"lastgasp-10.0.2.10-1"}},
+		},
+		{
+			name:    "and then it stays",
+			wanted:  []configfs.Spec{a},
+			present: []configfs.State{armed(a, "lastgasp-10.0.2.10-2", 6664)},
+			others:  []configfs.State{armed(moved, "netconsole0", 6665)},
+			want:    outcome{Keep: []string{"lastgasp-10.0.2.10-2"}},
+		},
+		{
+			name:    "where others have taken all ports ours stays, too",
+			wanted:  []configfs.Spec{a},
+			present: []configfs.State{armed(a, "lastgasp-10.0.2.10-1", 6665)},
+			others:  []configfs.State{armed(moved, "a", 6665), armed(moved, "b", 6664), armed(moved, "c", 6663)},
+			want:    outcome{Keep: []string{"lastgasp-10.0.2.10-1"}},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := newPlan(tt.wanted, tt.present, 6665, false)
+			p := newPlan(tt.wanted, tt.present, tt.others, 6665, false)
 			got := outcome{Keep: names(p.Keep), Clear: p.Clear, Drop: names(p.Drop)}
 			for _, s := range p.Arm {
 				got.Arm = append(got.Arm, s.Name+" "+strconv.Itoa(int(s.LocalPort)))

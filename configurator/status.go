@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -81,7 +82,13 @@ func (c *Configurator) Status(configErr error) (Status, error) {
 		return Status{}, err
 	}
 	last, stateErr := c.Root.State()
-	s := newStatus(c.Uptime(), c.Root.Facts(c.Version), present, settings, last)
+	links := make(map[string]string)
+	for _, device := range devicesOf(present) {
+		if why := c.Root.LinkProblem(device); why != "" {
+			links[device] = why
+		}
+	}
+	s := newStatus(c.Uptime(), c.Root.Facts(c.Version), present, links, settings, last)
 	if sure && !support.Netconsole {
 		s.Findings = []machine.Finding{c.Root.NoNetconsole()}
 		s.afterTheFact(c.Uptime(), last)
@@ -113,8 +120,8 @@ func (c *Configurator) Status(configErr error) (Status, error) {
 	return s, nil
 }
 
-// newStatus is the pure part of Status; now is uptime.
-func newStatus(now time.Duration, f machine.Facts, present []configfs.State, settings []machine.Setting, last *machine.State) Status {
+// newStatus is the pure part of Status; now is uptime, and links says why devices cannot send, by name.
+func newStatus(now time.Duration, f machine.Facts, present []configfs.State, links map[string]string, settings []machine.Setting, last *machine.State) Status {
 	s := Status{Verdict: Unproven, Facts: f, Settings: settings, LastPass: last, Targets: []TargetView{}}
 	for _, st := range present {
 		t := View(st.Spec)
@@ -126,12 +133,15 @@ func newStatus(now time.Duration, f machine.Facts, present []configfs.State, set
 		}
 		s.Targets = append(s.Targets, t)
 	}
-	s.Findings = slices.Concat([]machine.Finding{}, provenFindings(now, s.Targets, last), machine.Findings(f, present))
+	s.Findings = slices.Concat(linkFindings(s.Targets, links), provenFindings(now, s.Targets, last), machine.Findings(f, present))
 	if len(present) == 0 && last != nil && last.Failed != "" {
 		s.Findings[len(s.Findings)-1].Mend = "mend what made the last pass fail: " + last.Failed
 	}
 	if last != nil && last.Failed == "" {
 		s.Verdict = proved(now, present, *last)
+	}
+	if len(links) > 0 && (s.Verdict == Covered || s.Verdict == Stranger) {
+		s.Verdict = Unproven // the pass that notices it has not ended
 	}
 	if slices.ContainsFunc(s.Findings, func(f machine.Finding) bool { return f.Mute }) {
 		s.Verdict = Mute
@@ -157,8 +167,8 @@ func proved(now time.Duration, present []configfs.State, last machine.State) Ver
 	return verdict
 }
 
-// proves reports whether what was proved about t holds for st: it is the same way to the same listener. Others than we may write to
-// a target, too.
+// proves reports whether what was proved about t holds for st: it is the same way to the same listener. Root may have
+// written to the target since.
 func proves(t machine.TargetState, st configfs.State) bool {
 	return t.Listener == remoteOf(st.Spec) && (t.MAC == "" || t.MAC == st.RemoteMAC.String())
 }
@@ -166,6 +176,17 @@ func proves(t machine.TargetState, st configfs.State) bool {
 // stale reports whether t's last acknowledgement is too old at uptime now: the watch has had two chances for another since.
 func stale(now time.Duration, last machine.State, t machine.TargetState) bool {
 	return now-t.LastAckUptime > 3*last.Interval
+}
+
+// linkFindings returns a finding for each device that cannot send.
+func linkFindings(targets []TargetView, links map[string]string) []machine.Finding {
+	found := []machine.Finding{}
+	sends := slices.ContainsFunc(targets, func(v TargetView) bool { return v.Enabled && links[v.Device] == "" })
+	for _, device := range slices.Sorted(maps.Keys(links)) {
+		found = append(found, machine.Finding{Mute: !sends, What: device + " " + links[device], Cost: "nothing that netconsole sends leaves this node by it",
+			Mend: "bring it up again, or run lastgasp-configurator watch, which follows the route to another device"})
+	}
+	return found
 }
 
 // provenFindings returns the findings about acknowledgements.

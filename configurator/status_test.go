@@ -26,6 +26,7 @@ type statusCase struct {
 	settings []machine.Setting
 	last     *machine.State
 	verdict  Verdict
+	links    map[string]string
 }
 
 // up is the uptime of someTime.
@@ -64,29 +65,37 @@ func statusCases() []statusCase {
 	failed.Where = "last known good since 2026-11-21T20:00:00Z, from ssm /lastgasp/endpoint version 2"
 	refusedPass := last()
 	refusedPass.Failed = "listener 10.0.2.10:6666: reach 10.0.2.10: device cannot be used: tap0 hands its packets to a process"
+	off := func(st configfs.State) configfs.State { st.Enabled = false; return st }
+	second := two
+	second.Device = "eth1"
 	return []statusCase{
-		{"covered", goodFacts, []configfs.State{one, two}, nil, last(acked(one, 90*time.Second), acked(two, 90*time.Second)), Covered},
-		{"mute-kernel", nbcon, []configfs.State{one}, nil, last(acked(one, 90*time.Second)), Mute},
-		{"held", held, []configfs.State{one}, []machine.Setting{{File: panicFile, Was: "10", Set: "0"}}, last(acked(one, 90*time.Second)), Covered},
-		{"one-silent", goodFacts, []configfs.State{one, two}, nil, last(acked(one, 90*time.Second), silent), Unproven},
-		{"all-silent", goodFacts, []configfs.State{two}, nil, last(silent), Unproven},
-		{"nothing-armed", goodFacts, nil, nil, nil, Mute},
-		{"nothing-armed-after-a-failure", goodFacts, nil, nil, refusedPass, Mute},
-		{"no-watch", goodFacts, []configfs.State{one}, nil, last(acked(one, 50*time.Hour)), Unproven},
-		{"last-ack-still-counts", goodFacts, []configfs.State{one}, nil, last(acked(one, 3*DefaultConfig().Canary.Interval)), Covered},
-		{"stranger", goodFacts, []configfs.State{one, two}, nil, last(acked(one, time.Minute), unregistered), Stranger},
-		{"wanted-but-gone", goodFacts, []configfs.State{one}, nil, last(acked(one, time.Minute), acked(two, time.Minute)), Unproven},
-		{"on-link", goodFacts, []configfs.State{one}, nil, last(onLink), Covered},
-		{"old-kernel", goodFacts, []configfs.State{bare}, nil, last(acked(one, time.Minute)), Covered},
-		{"changed-by-somebody", goodFacts, []configfs.State{elsewhere}, nil, last(withMAC), Unproven},
-		{"last-pass-failed", goodFacts, []configfs.State{one}, nil, failed, Unproven},
+		{"covered", goodFacts, []configfs.State{one, two}, nil, last(acked(one, 90*time.Second), acked(two, 90*time.Second)), Covered, nil},
+		{"mute-kernel", nbcon, []configfs.State{one}, nil, last(acked(one, 90*time.Second)), Mute, nil},
+		{"held", held, []configfs.State{one}, []machine.Setting{{File: panicFile, Was: "10", Set: "0"}}, last(acked(one, 90*time.Second)), Covered, nil},
+		{"one-silent", goodFacts, []configfs.State{one, two}, nil, last(acked(one, 90*time.Second), silent), Unproven, nil},
+		{"all-silent", goodFacts, []configfs.State{two}, nil, last(silent), Unproven, nil},
+		{"nothing-armed", goodFacts, nil, nil, nil, Mute, nil},
+		{"nothing-armed-after-a-failure", goodFacts, nil, nil, refusedPass, Mute, nil},
+		{"no-watch", goodFacts, []configfs.State{one}, nil, last(acked(one, 50*time.Hour)), Unproven, nil},
+		{"last-ack-still-counts", goodFacts, []configfs.State{one}, nil, last(acked(one, 3*DefaultConfig().Canary.Interval)), Covered, nil},
+		{"stranger", goodFacts, []configfs.State{one, two}, nil, last(acked(one, time.Minute), unregistered), Stranger, nil},
+		{"wanted-but-gone", goodFacts, []configfs.State{one}, nil, last(acked(one, time.Minute), acked(two, time.Minute)), Unproven, nil},
+		{"on-link", goodFacts, []configfs.State{one}, nil, last(onLink), Covered, nil},
+		{"old-kernel", goodFacts, []configfs.State{bare}, nil, last(acked(one, time.Minute)), Covered, nil},
+		{"changed-by-somebody", goodFacts, []configfs.State{elsewhere}, nil, last(withMAC), Unproven, nil},
+		{"last-pass-failed", goodFacts, []configfs.State{one}, nil, failed, Unproven, nil},
+		{"all-disabled", goodFacts, []configfs.State{off(one), off(two)}, nil, last(acked(one, time.Minute), acked(two, time.Minute)), Mute, nil},
+		{"no-carrier", goodFacts, []configfs.State{one, two}, nil, last(acked(one, time.Minute), acked(two, time.Minute)), Mute,
+			map[string]string{"ens5": "has no carrier"}},
+		{"one-of-two-devices-down", goodFacts, []configfs.State{one, second}, nil, last(acked(one, time.Minute), acked(second, time.Minute)), Unproven,
+			map[string]string{"eth1": "is down"}},
 	}
 }
 
 func TestStatus(t *testing.T) {
 	for _, tt := range statusCases() {
 		t.Run(tt.name, func(t *testing.T) {
-			s := newStatus(up, tt.facts, tt.present, tt.settings, tt.last)
+			s := newStatus(up, tt.facts, tt.present, tt.links, tt.settings, tt.last)
 			if s.Verdict != tt.verdict {
 				t.Errorf("verdict %s, want %s", s.Verdict, tt.verdict)
 			}

@@ -37,10 +37,13 @@ func (c *Configurator) Verify(ctx context.Context) ([]canary.Proof, error) {
 		return []canary.Proof{}, err
 	}
 	proofs, err := c.prove(ctx, id, armed, nil)
-	if err != nil {
-		return []canary.Proof{}, errors.Join(err, c.saveProofs(armed, unproved(armed, err)))
+	switch {
+	case ctx.Err() != nil: // interrupted: what was proved before stands
+		return []canary.Proof{}, err
+	case err != nil:
+		return []canary.Proof{}, errors.Join(err, c.saveProofs(before, armed, unproved(armed, err)))
 	}
-	errs := []error{c.saveProofs(armed, proofs)}
+	errs := []error{c.saveProofs(before, armed, proofs)}
 	for _, p := range proofs {
 		if !p.Acked {
 			errs = append(errs, fmt.Errorf("%s to %s: %w", p.Target, p.Listener, ErrUnproved))
@@ -49,11 +52,11 @@ func (c *Configurator) Verify(ctx context.Context) ([]canary.Proof, error) {
 	return proofs, errors.Join(errs...)
 }
 
-// saveProofs saves the outcome of canaries for `status`: a proof for each of the armed targets, as it is now.
-func (c *Configurator) saveProofs(armed []configfs.State, proofs []canary.Proof) error {
-	s, err := c.Root.State()
-	if err != nil || s == nil {
-		return err
+// saveProofs saves the outcome of canaries for `status` in s, what the last pass saved: a proof for each of the armed targets, as
+// it is now. If that is lost, the next pass saves it anew.
+func (c *Configurator) saveProofs(s *machine.State, armed []configfs.State, proofs []canary.Proof) error {
+	if s == nil {
+		return nil
 	}
 	for i, st := range armed {
 		for j := range s.Targets {

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/configurator/nexthop"
 )
@@ -51,11 +53,11 @@ func (w *Watcher) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	node := w.New(cfg)
-	s := schedule{interval: cfg.Canary.Interval, lookup: lookupEvery(cfg), chance: rand.Float64}
-	var last passed
-	files, seen := w.files(), snapshot{}
-	pinged, reread := time.Now(), time.Now()
+	now := time.Now()
+	at := &watchLoop{
+		Watcher: w, cfg: cfg, node: w.New(cfg), changes: changes, files: w.configFiles(), pinged: now, reread: now,
+		schedule: schedule{interval: cfg.Canary.Interval, lookup: lookupEvery(cfg), chance: rand.Float64},
+	}
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
 	defer w.Notify("STOPPING=1")
@@ -64,82 +66,116 @@ func (w *Watcher) Run(ctx context.Context) error {
 	obituary.Go(func() { w.sendObituary(ctx, proved) })
 	defer obituary.Wait()
 	for {
-		due := time.NewTimer(time.Until(s.due()))
+		due := time.NewTimer(time.Until(at.schedule.due()))
 		select {
 		case <-ctx.Done():
 			due.Stop()
 			return nil
-		case reason, ok := <-changes:
-			if !ok {
-				changes = nil // until the next poll
+		case reason, ok := <-at.changes:
+			if ok {
+				at.schedule.mayChange(time.Now(), reason)
+			} else {
+				at.changes = nil // until the next poll
+			}
+		case <-w.Reload:
+			at.schedule.change(time.Now(), "a reload was asked for")
+			at.schedule.relook()
+			at.schedule.prove()
+		case now := <-poll.C:
+			at.poll(ctx, now)
+		case <-due.C:
+			if !at.passIsDue() {
 				break
 			}
-			s.mayChange(time.Now(), reason)
-		case <-w.Reload:
-			s.change(time.Now(), "a reload was asked for")
-			s.relook()
-			s.prove()
-		case now := <-poll.C:
-			if w.Watchdog > 0 && now.Sub(pinged) > w.Watchdog/2-pollEvery {
-				pinged = now
-				w.Notify("WATCHDOG=1")
-			}
-			if changes == nil {
-				if changes, err = w.Changes(ctx); err != nil {
-					w.Log.Error("changes of the network go unnoticed until the next proof", "err", err)
-					changes = nil
-				} else {
-					s.mayChange(now, "the network watch was restarted")
-				}
-			}
-			if current := w.files(); current != files {
-				files = current
-				s.reconsider(now, "the configuration changed")
-			}
-			whole := now.Sub(reread) >= rereadEvery
-			if whole {
-				reread = now
-			}
-			if current := node.snapshot(seen, whole); !reflect.DeepEqual(current, seen) {
-				if current.hasNewTarget(seen) {
-					s.relook()
-				}
-				seen = current
-				s.change(now, "targets, settings or the kernel's facts changed")
-			}
-		case <-due.C:
-			if s.doubtful(time.Now()) {
-				changes := last.moved(w.Path)
-				if changes == "" && !reflect.DeepEqual(node.snapshot(seen, false), seen) {
-					changes = "targets or settings changed" // the kernel disables the targets of a device that goes away
-				}
-				s.dismiss()
-				if changes == "" {
-					break
-				}
-				s.change(time.Now(), changes)
-			}
-			files = w.files() // before they are read: the next poll sees what is written from now on
-			if next, err := w.LoadConfig(); err != nil {
-				w.Log.Error("the configuration is bad, the previous one stays in force", "err", err)
-			} else if !reflect.DeepEqual(next, cfg) {
-				cfg, node, last = next, w.New(next), passed{}
-				s.interval, s.lookup = cfg.Canary.Interval, lookupEvery(cfg)
-				s.relook()
-				s.prove()
-			}
-			if node.snapshot(seen, false).hasNewTarget(seen) {
-				s.relook() // since the last poll
-			}
-			last, seen = w.pass(ctx, node, &s, last)
+			at.pass(ctx)
 			select {
-			case proved <- node:
+			case proved <- at.node:
 			default: // the one before is not taken yet
 			}
-			reread = time.Now()
 		}
 		due.Stop()
 	}
+}
+
+// watchLoop is a Watcher at work.
+type watchLoop struct {
+	*Watcher
+	cfg      Config
+	node     *Configurator
+	schedule schedule
+	changes  <-chan string // of the network; nil while it is not watched
+	last     passed
+	files    string    // as configFiles
+	seen     snapshot  // as polled last
+	pinged   time.Time // when systemd's watchdog was served last
+	reread   time.Time // when the snapshot was whole last
+}
+
+// poll looks for what sends no event.
+func (at *watchLoop) poll(ctx context.Context, now time.Time) {
+	if at.Watchdog > 0 && now.Sub(at.pinged) > at.Watchdog/2-pollEvery {
+		at.pinged = now
+		at.Notify("WATCHDOG=1")
+	}
+	if at.changes == nil {
+		changes, err := at.Changes(ctx)
+		if err != nil {
+			at.Log.Error("changes of the network go unnoticed until the next proof", "err", err)
+		} else {
+			at.changes = changes
+			at.schedule.mayChange(now, "the network watch was restarted")
+		}
+	}
+	if current := at.configFiles(); current != at.files {
+		at.files = current
+		at.schedule.reconsider(now, "the configuration changed")
+	}
+	whole := now.Sub(at.reread) >= rereadEvery
+	if whole {
+		at.reread = now
+	}
+	if current := at.node.snapshot(at.seen, whole); !reflect.DeepEqual(current, at.seen) {
+		if current.hasNewTarget(at.seen) {
+			at.schedule.relook()
+		}
+		at.seen = current
+		at.schedule.change(now, "targets, settings or the kernel's facts changed")
+	}
+}
+
+// passIsDue reports whether a pass is to run now. What may have changed is looked at first.
+func (at *watchLoop) passIsDue() bool {
+	if !at.schedule.doubtful(time.Now()) {
+		return true
+	}
+	changes := at.last.moved(at.Path)
+	if changes == "" && !reflect.DeepEqual(at.node.snapshot(at.seen, false), at.seen) {
+		changes = "targets or settings changed" // the kernel disables the targets of a device that goes away
+	}
+	at.schedule.dismiss()
+	if changes == "" {
+		return false
+	}
+	at.schedule.change(time.Now(), changes)
+	return true
+}
+
+// pass runs a pass, with the configuration as it is by now.
+func (at *watchLoop) pass(ctx context.Context) {
+	at.files = at.configFiles() // before they are read: the next poll sees what is written from now on
+	if next, err := at.LoadConfig(); err != nil {
+		at.Log.Error("the configuration is bad, the previous one stays in force", "err", err)
+	} else if !reflect.DeepEqual(next, at.cfg) {
+		at.cfg, at.node, at.last = next, at.New(next), passed{}
+		at.schedule.interval, at.schedule.lookup = next.Canary.Interval, lookupEvery(next)
+		at.schedule.relook()
+		at.schedule.prove()
+	}
+	if at.node.snapshot(at.seen, false).hasNewTarget(at.seen) {
+		at.schedule.relook() // since the last poll
+	}
+	at.last, at.seen = at.runPass(ctx, at.node, &at.schedule, at.last)
+	at.reread = time.Now()
 }
 
 // firstRetry and lastRetry bound how long to wait before an obituary is sent again; the time doubles.
@@ -194,8 +230,8 @@ func lookupEvery(cfg Config) time.Duration {
 	return min(cfg.Canary.Interval, 5*time.Minute)
 }
 
-// pass runs one pass. It returns that pass, and the snapshot that the next poll takes if nothing changes until then.
-func (w *Watcher) pass(ctx context.Context, node *Configurator, s *schedule, former passed) (passed, snapshot) {
+// runPass runs one pass. It returns that pass, and the snapshot that the next poll takes if nothing changes until then.
+func (w *Watcher) runPass(ctx context.Context, node *Configurator, s *schedule, former passed) (passed, snapshot) {
 	reasons, lookup, canary := s.start(time.Now())
 	if len(reasons) > 0 {
 		w.Log.Info("running a pass", "because", strings.Join(reasons, ", "))
@@ -316,13 +352,15 @@ func (c *Configurator) snapshot(former snapshot, whole bool) snapshot {
 	return s
 }
 
-// files returns a text that changes whenever a configuration file does.
-func (w *Watcher) files() string {
+// configFiles returns a text that changes whenever a configuration file does. Where files come from an image (NixOS, OSTree) they all
+// have the same time of modification.
+func (w *Watcher) configFiles() string {
 	var b strings.Builder
 	list, _ := dropins(w.ConfigFile)
 	for _, f := range append(list, w.ConfigFile) {
-		if info, err := os.Stat(f); err == nil {
-			fmt.Fprintln(&b, f, info.ModTime(), info.Size())
+		var st unix.Stat_t
+		if unix.Stat(f, &st) == nil {
+			fmt.Fprintln(&b, f, st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim)
 		}
 	}
 	return b.String()

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -470,4 +471,32 @@ func TestWatchFeedsTheWatchdogNoMoreThanItMust(t *testing.T) {
 			t.Errorf("%d pings in 10 minutes", pings)
 		}
 	})
+}
+
+// TestWatchNoticesAFileOfAnImage: NixOS and OSTree give all files the same time of modification, and a link that leads elsewhere now
+// is a change, too.
+func TestWatchNoticesAFileOfAnImage(t *testing.T) {
+	dir := t.TempDir()
+	w := Watcher{ConfigFile: filepath.Join(dir, "configurator.yaml")}
+	for _, image := range []string{"a", "b"} {
+		file := filepath.Join(dir, image)
+		if err := os.WriteFile(file, []byte("endpoint: {static: 10.0.2.1"+image+":6666}\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(file, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := map[string]bool{w.configFiles(): true}
+	for _, image := range []string{"a", "b"} {
+		os.Remove(w.ConfigFile)
+		if err := os.Symlink(image, w.ConfigFile); err != nil {
+			t.Fatal(err)
+		}
+		if now := w.configFiles(); seen[now] {
+			t.Errorf("nothing changes with image %s", image)
+		} else {
+			seen[now] = true
+		}
+	}
 }

@@ -49,8 +49,10 @@ type kernel struct {
 	support configfs.Support
 	targets []configfs.State
 	refuse  error // of Arm
-	log     []string
-	probing func() // happens when a target is made to find out what is supported
+	// refuseTo are listeners behind a device that cannot carry netconsole.
+	refuseTo []netip.AddrPort
+	log      []string
+	probing  func() // happens when a target is made to find out what is supported
 }
 
 func (k *kernel) Seen() (configfs.Support, bool, error) {
@@ -81,11 +83,16 @@ func (k *kernel) Arm(s configfs.Spec) (configfs.State, error) {
 	if k.refuse != nil {
 		return configfs.State{}, k.refuse
 	}
+	if slices.Contains(k.refuseTo, remoteOf(s)) {
+		return configfs.State{}, configfs.ErrDevice
+	}
 	st := configfs.State{Spec: s, Enabled: true, LocalMAC: net.HardwareAddr{2, 0, 0, 0, 0, 5}}
 	k.targets = append(k.targets, st)
 	k.log = append(k.log, "arm "+s.Name)
 	return st, nil
 }
+
+func (k *kernel) Others() []configfs.State { return nil }
 
 func (k *kernel) Enabled() ([]string, error) {
 	k.mu.Lock()

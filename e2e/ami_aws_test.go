@@ -121,7 +121,7 @@ func (h heard) await(t *testing.T, what string, is func(heardRecord) bool) {
 	t.Helper()
 	again := time.NewTicker(200 * time.Millisecond)
 	defer again.Stop()
-	for range 300 {
+	for range 900 {
 		for _, r := range h.read(t) {
 			if is(r) {
 				return
@@ -129,5 +129,5 @@ func (h heard) await(t *testing.T, what string, is func(heardRecord) bool) {
 		}
 		<-again.C
 	}
-	t.Fatalf("%s did not arrive within a minute", what)
+	t.Fatalf("%s did not arrive within three minutes", what)
 }

@@ -138,7 +138,7 @@ func (a *amiWorld) move(t *testing.T, n *amiNode) {
 		return len(proofs) > 1
 	})
 	only := "lastgasp-" + lab.ListenerAddr.Addr().String() + "-1"
-	n.sh(t, `for i in $(seq 100); do [ "$(ls `+configfs+`)" = `+only+` ] && exit; sleep 0.1; done; ls `+configfs+`; exit 1`)
+	n.sh(t, `for i in $(seq 1200); do [ "$(ls `+configfs+`)" = `+only+` ] && exit; sleep 0.1; done; ls `+configfs+`; exit 1`)
 
 	// One more record follows.
 	var count int

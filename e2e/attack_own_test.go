@@ -18,9 +18,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/lastgasp/lastgasp/e2e/lab"
 	"github.com/lastgasp/lastgasp/e2e/story"
+	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
@@ -221,10 +223,37 @@ func (w *attackWorld) replayAfterRestart(t *testing.T) {
 		}
 		return err
 	})
-	if err := within(t.Context(), time.Minute, func() error { return w.untouched(t.Context(), d) }); err != nil {
+	if err := within(t.Context(), 3*time.Minute, func() error { return w.untouched(t.Context(), d) }); err != nil {
 		t.Error(err)
 	}
 	if err := d.spared(w.audit(t), back); err != nil {
+		t.Error(err)
+	}
+}
+
+// fullPod has a tenant fill a pod's annotations, so that no write of it is valid, and give it an image whose name must not reach a
+// terminal. The node that it ran on is deleted all the same.
+func (w *attackWorld) fullPod(t *testing.T) {
+	t.Parallel()
+	d := newDoomed("full-of-notes", 64)
+	w.mayDie(d.name)
+	w.join(t, d)
+	w.hide(d.secret)
+	const key = "example.com/full"
+	w.newPod(t, d.name+"-tenant", d.name, corev1.PodRunning, func(p *corev1.Pod) {
+		p.Spec.Containers[0].Image = strings.ToValidUTF8(raw, "") + "x"
+		p.Annotations = map[string]string{key: strings.Repeat("x", 256<<10-len(key))}
+	})
+	r := w.startReplica(t, w.bin, "", anyNumber)
+	eventually(t, "the listener to know the node", func() error { return r.knows(w.kubeWorld, d.name) })
+	if err := d.panics(w.kubeWorld, r); err != nil {
+		t.Fatal(err)
+	}
+	w.awaitPhase(t, d, r, policy.Incomplete)
+	if _, err := w.cluster.Node(t.Context(), d.name); !errors.Is(err, cleanup.ErrNotFound) {
+		t.Errorf("the Node: %v, want it deleted", err)
+	}
+	if err := d.cleanedOnce(w.audit(t)); err != nil {
 		t.Error(err)
 	}
 }

@@ -49,6 +49,7 @@ func TestAttacks(t *testing.T) {
 		t.Run("a dry run that is faster", w.fasterDryRun)
 		t.Run("a lie to one replica and the truth to the other", w.lieToOneReplica)
 		t.Run("a replay after a restart", w.replayAfterRestart)
+		t.Run("a pod that takes no annotation", w.fullPod)
 		t.Run("made-up deaths without a cluster", w.withoutCluster)
 		t.Run("a full disk without a cluster", w.fullDisk)
 	})

@@ -80,6 +80,8 @@ func ends() []end {
 			cause: "KernelPanic", reason: "sysrq triggered crash", evidence: "netconsole", acted: true},
 		{way: "panic, 7.x that reboots, without the module", kernel: "7", crash: lab.CrashSysrq, node: story.NodeSpec{Panic: 1, Pstore: true},
 			back: true, cause: "KernelPanic", reason: "sysrq triggered crash", evidence: "pstore"},
+		{way: "panic, 7.x that reboots, on EC2's console only", kernel: "7", crash: lab.CrashSysrq, node: story.NodeSpec{Panic: 1, Reboot: true},
+			back: true, cause: "KernelPanic", reason: "sysrq triggered crash", evidence: "console"},
 		{way: "panic, out of memory", kernel: "6.12", do: exhaustMemory, node: story.NodeSpec{Sysctls: map[string]string{"vm.panic_on_oom": "1"}},
 			cause: "KernelPanic", reason: "Out of memory", evidence: "netconsole", acted: true},
 		{way: "panic, hung task", kernel: "6.12", crash: lab.CrashHungTask, node: story.NodeSpec{Sysctls: map[string]string{

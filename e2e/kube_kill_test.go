@@ -188,7 +188,7 @@ func (v *victim) story(w *kubeWorld, t *testing.T, heir *replica) error {
 	if err := v.panics(w, heir); err != nil {
 		return err
 	}
-	err := within(ctx, time.Minute, func() error {
+	err := within(ctx, 3*time.Minute, func() error {
 		r, err := w.ended(ctx, v.doomed)
 		v.phase = r.Phase
 		return err
@@ -200,7 +200,7 @@ func (v *victim) story(w *kubeWorld, t *testing.T, heir *replica) error {
 		v.took = time.Since(v.died)
 	}
 	if v.back {
-		return within(ctx, time.Minute, func() error { return w.untouched(ctx, v.doomed) })
+		return within(ctx, 3*time.Minute, func() error { return w.untouched(ctx, v.doomed) })
 	}
 	return nil
 }

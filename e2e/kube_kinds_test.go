@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -183,6 +184,13 @@ func podKinds() []podKind {
 		},
 		{name: "a pod that its kubelet has lost", phase: corev1.PodUnknown},
 		{
+			name: "a container started just now, on a node whose clock is ahead",
+			also: func(t *testing.T, w *kubeWorld, d *doomed) {
+				w.patchPod(t, d.name+"-odd", fmt.Sprintf(`{"containerStatuses":[{"name":"main","image":"none","imageID":"","ready":true,"restartCount":0,
+					"started":true,"state":{"running":{"startedAt":%q}}}]}`, time.Now().Add(4*time.Second).UTC().Format(time.RFC3339)))
+			},
+		},
+		{
 			name:   "a pod that is resized, with devices",
 			status: `{"conditions":[{"type":"PodResizePending","status":"True","reason":"Deferred"}],"qosClass":"BestEffort","observedGeneration":1}`,
 		},
@@ -254,10 +262,11 @@ func (w *kubeWorld) checkLeavingNamespace(t *testing.T, r *replica) {
 		t.Fatal(err)
 	}
 	eventually(t, "its pod to be deleted", func() error {
-		if p := must(w.admin.CoreV1().Pods("leaving").Get(t.Context(), "pod", metav1.GetOptions{})); p.DeletionTimestamp == nil {
-			return errors.New("not yet")
+		p, err := w.admin.CoreV1().Pods("leaving").Get(t.Context(), "pod", metav1.GetOptions{})
+		if err == nil && p.DeletionTimestamp == nil {
+			err = errors.New("not yet")
 		}
-		return nil
+		return err
 	})
 	if record := w.dies(t, d, r); record.PodsFailed != len(d.pods)+1 {
 		t.Errorf("%d pods failed", record.PodsFailed)
@@ -319,14 +328,14 @@ func (w *kubeWorld) checkSuspendedJob(t *testing.T, r *replica) {
 		return nil
 	})
 	w.dies(t, d, r)
-	eventually(t, "the pod to be gone", func() error { return wantErrPod(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod.Name)) })
+	eventually(t, "the pod to be gone", func() error { return wantErr(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod.Name)) })
 	pause(false)
 	eventually(t, "the Job to go on", func() error {
-		j := must(w.admin.BatchV1().Jobs("default").Get(t.Context(), "paused", metav1.GetOptions{}))
-		if j.Status.Active != 1 || j.Status.Failed != 0 || finishedJob(j) {
-			return fmt.Errorf("status %+v", j.Status)
+		j, err := w.admin.BatchV1().Jobs("default").Get(t.Context(), "paused", metav1.GetOptions{})
+		if err == nil && (j.Status.Active != 1 || j.Status.Failed != 0 || finishedJob(j)) {
+			err = fmt.Errorf("status %+v", j.Status)
 		}
-		return nil
+		return err
 	})
 }
 
@@ -378,7 +387,7 @@ func (w *kubeWorld) checkDeletedNode(t *testing.T, r *replica) {
 		t.Fatal(err)
 	}
 	for _, pod := range d.pods {
-		eventually(t, pod+" to be gone", func() error { return wantErrPod(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod)) })
+		eventually(t, pod+" to be gone", func() error { return wantErr(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod)) })
 	}
 	finalizers("null")
 	w.awaitPhase(t, d, r, policy.Cleaned)
@@ -521,6 +530,12 @@ func (w *kubeWorld) checkFailingWebhook(t *testing.T, r *replica) {
 	eventually(t, "the listener to be refused", func() error {
 		if !strings.Contains(r.says(), "broken-0.example.com") {
 			return errors.New("it does not say so")
+		}
+		return nil
+	})
+	eventually(t, "the Node to say so", func() error {
+		if text := w.kubectl(t, "describe", "node", d.name); !strings.Contains(text, "CleanupWaits") || !strings.Contains(text, "broken-0.example.com") {
+			return fmt.Errorf("kubectl describe node shows:\n%s", text)
 		}
 		return nil
 	})

@@ -212,6 +212,14 @@ func (w *kubeWorld) checkWorkloads(t *testing.T, bin string) {
 			t.Errorf("job %s counts %d failures and has the conditions %+v, want %d and a Job that goes on", job, j.Status.Failed, j.Status.Conditions, paid)
 		}
 	}
+	for _, object := range []string{"deployment/web", "statefulset/db", "cronjob/nightly", "job/nightly-1"} {
+		eventually(t, "the event on "+object, func() error {
+			if text := w.kubectl(t, "describe", object); !strings.Contains(text, "KernelPanic") || !strings.Contains(text, record.Name) {
+				return fmt.Errorf("kubectl describe %s shows no event of it:\n%s", object, text)
+			}
+			return nil
+		})
+	}
 	for _, p := range w.podsOn(t, d.name) { // the garbage collector and PodGC remove the mirror later
 		if p.Name != "static" || p.Status.Phase != corev1.PodRunning || p.Annotations["lastgasp.dev/death"] != record.Name {
 			t.Errorf("pod %s is left on the node, %s, with annotations %v", p.Name, p.Status.Phase, p.Annotations)
@@ -392,7 +400,7 @@ func (w *kubeWorld) checkQuarantine(t *testing.T, bin string) {
 	for _, d := range both {
 		for _, pod := range d.pods {
 			eventually(t, pod+" to be gone", func() error {
-				return wantErrPod(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod))
+				return wantErr(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod))
 			})
 		}
 		if err := w.comesBack(t.Context(), d); err != nil {
@@ -441,22 +449,29 @@ func (w *kubeWorld) checkNodeFinalizer(t *testing.T, bin string) {
 	}
 }
 
-// checkBarePod looks for everything that a person can learn of a pod that nobody replaces.
+// checkBarePod looks for everything that a person can learn of a pod that nobody replaces, and that a controller which Kubernetes does
+// not bring can learn of its own.
 func (w *kubeWorld) checkBarePod(t *testing.T, bin string) {
 	d := newDoomed("barren", 45)
 	w.join(t, d)
+	owner := must(w.admin.CoreV1().ConfigMaps("default").Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "workflow"}}, metav1.CreateOptions{}))
+	step := w.newPod(t, "step", d.name, corev1.PodRunning, func(p *corev1.Pod) {
+		p.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(owner, corev1.SchemeGroupVersion.WithKind("ConfigMap"))}
+	})
 	r := w.startReplica(t, bin, "", anyNumber+"\nnode: annotate\npods: {keep: 30s}")
 	eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
 	if err := d.panics(w, r); err != nil {
 		t.Fatal(err)
 	}
 	pod := d.pods[0]
-	eventually(t, "the pod to show what it died of", func() error {
-		if got := strings.Fields(w.kubectl(t, "get", "pod", pod, "--no-headers")); got[1] != "0/1" || got[2] != "KernelPanic" {
-			return fmt.Errorf("kubectl shows %q; the listener says:\n%s", got, r.says())
-		}
-		return nil
-	})
+	for _, name := range []string{pod, step.Name} {
+		eventually(t, name+" to show what it died of", func() error {
+			if got := strings.Fields(w.kubectl(t, "get", "pod", name, "--no-headers")); got[1] != "0/1" || got[2] != "KernelPanic" {
+				return fmt.Errorf("kubectl shows %q; the listener says:\n%s", got, r.says())
+			}
+			return nil
+		})
+	}
 	eventually(t, "the event in its namespace", func() error {
 		list, err := w.admin.EventsV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "regarding.name=" + pod})
 		if err != nil {
@@ -473,8 +488,10 @@ func (w *kubeWorld) checkBarePod(t *testing.T, bin string) {
 	if !slices.ContainsFunc(record.Pods, func(p policy.DeadPod) bool { return p.Namespace == "default" && p.Name == pod }) {
 		t.Errorf("the record names %+v, want %s among them", record.Pods, pod)
 	}
-	if err := wantErrPod(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", pod)); err != nil {
-		t.Errorf("the pod after its time: %v", err)
+	for _, name := range []string{pod, step.Name} {
+		if err := wantErr(cleanup.ErrNotFound)(w.cluster.Pod(t.Context(), "default", name)); err != nil {
+			t.Errorf("%s after its time: %v", name, err)
+		}
 	}
 }
 
@@ -570,17 +587,15 @@ func (w *kubeWorld) checkDryRun(t *testing.T, bin string) {
 
 func (w *kubeWorld) podsOn(t *testing.T, node string) []corev1.Pod {
 	t.Helper()
-	list, err := w.admin.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return list.Items
+	return ask(t, func() (*corev1.PodList, error) {
+		return w.admin.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
+	}).Items
 }
 
 // awaitPhase waits until d's cleanup has come to this end.
 func (w *kubeWorld) awaitPhase(t *testing.T, d *doomed, r *replica, phase policy.Phase) (record policy.Death) {
 	t.Helper()
-	err := within(t.Context(), time.Minute, func() (err error) {
+	err := within(t.Context(), 3*time.Minute, func() (err error) {
 		if record, err = w.ended(t.Context(), d); err == nil && record.Phase != phase {
 			err = errors.New("phase " + string(record.Phase))
 		}

@@ -17,6 +17,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -306,38 +307,39 @@ func (w *kubeWorld) deleteNode(ctx context.Context, n policy.Node) error {
 
 func (w *kubeWorld) readNode(t *testing.T, name string) policy.Node {
 	t.Helper()
-	n, err := w.cluster.Node(t.Context(), name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
+	return ask(t, func() (policy.Node, error) { return w.cluster.Node(t.Context(), name) })
 }
 
 func (w *kubeWorld) readPod(t *testing.T, name string) policy.Pod {
 	t.Helper()
-	p, err := w.cluster.Pod(t.Context(), "default", name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return ask(t, func() (policy.Pod, error) { return w.cluster.Pod(t.Context(), "default", name) })
 }
 
 func (w *kubeWorld) getNode(t *testing.T, name string) *corev1.Node {
 	t.Helper()
-	n, err := w.admin.CoreV1().Nodes().Get(t.Context(), name, metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
+	return ask(t, func() (*corev1.Node, error) {
+		return w.admin.CoreV1().Nodes().Get(t.Context(), name, metav1.GetOptions{})
+	})
 }
 
 func (w *kubeWorld) getPod(t *testing.T, name string) *corev1.Pod {
 	t.Helper()
-	p, err := w.admin.CoreV1().Pods("default").Get(t.Context(), name, metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return ask(t, func() (*corev1.Pod, error) {
+		return w.admin.CoreV1().Pods("default").Get(t.Context(), name, metav1.GetOptions{})
+	})
+}
+
+// ask reads until there is an answer: an API server on a busy machine may give none. That nothing is there is one, and ends
+// the test.
+func ask[T any](t *testing.T, read func() (T, error)) (out T) {
+	t.Helper()
+	eventually(t, "an answer of the API server", func() (err error) {
+		if out, err = read(); apierrors.IsNotFound(err) || errors.Is(err, cleanup.ErrNotFound) {
+			t.Fatal(err)
+		}
+		return err
+	})
+	return out
 }
 
 func (w *kubeWorld) mustDeleteNode(t *testing.T, name string) {
@@ -356,11 +358,11 @@ func (w *kubeWorld) kubectl(t *testing.T, args ...string) string {
 	return out
 }
 
-// eventually asks until the answer is nil, a minute at most: things in a cluster follow each other, and how fast is
-// not what these tests are about.
+// eventually asks until the answer is nil, three minutes at most: things in a cluster follow each other, and how fast they do on a
+// busy machine is not what these tests are about.
 func eventually(t *testing.T, what string, ask func() error) {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -375,21 +377,11 @@ func eventually(t *testing.T, what string, ask func() error) {
 	}
 }
 
-// wantErr turns a look-up's answer into an error unless it is want.
-func wantErr(want error) func(policy.Node, error) error {
-	return func(n policy.Node, err error) error {
+// wantErr turns the answer to a read into an error unless it is want.
+func wantErr(want error) func(any, error) error {
+	return func(got any, err error) error {
 		if !errors.Is(err, want) {
-			return fmt.Errorf("node %q, error %v; want %v", n.Name, err, want)
-		}
-		return nil
-	}
-}
-
-// wantErrPod is wantErr for pods.
-func wantErrPod(want error) func(policy.Pod, error) error {
-	return func(p policy.Pod, err error) error {
-		if !errors.Is(err, want) {
-			return fmt.Errorf("pod %q, error %v; want %v", p.Name, err, want)
+			return fmt.Errorf("%+v, error %v; want %v", got, err, want)
 		}
 		return nil
 	}

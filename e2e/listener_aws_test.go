@@ -57,11 +57,11 @@ func TestListenersAnnounceThemselves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	start := func(name string, ns *lab.NS, config string) {
+	start := func(name, cluster string, ns *lab.NS, config string) {
 		t.Helper()
 		dir := t.TempDir()
 		file := filepath.Join(dir, "listener.yaml")
-		config = fmt.Sprintf("cluster: prod-1\nrecords: %s\n%s", dir, config)
+		config = fmt.Sprintf("cluster: %s\nrecords: %s\n%s", cluster, dir, config)
 		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -80,23 +80,28 @@ func TestListenersAnnounceThemselves(t *testing.T) {
 	const parameter = "announce: {ssm: '/lastgasp/{cluster}/{region}/endpoint'"
 	first := endpoint.Endpoint{Host: "10.77.2.10", Port: 6666, Zone: "euw1-az1"}
 	second := endpoint.Endpoint{Host: "10.77.1.6", Port: 6667, Zone: "euw1-az2"}
+	foreign := endpoint.Endpoint{Host: "10.77.1.6", Port: 6669, Zone: "euw1-az1"}
 	successor := endpoint.Endpoint{Host: "10.77.2.20", Port: 6668, Zone: "euw1-az1"}
 
-	start("the first listener", n.Listener, parameter+"}\n")
-	awaitAnnounced(t, moto, 1, first)
-	start("one of another zone", n.Node, parameter+", zone: euw1-az2}\nlisten: [':6667']\n")
-	awaitAnnounced(t, moto, 2, first, second)
-	start("the first one's successor", n.Listener, parameter+"}\nlisten: ['10.77.2.20:6668']\nadmin: 127.0.0.1:9667\n")
-	awaitAnnounced(t, moto, 3, successor, second)
+	const ours, other = "prod-1", "prod-2"
+	start("the first listener", ours, n.Listener, parameter+"}\n")
+	awaitAnnounced(t, moto, ours, 1, first)
+	start("one of another cluster", other, n.Node, parameter+"}\nlisten: [':6669']\nadmin: 127.0.0.1:9669\n")
+	awaitAnnounced(t, moto, other, 1, foreign)
+	start("one of another zone", ours, n.Node, parameter+", zone: euw1-az2}\nlisten: [':6667']\n")
+	awaitAnnounced(t, moto, ours, 2, first, second)
+	start("the first one's successor", ours, n.Listener, parameter+"}\nlisten: ['10.77.2.20:6668']\nadmin: 127.0.0.1:9667\n")
+	awaitAnnounced(t, moto, ours, 3, successor, second)
+	awaitAnnounced(t, moto, other, 1, foreign) // as it was: neither overwrites the other's
 }
 
-// awaitAnnounced waits for a version of the parameter, and wants these listeners in it.
-func awaitAnnounced(t *testing.T, moto *cloud.Moto, version int64, want ...endpoint.Endpoint) {
+// awaitAnnounced waits for a version of a cluster's parameter, and wants these listeners in it.
+func awaitAnnounced(t *testing.T, moto *cloud.Moto, cluster string, version int64, want ...endpoint.Endpoint) {
 	t.Helper()
 	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
-	for range 300 {
-		out, err := moto.Parameters("eu-west-1").GetParameters(t.Context(), &ssm.GetParametersInput{Names: []string{"/lastgasp/prod-1/eu-west-1/endpoint"}})
+	for range 1800 {
+		out, err := moto.Parameters("eu-west-1").GetParameters(t.Context(), &ssm.GetParametersInput{Names: []string{"/lastgasp/" + cluster + "/eu-west-1/endpoint"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +118,7 @@ func awaitAnnounced(t *testing.T, moto *cloud.Moto, version int64, want ...endpo
 		}
 		return
 	}
-	t.Fatalf("there is no version %d after half a minute", version)
+	t.Fatalf("there is no version %d after three minutes", version)
 }
 
 // useMoto starts moto in ns, and makes this process and those it starts use it as AWS.

@@ -31,10 +31,7 @@ func (m DeathMetric) Collect(out chan<- prometheus.Metric) {
 	counts, causes, kernels := make(map[policy.Phase]int), make(map[[2]string]int), make(map[[2]string]int)
 	last := 0.0 // none: 1970
 	for _, d := range deaths {
-		if d.Phase == "" { // its status was never written
-			d.Phase = policy.Pending
-		}
-		counts[d.Phase]++
+		counts[d.Phase.OrPending()]++
 		if d.Phase == policy.Refused {
 			continue // nobody died
 		}
@@ -87,5 +84,20 @@ func deathsDesc() *prometheus.Desc {
 
 func lastDeathDesc() *prometheus.Desc {
 	return prometheus.NewDesc("lastgasp_last_death_timestamp_seconds",
-		"When the latest node died of those with a NodeDeath that was not refused, 0 if none did.", nil, nil)
+		"When the latest node died of those whose death is on record and was not refused, 0 if none did.", nil, nil)
+}
+
+// Describe implements prometheus.Collector: a Directory has the metrics of deaths that need no NodeDeaths.
+func (d *Directory) Describe(out chan<- *prometheus.Desc) { out <- lastDeathDesc() }
+
+// Collect implements prometheus.Collector.
+func (d *Directory) Collect(out chan<- prometheus.Metric) {
+	d.mu.Lock()
+	latest := d.lastDeath
+	d.mu.Unlock() // whoever gathers may be slow
+	last := 0.0
+	if !latest.IsZero() {
+		last = float64(latest.Unix())
+	}
+	out <- prometheus.MustNewConstMetric(lastDeathDesc(), prometheus.GaugeValue, last)
 }

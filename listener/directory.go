@@ -56,7 +56,8 @@ type Directory struct {
 	index   index
 
 	mu        sync.Mutex
-	failed    error // of the latest attempt to write
+	failed    error     // of the latest attempt to write
+	lastDeath time.Time // that is or was on record
 	farewells policy.Limiter
 }
 
@@ -124,6 +125,9 @@ func (d *Directory) Run(ctx context.Context) error {
 	}
 	if err := d.index.load(d.path); err != nil {
 		return fmt.Errorf("read records directory: %w", err)
+	}
+	for _, name := range d.index.names[deathFile] {
+		d.noteDeath(name)
 	}
 	files := map[finding]written{} // of incidents that may be emitted again, complete
 	for {
@@ -277,6 +281,7 @@ func (d *Directory) store(name string, data []byte) error {
 		err := d.replace(name, data)
 		if err == nil {
 			d.index.add(name)
+			d.noteDeath(name)
 			return d.prune()
 		}
 		victim, ok := d.index.leastMissed(name)
@@ -286,6 +291,18 @@ func (d *Directory) store(name string, data []byte) error {
 		if err := d.remove(victim); err != nil {
 			return err
 		}
+	}
+}
+
+// noteDeath remembers when the death in the file of that name happened, if it is the latest.
+func (d *Directory) noteDeath(name string) {
+	if !strings.HasSuffix(name, deathFile) {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if at, err := time.Parse(fileTime, name[:min(len(name), len(fileTime))]); err == nil && at.After(d.lastDeath) {
+		d.lastDeath = at
 	}
 }
 

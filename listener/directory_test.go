@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
@@ -78,6 +79,33 @@ func about(files map[string]map[string]any, n int) (names []string) {
 		}
 	}
 	return names
+}
+
+// The alert on a death asks for its time. It is known after a restart, too, and reports are no deaths.
+func TestDirectoryLastDeath(t *testing.T) {
+	path := t.TempDir()
+	last := func() string {
+		t.Helper()
+		d := NewDirectory(path, Keep{1000, time.Hour}, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := d.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		registry := prometheus.NewRegistry()
+		registry.MustRegister(d)
+		_, value, _ := strings.Cut(exposition(registry), "# TYPE lastgasp_last_death_timestamp_seconds gauge\n")
+		return value
+	}
+	if got, want := last(), "lastgasp_last_death_timestamp_seconds 0\n"; got != want {
+		t.Errorf("nobody has died: %q, want %q", got, want)
+	}
+	later, found := death(2), sickness(1)
+	later.Time, found.Time = epoch.Add(time.Minute), epoch.Add(time.Hour)
+	store(t, path, Keep{1000, 2 * time.Hour}, later, death(1), found)
+	if got, want := last(), fmt.Sprintf("lastgasp_last_death_timestamp_seconds %v\n", float64(later.Time.Unix())); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
 }
 
 func TestDirectory(t *testing.T) {

@@ -99,6 +99,12 @@ func in(envelope string) string {
 	return log.String()
 }
 
+// list is a log as a JSON list of its lines.
+func list(log string) string {
+	text, _ := json.Marshal(strings.Split(strings.TrimSpace(log), "\n"))
+	return string(text) + "\n"
+}
+
 func TestReplayFindsTheKernelInAnyLog(t *testing.T) {
 	tests := []struct{ name, log string }{
 		{"dmesg", in("%[1]s %[2]s")},
@@ -188,6 +194,28 @@ func TestReplayFindsTheKernelInAnyLog(t *testing.T) {
 		{"kubectl logs --prefix", in("[pod/dmesg-x7k9/dmesg] %[1]s %[2]s")},
 		{"docker compose logs", in("dmesg-1  | %[1]s %[2]s")},
 		{"docker's json-file", strings.ReplaceAll(in(`{"log":"%[1]s %[2]s\n","stream":"stdout","time":"2024-11-29T13:49:23.123456789Z"}`), "\t", " ")},
+		{"journalctl -o short-delta, its first line", in("[40145.614353                ] node-7 kernel: %[2]s")},
+		{"journalctl's bytes", strings.ReplaceAll(in(`{"_TRANSPORT":"kernel","MESSAGE":%[4]s}`), `" <IRQ>"`, `[32,60,73,82,81,62]`)},
+		{"a list of texts", list(in("%[1]s %[2]s"))},
+		{"what Ansible registers", `{"cmd":["dmesg"],"rc":0,"stdout_lines":` + list(in("%[1]s %[2]s")) + "}"},
+		{"a NodeDeath", `{"apiVersion":"lastgasp.dev/v1alpha1","kind":"NodeDeath","metadata":{"name":"a"},"spec":{"cause":"KernelPanic","trace":` + list(in("%[1]s %[2]s")) + "}}"},
+		{"a NodeDeath in YAML", "kind: NodeDeath\nspec:\n  cause: KernelPanic\n  trace:\n" + in("  - '%[1]s %[2]s'")},
+		{"az vm boot-diagnostics get-boot-log", fmt.Sprintf("%q\n", strings.ReplaceAll(in("%[1]s %[2]s"), "\n", "\r\n"))},
+		{"gcloud logging read", in("---\ninsertId: a%[3]d\nresource:\n  labels:\n    zone: a\n  type: gce_instance\ntextPayload: '%[1]s %[2]s'\ntimestamp: '2024-11-29T13:49:23Z'")},
+		{"Splunk's CSV", "\"_time\",\"_raw\",host\n" + in(`"2024-11-29T13:49:23.000+0000","Nov 29 13:49:23 node-7 kernel: %[1]s %[2]s",node-7`)},
+		{"Splunk's CSV in another order", "_raw,_time\n" + in(`"Nov 29 13:49:23 node-7 kernel: %[1]s %[2]s",2024-11-29`)},
+		{"CloudWatch's CSV", "@timestamp,@message,@logStream\n" + in(`"2024-11-29 13:49:23.000","%[1]s %[2]s","node-7"`)},
+		{"a spreadsheet that leaves quotes as they are", "_time,_raw\n2024-11-29T13:49:22.000+0000,Nov 29 13:49:22 node-7 kernel: an odd \" here\n" + in("2024-11-29T13:49:23.000+0000,Nov 29 13:49:23 node-7 kernel: %[1]s %[2]s")},
+		{"a spreadsheet that ends in a row", "_time,_raw\n" + strings.TrimSuffix(in(`"2024-11-29T13:49:23.000+0000","%[1]s %[2]s"`), "\"\n") + "\n"},
+		{"Datadog's CSV", "Date,Host,Service,Content\n" + in(`2024-11-29T13:49:23.123Z,node-7,kernel,"%[1]s %[2]s"`)},
+		{"Splunk's event collector", in(`{"time":1732888163,"host":"node-7","event":"%[1]s %[2]s","sourcetype":"kernel"}`)},
+		{"syslog-ng's JSON", in(`{"PROGRAM":"kernel","PRIORITY":"warning","MESSAGE":%[4]s,"HOST":"node-7","FACILITY":"kern"}`)},
+		{"the level in front of the program (ChromeOS, COS)", in("2024-11-29T13:49:23.123456Z node-7 ERR kernel: %[1]s %[2]s")},
+		{"Android's logcat", in("11-29 13:49:23.123     0     0 W         : %[2]s")},
+		{"Android's logcat with the user", in("11-29 13:49:23.123  root     0     0 E %[1]s %[2]s")},
+		{"a vendor's CPU and task", in("<4>%[1]s  [3:   kworker/u:1:  123] %[2]s")},
+		{"a serial logger's date right in front", in("[Fri Nov 29 13:49:23 2024]%[1]s %[2]s")},
+		{"a build server's marks", in("\x1b_bk;t=1732888163123\a%[1]s %[2]s")},
 		{"glued behind a program's output", strings.Replace(in("%[1]s %[2]s"), "[", "panic: runtime e[", 1)},
 		{"glued behind a program's output in the middle", "[40145.600000] eth0: link up\n[  OK  ] Reached target " + in("%[1]s %[2]s")},
 	}
@@ -241,6 +269,24 @@ func TestReplayLeavesQuotationsAlone(t *testing.T) {
 		`{"programname":"kubelet","message":"[   12.345678] ` + panicked + `"}`,
 		`{"facility":"daemon","message":"[   12.345678] ` + panicked + `"}`,
 		`{"jsonPayload":{"_TRANSPORT":"stdout","MESSAGE":"` + panicked + `"}}`,
+		`["` + panicked + `","[   12.345678] ` + panicked + `","` + panicked + `"]`,
+		`"` + panicked + `\n[   12.345678] ` + panicked + `"`,
+		`{"trace":["[   12.345678] ` + panicked + `"],"title":"x"}`,
+		"kind: Event\nmessage: '" + panicked + "'\n",
+		`{"service":"vmm","lines":["[   12.345678] ` + panicked + `","[   12.345679] CPU: 0"]}`,
+		`{"logger":"guest","msg":"console","stdout":"[   12.345678] ` + panicked + `\n[   12.345679] CPU: 0\n"}`,
+		`{"stream":"stdout","lines":["[   12.345678] ` + panicked + `","[   12.345679] CPU: 0"]}`,
+		`{"logger":"kernel","msg":"` + panicked + `"}`,
+		"examples:\n- '[   12.345678] " + panicked + "'\n- '[   99.000000] " + panicked + "'\n",
+		"id,title,message\n1,boot,\"they see [   12.345678] " + panicked + "\"\n2,x," + panicked + "\n",
+		"time,service,message\n2024-11-29T13:49:23Z,vmm,\"[   12.345678] " + panicked + "\"\n",
+		`{"level":"error","msg":"[   12.345678] ` + panicked + `","logger":"guest"}`,
+		`{"PROGRAM":"vmm","MESSAGE":"[   12.345678] ` + panicked + `"}`,
+		`{"time":1,"event":"` + panicked + `"}`,
+		"11-29 13:49:23.123  1000  1234 W vmm     : " + panicked,
+		"[Fri Nov 29 13:49:23 2024] [   12.345678] " + panicked,
+		"time=\"2024-11-29T13:49:23Z\" level=debug vmconsole=\"[   12.345678] " + panicked + "\"\n",
+		"> [   12.345678] " + panicked + "\n> [   12.345679] CPU: 1 PID: 1 Comm: init Not tainted 6.1.0 #1\n",
 		"11/29/2024, 1:49:23 PM " + panicked,
 		"node-7: " + panicked,
 		"kern.log:12:" + panicked,
@@ -257,6 +303,9 @@ func TestReplayLeavesQuotationsAlone(t *testing.T) {
 		"Nov 29 13:49:23 node-7 kernel: eth0: up\n" + panicked,
 		"Nov 29 13:49:23 node-7 kernel: eth0: up\n[   12.345678 " + panicked,
 		"[    1.000000] eth0: up\nPanic#1 Part1\nPanic#1 Part2\n" + panicked,
+		"[   12.000000] eth0: up\nmsg: \"[   12.345678] " + panicked + "\"",
+		"[   12.000000] eth0: up\n- '[   12.345678] " + panicked + "'\n- '[   12.345679] CPU: 0'",
+		"msg: \"[   12.345678] " + panicked + "\"\n[   12.345679] eth0: up",
 		`fatal: [node-2]: FAILED! => {"msg": "[   12.345678] ` + panicked + `"}` + "\n[   12.345679] eth0: up",
 		"+ grep panic /var/log\n/var/log/kern.log: [   12.345678] " + panicked,
 		"console of vm1: [   12.345678] " + panicked + "\n[   99.000000] eth0: up",
@@ -265,6 +314,19 @@ func TestReplayLeavesQuotationsAlone(t *testing.T) {
 	} {
 		if got, _ := logReplay(t, log); len(got) > 0 {
 			t.Errorf("%q was read as %q", log, got)
+		}
+	}
+}
+
+// TestReplayReadsEveryDocument: a file may have one object per line, each with the log of another machine.
+func TestReplayReadsEveryDocument(t *testing.T) {
+	log := in("%[1]s %[2]s")
+	death := `{"kind":"NodeDeath","spec":{"trace":` + strings.TrimSpace(list(log)) + "}}\n"
+	console := fmt.Sprintf(`{"InstanceId":"i-0123456789abcdef0","Output":%q}`+"\n", log)
+	for _, documents := range [][]string{{death, death}, {console, console}, {death, console}, {console, death}} {
+		_, got := logReplay(t, strings.Join(documents, ""))
+		if diff := cmp.Diff(Reading{Incidents: got.Incidents, Kernel: 2 * len(oops())}, got); diff != "" {
+			t.Errorf("%.30q and %.30q (-want +got):\n%s", documents[0], documents[1], diff)
 		}
 	}
 }

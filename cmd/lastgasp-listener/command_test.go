@@ -97,6 +97,26 @@ func TestReplayWithRules(t *testing.T) {
 	}
 }
 
+// A file that cannot be read keeps nobody from the others, and what was read is judged.
+func TestReplayOfSeveralFiles(t *testing.T) {
+	dir := t.TempDir()
+	good, gone, wrong := dir+"/good", dir+"/gone", dir+"/wrong"
+	for file, text := range map[string]string{good: "[    1.000000] Kernel panic - not syncing: Fatal exception\n", wrong: `{"payload_b64": 7}`} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := do(t, "", "replay", gone, good, wrong, dir, good)
+	if n := strings.Count(out, `"code":"KernelPanic"`); n != 2 {
+		t.Errorf("%d incidents, want that of each readable file:\n%s", n, out)
+	}
+	want := "open " + gone + ": no such file or directory\n" + wrong + `:1: "payload_b64" is a number` + "\n" +
+		"replay " + dir + ": read " + dir + ": is a directory"
+	if err == nil || errors.As(err, new(usageError)) || err.Error() != want {
+		t.Errorf("error %v\nwant  %s", err, want)
+	}
+}
+
 // A log that nothing is found in may be one that replay cannot read.
 func TestReplayOfSomethingElse(t *testing.T) {
 	for _, tt := range []struct{ name, in, want string }{

@@ -20,12 +20,12 @@ func replayCommand(configFile *string) *cobra.Command {
 		Use:   "replay FILE…",
 		Short: "judge a capture or a kernel log, touch nothing",
 		Long: `replay judges captured datagrams or kernel logs as the daemon would, by the rules in the config, too, and prints one JSON
-object per incident. Each FILE is judged by itself; - is standard input.
+object per incident. Each FILE is judged by itself; - is standard input. A FILE that cannot be read does not stop the others.
 
   --format=auto       datagrams or log, by the first line
   --format=datagrams  one JSON object per line: {"t": seconds, "src": "ip:port", "payload_b64": "…"}
   --format=log        a kernel log in any form: dmesg, journalctl (with any -o), syslog and container logs, /dev/kmsg, pstore,
-                      serial consoles, and what collectors and stores export as JSON
+                      serial consoles, and what collectors and stores export as JSON, CSV or YAML
 
 A FILE may be compressed with gzip or bzip2, in base64 as EC2's API gives consoles, or in UTF-16.
 
@@ -47,6 +47,7 @@ If no line looks like a kernel's and nothing was found, replay says so on standa
 			if err != nil {
 				return usageError{err}
 			}
+			var errs []error
 			for _, name := range args {
 				var reading listener.Reading
 				err := replayFile(name, cmd.InOrStdin(), func(in io.Reader) error {
@@ -54,14 +55,12 @@ If no line looks like a kernel's and nothing was found, replay says so on standa
 					reading, err = listener.Replay(in, cmd.OutOrStdout(), &cfg.Judge, listener.Format(format))
 					return err
 				})
-				if err != nil {
-					return err
-				}
-				if reading.Kernel == 0 && reading.Incidents == 0 {
+				errs = append(errs, err)
+				if err == nil && reading.Kernel == 0 && reading.Incidents == 0 {
 					fmt.Fprintln(cmd.ErrOrStderr(), notUnderstood(name, reading))
 				}
 			}
-			return nil
+			return errors.Join(errs...)
 		},
 	}
 	c.Flags().StringVar(&format, "format", "auto", "auto, datagrams or log")

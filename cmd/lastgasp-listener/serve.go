@@ -86,24 +86,16 @@ func serve(ctx context.Context, cfg listener.Config) error {
 		}
 		return p.ready()
 	}
-	admin := &listener.Admin{
-		Gatherer: registry, Coverage: coverage, Roster: p.roster, Ready: ready, Sockets: r.State, LastRead: r.LastRead,
-		Page: p.page, Version: version, Started: time.Now(),
-	}
 	metrics.Describe(registry, version, commit, ready)
 	registry.MustRegister(listener.CoverMetric{Coverage: coverage, Roster: p.roster})
 	if cfg.Admin != "" {
-		ln, err := new(net.ListenConfig).Listen(working, "tcp", cfg.Admin)
+		err := serveAdmin(working, g, cfg.Admin, log, &listener.Admin{
+			Gatherer: registry, Coverage: coverage, Roster: p.roster, Ready: ready, Sockets: r.State, LastRead: r.LastRead,
+			Page: p.page, Version: version, Started: time.Now(),
+		})
 		if err != nil {
 			return fmt.Errorf("serve admin: %w", err)
 		}
-		log.Info("admin", "address", ln.Addr().String())
-		g.Go(func() error {
-			if err := admin.Serve(working, ln); err != nil {
-				return fmt.Errorf("serve admin: %w", err)
-			}
-			return nil
-		})
 	}
 	for _, run := range p.run {
 		g.Go(func() error { return run(working) })
@@ -116,6 +108,28 @@ func serve(ctx context.Context, cfg listener.Config) error {
 		defer wasRead()
 		return r.Serve(reading)
 	})
+	notifySystemd(reading, r, log)
+	return g.Wait()
+}
+
+// serveAdmin binds the admin address, and has g serve it until ctx ends.
+func serveAdmin(ctx context.Context, g *errgroup.Group, address string, log *slog.Logger, admin *listener.Admin) error {
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	log.Info("admin", "address", ln.Addr().String())
+	g.Go(func() error {
+		if err := admin.Serve(ctx, ln); err != nil {
+			return fmt.Errorf("serve admin: %w", err)
+		}
+		return nil
+	})
+	return nil
+}
+
+// notifySystemd says that the listener is ready, serves systemd's watchdog while it reads, and says when reading ends.
+func notifySystemd(reading context.Context, r *receive.Receiver, log *slog.Logger) {
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		log.Warn("systemd not notified of readiness", "err", err)
 	}
@@ -128,7 +142,6 @@ func serve(ctx context.Context, cfg listener.Config) error {
 		log.Info("ending", "cause", context.Cause(reading))
 		_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
 	})
-	return g.Wait()
 }
 
 // processors is how many of Go's processors (GOMAXPROCS) the listener needs: more than it has sockets. A flooded socket
@@ -155,6 +168,7 @@ func newParts(cfg listener.Config, to *receive.Config, coverage *listener.Covera
 		p.run = append(p.run, func(ctx context.Context) error { return coverage.KeepShared(ctx, p.board, p.roster, log) })
 	} else {
 		directory := listener.NewDirectory(cfg.Records, listener.Keep{Records: cfg.Policy.KeepRecords, For: cfg.Policy.KeepRecordsFor}, log)
+		r.MustRegister(directory)
 		to.Sink, to.Farewells = directory, directory
 		p.act, p.ready = directory.Run, directory.Ready
 	}

@@ -95,7 +95,7 @@ func TestProveTellsListenersApartThatShareASourcePort(t *testing.T) {
 		a.WriteToUDP([]byte(netconsole.Ack{Nonce: strings.Repeat("0", 32), Seq: 2}.Line()), to) // not our canary
 		a.WriteToUDP([]byte(netconsole.Ack{Nonce: c.Nonce, Seq: 42, Known: true}.Line()), to)
 	})
-	p := Prover{Root: root, Timeout: 200 * time.Millisecond, Interval: 6 * time.Hour, Cluster: "prod-1"}
+	p := Prover{Root: root, Timeout: time.Second, Interval: 6 * time.Hour, Cluster: "prod-1"}
 	got, err := p.Prove(t.Context(), someone, goodFacts, []Route{
 		{Target: "a", Local: local, Remote: addrA},
 		{Target: "b", Local: local, Remote: addrB},

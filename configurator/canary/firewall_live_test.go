@@ -48,7 +48,34 @@ func inNewNamespaces(t *testing.T, f func(listener *net.UDPConn)) {
 		t.Fatal(err)
 	}
 	run(t, "ip link set lo up", "ip addr add 10.0.1.5/16 dev near", "ip link set near up")
+	awaitUp(t, "near")
+	if err := netns.Set(far); err != nil {
+		t.Fatal(err)
+	}
+	awaitUp(t, "far")
+	if err := netns.Set(near); err != nil {
+		t.Fatal(err)
+	}
 	f(listener)
+}
+
+// awaitUp waits until the kernel has noticed the carrier of a device: before that it drops what is sent, and it may take a second
+// (net/core/link_watch.c).
+func awaitUp(t *testing.T, device string) {
+	t.Helper()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for range 6000 {
+		out, err := exec.Command("ip", "-oneline", "link", "show", device).CombinedOutput()
+		if err != nil {
+			t.Fatalf("look at %s: %v: %s", device, err, out)
+		}
+		if strings.Contains(string(out), " state UP ") {
+			return
+		}
+		<-again.C
+	}
+	t.Fatalf("%s never comes up", device)
 }
 
 func run(t *testing.T, lines ...string) {
@@ -97,7 +124,11 @@ func TestLiveFirewallOfTheNode(t *testing.T) {
 				kmsg(t, root, func(_ string, c netconsole.Canary) {
 					listener.WriteToUDPAddrPort([]byte(netconsole.Ack{Nonce: c.Nonce, Seq: 7, Known: true}.Line()), local)
 				})
-				got, err := Prover{Root: root, Timeout: 500 * time.Millisecond}.Prove(t.Context(), someone, goodFacts,
+				timeout := time.Second
+				if tt.acked {
+					timeout = time.Minute // it ends with the acknowledgement
+				}
+				got, err := Prover{Root: root, Timeout: timeout}.Prove(t.Context(), someone, goodFacts,
 					[]Route{{Target: "a", Local: local, Remote: netip.MustParseAddrPort("10.0.2.10:6666")}})
 				if err != nil {
 					t.Fatal(err)

@@ -102,6 +102,21 @@ func (d Dir) List() ([]State, error) {
 	return states, errors.Join(errs...)
 }
 
+// Others returns the enabled targets that are not ours, as far as they can be read: with them we only share source ports.
+func (d Dir) Others() []State {
+	entries, _ := os.ReadDir(string(d)) // without netconsole there are none
+	var states []State
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), Prefix) {
+			continue
+		}
+		if st, _ := d.read(e.Name()); st.Enabled {
+			states = append(states, st)
+		}
+	}
+	return states
+}
+
 // names returns the names of our targets, without the one that another process may be probing with.
 func (d Dir) names() ([]string, error) {
 	entries, err := os.ReadDir(string(d))

@@ -38,10 +38,13 @@ func Load(ctx context.Context) error {
 	if err := modprobe(ctx, "netconsole"); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoModule, err)
 	}
-	if !isDir(string(DefaultDir)) {
-		return fmt.Errorf("%w: this kernel's netconsole cannot be configured at run time (CONFIG_NETCONSOLE_DYNAMIC is off)", ErrNoModule)
+	switch {
+	case isDir(string(DefaultDir)):
+		return nil
+	case !isDir("/sys/module/netconsole"):
+		return fmt.Errorf("%w: modprobe netconsole succeeds and loads nothing; look for \"install netconsole\" in /etc/modprobe.d", ErrNoModule)
 	}
-	return nil
+	return fmt.Errorf("%w: this kernel's netconsole cannot be configured at run time (CONFIG_NETCONSOLE_DYNAMIC is off)", ErrNoModule)
 }
 
 func isDir(name string) bool {
@@ -76,8 +79,29 @@ func modprobe(ctx context.Context, name string) error {
 	if err == nil {
 		return nil
 	}
-	if text := strings.Join(strings.Fields(string(out)), " "); text != "" {
-		return fmt.Errorf("modprobe %s: %s", name, text)
+	text := strings.Join(strings.Fields(string(out)), " ")
+	if text == "" {
+		text = err.Error()
 	}
-	return fmt.Errorf("modprobe %s: %w", name, err)
+	locked, _ := os.ReadFile("/proc/sys/kernel/modules_disabled") // not there: no
+	if mend := mendModprobe(name, text, strings.TrimSpace(string(locked)) == "1"); mend != "" {
+		text += "; " + mend
+	}
+	return fmt.Errorf("modprobe %s: %s", name, text)
+}
+
+// mendModprobe says what to do about what modprobe said, "" if that is not known; locked is kernel.modules_disabled. modprobe prints
+// the errno in words (kmod, tools/modprobe.c).
+func mendModprobe(name, said string, locked bool) string {
+	switch {
+	case locked:
+		return "kernel.modules_disabled forbids it until the next boot; have it loaded before, by a file in /etc/modules-load.d"
+	case strings.Contains(said, "Operation not permitted"): // our units do without the capability
+		return "run modprobe " + name + " as root to see why it is not loaded yet"
+	case strings.Contains(said, "Invalid argument"):
+		return "look for \"options " + name + "\" in /etc/modprobe.d"
+	case strings.Contains(said, "Key was rejected"), strings.Contains(said, "Required key not available"):
+		return "Secure Boot refuses its signature; install the module that comes with this kernel"
+	}
+	return ""
 }

@@ -386,8 +386,29 @@ func TestLiveForeignTargetsAreLeftAlone(t *testing.T) {
 			t.Errorf("disarmed %s", name)
 		}
 	}
+	if got := d.Others(); len(got) > 0 {
+		t.Errorf("disabled targets of others count: %v", got)
+	}
 	s := spec(t, d)
 	mustArm(t, d, s)
+	const theirs = "netconsole0"
+	for name, value := range map[string]string{"dev_name": s.Device, "local_ip": s.LocalIP.String(), "remote_ip": s.RemoteIP.String(), "remote_mac": s.RemoteMAC.String()} {
+		if err := d.set(theirs, name, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.set(theirs, "enabled", "1"); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.Others(); len(got) != 1 || got[0].Name != theirs || got[0].RemoteIP != s.RemoteIP {
+		t.Errorf("Others = %v, want %s", got, theirs)
+	}
+	if err := d.set(theirs, "enabled", "0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.set(theirs, "dev_name", "admins"); err != nil {
+		t.Fatal(err)
+	}
 	if got := list(t, d); len(got) != 1 || got[0].Name != s.Name {
 		t.Errorf("List = %v, want %s only", got, s.Name)
 	}

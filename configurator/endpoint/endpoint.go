@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
@@ -18,6 +17,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/lastgasp/lastgasp/configurator/configfs"
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 	"github.com/lastgasp/lastgasp/listener/yamlkeys"
 )
 
@@ -110,7 +110,7 @@ func isName(s string) bool {
 }
 
 // bareIPv6 finds [fd00::10]:6666 without quotes. It has to be quoted, because in YAML the bracket begins a list.
-var bareIPv6 = regexp.MustCompile(`(^|[\s,\[])(\[[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]:[0-9]+)`)
+var bareIPv6 = lazyregexp.New(`(^|[\s,\[])(\[[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]:[0-9]+)`)
 
 // ParseList reads a whole list from an SSM parameter or a command line: one or more host:port, separated by commas or blanks,
 // or a YAML (or JSON) list of host:port and of {address: host:port, zone: az-id}. [IPv6]:port needs no quotes in any of them.

@@ -107,12 +107,18 @@ func (f *Finder) allowed(list []Endpoint, found *Found) ([]Endpoint, error) {
 		return list, nil
 	}
 	var within []Endpoint
+	outside := 0
 	for _, e := range list {
 		if f.Within(e) {
 			within = append(within, e)
 			continue
 		}
-		found.Passed = append(found.Passed, fmt.Sprintf("listener %s is outside of endpoint.within", e))
+		if outside++; outside <= spelled {
+			found.Passed = append(found.Passed, fmt.Sprintf("listener %s is outside of endpoint.within", e))
+		}
+	}
+	if outside > spelled {
+		found.Passed = append(found.Passed, fmt.Sprintf("so are %d more listeners", outside-spelled))
 	}
 	if len(within) == 0 {
 		return nil, ErrOutside
@@ -133,6 +139,18 @@ func (f *Finder) lastFrom(kinds []string) (lastGoodFile, bool) {
 func kindOf(where string) string {
 	kind, _, _ := strings.Cut(where, " ")
 	return strings.TrimSuffix(kind, ",")
+}
+
+// spelled is how many listeners of a list are named with what is wrong with them: a parameter can hold hundreds, and status is one
+// screen.
+const spelled = 3
+
+// few joins errors about listeners.
+func few(errs []error) error {
+	if more := len(errs) - spelled; more > 0 {
+		errs = append(slices.Clone(errs[:spelled]), fmt.Errorf("nor can %d more", more))
+	}
+	return errors.Join(errs...)
 }
 
 // addresses replaces names by their addresses. It fails only if no name can be looked up.
@@ -165,10 +183,10 @@ func (f *Finder) addresses(ctx context.Context, list []Endpoint) ([]Endpoint, er
 	}
 	for _, err := range errs {
 		if dns := (*net.DNSError)(nil); !errors.As(err, &dns) || !dns.IsNotFound {
-			return nil, errors.Join(errs...) // the name may exist: DNS could not say
+			return nil, few(errs) // the name may exist: DNS could not say
 		}
 	}
-	return nil, errors.Join(append(errs, ErrAbsent)...)
+	return nil, errors.Join(few(errs), ErrAbsent)
 }
 
 // Static is a list in the configuration.

@@ -3,6 +3,7 @@ package endpoint
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -202,6 +203,28 @@ func TestASourceThatNamesOutsidersMovesNobody(t *testing.T) {
 				t.Errorf("alone: found %+v (%v), want ErrNotFound", found, err)
 			}
 		})
+	}
+}
+
+// TestHundredsOfListeners: a parameter holds up to 8 KiB, and what is wrong with all of them must fit on one screen.
+func TestHundredsOfListeners(t *testing.T) {
+	var addresses, names []Endpoint
+	for i := range 400 {
+		addresses = append(addresses, Endpoint{Host: fmt.Sprintf("10.9.%d.%d", i/250, i%250+1), Port: 6666})
+		names = append(names, Endpoint{Host: fmt.Sprintf("listener-%d.example", i), Port: 6666})
+	}
+	for what, list := range map[string][]Endpoint{"outside": addresses, "no such name": names} {
+		f := Finder{
+			Sources: []Source{answer{where: "ssm x", list: list}},
+			Within:  func(Endpoint) bool { return false },
+			Lookup: func(_ context.Context, e Endpoint) ([]Endpoint, error) {
+				return nil, &net.DNSError{Err: "no such host", Name: e.Host, IsNotFound: true}
+			},
+		}
+		found, err := f.Find(t.Context())
+		if lines := strings.Count(strings.Join(found.Passed, "\n"), "\n"); !errors.Is(err, ErrNotFound) || lines > 8 || len(err.Error()) > 1000 {
+			t.Errorf("%s: %d lines, %d bytes: %v", what, lines, len(err.Error()), err)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	"github.com/aws/aws-sdk-go-v2/service/ssm/types"
 	"github.com/aws/smithy-go"
 
 	"github.com/lastgasp/lastgasp/configurator/ec2"
@@ -40,6 +41,7 @@ type Parameter struct {
 	Name    string // as it was asked for, with its :version or :label
 	Value   string
 	Version int64
+	Secure  bool // Value is encrypted
 }
 
 // SSM finds listeners in Systems Manager's Parameter Store, in the first of several parameters that exists.
@@ -77,6 +79,9 @@ func (s SSM) Find(ctx context.Context) ([]Endpoint, string, error) {
 			continue
 		}
 		where := fmt.Sprintf("ssm %s version %d", name, present[i].Version)
+		if present[i].Secure {
+			return nil, where, errors.New("it is a SecureString, which is not decrypted here; store it as a String")
+		}
 		list, err := ParseList(present[i].Value)
 		return list, where, err
 	}
@@ -101,6 +106,7 @@ func GetParameters(metadata func() *ec2.Client) func(ctx context.Context, region
 				Name:    aws.ToString(p.Name) + aws.ToString(p.Selector),
 				Value:   aws.ToString(p.Value),
 				Version: p.Version,
+				Secure:  p.Type == types.ParameterTypeSecureString,
 			})
 		}
 		return list, nil

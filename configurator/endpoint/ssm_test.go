@@ -114,6 +114,9 @@ func parameterStore(t *testing.T, values map[string]string, fault func(w http.Re
 				continue
 			}
 			p := parameter{Name: name, Type: "String", Value: value, Version: 3}
+			if value == "encrypted" {
+				p.Type = "SecureString"
+			}
 			if labelled {
 				p.Selector = ":" + label
 			}
@@ -133,17 +136,33 @@ func noMetadata() *ec2.Client {
 }
 
 func TestGetParameters(t *testing.T) {
-	parameterStore(t, map[string]string{"/lastgasp/a": "10.0.2.10:6666", "/lastgasp/b": "10.0.3.10:6666"}, nil)
-	got, err := GetParameters(noMetadata)(t.Context(), "eu-west-1", []string{"/lastgasp/b:live", "/lastgasp/missing", "/lastgasp/a"})
+	parameterStore(t, map[string]string{"/lastgasp/a": "10.0.2.10:6666", "/lastgasp/b": "10.0.3.10:6666", "/lastgasp/c": "encrypted"}, nil)
+	got, err := GetParameters(noMetadata)(t.Context(), "eu-west-1", []string{"/lastgasp/b:live", "/lastgasp/missing", "/lastgasp/a", "/lastgasp/c"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []Parameter{
 		{Name: "/lastgasp/a", Value: "10.0.2.10:6666", Version: 3},
 		{Name: "/lastgasp/b:live", Value: "10.0.3.10:6666", Version: 3},
+		{Name: "/lastgasp/c", Value: "encrypted", Version: 3, Secure: true},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("parameters (-want +got):\n%s", diff)
+	}
+}
+
+// TestSecureString: without decryption Parameter Store returns what the key management service made of the text.
+func TestSecureString(t *testing.T) {
+	s := SSM{
+		Names: []string{"/lastgasp/endpoint"},
+		Place: func(context.Context) (Place, error) { return Place{Region: "eu-west-1"}, nil },
+		Get: func(context.Context, string, []string) ([]Parameter, error) {
+			return []Parameter{{Name: "/lastgasp/endpoint", Value: "AQICAHhexample", Version: 1, Secure: true}}, nil
+		},
+	}
+	const want = "it is a SecureString, which is not decrypted here; store it as a String"
+	if _, where, err := s.Find(t.Context()); err == nil || err.Error() != want || where != "ssm /lastgasp/endpoint version 1" {
+		t.Errorf("%s: %v, want %s", where, err, want)
 	}
 }
 

@@ -3,11 +3,11 @@ package farewell
 import (
 	"os"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/lastgasp/lastgasp/configurator/machine"
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 )
 
 // asker is who asked for the end of the boot.
@@ -25,7 +25,7 @@ const maxAncestors = 8
 const noLogin = "4294967295"
 
 // userSlice is the control group of a user's sessions (pam_systemd(8)).
-var userSlice = regexp.MustCompile(`(?:^|/)user-([0-9]+)\.slice(?:/|$)`)
+var userSlice = lazyregexp.New(`(?:^|/)user-([0-9]+)\.slice(?:/|$)`)
 
 // askerOf reads who runs a process. What cannot be read is left empty: the process may be gone.
 func askerOf(root machine.Root, pid uint32) asker {

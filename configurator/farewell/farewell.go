@@ -27,7 +27,7 @@ const (
 	noticesEvery, noticesFor = 15 * time.Second, 5 * time.Second
 )
 
-// Farewell says goodbye at the end of this boot.
+// Farewell sends a farewell at the end of this boot.
 type Farewell struct {
 	Root    machine.Root
 	Cluster string
@@ -47,7 +47,7 @@ type Farewell struct {
 	said      netconsole.Bye // last; its nonce and secret are empty
 }
 
-// Run waits for the end of the boot and says goodbye, until ctx ends. An error means that a shutdown would no longer be noticed.
+// Run waits for the end of the boot and sends a farewell, until ctx ends. An error means that a shutdown would no longer be noticed.
 func (f *Farewell) Run(ctx context.Context) error {
 	starting, cancel := context.WithTimeout(ctx, callFor)
 	defer cancel()
@@ -234,7 +234,7 @@ func (f *Farewell) listenOn() {
 	}
 }
 
-// busClosed says goodbye if the bus has ended because everything ends.
+// busClosed sends a farewell if the bus has ended because everything ends.
 func (f *Farewell) busClosed() error {
 	if kind := forcedEnding(f.Root); kind != "" {
 		f.words.kind = kind
@@ -243,7 +243,7 @@ func (f *Farewell) busClosed() error {
 	return errors.New("the system bus has closed the connection")
 }
 
-// stopped says goodbye if this process is stopped because systemd ends the boot, and how it does was not said before: the
+// stopped sends a farewell if this process is stopped because systemd ends the boot, and how it does was not said before: the
 // request may have bypassed logind.
 func (f *Farewell) stopped() {
 	ctx, cancel := context.WithTimeout(context.Background(), callFor)
@@ -263,7 +263,7 @@ func (f *Farewell) stopped() {
 	f.sayBye(f.words.bye(time.Now()))
 }
 
-// sayBye says goodbye, unless it has said the same before. It reports whether a listener has heard it.
+// sayBye sends a farewell, unless it has sent the same before. It reports whether a listener has heard it.
 func (f *Farewell) sayBye(y netconsole.Bye) bool {
 	if y == f.said {
 		return true

@@ -65,7 +65,7 @@ func acks(y netconsole.Bye, _ netip.AddrPort, _ int) []byte {
 	return []byte(netconsole.Ack{Nonce: y.Nonce, Known: true}.Line())
 }
 
-// self is a node that says goodbye to these listeners.
+// self is a node that sends its farewell to these listeners.
 func self(listeners ...*listener) Self {
 	s := Self{Identity: machine.Identity{Instance: "i-0abc", Boot: "b"}, Secret: "secret"}
 	for _, l := range listeners {
@@ -101,8 +101,8 @@ func TestSay(t *testing.T) {
 			return acks(y, from, nth)
 		}, nil, time.Minute, 1, 2},
 		{"signed", func(y netconsole.Bye, from netip.AddrPort, _ int) []byte { return sign(y, from) }, key.Public().(ed25519.PublicKey), time.Minute, 1, 1},
-		{"not signed although there is a key", acks, key.Public().(ed25519.PublicKey), 2 * again, 0, 1},
-		{"silence", func(netconsole.Bye, netip.AddrPort, int) []byte { return nil }, nil, 2 * again, 0, 1},
+		{"not signed although there is a key", acks, key.Public().(ed25519.PublicKey), 10 * again, 0, 1},
+		{"silence", func(netconsole.Bye, netip.AddrPort, int) []byte { return nil }, nil, 10 * again, 0, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l := newListener(t, tt.reply)
@@ -123,7 +123,7 @@ func TestSayToOneOfTwo(t *testing.T) {
 	deaf, l := newListener(t, func(netconsole.Bye, netip.AddrPort, int) []byte { return nil }), newListener(t, acks)
 	s := self(deaf, l)
 	s.Routes[0].Trusted = false
-	ctx, cancel := context.WithTimeout(t.Context(), 2*again)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*again)
 	defer cancel()
 	if got := say(ctx, netconsole.Bye{Cause: "reboot"}, s, nil); got != 1 {
 		t.Errorf("%d acknowledged, want 1", got)

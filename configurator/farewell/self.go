@@ -8,7 +8,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// Self is who says goodbye, and to whom.
+// Self is who sends a farewell, and to whom.
 type Self struct {
 	Identity machine.Identity
 	Secret   netconsole.Secret // empty if there is none
@@ -23,7 +23,7 @@ type Route struct {
 	Trusted bool
 }
 
-// ErrNobody means that there is no listener to say goodbye to.
+// ErrNobody means that there is no listener to send a farewell to.
 var ErrNobody = errors.New("no listener is known; check lastgasp-configurator status")
 
 // ReadSelf reads what the last pass has left. Keyed says that listeners have to prove themselves (endpoint.key).

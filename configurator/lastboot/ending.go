@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/lastgasp/lastgasp/configurator/machine"
 	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
@@ -109,7 +109,7 @@ func conclude(former, current Ledger, dumps []dump, traces []trace) Ending {
 }
 
 // canaryBoot is the boot in a canary that was logged.
-var canaryBoot = regexp.MustCompile(`lastgasp: canary v1 nonce=[0-9a-f]{32} [^\n]*?\bboot=(\S+)`)
+var canaryBoot = lazyregexp.New(`lastgasp: canary v1 nonce=[0-9a-f]{32} [^\n]*?\bboot=(\S+)`)
 
 // choose returns the dump that says most about the end of the boot; nil if there is none. A canary in it says which boot it is of.
 // Without one it is the first after the boot was entered: later ones are of boots that died before they were entered.

@@ -12,7 +12,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lastgasp/lastgasp/configurator/machine"
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 )
 
 const (
@@ -39,10 +39,10 @@ type part struct {
 }
 
 // heading begins an entry: "Panic#1 Part2" (pstore_dump, fs/pstore/platform.c).
-var heading = regexp.MustCompile(`^([A-Z][a-z]+)#(\d{1,6}) Part(\d{1,6})[ \t]*\n`)
+var heading = lazyregexp.New(`^([A-Z][a-z]+)#(\d{1,6}) Part(\d{1,6})[ \t]*\n`)
 
 // efiName has the time in it, in front of five digits: part and count (generic_id, drivers/firmware/efi/efi-pstore.c).
-var efiName = regexp.MustCompile(`^dmesg-efi(?:_pstore)?-(\d{9,12})\d{5}(?:\.enc\.z)?$`)
+var efiName = lazyregexp.New(`^dmesg-efi(?:_pstore)?-(\d{9,12})\d{5}(?:\.enc\.z)?$`)
 
 // readPstore reads the entries of pstore, also those that systemd-pstore has moved.
 func (s *store) readPstore(root machine.Root, known map[string]bool, left *int) {

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lastgasp/lastgasp/configurator/machine"
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 )
 
 // Causes that have no words of the old kernel.
@@ -79,23 +79,23 @@ func bootErrors(root machine.Root) []trace {
 // what comes later may be about the new boot.
 const early = 2 * time.Minute
 
-var firstProcess = regexp.MustCompile(`^Run \S+ as init process$`)
+var firstProcess = lazyregexp.New(`^Run \S+ as init process$`)
 
 // maxLog bounds what is read of it, in bytes.
 const maxLog = 1 << 20
 
 // logged are lines of the new kernel about the old one's end.
 var logged = []struct {
-	line  *regexp.Regexp
+	line  *lazyregexp.Regexp
 	cause string
 }{
 	// arch/x86/kernel/cpu/amd.c, s5_reset_reason_txt, 6.16 and later
-	{regexp.MustCompile(`^x86/amd: Previous system reset reason .*watchdog timer`), causeWatchdog},
-	{regexp.MustCompile(`^x86/amd: Previous system reset reason .*(thermal|uncorrected error|parity error|sync flood|CPU shutdown)`), causeHardware},
-	{regexp.MustCompile(`^x86/amd: Previous system reset reason .*power button was pressed for 4 seconds`), causePower},
+	{lazyregexp.New(`^x86/amd: Previous system reset reason .*watchdog timer`), causeWatchdog},
+	{lazyregexp.New(`^x86/amd: Previous system reset reason .*(thermal|uncorrected error|parity error|sync flood|CPU shutdown)`), causeHardware},
+	{lazyregexp.New(`^x86/amd: Previous system reset reason .*power button was pressed for 4 seconds`), causePower},
 	// drivers/acpi/apei/bert.c; arch/x86/kernel/cpu/mce/core.c: banks that still hold an error at boot
-	{regexp.MustCompile(`^BERT: Error records from previous boot`), causeHardware},
-	{regexp.MustCompile(`^(mce: )?\[Hardware Error\]: (Machine check events logged|CPU \d+: Machine Check)`), causeHardware},
+	{lazyregexp.New(`^BERT: Error records from previous boot`), causeHardware},
+	{lazyregexp.New(`^(mce: )?\[Hardware Error\]: (Machine check events logged|CPU \d+: Machine Check)`), causeHardware},
 }
 
 // newLog finds such lines in the kernel log of the running boot, if it may be read.

@@ -118,6 +118,12 @@ func TestFindings(t *testing.T) {
 		{name: "the only target disabled", facts: goodFacts,
 			armed: []configfs.State{target("t", false)},
 			want:  []string{"MUTE t is disabled"}},
+		{name: "both disabled, as when their card is unplugged", facts: goodFacts,
+			armed: []configfs.State{target("t", false), target("u", false)},
+			want:  []string{"MUTE t is disabled", "MUTE u is disabled"}},
+		{name: "one disabled, the other to the kernel's default address", facts: goodFacts,
+			armed: []configfs.State{target("u", false), broadcast},
+			want:  []string{"MUTE u is disabled", "MUTE t sends to the hardware address ff:ff:ff:ff:ff:ff"}},
 		{name: "one of two disabled", facts: goodFacts,
 			armed: append([]configfs.State{target("t", false)}, good...),
 			want:  []string{"weak t is disabled"}},
@@ -169,5 +175,40 @@ func TestFindingsAgreeWithTheCanary(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+func TestLinkProblem(t *testing.T) {
+	for _, tt := range []struct {
+		name, flags, carrier, want string
+	}{
+		{"a device that sends", "0x1003", "1", ""},
+		{"a cable that is unplugged", "0x1003", "0", "has no carrier"},
+		{"a device that is down, whose carrier cannot be read", "0x1002", "", "is down"},
+		{"a device that is gone", "", "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := world{Root(t.TempDir())}
+			for name, text := range map[string]string{"flags": tt.flags, "carrier": tt.carrier} {
+				if text != "" {
+					w.write(t, "sys/class/net/eth0/"+name, text)
+				}
+			}
+			if got := w.root.LinkProblem("eth0"); got != tt.want {
+				t.Errorf("eth0 %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestModulesOfTheRunningKernelAreGone: a package manager has replaced them, and the machine was not rebooted since.
+func TestModulesOfTheRunningKernelAreGone(t *testing.T) {
+	w := newWorld(t)
+	if f := w.root.NoNetconsole(); f.What != "this kernel has no netconsole module" {
+		t.Errorf("without any modules: %s", f)
+	}
+	w.write(t, "lib/modules/6.12.118-cloud-amd64/modules.dep", "")
+	if f := w.root.NoNetconsole(); f.What != "the modules of the running kernel 6.12.117-cloud-amd64 are gone" || !f.Mute {
+		t.Errorf("after an upgrade: %s", f)
 	}
 }

@@ -3,6 +3,8 @@ package machine
 import (
 	"fmt"
 	"path"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/lastgasp/lastgasp/configurator/configfs"
@@ -77,14 +79,15 @@ func targetFindings(targets []configfs.State) []Finding {
 		return []Finding{{Mute: true, What: "no target is armed", Cost: "a panic is not heard", Mend: "run lastgasp-configurator apply"}}
 	}
 	var found []Finding
+	sends := slices.ContainsFunc(targets, func(t configfs.State) bool { return t.Enabled && configfs.UnfitMAC(t.RemoteMAC) == "" })
 	for _, t := range targets {
 		if !t.Enabled {
-			found = append(found, Finding{Mute: len(targets) == 1,
+			found = append(found, Finding{Mute: !sends,
 				What: t.Name + " is disabled", Cost: "its listener hears nothing",
 				Mend: "run lastgasp-configurator apply, or watch to have it done at once"})
 		}
 		if configfs.UnfitMAC(t.RemoteMAC) != "" {
-			found = append(found, Finding{Mute: len(targets) == 1,
+			found = append(found, Finding{Mute: !sends,
 				What: fmt.Sprintf("%s sends to the hardware address %s", t.Name, t.RemoteMAC),
 				Cost: "a VPC drops such frames", Mend: "run lastgasp-configurator apply"})
 		}
@@ -98,6 +101,22 @@ func targetFindings(targets []configfs.State) []Finding {
 	return found
 }
 
+// LinkProblem says why nothing can be sent through a device at present, as the second half of a sentence, or "". netconsole stays
+// enabled on such a device, and what it sends is lost without a word (netpoll_send_skb).
+func (r Root) LinkProblem(device string) string {
+	const up = 1 // IFF_UP of include/uapi/linux/if.h
+	flags, err := strconv.ParseUint(r.text(path.Join(netDir, device, "flags")), 0, 32)
+	switch {
+	case err != nil: // it is gone, and the kernel disables its targets
+		return ""
+	case flags&up == 0:
+		return "is down"
+	case r.text(path.Join(netDir, device, "carrier")) == "0":
+		return "has no carrier"
+	}
+	return ""
+}
+
 // HasNetconsole reports whether the running kernel has netconsole, loaded or not.
 func (r Root) HasNetconsole() bool { return r.hasModule(r.kernelRelease(), "netconsole") }
 
@@ -106,6 +125,10 @@ func (r Root) NoNetconsole() Finding {
 	if r.HasNetconsole() {
 		return Finding{Mute: true, What: "netconsole is not loaded", Cost: "a panic is not heard",
 			Mend: "run lastgasp-configurator apply, or modprobe netconsole to see why it cannot be loaded"}
+	}
+	if others := r.glob("lib/modules/*"); len(others) > 0 && !exists(r.Path("lib/modules", r.kernelRelease())) {
+		return Finding{Mute: true, What: "the modules of the running kernel " + r.kernelRelease() + " are gone", Cost: "a panic is not heard",
+			Mend: "reboot into the kernel that is installed"}
 	}
 	return Finding{Mute: true, What: "this kernel has no netconsole module", Cost: "a panic is not heard",
 		Mend: netconsoleOn(r.distribution(), r.kernelRelease())}

@@ -4,9 +4,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 )
 
 // Identity is who this machine says it is in every record.
@@ -18,8 +19,8 @@ type Identity struct {
 // instanceForm is the form of an EC2 instance id, machineForm that of a machine id (machine-id(5)). What has another form came from
 // somebody else, and a kernel that cannot be armed with it would be silent.
 var (
-	instanceForm = regexp.MustCompile(`^i-[0-9a-f]{8,17}$`)
-	machineForm  = regexp.MustCompile(`^[0-9a-f]{32}$`)
+	instanceForm = lazyregexp.New(`^i-[0-9a-f]{8,17}$`)
+	machineForm  = lazyregexp.New(`^[0-9a-f]{32}$`)
 )
 
 // OnEC2 reports whether the machine's firmware says that it is an EC2 instance, without asking the network.

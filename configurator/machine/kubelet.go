@@ -4,8 +4,9 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
+
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 )
 
 // Kubelet is how this node's kubelet treats kernel.panic.
@@ -58,14 +59,14 @@ func (r Root) kubeletFlags() []string {
 
 var (
 	// protects matches the setting as a key of YAML or JSON, and as a flag, which is true without a value.
-	protects = regexp.MustCompile(`(?i)protect[-_]?kernel[-_]?defaults(?:["']?\s*[:=]\s*["']?(\w+))?`)
+	protects = lazyregexp.New(`(?i)protect[-_]?kernel[-_]?defaults(?:["']?\s*[:=]\s*["']?(\w+))?`)
 	// unprotected matches a value that is false in YAML, or for a flag.
-	unprotected = regexp.MustCompile(`(?i)^(false|f|no|n|off|0)$`)
+	unprotected = lazyregexp.New(`(?i)^(false|f|no|n|off|0)$`)
 	// cisProfile matches RKE2's CIS profile, which sets that flag, as a key, a flag and a variable.
-	cisProfile = regexp.MustCompile(`(?i)profile["']?(?:\s*[:=]\s*|\s+)["']?cis`)
+	cisProfile = lazyregexp.New(`(?i)profile["']?(?:\s*[:=]\s*|\s+)["']?cis`)
 	// absolutePath matches what may be the path of a file that the kubelet reads: its own, in --config, --config-dir or a variable
 	// for them, or a unit's environment.
-	absolutePath = regexp.MustCompile(`/[\w.@+/-]*[\w]`)
+	absolutePath = lazyregexp.New(`/[\w.@+/-]*[\w]`)
 )
 
 // kubeletNamed is how many files a kubelet's unit may lead to, and kubeletLargest how many bytes one of them may have.

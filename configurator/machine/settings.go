@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"regexp"
 	"slices"
 	"strconv"
+
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 )
 
 // Kernel settings that are changed only if the configuration asks for it. QueueSettings has those of transmit queues.
@@ -92,7 +93,7 @@ func PanicFindings(p Panic, f Facts, k Kubelet) []Finding {
 }
 
 // queueNumber is the part of a file name in which a device's transmit queues differ.
-var queueNumber = regexp.MustCompile(`/tx-\d+/`)
+var queueNumber = lazyregexp.New(`/tx-\d+/`)
 
 // Summary returns a line for each setting, and a single line for all queues of a device that were changed alike.
 func Summary(list []Setting) []string {
@@ -151,22 +152,32 @@ func (r Root) ApplySettings(want []Setting) (changed []Setting, err error) {
 			return changed, err
 		}
 	}
+	var errs []error // one that cannot be changed is no reason to leave the others
 	for _, s := range want {
 		s.Was = r.text(s.File)
 		if s.Was == s.Set {
 			continue
 		}
 		// If somebody has set it since (the kubelet does), disarm has to restore their value.
+		former := kept
 		kept = append(slices.DeleteFunc(slices.Clone(kept), func(k Setting) bool { return k.File == s.File }), s)
 		if err := r.saveSettings(kept); err != nil {
 			return changed, err
 		}
-		if err := os.WriteFile(r.Path(s.File), []byte(s.Set), 0); err != nil {
-			return changed, fmt.Errorf("change kernel setting: %w", err)
+		switch err := os.WriteFile(r.Path(s.File), []byte(s.Set), 0); {
+		case err == nil:
+			changed = append(changed, s)
+			continue
+		case errors.Is(err, fs.ErrNotExist) && s.Link != 0: // its device has gone since
+		case s.Link != 0:
+			errs = append(errs, fmt.Errorf("change kernel setting: %w; set queues: false to do without", err))
+		default:
+			errs = append(errs, fmt.Errorf("change kernel setting: %w", err))
 		}
-		changed = append(changed, s)
+		kept = former // nothing has changed
+		errs = append(errs, r.saveSettings(kept))
 	}
-	return changed, nil
+	return changed, errors.Join(errs...)
 }
 
 // restore restores one setting's former value, unless somebody else has changed it meanwhile.

@@ -1,6 +1,8 @@
 package machine
 
 import (
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -96,5 +98,22 @@ func TestSettingsAreKeptAndPutBack(t *testing.T) {
 				t.Errorf("still counted as changed: %v, %v", left, err)
 			}
 		})
+	}
+}
+
+// TestASettingThatCannotBeChanged: the others are, and it does not count as changed.
+func TestASettingThatCannotBeChanged(t *testing.T) {
+	w := newWorld(t)
+	const refused, gone = "sys/class/net/ens5/queues/tx-0/byte_queue_limits/limit_min", "sys/class/net/ens6/queues/tx-0/byte_queue_limits/limit_min"
+	if err := os.MkdirAll(w.root.Path(refused), 0o755); err != nil { // nobody can write to a directory
+		t.Fatal(err)
+	}
+	_, err := w.root.ApplySettings([]Setting{{File: refused, Set: "1", Link: 2}, {File: gone, Set: "1", Link: 3}, {File: panicFile, Set: "0"}})
+	if err == nil || strings.Count(err.Error(), "\n") > 0 || !strings.HasSuffix(err.Error(), "; set queues: false to do without") {
+		t.Errorf("error %v", err)
+	}
+	list, err := w.root.Settings()
+	if got := Summary(list); err != nil || len(got) != 1 || got[0] != "/proc/sys/kernel/panic=0 (was 10)" || w.root.text(panicFile) != "0" {
+		t.Errorf("changed: %v, %v", got, err)
 	}
 }

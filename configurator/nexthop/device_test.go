@@ -25,9 +25,9 @@ func TestUnusable(t *testing.T) {
 		{"a container's network", func(d *device) { d.kind = "veth" },
 			"is one end of a veth pair: the other end receives in a softirq, and none runs in a panic"},
 		{"wireguard", func(d *device) { d.kind = "wireguard" }, "encrypts in kernel threads, and none runs in a panic"},
-		{"vxlan", func(d *device) { d.kind = "vxlan" }, "is a vxlan device: it sends through the network stack, which a panic cannot use"},
+		{"vxlan", func(d *device) { d.kind = "vxlan" }, "is of kind vxlan: it sends through the network stack, which a panic cannot use"},
 		{"macsec, which nobody has thought of", func(d *device) { d.kind = "macsec" },
-			"is a macsec device: it sends through the network stack, which a panic cannot use"},
+			"is of kind macsec: it sends through the network stack, which a panic cannot use"},
 		{"dummy", func(d *device) { d.kind = "dummy" }, "is a dummy device: it throws everything away"},
 		{"down", func(d *device) { d.flags = 0 }, ""},
 	}

@@ -96,6 +96,31 @@ func wire(a host, aDev, aMAC string, b host, bDev, bMAC string) {
 	})
 	b.ip("link set far name "+bDev, "link set "+bDev+" up")
 	a.ip("link set " + aDev + " up")
+	a.awaitUp(aDev)
+	b.awaitUp(bDev)
+}
+
+// awaitUp waits until the kernel has noticed the carrier of a device: before that it drops what is sent, and it may take a second
+// (net/core/link_watch.c).
+func (h host) awaitUp(device string) {
+	h.t.Helper()
+	again := time.NewTicker(time.Millisecond)
+	defer again.Stop()
+	for range 60000 {
+		var state netlink.LinkOperState
+		h.do(func() {
+			l, err := netlink.LinkByName(device)
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			state = l.Attrs().OperState
+		})
+		if state == netlink.OperUp {
+			return
+		}
+		<-again.C
+	}
+	h.t.Fatalf("%s never comes up", device)
 }
 
 const (
@@ -373,6 +398,13 @@ func TestLiveResolveRefuses(t *testing.T) {
 			want: "reach 10.9.1.53: device is not ready: eth0 has no IPv6 address to ask fe80::1 from",
 		},
 		{
+			name: "a link-local address only, as while duplicate address detection checks the global one",
+			node: []string{"-6 addr flush dev eth0", "addr add fe80::5/64 dev eth0 nodad", "-6 route add default via fe80::1 dev eth0"},
+			dst:  "2001:db8:9::53",
+			is:   ErrNotReady,
+			want: "reach 2001:db8:9::53: device is not ready: packets would leave from fe80::5, which no router forwards; there is no global address yet",
+		},
+		{
 			name: "a link-local address of no device",
 			dst:  "fe80::1",
 			is:   ErrNoRoute,
@@ -454,6 +486,12 @@ func TestLiveTwoInterfaces(t *testing.T) {
 			name: "but not with the first interface's address",
 			q:    Query{Destination: ip("10.0.1.1"), Sources: []netip.Addr{ip("10.0.0.5")}},
 			is:   ErrNoRoute,
+		},
+		{
+			name: "an allowed source that DHCP has not brought yet",
+			node: []string{"route add default via 10.0.0.1"},
+			q:    Query{Destination: ip(listener), Sources: []netip.Addr{ip("10.0.0.6")}},
+			is:   ErrNotReady,
 		},
 		{
 			name: "a preferred interface that does not exist is no wish",
@@ -644,6 +682,32 @@ func TestLiveUnusableAndSilent(t *testing.T) {
 	})
 }
 
+// TestLiveUnpluggedUplink has a bridge with a pod, whose uplink has lost its carrier: the uplink is what an operator must look at, not
+// the pod. When the carrier is back, the path says so, though the bridge itself never changed.
+func TestLiveUnpluggedUplink(t *testing.T) {
+	node, gate := newHost(t), newHost(t)
+	wire(node, "eth0", nodeMAC, gate, "eth0", gateMAC)
+	node.ip("link add pod0 type vxlan id 7 dstport 4789", "link add br0 type bridge", "link set eth0 master br0", "link set pod0 master br0",
+		"link set pod0 up", "link set br0 up", "addr add 10.0.0.5/24 dev br0", "route add default via 10.0.0.1")
+	gate.ip("addr add 10.0.0.1/24 dev eth0", "link set eth0 down")
+	changes := node.watch()
+	look := func() (p Path) {
+		node.do(func() { p = query{Query{Destination: ip(listener)}, "veth"}.path() })
+		return p
+	}
+	if _, err := node.resolve(Query{Destination: ip(listener)}); !errors.Is(err, ErrNotReady) || errors.Is(err, ErrUnusable) ||
+		!strings.Contains(err.Error(), "eth0 has no carrier") {
+		t.Errorf("error %v, want eth0 without a carrier", err)
+	}
+	if p := look(); !strings.Contains(p.Problem, "eth0 has no carrier") {
+		t.Errorf("path %+v", p)
+	}
+	gate.ip("link set eth0 up")
+	for look().Problem != "" {
+		changes.next()
+	}
+}
+
 // TestLivePath has pods come and go, and routes that are nobody's business, and then what does matter.
 func TestLivePath(t *testing.T) {
 	node, gate := subnet(t)
@@ -716,7 +780,7 @@ func (h host) watch() changes {
 
 func (c changes) next() string {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
 	defer cancel()
 	select {
 	case r, ok := <-c.reasons:
@@ -725,7 +789,7 @@ func (c changes) next() string {
 		}
 		return r
 	case <-ctx.Done():
-		c.t.Fatal("no change within 10s")
+		c.t.Fatal("no change within a minute")
 	}
 	return ""
 }

@@ -1,6 +1,7 @@
 package nexthop
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -60,15 +61,14 @@ func (q query) lookup(p *Path) error {
 	if !p.NextHop.IsValid() {
 		p.NextHop = q.Destination.WithZone("")
 	}
-	if err := q.check(d); err != nil {
-		return err
-	}
 	next, ok, err := neighbour(d.index, p.NextHop)
-	if err != nil || !ok {
+	if err != nil {
 		return err
 	}
-	p.NextHopMAC = next.String()
-	p.Cards, err = q.cardsOf(d, next)
+	cards, err := q.cardsOf(d, next)
+	if ok { // otherwise a bridge names every port that the neighbour may be behind
+		p.NextHopMAC, p.Cards = next.String(), cards
+	}
 	return err
 }
 
@@ -79,7 +79,7 @@ func neighbour(index int, a netip.Addr) (mac, bool, error) {
 		family = unix.AF_INET6
 	}
 	list, err := netlink.NeighList(index, family)
-	if err != nil {
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) { // what was lost to a race comes back as an event
 		return mac{}, false, fmt.Errorf("read neighbours: %w", err)
 	}
 	for _, n := range list {

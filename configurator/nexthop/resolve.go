@@ -77,7 +77,8 @@ func (q query) hop(ctx context.Context, r route) (Hop, error) {
 	if d, err = d.outer(); err != nil {
 		return Hop{}, err
 	}
-	if err := q.check(d); err != nil {
+	// Asked first, so that a device that cannot be used is called that, whatever else is not ready or does not answer in time.
+	if _, err := q.cardsOf(d, mac{}); err != nil {
 		return Hop{}, err
 	}
 	h := Hop{
@@ -93,10 +94,6 @@ func (q query) hop(ctx context.Context, r route) (Hop, error) {
 	if !h.Source.IsValid() {
 		return Hop{}, fmt.Errorf("%w: %s has no address to send from", ErrNotReady, d.name)
 	}
-	// Asked first, so that a device that cannot be used is called that, whether or not what is behind it answers in time.
-	if _, err := q.cardsOf(d, mac{}); err != nil {
-		return Hop{}, err
-	}
 	h.NextHopMAC, err = ask(ctx, d, h.Source, h.NextHop)
 	if err != nil {
 		return Hop{}, err
@@ -106,17 +103,6 @@ func (q query) hop(ctx context.Context, r route) (Hop, error) {
 		return Hop{}, err
 	}
 	return h, nil
-}
-
-// check returns why nothing can be sent through d itself, for good or for now.
-func (q query) check(d device) error {
-	if why := d.unusable(); why != "" && d.kind != q.cable {
-		return fmt.Errorf("%w: %s %s", ErrUnusable, d.name, why)
-	}
-	if why := d.notReady(); why != "" {
-		return fmt.Errorf("%w: %s %s", ErrNotReady, d.name, why)
-	}
-	return nil
 }
 
 // route chooses among the kernel's routes to the destination.

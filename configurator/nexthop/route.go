@@ -37,7 +37,8 @@ func choose(sources []netip.Addr, prefer int, local []address, lookup func(sourc
 		return own, nil
 	}
 	var found []route
-	for _, a := range candidates(sources, local) {
+	usable := candidates(sources, local)
+	for _, a := range usable {
 		r, err := lookup(a.Addr())
 		if err != nil || r.index != a.index {
 			continue
@@ -54,6 +55,8 @@ func choose(sources []netip.Addr, prefer int, local []address, lookup func(sourc
 		return found[0], nil
 	case err != nil:
 		return route{}, err
+	case len(usable) == 0:
+		return route{}, fmt.Errorf("%w: none of the allowed sources %v is an address of this machine yet", ErrNotReady, sources)
 	}
 	return route{}, fmt.Errorf("%w: packets would leave from %s, and none of the allowed sources %v leads there", ErrNoRoute, own.source, sources)
 }
@@ -90,8 +93,11 @@ func lookup(dst, source netip.Addr, device int) (route, error) {
 		return route{}, fmt.Errorf("look up route: the kernel gave %d answers", len(found))
 	}
 	r, err := routeOf(found[0])
-	if source.IsValid() {
+	switch {
+	case source.IsValid():
 		r.source = source // the kernel does not repeat it
+	case err == nil && r.source.Is6() && r.source.IsLinkLocalUnicast() && !dst.IsLinkLocalUnicast(): // RFC 4291 §2.5.6
+		return route{}, fmt.Errorf("%w: packets would leave from %s, which no router forwards; there is no global address yet", ErrNotReady, r.source)
 	}
 	return r, err
 }

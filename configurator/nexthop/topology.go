@@ -1,6 +1,7 @@
 package nexthop
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -58,14 +59,14 @@ func (d device) stops() string {
 	if d.parent != "" {
 		return "" // a card whose driver names a kind
 	}
-	return fmt.Sprintf("is a %s device: it sends through the network stack, which a panic cannot use", d.kind)
+	return fmt.Sprintf("is of kind %s: it sends through the network stack, which a panic cannot use", d.kind)
 }
 
 // maxStacked is MAX_NEST_DEV of the kernel, include/linux/netdevice.h.
 const maxStacked = 8
 
-// cards returns the names of the network cards by which a frame to next leaves if it is sent through d. The error is an
-// ErrUnusable that says which device on the way does not work in a panic.
+// cards returns the names of the network cards by which a frame to next leaves if it is sent through d. The error says which
+// device on the way does not work in a panic (ErrUnusable), else which cannot send for now (ErrNotReady).
 func (t topology) cards(d device, next mac) ([]string, error) {
 	names, err := t.below(d, next, 0)
 	slices.Sort(names)
@@ -76,6 +77,15 @@ func (t topology) below(d device, next mac, depth int) ([]string, error) {
 	if depth > maxStacked {
 		return nil, fmt.Errorf("%w: the devices below are stacked too deep", ErrUnusable)
 	}
+	names, err := t.through(d, next, depth)
+	if why := d.notReady(); err == nil && why != "" {
+		return nil, fmt.Errorf("%w: %s %s", ErrNotReady, d.name, why)
+	}
+	return names, err
+}
+
+// through is below, whether or not d itself can send for now.
+func (t topology) through(d device, next mac, depth int) ([]string, error) {
 	if d.kind == t.cable {
 		return []string{d.name}, nil
 	}
@@ -87,9 +97,12 @@ func (t topology) below(d device, next mac, depth int) ([]string, error) {
 		if seen := t.ports[station{d.index, next}]; len(seen) > 0 {
 			return t.all(seen, next, depth)
 		}
-		return t.any(t.enslaved(d.index), next, depth) // it floods
+		return t.any(d, next, depth) // it floods
 	case kindBond, kindTeam:
-		return t.all(t.enslaved(d.index), next, depth)
+		if ready := t.ready(d.index); len(ready) > 0 {
+			return t.all(ready, next, depth)
+		}
+		return t.any(d, next, depth)
 	case kindVLAN, kindMacvlan, kindMacvtap:
 		lower, ok := t.devices[d.lower]
 		if !ok {
@@ -113,33 +126,48 @@ func (t topology) all(indices []int, next mac, depth int) ([]string, error) {
 	return names, nil
 }
 
-// any returns the cards below the devices. One device that leads to a card is enough, because the frame takes all of them.
-func (t topology) any(indices []int, next mac, depth int) ([]string, error) {
+// any returns the cards below the ports of a master. One port that leads to a card is enough, because the frame takes all of
+// them. If none does, one that only cannot send for now is what an operator looks for: the others may be a hundred pods.
+func (t topology) any(master device, next mac, depth int) ([]string, error) {
 	var names []string
-	var errs []error
-	for _, i := range indices {
+	var unready, unusable error
+	for _, i := range t.enslaved(master.index) {
 		some, err := t.below(t.devices[i], next, depth+1)
-		if err != nil {
-			errs = append(errs, err)
+		switch {
+		case errors.Is(err, ErrNotReady):
+			unready = cmp.Or(unready, err)
+		case err != nil:
+			unusable = cmp.Or(unusable, err)
 		}
 		names = append(names, some...)
 	}
-	if len(names) == 0 {
-		return nil, errors.Join(errs...)
+	switch err := cmp.Or(unready, unusable); {
+	case len(names) > 0:
+		return names, nil
+	case err != nil:
+		return nil, err
 	}
-	return names, nil
+	return nil, fmt.Errorf("%w: %s has no port", ErrNotReady, master.name)
 }
 
-// enslaved returns the devices that can send for a master.
+// enslaved returns the ports of a master, by index.
 func (t topology) enslaved(master int) []int {
 	var indices []int
 	for i, d := range t.devices {
-		if d.master == master && d.notReady() == "" {
+		if d.master == master {
 			indices = append(indices, i)
 		}
 	}
 	slices.Sort(indices)
 	return indices
+}
+
+// ready returns the ports of a master that can send.
+func (t topology) ready(master int) []int {
+	return slices.DeleteFunc(t.enslaved(master), func(i int) bool {
+		d := t.devices[i]
+		return d.notReady() != ""
+	})
 }
 
 // stacked reports whether frames that are sent through d leave by other devices.
@@ -178,8 +206,14 @@ func readTopology(next mac, cable string) (topology, error) {
 
 // cardsOf is cards for this machine. While next is not known it is zero, and one way to a card is enough.
 func (q query) cardsOf(d device, next mac) (string, error) {
-	if d.kind == q.cable || d.stops() == "" && !d.stacked() {
-		return d.name, nil // the usual case, without reading anything else
+	if why := d.unusable(); why != "" && d.kind != q.cable {
+		return "", fmt.Errorf("%w: %s %s", ErrUnusable, d.name, why)
+	}
+	if why := d.notReady(); d.kind == q.cable || !d.stacked() { // the usual case, without reading anything else
+		if why != "" {
+			return "", fmt.Errorf("%w: %s %s", ErrNotReady, d.name, why)
+		}
+		return d.name, nil
 	}
 	t, err := readTopology(next, q.cable)
 	if err != nil {

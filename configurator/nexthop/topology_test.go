@@ -46,6 +46,7 @@ func TestCards(t *testing.T) {
 		seen    map[int][]int // bridge → ports behind which the gateway is
 		want    string
 		err     string
+		is      error // default: ErrUnusable
 	}{
 		{name: "a card", from: eth0, want: "eth0"},
 		{name: "a card of an older kernel", from: eth1, want: "eth1"},
@@ -59,7 +60,18 @@ func TestCards(t *testing.T) {
 		{name: "a VLAN on a bridge", from: vlan, lower: map[int]int{vlan: br0}, masters: map[int]int{eth0: br0},
 			seen: map[int][]int{br0: {eth0}}, want: "eth0"},
 		{name: "an unplugged card of a bond does not matter", from: bond0, masters: map[int]int{eth0: bond0, tap: bond0}, down: []int{tap}, want: "eth0"},
+		{name: "an unplugged uplink does not matter beside another", from: br0, masters: map[int]int{eth0: br0, eth1: br0, pod: br0},
+			down: []int{eth0}, want: "eth1"},
 
+		{name: "a bridge among pods whose uplink is unplugged", from: br0, masters: map[int]int{eth0: br0, pod: br0}, down: []int{eth0},
+			is: ErrNotReady, err: "eth0 is down"},
+		{name: "a bridge that has learned the gateway behind an uplink that is unplugged since", from: br0,
+			masters: map[int]int{eth0: br0, pod: br0}, seen: map[int][]int{br0: {eth0}}, down: []int{eth0}, is: ErrNotReady, err: "eth0 is down"},
+		{name: "a bridge over a bond whose cards are unplugged", from: br0, masters: map[int]int{bond0: br0, eth0: bond0, eth1: bond0, pod: br0},
+			seen: map[int][]int{br0: {bond0}}, down: []int{eth0, eth1}, is: ErrNotReady, err: "eth0 is down"},
+		{name: "a bond over a process that is unplugged", from: bond0, masters: map[int]int{tap: bond0}, down: []int{tap}, err: "tap0 hands"},
+		{name: "a bridge of nobody", from: br0, is: ErrNotReady, err: "br0 has no port"},
+		{name: "a bond of nobody", from: bond0, is: ErrNotReady, err: "bond0 has no port"},
 		{name: "Open vSwitch", from: ovs, err: "br-ex is a port of Open vSwitch"},
 		{name: "a bridge whose uplink is in Open vSwitch", from: br0, masters: map[int]int{ovs: br0, eth0: br0},
 			seen: map[int][]int{br0: {ovs}}, err: "br-ex is a port of Open vSwitch"},
@@ -72,8 +84,8 @@ func TestCards(t *testing.T) {
 			seen: map[int][]int{br0: {eth0, tap}}, err: "tap0 hands its packets to a process"},
 		{name: "a VLAN on Open vSwitch", from: vlan, lower: map[int]int{vlan: ovs}, err: "br-ex is a port of Open vSwitch"},
 		{name: "a bond with a port that is a process", from: bond0, masters: map[int]int{eth0: bond0, tap: bond0}, err: "tap0 hands"},
-		{name: "a kind that nobody has thought of", from: odd, err: "odd0 is a nobody-knows device"},
-		{name: "on such a kind", from: vlan, lower: map[int]int{vlan: odd}, err: "odd0 is a nobody-knows device"},
+		{name: "a kind that nobody has thought of", from: odd, err: "odd0 is of kind nobody-knows"},
+		{name: "on such a kind", from: vlan, lower: map[int]int{vlan: odd}, err: "odd0 is of kind nobody-knows"},
 		{name: "on a device of somebody else", from: vlan, lower: map[int]int{vlan: 0}, err: "eth0.10 sits on a device of another network namespace"},
 		{name: "a circle", from: vlan, lower: map[int]int{vlan: vlan}, err: "stacked too deep"},
 	} {
@@ -97,7 +109,11 @@ func TestCards(t *testing.T) {
 			}
 			got, err := world.cards(world.devices[tt.from], gateway)
 			if tt.err != "" {
-				if !errors.Is(err, ErrUnusable) || !strings.Contains(err.Error(), tt.err) {
+				is := tt.is
+				if is == nil {
+					is = ErrUnusable
+				}
+				if !errors.Is(err, is) || !strings.Contains(err.Error(), tt.err) {
 					t.Errorf("cards = %q, %v; want an error with %q", got, err, tt.err)
 				}
 				return

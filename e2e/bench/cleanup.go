@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/lastgasp/lastgasp/e2e/crowd"
@@ -27,7 +28,7 @@ const singlesAtOnce = 50
 func cleanup(ctx context.Context, report func(Row)) error {
 	s := new(scope)
 	defer s.Run()
-	binary, err := build(ctx, s, "lastgasp-listener")
+	binary, err := build(ctx, s, "lastgasp-listener", runtime.GOARCH)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -21,7 +22,7 @@ type receivers struct {
 }
 
 func newReceivers(ctx context.Context, s *scope) (*receivers, error) {
-	listener, err := build(ctx, s, "lastgasp-listener")
+	listener, err := build(ctx, s, "lastgasp-listener", runtime.GOARCH)
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,7 @@ package main
 // Row is one measured thing beside its reference in the same run.
 // The machine is shared and noisy: a figure alone says little, a ratio to a reference measured a moment before says much.
 type Row struct {
-	Section string  `json:"section"` // receive, cleanup, configurator, compare
+	Section string  `json:"section"` // receive, cleanup, configurator, compare, storm
 	Name    string  `json:"name"`    // what was measured, with its unit's noun: "CPU per datagram"
 	On      string  `json:"on"`      // what it was measured on: "256 sources, extended, 2 sockets"
 	Value   float64 `json:"value"`

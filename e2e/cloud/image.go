@@ -22,6 +22,8 @@ type ImageSpec struct {
 	Environment string
 	// Kubelet is the path of the hollow kubelet. A user-data that writes /etc/kubernetes/kubelet.env starts it.
 	Kubelet string
+	// Files are written over the rest, by their paths in the image.
+	Files map[string]string
 }
 
 // imageSize is that of the root file system, most of it a hole: bytes.
@@ -106,8 +108,19 @@ func install(ctx context.Context, root string, spec ImageSpec) error {
 		return err
 	}
 	defer f.Close()
-	_, err = f.WriteString(spec.Environment)
-	return err
+	if _, err := f.WriteString(spec.Environment); err != nil {
+		return err
+	}
+	for path, text := range spec.Files {
+		path = filepath.Join(root, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // run runs a program whose output matters only if it fails.

@@ -51,6 +51,9 @@ func run(dir string, verbose bool) error {
 			return err
 		}
 		want, log, ok := book.find(path, log)
+		if ext := filepath.Ext(path); !ok && book.json != nil && (ext == ".log" || ext == ".jsonl") {
+			return fmt.Errorf("expect.json has nothing about %s; list it", path)
+		}
 		if !ok {
 			return nil
 		}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/lastgasp/lastgasp/listener"
@@ -83,8 +84,13 @@ var (
 	releases = regexp.MustCompile(`(?m)^.*(?:Not tainted|Tainted: [A-Z -]+) (\d+\.\d+)\S*|Linux version (\d+\.\d+)`)
 )
 
-// major is 6.12 of 6.12.117-cloud.
-func major(release string) string { return version.FindString(release) }
+// major is 6.12 of 6.12.117-cloud, and "6.12 arm64" of 6.12.118-cloud-arm64.
+func major(release string) string {
+	if strings.HasSuffix(release, "-arm64") {
+		return version.FindString(release) + " arm64"
+	}
+	return version.FindString(release)
+}
 
 // release is the kernel that a log names.
 func release(log []byte) string {
@@ -133,7 +139,11 @@ func (s sum) plus(r result) sum {
 
 func (t *table) print(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	var total sum
+	var total, named sum
+	for _, kind := range []string{"panic", "oops", "kernel BUG", "KASAN, KFENCE", "BUG", "WARNING"} {
+		named.files += t.kinds[kind].files - 1
+		named = named.plus(t.kinds[kind].result)
+	}
 	for _, part := range []struct {
 		title string
 		rows  map[string]sum
@@ -147,6 +157,9 @@ func (t *table) print(out io.Writer) error {
 			total = total.plus(s.result)
 		}
 		total.print(w, "total")
+		if part.title == "kind" && named.files > 0 {
+			named.print(w, "panics, oopses, KASAN, BUGs and warnings")
+		}
 		fmt.Fprintln(w, "\t\t\t\t\t\t\t\t\t")
 	}
 	return w.Flush()
@@ -161,7 +174,7 @@ func byVersion(a, b string) int {
 	if _, err := fmt.Sscanf(b, "%d.%d", &b1, &b2); err != nil {
 		return cmp.Compare(a, b)
 	}
-	return cmp.Or(cmp.Compare(a1, b1), cmp.Compare(a2, b2))
+	return cmp.Or(cmp.Compare(a1, b1), cmp.Compare(a2, b2), cmp.Compare(a, b))
 }
 
 func (s sum) print(w io.Writer, name string) {

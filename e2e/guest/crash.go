@@ -33,6 +33,22 @@ func crash(argv []string) error {
 	}
 }
 
+// kdump loads the kernel that a panic is to start, with a command line and no initramfs.
+func kdump(args []string) error {
+	if len(args) != 2 {
+		return errors.New("usage: kdump KERNEL COMMAND-LINE")
+	}
+	kernel, err := os.Open(args[0])
+	if err != nil {
+		return err
+	}
+	defer kernel.Close()
+	if err := unix.KexecFileLoad(int(kernel.Fd()), -1, args[1], unix.KEXEC_FILE_ON_CRASH|unix.KEXEC_FILE_NO_INITRAMFS); err != nil {
+		return fmt.Errorf("load %s as the crash kernel: %w", args[0], err)
+	}
+	return nil
+}
+
 // powerOff shuts the machine down in order.
 func powerOff() error {
 	unix.Sync()

@@ -56,6 +56,8 @@ func main() {
 		err = pods(os.Args[1:])
 	case "link":
 		err = link(os.Args[1:])
+	case "kdump":
+		err = kdump(os.Args[1:])
 	case "dmesg":
 		err = dmesg()
 	case "poweroff":

@@ -64,7 +64,7 @@ func writeInitramfs(ctx context.Context, dest string, spec VMSpec, config contro
 	}
 	c.charDevice("dev/console", 0o600, 5, 1) // what process 1 has open before devtmpfs is there
 	c.file("init", 0o755, guest)
-	for _, applet := range []string{"cat", "dmesg", "env", "fault", "hog", "insmod", "link", "load", "measure", "modprobe", "network", "pods", "poweroff", "rmmod"} {
+	for _, applet := range []string{"cat", "dmesg", "env", "fault", "hog", "insmod", "kdump", "link", "load", "measure", "modprobe", "network", "pods", "poweroff", "rmmod"} {
 		c.symlink("sbin/"+applet, "/init")
 	}
 	c.file(control.ConfigPath, 0o644, configured)

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -20,48 +22,71 @@ type moduleCrash struct {
 	kernel  string
 	trigger string // a scenario's name
 	cpus    int
-	panic   int // kernel.panic
+	panic   int    // kernel.panic
+	kdump   string // with a crash kernel, the headline: an oops starts it before anything says panic; empty: without
 }
 
 // crashesWithModule is a few of them, or with -matrix all.
 func crashesWithModule() []moduleCrash {
 	if !*matrix {
 		return []moduleCrash{
-			{"7", "null-deref", 2, -1},
-			{"7", "tx-lock", 2, 1},
-			{"6.12", "null-deref", 1, 1},
-			{"6.1", "sysrq", 1, 1},
+			{kernel: "7", trigger: "null-deref", cpus: 2, panic: -1},
+			{kernel: "7", trigger: "tx-lock", cpus: 2, panic: 1},
+			{kernel: "6.12", trigger: "null-deref", cpus: 1, panic: 1},
+			{kernel: "6.1", trigger: "sysrq", cpus: 1, panic: 1},
 		}
 	}
 	var all []moduleCrash
+	for _, cpus := range []int{1, 2, 4} {
+		const oops = "BUG: kernel NULL pointer dereference"
+		all = append(all,
+			moduleCrash{kernel: "7", trigger: "sysrq", cpus: cpus, panic: 10, kdump: "Kernel panic - not syncing: sysrq triggered crash"},
+			moduleCrash{kernel: "7", trigger: "null-deref", cpus: cpus, panic: 10, kdump: oops},
+			moduleCrash{kernel: "7", trigger: "oops-in-irq", cpus: cpus, panic: 10, kdump: oops},
+		)
+	}
 	for _, cpus := range []int{1, 2, 4} {
 		for _, seconds := range []int{1, 10, -1} {
 			for _, trigger := range []string{"sysrq", "init-exit", "panic-multiline", "null-deref", "oops-in-irq", "softlockup", "hung-task", "tx-lock"} {
 				if trigger == "tx-lock" && cpus == 1 {
 					continue // another CPU has to hold it
 				}
-				all = append(all, moduleCrash{"7", trigger, cpus, seconds})
+				all = append(all, moduleCrash{kernel: "7", trigger: trigger, cpus: cpus, panic: seconds})
 			}
 		}
 	}
 	for _, kernel := range []string{"6.1", "6.12"} {
 		for _, trigger := range []string{"sysrq", "null-deref", "oops-in-irq", "hung-task"} {
-			all = append(all, moduleCrash{kernel, trigger, 2, 1})
+			all = append(all, moduleCrash{kernel: kernel, trigger: trigger, cpus: 2, panic: 1})
 		}
 	}
 	return all
 }
 
+func (c moduleCrash) String() string {
+	name := fmt.Sprintf("%s %s cpus=%d panic=%d", c.kernel, c.trigger, c.cpus, c.panic)
+	if c.kdump != "" {
+		name += " kdump"
+	}
+	return name
+}
+
+// crashKernel marks the command line that the crash kernel prints.
+const crashKernel = "lastgasp.crash-kernel"
+
 // TestPanicModule makes kernels panic that have lastgasp's kernel module, and a second or ten to live, or none. The panic must
-// be heard, with its culprit, and the machine must reboot.
+// be heard, with its culprit, and the machine must reboot. With kdump the crash kernel must run.
 func TestPanicModule(t *testing.T) {
 	for _, c := range crashesWithModule() {
-		t.Run(fmt.Sprintf("%s %s cpus=%d panic=%d", c.kernel, c.trigger, c.cpus, c.panic), func(t *testing.T) {
+		t.Run(c.String(), func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), labTimeout)
 			defer cancel()
 			sc := pick(t, c.trigger)[0].with("kernel.panic", fmt.Sprint(c.panic))
 			sc.cpus = c.cpus
-			vm, heard := armWithModule(t, ctx, c.kernel, sc)
+			if c.kdump != "" {
+				sc.append = append(slices.Clone(sc.append), "crashkernel=192M")
+			}
+			vm, heard := armWithModule(t, ctx, c, sc)
 			start := time.Now()
 			sc.start(t, ctx, vm)
 			if err := vm.Wait(ctx); err != nil { // a reset ends QEMU
@@ -73,7 +98,14 @@ func TestPanicModule(t *testing.T) {
 			}
 			records := heard.Datagrams()
 			t.Logf("%d datagrams; reset after %.1f s", len(records), time.Since(start).Seconds())
-			for _, text := range []string{sc.headline, "Kernel panic - not syncing: ", "lastgasp: culprit: "} {
+			want := []string{sc.headline, "Kernel panic - not syncing: ", "lastgasp: culprit: "}
+			if c.kdump != "" {
+				want = []string{c.kdump, "lastgasp: culprit: "}
+				if !bytes.Contains(serial, []byte(crashKernel)) {
+					t.Error("the crash kernel has not run")
+				}
+			}
+			for _, text := range want {
 				if !bytes.Contains(serial, []byte(text)) {
 					t.Errorf("the serial console has not shown %q", text)
 				}
@@ -96,9 +128,9 @@ func contains(datagrams []Datagram, text string) bool {
 }
 
 // armWithModule boots a guest for a scenario, with lastgasp's kernel module loaded and one extended target armed.
-func armWithModule(t *testing.T, ctx context.Context, kernel string, sc scenario) (*VM, *Capture) {
+func armWithModule(t *testing.T, ctx context.Context, c moduleCrash, sc scenario) (*VM, *Capture) {
 	t.Helper()
-	k := fetch(t, ctx, kernel)
+	k := fetch(t, ctx, c.kernel)
 	crash, err := BuildCrashModule(ctx, t, k)
 	if err != nil {
 		t.Fatal(err)
@@ -115,9 +147,16 @@ func armWithModule(t *testing.T, ctx context.Context, kernel string, sc scenario
 	if err != nil {
 		t.Fatal(err)
 	}
-	const ko = "/lib/lastgasp.ko"
-	vm := boot(t, ctx, VMSpec{Kernel: k, Net: n, CrashModule: crash, CPUs: sc.cpus, Sysctls: sc.sysctls, Append: sc.append,
-		Files: map[string]GuestFile{ko: {Host: ours}}})
+	const ko, image = "/lib/lastgasp.ko", "/boot/vmlinuz"
+	spec := VMSpec{Kernel: k, Net: n, CrashModule: crash, CPUs: sc.cpus, Sysctls: sc.sysctls, Append: sc.append,
+		Files: map[string]GuestFile{ko: {Host: ours}}}
+	if c.kdump != "" {
+		spec.MemoryMiB, spec.Files[image] = 1024, GuestFile{Host: k.Image}
+	}
+	vm := boot(t, ctx, spec)
+	if c.kdump != "" { // without a root file system this kernel panics, too, and reboots
+		mustRun(t, ctx, vm, 0, "kdump", image, crashKernel+" panic=1 nr_cpus=1 "+strings.Join(spec.machine().append, " "))
+	}
 	mustRun(t, ctx, vm, 0, "modprobe", "netconsole")
 	mustRun(t, ctx, vm, 0, "insmod", ko)
 	g := &armed{vm: vm, extended: heard}

@@ -115,7 +115,7 @@ func (w *work) accept(ctx context.Context) error {
 	w.inc.Trace = nil // it is on record
 	if death.Phase == policy.Recorded {
 		w.decided(d)
-		if err := w.noteLeftOut(ctx, d); err != nil {
+		if err := w.noteRecorded(ctx, d); err != nil {
 			return err
 		}
 		return w.complete(ctx, keeping)
@@ -163,7 +163,7 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 	}
 	var have policy.Death
 	for {
-		answers, err := w.each(ctx, fencing, "create death and fence", creating+1, func(ctx context.Context, i int) error {
+		answers, err := w.each(ctx, fencing, creatingDeath, creating+1, func(ctx context.Context, i int) error {
 			if i < creating {
 				_ = w.fenceOnce(ctx)
 				return nil
@@ -195,6 +195,7 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 			// Nobody may act without a death on record. This is the one denial that is worth waiting for, because people
 			// correct rights. A node that turns out to be alive must not stay fenced meanwhile.
 			w.log.Error("death not recorded", "death", w.name, "node", w.node.Name, "err", err)
+			w.emitWaiting(creatingDeath, err)
 			w.e.saveState(w.heard)
 			if d, err = w.awaitRights(ctx); err != nil {
 				return false, err

@@ -22,6 +22,8 @@ type calls struct {
 	now   func() time.Time
 	fault func()
 	log   *slog.Logger
+	// waits, if set, is told of a call that has to be repeated, once per outage.
+	waits func(what string, err error)
 }
 
 // once makes one API call.
@@ -55,6 +57,9 @@ func (c calls) each(ctx context.Context, u urgency, what string, n int, do func(
 			return answers, nil
 		}
 		c.repeats(what, answers[todo[0]], pause)
+		if c.waits != nil && pause == firstPause {
+			c.waits(what, answers[todo[0]])
+		}
 		if err := sleep(ctx, jitter(pause)); err != nil {
 			return nil, err
 		}

@@ -26,6 +26,8 @@ var (
 	// ErrForbidden is an ErrDenied for want of a right (403). An API server that has just started says so of everything
 	// until it has read its RBAC rules, so it is believed only when it has said so for a while.
 	ErrForbidden = fmt.Errorf("%w: no right to", ErrDenied)
+	// ErrFull is an ErrDenied because the object has as many annotations as it may have, or is as large as it may be: its owner can see to that.
+	ErrFull = fmt.Errorf("%w: it has no room for annotations", ErrDenied)
 )
 
 // Sender is who sent an incident or a canary, as far as it says so. Sum is the SHA-256 of its secret; all but Addr may be

@@ -711,3 +711,34 @@ func TestBackBeforeThePodsWereListed(t *testing.T) {
 		}
 	})
 }
+
+// A pod whose deletion was asked for before the replica died waits for its finalizer. Its successor does not ask again, and writes nothing
+// while the node is awaited.
+func TestTakenOverWhileAPodWaitsForItsFinalizer(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.panics(1)
+		p := testPolicy()
+		p.NodeVerb, p.AwaitTimeout = policy.NodeAwait, time.Hour
+		a, stop := run(t, p, w, "a")
+		offer(t, w, incident(1, boot1, secret1), a)
+		pass(10 * time.Second)
+		stop()
+		writes := 0
+		run(t, p, faulty{world: w, before: func(_ context.Context, call string) error {
+			if call == "UpdateDeath" {
+				w.set(func() { writes++ })
+			}
+			return nil
+		}}, "b")
+		pass(15 * time.Minute)
+		if d := w.only(); d.Owner != "b" {
+			t.Fatalf("owner %q, want b", d.Owner)
+		}
+		w.set(func() {
+			if writes > 20 {
+				t.Errorf("the death was written %d times, want a few", writes)
+			}
+		})
+	})
+}

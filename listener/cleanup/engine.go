@@ -18,7 +18,7 @@ const (
 	// who proves nothing must not use up what a node may have recorded that is only put on record, whatever it says.
 	refusalsPerAddress = 5
 	refusalsInAll      = 100
-	// refusalsLogged of those that are not recorded are logged, as often.
+	// refusalsLogged of the others are logged, within the same window.
 	refusalsLogged = 200
 )
 

@@ -12,6 +12,8 @@ import (
 )
 
 const (
+	// The calls that all others wait for, as logs and events name them.
+	creatingDeath, listingPods, failingPods = "create death and fence", "list pods", "fail pods"
 	// jobTracking is the finalizer by which the Job controller counts a pod. That controller removes it at once.
 	jobTracking = "batch.kubernetes.io/job-tracking"
 	// Pods are listed again as long as a dead node exists: first soon after the fail-over, then ever less often.
@@ -58,7 +60,7 @@ func (w *work) failAll(ctx context.Context, p policy.Plan, which []int) (t tally
 			t.revived += w.toFail(todo)
 			return t, nil
 		}
-		answers, err := w.each(ctx, failing, "fail pods", len(todo), func(ctx context.Context, i int) error {
+		answers, err := w.each(ctx, failing, failingPods, len(todo), func(ctx context.Context, i int) error {
 			return w.failPod(ctx, p, &w.pods[todo[i]])
 		})
 		if err != nil {
@@ -79,6 +81,19 @@ func (w *work) failAll(ctx context.Context, p policy.Plan, which []int) (t tally
 		}
 	}
 	return t, nil
+}
+
+// emitWaiting says on the Node, at once and once, what keeps its pods from being failed: a right, a policy, a webhook.
+func (w *work) emitWaiting(what string, err error) {
+	awaited := what == creatingDeath || what == listingPods || what == failingPods
+	if !awaited || w.waited || w.lookup != policy.Found {
+		return
+	}
+	w.waited = true
+	w.e.cluster.Emit(Event{
+		Node: w.node, Warning: true, Reason: "CleanupWaits", Action: "FailPods",
+		Note: fmt.Sprintf("cannot %s yet, trying again: %v", what, err),
+	})
 }
 
 // triage counts those of the pods that need nothing and returns the others; which and the answer are indices.
@@ -152,9 +167,22 @@ func (w *work) count(t *tally, answers []error, which []int) (changed []int) {
 		default:
 			t.denied, t.denial = t.denied+1, err
 			w.became[pod.UID] = policy.PodDenied
+			w.full[pod.UID] = errors.Is(err, ErrFull)
 		}
 	}
 	return changed
+}
+
+// holdsNode is how many pods keep the Node, because the API server refused to have them failed. Those that their owners have made
+// such that nothing can be written to them do not: whoever may make a pod could keep any Node so. They go with the Node.
+func (w *work) holdsNode() int {
+	n := w.denied()
+	for uid, full := range w.full {
+		if full && w.became[uid] == policy.PodDenied {
+			n--
+		}
+	}
+	return n
 }
 
 // denied is how many pods the API server refused to have failed.
@@ -247,27 +275,24 @@ func (w *work) failLate(ctx context.Context, p policy.Plan) (late int, err error
 			w.emitFor(pod, p)
 		}
 	}
-	_, err = w.deletePods(ctx, p, p.KeepTill.IsZero())
+	_, err = w.deletePods(ctx, p)
 	return len(which), err
 }
 
-// deletePods deletes the pods that were failed: those of Jobs, then the others that are replaced and then, if all is true,
-// those that nobody replaces.
-func (w *work) deletePods(ctx context.Context, p policy.Plan, all bool) (string, error) {
+// deletePods deletes the pods that were failed and are not kept, those of Jobs first.
+func (w *work) deletePods(ctx context.Context, p policy.Plan) (string, error) {
+	now := w.e.Now()
 	var groups [3][]policy.Pod
 	for _, pod := range w.pods {
 		switch {
-		case policy.CareFor(pod, p.Death, p.Notice.Time) != policy.Failed || pod.Deleting && w.became[pod.UID] == policy.PodDeleted:
+		case policy.CareFor(pod, p.Death, p.Notice.Time) != policy.Failed || w.became[pod.UID] == policy.PodDeleted:
 		case pod.OfJob():
 			groups[0] = append(groups[0], pod)
-		case pod.Replaced() || all:
+		case !w.keptTill(pod, p).After(now):
 			groups[1] = append(groups[1], pod)
 		default:
 			groups[2] = append(groups[2], pod)
 		}
-	}
-	if err := w.unready(ctx, groups[2]); err != nil {
-		return "", err
 	}
 	var t tally
 	for _, pods := range groups[:2] {
@@ -279,20 +304,40 @@ func (w *work) deletePods(ctx context.Context, p policy.Plan, all bool) (string,
 		}
 		t.countDeleted(answers)
 		for i, err := range answers {
+			w.asked[pods[i].UID] = true
 			if err == nil {
 				w.became[pods[i].UID] = policy.PodDeleted
 			}
 		}
 	}
 	w.death.SetOutcome(w.became)
+	if err := w.unready(ctx, groups[2]); err != nil {
+		return "", err
+	}
 	notes := []string{t.String()}
-	if n := len(groups[2]); n > 0 {
-		kept := fmt.Sprintf("%d kept until %s", n, p.KeepTill.UTC().Format("15:04:05 UTC"))
-		if notes = append(notes, kept); t == (tally{}) {
+	if kept := keptNotes(p, groups[2]); len(kept) > 0 {
+		if notes = append(notes, kept...); t == (tally{}) {
 			notes = notes[1:]
 		}
 	}
 	return strings.Join(append(notes, finalized(slices.Concat(groups[:]...))...), "; "), nil
+}
+
+// keptNotes says how many pods are kept, and how long.
+func keptNotes(p policy.Plan, kept []policy.Pod) (notes []string) {
+	owned := 0
+	for _, pod := range kept {
+		if pod.Owned() {
+			owned++
+		}
+	}
+	if owned > 0 {
+		notes = append(notes, fmt.Sprintf("%d kept for %s, so that their controllers see why they failed", owned, p.LearnFor))
+	}
+	if n := len(kept) - owned; n > 0 {
+		notes = append(notes, fmt.Sprintf("%d kept until %s", n, p.KeepTill.UTC().Format("15:04:05 UTC")))
+	}
+	return notes
 }
 
 // unready makes pods that are kept look as dead as they are: kubectl and kube-state-metrics count ready containers.

@@ -513,10 +513,12 @@ func (w *world) AmendDeath(ctx context.Context, d policy.Death) (policy.Death, e
 		have.Trace, have.Cause, have.Reason, have.Fingerprint = d.Trace, d.Cause, d.Reason, d.Fingerprint
 		have.Remedy, have.Release, changed = d.Remedy, d.Release, true
 	}
-	for _, e := range d.Evidence {
-		if !slices.Contains(have.Evidence, e) {
-			have.Evidence, changed = append(slices.Clone(have.Evidence), e), true
-		}
+	if have.ExplainedBy(d) {
+		have.Cause, have.Reason, have.Fingerprint = d.Cause, d.Reason, d.Fingerprint
+		have.Remedy, have.Release, changed = d.Remedy, d.Release, true
+	}
+	if evidence := policy.AddEvidence(have.Evidence, d.Evidence); !slices.Equal(evidence, have.Evidence) {
+		have.Evidence, changed = evidence, true
 	}
 	if len(have.Pods) == 0 && len(d.Pods) > 0 {
 		have.Pods, have.Images, have.PodsOmitted, changed = d.Pods, d.Images, d.PodsOmitted, true

@@ -31,8 +31,8 @@ const (
 	fateTimeout = 5 * time.Second
 )
 
-// mayAskFate reports whether another question to the cloud may be asked now, and counts it. Whoever inquires without having heard
-// anything leaves room for those who need a witness.
+// mayAskFate reports whether the cloud may be asked once more now, and counts it. Inquiries about boots of which nothing was heard
+// leave room for deaths that need a witness.
 func (e *Engine) mayAskFate(inquires bool) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

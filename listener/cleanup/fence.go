@@ -3,6 +3,7 @@ package cleanup
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
@@ -105,7 +106,13 @@ func (w *work) closeNode(ctx context.Context) error {
 		if w.back() != "" || !w.fenced() || w.node.Closed {
 			return nil
 		}
-		return func(ctx context.Context) (policy.Node, error) { return w.e.cluster.CloseNode(ctx, w.node) }
+		return func(ctx context.Context) (policy.Node, error) {
+			n, err := w.e.cluster.CloseNode(ctx, w.node)
+			if errors.Is(err, ErrForbidden) {
+				err = fmt.Errorf("%w: %v", ErrDenied, err) // pods do not wait until that is believed; the next late pod tries again
+			}
+			return n, err
+		}
 	})
 	if denied != nil {
 		w.log.Warn("pods that tolerate every taint may come to the dead node again", "node", w.node.Name, "err", denied)

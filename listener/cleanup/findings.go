@@ -18,7 +18,7 @@ const (
 	maxFindings      = 4096 // remembered
 )
 
-// finding is what is wrong with a kernel that runs on. What others say of it does not stand for what it says itself.
+// finding is what is wrong with a kernel that runs on, by its address and cause.
 type finding struct {
 	src   netip.Addr
 	cause string

@@ -40,14 +40,18 @@ func (w *work) stepCondition(ctx context.Context) (note string, err error) {
 	return note, err
 }
 
-// takeBackCondition says on the Node that its kernel is healthy, if this death said otherwise and turned out to be false.
+// takeBackCondition says on the Node that its kernel is healthy, if this death said otherwise and turned out to be false, or the
+// Node is left out by now: others drain and replace nodes by the condition. What is said of another boot is recovered's.
 func (w *work) takeBackCondition(ctx context.Context) error {
-	boot := w.death.Boot
+	boot, reason := w.death.Boot, "DeathRefused"
+	if w.death.Phase == policy.Recorded {
+		reason = w.death.Condition(policy.Complete).Reason
+	}
 	denied, err := w.setHealth(ctx, func() *policy.Health {
-		if w.node.Unhealthy == "" || w.node.Unhealthy != boot || w.death.Step(policy.StepCondition).Name == "" {
+		if w.node.Unhealthy == "" || w.node.Unhealthy != boot || onNewBoot(w.node) || w.death.Step(policy.StepCondition).Name == "" {
 			return nil
 		}
-		return &policy.Health{Reason: "DeathRefused", Message: w.death.Decision}
+		return &policy.Health{Reason: reason, Message: w.death.Decision}
 	})
 	if denied != nil {
 		w.log.Error("condition not taken back", "node", w.node.Name, "err", denied)

@@ -55,8 +55,33 @@ func TestConditionOfAHeldNode(t *testing.T) {
 	})
 }
 
-// A replica acts on a lie and dies. The one that takes over has not heard the secret, asks the witness, and takes back what was said.
-func TestConditionOfANodeThatIsAlive(t *testing.T) {
+// A replica acts and dies. The one that takes over has not heard the secret, asks the witness, and takes back what was said.
+func TestConditionIsTakenBackAfterATakeover(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		then  func(w *world)
+		phase policy.Phase
+		want  string // reason of the condition
+	}{
+		{"it was a lie", func(w *world) {
+			w.set(func() {
+				w.dead["n1"] = false
+				w.renewed["n1"] = time.Now()
+			})
+		}, policy.Refused, "DeathRefused"},
+		{"the node is left out by now", func(w *world) {
+			change(w, func(n *policy.Node) { n.Labels = map[string]string{policy.ExcludeLabel: ""} })
+		}, policy.Recorded, policy.NodeExcluded},
+		{"the node is left out by now, and back", func(w *world) {
+			change(w, func(n *policy.Node) { n.Labels = map[string]string{policy.ExcludeLabel: ""} })
+			w.reboots(1, boot2)
+		}, policy.Cleaning, "NewBoot"},
+	} {
+		t.Run(tt.name, func(t *testing.T) { takenBack(t, tt.then, tt.phase, tt.want) })
+	}
+}
+
+func takenBack(t *testing.T, then func(w *world), phase policy.Phase, want string) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
 		p := testPolicy()
@@ -69,14 +94,11 @@ func TestConditionOfANodeThatIsAlive(t *testing.T) {
 			t.Fatalf("boot %q is unhealthy, want %s", got, boot1)
 		}
 		stop()
-		w.set(func() {
-			w.dead["n1"] = false
-			w.renewed["n1"] = time.Now()
-		})
+		then(w)
 		run(t, p, w, "b")
-		pass(time.Minute)
-		if got := w.healthOf(); got.Unhealthy != "" || got.Reason != "DeathRefused" || w.only().Phase != policy.Refused {
-			t.Errorf("condition %+v, the death is %s; want it taken back", got, w.only().Phase)
+		pass(2 * time.Minute)
+		if got := w.healthOf(); got.Unhealthy != "" || got.Reason != want || w.only().Phase != phase || w.node("n1").Fenced {
+			t.Errorf("condition %+v, fenced %t, the death is %s; want reason %s and %s", got, w.node("n1").Fenced, w.only().Phase, want, phase)
 		}
 	})
 }

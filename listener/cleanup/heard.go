@@ -67,7 +67,7 @@ func (e *Engine) emittedAgain(inc detect.Incident, k key) (again, taken bool) {
 	if h == nil || !speaksOf(inc, h.inc.Time) || h.over && (!inc.Complete || isLater(inc, h.inc.Time)) {
 		return false, false
 	}
-	if e.traces+traceSize(inc)-h.bytes > maxTraces {
+	if e.traces+inc.TraceSize()-h.bytes > maxTraces {
 		return true, false
 	}
 	if isLater(inc, h.inc.Time) {
@@ -86,9 +86,9 @@ func (e *Engine) account(h *heard) {
 	if len(h.inc.Trace) <= h.lines || h.over && h.death == "" {
 		h.inc.Trace = nil
 	}
-	size := traceSize(h.inc)
+	size := h.inc.TraceSize()
 	if h.later != nil {
-		size += traceSize(*h.later)
+		size += h.later.TraceSize()
 	}
 	e.traces += size - h.bytes
 	h.bytes = size

@@ -10,8 +10,8 @@ import (
 )
 
 // Instances is what cleanup needs of the cloud: the machine below a Node, by the id in its spec.providerID and by nothing
-// else. A replica that dies before it has written the answer down leaves the question to be asked again by another. An
-// error that wraps ErrNotFound or ErrDenied is an answer; any other is a fault that may pass, and the call is repeated.
+// else. If a replica dies before it has written the answer down, another asks again. An error that wraps ErrNotFound or
+// ErrDenied is an answer; any other is a fault that may pass, and the call is repeated.
 type Instances interface {
 	Reboot(ctx context.Context, instanceID string) error
 	Terminate(ctx context.Context, instanceID string) error

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/lastgasp/lastgasp/listener/detect"
 )
 
 // Lanes of the intake. What waits in one takes no room in another.
@@ -68,7 +66,7 @@ func (in *intake) put(h *heard) bool {
 	if len(l.waiting[src]) == 0 && len(l.turn) >= waiting {
 		return false
 	}
-	if l.bytes+traceSize(h.inc) > bytes {
+	if l.bytes+h.inc.TraceSize() > bytes {
 		if h.lane == verified {
 			return false
 		}
@@ -77,19 +75,19 @@ func (in *intake) put(h *heard) bool {
 	if len(l.waiting[src]) == 0 {
 		l.turn = append(l.turn, src)
 	}
-	l.bytes += traceSize(h.inc)
+	l.bytes += h.inc.TraceSize()
 	// A later emission of the same incident takes the place of the earlier one.
 	if i := slices.IndexFunc(l.waiting[src], func(o *heard) bool { return o.key == h.key }); i >= 0 {
 		if first := l.waiting[src][i].inc.Time; !isLater(h.inc, first) {
 			h.inc.Time = first
 		}
-		l.bytes -= traceSize(l.waiting[src][i].inc)
+		l.bytes -= l.waiting[src][i].inc.TraceSize()
 		l.waiting[src][i] = h
 	} else {
 		l.waiting[src] = append(l.waiting[src], h)
 	}
 	if len(l.waiting[src]) > perAddress {
-		l.bytes -= traceSize(l.waiting[src][0].inc)
+		l.bytes -= l.waiting[src][0].inc.TraceSize()
 		l.waiting[src] = l.waiting[src][1:]
 	}
 	in.signal()
@@ -117,7 +115,7 @@ func (in *intake) take(now time.Time) (h *heard, wait time.Duration) {
 			}
 			l.turn = slices.Delete(l.turn, t, t+1)
 			h, l.waiting[src] = l.waiting[src][0], l.waiting[src][1:]
-			l.bytes -= traceSize(h.inc)
+			l.bytes -= h.inc.TraceSize()
 			if len(l.waiting[src]) > 0 {
 				l.turn = append(l.turn, src)
 			} else {
@@ -162,14 +160,6 @@ func (in *intake) all() (all []*heard) {
 		}
 	}
 	return all
-}
-
-// traceSize is how many bytes an incident's trace takes.
-func traceSize(inc detect.Incident) (n int) {
-	for _, line := range inc.Trace {
-		n += len(line) + 16 // of a string header
-	}
-	return n
 }
 
 // signal wakes the goroutine that takes.

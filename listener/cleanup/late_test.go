@@ -102,6 +102,29 @@ func TestPodsThatTolerateEverything(t *testing.T) {
 	}
 }
 
+// Policies of an older version let nobody say that a node has no room. Late pods do not wait for it.
+func TestLatePodsOfANodeThatMayNotBeClosed(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		p := testPolicy()
+		p.NodeVerb = policy.NodeAwait
+		c := faulty{world: w, before: func(_ context.Context, call string) error {
+			if call == "CloseNode" {
+				return ErrForbidden
+			}
+			return nil
+		}}
+		e, _ := run(t, p, c, "a")
+		w.panics(1)
+		offer(t, w, incident(1, boot1, secret1), e)
+		pass(3 * time.Second)
+		w.addPod("n1", "late", "apps/v1 DaemonSet", func(p *policy.Pod) { p.Phase, p.Started = "Pending", time.Time{} })
+		pass(5 * time.Second)
+		if w.failed() != 1 {
+			t.Errorf("%d pods failed within 5 s, want the late one", w.failed())
+		}
+	})
+}
+
 // The node is back while late pods are dealt with: what is bound to it from then on is its own.
 func TestLatePodsOfANodeThatIsBack(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {

@@ -53,9 +53,9 @@ func (w *work) stepNode(ctx context.Context, p policy.Plan) (note string, again 
 		return "", volumesEvery, err
 	}
 	switch {
-	case w.denied() > 0:
+	case w.holdsNode() > 0:
 		w.condition(policy.Settled, policy.False, "Kept", "pods could not be failed")
-		return fmt.Sprintf("kept and fenced: %d pods could not be failed", w.denied()), 0, w.inService(ctx)
+		return fmt.Sprintf("kept and fenced: %d pods could not be failed", w.holdsNode()), 0, w.inService(ctx)
 	case p.Verb == policy.NodeDelete || p.Verb == policy.NodeDeleteClaim:
 		return w.deleteNode(ctx, p)
 	}

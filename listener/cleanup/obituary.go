@@ -14,8 +14,8 @@ import (
 const (
 	obituariesWaiting = 64
 	obituariesAtOnce  = 2
-	// obituariesOfAddress are put on record, or added to what is, within policy.Policy.Window. A node has one for each of its boots, but it is the
-	// node that says which boot it runs.
+	// obituariesOfAddress are put on record, or added to what is, within policy.Policy.Window. A node has one for each of its boots,
+	// but only its own word for which boot it runs.
 	obituariesOfAddress = 5
 	obituariesInAll     = 1000
 	// obituariesKnown bounds what is remembered of those that are dealt with, to spare the API server repetitions.
@@ -27,11 +27,11 @@ const (
 // endings is what an Engine keeps of how boots ended. Engine.mu guards all but the channels.
 type endings struct {
 	consoles      chan console
-	questions     policy.Limiter // to the cloud
-	inquired      policy.Limiter // those of inquiries among them
-	unexplained   policy.Breaker // nodes whose boots were recorded without the kernel's words
-	resumed       bool           // what a former run has recorded is looked at again; inquireAll's alone
-	overSince     time.Time      // when they were too many last
+	questions     policy.Limiter  // to the cloud
+	inquired      policy.Limiter  // those of inquiries among them
+	unexplained   policy.Breaker  // nodes whose boots were recorded without the kernel's words
+	resumed       map[string]bool // deaths on record that were looked at again, by name; inquireAll's alone
+	overSince     time.Time       // when they were too many last
 	obituaries    chan obituary
 	obituaryLimit policy.Limiter
 	said          map[policy.Pin]obituaryState // by the boot and secret that spoke
@@ -183,15 +183,21 @@ func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
 	return e.recordDeath(ctx, n, d)
 }
 
-// amendObituary adds to the death that is on record what the node has to say, and emits the events if that is a better reason.
+// amendObituary adds to the death that is on record what the node has to say.
 func (e *Engine) amendObituary(ctx context.Context, c calls, have, d policy.Death) (done bool) {
-	was := have.Reason + have.Cause
-	switch {
-	case d.Authority < have.Authority:
+	if d.Authority < have.Authority {
 		c.log.Warn("obituary adds nothing: the death is known on more authority", "death", have.Name, "node", have.Node,
 			"authority", d.Authority, "known", have.Authority)
 		return true
-	case !have.Learn(d):
+	}
+	return e.complete(ctx, c, have, d)
+}
+
+// complete adds to the death that is on record what d has beside it, and emits the events if that is a better reason. It reports
+// whether nothing is left to do.
+func (e *Engine) complete(ctx context.Context, c calls, have, d policy.Death) (done bool) {
+	was := have.Reason + have.Cause
+	if !have.Learn(d) {
 		return true
 	}
 	if have.Phase.Finished() && have.Owner != e.replica {
@@ -240,9 +246,8 @@ func (e *Engine) noteLastBoot(n policy.Node) {
 	e.lastBoots[n.UID] = n.BootID
 }
 
-// spoken notes that boot of the Node with that UID speaks of old, and reports whether it has spoken of another boot before, on
-// the same authority: who claimed the boot first does not speak for the node. A node may pin another secret at will; it dies
-// once before it boots.
+// spoken notes that boot of the Node with that UID speaks of old, and reports whether it has spoken of another boot before: only
+// one boot came before it. Each authority counts apart, so that whoever claims a boot cannot silence the node that pins it.
 func (e *Engine) spoken(uid string, a detect.Authority, boot, old string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

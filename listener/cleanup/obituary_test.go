@@ -1,6 +1,8 @@
 package cleanup
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -89,14 +91,14 @@ func TestObituary(t *testing.T) {
 		{name: "of a boot that ended in good order", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
 			o.Cause, o.Evidence, o.Text = netconsole.CauseOrderly, "ledger", nil
 		}},
-		{name: "without a word, of a boot that has said goodbye", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
+		{name: "without a word, of a boot that has sent a farewell", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
 			o.Cause, o.Evidence, o.Text = netconsole.CauseUnexplained, "none", nil
 		}, before: func(w *world, _ *Engine) {
 			change(w, func(n *policy.Node) {
 				n.Farewell = policy.Farewell{Boot: bootOld, Text: "rebooted", At: time.Now().Add(-time.Minute)}
 			})
 		}},
-		{name: "with the kernel's own words, of a boot that has said goodbye", src: 1, want: "KernelPanic by pstore, pinned", before: func(w *world, _ *Engine) {
+		{name: "with the kernel's own words, of a boot that has sent a farewell", src: 1, want: "KernelPanic by pstore, pinned", before: func(w *world, _ *Engine) {
 			change(w, func(n *policy.Node) {
 				n.Farewell = policy.Farewell{Boot: bootOld, Text: "rebooted", At: time.Now().Add(-time.Minute)}
 			})
@@ -222,6 +224,142 @@ func TestObituaryBeforeUnexplained(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a node says without its kernel's words does not end the question to EC2: the console may have them, and is read late.
+func TestTheConsoleExplainsAnObituary(t *testing.T) {
+	survived := strings.Repeat("<6>[   49.000000] a line before\n", 150) + oopsWords
+	watchdog := "watchdog0 has bootstatus 32: it reset the machine\n"
+	for _, tt := range []struct {
+		name           string
+		cause, by      string // what the node says
+		text           string
+		console        string
+		fate           policy.Fate
+		restart, never bool   // the listener's; the console is not asked for
+		want           string // cause, reason, evidence
+	}{
+		{name: "a panic", console: says(boot1) + says(boot2)[:60], want: "KernelPanic: sysrq triggered crash [console]"},
+		{name: "a panic, after a restart", console: says(boot1), restart: true, want: "KernelPanic: sysrq triggered crash [console]"},
+		{name: "a panic of a boot that it does not name", console: says(""), want: "KernelPanic: sysrq triggered crash [console]"},
+		{name: "a panic of another boot", console: says("another"), want: "Unexplained: the boot ended without a word [none]"},
+		{name: "no panic", console: "[    0.000000] Linux version 6.12.0 (x) #1\n", want: "Unexplained: the boot ended without a word [none]"},
+		{name: "a panic, long after an oops that the kernel survived", text: survived, console: says(boot1),
+			want: "KernelPanic: sysrq triggered crash [console]"},
+		{name: "a panic that the watchdog ended", cause: "Watchdog", by: "watchdog", text: watchdog, console: says(boot1),
+			want: "KernelPanic: sysrq triggered crash [watchdog console]"},
+		{name: "the watchdog, and a panic of nobody knows which boot", cause: "Watchdog", by: "watchdog", text: watchdog, console: says(""),
+			want: "Watchdog: watchdog0 has bootstatus 32: it reset the machine [watchdog]"},
+		{name: "hardware that fails", fate: policy.Fate{State: "running", Impaired: "the system status check fails"},
+			want: "HardwareError: instance i-1 is running, the system status check fails [cloud]"},
+		{name: "nothing that the kernel has not said itself", cause: "KernelPanic", by: "pstore", text: lastWords, console: says(boot1), never: true,
+			want: "KernelPanic: sysrq triggered crash [pstore]"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.populate("n1")
+				c := &ec2{fate: tt.fate}
+				if tt.fate.State == "" {
+					c.fate = policy.Fate{State: "running"}
+				}
+				e, stop := runWith(t, testPolicy(), w, c, "a")
+				w.panics(1)
+				pass(time.Minute)
+				w.reboots(1, boot2)
+				change(w, func(n *policy.Node) { n.Pin = policy.Pin{Boot: boot2, Sum: netconsole.Secret("next").Sum()} })
+				id, o := said(func(id *netconsole.Identity, o *netconsole.Obituary) {
+					id.Boot, id.Secret, o.Boot = boot2, "next", boot1
+					o.Cause, o.Evidence = cmp.Or(tt.cause, netconsole.CauseUnexplained), cmp.Or(tt.by, "none")
+					o.Text = []byte(tt.text)
+				})
+				if !repeat(e, address(1), id, o) {
+					t.Fatal("not dealt with")
+				}
+				before := w.only()
+				if tt.restart {
+					stop()
+					runWith(t, testPolicy(), w, c, "b")
+				}
+				pass(time.Minute)
+				asked := len(c.log())
+				c.set(func() { c.console = tt.console })
+				pass(time.Hour)
+				d := w.only()
+				if got := fmt.Sprintf("%s: %s %v", d.Cause, d.Reason, d.Evidence); got != tt.want || d.UID != before.UID || d.Phase != policy.Recorded ||
+					w.failed() > 0 || len(d.Trace) < len(before.Trace) {
+					t.Errorf("%s; want %s\nbefore %+v\nafter %+v", got, tt.want, before, d)
+				}
+				if more := len(c.log()) - asked; tt.never && more > 0 || more > 20 {
+					t.Errorf("EC2 was asked %d times more", more)
+				}
+				if d.Cause != before.Cause && !slices.ContainsFunc(w.events, func(e Event) bool {
+					return e.Reason == d.Cause && e.Node.Name == "n1" && strings.Contains(e.Note, d.Reason)
+				}) {
+					t.Errorf("no event says %s: %+v", d.Reason, w.events)
+				}
+			})
+		})
+	}
+}
+
+// watching is a cluster that has an informer of its own, as each replica does: an end that one has seen is news to the others.
+type watching struct {
+	faulty
+	seen int
+}
+
+func (c *watching) EndedBoots() []policy.Node {
+	c.world.mu.Lock()
+	defer c.world.mu.Unlock()
+	ended := c.world.ended[c.seen:]
+	c.seen += len(ended)
+	return slices.Clone(ended)
+}
+
+// slow is a cluster in which an amendment takes long enough for others to read what was there before.
+func slow(w *world) faulty {
+	return faulty{world: w, before: func(_ context.Context, call string) error {
+		if call == "AmendDeath" {
+			time.Sleep(time.Second)
+		}
+		return nil
+	}}
+}
+
+// Every replica asks EC2. One of them tells of the answer.
+func TestTheConsoleExplainsAnObituaryOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		c := &ec2{fate: policy.Fate{State: "running"}}
+		e, _ := runWith(t, testPolicy(), &watching{faulty: slow(w)}, c, "a")
+		runWith(t, testPolicy(), &watching{faulty: slow(w)}, c, "b")
+		runWith(t, testPolicy(), &watching{faulty: slow(w)}, c, "c")
+		w.panics(1)
+		pass(time.Minute)
+		w.reboots(1, boot2)
+		change(w, func(n *policy.Node) { n.Pin = policy.Pin{Boot: boot2, Sum: netconsole.Secret("next").Sum()} })
+		id, o := said(func(id *netconsole.Identity, o *netconsole.Obituary) {
+			id.Boot, id.Secret, o.Boot = boot2, "next", boot1
+			o.Cause, o.Evidence, o.Text = netconsole.CauseUnexplained, "none", nil
+		})
+		if !repeat(e, address(1), id, o) {
+			t.Fatal("not dealt with")
+		}
+		c.set(func() { c.console = says(boot1) })
+		pass(time.Hour)
+		if d := w.only(); d.Cause != "KernelPanic" {
+			t.Errorf("death %+v", d)
+		}
+		told := 0
+		for _, e := range w.events {
+			if e.Reason == "KernelPanic" && e.Node.Name == "n1" {
+				told++
+			}
+		}
+		if told != 1 {
+			t.Errorf("%d events about the node, want one: %+v", told, w.events)
+		}
+	})
 }
 
 // A node that makes up boots and secrets for itself fills no store, and one boot speaks of one boot only.

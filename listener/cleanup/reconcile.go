@@ -46,14 +46,15 @@ func (w *work) takeOver(ctx context.Context, seen policy.Death) error {
 		return err
 	}
 	w.log.Info("taken over", "death", have.Name, "node", have.Node, "from", seen.Owner, "phase", string(have.Phase))
-	if w.death.Phase == policy.Recorded {
-		w.finished()
-		return nil
-	}
 	w.first = policy.Node{Name: have.Node, UID: have.NodeUID, BootID: have.Boot}
 	w.node = w.first
 	if err := w.readNode(ctx, keeping); err != nil {
 		return err
+	}
+	if w.death.Phase == policy.Recorded {
+		w.emitRecord(w.podsThen(ctx))
+		w.finished()
+		return nil
 	}
 	w.first.Pin, w.first.Claim, w.first.ProviderID, w.first.Silent = w.node.Pin, w.node.Claim, w.node.ProviderID, w.node.Silent
 	return w.reconcileAll(ctx)
@@ -67,6 +68,7 @@ func (w *work) recall(d policy.Death) {
 		for _, i := range o.Pods {
 			if i >= 0 && i < len(d.Pods) {
 				w.became[d.Pods[i].UID] = o.What
+				w.asked[d.Pods[i].UID] = o.What == policy.PodDeleted
 			}
 		}
 	}
@@ -168,8 +170,10 @@ func (w *work) reconcile(ctx context.Context) (again time.Duration, err error) {
 	}
 	w.noteDistrust(d)
 	w.noteUnfenced()
-	if err := w.noteLeftOut(ctx, d); err != nil {
-		return 0, err
+	if d.Answer == policy.Record {
+		if err := w.noteRecorded(ctx, d); err != nil {
+			return 0, err
+		}
 	}
 	if err := w.complete(ctx, keeping); err != nil {
 		return 0, err
@@ -246,6 +250,9 @@ func (w *work) save(ctx context.Context, u urgency) error {
 		switch {
 		case errors.Is(err, ErrConflict):
 			have, err := w.readDeath(ctx, w.death.Name)
+			if errors.Is(err, ErrNotFound) {
+				return errLost
+			}
 			if err == nil {
 				err = w.rebase(have)
 			}
@@ -316,12 +323,11 @@ func (w *work) noteComplete() {
 	w.condition(policy.Complete, s, cmp.Or(w.leftOut, string(w.death.Phase)), w.death.Decision)
 }
 
-// noteLeftOut notes why nothing follows, where d says so, and names the pods of the node: nothing else will be known of them.
-func (w *work) noteLeftOut(ctx context.Context, d policy.Decision) error {
-	if w.leftOut = d.LeftOut; w.leftOut == "" {
-		return nil
-	}
+// noteRecorded notes why nothing follows, and names the pods that were on the node: nothing else will be known of them.
+func (w *work) noteRecorded(ctx context.Context, d policy.Decision) error {
+	w.leftOut = d.LeftOut
 	w.pods = w.podsThen(ctx)
+	w.emitLosses(w.pods, map[string]bool{})
 	return w.namePods(ctx)
 }
 

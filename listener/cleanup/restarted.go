@@ -17,11 +17,11 @@ const (
 	restartTick      = 5 * time.Second
 	// restartsWatched bounds the deaths whose pods are looked at again.
 	restartsWatched = 512
-	// restarts is by how much pods may have restarted before the boot was found to have ended.
-	restarts = time.Minute
+	// restartedBefore is how long before the time of the death a pod may have restarted: the end of a boot is found out late.
+	restartedBefore = time.Minute
 )
 
-// restarting is a death that is only on record, of a node that runs again, whose pods are looked at again.
+// restarting is a death of a node that runs again, whose pods are looked at again.
 type restarting struct {
 	notice  policy.Notice
 	node    policy.Node     // as it was read when it ran again
@@ -30,24 +30,34 @@ type restarting struct {
 	next    time.Time
 }
 
-// emitRecord emits the events of a death that is only on record: on its node, and on the pods that lost a container to it. If the
-// node runs again, its pods are looked at again.
+// emitRecord emits the events of a death that is only on record: on its node, and on the pods that lost a container to it.
 func (w *work) emitRecord(pods []policy.Pod) {
-	r := restarting{notice: policy.NoticeOf(w.death), node: w.node, emitted: map[string]bool{}}
-	another := w.node.UID != w.death.NodeUID && w.node.Instance() != w.death.Instance // machine, of the same name
-	if w.lookup == policy.Found && !another {
-		w.e.cluster.Emit(Event{Node: w.node, Warning: true, Reason: r.notice.Cause, Action: "Record", Note: r.notice.Message})
+	if w.sameMachine() {
+		n := policy.NoticeOf(w.death)
+		w.e.cluster.Emit(Event{Node: w.node, Warning: true, Reason: n.Cause, Action: "Record", Note: n.Message})
 	}
+	w.emitLosses(pods, map[string]bool{})
+}
+
+// emitLosses emits the events of the pods that lost a container to the death, but those of emitted, by UID. If the node runs
+// again, its pods are looked at again.
+func (w *work) emitLosses(pods []policy.Pod, emitted map[string]bool) {
+	r := restarting{notice: policy.NoticeOf(w.death), node: w.node, emitted: emitted}
 	w.e.emitLost(r, pods)
-	if w.lookup == policy.Found && !another && w.node.BootID != w.death.Boot {
+	if w.sameMachine() && w.node.BootID != w.death.Boot {
 		w.e.watchRestarts(r)
 	}
+}
+
+// sameMachine reports whether the Node is that of the machine that died, and not of another one that has its name.
+func (w *work) sameMachine() bool {
+	return w.lookup == policy.Found && (w.node.UID == w.death.NodeUID || w.node.Instance() == w.death.Instance)
 }
 
 // emitLost emits the events of the pods that lost a container and have none yet.
 func (e *Engine) emitLost(r restarting, pods []policy.Pod) {
 	for _, p := range pods {
-		if p.Lost && p.Started.After(r.notice.Time.Add(-restarts)) && !r.emitted[p.UID] {
+		if p.Lost && p.Started.After(r.notice.Time.Add(-restartedBefore)) && !r.emitted[p.UID] {
 			r.emitted[p.UID] = true
 			e.cluster.Emit(Event{Pod: p, Warning: true, Reason: r.notice.Cause, Action: "Record", Note: r.notice.Message})
 		}

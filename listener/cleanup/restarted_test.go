@@ -21,6 +21,19 @@ func (w *world) restarts(pod string) {
 // watched is of how many deaths the pods are to be looked at again.
 func watched(e *Engine) int { e.mu.Lock(); defer e.mu.Unlock(); return len(e.restarting) }
 
+// podsWithEvents are the pods that events are about, sorted, as often as there are events.
+func podsWithEvents(w *world) (names []string) {
+	w.set(func() {
+		for _, e := range w.events {
+			if e.Pod.Name != "" {
+				names = append(names, e.Pod.Name)
+			}
+		}
+	})
+	slices.Sort(names)
+	return names
+}
+
 // A node says how its last boot ended before its kubelet reports what it has started again.
 func TestPodsThatAreRestartedAfterTheObituary(t *testing.T) {
 	for _, tt := range []struct {
@@ -68,18 +81,63 @@ func TestPodsThatAreRestartedAfterTheObituary(t *testing.T) {
 				}
 				tt.after(w)
 				pass(10 * time.Minute)
-				var about []string
-				for _, ev := range w.events {
-					if ev.Pod.Name != "" {
-						about = append(about, ev.Pod.Name)
-					}
-				}
-				slices.Sort(about)
-				if !slices.Equal(about, tt.want) {
-					t.Errorf("events about %q, want %q, each once", about, tt.want)
+				if got := podsWithEvents(w); !slices.Equal(got, tt.want) {
+					t.Errorf("events about %q, want %q, each once", got, tt.want)
 				}
 				if n := watched(e); n != 0 {
 					t.Errorf("%d deaths are still watched", n)
+				}
+			})
+		})
+	}
+}
+
+// Nothing is failed on a node that is back by the time its death is decided. Its pods say all the same why they were restarted.
+func TestPodsOfANodeThatIsBackBeforeTheDecision(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		secret  netconsole.Secret // that its boot has
+		happens func(w *world)
+		want    []string // pods with an event
+	}{
+		{"before it was found", secret1, func(w *world) {
+			w.set(func() { w.down = true })
+			pass(10 * time.Second)
+			w.reboots(1, boot2)
+			w.restarts("n1-web")
+			w.set(func() { w.down = false })
+			pass(30 * time.Second)
+			w.restarts("n1-db")
+		}, []string{"n1-db", "n1-web"}},
+		{"while a witness was awaited", "", func(w *world) {
+			pass(10 * time.Second)
+			w.reboots(1, boot2)
+			w.restarts("n1-web")
+			pass(30 * time.Second)
+			w.restarts("n1-db")
+		}, []string{"n1-db", "n1-web"}},
+		{"none of them lost anything", "", func(w *world) {
+			pass(10 * time.Second)
+			w.reboots(1, boot2)
+		}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.populate("n1")
+				if tt.secret == "" {
+					change(w, func(n *policy.Node) { n.Pin = policy.Pin{} })
+				}
+				e, _ := run(t, testPolicy(), w, "a")
+				w.panics(1)
+				offer(t, w, incident(1, boot1, tt.secret), e)
+				tt.happens(w)
+				pass(10 * time.Minute)
+				d := w.only()
+				if d.Phase != policy.Recorded || len(d.Pods) == 0 || w.failed() > 0 {
+					t.Fatalf("phase %s (%s), %d pods named, %d failed", d.Phase, d.Decision, len(d.Pods), w.failed())
+				}
+				if got := podsWithEvents(w); !slices.Equal(got, tt.want) {
+					t.Errorf("events about %q, want %q, each once", got, tt.want)
 				}
 			})
 		})

@@ -161,8 +161,7 @@ func (w *work) lift(ctx context.Context, n policy.Node) error {
 		return err
 	}
 	switch {
-	case d.Phase == policy.Recorded: // nothing follows from it
-	case d.Phase == policy.Refused:
+	case d.Phase == policy.Refused, d.Phase == policy.Recorded:
 		w.death = d
 		if err := w.takeBackCondition(ctx); err != nil {
 			return err
@@ -363,8 +362,8 @@ func (r *roster) sweepDue(now time.Time, d policy.Death, me string) bool {
 }
 
 // expired lists the finished deaths that are too old or too many, but none that a fence still names. Refused ones are
-// counted apart: they never push out others. Nor does one node, or one address that is none: whoever has most gives up the
-// oldest first, and addresses that are no Node's, of which there is no end, before Nodes.
+// counted apart: they never push out others. Nor does a single node or address: whoever has most gives up its oldest first, and
+// addresses of no Node, which have no end, before Nodes.
 func expired(now time.Time, p policy.Policy, deaths []policy.Death, marked []policy.Node) (old []policy.Death) {
 	type owner struct {
 		refused, node bool

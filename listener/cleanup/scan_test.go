@@ -184,15 +184,20 @@ func TestFenceOfANodeThatIsLeftOut(t *testing.T) {
 		w.loses(1)
 		d := policy.NewDeath(incident(1, boot1, secret1), detect.Pinned, w.node("n1"))
 		d.Phase, d.Owner, d.UID, d.Created, d.Version = policy.Recorded, "gone", "uid-death", time.Now(), "1"
-		w.set(func() { w.deaths[d.Name] = d })
+		d.SetStep(policy.StepStatus{Name: policy.StepCondition, Done: true})
+		d.SetCondition(policy.Condition{Type: policy.Complete, Status: policy.True, Reason: policy.NodeExcluded})
+		w.set(func() { w.deaths[d.Name], w.health["n1"] = d, policy.HealthOf(d) })
 		change(w, func(n *policy.Node) {
 			n.Labels = map[string]string{policy.ExcludeLabel: ""}
-			n.Fenced, n.Mark = true, policy.Mark{Death: d.Name, Boot: boot1}
+			n.Fenced, n.Mark, n.Unhealthy = true, policy.Mark{Death: d.Name, Boot: boot1}, boot1
 		})
 		run(t, testPolicy(), w, "a")
 		pass(time.Minute)
 		if n := w.node("n1"); n.Fenced || n.Closed || w.failed() > 0 {
 			t.Errorf("fenced %t, closed %t, %d pods failed; want nothing done", n.Fenced, n.Closed, w.failed())
+		}
+		if got := w.healthOf(); got.Unhealthy != "" || got.Reason != policy.NodeExcluded {
+			t.Errorf("condition %+v, want it taken back", got)
 		}
 	})
 }

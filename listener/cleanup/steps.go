@@ -90,7 +90,7 @@ func (w *work) doStep(ctx context.Context, p policy.Plan, name string) (note str
 	case policy.StepDetach:
 		note, err = w.detach(ctx)
 	case policy.StepDelete:
-		note, err = w.deletePods(ctx, p, p.KeepTill.IsZero())
+		note, err = w.deletePods(ctx, p)
 	case policy.StepInstance:
 		return w.stepInstance(ctx, p)
 	case policy.StepExpire:
@@ -101,8 +101,9 @@ func (w *work) doStep(ctx context.Context, p policy.Plan, name string) (note str
 	return note, 0, err
 }
 
-// meanwhile does what must go on while a step waits: it fails pods that come to the dead node late, and removes the
-// out-of-service taint as soon as the volumes are detached. The node's own step waits for the volumes itself.
+// meanwhile does what must go on while a step waits: it fails pods that come to the dead node late, deletes those that were kept
+// long enough, and removes the out-of-service taint as soon as the volumes are detached. The node's own step waits for the volumes
+// itself.
 func (w *work) meanwhile(ctx context.Context, p policy.Plan, step string) error {
 	if step != policy.StepNode && w.back() == "" && w.node.Mark.Death == w.name && w.node.Mark.OutOfService {
 		if left, err := w.volumesLeft(ctx, p); err != nil {
@@ -113,7 +114,10 @@ func (w *work) meanwhile(ctx context.Context, p policy.Plan, step string) error 
 			}
 		}
 	}
-	return w.sweep(ctx, p)
+	if err := w.sweep(ctx, p); err != nil {
+		return err
+	}
+	return w.expire(ctx, p)
 }
 
 // welcome lifts the fence of a node that is back on another boot at once, but not before its pods are failed: the new
@@ -147,7 +151,7 @@ func (w *work) list(ctx context.Context, p policy.Plan) (string, error) {
 
 func (w *work) readPodsOf(ctx context.Context, node string) error {
 	for {
-		err := w.try(ctx, failing, "list pods", func(ctx context.Context) (err error) {
+		err := w.try(ctx, failing, listingPods, func(ctx context.Context) (err error) {
 			w.pods, err = w.e.cluster.Pods(ctx, node)
 			return err
 		})
@@ -189,14 +193,14 @@ func (w *work) emit(p policy.Plan) string {
 		Note: fmt.Sprintf("%s; %d of %d pods failed over; see nodedeath %s", p.Notice.Reason, w.death.PodsFailed, w.death.PodsTotal, p.Death),
 	})
 	w.accuse(p)
-	pods, owners := 0, map[string]bool{}
+	failed, owners := map[string]bool{}, map[string]bool{} // by UID
 	for _, pod := range w.pods {
 		if policy.CareFor(pod, p.Death, p.Notice.Time) != policy.Failed {
 			continue
 		}
-		pods++
+		failed[pod.UID] = true
 		w.emitFor(pod, p)
-		if !pod.Replaced() || owners[pod.Owner.UID] {
+		if !pod.Owned() || owners[pod.Owner.UID] {
 			continue
 		}
 		owners[pod.Owner.UID] = true
@@ -205,7 +209,11 @@ func (w *work) emit(p policy.Plan) string {
 			Note: fmt.Sprintf("pod %s and others of this owner on the node failed: %s", pod.Name, p.Notice.Message),
 		})
 	}
-	return fmt.Sprintf("node, %d pods and %d owners", pods, len(owners))
+	note := fmt.Sprintf("node, %d pods and %d owners", len(failed), len(owners))
+	if w.back() != "" { // the others were not failed, but they may be restarted
+		w.emitLosses(w.pods, failed) // from here on, failed belongs to whoever looks at them again
+	}
+	return note
 }
 
 func (w *work) emitFor(pod policy.Pod, p policy.Plan) {
@@ -214,20 +222,43 @@ func (w *work) emitFor(pod policy.Pod, p policy.Plan) {
 
 // stepExpire deletes the kept pods when their time is over.
 func (w *work) stepExpire(ctx context.Context, p policy.Plan) (string, time.Duration, error) {
-	// PodGC deletes the pods of a Node that is gone. If no pod is kept there is nothing to wait for.
-	if left := p.KeepTill.Sub(w.e.Now()); left > 0 && w.lookup == policy.Found && w.kept(p) {
+	var left time.Duration
+	for _, pod := range w.pods {
+		if policy.CareFor(pod, p.Death, p.Notice.Time) == policy.Failed && !w.asked[pod.UID] {
+			left = max(left, w.keptTill(pod, p).Sub(w.e.Now()))
+		}
+	}
+	if left > 0 {
 		return "", min(left, returnEvery), nil
 	}
-	note, err := w.deletePods(ctx, p, true)
+	note, err := w.deletePods(ctx, p)
 	return note, 0, err
 }
 
-// kept reports whether a pod is kept for people to read.
-func (w *work) kept(p policy.Plan) bool {
+// expire deletes the pods whose time is over while others are kept, or the node is awaited.
+func (w *work) expire(ctx context.Context, p policy.Plan) error {
+	if !w.death.Step(policy.StepDelete).Done {
+		return nil
+	}
 	for _, pod := range w.pods {
-		if !pod.Replaced() && policy.CareFor(pod, p.Death, p.Notice.Time) == policy.Failed {
-			return true
+		if policy.CareFor(pod, p.Death, p.Notice.Time) == policy.Failed && !w.asked[pod.UID] && !w.keptTill(pod, p).After(w.e.Now()) {
+			if _, err := w.deletePods(ctx, p); err != nil {
+				return err
+			}
+			return w.save(ctx, tidying)
 		}
 	}
-	return false
+	return nil
+}
+
+// keptTill is until when a pod that we have failed is kept, zero if it is not. PodGC deletes the pods of a Node that is gone: what
+// is kept for people only is not kept then.
+func (w *work) keptTill(pod policy.Pod, p policy.Plan) time.Time {
+	if !pod.Owned() && w.lookup != policy.Found {
+		return time.Time{}
+	}
+	if w.failedAt[pod.UID].IsZero() {
+		w.failedAt[pod.UID] = w.e.Now()
+	}
+	return p.KeptTill(pod, w.failedAt[pod.UID])
 }

@@ -3,13 +3,16 @@ package cleanup
 import (
 	"context"
 	"fmt"
-	"github.com/lastgasp/lastgasp/listener/policy"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 func TestNodeVerbs(t *testing.T) {
@@ -130,6 +133,15 @@ func TestNodeComesBackDuringTheCleanup(t *testing.T) {
 		})
 		if alive+w.failed() != len(pods) {
 			t.Errorf("%d alive and %d failed, of %d", alive, w.failed(), len(pods))
+		}
+		for _, pod := range pods {
+			if w.pods["default/"+pod].Phase == "Running" {
+				w.restarts(pod)
+			}
+		}
+		pass(2 * time.Minute)
+		if got := podsWithEvents(w); !slices.Equal(got, pods) {
+			t.Errorf("events about %q, want those that were failed and those that were restarted: %q", got, pods)
 		}
 	})
 }
@@ -287,6 +299,90 @@ func TestKeptPods(t *testing.T) {
 	}
 }
 
+// A controller that Kubernetes does not bring sees why its pod failed before the pod is gone, whatever becomes of the Node, and however
+// long after the panic the pod was failed.
+func TestPodsOfOtherControllers(t *testing.T) {
+	for _, verb := range []policy.NodeVerb{policy.NodeDelete, policy.NodeAwait, policy.NodeAnnotate} {
+		for _, tt := range []struct {
+			name  string
+			story func(w *world, inc *detect.Incident)
+			fails time.Duration // when the pods are failed
+		}{
+			{"acted on at once", func(*world, *detect.Incident) {}, time.Second},
+			{"after the witness", func(w *world, inc *detect.Incident) {
+				inc.Identity = netconsole.Identity{}
+				w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+			}, 42 * time.Second},
+		} {
+			t.Run(fmt.Sprintf("%s, %s", verb, tt.name), func(t *testing.T) {
+				bubble(t, func(t *testing.T, w *world) {
+					w.populate("n1")
+					w.addPod("n1", "n1-step", "argoproj.io/v1alpha1 Workflow", nil)
+					w.panics(1)
+					p := testPolicy()
+					p.NodeVerb, p.KeepPods, p.AwaitTimeout = verb, 5*time.Minute, 20*time.Minute
+					e, _ := run(t, p, w, "a")
+					inc := incident(1, boot1, secret1)
+					tt.story(w, &inc)
+					offer(t, w, inc, e)
+					pod := func(name string) (p policy.Pod) { w.set(func() { p = w.pods["default/"+name] }); return p }
+					pass(tt.fails + 28*time.Second)
+					if p := pod("n1-step"); p.Phase != "Failed" {
+						t.Errorf("before 30 s have passed the pod is %q, want Failed", p.Phase)
+					}
+					if p := pod("n1-web"); p.Name != "" {
+						t.Errorf("a ReplicaSet's pod is kept: %+v", p)
+					}
+					if note := w.only().Step(policy.StepDelete).Note; !strings.Contains(note, "1 kept for 30s, so that their controllers see why they failed; 1 kept until ") {
+						t.Errorf("the step says %q", note)
+					}
+					pass(8 * time.Second)
+					if p := pod("n1-step"); p.Name != "" {
+						t.Errorf("it is still there: %+v", p)
+					}
+					if p := pod("n1-bare"); p.Name == "" {
+						t.Error("a pod that nobody owns is gone, too")
+					}
+					pass(5 * time.Minute) // an awaited node is not back by then
+					if p := pod("n1-bare"); p.Name != "" {
+						t.Errorf("a pod that nobody owns is kept for ever: %+v", p)
+					}
+					for _, o := range w.only().Outcomes {
+						if o.What == policy.PodFailed {
+							t.Errorf("deleted pods are on record as %+v", o)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// A deletion that is denied is not asked for again and again while the node is awaited.
+func TestDeniedDeletionOfKeptPods(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.addPod("n1", "n1-step", "argoproj.io/v1alpha1 Workflow", nil)
+		w.panics(1)
+		p := testPolicy()
+		p.NodeVerb, p.KeepPods, p.AwaitTimeout = policy.NodeAwait, 5*time.Minute, 20*time.Minute
+		asked := 0
+		e, _ := run(t, p, faulty{world: w, before: func(_ context.Context, call string) error {
+			if call != "DeletePod" {
+				return nil
+			}
+			w.set(func() { asked++ })
+			return fmt.Errorf("%s: %w", call, ErrDenied)
+		}}, "a")
+		offer(t, w, incident(1, boot1, secret1), e)
+		pass(10 * time.Minute)
+		w.set(func() {
+			if asked != 1 {
+				t.Errorf("asked %d times, want once", asked)
+			}
+		})
+	})
+}
+
 func TestDenials(t *testing.T) {
 	deny := func(calls ...string) func(context.Context, string) error {
 		return func(_ context.Context, call string) error {
@@ -295,6 +391,12 @@ func TestDenials(t *testing.T) {
 			}
 			return nil
 		}
+	}
+	full := func(_ context.Context, call string) error {
+		if call == "FailPod" {
+			return fmt.Errorf("%s: %w", call, ErrFull)
+		}
+		return nil
 	}
 	for _, tt := range []struct {
 		name   string
@@ -305,6 +407,7 @@ func TestDenials(t *testing.T) {
 		phase  policy.Phase
 	}{
 		{name: "a pod that may not be failed keeps its node", before: deny("FailPod"), step: policy.StepNode, note: "kept and fenced: 5 pods could not be failed", phase: policy.Incomplete},
+		{name: "pods that their owners have filled keep no node", before: full, step: policy.StepFail, note: "1 annotated, 2 left alone, 5 denied, last: FailPod: denied: it has no room", gone: true, phase: policy.Incomplete},
 		{name: "denials are in the step's note", before: deny("FailPod"), step: policy.StepFail, note: "1 annotated, 2 left alone, 5 denied, last: FailPod: denied", phase: policy.Incomplete},
 		{name: "pods that may not be deleted", before: deny("DeletePod"), step: policy.StepDelete, note: "5 denied, last: DeletePod: denied", gone: true, phase: policy.Cleaned},
 		{name: "a node that may not be deleted", before: deny("DeleteNode"), step: policy.StepNode, note: "kept and fenced; denied: DeleteNode: denied", phase: policy.Cleaned},

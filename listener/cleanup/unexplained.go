@@ -43,9 +43,10 @@ type inquiry struct {
 	reported  bool      // the watch says that the boot has ended
 	silent    bool      // silence is all that says that the boot has ended
 	looked    bool      // the pods of a cordoned node were listed
-	drained   bool      // and only such were there as a drain leaves
-	waits     bool      // too many were put on record lately
-	recorded  bool      // for its silence only: if the node speaks again, the record was wrong
+	drained   bool      // they were only those that a drain leaves
+	waits     bool      // for room: too many were put on record lately
+	recorded  bool      // on silence alone: if the node speaks again, the record was wrong
+	yielded   bool      // the replica that owns the death was left to add to it
 	concluded bool      // nothing is left to ask
 }
 
@@ -102,18 +103,16 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 	}
 	now := e.Now()
 	known := make(map[string]bool, len(deaths))
+	wordless := map[string]bool{}
 	e.mu.Lock()
 	for _, d := range deaths {
-		known[d.Name] = d.Phase != policy.Refused
+		known[d.Name], wordless[d.Name] = d.Phase != policy.Refused, d.Wordless()
 		if d.Phase == policy.Recorded && d.Cause == netconsole.CauseUnexplained && now.Sub(d.Created) < e.policy.Window {
 			e.unexplained.Count(d.Created, d.Node, d.Name) // by another replica, or before a restart
 		}
 	}
 	e.mu.Unlock()
-	if !e.resumed {
-		e.resumed = true
-		e.resumeInquiries(deaths, open)
-	}
+	e.resumeInquiries(deaths, open, busy)
 	begin := func(n policy.Node, ended bool) {
 		name := policy.DeathName(n.Name, n.BootID)
 		q, is := open[name]
@@ -122,7 +121,7 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 		case looked:
 			busy[name] = busy[name] || ended
 			return
-		case known[name] || e.isInHand(name) || !is && len(open) >= inquiries:
+		case known[name] && !(ended && wordless[name]) || e.isInHand(name) || !is && len(open) >= inquiries:
 			return
 		case !is:
 			q = inquiry{name: name, began: now, next: now}
@@ -145,25 +144,44 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 		begin(n, true)
 	}
 	for name, q := range open {
-		back := q.over.IsZero() && !q.reported && !still[name]
-		if _, looked := busy[name]; (known[name] && !q.recorded || back) && !looked {
+		ended := q.reported || !q.over.IsZero()
+		answered := known[name] && !q.recorded && !(ended && wordless[name])
+		if _, looked := busy[name]; (answered || !ended && !still[name]) && !looked {
 			delete(open, name)
 		}
 	}
 }
 
-// resumeInquiries opens those again that a former run has recorded only because the node was silent: if it lives, the record was
-// wrong.
-func (e *Engine) resumeInquiries(deaths []policy.Death, open map[string]inquiry) {
+// resumeInquiries opens those that are open on record, by a former run or by another replica, which may be gone when there is more to
+// know: boots that are on record as ended only because the node was silent, which is wrong if it lives, and those of which the node has
+// just said that it knows no word.
+func (e *Engine) resumeInquiries(deaths []policy.Death, open map[string]inquiry, busy map[string]bool) {
+	resumed := map[string]bool{}
 	for _, d := range deaths {
-		unexplained := d.Phase == policy.Recorded && d.Cause == netconsole.CauseUnexplained && d.Authority == detect.Text
-		if !unexplained || d.Node == "" || d.Boot == "" || len(open) >= inquiries {
+		resume := inquiry{name: d.Name, began: d.Started, next: e.Now(), looked: true}
+		resume.Node, resume.Boot, resume.At = policy.Node{Name: d.Node, UID: d.NodeUID, BootID: d.Boot}, d.Boot, d.Time
+		switch over := d.Created.Add(wordAfterBoot); {
+		case !d.Wordless() || d.Node == "" || d.Boot == "":
+			continue
+		case d.Cause == netconsole.CauseUnexplained && d.Authority == detect.Text:
+			resume.over, resume.recorded, resume.silent = d.Started, true, true
+		case d.Authority >= detect.Claimed && over.After(e.Now()):
+			resume.over, resume.reported, resume.How = over, true, d.Decision
+		default:
 			continue
 		}
-		q := inquiry{name: d.Name, began: d.Started, next: e.Now(), over: d.Started, recorded: true, silent: true, looked: true}
-		q.Node, q.Boot, q.At = policy.Node{Name: d.Node, UID: d.NodeUID, BootID: d.Boot}, d.Boot, d.Time
-		open[d.Name] = q
+		q, is := open[d.Name]
+		_, looked := busy[d.Name]
+		switch {
+		case e.resumed[d.Name] || q.recorded || q.reported:
+			resumed[d.Name] = true
+			continue
+		case looked || !is && len(open) >= inquiries:
+			continue // until the next look
+		}
+		open[d.Name], resumed[d.Name] = resume, true
 	}
+	e.resumed = resumed
 }
 
 // inquire looks once more at how the boot ended, and returns what is known now.
@@ -195,11 +213,7 @@ func (e *Engine) inquire(ctx context.Context, q inquiry) inquiry {
 	case q.over.IsZero() && q.Console.Verdict == detect.Dying && q.Named && e.policy.ActsOn(q.Node):
 		e.handOver(&q)
 	case !q.over.IsZero() && (q.Named && q.Console.Verdict == detect.Dying || !now.Before(q.over)):
-		if q.waits = q.Console.Verdict != detect.Dying && !e.mayRecord(q.Node.Name); q.waits {
-			return q
-		}
-		q.LastCanary = e.lastCanary(q.Node, q.Boot)
-		done := e.recordDeath(ctx, q.Node, q.Death())
+		done := e.conclude(ctx, &q)
 		q.recorded, q.concluded = done && q.silent, done && !q.silent
 	case !q.over.IsZero() && q.over.Before(q.next):
 		q.next = q.over
@@ -208,6 +222,33 @@ func (e *Engine) inquire(ctx context.Context, q inquiry) inquiry {
 		q.silent = true
 	}
 	return q
+}
+
+// conclude puts on record what is known now, and reports whether it is. What is on record without the kernel's words learns it.
+func (e *Engine) conclude(ctx context.Context, q *inquiry) bool {
+	w := e.newWork(detect.Incident{}, e.log.With("boot", q.Boot))
+	have, err := w.readDeath(ctx, q.name)
+	switch dying := q.Console.Verdict == detect.Dying; {
+	case err != nil && !errors.Is(err, ErrNotFound):
+		return false
+	case err == nil && have.Wordless():
+		if have.Cause != netconsole.CauseUnexplained && !(dying && q.Named) {
+			return true // it has a cause, and this text may be of another boot
+		}
+		if have.Owner != e.replica && !q.yielded {
+			q.yielded = true // the owner tells of it; if it is gone, the next look does
+			return false
+		}
+		return e.complete(ctx, w.calls, have, q.Death())
+	case err == nil && have.Phase != policy.Refused:
+		return true
+	default:
+		if q.waits = !dying && !e.mayRecord(q.Node.Name); q.waits {
+			return false
+		}
+	}
+	q.LastCanary = e.lastCanary(q.Node, q.Boot)
+	return e.recordDeath(ctx, q.Node, q.Death())
 }
 
 // mayRecord reports whether the end of another boot may be recorded that no kernel has spoken of. When many fall silent, or are gone,
@@ -282,7 +323,7 @@ func (e *Engine) whereabouts(ctx context.Context, q *inquiry) (back string, ok b
 		e.lookAtLastLease(ctx, q)
 		return "", true
 	case n.UID == q.Node.UID:
-		q.Node.Farewell = n.Farewell
+		q.Node.Farewell, q.Node.ProviderID = n.Farewell, cmp.Or(q.Node.ProviderID, n.ProviderID)
 		q.end(now, "node "+n.Name+" is back on boot "+n.BootID, wordAfterBoot)
 		back = n.BootID
 	default:

@@ -311,9 +311,9 @@ func TestSilentForGood(t *testing.T) {
 	})
 }
 
-// Pods that lost a container to the death get an event, and so does the node; others do not.
-// What was recorded before a restart is taken back, too, if the node turns out to live.
-func TestSilentForGoodAndARestart(t *testing.T) {
+// What a replica recorded that is gone is taken back by another, whether that was there all the while or not, if the node turns
+// out to live.
+func TestSilentForGoodAndAnotherReplica(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		happens func(w *world)
@@ -327,29 +327,38 @@ func TestSilentForGoodAndARestart(t *testing.T) {
 		{"it is back on another boot", func(w *world) { w.reboots(1, boot2) }, policy.Recorded},
 		{"it is gone", leaves, policy.Recorded},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, w *world) {
-				w.populate("n1")
-				_, stop := run(t, testPolicy(), w, "a")
-				w.panics(1)
-				w.loses(1)
-				pass(silentForGood + 2*time.Minute)
-				if d := w.only(); d.Phase != policy.Recorded {
-					t.Fatalf("phase %s", d.Phase)
-				}
-				stop()
-				run(t, testPolicy(), w, "b")
-				pass(2 * time.Minute)
-				tt.happens(w)
-				pass(10 * time.Minute)
-				if d := w.only(); d.Phase != tt.want {
-					t.Errorf("phase %s: %s; want %s", d.Phase, d.Decision, tt.want)
-				}
+		for _, beside := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, the other replica was there: %t", tt.name, beside), func(t *testing.T) {
+				bubble(t, func(t *testing.T, w *world) {
+					w.populate("n1")
+					_, stop := run(t, testPolicy(), w, "a")
+					w.panics(1)
+					w.loses(1)
+					pass(20 * time.Second) // so that they look at different times
+					if beside {
+						run(t, testPolicy(), w, "b")
+					}
+					pass(silentForGood + 2*time.Minute)
+					if d := w.only(); d.Phase != policy.Recorded || d.Owner != "a" {
+						t.Fatalf("phase %s, recorded by %s", d.Phase, d.Owner)
+					}
+					stop()
+					if !beside {
+						run(t, testPolicy(), w, "b")
+					}
+					pass(2 * time.Minute)
+					tt.happens(w)
+					pass(10 * time.Minute)
+					if d := w.only(); d.Phase != tt.want {
+						t.Errorf("phase %s: %s; want %s", d.Phase, d.Decision, tt.want)
+					}
+				})
 			})
-		})
+		}
 	}
 }
 
+// Pods that lost a container to the death get an event, and so does the node; others do not.
 func TestEventsOfARecord(t *testing.T) {
 	deaths, events := record(t, nil, nil, func(w *world) {
 		w.panics(1)
@@ -600,6 +609,9 @@ func TestRecordOfADeadReplica(t *testing.T) {
 			pass(time.Minute)
 			if d := w.only(); d.Phase != policy.Recorded || d.Decision == "" || d.Completed.IsZero() || w.failed() > 0 {
 				t.Errorf("%s: phase %q, %s, %d pods failed", evidence, d.Phase, d.Decision, w.failed())
+			}
+			if about := slices.DeleteFunc(w.events, func(e Event) bool { return e.Action != "Record" }); len(about) != 1 || about[0].Node.Name != "n1" {
+				t.Errorf("%s: events %+v, want one about the node", evidence, about)
 			}
 		})
 	}

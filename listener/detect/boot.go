@@ -2,6 +2,7 @@ package detect
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -326,8 +327,8 @@ func (b *boot) incident(complete bool) Incident {
 	if b.extended {
 		inc.Authority = Kernel
 	}
-	if complete || len(t.frames) > 0 {
-		inc.Fingerprint = fingerprint(d.rule.Cause, d.title, &t)
+	if complete || t.guilty != "" {
+		inc.Fingerprint = fingerprint(d.rule.Cause, cmp.Or(d.rule.alike, d.title), t.guilty)
 	}
 	if inc.Release == "" {
 		inc.Release = b.release

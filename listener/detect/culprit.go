@@ -1,9 +1,10 @@
 package detect
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 )
 
 // A Culprit is the task that the text of an incident names: the one that ran, hung or was killed. It is unknown if Comm is
@@ -23,18 +24,18 @@ type Culprit struct {
 
 var (
 	// dump_stack_print_info (lib/dump_stack.c), with the UID since 6.12.
-	cpuLine = regexp.MustCompile(`^CPU: (\d{1,5}) (?:UID: \d+ )?PID: (\d{1,10}) Comm: (.{1,64}?) (?:Kdump: loaded )?(?:Not tainted|Tainted: )`)
+	cpuLine = lazyregexp.New(`^CPU: (\d{1,5}) (?:UID: \d+ )?PID: (\d{1,10}) Comm: (.{1,64}?) (?:Kdump: loaded )?(?:Not tainted|Tainted: )`)
 	// The same before 3.10, which names no CPU.
-	pidLine = regexp.MustCompile(`^Pid: (\d{1,10}), comm: (.{1,64}?) (?:Not tainted|Tainted: )`)
+	pidLine = lazyregexp.New(`^Pid: (\d{1,10}), comm: (.{1,64}?) (?:Not tainted|Tainted: )`)
 	// kernel/hung_task.c check_hung_task; kernel/watchdog.c watchdog_timer_fn.
-	hungLine   = regexp.MustCompile(`^INFO: task (.{1,24}):(\d{1,10}) (?:blocked|can't die)`)
-	lockupLine = regexp.MustCompile(`soft lockup - CPU#(\d{1,5}) stuck for \d+s! \[(.{1,24}):(\d{1,10})\]`)
+	hungLine   = lazyregexp.New(`^INFO: task (.{1,24}):(\d{1,10}) (?:blocked|can't die)`)
+	lockupLine = lazyregexp.New(`soft lockup - CPU#(\d{1,5}) stuck for \d+s! \[(.{1,24}):(\d{1,10})\]`)
 	// mm/oom_kill.c dump_oom_summary. The name is the task's, so that what stands behind it counts from the end.
-	oomLine  = regexp.MustCompile(`^oom-kill:.*,task_memcg=([^,]*),task=(.{0,24}),pid=(\d{1,10}),uid=\d+$`)
-	killLine = regexp.MustCompile(`^Out of memory(?: \([^)]*\))?: Kill(?:ed)? process (\d{1,10}) \((.{0,24})\)`)
+	oomLine  = lazyregexp.New(`^oom-kill:.*,task_memcg=([^,]*),task=(.{0,24}),pid=(\d{1,10}),uid=\d+$`)
+	killLine = lazyregexp.New(`^Out of memory(?: \([^)]*\))?: Kill(?:ed)? process (\d{1,10}) \((.{0,24})\)`)
 	// log_culprit of packaging/kernel/lastgasp.c. The name is the task's, so that what stands behind it counts from the end.
-	moduleLine = regexp.MustCompile(`^(?:lastgasp\w*: )?culprit: (\w+) cpu=(\d{1,5}) ctx=(\w+) comm=(.{0,24}) pid=(\d{1,10}) cgroup=(\S*)`)
-	inSoftirq  = regexp.MustCompile(`^ *(?:\[<[0-9a-f]+>\] )?(?:\w*do_softirq\w*|handle_softirqs|el1h?_(?:64_)?irq\w*|__irq_svc|run_timer_softirq|net_rx_action)\+0x`)
+	moduleLine = lazyregexp.New(`^(?:lastgasp\w*: )?culprit: (\w+) cpu=(\d{1,5}) ctx=(\w+) comm=(.{0,24}) pid=(\d{1,10}) cgroup=(\S*)`)
+	inSoftirq  = lazyregexp.New(`^ *(?:\[<[0-9a-f]+>\] )?(?:\w*do_softirq\w*|handle_softirqs|el1h?_(?:64_)?irq\w*|__irq_svc|run_timer_softirq|net_rx_action)\+0x`)
 )
 
 // culprit reads whom the lines of an incident name. head is the index of the headline.
@@ -100,7 +101,7 @@ func taskOf(lines []line, head int, rule *Rule) Culprit {
 }
 
 // submatch matches an expression on a text if it has what is part of every match.
-func submatch(re *regexp.Regexp, text, part string) []string {
+func submatch(re *lazyregexp.Regexp, text, part string) []string {
 	if !strings.Contains(text, part) {
 		return nil
 	}

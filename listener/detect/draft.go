@@ -2,12 +2,12 @@ package detect
 
 import (
 	"bytes"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
@@ -118,7 +118,7 @@ func (d *draft) noticeAnswers(now time.Time, msg []byte) {
 }
 
 // askedCPUs finds the CPUs in "Sending NMI from CPU 0 to CPUs 1-3,5:".
-var askedCPUs = regexp.MustCompile(`^Sending NMI from CPU \d+ to CPUs ([\d,-]+):`)
+var askedCPUs = lazyregexp.New(`^Sending NMI from CPU \d+ to CPUs ([\d,-]+):`)
 
 // countCPUs counts the CPUs of a list such as "1-3,5".
 func countCPUs(list string) (n int) {

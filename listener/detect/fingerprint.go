@@ -3,42 +3,45 @@ package detect
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"regexp"
 	"strings"
+
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 )
 
 var (
 	// variable is anything in a title that may differ between occurrences of one bug: error codes, devices, sizes.
-	variable = regexp.MustCompile(`\b0x[0-9a-f]+\b|[0-9]+`)
+	variable = lazyregexp.New(`\b0x[0-9a-f]+\b|[0-9]+`)
 	// folder is the path of a source file, which is absolute or relative as the build liked it.
-	folder = regexp.MustCompile(`(?:[\w.+~-]*/)+([\w.+-]+\.(?:c|h|S|rs))\b`)
+	folder = lazyregexp.New(`(?:[\w.+~-]*/)+([\w.+-]+\.(?:c|h|S|rs))\b`)
 	// exitCode is how a process ended, by which deaths of init differ.
-	exitCode = regexp.MustCompile(`exitcode=0x([0-9a-f]+)`)
+	exitCode = lazyregexp.New(`exitcode=0x([0-9a-f]+)`)
 )
 
 // fingerprint is equal for equal bugs on different machines, boots, builds, kernels and architectures: 12 hex digits of a hash
-// of the cause of what went wrong first, its title without numbers and folders, and the guilty function with its caller.
-// Nothing else in a trace counts (addresses, offsets, CPUs, tasks, modules), nor does the helper in which it happened. Titles
-// that name nothing (a lost headline) differ by the functions, deaths of init by its exit code.
+// of the cause of what went wrong first and its title, without numbers and folders. The guilty function counts where the title
+// names it; nothing else in a trace does (addresses, offsets, CPUs, tasks, modules), nor the helper in which it happened. Callers
+// do not count, because compilers inline functions, jump to them, and give them no frame, each architecture's in its own way.
+// Deaths of init differ by its exit code.
 //
-// It changes if the line of one of the two functions is lost, unless the report names the function twice: the summary of an
-// oops does, and so does a backtrace on arm64. It also changes where the backtrace lacks the caller: on arm64 that of a function
-// which has made no frame yet, or needs none (it is in the link register alone, which most of the time says nothing new); on
-// amd64 that of a function which was jumped to at its caller's end; everywhere that of a function which was inlined.
-func fingerprint(cause, title string, t *trace) string {
+// It changes if the line that names the function is lost, unless the report names it twice: the summary of an oops does, and so
+// does a backtrace on arm64.
+func fingerprint(cause, title, function string) string {
 	h := sha256.New()
 	field := func(s string) {
 		h.Write([]byte(s))
 		h.Write([]byte{0})
 	}
 	field(cause)
+	if !strings.Contains(title, inFunction) {
+		function = ""
+	}
 	title = folder.ReplaceAllString(strings.Replace(title, inFunction, "", 1), "$1")
 	if m := exitCode.FindStringSubmatch(title); m != nil {
 		field("exit " + m[1])
 	}
 	field(variable.ReplaceAllLiteralString(title, "#"))
-	for _, f := range t.frames {
-		field(f)
+	if function != "" {
+		field(function)
 	}
 	sum := h.Sum(nil)
 	return hex.EncodeToString(sum[:6])

@@ -1,14 +1,12 @@
 package detect
 
 import (
-	"regexp"
+	"cmp"
 	"slices"
 	"strings"
-)
 
-// maxFrames is how many frames go into a fingerprint: the guilty function and its caller, without helpers. Every further
-// frame is another line that may be lost and another caller that may be inlined.
-const maxFrames = 2
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
+)
 
 const (
 	symbol = `([A-Za-z_$][\w.$]*)\+0x([0-9a-f]+)/0x[0-9a-f]+`
@@ -23,37 +21,31 @@ var (
 	// A frame of a backtrace: " foo+0x12/0x40 [mod]", "? " in front where the unwinder guesses, a note such as " (P)" behind
 	// it on arm64 since 6.13, a module with its build id, a file where a script put it. Before 4.10 the name of the stack stands in
 	// front: " <IRQ>  [<ffffffff81012345>] foo+0x12/0x40".
-	frameLine = regexp.MustCompile(`^(?: *<{1,2}[#A-Z]{2,10}>{1,2})?(?: +|\(?\[<?[0-9a-f]+>?\]\)? *)(?:\(?\[<?[0-9a-f x]+>?\] *)*(\? )?\.?` + symbol + behind)
+	frameLine = lazyregexp.New(`^(?: *<{1,2}[#A-Z]{2,10}>{1,2})?(?: +|\(?\[<?[0-9a-f]+>?\]\)? *)(?:\(?\[<?[0-9a-f x]+>?\] *)*(\? )?\.?` + symbol + behind)
 	// The same of arm: "[<c0012345>] (foo) from [<c0054321>] (bar+0x12/0x40)", " foo from bar+0x12/0x40" since 5.19.
-	armFrame = regexp.MustCompile(`^ *(?:\[<[0-9a-f]+>\] \((\w+)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?\)|(\w+)) from (?:\[<[0-9a-f]+>\] \()?` + symbol)
+	armFrame = lazyregexp.New(`^ *(?:\[<[0-9a-f]+>\] \((\w+)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?\)|(\w+)) from (?:\[<[0-9a-f]+>\] \()?` + symbol)
 	// Where the kernel was: "RIP: 0010:foo+0x12/0x40 [mod]" (e030 under Xen), with addresses in brackets before 4.10; "pc : "
 	// and "PC is at" on arm, "epc : " on RISC-V and MIPS, NIP on PowerPC, the PSW of s390. 0033 is userspace, 0x… no code at all.
-	whereLine = regexp.MustCompile(`^(?:(?:RIP|EIP|IP)(?::? +| is at )(?:(?:0010|0008|e030|e008|0060|0061):)?|(?:pc|epc|era) *: *|PC is at |NIP |Krnl PSW : .{0,60}\(|kernel_?pc: )` +
+	whereLine = lazyregexp.New(`^(?:(?:RIP|EIP|IP)(?::? +| is at )(?:(?:0010|0008|e030|e008|0060|0061):)?|(?:pc|epc|era) *: *|PC is at |NIP |Krnl PSW : .{0,60}\(|kernel_?pc: )` +
 		bracketed + `*(?:[0-9a-f]{8,16} )?(?:` + symbol + behind + `|(0x[0-9a-f]+|[0-9a-f]{8,16}|\(null\))\)?\s*$)`)
+	// The link register of arm, which has the caller of an address without code: "lr : foo+0x12/0x40", "LR is at".
+	linkLine = lazyregexp.New(`^(?:lr *: *|LR is at )` + symbol + behind)
 	// Where lockdep says a lock was taken: "ffff8880120b9168 (&x->lock){....}-{2:2}, at: foo+0x14b/0x460"; what a worker ran last.
-	lockedAt = regexp.MustCompile(`\([^\n]+\)\{[^}\n]{1,12}\}(?:-\{[\d:]{1,7}\})?, at: ` + bracketed + `?([A-Za-z_][\w.]*)\+0x|^ +last function: ([A-Za-z_][\w.]*)\s*$`)
+	lockedAt = lazyregexp.New(`\([^\n]+\)\{[^}\n]{1,12}\}(?:-\{[\d:]{1,7}\})?, at: ` + bracketed + `?([A-Za-z_][\w.]*)\+0x|^ +last function: ([A-Za-z_][\w.]*)\s*$`)
 	// `uname -r` as dump_stack_print_info (lib/dump_stack.c) prints it: "CPU: 0 PID: 1 Comm: init Not tainted 6.1.0 #1".
 	// "Pid: 1, comm: init Not tainted 2.6.32-431.el6.x86_64 #1" before 3.10, in parentheses on 32-bit machines.
-	releaseIn = regexp.MustCompile(`^(?:CPU: \d+|Pid: \d+,) .*(?:Not tainted|Tainted: [A-Z -]+) +\(?([0-9]\S*) #`)
+	releaseIn = lazyregexp.New(`^(?:CPU: \d+|Pid: \d+,) .*(?:Not tainted|Tainted: [A-Z -]+) +\(?([0-9]\S*) #`)
 	// bpfTag is the hash in the name of a BPF program, which changes with its bytecode.
-	bpfTag = regexp.MustCompile(`^bpf_prog_[0-9a-f]{16}`)
+	bpfTag = lazyregexp.New(`^bpf_prog_[0-9a-f]{16}`)
 	// syscallName is the name of a system call's entry, which differs between architectures and releases.
-	syscallName = regexp.MustCompile(`^(?:__(?:x64|ia32|arm64|riscv|s390x?|loongarch|powerpc|arm)_(?:compat_)?sys_|__(?:se|do)_(?:compat_)?sys_|(?:compat_)?SyS_|(?:compat_)?SYSC_)(\w+)$`)
+	syscallName = lazyregexp.New(`^(?:__(?:x64|ia32|arm64|riscv|s390x?|loongarch|powerpc|arm)_(?:compat_)?sys_|__(?:se|do)_(?:compat_)?sys_|(?:compat_)?SyS_|(?:compat_)?SYSC_)(\w+)$`)
 )
 
 // A trace is what the lines behind a headline say about the place of the crash.
 type trace struct {
-	frames []string // the guilty function and its callers
-	helper string   // where it happened, if that only served the guilty function
-	jumped bool     // the kernel jumped to an address without code; frames[0] is the caller
-}
-
-// function is the guilty one, empty if unknown.
-func (t *trace) function() string {
-	if len(t.frames) == 0 {
-		return ""
-	}
-	return t.frames[0]
+	guilty string // the function to blame, empty if unknown
+	helper string // where it happened, if that only served the guilty function
+	jumped bool   // the kernel jumped to an address without code, and the guilty function made it
 }
 
 // readTrace reads the first backtrace in lines, which begin with the headline that rule matched; place is the function that
@@ -72,7 +64,7 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 		caller = lines[0].caller()
 	}
 	var where string
-	var stack, early, guessed []string
+	var stack, early, guessed, jumper []string
 	located, started, embedded, done := false, false, false, false
 	for i := range lines {
 		if !lines[i].kernel {
@@ -92,6 +84,9 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 				where, t.jumped = function(m[1]), m[1] == "" && rule.Verdict >= Oops
 			}
 			continue
+		}
+		if m := linkLine.FindStringSubmatch(msg); m != nil && len(stack) == 0 {
+			jumper = []string{function(m[1])}
 		}
 		switch {
 		case done:
@@ -134,8 +129,11 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 	default:
 		t.blame(where, stack, rule)
 	}
-	if len(t.frames) == 0 {
+	if t.guilty == "" {
 		t.blame("", early, rule) // where preemption was disabled
+	}
+	if t.guilty == "" && t.jumped {
+		t.blame("", jumper, rule)
 	}
 	return t
 }
@@ -150,13 +148,25 @@ func outermost(stack []string) []string {
 	return stack
 }
 
-// recursing is the function that a stack has most often, at least three times; empty if it has none that often.
+// byName compares functions. Leading underscores count only between foo and __foo.
+func byName(a, b string) int {
+	return cmp.Or(cmp.Compare(strings.TrimLeft(a, "_"), strings.TrimLeft(b, "_")), cmp.Compare(b, a))
+}
+
+// recursing is the function that a stack has most often, at least three times; empty if it has none that often. Functions that call
+// each other stand there about equally often. The first of them by name is taken, wherever the stack ended.
 func recursing(stack []string) string {
-	best, most := "", 2
-	times := make(map[string]int)
+	times, most := make(map[string]int), 3
 	for _, f := range stack {
-		if times[f]++; times[f] > most && !reporting.MatchString(f) && !library.MatchString(f) {
-			best, most = f, times[f]
+		if !serves(f, &Rule{}) {
+			times[f]++
+			most = max(most, times[f])
+		}
+	}
+	best := ""
+	for f, n := range times {
+		if n >= max(3, most/2) && (best == "" || byName(f, best) < 0) {
+			best = f
 		}
 	}
 	return best
@@ -175,7 +185,7 @@ func wherever(msg string) []string {
 }
 
 // stalledCPU finds the CPU that another one may have seen stall.
-var stalledCPU = regexp.MustCompile(`hard LOCKUP on cpu (\d+)`)
+var stalledCPU = lazyregexp.New(`hard LOCKUP on cpu (\d+)`)
 
 // ofBystander reports whether the panic at i is that of a CPU which saw others stall, as the headline says: what it did itself is
 // beside the point.
@@ -233,8 +243,7 @@ func frame(msg string) (functions []string, guess bool) {
 	return nil, false
 }
 
-// blame finds the guilty function and its caller. where is the innermost one, empty if unknown; the stack may begin above or
-// below it.
+// blame finds the guilty function. where is the innermost one, empty if unknown; the stack may begin above or below it.
 func (t *trace) blame(where string, stack []string, rule *Rule) {
 	helps := func(f string) bool { return serves(f, rule) }
 	fault := rule.Verdict >= Oops && !rule.asserts
@@ -244,22 +253,33 @@ func (t *trace) blame(where string, stack []string, rule *Rule) {
 	switch {
 	case where == "":
 	case !helps(where), fault && !checking.MatchString(where) && !library.MatchString(where) && !rule.asks:
-		t.frames = append(t.frames, where)
+		t.guilty = where
+		return
 	case fault && checking.MatchString(where) && !reporting.MatchString(where), !reports(where) && !rule.asks:
 		t.helper = where
 	}
-	t.add(stack, helps)
-	if len(t.frames) > 0 || rule.asks {
+	if fault && !rule.asks {
+		helps = func(f string) bool { return reports(f) || library.MatchString(f) } // which leaves those that allocate
+	}
+	t.guilty = firstOther(stack, helps)
+	if t.guilty != "" || rule.asks {
 		return
 	}
 	// Better a helper than nothing.
-	if t.helper != "" {
-		t.frames, t.helper = []string{t.helper}, ""
+	t.guilty, t.helper = t.helper, ""
+	if t.guilty == "" {
+		t.guilty = cmp.Or(firstOther(stack, reports), where)
 	}
-	t.add(stack, reports)
-	if len(t.frames) == 0 && where != "" {
-		t.frames = []string{where}
+}
+
+// firstOther is the first function of a stack that is not to be passed over, empty if there is none.
+func firstOther(stack []string, pass func(f string) bool) string {
+	for _, f := range stack {
+		if !pass(f) {
+			return f
+		}
 	}
+	return ""
 }
 
 // reports says whether a function only detects and reports.
@@ -268,18 +288,6 @@ func reports(f string) bool { return reporting.MatchString(f) || checking.MatchS
 // serves says whether a function is not to be named: it reports, or does what its caller asks for.
 func serves(f string, rule *Rule) bool {
 	return reports(f) || library.MatchString(f) || allocating.MatchString(f) || rule.asks && waiting.MatchString(f)
-}
-
-// add appends the first functions of a stack, without those to be passed over and without recursion.
-func (t *trace) add(stack []string, pass func(f string) bool) {
-	for _, f := range stack {
-		if len(t.frames) == maxFrames {
-			return
-		}
-		if !pass(f) && (len(t.frames) == 0 || t.frames[len(t.frames)-1] != f) {
-			t.frames = append(t.frames, f)
-		}
-	}
 }
 
 // endsStack reports whether a message comes behind a backtrace. Registers that are embedded in it, because an exception was

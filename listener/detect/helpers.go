@@ -1,12 +1,12 @@
 package detect
 
-import "regexp"
+import "github.com/lastgasp/lastgasp/listener/lazyregexp"
 
 // Functions that are not to blame for what happens in them. A crash is named after the innermost function that is none of
 // these. Each expression matches whole names, without the dots that compilers append; leading underscores do not count.
 var (
 	// reporting are the functions that detect, print and enter: between the bug and its report, or below all code.
-	reporting = regexp.MustCompile(`^_*(?:` +
+	reporting = lazyregexp.New(`^_*(?:` +
 		// Printing and unwinding.
 		`dump_stack\w*|show_(?:stack|regs|trace)\w*|dump_(?:backtrace|header|cpu_task)|unwind_\w+|walk_stack\w*|save_stack\w*|stack_trace_\w+|` +
 		`arch_stack_walk\w*|\w*kernel_text_address|is_\w+_text_address|is_ftrace_trampoline|core_kernel_text|bpf_(?:ksym_find|address_lookup)|stack_access_ok|orc_\w+|get_stack_info\w*|in_task_stack|print_context_stack|dump_trace|deref_stack_\w+|` +
@@ -38,7 +38,7 @@ var (
 
 	// checking are the checks that the compiler or a debugging kernel puts in front of everything. They find faults, and
 	// fault themselves where a pointer is too bad to be followed.
-	checking = regexp.MustCompile(`^_*(?:` +
+	checking = lazyregexp.New(`^_*(?:` +
 		// Sanitizers and checks that compilers insert.
 		`\w*(?:kasan|kmsan|kcsan|hwasan|ubsan|kfence|kmemleak|page_owner)\w*|create_object|handle_overflow|val_to_string|asan_\w+|msan_\w+|tsan_\w+|sanitizer_\w+|write_comp_data|virt_addr_valid|check_memory_region\w*|stack_chk_fail|` +
 		`fortify_\w+|phys_addr\w*|virt_to_phys\w*|cfi_\w+|report_cfi_failure|warn_cfi\w*|x86_indirect_\w+|fentry|ftrace_\w+|mcount|read_once_\w*nocheck|read_word_at_a_time|` +
@@ -53,7 +53,7 @@ var (
 
 	// library are the functions that work on their caller's arguments: a bad pointer, a lock or object that is gone, a wrong
 	// count. A fault in them is the caller's.
-	library = regexp.MustCompile(`^_*(?:` +
+	library = lazyregexp.New(`^_*(?:` +
 		// Memory, strings, numbers and formats.
 		`mem(?:cpy|move|set|cmp|chr|scan|dup)\w*|[kv]*memdup\w*|(?:str|strn|strl|strs)(?:len|cmp|cpy|cat|chr|str|casecmp|scpy|nlen|sep|spn|pbrk|dup)\w*|k?(?:str|strn)dup\w*|` +
 		`v?s[cn]*printf|v?asprintf|kv?asprintf\w*|vsnprintf|(?:string|pointer|number|format_decode|va_format|hex_string|resource_string|ip\d_addr_string|symbol_string)(?:_\w+)?|` +
@@ -66,9 +66,9 @@ var (
 		// Counts and bits.
 		`(?:arch_|raw_)?atomic(?:64|_long)?_\w+|refcount_\w+|kref_\w+|percpu_ref_\w+|percpu_counter_\w+|ref_tracker_\w+|(?:test_and_)?(?:set|clear|change|test)_bit\w*|csd_lock\w*|` +
 		// Locks.
-		`mutex_\w+|rt_mutex_\w+|rt_\w*lock\w*|(?:do_)?(?:raw_)?(?:spin|read|write)_(?:try|un)?lock\w*|do_raw_\w+|raw_(?:spin|read|write)_\w+|(?:native_|pv_)?queued_\w+|\w*pv_queued_spin_lock_slowpath|pv_wait_head_or_lock|` +
+		`mutex_\w+|rt_?mutex_\w+|rt_\w*lock\w*|rtlock_\w+|(?:do_)?(?:raw_)?(?:spin|read|write)_(?:try|un)?lock\w*|do_raw_\w+|raw_(?:spin|read|write)_\w+|(?:native_|pv_)?queued_\w+|\w*pv_queued_spin_lock_slowpath|pv_wait_head_or_lock|` +
 		`(?:down|up)(?:_(?:read|write|interruptible|killable|trylock|timeout|common)\w*)?|rwsem_\w+|call_rwsem_\w+|rwbase_\w+|percpu_(?:down|up|rwsem)_\w+|percpu_rwsem_\w+|ldsem_\w+|osq_\w+|ww_mutex_\w+|owner_on_cpu|seqlock_\w+|schedule_rtlock|lock_timer_base|raw_spin_rq_\w+|task_rq_lock|rq_lock|` +
-		`(?:un)?lock_(?:page|sock|buffer)\w*|release_sock|folio_(?:un)?lock\w*|local_bh_(?:en|dis)able\w*|rcu_(?:read_)?(?:un)?lock\w*|srcu_read_(?:un)?lock|rcu_lock_\w+|cleanup_srcu_struct\w*|` +
+		`\w+_(?:read|write)_(?:un)?lock|(?:un)?lock_(?:page|sock|buffer)\w*|release_sock|folio_(?:un)?lock\w*|local_bh_(?:en|dis)able\w*|rcu_(?:read_)?(?:un)?lock\w*|srcu_read_(?:un)?lock|rcu_lock_\w+|cleanup_srcu_struct\w*|` +
 		// Waking, waiting, timers and work.
 		`wake_up(?:_(?:common|all|sync|locked|bit|var|interruptible|poll|q|klogd)\w*)?|wait_for_completion\w*|complete(?:_all|_on_current_cpu|_with_flags)?|try_to_wake_up|wake_q_\w+|wake_bit_function|default_wake_function|autoremove_wake_function|finish_wait|prepare_to_wait\w*|swake_up_\w+|` +
 		`(?:del|mod|add)_timer\w*|init_timer\w*|try_to_del_timer\w*|timer_(?:is_static_object|delete\w*|shutdown\w*|reduce|init_key|fixup_\w+)|sk_(?:reset|stop)_timer\w*|hrtimer_\w+|(?:insert|queue|mod)_(?:delayed_)?work\w*|queue_\w*work\w*|(?:flush|cancel)_(?:delayed_)?work\w*|` +
@@ -79,7 +79,6 @@ var (
 		`proc_(?:net_)?(?:create|mkdir|remove)\w*|remove_proc_\w+|xlate_proc_name|debugfs_(?:create|remove)\w*|` +
 		// Freeing. Who frees twice, or what is not there, is the caller.
 		`k[vz]?free\w*|kfree_\w+|vfree\w*|v(?:un)?map|free_large_kmalloc|slab_free\w*|do_slab_free|cache_free\w*|kmem_cache_(?:free|destroy)\w*|(?:consume|kfree)_skb\w*|skb_(?:release|free|put|push|pull|copy_bits)\w*|free_\w*pages?\w*|put_page\w*|page_frag_free|folio_put\w*|` +
-		`qlist_free_all|quarantine_\w+|` +
 		// References of files and file systems.
 		`iput|iput_final|ihold|(?:inc|drop|set|clear)_nlink|f?dput|fast_dput|retain_dentry|dentry_kill|mark_buffer_dirty\w*|brelse|` +
 		// Sending of USB requests.
@@ -87,22 +86,24 @@ var (
 		`rollback_registered\w*|unregister_netdev\w*|tty_unregister_device|hwrng_unregister` +
 		`)$`)
 
-	// allocating are the functions that allocate memory. A bug that they report is the caller's; a fault in them is their own.
-	allocating = regexp.MustCompile(`^_*(?:` +
+	// allocating are the functions that allocate memory. A bug that they report is the caller's. A fault in them is their own, as
+	// one in what they call: the memory that they look after is broken, and the caller just came along.
+	allocating = lazyregexp.New(`^_*(?:` +
 		`\w*(?:alloc_(?:frozen_)?pages?|alloc_folio|folio_alloc|alloc_from_pcs)\w*|alloc_pages\w*|get_free_pages\w*|get_zeroed_page\w*|get_page_from_freelist|prep_new_page|post_alloc_hook|rmqueue\w*|` +
 		`k[vmz]*(?:alloc|calloc|realloc)\w*|kmalloc_\w+|kvmalloc\w*|kzalloc\w*|krealloc\w*|kcalloc\w*|v[mz]?alloc\w*|vmalloc_\w+|kmem_cache_alloc\w*|kmem_\w+|slab_\w+|(?:new|allocate)_slab\w*|cache_grow\w*|cache_alloc\w*|fallback_alloc|` +
-		`\w*(?:kmalloc|kzalloc|kcalloc|vmalloc|vzalloc|mem_zalloc)\w*|alloc_inode|page_cache_alloc\w*|add_to_page_cache\w*|do_krealloc\w*|should_failslab|check_heap_object|check_object_size|pcpu_alloc\w*|alloc_percpu\w*|mempool_alloc\w*|dma_alloc_\w+|\w*alloc_skb\w*|sk_(?:prot_)?alloc|pcpu_create_chunk|` +
+		`\w*(?:kmalloc|kzalloc|kcalloc|vmalloc|vzalloc|mem_zalloc)\w*|alloc_inode|page_cache_alloc\w*|add_to_page_cache\w*|do_krealloc\w*|should_failslab|check_heap_object|check_object_size|pcpu_alloc\w*|alloc_percpu\w*|mempool_alloc\w*|dma_alloc_\w+|page_pool_\w*alloc\w*|page_frag_alloc\w*|qlist_free_all|quarantine_\w+|\w*alloc_skb\w*|sk_(?:prot_)?alloc|pcpu_create_chunk|` +
 		`filemap_(?:alloc_folio|get_folio)\w*|filemap_get_folio\w*|find_or_create_page|pagecache_get_page|grab_cache_page\w*|(?:do_)?read_cache_(?:page|folio)\w*|find_lock_entries|truncate_inode_pages_range|read_mapping_\w+` +
 		`)$`)
 
 	// dispatching are the functions that call the actual work of a task or an interrupt.
-	dispatching = regexp.MustCompile(`^_*(?:process_one_work|worker_thread|kthread|ret_from_fork\w*|do_(?:fast_|int80_)?syscall_\w+|entry_\w+|invoke_syscall|x64_sys_call|` +
+	dispatching = lazyregexp.New(`^_*(?:process_one_work|worker_thread|kthread|ret_from_fork\w*|do_(?:fast_|int80_)?syscall_\w+|entry_\w+|invoke_syscall|x64_sys_call|` +
 		`el0_svc\w*|ret_fast_syscall|tracesys_\w*|sysenter_\w+|do_softirq\w*|handle_softirqs|run_ksoftirqd|smpboot_thread_fn)$`)
 
-	// waiting are the functions in which a task waits, and those that read the time meanwhile. Their caller is to be named.
-	waiting = regexp.MustCompile(`^_*(?:` +
+	// waiting are the functions in which a task waits, those that read the time meanwhile, and those that run what an interrupt has
+	// left for later. Their caller, or whom they have interrupted, is to be named.
+	waiting = lazyregexp.New(`^_*(?:` +
 		`schedule\w*|finish_task_switch|io_schedule\w*|sleep_on_\w+|preempt_schedule\w*|switch_to|context_switch|(?:do_)?wait_for_\w+|(?:out_of_line_)?wait_on_\w+|bit_wait\w*|lock_(?:page|buffer|folio)\w*|folio_(?:lock|wait)_\w+|folio_lock\w*|` +
 		`wait_rcu_gp\w*|synchronize_\w+|rcu_barrier\w*|flush_work\w*|smp_call_function\w*|on_each_cpu\w*|csd_lock_wait|delay_\w+|(?:const_)?[un]delay|delay|msleep\w*|usleep_\w+|` +
-		`(?:pv_)?native_safe_halt|kvm_wait|ktime_get\w*|read_tsc|read_hpet|(?:pv|kvm_)?clock\w*_read\w*|kvm_clock_get_cycles|kvm_clock_read|pvclock_clocksource_read\w*|(?:native_|local_)?sched_clock\w*|local_clock\w*|arch_counter_get_\w+|cond_resched\w*|should_resched` +
+		`(?:pv_)?native_safe_halt|kvm_wait|ktime_get\w*|read_tsc|read_hpet|(?:pv|kvm_)?clock\w*_read\w*|kvm_clock_get_cycles|kvm_clock_read|pvclock_clocksource_read\w*|(?:native_|local_)?sched_clock\w*|local_clock\w*|arch_counter_(?:get_\w+|read)|do_softirq\w*|handle_softirqs|cond_resched\w*|should_resched` +
 		`)$`)
 )

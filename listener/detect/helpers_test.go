@@ -23,13 +23,14 @@ func TestTitlesNameTheGuiltyFunction(t *testing.T) {
 	}{
 		{"allocation", `__alloc_pages __alloc_pages_noprof alloc_pages_mpol_noprof __folio_alloc_noprof __kmalloc __kmalloc_noprof
 			__kmalloc_cache_noprof kmalloc_trace kmalloc_order kmem_cache_alloc kmem_cache_alloc_lru_noprof ___slab_alloc new_slab
-			allocate_slab krealloc kvmalloc_node __vmalloc_node_range vzalloc pcpu_alloc __get_free_pages kzalloc_noprof`, []string{warning, between, bug}},
+			allocate_slab krealloc kvmalloc_node __vmalloc_node_range vzalloc pcpu_alloc __get_free_pages kzalloc_noprof page_pool_alloc_netmem page_pool_dev_alloc_pages`, []string{warning, between, bug}},
 		{"copying", `memcpy memcpy_erms __memmove memset_orig memcmp strlen strncpy strscpy strcmp kstrdup kmemdup_noprof _copy_to_user
 			_copy_from_user _copy_from_iter copy_page_to_iter __copy_user_nocache`, []string{warning, kasan, fault}},
 		{"list and reference checks", `__list_add_valid_or_report __list_del_entry_valid __list_del_entry_valid_or_report refcount_warn_saturate`,
 			[]string{warning, kasan, between, bug, fault}},
 		{"lists, trees and counts", `list_del klist_next rb_erase __rb_insert_augmented xas_load radix_tree_lookup refcount_dec_and_test kref_put
-			atomic_inc_not_zero _raw_spin_lock_irqsave mutex_lock_nested down_write native_queued_spin_lock_slowpath`, []string{warning, kasan, fault}},
+			atomic_inc_not_zero _raw_spin_lock_irqsave mutex_lock_nested down_write native_queued_spin_lock_slowpath
+			reiserfs_write_lock btrfs_tree_read_lock rtlock_slowlock_locked rt_spin_lock`, []string{warning, kasan, fault}},
 		{"debug objects", `debug_print_object debug_object_activate __debug_check_no_obj_freed debug_check_no_obj_freed`, []string{warning, between}},
 		{"locks' checks", `lock_acquire __lock_acquire lock_release register_lock_class mark_lock check_noncircular lock_is_held_type`, []string{warning, kasan, between, fault}},
 		{"kernel objects", `kobject_put kobject_get kobject_add_internal device_del device_unregister put_device sysfs_remove_group sysfs_create_file_ns
@@ -62,6 +63,13 @@ func TestAFaultInsideAHelperIsTheHelpers(t *testing.T) {
 	for _, f := range []string{"__check_heap_object", "__kmalloc_cache_node_noprof", "kmem_cache_alloc", "___slab_alloc", "get_page_from_freelist", "do_exit", "unwind_next_frame"} {
 		log := "divide error: 0000 [#1] SMP NOPTI\nRIP: 0010:" + f + "+0x39/0xd0\nCall Trace:\n __check_object_size+0x146/0x160\n copy_strings.isra.0+0x17b/0x370\n"
 		if got, want := completeIncident(t, log).Title, "divide error in "+f; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	// So is what an allocation calls, or the memory that a sanitizer keeps back.
+	for _, f := range []string{"kmem_cache_alloc", "qlist_free_all"} {
+		log := "general protection fault: 0000 [#1] SMP\nRIP: 0010:__memmove+0x39/0xd0\nCall Trace:\n " + f + "+0x1/0x2\n bystander+0x17b/0x370\n"
+		if got, want := completeIncident(t, log).Title, "general protection fault (__memmove) in "+f; got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}

@@ -128,3 +128,11 @@ func (a *Authority) UnmarshalText(text []byte) error {
 	*a = Authority(i)
 	return nil
 }
+
+// TraceSize is how many bytes the trace takes in memory.
+func (inc Incident) TraceSize() (n int) {
+	for _, line := range inc.Trace {
+		n += len(line) + 16 // of a string header
+	}
+	return n
+}

@@ -3,8 +3,12 @@ package detect
 import (
 	"bytes"
 	"encoding/json"
-	"regexp"
+	"maps"
+	"slices"
 	"strings"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 )
 
 const (
@@ -24,6 +28,7 @@ type document struct {
 	open            []int  // where in text the open objects and arrays begin
 	quoted, escaped bool   // in a string, behind a backslash
 	skipComma       bool   // behind an entry that was the first element
+	alone           bool   // it is one string, read as a list of one
 	lines           []string
 	size            int // of lines, in bytes
 }
@@ -116,8 +121,8 @@ func (d *document) close(take func(value any) bool) bool {
 
 var (
 	// fluentd writes a time, a tag and an entry; fluent-bit's stdout the same in its own notation.
-	fluentd   = regexp.MustCompile(`^(?:` + isoTime + `)[ \t]+(\S+?):?[ \t]+(\{.*\})$`)
-	fluentBit = regexp.MustCompile(`^\[\d+\] (\S+): \[+[\d.]+(?:, \{[^}]*\}\])?, (\{.*\})\]$`)
+	fluentd   = lazyregexp.New(`^(?:` + isoTime + `)[ \t]+(\S+?):?[ \t]+(\{.*\})$`)
+	fluentBit = lazyregexp.New(`^\[\d+\] (\S+): \[+[\d.]+(?:, \{[^}]*\}\])?, (\{.*\})\]$`)
 )
 
 // collected returns the entry in a line of such a collector. If the tag does not say that it is the kernel's, the entry must.
@@ -159,6 +164,9 @@ func (l *LogReader) document(text string, emit emitter) bool {
 		return false // a program's output among the kernel's lines
 	case beginsDocument(begins):
 		text = begins
+	case l.line == 1 && strings.HasPrefix(begins, `"`) && strings.Contains(begins, `\n`): // az vm boot-diagnostics get-boot-log
+		d.alone = true
+		text = "[" + begins
 	default:
 		f, ok := collected(begins)
 		return ok && l.takeFields(f, emit)
@@ -172,13 +180,18 @@ func (l *LogReader) document(text string, emit emitter) bool {
 func (l *LogReader) more(text string, emit emitter) {
 	d := &l.json
 	took := false
-	ok := d.read(text, func(value any) bool {
+	take := func(value any) bool {
 		if !l.takeValue(value, emit) {
 			return false
 		}
 		took = true
 		return true
-	})
+	}
+	ok := d.read(text, take)
+	if ok && d.alone && !d.quoted {
+		d.alone = false
+		ok = d.read("]", take)
+	}
 	switch {
 	case !ok || len(d.lines) > maxPart || d.size > maxLines:
 		l.abandon(emit)
@@ -202,14 +215,53 @@ func (l *LogReader) abandon(emit emitter) {
 // takeValue reads a value of a document, and reports whether it is an entry or several.
 func (l *LogReader) takeValue(value any, emit emitter) bool {
 	f := newFields(value)
+	if f.foreign() || f.contained() { // whatever log stands in it is that program's output
+		return l.takeFields(f, emit)
+	}
+	if lines := logLines(value); lines != nil {
+		l.inner(slices.Values(lines), emit)
+		return true
+	}
 	if f == nil {
 		return false
 	}
-	if console := f.get("output", "contents"); strings.Contains(console, "\n") || f.get("instanceid") != "" && console != "" {
-		l.console(console, emit)
+	if console := f.get("output", "contents", "stdout"); strings.Contains(console, "\n") || f.get("instanceid") != "" && console != "" {
+		l.inner(strings.Lines(decodeConsole(console)), emit)
 		return true
 	}
 	return l.takeFields(f, emit)
+}
+
+// logLines are the lines of a kernel's log in a list of texts, which stands alone or somewhere in an object: what Ansible registers,
+// a NodeDeath's trace. It is nil if there is none. Two lines must have a kernel's time stamp, in order: one is a quotation.
+func logLines(value any) []string {
+	switch v := value.(type) {
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			if lines := logLines(v[key]); lines != nil {
+				return lines
+			}
+		}
+	case []any:
+		var lines []string
+		stamps, last := 0, time.Duration(-1)
+		for _, element := range v {
+			text, ok := element.(string)
+			if !ok {
+				return nil
+			}
+			for line := range strings.Lines(text) {
+				lines = append(lines, strings.TrimRight(line, "\r\n"))
+				if r, how := parseLine(line); how >= marked && r.Uptime >= max(0, last) {
+					stamps, last = stamps+1, r.Uptime
+				}
+			}
+		}
+		if stamps > 1 {
+			return lines
+		}
+	}
+	return nil
 }
 
 // takeFields reads an entry, and reports whether it is one.

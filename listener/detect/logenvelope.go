@@ -1,10 +1,10 @@
 package detect
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
 
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
@@ -25,40 +25,45 @@ const (
 
 var (
 	// lineNumber is what `cat -n`, `grep -n` and pagers put in front, only believed if a time stamp is next.
-	lineNumber = regexp.MustCompile(`^ *\d{1,9}(?: *[:|│.\-][ \t]*|[ \t]+)`)
+	lineNumber = lazyregexp.New(`^ *\d{1,9}(?: *[:|│.\-][ \t]*|[ \t]+)`)
 	// sourceName is kubectl's --prefix, docker compose's, xenconsoled's and pdsh's: "[pod/a/b] ", "name-1  | ", "(d1) ", "host: ".
-	sourceName = regexp.MustCompile(`^(?:\[(?:pod/)?[\w.-]+/[\w./-]+\] |[\w.-]+ +\| |\(d\d+\) |` + hostName + `:? )`)
-	logTime    = regexp.MustCompile(`^(?:\[` + isoTime + `\]|` + anyTime + `):? {1,2}`)
+	sourceName = lazyregexp.New(`^(?:\[(?:pod/)?[\w.-]+/[\w./-]+\] |[\w.-]+ +\| |\(d\d+\) |` + hostName + `:? )`)
+	logTime    = lazyregexp.New(`^(?:\[` + isoTime + `\]|` + anyTime + `):? {1,2}`)
 	// csvTime begins a line of a spreadsheet, CloudWatch's or Kibana's: a time and a comma.
-	csvTime = regexp.MustCompile(`^"?(?:` + isoTime + `|[A-Z][a-z]{2} \d{1,2}, \d{4} @ \d\d:\d\d:\d\d\.\d{3})"?,("?)`)
+	csvTime = lazyregexp.New(`^"?(?:` + isoTime + `|[A-Z][a-z]{2} \d{1,2}, \d{4} @ \d\d:\d\d:\d\d\.\d{3})"?,("?)`)
 	// dmesgISO is dmesg --time-format=iso, whose comma no other has. The message is next.
-	dmesgISO = regexp.MustCompile(`^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d,\d{6}[+-]\d\d:?\d\d `)
+	dmesgISO = lazyregexp.New(`^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d,\d{6}[+-]\d\d:?\d\d `)
 	// stream is CRI's, or logcli's labels: "{host=\"a\"} ".
-	stream = regexp.MustCompile(`^(?:(?:stdout|stderr) [FP](?::\S+)? |\{[^{}]{1,500}\} +)`)
+	stream = lazyregexp.New(`^(?:(?:stdout|stderr) [FP](?::\S+)? |\{[^{}]{1,500}\} +)`)
 	// fileName is what `grep` puts in front: "/var/log/kern.log:", "kern.log.1-", with the number of the line.
-	fileName = regexp.MustCompile(`^(?:[\w.+@-]*/[\w./+@-]+|[\w+@-]+\.[\w.]+)[:-](?:\d{1,9}[:-])?`)
+	fileName = lazyregexp.New(`^(?:[\w.+@-]*/[\w./+@-]+|[\w+@-]+\.[\w.]+)[:-](?:\d{1,9}[:-])?`)
 	// relay is the host that a syslog daemon puts in front of a line that has a time and a host already.
-	relay = regexp.MustCompile(`^[\pL\d_](?:[\pL\d_.:%/@-]*[\pL\d_.%/@-])? `)
+	relay = lazyregexp.New(`^[\pL\d_](?:[\pL\d_.:%/@-]*[\pL\d_.%/@-])? `)
 	// awsEvents is a line of `aws logs get-log-events --output text` and filter-log-events: times, event id, stream, message, time.
-	awsEvents = regexp.MustCompile(`^EVENTS\t(?:\S*\t){1,3}(.*)\t\d{13}$`)
+	awsEvents = lazyregexp.New(`^EVENTS\t(?:\S*\t){1,3}(.*)\t\d{13}$`)
 
-	kernelName = regexp.MustCompile(`^(?:` + hostName + ` )?kernel(?:\[\d+\])?: ?`)
-	stampNext  = regexp.MustCompile(`^(?:` + hostName + ` |\[(?:\d+\.\d+\.\d[\d.:]*|[a-zA-Z][\w.-]*)\] )?(` + kernelStamp + `)`)
-	kmsgNext   = regexp.MustCompile(`^(?:` + hostName + ` )?((?:[\w.+~-]+,)?\d{1,3},\d+,\d+,[-cC+](?:,[^;]*)?;)`)
+	// kernelName has the level in front where a distribution's rsyslog writes it so (ChromeOS, COS).
+	kernelName = lazyregexp.New(`^(?:` + hostName + ` )?(?:(?:EMERG|ALERT|CRIT|ERR|WARNING|NOTICE|INFO|DEBUG) )?kernel(?:\[\d+\])?: ?`)
+	// logcat is a line of Android's log from its process 0, which is the kernel.
+	logcat = lazyregexp.New(`^\d\d-\d\d \d\d:\d\d:\d\d\.\d{3,6} +(?:root +)?0 +0 [VDIWEF] +(?:: )?`)
+	// stamped is a serial logger's time that stands right in front of the kernel's.
+	stamped   = lazyregexp.New(`^\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)? \d{4}\](` + kernelStamp + `)`)
+	stampNext = lazyregexp.New(`^(?:` + hostName + ` |\[(?:\d+\.\d+\.\d[\d.:]*|[a-zA-Z][\w.-]*)\] )?(` + kernelStamp + `)`)
+	kmsgNext  = lazyregexp.New(`^(?:` + hostName + ` )?((?:[\w.+~-]+,)?\d{1,3},\d+,\d+,[-cC+](?:,[^;]*)?;)`)
 	// syslog-ng, logread and loggers that write the names: "kern.crit kernel: ", "host kern.warn kernel: ", "kern crit: ".
-	named = regexp.MustCompile(`^(?:` + hostName + ` )?[\[<(]?(` + facility + `)[. ](` + levelName + `)[\]>)]?(?:(?: ` + hostName + `)? (kernel)(?:\[\d+\])?)?: `)
+	named = lazyregexp.New(`^(?:` + hostName + ` )?[\[<(]?(` + facility + `)[. ](` + levelName + `)[\]>)]?(?:(?: ` + hostName + `)? (kernel)(?:\[\d+\])?)?: `)
 	// names in front of a line with a time: rsyslog's "%pri-text%".
-	namesFirst = regexp.MustCompile(`^[\[<(]?(` + facility + `)\.(` + levelName + `)[\]>)]?:? `)
+	namesFirst = lazyregexp.New(`^[\[<(]?(` + facility + `)\.(` + levelName + `)[\]>)]?:? `)
 	// talosctl dmesg: "10.0.1.5: kern: warning: [time]: ".
-	talos = regexp.MustCompile(`^(?:` + hostName + `: )?(` + facility + `): *(` + levelName + `): (?:\[[\dT:.Z+ -]{10,40}\]: ?)?`)
+	talos = lazyregexp.New(`^(?:` + hostName + `: )?(` + facility + `): *(` + levelName + `): (?:\[[\dT:.Z+ -]{10,40}\]: ?)?`)
 	// RFC 5424: "<priority>1 time host app procid msgid data ", without the priority in files. A bracket in data is escaped.
-	rfc5424 = regexp.MustCompile(`^(?:<(\d{1,3})>)?1 (?:-|\d{4}-\d\d-\d\dT\S+) (?:-|` + hostName + `) (\S+) \S+ \S+ (?:-|(?:\[(?:[^\]\\]|\\.)*\])+)(?: |$)`)
+	rfc5424 = lazyregexp.New(`^(?:<(\d{1,3})>)?1 (?:-|\d{4}-\d\d-\d\dT\S+) (?:-|` + hostName + `) (\S+) \S+ \S+ (?:-|(?:\[(?:[^\]\\]|\\.)*\])+)(?: |$)`)
 	// rfc3164 is a priority in front of a syslog line as it is on the wire.
-	rfc3164 = regexp.MustCompile(`^<(\d{1,3})>(?:\d+: )?`)
+	rfc3164 = lazyregexp.New(`^<(\d{1,3})>(?:\d+: )?`)
 	// octets is the length in front of a message on a stream (RFC 6587).
-	octets = regexp.MustCompile(`^\d{1,6} <\d{1,3}>`)
+	octets = lazyregexp.New(`^\d{1,6} <\d{1,3}>`)
 	// address is the address that collectors of netconsole put in front.
-	address = regexp.MustCompile(`^(?:\d{1,3}(?:\.\d{1,3}){3}|\[?[0-9a-f]*:[0-9a-f:]+:[0-9a-f.]*\]?)(?::\d+)?:? (` + kernelStamp + `)`)
+	address = lazyregexp.New(`^(?:\d{1,3}(?:\.\d{1,3}){3}|\[?[0-9a-f]*:[0-9a-f:]+:[0-9a-f.]*\]?)(?::\d+)?:? (` + kernelStamp + `)`)
 )
 
 // maxEnvelopes bounds how many times and priorities stand in front of each other: a container's, a relay's, a daemon's and a
@@ -72,11 +77,17 @@ const byteOrderMark = "\ufeff"
 // numbers. It reports foreign where another program is named, and leaves the line alone where it knows nothing of it.
 func cutEnvelope(line string, r *netconsole.Record) (string, origin) {
 	rest := strings.TrimLeft(strings.TrimPrefix(line, byteOrderMark), " \t\r")
+	if m := logcat.FindString(rest); m != "" {
+		return rest[len(m):], addressed
+	}
 	if !rfc5424.MatchString(rest) && !namesFirst.MatchString(rest) { // which look like the number of a line, and like a host
 		rest = cutSource(rest)
 	}
 	if m := dmesgISO.FindString(rest); m != "" {
 		return rest[len(m):], addressed
+	}
+	if m := stamped.FindStringSubmatchIndex(rest); m != nil {
+		return rest[m[2]:], addressed
 	}
 	rest, dated, how := cutTimes(rest, r)
 	if how != bare {
@@ -178,7 +189,7 @@ func cutSource(line string) string {
 	if m := csvTime.FindStringSubmatch(line); m != nil && uptimeStamp.MatchString(line[len(m[0]):]) {
 		return strings.ReplaceAll(strings.TrimSuffix(line[len(m[0]):], m[1]), `""`, `"`)
 	}
-	for _, form := range []*regexp.Regexp{sourceName, fileName, lineNumber} {
+	for _, form := range []*lazyregexp.Regexp{sourceName, fileName, lineNumber} {
 		if logTime.MatchString(line) || uptimeStamp.MatchString(line) {
 			break
 		}

@@ -5,12 +5,12 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
@@ -169,7 +169,7 @@ func (f fields) get(names ...string) string {
 // text is the line of log in the entry: the field furthest out of those that have one.
 func (f fields) text() string {
 	var best value
-	for _, name := range [...]string{"message", "msg", "log", "line", "_raw", "_msg", "logmsg", "textpayload", "short_message", "syslogmessage", "body", "stringvalue", "text"} {
+	for _, name := range [...]string{"message", "msg", "log", "line", "_raw", "_msg", "logmsg", "textpayload", "short_message", "syslogmessage", "body", "stringvalue", "text", "content", "event"} {
 		if v := f[name]; v.text != "" && (best.text == "" || v.depth() < best.depth()) {
 			best = v
 		}
@@ -186,6 +186,8 @@ func (f fields) record() (r netconsole.Record, how origin, ok bool) {
 		return r, foreign, false
 	case f.isKmsg():
 		r, how = f.kmsg()
+	case f.get("program") != "" && f.transport() == "": // syslog-ng's, whose names are in upper case, too
+		r, how = f.enveloped(text)
 	case f["message"].path == "MESSAGE", strings.HasSuffix(f["message"].path, ".MESSAGE"), f.transport() != "":
 		r, how = f.journal()
 	default:
@@ -257,6 +259,18 @@ func (f fields) program() string {
 		"app_name", "application_name", "_application_name", "ident", "syslogtag", "syslog-tag", "process.name", "processname", "process_name", "service"), ":")
 }
 
+// foreign reports whether the entry names another program than the kernel. A logger or component called "kernel" may be any
+// program's, and proves nothing.
+func (f fields) foreign() bool {
+	name := cmp.Or(f.program(), f.get("logger", "component"))
+	return name != "" && name != "kernel"
+}
+
+// contained reports whether the entry is from the log of a container.
+func (f fields) contained() bool {
+	return f.get("stream", "_p", "container_name", "container_id", "pod_name", "container.id") != ""
+}
+
 // enveloped reads a line of log that stands in an entry.
 func (f fields) enveloped(text string) (netconsole.Record, origin) {
 	program := f.program()
@@ -268,7 +282,7 @@ func (f fields) enveloped(text string) (netconsole.Record, origin) {
 		}
 	}
 	switch {
-	case program != "" && program != "kernel", facility != "" && facility != "kern" && facility != "kernel" && facility != "0":
+	case f.foreign(), program != "" && program != "kernel", facility != "" && facility != "kern" && facility != "kernel" && facility != "0":
 		return netconsole.Record{}, foreign
 	case strings.HasPrefix(strings.TrimSpace(text), "{"):
 		return f.nested(text)
@@ -283,12 +297,12 @@ func (f fields) enveloped(text string) (netconsole.Record, origin) {
 }
 
 // kernelTag is what collectors call the source of kernel messages.
-var kernelTag = regexp.MustCompile(`^(?:kernel|kern|kmsg|dmesg)(?:$|[.-])`)
+var kernelTag = lazyregexp.New(`^(?:kernel|kern|kmsg|dmesg)(?:$|[.-])`)
 
 // nested reads an entry that stands as text in another: a collector's, in what a store exports. In the log of a container it is
 // that program's own output.
 func (f fields) nested(text string) (netconsole.Record, origin) {
-	if f.get("stream", "_p", "container_name", "container_id", "pod_name", "container.id") != "" {
+	if f.contained() {
 		return netconsole.Record{}, foreign
 	}
 	var object map[string]any

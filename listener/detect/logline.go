@@ -1,11 +1,11 @@
 package detect
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
@@ -108,15 +108,15 @@ func withText(r netconsole.Record, text string, how origin) (netconsole.Record, 
 }
 
 var (
-	// colour is what terminals obey: dmesg --color, systemd's status lines, firmware that clears the screen.
-	colour = regexp.MustCompile("\x1b(?:\\[[0-9;?]*[A-Za-z]|\\][^\x07\x1b]{0,200}(?:\x07|\x1b\\\\)|[()][A-Z0-9]|[=>78])")
+	// colour is what terminals obey: dmesg --color, systemd's status lines, firmware that clears the screen, a build server's marks.
+	colour = lazyregexp.New("\x1b(?:\\[[0-9;?]*[A-Za-z]|[\\]_][^\x07\x1b]{0,200}(?:\x07|\x1b\\\\)|[()][A-Z0-9]|[=>78])")
 	// behindStamp is "host kernel: ", "host program[12]: " or "kernel: ". "foo bar: text" is the kernel's own, and so is
 	// "program[12]: text".
-	behindStamp = regexp.MustCompile(`^(?:[\w.:-]+ (kernel|[^ :\[\]=,]+\[\d+\])|kernel): `)
+	behindStamp = lazyregexp.New(`^(?:[\w.:-]+ (kernel|[^ :\[\]=,]+\[\d+\])|kernel): `)
 	// kmsg is a record of /dev/kmsg (Documentation/ABI/testing/dev-kmsg), with the release in front in netconsole's form.
-	kmsg = regexp.MustCompile(`^(?:[\w.+~-]+,)?(\d{1,3}),\d+,(\d+),[-cC+](?:,[^;]*)?;(.*)$`)
+	kmsg = lazyregexp.New(`^(?:[\w.+~-]+,)?(\d{1,3}),\d+,(\d+),[-cC+](?:,[^;]*)?;(.*)$`)
 	// netconsd is what netconsd's logger modules write: release, sequence number, microseconds, facility, level.
-	netconsd = regexp.MustCompile(`^(?:\S+ )?\d{6,} (\d{14}) (\d{1,3}) ([0-7]) (.*)$`)
+	netconsd = lazyregexp.New(`^(?:\S+ )?\d{6,} (\d{14}) (\d{1,3}) ([0-7]) (.*)$`)
 )
 
 // kmsgLine reads a record of /dev/kmsg or one of netconsd's.
@@ -154,7 +154,7 @@ func unescape(text string) string {
 const maxUptime = 100 * 365 * 24 * time.Hour
 
 // levels are the names of log levels, as `dmesg -x`, syslog daemons and talosctl write them.
-var levels = regexp.MustCompile(`^(?:(emerg|panic)|(alert)|(crit|critical)|(err|error)|(warn|warning)|(notice)|(info)|(debug)) *$`)
+var levels = lazyregexp.New(`^(?:(emerg|panic)|(alert)|(crit|critical)|(err|error)|(warn|warning)|(notice)|(info)|(debug)) *$`)
 
 // levelOf is the number of the level with that name, -1 if there is none.
 func levelOf(name string) int {
@@ -192,8 +192,8 @@ func cutLevel(line string) (rest string, prefix int) {
 }
 
 var (
-	priority = regexp.MustCompile(`^<(\d{1,3})>`)
-	decoded  = regexp.MustCompile(`^(kern|user|mail|daemon|auth|syslog|lpr|news|cron|authpriv|ftp|local\d) *:(emerg|alert|crit|err|warn|notice|info|debug) *: `)
+	priority = lazyregexp.New(`^<(\d{1,3})>`)
+	decoded  = lazyregexp.New(`^(kern|user|mail|daemon|auth|syslog|lpr|news|cron|authpriv|ftp|local\d) *:(emerg|alert|crit|err|warn|notice|info|debug) *: `)
 )
 
 // A stamp is a time in brackets.
@@ -206,9 +206,9 @@ type stamp struct {
 var (
 	// uptimeStamp is print_time's "[    3.591339] ", with what kernels and tools add: the CPU ("@1", ",1"), the time since
 	// the line before (dmesg -d), that alone ("+0.000012").
-	uptimeStamp = regexp.MustCompile(`^\[ *(\+)?(\d{1,12})\.(\d{6})(?:[@,]\d{1,4})?(?: *<[^<>]{0,20}>)? ?\] ?`)
+	uptimeStamp = lazyregexp.New(`^\[ *(\+)?(\d{1,12})\.(\d{6})(?:[@,]\d{1,4})?(?: *<[^<>]{0,20}>)? {0,24}\] ?`)
 	// wallStamp is dmesg -e, -H and -T, in any language, with the time since the line before or that alone, and crash's log -T.
-	wallStamp = regexp.MustCompile(`^\[(?:(?:[\pL\pM.]{1,8} (?:[\pL\pM.]{2,12}|\d{1,2}[月월]) [ \d]\d \d\d:\d\d:\d\d(?: [A-Z]{3,5})? \d{4}|` +
+	wallStamp = lazyregexp.New(`^\[(?:(?:[\pL\pM.]{1,8} (?:[\pL\pM.]{2,12}|\d{1,2}[月월]) [ \d]\d \d\d:\d\d:\d\d(?: [A-Z]{3,5})? \d{4}|` +
 		`[\pL\pM.]{2,6} ?\d\d? \d\d:\d\d(?::\d\d)?)(?: *<[ +\d.]{1,20}>)?|<[ +\d.]{3,20}>)\]:? ?`)
 )
 
@@ -220,7 +220,7 @@ func cutStamp(line string) (rest string, s stamp) {
 		}
 		return line[len(m[0]):], stamp{true, false, seconds(m[2], m[3])}
 	}
-	for _, form := range []*regexp.Regexp{wallStamp, dmesgISO} {
+	for _, form := range []*lazyregexp.Regexp{wallStamp, dmesgISO} {
 		if m := form.FindString(line); m != "" {
 			return line[len(m):], stamp{true, true, -1}
 		}
@@ -238,8 +238,9 @@ func seconds(sec, us string) time.Duration {
 	return time.Duration(s)*time.Second + time.Duration(u)*time.Microsecond
 }
 
-// caller is "[    T1] " (CONFIG_PRINTK_CALLER), or a CPU as vendors' kernels print it: "c0 ", "(0)[12:kworker/0] ".
-var caller = regexp.MustCompile(`^(?:\[ *([TC]\d+) ?\] ?|c(\d+) {1,5}(?:\d+ )?|\((\d+)\)(?:\[\d+:[^\]]*\])?)`)
+// caller is "[    T1] " (CONFIG_PRINTK_CALLER), or a CPU as vendors' kernels print it: "c0 ", "(0)[12:kworker/0] ",
+// " [0:  kworker/u:1:   12] ".
+var caller = lazyregexp.New(`^(?:\[ *([TC]\d+) ?\] ?|c(\d+) {1,5}(?:\d+ )?|\((\d+)\)(?:\[\d+:[^\]]*\])?| ?\[(\d{1,3}): *[^\]]{1,16}: *\d{1,7}\] ?)`)
 
 // cutCaller removes the task or CPU behind a time stamp.
 func cutCaller(line string, r *netconsole.Record) string {
@@ -250,7 +251,7 @@ func cutCaller(line string, r *netconsole.Record) string {
 	case m[1] != "":
 		r.Caller = m[1]
 	default:
-		r.Caller = "C" + m[2] + m[3]
+		r.Caller = "C" + m[2] + m[3] + m[4]
 	}
 	return line[len(m[0]):]
 }

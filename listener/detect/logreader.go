@@ -2,12 +2,13 @@ package detect
 
 import (
 	"cmp"
-	"regexp"
+	"iter"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
@@ -26,7 +27,7 @@ const (
 )
 
 // A LogReader turns the lines of a log into records, whatever wrote the log; see ParseLogLine for what stands in one line.
-// Beyond one line it reads journalctl's -o export, verbose and json-pretty, puts the parts of a pstore file in order, and
+// Beyond one line it reads JSON documents, spreadsheets and journalctl's -o export and verbose, puts the parts of a pstore file in order, and
 // finds a kernel message behind a program's unfinished line on a console: its time stamp must fit its neighbours'.
 //
 // It is a state machine: feed every line, blank ones too, and call Flush at the end. The zero value is ready.
@@ -44,6 +45,7 @@ type LogReader struct {
 
 	entry entry
 	json  document
+	sheet sheet
 	parts []part
 	held  int // bytes of the parts
 
@@ -59,15 +61,16 @@ type emitter = func(*netconsole.Record)
 type glued struct {
 	whole, before string
 	message       netconsole.Record
+	quoted        bool // in YAML's quotes, which are a program's in a log whose lines stand for themselves
 }
 
 // middle is the first time stamp that is not at the beginning of a line.
-var middle = regexp.MustCompile(kernelStamp)
+var middle = lazyregexp.New(kernelStamp)
 
 // Line reads the next line, without its newline, and emits the records that are complete with it.
 func (l *LogReader) Line(text string, emit func(*netconsole.Record)) {
 	l.line++
-	if l.document(text, emit) || l.part(text) || l.collect(text, emit) {
+	if l.row(text, emit) || l.document(text, emit) || l.part(text) || l.collect(text, emit) {
 		return
 	}
 	l.single(text, emit)
@@ -86,6 +89,7 @@ func (l *LogReader) Flush(emit func(*netconsole.Record)) {
 	if e := l.entry.take(); e != nil {
 		l.record(e, emit)
 	}
+	l.abandonRow(emit)
 	l.abandon(emit)
 	defer l.flushPieces(emit)
 	parts := l.parts
@@ -155,7 +159,7 @@ func (l *LogReader) single(text string, emit emitter) {
 const maxPiece = 64 << 10
 
 // containerLine is a line in a container's log as CRI has it: P for all but the last piece of a long one.
-var containerLine = regexp.MustCompile(`^(\S+ (stdout|stderr) )([FP])(?::\S+)? (.*)$`)
+var containerLine = lazyregexp.New(`^(\S+ (stdout|stderr) )([FP])(?::\S+)? (.*)$`)
 
 // fillsTerminal reports whether a kernel's line is as wide as terminals are, which break longer ones.
 func fillsTerminal(text string) bool {
@@ -244,27 +248,54 @@ func (l *LogReader) bareLine(r netconsole.Record, emit func(*netconsole.Record))
 
 // takeGlued reports whether the line has a kernel's time stamp in its middle, and then emits or holds it.
 func (l *LogReader) takeGlued(text string, emit func(*netconsole.Record)) bool {
-	at := middle.FindStringIndex(text)
-	if l.strict || at == nil || at[0] == 0 || quotes(text[:at[0]]) {
+	before, message, quoted := splitGlued(text)
+	if l.strict || before == "" || quoted && l.plain {
 		return false
 	}
-	r, how := parseLine(text[at[0]:])
+	r, how := parseLine(message)
 	if how < marked || r.Uptime < 0 {
 		return false
 	}
-	g := glued{whole: text, before: text[:at[0]], message: r}
+	g := glued{whole: text, before: before, message: r, quoted: quoted}
 	if l.stamps && near(l.last, r.Uptime) {
 		l.accept(g, emit)
 		return true
 	}
-	if n := len(l.pending); !l.stamps && n > 0 && l.pending[n-1].before == g.before && near(l.pending[n-1].message.Uptime, r.Uptime) {
-		// No line of this log begins with a stamp, and this one begins as the one before: it is an envelope.
+	if last := l.lastPending(); !l.stamps && last != nil && last.before == g.before && near(last.message.Uptime, r.Uptime) {
+		// No line of this log begins with a stamp, and this one begins as another: it is an envelope.
 		l.pending = append(l.pending, g)
 		l.corroborate(r.Uptime, emit)
 		return true
 	}
 	l.hold(g, emit)
 	return true
+}
+
+// yamlItem is a text in quotes in a list of YAML, or the value of a key that collectors give to lines of log: `- '[    1.000000] x'`,
+// `textPayload: "[    1.000000] x"` (gcloud logging read).
+var yamlItem = lazyregexp.New(`^( *(?:- )?(?:(?:textPayload|message|MESSAGE|msg|log|line): )?["'])(` + kernelStamp + `.*)(["'])$`)
+
+// splitGlued returns a kernel's message in a line, and what stands before; nothing if there is none. quoted says that it is YAML's.
+func splitGlued(text string) (before, message string, quoted bool) {
+	text = strings.TrimRight(text, "\r\n")
+	if m := yamlItem.FindStringSubmatch(text); m != nil && strings.HasSuffix(m[1], m[3]) {
+		return m[1], strings.NewReplacer(`\"`, `"`, `\r`, "", "''", "'").Replace(m[2]), true
+	}
+	at := middle.FindStringIndex(text)
+	if at == nil || quotes(text[:at[0]]) {
+		return "", "", false
+	}
+	return text[:at[0]], text[at[0]:], false
+}
+
+// lastPending is the last pending line that may have a kernel's message, nil if there is none.
+func (l *LogReader) lastPending() *glued {
+	for i := len(l.pending) - 1; i >= 0; i-- {
+		if l.pending[i].message.Text != nil {
+			return &l.pending[i]
+		}
+	}
+	return nil
 }
 
 // quotes reports whether what follows a text is likely to be a quotation or an argument: a quote or parenthesis is open.
@@ -296,7 +327,7 @@ func (l *LogReader) corroborate(uptime time.Duration, emit func(*netconsole.Reco
 	pending := l.pending
 	l.pending = nil
 	for _, g := range pending {
-		if g.message.Text != nil && near(g.message.Uptime, uptime) {
+		if g.message.Text != nil && !(g.quoted && l.plain) && near(g.message.Uptime, uptime) {
 			l.accept(g, emit)
 			continue
 		}
@@ -314,11 +345,15 @@ func (l *LogReader) unknown(text string) {
 	}
 }
 
-// console reads the lines of a console that stand in a document.
-func (l *LogReader) console(text string, emit emitter) {
-	for line := range strings.Lines(decodeConsole(text)) {
+// inner reads the lines of a log that stands in a document. More documents may follow: the reader's own lines are still none of a
+// kernel's.
+func (l *LogReader) inner(lines iter.Seq[string], emit emitter) {
+	plain := l.plain
+	for line := range lines {
 		l.single(strings.TrimRight(line, "\r\n"), emit)
 	}
+	l.flushPieces(emit)
+	l.plain = plain
 }
 
 // record emits the record of an entry of the journal.
@@ -339,7 +374,7 @@ type part struct {
 }
 
 // partHead begins a part: "Panic#1 Part2" (fs/pstore/platform.c).
-var partHead = regexp.MustCompile(`^(?:Panic|Oops|Emergency|Shutdown|Reboot|Halt|Poweroff|Unknown)#(\d{1,6}) Part(\d{1,6})\s*$`)
+var partHead = lazyregexp.New(`^(?:Panic|Oops|Emergency|Shutdown|Reboot|Halt|Poweroff|Unknown)#(\d{1,6}) Part(\d{1,6})\s*$`)
 
 // part collects lines behind the heading of a part.
 func (l *LogReader) part(text string) bool {
@@ -377,11 +412,11 @@ const (
 )
 
 var (
-	exportHead   = regexp.MustCompile(`^__(?:CURSOR|REALTIME_TIMESTAMP|MONOTONIC_TIMESTAMP|SEQNUM)=`)
-	exportField  = regexp.MustCompile(`^([A-Z_][A-Z0-9_]*)=(.*)$`)
-	verboseHead  = regexp.MustCompile(`^.{8,80} \[s=[0-9a-f]+;i=`)
-	verboseField = regexp.MustCompile(`^    ([A-Z_][A-Z0-9_]*)=(.*)$`)
-	exportKey    = regexp.MustCompile(`^[A-Z_][A-Z0-9_]*$`)
+	exportHead   = lazyregexp.New(`^__(?:CURSOR|REALTIME_TIMESTAMP|MONOTONIC_TIMESTAMP|SEQNUM)=`)
+	exportField  = lazyregexp.New(`^([A-Z_][A-Z0-9_]*)=(.*)$`)
+	verboseHead  = lazyregexp.New(`^.{8,80} \[s=[0-9a-f]+;i=`)
+	verboseField = lazyregexp.New(`^    ([A-Z_][A-Z0-9_]*)=(.*)$`)
+	exportKey    = lazyregexp.New(`^[A-Z_][A-Z0-9_]*$`)
 )
 
 // take ends an entry, and returns its fields; nil if there is none.

@@ -33,6 +33,8 @@ type Rule struct {
 
 	// rank says how much Title says: a better one replaces a worse one as the incident unfolds.
 	rank rank
+	// alike replaces Title in fingerprints, where another architecture has another name for the same.
+	alike string
 	// follows lists, separated by spaces, the causes of findings that lead to this one and name it better: an oops leads
 	// to "Fatal exception".
 	follows string

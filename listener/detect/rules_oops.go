@@ -4,6 +4,9 @@ package detect
 // up to the end. "Oops: 0002 [#1]" alone is a name that any process can take, and the kernel then goes on otherwise.
 const dieTail = `(?: +[A-Z][A-Z0-9_]*(?:\([a-z]+\))?)* *$`
 
+// pageFault is the title of an access to an address without memory.
+const pageFault = "kernel page fault{in}"
+
 // oopsRules are the messages of a kernel that has met an error from which the task cannot continue. With
 // kernel.panic_on_oops=1, which every kubelet sets, they are death notices; see Source.SetFatal.
 func oopsRules() []Rule {
@@ -28,7 +31,7 @@ func oopsRules() []Rule {
 			Cause: kernelOops, Verdict: Oops,
 			Match: `(?:BUG: (?:unable to handle (?:page fault for address: |kernel paging request at |kernel *$)|Unable to handle (?:kernel (?:data access|instruction fetch|unaligned access)|unknown paging fault) )|` +
 				`Unable to handle kernel paging request for [a-z ]{4,24}(?:at address 0x[0-9a-f]|$))`,
-			Title: "kernel page fault{in}",
+			Title: pageFault,
 			Examples: []string{
 				"BUG: unable to handle page fault for address: ffffc90000123000",
 				"BUG: unable to handle kernel paging request at ffffc90000123000",
@@ -63,7 +66,7 @@ func oopsRules() []Rule {
 			// of userspace reads "traps: foo[12] general protection fault ip:…".
 			Cause: kernelOops, Verdict: Oops,
 			Match: `(?:Oops: general protection fault[^\n]*: [0-9a-f]{4} \[#\d+\]` + dieTail + `|general protection fault[^\n]*: [0-9a-f]{4} \[#\d+\])`,
-			Title: "general protection fault{in}",
+			Title: "general protection fault{in}", alike: pageFault, // as an address that is no pointer is on all others
 			Examples: []string{
 				"general protection fault: 0000 [#1] SMP PTI",
 				"general protection fault, probably for non-canonical address 0xdead000000000108: 0000 [#1] PREEMPT SMP NOPTI",
@@ -145,7 +148,7 @@ func oopsRules() []Rule {
 			Cause: kernelOops, Verdict: Oops,
 			Match: `(?:Unable to handle kernel (?:pointer dereference|paging request) in virtual (?:kernel|user) address space|` +
 				`CPU \d+ Unable to handle kernel paging request at virtual address [0-9a-f]{8,16}, (?:epc|era) == )`,
-			Title: "kernel page fault{in}",
+			Title: pageFault,
 			Examples: []string{
 				"Unable to handle kernel pointer dereference in virtual kernel address space",
 				"CPU 0 Unable to handle kernel paging request at virtual address 00000004, epc == 80123456, ra == 80123400",
@@ -165,7 +168,7 @@ func oopsRules() []Rule {
 		{
 			Cause: kernelOops, Verdict: Oops,
 			Match: `Unable to handle kernel (?:paging request|read from unreadable memory|write to read-only memory) at virtual address [0-9a-f]`,
-			Title: "kernel page fault{in}",
+			Title: pageFault,
 			Examples: []string{
 				"Unable to handle kernel paging request at virtual address ffff800012345678",
 				"Unable to handle kernel write to read-only memory at virtual address ffff800010081000",

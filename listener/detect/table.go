@@ -25,8 +25,8 @@ func newTable(lists ...[]Rule) *table {
 	for k := range t.heads {
 		t.heads[k] = make([]uint64, 256*t.words)
 		for i, r := range t.rules {
-			for b, can := range r.head[k] {
-				if can {
+			for b := range 256 {
+				if r.head.has(k, b) {
 					t.heads[k][b*t.words+i/64] |= 1 << (i % 64)
 				}
 			}
@@ -60,8 +60,11 @@ func (t *table) find(text []byte) (*Rule, []int) {
 // headLen is how many of a message's first bytes choose the rules to try.
 const headLen = 4
 
-// A head marks, for each of the first bytes of a message, the values that it may have where the rule matches.
-type head [headLen][256]bool
+// A head has, for each of the first bytes of a message, a bit for each value that it may have where the rule matches.
+type head [headLen][256 / 64]uint64
+
+func (h *head) has(k, b int) bool { return h[k][b/64]&(1<<(b%64)) != 0 }
+func (h *head) add(k, b int)      { h[k][b/64] |= 1 << (b % 64) }
 
 // newHead follows the expression over the first bytes. It takes every way that the bytes of one place leave open, whatever stood
 // before, so a head may accept too much, but rejects no message that the expression would match.
@@ -88,7 +91,9 @@ func (h *head) follow(prog *syntax.Prog, pc uint32, k int, after []map[uint32]bo
 		h.accept(k, headLen, 0) // whatever follows
 	case syntax.InstRune, syntax.InstRune1, syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
 		for b := range rune(utf8.RuneSelf) {
-			h[k][b] = h[k][b] || in.MatchRune(b)
+			if in.MatchRune(b) {
+				h.add(k, int(b))
+			}
 		}
 		reach(prog, in.Out, after[0])
 		if isASCII(in) {
@@ -104,8 +109,8 @@ func (h *head) follow(prog *syntax.Prog, pc uint32, k int, after []map[uint32]bo
 // accept marks all values that are not below least, at the places from k to end.
 func (h *head) accept(k, end, least int) {
 	for ; k < min(end, headLen); k++ {
-		for b := least; b < len(h[k]); b++ {
-			h[k][b] = true
+		for b := least; b < 256; b++ {
+			h.add(k, b)
 		}
 	}
 }

@@ -2,19 +2,20 @@ package detect
 
 import (
 	"cmp"
-	"regexp"
 	"strings"
+
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 )
 
 // maxTitle bounds a title in bytes.
 const maxTitle = 160
 
 var (
-	offset  = regexp.MustCompile(`\+0x[0-9a-f]+(?:/0x[0-9a-f]+)?`)
-	pointer = regexp.MustCompile(`\b(?:0x)?[0-9a-f]{12,16}\b`)
+	offset  = lazyregexp.New(`\+0x[0-9a-f]+(?:/0x[0-9a-f]+)?`)
+	pointer = lazyregexp.New(`\b(?:0x)?[0-9a-f]{12,16}\b`)
 	// A log level in the middle of a message, where printk does not look for it (fs/btrfs/messages.c).
-	strayLevel = regexp.MustCompile("\x01[0-7cd]")
-	spaces     = regexp.MustCompile(`\s+`)
+	strayLevel = lazyregexp.New("\x01[0-7cd]")
+	spaces     = lazyregexp.New(`\s+`)
 )
 
 // inFunction stands for the function's name in a title.
@@ -76,7 +77,7 @@ func tidy(s string) string {
 // name puts the function into the title, and in front of it the helper in which it happened.
 func name(title string, t *trace) string {
 	in := ""
-	if f := t.function(); f != "" {
+	if f := t.guilty; f != "" {
 		in = " in " + f
 		if t.jumped {
 			in = " on a bad jump from " + f

@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
@@ -29,95 +27,110 @@ func TestWhereItHappened(t *testing.T) {
 		name  string
 		rule  *Rule
 		lines string
-		want  []string
+		want  string
 	}{
 		{
 			"the instruction pointer comes first", oops,
 			"RIP: 0010:foo+0x1/0x2 [mod]\nCall Trace:\n <TASK>\n bar+0x1/0x2 [mod]\n baz+0x1/0x2\n qux+0x1/0x2\n </TASK>\n",
-			[]string{"foo", "bar"},
+			"foo",
 		},
 		{
 			"frames the unwinder guesses do not count", oops,
 			"RIP: 0010:foo+0x1/0x2\nCall Trace:\n ? maybe+0x1/0x2\n bar+0x1/0x2\n ? perhaps+0x1/0x2 [mod]\n",
-			[]string{"foo", "bar"},
+			"foo",
 		},
 		{
 			"what the compiler appends does not count", oops,
 			"RIP: 0010:foo.isra.0.cold+0x1/0x2\nCall Trace:\n bar.constprop.0+0x1/0x2\n",
-			[]string{"foo", "bar"},
+			"foo",
 		},
 		{
 			"the hash of a BPF program does not count", oops,
 			"RIP: 0010:bpf_prog_6deef7357e7b4530_sd_fw_ingress+0x1/0x2\nCall Trace:\n foo+0x1/0x2\n",
-			[]string{"bpf_prog_sd_fw_ingress", "foo"},
+			"bpf_prog_sd_fw_ingress",
 		},
 		{
 			"the address of a frame, its build id and its notes do not count", oops,
 			"Call trace:\n panic+0x1/0x2 (P)\n [<ffffffff81000000>] foo+0x1/0x2 [mod 4f2a9c]\n baz+0x1/0x2 [mod] (PC)\n",
-			[]string{"foo", "baz"},
+			"foo",
 		},
 		{
 			"what only reports names nothing", direct,
 			"Call Trace:\n <TASK>\n dump_stack_lvl+0x44/0x5c\n panic+0x118/0x2f4\n sysrq_handle_crash+0x16/0x20\n __handle_sysrq.cold+0x44/0x11c\n </TASK>\n",
-			[]string{"sysrq_handle_crash", "__handle_sysrq"},
+			"sysrq_handle_crash",
 		},
 		{
 			"the code that a panicking interrupt had interrupted is beside the point", direct,
 			"Call Trace:\n <IRQ>\n panic+0x118/0x2f4\n my_irq_handler+0x1/0x2\n </IRQ>\n <TASK>\n asm_common_interrupt+0x1/0x2\nRIP: 0010:default_idle+0x1/0x2\n",
-			[]string{"my_irq_handler"},
+			"my_irq_handler",
 		},
 		{
 			"but it is what a stall is about", stall,
 			"Call Trace:\n <IRQ>\n rcu_dump_cpu_stacks+0x1/0x2\n rcu_sched_clock_irq+0x1/0x2\n </IRQ>\n <TASK>\n asm_sysvec_apic_timer_interrupt+0x1/0x2\nRIP: 0010:busy+0x1/0x2\n caller+0x1/0x2\n",
-			[]string{"busy", "caller"},
+			"busy",
 		},
 		{
 			"whoever waits is named, not what it waits in", hung,
 			"Call Trace:\n <TASK>\n __schedule+0x1/0x2\n schedule+0x1/0x2\n io_schedule+0x1/0x2\n folio_wait_bit_common+0x1/0x2\n ext4_writepages+0x1/0x2\n </TASK>\n",
-			[]string{"ext4_writepages"},
+			"ext4_writepages",
 		},
 		{
 			"whoever hands a bad pointer to the library", oops,
 			"RIP: 0010:memcpy_erms+0x6/0x10\nCall Trace:\n <TASK>\n __x86_indirect_thunk_rax+0x1/0x2\n foo+0x1/0x2\n </TASK>\n",
-			[]string{"foo"},
+			"foo",
+		},
+		{
+			"functions that call each other in turn are one recursion, wherever it ended", &Rule{Cause: kernelPanic, Verdict: Dying, overflow: true},
+			"RIP: 0010:leaf+0x1/0x2\nCall Trace:\n __cc+0x1/0x2\n bb+0x1/0x2\n aa+0x1/0x2\n __cc+0x1/0x2\n bb+0x1/0x2\n aa+0x1/0x2\n __cc+0x1/0x2\n bb+0x1/0x2\n aa+0x1/0x2\n __cc+0x1/0x2\n bb+0x1/0x2\n entry+0x1/0x2\n",
+			"aa",
+		},
+		{
+			"a function and its inner half are one recursion, named by the outer half", &Rule{Cause: kernelPanic, Verdict: Dying, overflow: true},
+			"RIP: 0010:leaf+0x1/0x2\nCall Trace:\n" + strings.Repeat(" __walk+0x1/0x2\n walk+0x1/0x2\n", 5) + " entry+0x1/0x2\n",
+			"walk",
+		},
+		{
+			"on arm64 the link register has the caller of an address without code", oops,
+			"pc : 0xffffffffdeadbeef\nlr : caller+0x1/0x2 [mod]\nCall trace:\n 0xffffffffdeadbeef\n el0_svc_naked+0x1/0x2\n",
+			"caller",
 		},
 		{
 			"the library, if its caller is lost", oops,
 			"RIP: 0010:memcpy_erms+0x6/0x10\nCode: 90\n",
-			[]string{"memcpy_erms"},
+			"memcpy_erms",
 		},
 		{
 			"a lock that is spun on is not to blame", stall,
 			"RIP: 0010:native_queued_spin_lock_slowpath+0x13c/0x1c0\nCall Trace:\n _raw_spin_lock_irqsave+0x25/0x30\n try_charge_memcg+0x1a1/0x620\n",
-			[]string{"try_charge_memcg"},
+			"try_charge_memcg",
 		},
 		{
 			"userspace has no part in it", direct,
 			"Call Trace:\n foo+0x1/0x2\nRIP: 0033:0x4b0642\n",
-			[]string{"foo"},
+			"foo",
 		},
 		{
 			"arm64 calls it pc and repeats it in the trace", oops,
 			"pc : foo+0x1/0x2 [mod]\nlr : other+0x1/0x2 [mod]\nCall trace:\n foo+0x1/0x2 [mod]\n bar+0x1/0x2\n",
-			[]string{"foo", "bar"},
+			"foo",
 		},
 		{
 			"the summary of an oops makes good for a lost line", oops,
 			"Call Trace:\n bar+0x1/0x2\n---[ end trace 0000000000000000 ]---\nRIP: 0010:foo+0x1/0x2\n",
-			[]string{"foo", "bar"},
+			"foo",
 		},
 		{
 			"a second backtrace is another story", oops,
 			"RIP: 0010:foo+0x1/0x2\nCall Trace:\n bar+0x1/0x2\n </TASK>\nCall Trace:\n baz+0x1/0x2\n",
-			[]string{"foo", "bar"},
+			"foo",
 		},
-		{"no backtrace", oops, "Modules linked in: foo+0x1/0x2 bar\nCode: 00\n", nil},
+		{"no backtrace", oops, "Modules linked in: foo+0x1/0x2 bar\nCode: 00\n", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			got := readTrace(lines(tt.lines), tt.rule, "")
-			if diff := cmp.Diff(tt.want, got.frames); diff != "" {
-				t.Errorf("frames (-want +got):\n%s", diff)
+			if got.guilty != tt.want {
+				t.Errorf("%q, want %q", got.guilty, tt.want)
 			}
 		})
 	}
@@ -127,8 +140,8 @@ func TestOnlyLinesOfTheKernelAreReadForFrames(t *testing.T) {
 	l := lines("RIP: 0010:forged+0x1/0x2\nCall Trace:\n foo+0x1/0x2\n")
 	l[0].kernel = false
 	got := readTrace(l, &Rule{Verdict: Oops}, "")
-	if diff := cmp.Diff([]string{"foo"}, got.frames); diff != "" {
-		t.Errorf("frames (-want +got):\n%s", diff)
+	if got.guilty != "foo" {
+		t.Errorf("%q, want foo", got.guilty)
 	}
 }
 
@@ -193,17 +206,17 @@ func completeIncident(t *testing.T, log string) Incident {
 	return all[0]
 }
 
-const pageFault = "BUG: unable to handle page fault for address: ffffc90000123000\n"
+const faultLine = "BUG: unable to handle page fault for address: ffffc90000123000\n"
 
 func TestEqualBugsHaveEqualFingerprints(t *testing.T) {
-	bug := printOf(t, pageFault+"CPU: 1 PID: 170 Comm: insmod Not tainted 6.12.1 #1\nRIP: 0010:foo+0x25/0xff0 [mod]\n"+
+	bug := printOf(t, faultLine+"CPU: 1 PID: 170 Comm: insmod Not tainted 6.12.1 #1\nRIP: 0010:foo+0x25/0xff0 [mod]\n"+
 		"Call Trace:\n <TASK>\n bar+0x10/0x20 [mod]\n ? guess+0x1/0x2\n baz+0x30/0x40\n </TASK>\n")
 	for name, log := range map[string]string{
 		"other addresses": "BUG: unable to handle page fault for address: ffffffffc0de0000\nRIP: 0010:foo+0x25/0xff0 [mod]\n" +
 			"Call Trace:\n bar+0x10/0x20 [mod]\n baz+0x30/0x40\n",
-		"another build": pageFault + "RIP: 0010:foo.isra.0+0x99/0x200 [mod abcdef]\n" +
+		"another build": faultLine + "RIP: 0010:foo.isra.0+0x99/0x200 [mod abcdef]\n" +
 			"Call Trace:\n bar.constprop.0+0x11/0x22 [mod]\n baz.cold+0x1/0x8\n",
-		"another CPU and task": pageFault +
+		"another CPU and task": faultLine +
 			"CPU: 7 PID: 1 Comm: init Tainted: G           OE      6.12.1 #1\nRIP: 0010:foo+0x25/0xff0 [mod]\nCall Trace:\n bar+0x1/0x2\n baz+0x1/0x2\n",
 		"an old kernel": "BUG: unable to handle kernel paging request at ffffc90000123000\nIP: [<ffffffff81000000>] foo+0x25/0xff0\n" +
 			"Call Trace:\n [<ffffffff81000000>] bar+0x1/0x2\n [<ffffffff81000000>] baz+0x1/0x2\n",
@@ -213,28 +226,29 @@ func TestEqualBugsHaveEqualFingerprints(t *testing.T) {
 			"Call trace:\n foo+0x1/0x2 (P)\n bar+0x1/0x2 (L)\n baz+0x1/0x2\n",
 		"arm64 without the line of the program counter": "Unable to handle kernel paging request at virtual address ffff800012345678\nlr : x+0x1/0x2\n" +
 			"Call trace:\n foo+0x1/0x2 (P)\n bar+0x1/0x2 (L)\n",
-		"lost registers and guesses": pageFault + "RIP: 0010:foo+0x25/0xff0 [mod]\n bar+0x10/0x20 [mod]\n baz+0x30/0x40\n",
-		"a lost instruction pointer that the summary repeats": pageFault + "Call Trace:\n bar+0x10/0x20 [mod]\n---[ end trace 0000000000000000 ]---\n" +
+		"lost registers and guesses": faultLine + "RIP: 0010:foo+0x25/0xff0 [mod]\n bar+0x10/0x20 [mod]\n baz+0x30/0x40\n",
+		"a lost instruction pointer that the summary repeats": faultLine + "Call Trace:\n bar+0x10/0x20 [mod]\n---[ end trace 0000000000000000 ]---\n" +
 			"RIP: 0010:foo+0x25/0xff0 [mod]\n",
-		"lost callers of the caller":        pageFault + "RIP: 0010:foo+0x25/0xff0 [mod]\nCall Trace:\n bar+0x10/0x20 [mod]\n",
-		"frames of calls that never return": pageFault + "RIP: 0010:foo+0x25/0xff0\nCall Trace:\n next_in_memory+0x0/0x20\n bar+0x10/0x20\n",
-		"helpers between":                   pageFault + "RIP: 0010:memcpy_erms+0x6/0x10\nCall Trace:\n foo+0x1/0x2\n _raw_spin_lock+0x1/0x2\n bar+0x10/0x20\n",
-		"other helpers":                     pageFault + "RIP: 0010:__memcpy+0x6/0x10\nCall Trace:\n foo+0x1/0x2\n kmalloc_trace+0x1/0x2\n bar+0x10/0x20\n",
+		"a function without a frame":        faultLine + "RIP: 0010:foo+0x25/0xff0 [mod]\nCall Trace:\n other+0x1/0x2\n baz+0x1/0x2\n",
+		"an address that is no pointer":     "general protection fault, probably for non-canonical address 0xdead000000000108: 0000 [#1] SMP\nRIP: 0010:foo+0x25/0xff0 [mod]\nCall Trace:\n bar+0x1/0x2\n",
+		"lost callers":                      faultLine + "RIP: 0010:foo+0x25/0xff0 [mod]\nCall Trace:\n bar+0x10/0x20 [mod]\n",
+		"frames of calls that never return": faultLine + "RIP: 0010:foo+0x25/0xff0\nCall Trace:\n next_in_memory+0x0/0x20\n bar+0x10/0x20\n",
+		"helpers between":                   faultLine + "RIP: 0010:memcpy_erms+0x6/0x10\nCall Trace:\n foo+0x1/0x2\n _raw_spin_lock+0x1/0x2\n bar+0x10/0x20\n",
+		"other helpers":                     faultLine + "RIP: 0010:__memcpy+0x6/0x10\nCall Trace:\n foo+0x1/0x2\n kmalloc_trace+0x1/0x2\n bar+0x10/0x20\n",
 	} {
 		if got := printOf(t, log); got != bug {
 			t.Errorf("%s: fingerprint %s, want %s", name, got, bug)
 		}
 	}
 	for name, log := range map[string]string{
-		"another function": pageFault + "RIP: 0010:other+0x25/0xff0 [mod]\nCall Trace:\n bar+0x1/0x2\n baz+0x1/0x2\n",
-		"another caller":   pageFault + "RIP: 0010:foo+0x25/0xff0 [mod]\nCall Trace:\n other+0x1/0x2\n baz+0x1/0x2\n",
+		"another function": faultLine + "RIP: 0010:other+0x25/0xff0 [mod]\nCall Trace:\n bar+0x1/0x2\n baz+0x1/0x2\n",
 		"another kind":     "BUG: kernel NULL pointer dereference, address: 0000000000000000\nRIP: 0010:foo+0x25/0xff0 [mod]\nCall Trace:\n bar+0x1/0x2\n baz+0x1/0x2\n",
 	} {
 		if got := printOf(t, log); got == bug {
 			t.Errorf("%s: the same fingerprint %s", name, got)
 		}
 	}
-	if a, b := fingerprint("ACause", "title", &trace{}), fingerprint("BCause", "title", &trace{}); a == b {
+	if a, b := fingerprint("ACause", "title", ""), fingerprint("BCause", "title", ""); a == b {
 		t.Errorf("findings of different causes have the same fingerprint %s", a)
 	}
 }
@@ -255,8 +269,8 @@ func TestFingerprintsOfPairs(t *testing.T) {
 		return "UBSAN: array-index-out-of-bounds in " + path + ":194:14\nCall Trace:\n <TASK>\n dump_stack_lvl+0x76/0xa0\n" +
 			" __ubsan_handle_out_of_bounds+0xc6/0x110\n longest_prefix_match.isra.0+0x1c9/0x210\n trie_update_elem+0x152/0x300\n"
 	}
-	warn := func(entry string) string {
-		return "WARNING: CPU: 1 PID: 9 at fs/x.c:7 check+0x1/0x2\nRIP: 0010:check+0x1/0x2\nCall Trace:\n " + entry + "+0x1/0x2\n"
+	warn := func(function string) string {
+		return "WARNING: CPU: 1 PID: 9 at fs/x.c:7 " + function + "+0x1/0x2\nRIP: 0010:" + function + "+0x1/0x2\nCall Trace:\n caller+0x1/0x2\n"
 	}
 	tests := []struct {
 		name, a, b string
@@ -265,6 +279,7 @@ func TestFingerprintsOfPairs(t *testing.T) {
 		{"init killed by different signals", initDied + "00000004\n", initDied + "0000000b\n", false},
 		{"init that fell over and init that gave up", initDied + "0000000b\n", initDied + "00000200\n", false},
 		{"init killed by one signal", initDied + "0000000b\nCPU: 1 PID: 1 Comm: init Not tainted 6.1.0 #1\n", initDied + "0000000b\nCPU: 3 PID: 1 Comm: init Not tainted 6.6.0 #1\n", true},
+		{"a panic that is named by its text, with and without the function that ends in it", "Kernel panic - not syncing: VFS: cannot go on\nCall trace:\n panic+0x184/0x364\n next_in_memory+0x0/0x560\n caller+0x54/0x100\n", "Kernel panic - not syncing: VFS: cannot go on\nCall Trace:\n panic+0x184/0x364\n guilty+0x45/0x50\n caller+0x54/0x100\n", true},
 		{"absolute and relative paths", ubsan("/build/linux-Z1RxaK/linux-6.8.0/kernel/bpf/lpm_trie.c"), ubsan("kernel/bpf/lpm_trie.c"), true},
 		{"paths from the build's folder", ubsan("./kernel/bpf/lpm_trie.c"), ubsan("kernel/bpf/lpm_trie.c"), true},
 		{"different files", ubsan("kernel/bpf/lpm_trie.c"), ubsan("kernel/bpf/hashtab.c"), false},

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -274,6 +275,28 @@ func TestAnswers(t *testing.T) {
 				t.Errorf("error %q does not say what was tried", err)
 			}
 		})
+	}
+}
+
+// What is as large as etcd takes can be written no more, however often: whoever may make a pod can make it so. The API server passes
+// on etcd's words as a fault of its own (isTooLargeError in k8s.io/apiserver/pkg/endpoints/handlers/rest.go).
+func TestObjectsAsLargeAsEtcdTakes(t *testing.T) {
+	for message, want := range map[string]bool{
+		"etcdserver: request is too large": true,
+		"rpc error: code = ResourceExhausted desc = trying to send message larger than max (2097160 vs. 2097152)": true,
+		"etcdserver: request timed out": false,
+	} {
+		status, err := json.Marshal(metav1.Status{
+			TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Code: 500, Message: message,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, c := newAPI(t, 500, string(status))
+		_, err = c.AnnotatePod(t.Context(), policy.Pod{Namespace: "ns", Name: "p", UID: "u"}, policy.Notice{})
+		if err == nil || errors.Is(err, cleanup.ErrFull) != want {
+			t.Errorf("%v: is %q: %t, want %t", err, cleanup.ErrFull, !want, want)
+		}
 	}
 }
 

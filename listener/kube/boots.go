@@ -3,7 +3,6 @@ package kube
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -16,14 +15,7 @@ import (
 
 // SilentNodes implements cleanup.Cluster.
 func (c *Cluster) SilentNodes(context.Context) ([]policy.Node, error) {
-	if !c.nodes.HasSynced() {
-		return nil, fmt.Errorf("find silent nodes: %w", errNotSynced)
-	}
-	var out []policy.Node
-	for _, n := range c.cached(bySilence, silent) {
-		out = append(out, nodeFrom(n))
-	}
-	return out, nil
+	return c.nodesBy(bySilence, silent)
 }
 
 // EndedBoots implements cleanup.Cluster.

@@ -166,6 +166,9 @@ func amendment(have *v1alpha1.NodeDeath, d policy.Death) ([]byte, error) {
 	longer := linesOf(d.Trace, d.TraceOmitted) > linesOf(now.Trace, now.TraceOmitted)
 	if longer {
 		now.Trace, now.TraceOmitted = d.Trace, d.TraceOmitted
+	}
+	described := longer || now.ExplainedBy(d)
+	if described {
 		now.Cause, now.Reason, now.Fingerprint = d.Cause, d.Reason, d.Fingerprint
 		now.Remedy, now.Release, now.Culprit = d.Remedy, d.Release, d.Culprit
 	}
@@ -173,15 +176,11 @@ func amendment(have *v1alpha1.NodeDeath, d policy.Death) ([]byte, error) {
 	if named {
 		now.Pods, now.Images, now.PodsOmitted = d.Pods, d.Images, d.PodsOmitted
 	}
-	before := len(now.Evidence)
-	for _, e := range d.Evidence {
-		if !slices.Contains(now.Evidence, e) {
-			now.Evidence = append(now.Evidence, e)
-		}
-	}
-	if !longer && !named && len(now.Evidence) == before {
+	evidence := policy.AddEvidence(now.Evidence, d.Evidence)
+	if !described && !named && slices.Equal(evidence, now.Evidence) {
 		return nil, nil
 	}
+	now.Evidence = evidence
 	spec, err := fieldsOf(specFrom(now))
 	if err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 
 	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/kube/v1alpha1"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
@@ -128,6 +129,18 @@ func TestAmendment(t *testing.T) {
 		if diff := cmp.Diff(tt.want, string(patch)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}
+	}
+	unexplained, d := have, have
+	unexplained.Cause, unexplained.Evidence = netconsole.CauseUnexplained, []policy.Evidence{policy.ByNothing}
+	d.Reason, d.Trace, d.Evidence = "y", []string{"a"}, []policy.Evidence{policy.ByConsole}
+	patch, err := amendment(objectOf(unexplained), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"metadata":{"labels":{"lastgasp.dev/authority":"claimed","lastgasp.dev/cause":"KernelPanic","lastgasp.dev/node":"n"},"uid":"u"},` +
+		`"spec":{"cause":"KernelPanic","evidence":["console"],"reason":"y"}}`
+	if diff := cmp.Diff(want, string(patch)); diff != "" {
+		t.Errorf("what was unexplained (-want +got):\n%s", diff)
 	}
 }
 

@@ -3,10 +3,13 @@ package kube
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 )
@@ -42,6 +45,8 @@ func sentinel(err error) error {
 		return cleanup.ErrConflict
 	case apierrors.IsForbidden(err):
 		return cleanup.ErrForbidden
+	case isFull(err):
+		return cleanup.ErrFull
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
 		return cleanup.ErrDenied
 	}
@@ -51,11 +56,28 @@ func sentinel(err error) error {
 // otherUID recognizes a patch that named another UID than the object has. The API server takes it for an attempt to
 // change an immutable field and answers 422, not 409.
 func otherUID(err error) bool {
+	return slices.ContainsFunc(causes(err), func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
+}
+
+// isFull recognizes an object that would have more annotations than ValidateAnnotationsSize in k8s.io/apimachinery lets pass, or would
+// be larger than etcd takes: the API server calls that an internal error, in etcd's words (isTooLargeError in
+// k8s.io/apiserver/pkg/endpoints/handlers/rest.go).
+func isFull(err error) bool {
+	var s apierrors.APIStatus
+	if errors.As(err, &s) && s.Status().Code == http.StatusInternalServerError {
+		return strings.Contains(s.Status().Message, "etcdserver: request is too large") ||
+			strings.Contains(s.Status().Message, "trying to send message larger than max")
+	}
+	return slices.ContainsFunc(causes(err), func(c metav1.StatusCause) bool {
+		return c.Field == "metadata.annotations" && c.Type == metav1.CauseType(field.ErrorTypeTooLong)
+	})
+}
+
+// causes are what the API server finds invalid.
+func causes(err error) []metav1.StatusCause {
 	var s apierrors.APIStatus
 	if !apierrors.IsInvalid(err) || !errors.As(err, &s) || s.Status().Details == nil {
-		return false
+		return nil
 	}
-	return slices.ContainsFunc(s.Status().Details.Causes, func(c metav1.StatusCause) bool {
-		return c.Field == "metadata.uid"
-	})
+	return s.Status().Details.Causes
 }

@@ -39,14 +39,64 @@ func (c *Cluster) writeEvents(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case e := <-c.events:
-			if err := c.writeEvent(ctx, e); err != nil && ctx.Err() == nil {
-				c.log.Warn("event not written", "reason", e.Reason, "regarding", e.Regarding.Name, "err", err)
+			c.writeOrLog(ctx, e)
+			if above := c.controllerOf(ctx, e.Regarding); above != nil {
+				c.writeOrLog(ctx, eventOn(*above, e))
 			}
 		}
 		if n := c.eventsDropped.Swap(0); n > 0 {
 			c.log.Warn("events dropped: too many waiting", "count", n)
 		}
 	}
+}
+
+func (c *Cluster) writeOrLog(ctx context.Context, e *eventsv1.Event) {
+	if err := c.writeEvent(ctx, e); err != nil && ctx.Err() == nil {
+		c.log.Warn("event not written", "reason", e.Reason, "regarding", e.Regarding.Name, "err", err)
+	}
+}
+
+// controllerOf is what controls a ReplicaSet or a Job, most often a Deployment or a CronJob: people look there. It is nil if there
+// is none, or none to be had: what owns the pods has its event already. Whoever makes these says whose they are, as with pods: nothing
+// is said on a Node.
+func (c *Cluster) controllerOf(ctx context.Context, of corev1.ObjectReference) *corev1.ObjectReference {
+	reading, cancel := context.WithTimeout(ctx, eventTimeout)
+	defer cancel()
+	var owner metav1.Object
+	var err error
+	switch of.APIVersion + " " + of.Kind {
+	case "apps/v1 ReplicaSet":
+		owner, err = c.core.AppsV1().ReplicaSets(of.Namespace).Get(reading, of.Name, metav1.GetOptions{})
+	case "batch/v1 Job":
+		owner, err = c.core.BatchV1().Jobs(of.Namespace).Get(reading, of.Name, metav1.GetOptions{})
+	default:
+		return nil
+	}
+	if err != nil {
+		if !errors.Is(sentinel(err), cleanup.ErrNotFound) && ctx.Err() == nil {
+			c.log.Info("event written on the pods' owner only", "owner", of.Name, "namespace", of.Namespace, "err", err)
+		}
+		return nil
+	}
+	above := metav1.GetControllerOf(owner)
+	if owner.GetUID() != of.UID || above == nil || above.Kind == "Node" {
+		return nil
+	}
+	return &corev1.ObjectReference{
+		APIVersion: above.APIVersion, Kind: above.Kind, Namespace: of.Namespace, Name: above.Name, UID: above.UID,
+	}
+}
+
+// eventOn is the same event on another object.
+func eventOn(object corev1.ObjectReference, e *eventsv1.Event) *eventsv1.Event {
+	again := e.DeepCopy()
+	again.Regarding, again.Name = object, eventName(object.Name, e.EventTime.Time)
+	return again
+}
+
+// eventName is the name of the event on an object, as client-go's recorder makes it.
+func eventName(object string, at time.Time) string {
+	return fmt.Sprintf("%s.%x", object, at.UnixNano())
 }
 
 func (c *Cluster) writeEvent(ctx context.Context, e *eventsv1.Event) error {
@@ -68,7 +118,7 @@ func (c *Cluster) writeEvent(ctx context.Context, e *eventsv1.Event) error {
 	}
 }
 
-// eventFrom is the events.k8s.io/v1 object for e. Its name is the object's and the time, as in client-go's recorder.
+// eventFrom is the events.k8s.io/v1 object for e.
 func eventFrom(e cleanup.Event, replica string, now time.Time) *eventsv1.Event {
 	regarding := corev1.ObjectReference{
 		APIVersion: e.Owner.APIVersion,
@@ -92,7 +142,7 @@ func eventFrom(e cleanup.Event, replica string, now time.Time) *eventsv1.Event {
 		kind = corev1.EventTypeWarning
 	}
 	return &eventsv1.Event{
-		ObjectMeta:          metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("%s.%x", regarding.Name, now.UnixNano())},
+		ObjectMeta:          metav1.ObjectMeta{Namespace: namespace, Name: eventName(regarding.Name, now)},
 		EventTime:           metav1.NewMicroTime(now),
 		ReportingController: prefix + "listener",
 		ReportingInstance:   replica,

@@ -1,14 +1,24 @@
 package kube
 
 import (
+	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/fake"
+	kubetesting "k8s.io/client-go/testing"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/policy"
@@ -57,6 +67,69 @@ func TestEventFrom(t *testing.T) {
 		if diff := cmp.Diff(&tt.want, eventFrom(tt.in, "replica", now)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}
+	}
+}
+
+func TestEventsReachWhoControlsTheOwner(t *testing.T) {
+	controlledBy := func(name, uid, api, kind, by string) metav1.ObjectMeta {
+		m := metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID(uid)}
+		if by != "" {
+			m.OwnerReferences = []metav1.OwnerReference{{APIVersion: api, Kind: kind, Name: by, UID: types.UID("uid-" + by), Controller: new(true)}}
+		}
+		return m
+	}
+	for _, tt := range []struct {
+		name  string
+		owner policy.Owner
+		want  []string // whom the events are about, in order
+	}{
+		{"a Deployment's ReplicaSet", policy.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web-1", UID: "u"}, []string{"ReplicaSet web-1 u", "Deployment web uid-web"}},
+		{"a Rollout's ReplicaSet", policy.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "api-1", UID: "u"}, []string{"ReplicaSet api-1 u", "Rollout api uid-api"}},
+		{"a CronJob's Job", policy.Owner{APIVersion: "batch/v1", Kind: "Job", Name: "nightly-1", UID: "u"}, []string{"Job nightly-1 u", "CronJob nightly uid-nightly"}},
+		{"a tenant's ReplicaSet, of somebody's Node", policy.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "liar", UID: "u"}, []string{"ReplicaSet liar u"}},
+		{"a ReplicaSet of nobody", policy.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "alone", UID: "u"}, []string{"ReplicaSet alone u"}},
+		{"a ReplicaSet that has been made anew", policy.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web-1", UID: "old"}, []string{"ReplicaSet web-1 old"}},
+		{"a ReplicaSet that is gone", policy.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "gone", UID: "u"}, []string{"ReplicaSet gone u"}},
+		{"a ReplicaSet that may not be read", policy.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "secret", UID: "u"}, []string{"ReplicaSet secret u"}},
+		{"a StatefulSet", policy.Owner{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "db", UID: "u"}, []string{"StatefulSet db u"}},
+		{"somebody else's Job", policy.Owner{APIVersion: "batch.volcano.sh/v1alpha1", Kind: "Job", Name: "nightly-1", UID: "u"}, []string{"Job nightly-1 u"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			core := fake.NewClientset(
+				&appsv1.ReplicaSet{ObjectMeta: controlledBy("web-1", "u", "apps/v1", "Deployment", "web")},
+				&appsv1.ReplicaSet{ObjectMeta: controlledBy("api-1", "u", "argoproj.io/v1alpha1", "Rollout", "api")},
+				&appsv1.ReplicaSet{ObjectMeta: controlledBy("liar", "u", "v1", "Node", "n1")},
+				&appsv1.ReplicaSet{ObjectMeta: controlledBy("alone", "u", "", "", "")},
+				&batchv1.Job{ObjectMeta: controlledBy("nightly-1", "u", "batch/v1", "CronJob", "nightly")},
+			)
+			core.PrependReactor("get", "replicasets", func(a kubetesting.Action) (bool, runtime.Object, error) {
+				if name := a.(kubetesting.GetAction).GetName(); name == "secret" {
+					return true, nil, apierrors.NewForbidden(schema.GroupResource{Group: "apps", Resource: "replicasets"}, name, nil)
+				}
+				return false, nil, nil
+			})
+			_, c := newAPI(t, 500, "")
+			c.core = core
+			ctx, cancel := context.WithCancel(t.Context())
+			var got []string
+			core.PrependReactor("create", "events", func(a kubetesting.Action) (bool, runtime.Object, error) {
+				e := a.(kubetesting.CreateAction).GetObject().(*eventsv1.Event)
+				if e.Reason == "Last" {
+					cancel()
+					return false, nil, nil
+				}
+				if got = append(got, fmt.Sprint(e.Regarding.Kind, " ", e.Regarding.Name, " ", e.Regarding.UID)); e.Namespace != "ns" || e.Note != "it died" {
+					t.Errorf("event %+v", e)
+				}
+				return false, nil, nil
+			})
+			c.Emit(cleanup.Event{Owner: tt.owner, Namespace: "ns", Reason: "KernelPanic", Action: "FailPods", Note: "it died"})
+			c.Emit(cleanup.Event{Node: policy.Node{Name: "n"}, Reason: "Last", Action: "End"})
+			c.writeEvents(ctx)
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("events (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

@@ -34,6 +34,10 @@ const (
 // marked is the key of the Nodes that carry our mark or our taint or that we called unhealthy.
 const marked = "marked"
 
+// maxAddresses of a Node count. A machine has an address or two, or one for each of its network interfaces; a kubelet can report
+// as many as an object has room for, and what is sent from a Node's address is served before what strangers send.
+const maxAddresses = 64
+
 // silent is the key of the Nodes whose condition Ready is Unknown.
 const silent = "silent"
 
@@ -134,11 +138,14 @@ func (c *Cluster) NodeCount() int { return len(c.nodes.GetStore().ListKeys()) }
 
 // MarkedNodes implements cleanup.Cluster.
 func (c *Cluster) MarkedNodes(context.Context) ([]policy.Node, error) {
+	return c.nodesBy(byMark, marked)
+}
+
+func (c *Cluster) nodesBy(index, key string) (out []policy.Node, err error) {
 	if !c.nodes.HasSynced() {
-		return nil, fmt.Errorf("find marked nodes: %w", errNotSynced)
+		return nil, fmt.Errorf("list nodes: %w", errNotSynced)
 	}
-	var out []policy.Node
-	for _, n := range c.cached(byMark, marked) {
+	for _, n := range c.cached(index, key) {
 		out = append(out, nodeFrom(n))
 	}
 	return out, nil
@@ -344,14 +351,17 @@ func isControlPlane(n *corev1.Node) bool {
 // that could die, and may have the address of the machine that the virtual kubelet runs on.
 func isVirtual(n *corev1.Node) bool { return n.Labels["type"] == "virtual-kubelet" }
 
-// addressesOf lists the IP addresses among status.addresses in canonical form, each once: those that a kernel of the Node's own can
-// send from.
+// addressesOf lists the IP addresses among status.addresses in canonical form, each once and maxAddresses at most: those that a
+// kernel of the Node's own can send from.
 func addressesOf(n *corev1.Node) []netip.Addr {
 	var out []netip.Addr
 	if isVirtual(n) {
 		return nil
 	}
 	for _, a := range n.Status.Addresses {
+		if len(out) == maxAddresses {
+			break
+		}
 		if addr, err := netip.ParseAddr(a.Address); err == nil && !slices.Contains(out, canonical(addr)) {
 			out = append(out, canonical(addr))
 		}

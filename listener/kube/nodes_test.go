@@ -109,6 +109,18 @@ func TestNodeFrom(t *testing.T) {
 	}
 }
 
+// TestAddressesAreBounded has a kubelet report all addresses of a prefix as its own. A machine's first ones count.
+func TestAddressesAreBounded(t *testing.T) {
+	n, first := &corev1.Node{}, netip.MustParseAddr("2001:db8::")
+	for addr := first; len(n.Status.Addresses) < 10_000; addr = addr.Next() {
+		n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Address: addr.String()})
+	}
+	n.Status.Addresses = append(n.Status.Addresses, n.Status.Addresses[:10]...)
+	if got := addressesOf(n); len(got) != maxAddresses || got[0] != first {
+		t.Errorf("%d addresses from %s on, want %d from %s on", len(got), got[0], maxAddresses, first)
+	}
+}
+
 func TestPinFrom(t *testing.T) {
 	for value, want := range map[string]policy.Pin{
 		"":         {},
@@ -187,6 +199,9 @@ func TestCandidate(t *testing.T) {
 		{name: "of two nodes that say they run the boot, the one whose secret it is",
 			nodes: []*corev1.Node{boots(node("a", "", "1", "10.0.0.1"), "B", "B:x"), boots(node("b", "", "2", "10.0.0.1"), "B", "B:s")},
 			addr:  "10.0.0.1", boot: "B", sum: "s", want: "b"},
+		{name: "two nodes with one machine id, boot and pin: one has copied what the other's Node says",
+			nodes: []*corev1.Node{boots(node("a", "", machineA, "10.0.0.1"), "B", "B:s"), boots(node("b", "", machineA, "10.0.0.1"), "B", "B:s")},
+			addr:  "10.0.0.1", instance: machineA, boot: "B", sum: "s", err: cleanup.ErrAmbiguous},
 		{name: "two nodes that say they run the boot",
 			nodes: []*corev1.Node{boots(node("a", "", "1", "10.0.0.1"), "B", "B:x"), boots(node("b", "", "2", "10.0.0.1"), "B", "B:s")},
 			addr:  "10.0.0.1", boot: "B", err: cleanup.ErrAmbiguous},

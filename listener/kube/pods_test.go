@@ -41,6 +41,11 @@ func TestPodFrom(t *testing.T) {
 	if diff := cmp.Diff(want, podFrom(web)); diff != "" {
 		t.Errorf("pod on its way (-want +got):\n%s", diff)
 	}
+	web.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: "healthy", UID: "u", Controller: new(bool)}}
+	*web.OwnerReferences[0].Controller = true
+	if got := podFrom(web).Owner; got != (policy.Owner{}) {
+		t.Errorf("the owner of a pod that calls itself a Node's is %+v", got)
+	}
 	mirror := podFrom(loadPod(t, "pod-mirror-1.36.json"))
 	if !mirror.Mirror || mirror.Owner.Kind != "Node" {
 		t.Errorf("mirror pod: %+v", mirror)

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,6 +27,10 @@ import (
 // force, or denies what the listener needs. Any other error of Prove means that there was no answer.
 var ErrNotHeld = errors.New("apply packaging/kubernetes/base/policies as shipped")
 
+// errUnfit is wrapped where the API server refuses to write the object of a trial, whatever the policies say of it. Whoever may
+// write an object can make it so, for instance by as many annotations as it may have: that must not prove or disprove anything.
+var errUnfit = errors.New("the object cannot be written")
+
 // errUnproved is temporary: the API server has not yet shown that the policies are in force.
 var errUnproved = errors.New("the admission policies are not proved yet")
 
@@ -33,6 +39,8 @@ const (
 	// the API server takes five seconds for each.
 	proveTimeout = 30 * time.Second
 	trialsAtOnce = 4
+	// objectsForTrial is on how many Nodes, and pods, trials are made until one of them can be written.
+	objectsForTrial = 8
 	// provedFor is how long a proof is valid, proveRetry how soon a failed one is tried again.
 	provedFor  = 10 * time.Minute
 	proveRetry = 10 * time.Second
@@ -128,25 +136,19 @@ func (c *Cluster) Prove(ctx context.Context) error {
 		return fmt.Errorf("prove the admission policies: %w", errNotSynced)
 	}
 	trials := append(c.trialsOnDeaths(), c.trialsOnLeases()...)
-	trials = append(trials, c.trialsOnNode()...)
-	trials = append(trials, c.trialsOnNodeClaim()...)
-	pod, err := c.podForTrial(ctx)
+	verdicts := tryAll(ctx, append(trials, c.trialsOnNodeClaim()...))
+	pods, err := c.podsForTrial(ctx)
 	if err != nil {
 		return fmt.Errorf("prove the admission policies: %w", err)
 	}
-	if pod != nil {
-		trials = append(trials, c.trialsOnPod(pod)...)
+	var onNodes, onPods [][]trial
+	for _, n := range c.nodesForTrial() {
+		onNodes = append(onNodes, c.trialsOnNode(n))
 	}
-	verdicts := make([]error, len(trials))
-	var at errgroup.Group
-	at.SetLimit(trialsAtOnce)
-	for i, t := range trials {
-		at.Go(func() error {
-			verdicts[i] = t.judge(t.write(ctx))
-			return nil
-		})
+	for _, p := range pods {
+		onPods = append(onPods, c.trialsOnPod(p))
 	}
-	_ = at.Wait() // verdicts has the errors
+	verdicts = slices.Concat(verdicts, tryOneOf(ctx, onNodes), tryOneOf(ctx, onPods))
 	var notHeld, noAnswer []error
 	for _, err := range verdicts {
 		if errors.Is(err, ErrNotHeld) {
@@ -161,6 +163,32 @@ func (c *Cluster) Prove(ctx context.Context) error {
 	return errors.Join(noAnswer...)
 }
 
+// tryAll makes the trials and returns what is wrong with each answer.
+func tryAll(ctx context.Context, trials []trial) []error {
+	verdicts := make([]error, len(trials))
+	var at errgroup.Group
+	at.SetLimit(trialsAtOnce)
+	for i, t := range trials {
+		at.Go(func() error {
+			verdicts[i] = t.judge(t.write(ctx))
+			return nil
+		})
+	}
+	_ = at.Wait() // verdicts has the errors
+	return verdicts
+}
+
+// tryOneOf makes the trials on the first object that can be written, or on the last.
+func tryOneOf(ctx context.Context, objects [][]trial) (verdicts []error) {
+	for _, trials := range objects {
+		verdicts = tryAll(ctx, trials)
+		if !slices.ContainsFunc(verdicts, func(err error) bool { return errors.Is(err, errUnfit) }) {
+			break
+		}
+	}
+	return verdicts
+}
+
 // judge says what is wrong with the answer to t, nil if it is as it must be.
 func (t trial) judge(answer error) error {
 	switch {
@@ -168,6 +196,8 @@ func (t trial) judge(answer error) error {
 		return fmt.Errorf("admission policy %s is not in force, the API server lets the listener write %s: %w", t.policy, t.what, ErrNotHeld)
 	case t.forbidden && apierrors.IsForbidden(answer) && strings.Contains(answer.Error(), "ValidatingAdmissionPolicy '"+t.policy+"'"):
 		return nil
+	case errors.Is(sentinel(answer), cleanup.ErrDenied) && !apierrors.IsForbidden(answer):
+		return fmt.Errorf("admission policy %s is not proved, %s cannot be written (%w): %w: %w", t.policy, t.what, answer, errUnfit, ErrNotHeld)
 	case t.forbidden && errors.Is(sentinel(answer), cleanup.ErrDenied):
 		return fmt.Errorf("admission policy %s is not proved, something else denies to write %s (%w): %w", t.policy, t.what, answer, ErrNotHeld)
 	case errors.Is(sentinel(answer), cleanup.ErrDenied):
@@ -210,18 +240,24 @@ func (c *Cluster) trialsOnLeases() []trial {
 	}
 }
 
-// trialsOnNode tries on one Node, one outside the control plane if there is one: there the listener may do less.
-func (c *Cluster) trialsOnNode() []trial {
-	var node *corev1.Node
-	for _, obj := range c.nodes.GetStore().List() {
-		n := obj.(*corev1.Node)
-		if n.DeletionTimestamp == nil && (node == nil || isControlPlane(node) && !isControlPlane(n)) {
-			node = n
+// nodesForTrial are some Nodes, those outside the control plane first: in it the listener may do less. They are others each
+// time.
+func (c *Cluster) nodesForTrial() (nodes []*corev1.Node) {
+	var last []*corev1.Node
+	for _, obj := range c.nodes.GetStore().List() { // in no order
+		switch n := obj.(*corev1.Node); {
+		case n.DeletionTimestamp != nil:
+		case isControlPlane(n):
+			last = append(last, n)
+		default:
+			nodes = append(nodes, n)
 		}
 	}
-	if node == nil {
-		return nil
-	}
+	nodes = append(nodes, last...)
+	return nodes[:min(len(nodes), objectsForTrial)]
+}
+
+func (c *Cluster) trialsOnNode(node *corev1.Node) []trial {
 	patch := func(patch any, subresources ...string) func(context.Context) error {
 		return func(ctx context.Context) error {
 			data, err := json.Marshal(patch)
@@ -261,29 +297,30 @@ func (c *Cluster) trialsOnNode() []trial {
 	return trials
 }
 
-// podForTrial is our own pod or, outside the cluster, one that is bound to a node and about to stay as it is; nil if there is
-// none.
-func (c *Cluster) podForTrial(ctx context.Context) (*corev1.Pod, error) {
+// podsForTrial are our own pod or, outside the cluster, some that are bound to a node and about to stay as they are: those of
+// the system if there are any, as tenants can make no pods there. There may be none.
+func (c *Cluster) podsForTrial(ctx context.Context) (pods []*corev1.Pod, err error) {
 	if c.pod != "" {
 		pod, err := c.core.CoreV1().Pods(c.namespace).Get(ctx, c.pod, metav1.GetOptions{})
 		if err != nil {
 			return nil, explain(err, "read the listener's own pod %s/%s", c.namespace, c.pod)
 		}
-		return pod, nil
+		return []*corev1.Pod{pod}, nil
 	}
-	list, err := c.core.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{
-		FieldSelector: "spec.nodeName!=", Limit: 100,
-	})
-	if err != nil {
-		return nil, explain(err, "list pods")
-	}
-	for i := range list.Items {
-		pod := &list.Items[i]
-		if p := podFrom(pod); !p.Marked && !p.Mirror && !p.Deleting && p.Node != "" {
-			return pod, nil
+	for _, namespace := range []string{metav1.NamespaceSystem, metav1.NamespaceAll} {
+		list, err := c.core.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName!=", Limit: 100})
+		if err != nil {
+			return nil, explain(err, "list pods")
+		}
+		rand.Shuffle(len(list.Items), func(i, j int) { list.Items[i], list.Items[j] = list.Items[j], list.Items[i] })
+		for i := range list.Items {
+			pod := &list.Items[i]
+			if p := podFrom(pod); !p.Marked && !p.Mirror && !p.Deleting && p.Node != "" && len(pods) < objectsForTrial {
+				pods = append(pods, pod)
+			}
 		}
 	}
-	return nil, nil
+	return pods, nil
 }
 
 func (c *Cluster) trialsOnPod(pod *corev1.Pod) []trial {

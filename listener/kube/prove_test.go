@@ -1,9 +1,11 @@
 package kube
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,6 +42,8 @@ func TestJudge(t *testing.T) {
 		{"allowed and let pass", false, nil, true, true, ""},
 		{"allowed and denied", false, byPolicy("p"), false, true, "denies the listener to write x"},
 		{"allowed for want of a right", false, noRight, false, true, "denies the listener to write x"},
+		{"forbidden, and the object cannot be written", true, status(422, metav1.StatusReasonInvalid, "too long"), false, true, "cannot be written"},
+		{"allowed, and the object cannot be written", false, status(422, metav1.StatusReasonInvalid, "too long"), false, true, "cannot be written"},
 		{"allowed and no answer", false, away, false, false, "prove admission policy p"},
 		{"the object is gone", true, status(404, metav1.StatusReasonNotFound, "gone"), false, false, "prove admission policy p"},
 	} {
@@ -109,15 +113,47 @@ func TestNothingIsWrittenUnproved(t *testing.T) {
 
 func TestProveTriesOnWorkers(t *testing.T) {
 	_, c := newAPI(t, http.StatusOK, "{}")
-	if got := c.trialsOnNode(); len(got) > 0 {
-		t.Errorf("%d trials without a node", len(got))
+	if got := c.nodesForTrial(); len(got) > 0 {
+		t.Errorf("%d nodes for trials without a node", len(got))
 	}
 	for name, label := range map[string]string{"a": "node-role.kubernetes.io/control-plane", "worker": "x", "z": "node-role.kubernetes.io/master"} {
 		cacheNode(t, c, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{label: ""}}})
 	}
-	for _, trial := range c.trialsOnNode() {
-		if !strings.Contains(trial.what, "node worker") {
-			t.Errorf("tries to write %s", trial.what)
-		}
+	if got := c.nodesForTrial(); len(got) != 3 || got[0].Name != "worker" {
+		t.Errorf("tries on %s, want worker first", names(got))
+	}
+	for i := range 2 * objectsForTrial {
+		cacheNode(t, c, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("worker-", i)}})
+	}
+	if got := c.nodesForTrial(); len(got) != objectsForTrial || slices.ContainsFunc(got, isControlPlane) {
+		t.Errorf("tries on %s, want %d workers", names(got), objectsForTrial)
+	}
+}
+
+// TestProveTriesOnWhatCanBeWritten has one object after the other that its owner has filled, so that every write of it is invalid.
+func TestProveTriesOnWhatCanBeWritten(t *testing.T) {
+	full := &apierrors.StatusError{ErrStatus: metav1.Status{Code: 422, Reason: metav1.StatusReasonInvalid}}
+	for _, tt := range []struct {
+		name    string
+		objects []error // what the API server answers to a write of each
+		tried   int
+		proved  bool
+	}{
+		{"none", nil, 0, true},
+		{"the first can be written", []error{nil, nil}, 1, true},
+		{"the last can be written", []error{full, full, nil}, 3, true},
+		{"none can be written", []error{full, full}, 2, false},
+		{"no answer to the first", []error{errors.New("away"), nil}, 1, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tried := 0
+			var objects [][]trial
+			for _, answer := range tt.objects {
+				objects = append(objects, []trial{{policy: "p", what: "x", write: func(context.Context) error { tried++; return answer }}})
+			}
+			if err := errors.Join(tryOneOf(t.Context(), objects)...); tried != tt.tried || (err == nil) != tt.proved {
+				t.Errorf("tried on %d: %v; want %d, proved %v", tried, err, tt.tried, tt.proved)
+			}
+		})
 	}
 }

@@ -33,7 +33,7 @@ type deathRow struct {
 func rowOf(d *policy.Death) deathRow {
 	r := deathRow{
 		Name: d.Name, Node: nodeOf(d), Instance: d.Instance, Time: d.Time, Cause: d.Cause, Reason: d.Reason, Fingerprint: d.Fingerprint,
-		Phase: phaseOf(d), Evidence: []string{}, Authority: d.Authority.String(), Kernel: d.Release, Image: d.NodeInfo.Image,
+		Phase: string(d.Phase.OrPending()), Evidence: []string{}, Authority: d.Authority.String(), Kernel: d.Release, Image: d.NodeInfo.Image,
 		Type: d.NodeInfo.InstanceType, PodsFailed: d.PodsFailed, PodsTotal: d.PodsTotal,
 	}
 	for _, e := range d.Evidence {

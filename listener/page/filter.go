@@ -115,7 +115,7 @@ const underWay = "under way"
 
 // isIn reports whether d is in the phase that is asked for.
 func (f filter) isIn(d *policy.Death) bool {
-	return f.Phase == "" || f.Phase == phaseOf(d) || f.Phase == underWay && d.Phase.AtWork()
+	return f.Phase == "" || f.Phase == string(d.Phase.OrPending()) || f.Phase == underWay && d.Phase.AtWork()
 }
 
 // within reports whether t is in the time that is asked for.
@@ -208,9 +208,6 @@ func (f filter) names(d *policy.Death) bool {
 	}
 	return false
 }
-
-// phaseOf is d's phase. A death whose status was never written is Pending.
-func phaseOf(d *policy.Death) string { return string(cmp.Or(d.Phase, policy.Pending)) }
 
 // nodeOf names the node of d, by its address where no Node answered.
 func nodeOf(d *policy.Death) string {

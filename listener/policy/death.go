@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -33,6 +34,9 @@ const (
 func (p Phase) Finished() bool {
 	return p == Refused || p == Cleaned || p == Incomplete || p == Recorded
 }
+
+// OrPending is p, or Pending for that of a death whose status was never written.
+func (p Phase) OrPending() Phase { return cmp.Or(p, Pending) }
 
 // AtWork reports whether some replica should be working on a death in phase p. The empty phase is that of a death whose
 // status was never written.

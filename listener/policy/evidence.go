@@ -65,6 +65,15 @@ func (d Death) Best() Evidence {
 	return ByNothing
 }
 
+// Wordless reports whether d is on record without its kernel's words, so that a console which has them is still worth reading.
+func (d Death) Wordless() bool {
+	switch d.Best() {
+	case ByWatchdog, ByFirmware, ByCloud, ByNothing:
+		return d.Phase == Recorded
+	}
+	return false
+}
+
 // OnlyRecorded reports whether nothing can follow from d, because it was known only when its boot was over.
 func (d Death) OnlyRecorded() bool {
 	best := d.Best()

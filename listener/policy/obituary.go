@@ -149,19 +149,39 @@ func (d *Death) Inherit(before Death) {
 	d.Evidence = append(heard, d.Evidence...)
 }
 
-// Learn adds to d what the obituary's death o has and d lacks, and reports whether that is anything.
+// Learn adds to d what o, the same death by other evidence, has and d lacks, and reports whether that is anything.
 func (d *Death) Learn(o Death) bool {
-	changed := false
-	for _, e := range o.Evidence {
-		if e != ByNothing && !slices.Contains(d.Evidence, e) {
-			d.Evidence = append(slices.Clone(d.Evidence), e)
-			changed = true
-		}
-	}
-	if len(o.Trace) > len(d.Trace) && (o.Cause != netconsole.CauseUnexplained || d.Cause == o.Cause) {
-		d.Cause, d.Reason, d.Fingerprint, d.Remedy, d.Trace = o.Cause, o.Reason, o.Fingerprint, o.Remedy, o.Trace
+	evidence := AddEvidence(d.Evidence, o.Evidence)
+	changed := !slices.Equal(evidence, d.Evidence)
+	d.Evidence = evidence
+	longer := len(o.Trace) > len(d.Trace) && (o.Cause != netconsole.CauseUnexplained || d.Cause == o.Cause)
+	if longer || d.ExplainedBy(o) {
+		d.Cause, d.Reason, d.Fingerprint, d.Remedy = o.Cause, o.Reason, o.Fingerprint, o.Remedy
 		d.Release, d.Culprit = cmp.Or(o.Release, d.Release), o.Culprit
 		changed = true
 	}
+	if longer {
+		d.Trace = o.Trace
+	}
 	return changed
+}
+
+// ExplainedBy reports whether o has a cause and d has none. Any is better than that, also one with fewer lines than an oops had which
+// the kernel survived.
+func (d Death) ExplainedBy(o Death) bool {
+	return d.Cause == netconsole.CauseUnexplained && o.Cause != d.Cause
+}
+
+// AddEvidence returns have and what more has beside it. ByNothing is there only alone.
+func AddEvidence(have, more []Evidence) []Evidence {
+	all := slices.Clone(have)
+	for _, e := range more {
+		if !slices.Contains(all, e) {
+			all = append(all, e)
+		}
+	}
+	if known := slices.DeleteFunc(slices.Clone(all), func(e Evidence) bool { return e == ByNothing }); len(known) > 0 {
+		return known
+	}
+	return all
 }

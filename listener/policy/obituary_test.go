@@ -136,4 +136,12 @@ func TestLearn(t *testing.T) {
 	if got.Learn(shorter) || got.Reason != "null pointer" {
 		t.Errorf("no word is better than one: %+v", got)
 	}
+	none := Death{Cause: "Unexplained", Reason: "without a word", Trace: []string{"an", "oops", "before"}, Evidence: []Evidence{ByNothing}}
+	console := Death{Cause: "KernelPanic", Reason: "null pointer", Trace: []string{"a", "b"}, Evidence: []Evidence{ByConsole}}
+	if !none.Learn(console) || none.Cause != "KernelPanic" || len(none.Trace) != 3 || !slices.Equal(none.Evidence, []Evidence{ByConsole}) {
+		t.Errorf("no word is explained by fewer lines than an oops had: %+v", none)
+	}
+	if none.Learn(Death{Cause: "Unexplained", Evidence: []Evidence{ByNothing}}) {
+		t.Errorf("it learns that nothing is known: %+v", none)
+	}
 }

@@ -44,13 +44,20 @@ type Plan struct {
 	// DetachFor bounds the wait for the volumes, and with it the out-of-service taint.
 	DetachFor time.Duration
 	AwaitTill time.Time // when a node that is awaited and not back is deleted
-	KeepTill  time.Time // when kept pods are deleted, zero if none are kept
-	Steps     []Step
+	KeepTill  time.Time // when pods that nobody owns are deleted, zero if none are kept
+	// LearnFor is how long the failed pods of controllers that Kubernetes does not bring are kept.
+	LearnFor time.Duration
+	Steps    []Step
 }
 
 // detachFor is how long volumes may take to detach before the Node goes without waiting for them. With the
 // out-of-service taint it takes 0.1 s, without it 6 minutes.
 const detachFor = 2 * time.Minute
+
+// learnFor is how long the pods of controllers that Kubernetes does not bring stay once they have failed. Argo Workflows and Tekton
+// read in the pod why a step failed, and take one that is gone for an error of another kind, which is retried under another
+// policy or not at all. Others, actions-runner-controller among them, make a new pod of the same name only when the old one is gone.
+const learnFor = 30 * time.Second
 
 // NewPlan says what follows from d for its node n under p.
 func NewPlan(p Policy, d Death, n Node) Plan {
@@ -71,9 +78,11 @@ func NewPlan(p Policy, d Death, n Node) Plan {
 
 	expire := func() {}
 	if p.KeepPods > 0 {
-		plan.KeepTill = d.Time.Add(p.KeepPods)
-		plan.add(StepDelete, "delete the Failed pods that are replaced, those of Jobs first")
-		expire = func() { plan.add(StepExpire, "delete the other Failed pods %s after the panic", p.KeepPods) }
+		plan.KeepTill, plan.LearnFor = d.Time.Add(p.KeepPods), min(learnFor, p.KeepPods)
+		plan.add(StepDelete, "delete the Failed pods that Kubernetes replaces, those of Jobs first")
+		expire = func() {
+			plan.add(StepExpire, "delete those of other controllers %s after they failed, the rest %s after the panic", plan.LearnFor, p.KeepPods)
+		}
 	} else {
 		plan.add(StepDelete, "delete the Failed pods, those of Jobs first")
 	}
@@ -98,6 +107,17 @@ func NewPlan(p Policy, d Death, n Node) Plan {
 		expire()
 	}
 	return plan
+}
+
+// KeptTill is until when a pod that was failed at the time given is kept, zero if it is not.
+func (p Plan) KeptTill(pod Pod, failed time.Time) time.Time {
+	switch {
+	case p.KeepTill.IsZero(), pod.Replaced():
+		return time.Time{}
+	case pod.Owned():
+		return failed.Add(p.LearnFor)
+	}
+	return p.KeepTill
 }
 
 func (p *Plan) add(name, format string, args ...any) {

@@ -41,8 +41,23 @@ func (p Pod) OfJob() bool {
 	return p.Owner.Kind == "Job" && strings.HasPrefix(p.Owner.APIVersion, "batch/")
 }
 
-// Replaced reports whether some controller makes another pod in p's place.
-func (p Pod) Replaced() bool { return p.Owner != Owner{} }
+// Owned reports whether some controller owns the pod.
+func (p Pod) Owned() bool { return p.Owner != Owner{} }
+
+// Replaced reports whether one of Kubernetes' own controllers makes another pod in p's place, as soon as p has failed. What other
+// controllers do is their own affair.
+func (p Pod) Replaced() bool {
+	group, _, grouped := strings.Cut(p.Owner.APIVersion, "/")
+	switch p.Owner.Kind {
+	case "ReplicaSet", "StatefulSet", "DaemonSet":
+		return grouped && group == "apps"
+	case "Job":
+		return p.OfJob()
+	case "ReplicationController":
+		return !grouped
+	}
+	return false
+}
 
 // Care is what a pod on a dead node needs.
 type Care int
@@ -58,7 +73,8 @@ const (
 	Failed
 )
 
-// CareFor is what p needs when its node died at the time given and death is the name of its NodeDeath.
+// CareFor is what p needs when its node died at the time given and death is the name of its NodeDeath. The node's clock may be
+// ahead of ours: what it says to have started a few seconds after the death ran on the boot that died.
 func CareFor(p Pod, death string, at time.Time) Care {
 	late := p.Created.After(at)
 	switch {
@@ -68,7 +84,7 @@ func CareFor(p Pod, death string, at time.Time) Care {
 		return Failed
 	case p.Finished():
 		return Leave // it did not die of the panic
-	case p.Started.After(at), late && p.Mirror:
+	case p.Started.After(at.Add(skew)), late && p.Mirror:
 		return Leave
 	case p.Mirror:
 		return Annotate

@@ -192,18 +192,55 @@ func TestCareFor(t *testing.T) {
 		{"a pod we failed", Pod{Phase: "Failed", Marked: true, Death: "d"}, Failed},
 		{"a static pod's mirror", Pod{Phase: "Running", Mirror: true}, Annotate},
 		{"a mirror that is annotated already", Pod{Phase: "Running", Mirror: true, Marked: true, Death: "d"}, Leave},
-		{"a mirror of a pod started after the panic", Pod{Phase: "Running", Mirror: true, Started: noon.Add(time.Second)}, Leave},
+		{"a mirror of a pod started after the panic", Pod{Phase: "Running", Mirror: true, Started: noon.Add(6 * time.Second)}, Leave},
 		{"a mirror that came after the panic", Pod{Phase: "Pending", Mirror: true, Created: noon.Add(time.Second)}, Leave},
 		{"a pod bound to the node after the panic", Pod{Phase: "Pending", Created: noon.Add(time.Second)}, Fail},
 		{
 			"a DaemonSet's pod that came after the panic",
 			Pod{Phase: "Pending", Created: noon.Add(time.Second), Owner: Owner{Kind: "DaemonSet"}}, Leave,
 		},
-		{"a pod restarted after the panic", Pod{Phase: "Running", Started: noon.Add(time.Second)}, Leave},
+		{"a pod restarted after the panic", Pod{Phase: "Running", Started: noon.Add(6 * time.Second)}, Leave},
+		{"a pod started just before the panic, by a clock that is ahead", Pod{Phase: "Running", Started: noon.Add(5 * time.Second)}, Fail},
+		{"a static pod started just before the panic, by such a clock", Pod{Phase: "Running", Mirror: true, Started: noon.Add(5 * time.Second)}, Annotate},
 		{"a pod that bears the mark of an earlier death", Pod{Phase: "Running", Marked: true, Death: "other"}, Fail},
 	} {
 		if got := CareFor(tt.pod, "d", noon); got != tt.want {
 			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestKeptTill(t *testing.T) {
+	failed := noon.Add(40 * time.Second)
+	now, learnt, kept := time.Time{}, failed.Add(30*time.Second), noon.Add(10*time.Minute)
+	for _, tt := range []struct {
+		name  string
+		owner Owner
+		want  time.Time
+	}{
+		{"a ReplicaSet's", Owner{APIVersion: "apps/v1", Kind: "ReplicaSet"}, now},
+		{"a StatefulSet's", Owner{APIVersion: "apps/v1", Kind: "StatefulSet"}, now},
+		{"a DaemonSet's", Owner{APIVersion: "apps/v1", Kind: "DaemonSet"}, now},
+		{"a Job's", Owner{APIVersion: "batch/v1", Kind: "Job"}, now},
+		{"a ReplicationController's", Owner{APIVersion: "v1", Kind: "ReplicationController"}, now},
+		{"nobody's, as of Airflow, Jenkins and GitLab's runner", Owner{}, kept},
+		{"Argo's", Owner{APIVersion: "argoproj.io/v1alpha1", Kind: "Workflow"}, learnt},
+		{"Tekton's", Owner{APIVersion: "tekton.dev/v1", Kind: "TaskRun"}, learnt},
+		{"GitHub's runner", Owner{APIVersion: "actions.github.com/v1alpha1", Kind: "EphemeralRunner"}, learnt},
+		{"a Spark executor, which its driver owns", Owner{APIVersion: "v1", Kind: "Pod"}, learnt},
+		{"Flink's TaskManager, which a Deployment owns directly", Owner{APIVersion: "apps/v1", Kind: "Deployment"}, learnt},
+		{"Volcano's, whose Jobs are others", Owner{APIVersion: "batch.volcano.sh/v1alpha1", Kind: "Job"}, learnt},
+		{"Kruise's, whose StatefulSets are others", Owner{APIVersion: "apps.kruise.io/v1beta1", Kind: "StatefulSet"}, learnt},
+		{"a database's, of a fixed name", Owner{APIVersion: "postgresql.cnpg.io/v1", Kind: "Cluster"}, learnt},
+	} {
+		p := DefaultPolicy()
+		pod := Pod{Owner: tt.owner}
+		if got := NewPlan(p, Death{Time: noon}, Node{}).KeptTill(pod, failed); !got.Equal(tt.want) {
+			t.Errorf("%s: kept until %s, want %s", tt.name, got, tt.want)
+		}
+		p.KeepPods = 0
+		if got := NewPlan(p, Death{Time: noon}, Node{}).KeptTill(pod, failed); !got.IsZero() {
+			t.Errorf("%s: kept until %s although none are kept", tt.name, got)
 		}
 	}
 }
@@ -251,9 +288,9 @@ func TestPlanPrints(t *testing.T) {
 4. events    emit events on the node, on the pods and on their owners
 5. condition set the node's condition: its kernel is not healthy
 6. detach    if volumes are attached, taint the node out-of-service for at most 2m0s
-7. delete    delete the Failed pods that are replaced, those of Jobs first
+7. delete    delete the Failed pods that Kubernetes replaces, those of Jobs first
 8. node      lift the fence when the node is back on a new boot, delete it if it is not back within 10m0s
-9. expire    delete the other Failed pods 1m0s after the panic
+9. expire    delete those of other controllers 30s after they failed, the rest 1m0s after the panic
 `
 	if diff := cmp.Diff(want, got.String()); diff != "" {
 		t.Errorf("plan (-want +got):\n%s", diff)

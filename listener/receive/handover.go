@@ -182,22 +182,14 @@ func supersedes(b, a detect.Incident) bool {
 func (h *handover) put(w *waiting, inc detect.Incident) {
 	lane, traces := &h.lanes[w.src.party.waits], most(w.src.party.waits, h.limits.traces)
 	lane.traces -= w.traces
-	if lane.traces+traceSize(inc) > traces && len(inc.Trace) > lastLines {
+	if lane.traces+inc.TraceSize() > traces && len(inc.Trace) > lastLines {
 		inc.Trace = slices.Insert(slices.Clone(inc.Trace[len(inc.Trace)-lastLines:]), 0, netconsole.Gap)
 	}
-	if lane.traces+traceSize(inc) > traces+traces/4 {
+	if lane.traces+inc.TraceSize() > traces+traces/4 {
 		inc.Trace = []string{netconsole.Gap}
 	}
-	w.inc, w.traces = inc, traceSize(inc)
+	w.inc, w.traces = inc, inc.TraceSize()
 	lane.traces += w.traces
-}
-
-func traceSize(inc detect.Incident) int {
-	n := 0
-	for _, line := range inc.Trace {
-		n += len(line)
-	}
-	return n
 }
 
 // flush offers the waiting incidents again.

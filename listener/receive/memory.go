@@ -42,7 +42,7 @@ func (t *table) share(l lane) int {
 }
 
 // enforceMemory books what the source keeps now. If its lane keeps too much, the sources of the lane that were heard longest
-// ago make room; if that is not enough, or its party keeps too much, the source itself does. Its alarm has been given.
+// ago make room; if that is not enough, or its party keeps too much, the source itself does: its alarm has been given already.
 func (s *Shard) enforceMemory(src *source) {
 	t, lane := s.table, src.party.lane()
 	t.book(src)

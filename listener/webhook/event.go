@@ -62,7 +62,7 @@ type Before struct {
 
 // event is the event of this type about d.
 func event(kind, cluster string, d policy.Death) Event {
-	phase := phaseOf(d)
+	phase := d.Phase.OrPending()
 	source := "/lastgasp"
 	if cluster != "" {
 		source += "/" + cluster
@@ -104,12 +104,4 @@ func (e Event) body() []byte {
 		panic(err) // strings, numbers and a time of this century: it cannot fail
 	}
 	return b
-}
-
-// phaseOf is d's phase. It has none while its status was never written.
-func phaseOf(d policy.Death) policy.Phase {
-	if d.Phase == "" {
-		return policy.Pending
-	}
-	return d.Phase
 }

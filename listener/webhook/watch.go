@@ -31,7 +31,7 @@ func (w *watch) changes(deaths []policy.Death) []Event {
 		if d.Owner == "" {
 			continue // its status is written a moment after its spec
 		}
-		now := sent{phaseOf(d), d.Cause, d.Reason}
+		now := sent{d.Phase.OrPending(), d.Cause, d.Reason}
 		last, known := w.sent[d.UID]
 		next[d.UID] = now
 		kind := Changed

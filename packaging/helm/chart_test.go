@@ -229,6 +229,32 @@ replacements:
 	})
 }
 
+// An overlay that renames everything must leave no reference to a former name: a policy would bind nobody.
+func TestKustomizeNames(t *testing.T) {
+	all := kustomize(t, "kubernetes", "namePrefix: team-\nnameSuffix: -b\n")
+	names := map[string]bool{}
+	for _, m := range all {
+		names[m["kind"].(string)+" "+m["metadata"].(map[string]any)["name"].(string)] = true
+	}
+	bindings := 0
+	for _, m := range all {
+		spec, _ := m["spec"].(map[string]any)
+		if m["kind"] != "ValidatingAdmissionPolicyBinding" {
+			continue
+		}
+		bindings++
+		if policy := spec["policyName"].(string); !names["ValidatingAdmissionPolicy "+policy] {
+			t.Errorf("a binding of policy %s, which does not exist", policy)
+		}
+		if ref, ok := spec["paramRef"].(map[string]any); ok && !names["ClusterRoleBinding "+ref["name"].(string)] {
+			t.Errorf("a binding by the subjects of %s, which does not exist", ref["name"])
+		}
+	}
+	if bindings == 0 {
+		t.Error("no binding was rendered")
+	}
+}
+
 // Values that replace text of a manifest must find it there.
 func TestChartValues(t *testing.T) {
 	h := newHelm(t)
