@@ -61,7 +61,7 @@ e2e-matrix: ## policies, rights and every verb on each version of KUBERNETES, an
 
 rollout: ## images built, chart and DaemonSet installed from them, kernels panic: seen on the page in Chromium, and by an alert in Prometheus' engine; nightly (root)
 	mkdir -p dist/browser
-	PICTURES=$(CURDIR)/dist/browser .ci/no-skips $(GO) test -count=1 -tags e2e,rollout -timeout 40m -run '^TestRollout$$' -v ./e2e
+	PICTURES=$(CURDIR)/dist/browser .ci/no-skips $(GO) test -count=1 -tags e2e,rollout -timeout 40m -run '^TestRollout' -v ./e2e
 
 FIXTURES ?= .
 
