@@ -120,7 +120,7 @@ func (w *endsWorld) machineFiles(t *testing.T, name string, ip netip.Addr, insta
 		"/etc/cloud/cloud-init.disabled":                "",
 		"/etc/hostname":                                 name + "\n",
 		"/etc/machine-id":                               strings.Repeat("5a", 16) + "\n", // else each unit is enabled anew
-		"/etc/systemd/network/10-lab.network":           "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\n",
+		"/etc/systemd/network/10-lab.network":           "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\nKeepConfiguration=dhcp-on-stop\n",
 		"/etc/lastgasp/configurator.d/50-endpoint.yaml": fmt.Sprintf("endpoint: {static: [%q]}\n", w.Endpoint()),
 		"/etc/kubernetes/kubelet.env":                   fmt.Sprintf("NAME=%s\nIP=%s\nPROVIDER_ID=aws:///%s/%s\n", name, ip, zone, instance),
 		// The rest of the hardware loads modules that nobody uses.

@@ -7,6 +7,7 @@
 //
 // A request that does not come over the bus names nobody: `systemctl kexec`, `init 6` or `telinit 6` of root, which go to
 // process 1 through its private socket, a power button, EC2 itself. Nor does `systemctl reboot --force`, which stops no unit:
-// it is announced when systemd-shutdown ends this process. `reboot -f`, sysrq and kernels that die end a boot without any of
-// that, so they are not announced.
+// it is announced when systemd-shutdown ends this process. That also ends systemd-networkd, which takes an address that came by
+// DHCP with it, perhaps before the datagram is out, unless its network file has KeepConfiguration=dhcp-on-stop. `reboot -f`,
+// sysrq and kernels that die end a boot without any of that, so they are not announced.
 package farewell
