@@ -234,6 +234,10 @@ func (m *endsMachine) comeBack(t *testing.T, ctx context.Context, e machineEnd) 
 	case e.gone:
 		m.VM.Kill()
 		askEC2(t, m.w.moto, url.Values{"Action": {"TerminateInstances"}, "InstanceId.1": {m.instance.ID}})
+		// As the cloud's controller does, which the lab has not.
+		if err := m.w.Cluster.Client().CoreV1().Nodes().Delete(ctx, m.Name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
 		return
 	case e.off:
 		if err := m.VM.Wait(ctx); err != nil {
