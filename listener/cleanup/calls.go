@@ -43,15 +43,21 @@ func (c calls) each(ctx context.Context, u urgency, what string, n int, do func(
 	for i := range todo {
 		todo[i] = i
 	}
-	began := c.now()
+	forbidden := make([]time.Time, n) // since when, without another answer or fault in between
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		<-c.queue.submit(ctx, u, len(todo), func(ctx context.Context, i int) { answers[todo[i]] = do(ctx, todo[i]) })
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		todo = slices.DeleteFunc(todo, func(i int) bool {
-			early := errors.Is(answers[i], ErrForbidden) && c.now().Sub(began) < forbiddenFor
-			return answered(answers[i]) && !early
+			if !errors.Is(answers[i], ErrForbidden) {
+				forbidden[i] = time.Time{}
+				return answered(answers[i])
+			}
+			if forbidden[i].IsZero() {
+				forbidden[i] = c.now()
+			}
+			return c.now().Sub(forbidden[i]) >= forbiddenFor
 		})
 		if len(todo) == 0 {
 			return answers, nil

@@ -73,12 +73,13 @@ func TestWhatTheFailOverWaitsFor(t *testing.T) {
 // refused for good because of that.
 func TestForbiddenForAWhile(t *testing.T) {
 	for _, c := range []struct {
-		name string
-		for_ time.Duration
-		want policy.Phase
+		name       string
+		away, for_ time.Duration // no answer first, and then none but this
+		want       policy.Phase
 	}{
-		{"while the API server starts", 20 * time.Second, policy.Cleaned},
-		{"for want of a right", time.Hour, policy.Refused},
+		{"while the API server starts", 0, 20 * time.Second, policy.Cleaned},
+		{"while the API server starts, after a long outage", 40 * time.Second, 20 * time.Second, policy.Cleaned},
+		{"for want of a right", 0, time.Hour, policy.Refused},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
@@ -86,7 +87,10 @@ func TestForbiddenForAWhile(t *testing.T) {
 				w.panics(1)
 				inc, since := incident(1, boot1, secret1), time.Now()
 				e, _ := run(t, testPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
-					if time.Since(since) < c.for_ && call != "CreateDeath" && call != "UpdateDeath" {
+					if time.Since(since) < c.away {
+						return errors.New("connection refused")
+					}
+					if time.Since(since) < c.away+c.for_ && call != "CreateDeath" && call != "UpdateDeath" {
 						return fmt.Errorf("%s: %w", call, ErrForbidden)
 					}
 					return nil
