@@ -175,11 +175,10 @@ func (w *work) count(t *tally, answers []error, which []int) (changed []int) {
 
 // holdsNode is how many pods keep the Node, because the API server refused to have them failed. Those that their owners have made
 // such that nothing can be written to them do not: whoever may make a pod could keep any Node so. They go with the Node.
-func (w *work) holdsNode() int {
-	n := w.denied()
-	for uid, full := range w.full {
-		if full && w.became[uid] == policy.PodDenied {
-			n--
+func (w *work) holdsNode() (n int) {
+	for uid, what := range w.became {
+		if what == policy.PodDenied && !w.full[uid] {
+			n++
 		}
 	}
 	return n
