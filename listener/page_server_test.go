@@ -329,6 +329,25 @@ func writeCertificate(t *testing.T, dir string, serial int64, until time.Time) *
 	return cert
 }
 
+// servePage serves s on loopback until stop is called, which fails the test if it was served with an error.
+func servePage(t *testing.T, s *PageServer) (address string, stop func()) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { done <- s.Serve(ctx, ln) }()
+	return ln.Addr().String(), func() {
+		t.Helper()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestPageCertificate(t *testing.T) {
 	dir := t.TempDir()
 	asked := 0
@@ -339,19 +358,8 @@ func TestPageCertificate(t *testing.T) {
 	if err := s.Load(); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("load without files: %v", err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() { done <- s.Serve(ctx, ln) }()
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
+	address, stop := servePage(t, s)
+	defer stop()
 	// get asks for the page as a client that trusts cert, and returns the serial number that was served.
 	get := func(cert *x509.Certificate, change func(*tls.Config)) (int64, error) {
 		pool := x509.NewCertPool()
@@ -361,7 +369,7 @@ func TestPageCertificate(t *testing.T) {
 			change(secure)
 		}
 		client := http.Client{Transport: &http.Transport{TLSClientConfig: secure, DisableKeepAlives: true}}
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+ln.Addr().String()+"/", nil)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+address+"/", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -417,18 +425,12 @@ func TestReadersConnectionOutlivesStrangers(t *testing.T) {
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(writeCertificate(t, dir, 1, time.Now().Add(time.Hour)))
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() { done <- s.Serve(ctx, ln) }()
+	address, stop := servePage(t, s)
 	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
 	get := func() (reused bool) {
 		t.Helper()
 		trace := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }})
-		r, err := http.NewRequestWithContext(trace, http.MethodGet, "https://"+ln.Addr().String()+"/", nil)
+		r, err := http.NewRequestWithContext(trace, http.MethodGet, "https://"+address+"/", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -449,7 +451,7 @@ func TestReadersConnectionOutlivesStrangers(t *testing.T) {
 		if i%2 == 0 {
 			d.LocalAddr = nil
 		}
-		conn, err := d.DialContext(t.Context(), "tcp", ln.Addr().String())
+		conn, err := d.DialContext(t.Context(), "tcp", address)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -458,10 +460,7 @@ func TestReadersConnectionOutlivesStrangers(t *testing.T) {
 	if !get() {
 		t.Error("the reader's connection was closed")
 	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	stop()
 }
 
 // Strangers' connections do not fill the log, whether it is their fault or that of the files.
@@ -476,16 +475,10 @@ func TestStrangersDoNotFillTheLog(t *testing.T) {
 	if err := s.Load(); err != nil {
 		t.Fatal(err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() { done <- s.Serve(ctx, ln) }()
+	address, stop := servePage(t, s)
 	connect := func() {
 		t.Helper()
-		conn, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+		conn, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -497,14 +490,11 @@ func TestStrangersDoNotFillTheLog(t *testing.T) {
 	}
 	for range 3 {
 		connect()
-		if _, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{}); err == nil { // it does not know our authority
+		if _, err := tls.Dial("tcp", address, &tls.Config{}); err == nil { // it does not know our authority
 			t.Error("an unknown authority is trusted")
 		}
 	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	stop()
 	if got := strings.Count(log.String(), "\n"); got != 1 || !strings.Contains(log.String(), "not read again") {
 		t.Errorf("%d lines, want one about the certificate:\n%s", got, log.String())
 	}
