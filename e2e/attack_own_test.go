@@ -111,10 +111,7 @@ func (w *attackWorld) endedInAnOutage(t *testing.T) {
 		}
 		panic(http.ErrAbortHandler)
 	})
-	d := newDoomed("in-hand", 60)
-	w.mayDie(d.name)
-	w.join(t, d)
-	w.hide(d.secret)
+	d := w.joinDoomed(t, "in-hand", 60)
 	spec := story.ListenerSpec{Binary: w.bin + "/lastgasp-listener", Kubeconfig: kubeconfig, Policy: anyNumber, Records: t.TempDir()}
 	r := w.startReplicaWith(t, spec)
 	eventually(t, "the listener to know the node", func() error { return r.knows(w.kubeWorld, d.name) })
@@ -140,10 +137,7 @@ func (w *attackWorld) endedInAnOutage(t *testing.T) {
 // fasterDryRun has a dry run hear a death before a listener that acts.
 func (w *attackWorld) fasterDryRun(t *testing.T) {
 	t.Parallel()
-	d := newDoomed("rehearsed-first", 61)
-	w.mayDie(d.name)
-	w.join(t, d)
-	w.hide(d.secret)
+	d := w.joinDoomed(t, "rehearsed-first", 61)
 	dry, acts := w.startReplica(t, w.bin, "", anyNumber, "--dry-run"), w.startReplica(t, w.bin, "", anyNumber)
 	for _, r := range []*replica{dry, acts} {
 		eventually(t, "the listener to know the node", func() error { return r.knows(w.kubeWorld, d.name) })
@@ -163,10 +157,7 @@ func (w *attackWorld) fasterDryRun(t *testing.T) {
 // lieToOneReplica has a pod claim a death to one replica. The kernel's own word reaches only the other one.
 func (w *attackWorld) lieToOneReplica(t *testing.T) {
 	t.Parallel()
-	d := newDoomed("lied-about", 62)
-	w.mayDie(d.name)
-	w.join(t, d)
-	w.hide(d.secret)
+	d := w.joinDoomed(t, "lied-about", 62)
 	first, second := w.startReplica(t, w.bin, "", anyNumber), w.startReplica(t, w.bin, "", anyNumber)
 	for _, r := range []*replica{first, second} {
 		eventually(t, "the listener to know the node", func() error { return r.knows(w.kubeWorld, d.name) })
@@ -192,10 +183,7 @@ func (w *attackWorld) lieToOneReplica(t *testing.T) {
 // replayAfterRestart replays a death to a listener that has not heard it, once its node is back.
 func (w *attackWorld) replayAfterRestart(t *testing.T) {
 	t.Parallel()
-	d := newDoomed("replayed", 63)
-	w.mayDie(d.name)
-	w.join(t, d)
-	w.hide(d.secret)
+	d := w.joinDoomed(t, "replayed", 63)
 	r := w.startReplica(t, w.bin, "", anyNumber)
 	eventually(t, "the listener to know the node", func() error { return r.knows(w.kubeWorld, d.name) })
 	if err := d.panics(w.kubeWorld, r); err != nil {
@@ -235,10 +223,7 @@ func (w *attackWorld) replayAfterRestart(t *testing.T) {
 // terminal. The node that it ran on is deleted all the same.
 func (w *attackWorld) fullPod(t *testing.T) {
 	t.Parallel()
-	d := newDoomed("full-of-notes", 64)
-	w.mayDie(d.name)
-	w.join(t, d)
-	w.hide(d.secret)
+	d := w.joinDoomed(t, "full-of-notes", 64)
 	const key = "example.com/full"
 	w.newPod(t, d.name+"-tenant", d.name, corev1.PodRunning, func(p *corev1.Pod) {
 		p.Spec.Containers[0].Image = strings.ToValidUTF8(raw, "") + "x"

@@ -87,6 +87,17 @@ func (w *attackWorld) mayDie(name string) {
 	w.dead = append(w.dead, name)
 }
 
+// joinDoomed makes a node that is going to die rightly a pinned one of the cluster, with pods and a volume; its secret must not be shown
+// anywhere.
+func (w *attackWorld) joinDoomed(t *testing.T, name string, i int) *doomed {
+	t.Helper()
+	d := newDoomed(name, i)
+	w.mayDie(d.name)
+	w.join(t, d)
+	w.hide(d.secret)
+	return d
+}
+
 // dies sends a pinned node's last words and waits for its cleanup.
 func (w *attackWorld) dies(t *testing.T, name string, id netconsole.Identity, kernel *story.Voice) {
 	t.Helper()
