@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -40,9 +41,10 @@ func (w *World) Explain(s lab.Scope) {
 	}
 }
 
-// Heard is how many datagrams the listener has received so far.
-func (w *World) Heard(ctx context.Context) (n int, err error) {
-	const metric = "lastgasp_datagrams_total "
+// Dying is how many kernels the listener has heard die so far.
+func (w *World) Dying(ctx context.Context) (n int, err error) {
+	const incidents, dying = "lastgasp_incidents_total{", `verdict="dying"} `
+	seen := false
 	err = w.Net.Listener.Do(func() error {
 		conn, err := net.Dial("tcp", "127.0.0.1:9666")
 		if err != nil {
@@ -54,12 +56,21 @@ func (w *World) Heard(ctx context.Context) (n int, err error) {
 		}
 		fmt.Fprint(conn, "GET /metrics HTTP/1.0\r\n\r\n")
 		for lines := bufio.NewScanner(conn); lines.Scan(); {
-			if value, ok := strings.CutPrefix(lines.Text(), metric); ok {
-				_, err := fmt.Sscan(value, &n)
+			labels, value, ok := strings.Cut(lines.Text(), dying)
+			if !ok || !strings.HasPrefix(labels, incidents) {
+				continue
+			}
+			seen = true
+			count, err := strconv.Atoi(value)
+			if err != nil {
 				return err
 			}
+			n += count
 		}
-		return fmt.Errorf("there is no %s", metric)
+		if !seen {
+			return fmt.Errorf("there is no %s…%s", incidents, dying)
+		}
+		return nil
 	})
 	if err != nil {
 		return 0, fmt.Errorf("ask the listener for its metrics: %w", err)
