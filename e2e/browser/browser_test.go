@@ -332,7 +332,7 @@ const (
 // axeCore is the source of axe-core, from the cache or from npm.
 func axeCore(t *testing.T) string {
 	t.Helper()
-	dir, err := lab.Cached(t.Context(), "axe-core-"+axeVersion, func(dir string) error {
+	dir, err := lab.CachedDownload(t.Context(), t, "axe-core-"+axeVersion, func(dir string) error {
 		cmd := exec.CommandContext(t.Context(), "npm", "pack", "--silent", "axe-core@"+axeVersion)
 		if _, err := exec.LookPath("npm"); err != nil {
 			if err := lab.InstallPackages(t.Context(), t, "npm"); err != nil {

@@ -70,12 +70,12 @@ func Listen(ns *NS, addr netip.AddrPort) (*net.UDPConn, error) {
 	return conn, nil
 }
 
-// bigReceiveBuffer makes room for a whole panic, which comes within milliseconds: the default of 208 KiB holds only some
-// 200 datagrams, each charged with its skb.
+// bigReceiveBuffer makes room for a whole panic, which comes within milliseconds, and for seconds of a log storm: the default of
+// 208 KiB holds only some 200 datagrams, each charged with its skb.
 func bigReceiveBuffer(_, _ string, conn syscall.RawConn) error {
 	var set error
 	err := conn.Control(func(fd uintptr) {
-		set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
+		set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20)
 	})
 	if err != nil {
 		return err
