@@ -10,13 +10,20 @@ export CGO_ENABLED ?= 0
 
 FUZZTIME   ?= 200000x
 
-.PHONY: build check format vet staticcheck pure fuzz live e2e e2e-ends e2e-kernel e2e-matrix rollout fixtures test demo bench bench-storm clean browser
+.PHONY: build fetch check format vet staticcheck pure fuzz live e2e e2e-ends e2e-kernel e2e-matrix rollout fixtures test demo bench bench-storm clean browser
 
 build: ## both binaries into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/lastgasp-listener
 	$(GO) build -tags "$$(cat cmd/lastgasp-configurator/tags)" -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/lastgasp-configurator
 	@size=$$(stat -c %s bin/lastgasp-configurator); test $$size -le $$((12 << 20)) || \
 		{ echo "lastgasp-configurator has $$size bytes: every node carries it, 12 MiB is the limit"; exit 1; }
+
+fetch: ## what the tests need from Go's module proxy, which may have a bad moment: each tried three times
+	@for module in . packaging/image packaging/helm packaging/monitoring e2e/authenticator e2e/browser; do \
+		.ci/thrice $(GO) -C $$module list -deps -test -tags live,e2e,ends,rollout ./... >/dev/null || exit 1; \
+	done
+	@.ci/thrice $(GO) -C packaging/helm list -deps helm.sh/helm/v4/cmd/helm >/dev/null
+	@.ci/thrice $(GO) list -modfile=.ci/tools.mod -deps honnef.co/go/tools/cmd/staticcheck >/dev/null
 
 check: format vet staticcheck build pure ## the inner loop: under a minute when warm
 
@@ -75,7 +82,7 @@ e2e-ends: ## boots that end in every way we know of, and what Kubernetes then kn
 fixtures: ## capture the fixtures of listener/detect anew, or those that FIXTURES matches (6.12-arm64-sysrq); two hours for all (root)
 	$(GO) test -count=1 -tags e2e -timeout 180m -run 'TestCaptureCorpus/$(FIXTURES)' -v ./e2e/lab -update
 
-test: check modules live browser e2e ## every test but the nightly ones (fuzz, e2e-ends, e2e-kernel, e2e-matrix, rollout) and package-test
+test: fetch check modules live browser e2e ## every test but the nightly ones (fuzz, e2e-ends, e2e-kernel, e2e-matrix, rollout) and package-test
 
 demo: ## two real kernels panic, and Kubernetes knows why: one is heard, the other says so on its next boot
 	@echo "compiling the lab, a minute the first time"

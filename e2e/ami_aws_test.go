@@ -4,7 +4,9 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -102,6 +104,9 @@ type heardRecord struct {
 func (h heard) read(t *testing.T) []heardRecord {
 	t.Helper()
 	f, err := os.Open(h.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // the listener has only just been started
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +126,7 @@ func (h heard) await(t *testing.T, what string, is func(heardRecord) bool) {
 	t.Helper()
 	again := time.NewTicker(200 * time.Millisecond)
 	defer again.Stop()
-	for range 900 {
+	for range 1500 {
 		for _, r := range h.read(t) {
 			if is(r) {
 				return
@@ -129,5 +134,5 @@ func (h heard) await(t *testing.T, what string, is func(heardRecord) bool) {
 		}
 		<-again.C
 	}
-	t.Fatalf("%s did not arrive within three minutes", what)
+	t.Fatalf("%s did not arrive within five minutes", what)
 }

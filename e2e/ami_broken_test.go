@@ -68,8 +68,15 @@ func (b brokenWorld) try(t *testing.T, n *amiNode) {
 	n.wantStatus(t, b.says...)
 	n.wantUnharmed(t)
 	b.mends(t, n)
-	n.sh(t, "systemctl restart lastgasp-configurator lastgasp-configurator-watch && lastgasp-configurator status")
+	n.sh(t, rearm)
 }
+
+// rearm restarts our units until the node is armed and heard: on a busy machine a start takes longer than its unit gives it.
+const rearm = `for i in 1 2 3 4 5 6; do
+		systemctl restart lastgasp-configurator lastgasp-configurator-watch && lastgasp-configurator status && exit
+		sleep 5
+	done
+	exit 1`
 
 // wantRestartable checks that a node is armed after its units were restarted more often than systemd's default allows (five
 // times in ten seconds).
@@ -77,8 +84,9 @@ func (n *amiNode) wantRestartable(t *testing.T) {
 	t.Helper()
 	n.sh(t, `systemctl reset-failed
 		for i in 1 2 3 4 5 6 7; do
-			systemctl restart lastgasp-configurator lastgasp-configurator-watch lastgasp-listener || exit 1
-		done
-		systemctl is-active lastgasp-configurator lastgasp-configurator-watch lastgasp-listener lastgasp-listener.socket
-		lastgasp-configurator status`)
+			systemctl restart lastgasp-configurator lastgasp-configurator-watch lastgasp-listener ||
+				! systemctl show --value -p Result 'lastgasp-*' | grep start-limit-hit || exit 1
+		done`)
+	n.sh(t, rearm)
+	n.sh(t, "systemctl is-active lastgasp-configurator lastgasp-configurator-watch lastgasp-listener lastgasp-listener.socket")
 }

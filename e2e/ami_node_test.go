@@ -159,7 +159,7 @@ func buildDebs(t *testing.T) []string {
 // try runs a script in the machine and returns its exit code and output.
 func (n *amiNode) try(t *testing.T, script string) (exit int, said string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*busy)
 	defer cancel()
 	r, err := n.VM.Run(ctx, "sh", "-c", script)
 	if err != nil {

@@ -51,7 +51,7 @@ func TestAMI(t *testing.T) {
 			}
 			a.parameters.start(t)
 			a.parameters.put(t, a.former.addr.String())
-			n.sh(t, "systemctl restart lastgasp-configurator")
+			n.sh(t, "for i in 1 2 3 4 5 6; do systemctl restart lastgasp-configurator && exit; sleep 5; done; exit 1")
 			a.former.await(t, "its canary", n.isCanary)
 		})
 	})
@@ -138,7 +138,7 @@ func (a *amiWorld) move(t *testing.T, n *amiNode) {
 		return len(proofs) > 1
 	})
 	only := "lastgasp-" + lab.ListenerAddr.Addr().String() + "-1"
-	n.sh(t, `for i in $(seq 1200); do [ "$(ls `+configfs+`)" = `+only+` ] && exit; sleep 0.1; done; ls `+configfs+`; exit 1`)
+	n.sh(t, `for i in $(seq 3000); do [ "$(ls `+configfs+`)" = `+only+` ] && exit; sleep 0.1; done; ls `+configfs+`; exit 1`)
 
 	// One more record follows.
 	var count int
@@ -180,7 +180,7 @@ func (a *amiWorld) kill(t *testing.T, n *amiNode, victims []corev1.Pod, authorit
 	if err := witness(t.Context(), &n.Node); err != nil {
 		t.Fatal(err)
 	}
-	death, err := a.Kill(t.Context(), &n.Node, lab.CrashSysrq, victims, 2*time.Minute)
+	death, err := a.Kill(t.Context(), &n.Node, lab.CrashSysrq, victims, 2*busy)
 	if err != nil {
 		a.Explain(t)
 		records := heard{a.Records}.read(t)

@@ -48,7 +48,7 @@ func (w *attackWorld) connections(t *testing.T) {
 	for i := range idle {
 		err := w.ns.Do(func() error {
 			client := netip.AddrFrom4([4]byte{127, 0, 0, byte(2 + i%4)})
-			dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(client, 0)), Timeout: 10 * time.Second}
+			dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(client, 0)), Timeout: busy}
 			c, err := dialer.Dial("tcp", r.admin)
 			if err == nil {
 				open = append(open, c)
@@ -59,7 +59,7 @@ func (w *attackWorld) connections(t *testing.T) {
 			t.Fatalf("connection %d: %v", i, err)
 		}
 		if len(open) > held { // the listener has closed it long ago
-			open[0].SetReadDeadline(time.Now().Add(10 * time.Second))
+			open[0].SetReadDeadline(time.Now().Add(busy))
 			if _, err := io.Copy(io.Discard, open[0]); errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Fatalf("connection %d is open still: %v", i-held, err)
 			}
@@ -121,7 +121,7 @@ func (w *attackWorld) endedInAnOutage(t *testing.T) {
 	}
 	select {
 	case <-asked:
-	case <-time.After(time.Minute):
+	case <-time.After(busy):
 		t.Fatalf("the listener asked for nothing; it says:\n%s", r.says())
 	}
 	r.terminate(t)
@@ -211,7 +211,7 @@ func (w *attackWorld) replayAfterRestart(t *testing.T) {
 		}
 		return err
 	})
-	if err := within(t.Context(), 3*time.Minute, func() error { return w.untouched(t.Context(), d) }); err != nil {
+	if err := within(t.Context(), busy, func() error { return w.untouched(t.Context(), d) }); err != nil {
 		t.Error(err)
 	}
 	if err := d.spared(w.audit(t), back); err != nil {

@@ -71,6 +71,7 @@ func (w *attackWorld) enroll(t *testing.T, name string, id netconsole.Identity) 
 	if err := w.lab.Enroll(t.Context(), name, id.Boot, id.Secret.Sum()); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the listener to know the pin of "+name, func() error { return w.listener().knows(w.kubeWorld, name) })
 }
 
 // hide notes a secret that must not be seen anywhere.

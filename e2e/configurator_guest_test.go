@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -62,20 +61,24 @@ func newGuest(t *testing.T, kernel string, spec lab.VMSpec) *guest {
 	return &guest{vm: vm, net: n, kernel: k}
 }
 
-// run runs the configurator, which must end with an exit code. If that is 0, canaries and next hops have all the time that a
-// guest needs on a busy machine; where a listener must not answer, the configuration's timeout says how long to wait for it.
+// unresolved is the exit code of a configurator whose next hop did not answer within a second, or whose listeners are not named
+// anywhere: what asks to be tried again.
+const unresolved = 3
+
+// run runs the configurator, which must end with an exit code. If that is 0, canaries have all the time that a guest needs on a busy
+// machine; where a listener must not answer, the configuration's timeout says how long to wait for it. A next hop that must answer has
+// another second, a few times.
 func (g *guest) run(t *testing.T, exit int, args ...string) lab.Result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*busy)
 	defer cancel()
 	program := lab.Program{Argv: append([]string{"/usr/bin/lastgasp-configurator"}, args...)}
 	if exit == 0 {
 		program.Env = []string{"LASTGASP_CANARY_TIMEOUT=20s"}
 	}
 	r, err := g.vm.RunProgram(ctx, program)
-	for range 5 {
-		const unresolved = 3 // what asks to be tried again
-		if exit == 0 && err == nil && r.Exit == unresolved {
+	for range 10 {
+		if exit != unresolved && err == nil && r.Exit == unresolved {
 			t.Logf("%q is tried again: %s", args, r.Stderr)
 			r, err = g.vm.RunProgram(ctx, program)
 		}
@@ -87,6 +90,18 @@ func (g *guest) run(t *testing.T, exit int, args ...string) lab.Result {
 		t.Fatalf("%q ended with %d instead of %d:\n%s%s", args, r.Exit, exit, r.Stdout, r.Stderr)
 	}
 	return r
+}
+
+// runSaying is run until standard error has a text that depends on an answer which a busy machine may give too late, a few times.
+func (g *guest) runSaying(t *testing.T, exit int, says string, args ...string) {
+	t.Helper()
+	var r lab.Result
+	for range 5 {
+		if r = g.run(t, exit, args...); strings.Contains(r.Stderr, says) {
+			return
+		}
+	}
+	t.Errorf("%q does not say %q, but: %s", args, says, r.Stderr)
 }
 
 func (g *guest) write(t *testing.T, name, text string) {

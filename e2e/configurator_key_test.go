@@ -26,18 +26,15 @@ func TestConfiguratorBelievesTheKey(t *testing.T) {
 	public := base64.StdEncoding.EncodeToString(key.Public().(ed25519.PublicKey))
 	g.write(t, config, fmt.Sprintf("cluster: prod-1\nendpoint: {key: %s}\ncanary: {timeout: 1s}\n", public))
 
-	if r := g.run(t, 1, "apply", "--endpoint", b.String()); !strings.Contains(r.Stderr, "but not with a signature of endpoint.key") {
-		t.Errorf("stderr: %s", r.Stderr)
-	}
+	const unsigned = "but not with a signature of endpoint.key"
+	g.runSaying(t, 1, unsigned, "apply", "--endpoint", b.String())
 	if _, record := b.last(t); record.Identity().Secret != "" || record.Identity().Boot != g.vm.BootID() {
 		t.Errorf("who has no key heard %+v", record.Identity())
 	}
 
 	a.sign(key)
 	r := newRelay(t, g.net, netip.AddrPortFrom(lab.ListenerAddr.Addr(), 6667), netip.AddrPortFrom(lab.ListenerAddr.Addr(), 6666))
-	if got := g.run(t, 1, "apply", "--endpoint", r.at.String()); !strings.Contains(got.Stderr, "but not with a signature of endpoint.key") {
-		t.Errorf("through a relay, stderr: %s", got.Stderr)
-	}
+	g.runSaying(t, 1, unsigned, "apply", "--endpoint", r.at.String())
 	if r.answers.Load() == 0 {
 		t.Error("the relay got no answer: the test proves nothing")
 	}

@@ -35,7 +35,7 @@ type fakeListener struct {
 // newFakeListener listens in the listener subnet until t ends.
 func newFakeListener(t *testing.T, n *lab.Net, at netip.Addr) *fakeListener {
 	t.Helper()
-	conn, err := lab.Listen(n.Listener, netip.AddrPortFrom(at, 6666))
+	conn, err := lab.ListenToStorm(n.Listener, netip.AddrPortFrom(at, 6666))
 	if err != nil {
 		t.Fatal(err)
 	}

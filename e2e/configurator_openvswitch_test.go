@@ -36,7 +36,7 @@ func TestOpenVSwitch(t *testing.T) {
 	}
 	vsctl := func(args ...string) {
 		t.Helper()
-		g.guestRun(t, append([]string{"/usr/bin/ovs-vsctl", "--db=unix:" + socket, "--retry", "--timeout=60"}, args...)...)
+		g.guestRun(t, append([]string{"/usr/bin/ovs-vsctl", "--db=unix:" + socket, "--retry", "--timeout=300"}, args...)...)
 	}
 	refused := func(t *testing.T, want string) {
 		t.Helper()

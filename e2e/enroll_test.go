@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -207,7 +208,7 @@ func TestNotEnrolled(t *testing.T) {
 		w.Explain(t)
 		t.Fatal(err)
 	}
-	d, err := w.Kill(t.Context(), n, lab.CrashSysrq, victims, 3*time.Minute)
+	d, err := w.Kill(t.Context(), n, lab.CrashSysrq, victims, 2*busy)
 	if err != nil {
 		w.Explain(t)
 		t.Fatal(err)
@@ -323,14 +324,18 @@ func (w *enrolled) wantWriter(t *testing.T) {
 	}
 	defer f.Close()
 	var users []string
-	for lines := bufio.NewScanner(f); lines.Scan(); {
+	for lines := bufio.NewReader(f); ; {
+		line, err := lines.ReadBytes('\n')
+		if err != nil {
+			break // a line without its end is still being written
+		}
 		var e struct {
 			Verb, UserAgent string
 			User            struct{ Username string }
 			ObjectRef       struct{ Resource, Subresource, Name string }
 			Status          struct{ Code int } `json:"responseStatus"`
 		}
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+		if err := json.Unmarshal(line, &e); err != nil {
 			t.Fatal(err)
 		}
 		if e.Verb == "patch" && e.ObjectRef.Resource == "nodes" && e.ObjectRef.Subresource == "" && e.ObjectRef.Name == w.name &&
@@ -338,7 +343,8 @@ func (w *enrolled) wantWriter(t *testing.T) {
 			users = append(users, e.User.Username)
 		}
 	}
-	if len(users) != 1 || users[0] != "system:node:"+w.name {
-		t.Errorf("the pin was written by %q, want system:node:%s once", users, w.name)
+	slices.Sort(users) // a write whose answer was late is done again
+	if users = slices.Compact(users); len(users) != 1 || users[0] != "system:node:"+w.name {
+		t.Errorf("the pin was written by %q, want system:node:%s", users, w.name)
 	}
 }

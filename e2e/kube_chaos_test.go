@@ -65,7 +65,7 @@ func TestKubeChaos(t *testing.T) {
 			}
 			for _, d := range dying {
 				var r policy.Death
-				err := within(t.Context(), 2*time.Minute, func() (err error) {
+				err := within(t.Context(), busy, func() (err error) {
 					r, err = w.ended(t.Context(), d)
 					return err
 				})
@@ -206,7 +206,7 @@ func (w *kubeWorld) killedInTheMiddle(*testing.T) trouble {
 		ends: func(ctx context.Context) error {
 			select {
 			case <-first:
-			case <-time.After(time.Minute):
+			case <-time.After(busy):
 				return errors.New("no pod was failed")
 			}
 			w.lab.StopAPIServer()

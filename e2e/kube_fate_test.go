@@ -47,7 +47,7 @@ func TestKubeFate(t *testing.T) {
 
 	t.Run("a panic that only the serial console has is acted on once the node is silent", func(t *testing.T) {
 		var d policy.Death
-		if err := within(t.Context(), 3*time.Minute, func() (err error) {
+		if err := within(t.Context(), busy, func() (err error) {
 			if d, err = w.cluster.Death(t.Context(), policy.DeathName(mute.name, mute.vm.BootID())); err == nil && d.Phase != policy.Cleaned {
 				err = fmt.Errorf("phase %s: %s", d.Phase, d.Decision)
 			}

@@ -172,13 +172,19 @@ func (v *victim) story(w *kubeWorld, t *testing.T, heir *replica) error {
 	select {
 	case <-v.owned:
 	case <-v.dead:
-	case <-time.After(time.Minute):
+	case <-time.After(busy):
 		return fmt.Errorf("it neither created the NodeDeath nor died; %d calls", v.count)
 	}
 	if v.back {
-		select {
-		case <-v.dead:
-		case <-time.After(30 * time.Second): // it finished before
+		err := within(ctx, busy, func() error {
+			if v.killed() {
+				return nil
+			}
+			_, err := w.ended(ctx, v.doomed) // it finished before
+			return err
+		})
+		if err != nil {
+			return err
 		}
 		if err := w.comesBack(ctx, v.doomed); err != nil {
 			return err
@@ -188,7 +194,7 @@ func (v *victim) story(w *kubeWorld, t *testing.T, heir *replica) error {
 	if err := v.panics(w, heir); err != nil {
 		return err
 	}
-	err := within(ctx, 3*time.Minute, func() error {
+	err := within(ctx, busy, func() error {
 		r, err := w.ended(ctx, v.doomed)
 		v.phase = r.Phase
 		return err
@@ -200,7 +206,7 @@ func (v *victim) story(w *kubeWorld, t *testing.T, heir *replica) error {
 		v.took = time.Since(v.died)
 	}
 	if v.back {
-		return within(ctx, 3*time.Minute, func() error { return w.untouched(ctx, v.doomed) })
+		return within(ctx, busy, func() error { return w.untouched(ctx, v.doomed) })
 	}
 	return nil
 }

@@ -252,7 +252,7 @@ func (w *kubeWorld) checkLeavingNamespace(t *testing.T, r *replica) {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "pod"},
 		Spec: corev1.PodSpec{
-			NodeName: d.name, AutomountServiceAccountToken: ptr(false), TerminationGracePeriodSeconds: ptr(int64(3600)),
+			NodeName: d.name, AutomountServiceAccountToken: ptr(false), TerminationGracePeriodSeconds: ptr(int64(20)), // the namespace is looked at again after half of it
 			Containers: []corev1.Container{{Name: "main", Image: "none"}},
 		},
 	}

@@ -44,7 +44,7 @@ func (w *kubeWorld) checkNodeClaims(t *testing.T) {
 	if _, err := w.lab.KubectlAs(ctx, admin, nodeClaimCRD, "apply", "-f", "-"); err != nil {
 		t.Fatal(err)
 	}
-	w.kubectl(t, "wait", "--for=condition=Established", "--timeout=30s", "crd/nodeclaims.karpenter.sh")
+	w.kubectl(t, "wait", "--for=condition=Established", "--timeout=5m", "crd/nodeclaims.karpenter.sh")
 	claims := schema.GroupVersionResource{Group: "karpenter.sh", Version: "v1", Resource: "nodeclaims"}
 	all := must(dynamic.NewForConfig(w.lab.RESTConfig())).Resource(claims)
 	newClaim := func(name, node, provider string) *unstructured.Unstructured {
@@ -76,9 +76,12 @@ func (w *kubeWorld) checkNodeClaims(t *testing.T) {
 	w.newNode(t, "liar", owned(foreign))
 
 	c := w.connect(t, kube.Config{REST: w.account, Namespace: w.namespace, Replica: "karpenter", NodeClaims: true})
-	if err := c.Prove(ctx); !errors.Is(err, kube.ErrNotHeld) || !strings.Contains(err.Error(), "its annotation to nodeclaim") {
-		t.Errorf("proof without the right: %v", err)
-	}
+	eventually(t, "the listener to miss the right", func() error {
+		if err := c.Prove(ctx); !errors.Is(err, kube.ErrNotHeld) || !strings.Contains(err.Error(), "its annotation to nodeclaim") {
+			return fmt.Errorf("proof without the right: %v", err)
+		}
+		return nil
+	})
 	w.kubectl(t, "apply", "-k", overlay(t, "namespace: "+w.namespace+"\ncomponents: [PACKAGING/karpenter]"))
 	eventually(t, "the policies to be proved", func() error { return c.Prove(ctx) })
 	eventually(t, "the proof to be taken in", func() error {

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -56,9 +57,12 @@ func (w *kubeWorld) checkReaders(t *testing.T) {
 		{"of an account that was deleted", deleted, kube.ErrUnknownToken},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if user, err := w.cluster.Reader(t.Context(), tt.token); !errors.Is(err, tt.want) {
-				t.Errorf("%q, %v; want %v", user, err, tt.want)
-			}
+			eventually(t, "the API server's answer", func() error { // it learns of a deletion some moments later
+				if user, err := w.cluster.Reader(t.Context(), tt.token); !errors.Is(err, tt.want) {
+					return fmt.Errorf("%q, %v; want %v", user, err, tt.want)
+				}
+				return nil
+			})
 		})
 	}
 }

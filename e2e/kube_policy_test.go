@@ -103,13 +103,20 @@ func (w *kubeWorld) grantAll(t *testing.T) {
 	if _, err := w.admin.RbacV1().ClusterRoleBindings().Create(t.Context(), binding, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		w.admin.RbacV1().ClusterRoleBindings().Delete(context.Background(), binding.Name, metav1.DeleteOptions{})
-	})
-	eventually(t, "the rights to be granted", func() error {
-		_, err := w.raw.CoreV1().Secrets("default").List(t.Context(), metav1.ListOptions{})
+	secrets := func() error {
+		_, err := w.raw.CoreV1().Secrets("default").List(context.Background(), metav1.ListOptions{})
 		return err
+	}
+	t.Cleanup(func() { // and waits: what is taken away late would be missed by the next test, which has been granted it again
+		w.admin.RbacV1().ClusterRoleBindings().Delete(context.Background(), binding.Name, metav1.DeleteOptions{})
+		eventually(t, "the rights to be taken away", func() error {
+			if err := secrets(); !apierrors.IsForbidden(err) {
+				return fmt.Errorf("read secrets: %v, want Forbidden", err)
+			}
+			return nil
+		})
 	})
+	eventually(t, "the rights to be granted", secrets)
 }
 
 // attempt is one write and who denies it.
@@ -665,15 +672,21 @@ func (w *kubeWorld) checkProof(t *testing.T) {
 	t.Run("a policy that denies the listener its work", func(t *testing.T) {
 		c := w.connect(t, kube.Config{REST: w.account, Namespace: w.namespace, Replica: "titus",
 			Annotations: kube.Annotations{Reason: "pod.titus.netflix.com/pod-termination-reason"}})
-		if err := c.Prove(ctx); !errors.Is(err, kube.ErrNotHeld) || !strings.Contains(err.Error(), "its annotations to pod") {
-			t.Errorf("proof with an annotation key that the policy does not know: %v", err)
-		}
+		eventually(t, "the listener to notice", func() error {
+			if err := c.Prove(ctx); !errors.Is(err, kube.ErrNotHeld) || !strings.Contains(err.Error(), "its annotations to pod") {
+				return fmt.Errorf("proof with an annotation key that the policy does not know: %v", err)
+			}
+			return nil
+		})
 	})
 	t.Run("a condition that the policy does not know", func(t *testing.T) {
 		c := w.connect(t, kube.Config{REST: w.account, Namespace: w.namespace, Replica: "eks", Condition: "KernelReady"})
-		if err := c.Prove(ctx); !errors.Is(err, kube.ErrNotHeld) || !strings.Contains(err.Error(), "its condition KernelReady to node") {
-			t.Errorf("proof with a condition that the policy does not know: %v", err)
-		}
+		eventually(t, "the listener to notice", func() error {
+			if err := c.Prove(ctx); !errors.Is(err, kube.ErrNotHeld) || !strings.Contains(err.Error(), "its condition KernelReady to node") {
+				return fmt.Errorf("proof with a condition that the policy does not know: %v", err)
+			}
+			return nil
+		})
 	})
 	if got := w.getPod(t, "proof"); got.Status.Phase != corev1.PodRunning || len(got.Annotations) > 0 || len(got.Labels) > 0 {
 		t.Errorf("the proof changed its pod: %+v", got.ObjectMeta)
@@ -760,7 +773,10 @@ func TestKubeUnproved(t *testing.T) {
 	eventually(t, "both to be cleaned up", func() error {
 		return errors.Join(w.gone(t.Context(), d), w.gone(t.Context(), second))
 	})
-	if got := ready(); !strings.HasPrefix(got, "200") {
-		t.Errorf("readyz: %s", got)
-	}
+	eventually(t, "the listener to be ready", func() error {
+		if got := ready(); !strings.HasPrefix(got, "200") {
+			return fmt.Errorf("readyz: %s", got)
+		}
+		return nil
+	})
 }

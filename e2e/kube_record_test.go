@@ -102,7 +102,7 @@ func (w *kubeWorld) checkDeaths(t *testing.T) {
 	if _, err := w.cluster.UpdateDeath(ctx, update); !errors.Is(err, cleanup.ErrConflict) {
 		t.Errorf("update from a stale version: %v, want ErrConflict", err)
 	}
-	w.kubectl(t, "wait", "nd/"+want.Name, "--for=condition=Complete", "--timeout=10s")
+	w.kubectl(t, "wait", "nd/"+want.Name, "--for=condition=Complete", "--timeout=5m")
 
 	t.Run("the rest of a trace cannot conflict", func(t *testing.T) {
 		longer := want
@@ -409,9 +409,12 @@ func (w *kubeWorld) checkReplicas(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if now, err := names(); err != nil || len(now) != 1 {
-		t.Errorf("replicas after one has ended: %v, %v", now, err)
-	}
+	eventually(t, "the lease of one that has ended to be gone", func() error {
+		if now, err := names(); err != nil || len(now) != 1 {
+			return fmt.Errorf("replicas %v, %v", now, err)
+		}
+		return nil
+	})
 }
 
 func (w *kubeWorld) generation(t *testing.T, death string) int {

@@ -5,6 +5,7 @@ package e2e
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -95,21 +96,38 @@ func (w *kubeWorld) newReplica() *replica {
 	}
 }
 
-// knows reports whether the replica has the node in its cache.
+// knows reports whether the replica has the node in its cache, with its pin if it has one.
 func (r *replica) knows(w *kubeWorld, node string) error {
 	if err := r.Died(); err != nil {
 		return err
 	}
 	_, body, err := r.get(w, "/nodes")
-	if err == nil && !strings.Contains(body, `"`+node+`"`) {
-		err = fmt.Errorf("node %s is not in its cache; it says:\n%s", node, r.says())
+	if err != nil {
+		return err
 	}
-	return err
+	var cached []struct {
+		Node   string
+		Pinned bool
+	}
+	if err := json.Unmarshal([]byte(body), &cached); err != nil {
+		return fmt.Errorf("read its nodes: %w: %s", err, body)
+	}
+	for _, c := range cached {
+		if c.Node != node {
+			continue
+		}
+		n, err := w.admin.CoreV1().Nodes().Get(context.Background(), node, metav1.GetOptions{})
+		if err == nil && strings.HasPrefix(n.Annotations[lab.PinKey], n.Status.NodeInfo.BootID+":") && !c.Pinned {
+			err = fmt.Errorf("the pin of node %s is not in its cache", node)
+		}
+		return err
+	}
+	return fmt.Errorf("node %s is not in its cache; it says:\n%s", node, r.says())
 }
 
 // get asks its admin server.
 func (r *replica) get(w *kubeWorld, path string) (code int, body string, err error) {
-	client := http.Client{Transport: &http.Transport{DialContext: w.ns.Dial, DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	client := http.Client{Transport: &http.Transport{DialContext: w.ns.Dial, DisableKeepAlives: true}, Timeout: time.Minute}
 	resp, err := client.Get("http://" + r.admin + path)
 	if err != nil {
 		return 0, "", err

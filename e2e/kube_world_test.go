@@ -86,7 +86,7 @@ func startKubeWorld(t *testing.T, namespace string) *kubeWorld {
 // signIn makes the clients of the listener's account, which has been installed.
 func (w *kubeWorld) signIn(t *testing.T) {
 	t.Helper()
-	w.kubectl(t, "wait", "--for=condition=Established", "--timeout=30s", "crd/nodedeaths.lastgasp.dev")
+	w.kubectl(t, "wait", "--for=condition=Established", "--timeout=5m", "crd/nodedeaths.lastgasp.dev")
 	token, err := w.admin.CoreV1().ServiceAccounts(w.namespace).CreateToken(t.Context(), "listener",
 		&authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
@@ -358,11 +358,14 @@ func (w *kubeWorld) kubectl(t *testing.T, args ...string) string {
 	return out
 }
 
-// eventually asks until the answer is nil, three minutes at most: things in a cluster follow each other, and how fast they do on a
-// busy machine is not what these tests are about.
+// busy bounds every wait for something that is to happen: many times what a busy machine needs.
+const busy = 5 * time.Minute
+
+// eventually asks until the answer is nil: things in a cluster follow each other, and how fast they do on a busy machine is not what
+// these tests are about.
 func eventually(t *testing.T, what string, ask func() error) {
 	t.Helper()
-	deadline := time.Now().Add(3 * time.Minute)
+	deadline := time.Now().Add(busy)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/lastgasp/lastgasp/configurator/lastboot"
 	"github.com/lastgasp/lastgasp/e2e/lab"
@@ -25,7 +24,7 @@ func TestLastBoot(t *testing.T) {
 	})
 	a := newFakeListener(t, g.net, lab.ListenerAddr.Addr())
 	const config = "/etc/lastgasp/configurator.d/00-empty.yaml"
-	g.write(t, config, fmt.Sprintf("endpoint: {static: [%q]}\n", a))
+	g.write(t, config, fmt.Sprintf("endpoint: {static: [%q]}\ncanary: {timeout: 20s}\n", a))
 	g.run(t, 0, "apply")
 	if r := g.run(t, 0, "last-boot"); r.Stdout != "no previous boot of this machine is on record\n" {
 		t.Errorf("in the first boot: %s", r.Stdout)
@@ -36,7 +35,7 @@ func TestLastBoot(t *testing.T) {
 	if err := g.vm.Crash(t.Context(), lab.CrashSysrq); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*busy)
 	defer cancel()
 	if err := g.vm.WaitReady(ctx); err != nil {
 		t.Fatal(err)
@@ -50,7 +49,7 @@ func TestLastBoot(t *testing.T) {
 		}
 	}
 	g.write(t, ledgerFile, ledger)
-	g.write(t, config, fmt.Sprintf("endpoint: {static: [%q]}\n", a))
+	g.write(t, config, fmt.Sprintf("endpoint: {static: [%q]}\ncanary: {timeout: 20s}\n", a))
 
 	r := g.run(t, 0, "last-boot")
 	for _, want := range []string{
@@ -67,7 +66,7 @@ func TestLastBoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	var ending lastboot.Ending
-	if err := within(t.Context(), 4*time.Minute, func() error {
+	if err := within(t.Context(), busy, func() error {
 		if len(a.deaths()) == 0 {
 			return errors.New("no obituary has arrived")
 		}

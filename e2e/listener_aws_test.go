@@ -100,7 +100,7 @@ func awaitAnnounced(t *testing.T, moto *cloud.Moto, cluster string, version int6
 	t.Helper()
 	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
-	for range 1800 {
+	for range 3000 {
 		out, err := moto.Parameters("eu-west-1").GetParameters(t.Context(), &ssm.GetParametersInput{Names: []string{"/lastgasp/" + cluster + "/eu-west-1/endpoint"}})
 		if err != nil {
 			t.Fatal(err)
@@ -118,7 +118,7 @@ func awaitAnnounced(t *testing.T, moto *cloud.Moto, cluster string, version int6
 		}
 		return
 	}
-	t.Fatalf("there is no version %d after three minutes", version)
+	t.Fatalf("there is no version %d after five minutes", version)
 }
 
 // useMoto starts moto in ns, and makes this process and those it starts use it as AWS.

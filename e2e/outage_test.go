@@ -7,7 +7,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/lastgasp/lastgasp/e2e/lab"
 	"github.com/lastgasp/lastgasp/e2e/story"
@@ -39,7 +38,7 @@ func TestPanicWhileTheAPIServerIsDown(t *testing.T) {
 	if err := w.Cluster.StartAPIServer(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*busy)
 	defer cancel()
 	record, err := w.AwaitCleaned(ctx, n)
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -52,7 +51,7 @@ func TestPanic(t *testing.T) {
 			if err := await(t.Context(), n); err != nil {
 				t.Fatal(err)
 			}
-			d, err := w.Kill(t.Context(), n, c.crash, victims, 2*time.Minute)
+			d, err := w.Kill(t.Context(), n, c.crash, victims, 2*busy)
 			if err != nil {
 				w.Explain(t)
 				t.Fatal(err)
@@ -140,7 +139,7 @@ func unmuted(t *testing.T, w *story.World) {
 	if strings.Contains(status.Stdout, "MUTE") {
 		t.Errorf("status calls the node mute:\n%s", status.Stdout)
 	}
-	d, err := w.Kill(t.Context(), n, lab.CrashSysrq, victims, 2*time.Minute)
+	d, err := w.Kill(t.Context(), n, lab.CrashSysrq, victims, 2*busy)
 	if err != nil {
 		w.Explain(t)
 		t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -158,7 +157,7 @@ func (r *rebooter) die(t *testing.T) {
 	if err := r.Panic(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), busy)
 	defer cancel()
 	_, err := r.watch.Await(ctx, "the old pods to fail", func(seen []story.Sighting) bool {
 		failed := map[types.UID]bool{}

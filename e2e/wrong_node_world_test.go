@@ -30,7 +30,12 @@ type hollowWorld struct {
 
 // newHollowWorld starts it with the listener's policy, as YAML.
 func newHollowWorld(t *testing.T, policy string) *hollowWorld {
-	f, err := story.NewFleet(t.Context(), t, lab.ClusterSpec{Audit: true})
+	return newHollowWorldOf(t, lab.ClusterSpec{Audit: true}, policy)
+}
+
+// newHollowWorldOf is newHollowWorld on a control plane as spec says.
+func newHollowWorldOf(t *testing.T, spec lab.ClusterSpec, policy string) *hollowWorld {
+	f, err := story.NewFleet(t.Context(), t, spec)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,7 +82,8 @@ type NodeCover struct {
 	Cover    Cover      `json:"cover"`
 	Why      string     `json:"why,omitempty"`
 	Kernel   string     `json:"kernel,omitempty"`
-	Canary   time.Time  `json:"canary,omitzero"` // arrival of the last one
+	Pinned   bool       `json:"pinned,omitempty"` // the Node has pinned the secret of the boot it runs
+	Canary   time.Time  `json:"canary,omitzero"`  // arrival of the last one
 }
 
 // RosterNode is a Node of the cluster, as far as coverage cares.
@@ -90,6 +91,7 @@ type RosterNode struct {
 	Name      string
 	Addresses []netip.Addr
 	Pin       policy.Pin // of the secret that its canaries must carry, see policy.Node.PinOnWire
+	Pinned    bool       // it has pinned the secret of the boot it runs, whether or not its kernel can send it
 }
 
 // Canary implements receive.Canaries. A repeated record proves nothing new: a second target sends it, or somebody replays
@@ -200,6 +202,7 @@ func (c *Coverage) rows(now time.Time, roster []RosterNode) []NodeCover {
 				}
 			}
 		}
+		row.Pinned = n.Pinned
 		rows = append(rows, row)
 	}
 	for addr, p := range byAddr {

@@ -30,11 +30,15 @@ func TestCoverageReport(t *testing.T) {
 		{Name: "a", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}},
 		{Name: "b", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.2")}},
 		{Name: "c", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.3")}},
-		{Name: "d", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.4")}},
+		{Name: "d", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.4")}, Pinned: true},
 	}) {
-		got = append(got, r.Node+" "+r.Address.String()+" "+string(r.Cover))
+		row := r.Node + " " + r.Address.String() + " " + string(r.Cover)
+		if r.Pinned {
+			row += " pinned"
+		}
+		got = append(got, row)
 	}
-	want := []string{"b 10.0.0.2 mute", "c 10.0.0.3 silent", "d 10.0.0.4 unproven", " 10.0.0.9 stranger", "a 10.0.0.1 covered"}
+	want := []string{"b 10.0.0.2 mute", "c 10.0.0.3 silent", "d 10.0.0.4 unproven pinned", " 10.0.0.9 stranger", "a 10.0.0.1 covered"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("rows (-want +got):\n%s", diff)
 	}

@@ -116,7 +116,7 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- a.Serve(ctx, ln) }()
 	dial := func(from string) net.Conn {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 10 * time.Second}
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: time.Minute}
 		conn, err := d.Dial("tcp", ln.Addr().String())
 		if err != nil {
 			t.Fatal(err)

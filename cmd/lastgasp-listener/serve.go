@@ -254,7 +254,9 @@ func namespaceOfPod() string {
 func roster(cluster *kube.Cluster) []listener.RosterNode {
 	var out []listener.RosterNode
 	for _, n := range cluster.Nodes() {
-		out = append(out, listener.RosterNode{Name: n.Name, Addresses: n.Addresses, Pin: n.PinOnWire()})
+		out = append(out, listener.RosterNode{
+			Name: n.Name, Addresses: n.Addresses, Pin: n.PinOnWire(), Pinned: n.Pin.Boot != "" && n.Pin.Boot == n.BootID,
+		})
 	}
 	return out
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"encoding/hex"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -68,12 +69,19 @@ func loopback(t *testing.T, addr string) (*net.UDPConn, netip.AddrPort) {
 	return conn, netip.MustParseAddrPort(conn.LocalAddr().String())
 }
 
-// freePortOf is an address nobody is bound to.
+// freePortOf is an address nobody is bound to. It is none that the kernel would give to somebody else meanwhile
+// (net.ipv4.ip_local_port_range).
 func freePortOf(t *testing.T, addr string) netip.AddrPort {
 	t.Helper()
-	conn, local := loopback(t, addr)
-	conn.Close()
-	return local
+	for range 1000 {
+		local := netip.AddrPortFrom(netip.MustParseAddr(addr), uint16(10000+rand.IntN(20000)))
+		if conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(local)); err == nil {
+			conn.Close()
+			return local
+		}
+	}
+	t.Fatal("no port is free")
+	return netip.AddrPort{}
 }
 
 var someone = machine.Identity{Instance: "i-0123456789abcdef0", Boot: "5a2e4e5c-8a3e-4a3d-9d5b-0f5a5c1e7f11"}

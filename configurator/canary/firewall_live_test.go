@@ -128,10 +128,20 @@ func TestLiveFirewallOfTheNode(t *testing.T) {
 				if tt.acked {
 					timeout = time.Minute // it ends with the acknowledgement
 				}
-				got, err := Prover{Root: root, Timeout: timeout}.Prove(t.Context(), someone, goodFacts,
-					[]Route{{Target: "a", Local: local, Remote: netip.MustParseAddrPort("10.0.2.10:6666")}})
-				if err != nil {
-					t.Fatal(err)
+				prove := func() []Proof {
+					got, err := Prover{Root: root, Timeout: timeout}.Prove(t.Context(), someone, goodFacts,
+						[]Route{{Target: "a", Local: local, Remote: netip.MustParseAddrPort("10.0.2.10:6666")}})
+					if err != nil {
+						t.Fatal(err)
+					}
+					return got
+				}
+				got := prove()
+				for range 5 { // on a busy machine the acknowledgement may be later than that
+					if strings.Contains(got[0].Why, tt.why) {
+						break
+					}
+					got = prove()
 				}
 				if got[0].Acked != tt.acked || !strings.Contains(got[0].Why, tt.why) {
 					t.Errorf("acknowledged %t, why %q", got[0].Acked, got[0].Why)

@@ -156,6 +156,20 @@ func (b *browser) focus() (on string) {
 	return on
 }
 
+// awaitFocus waits until the keyboard acts on what is wanted: a link to another place on the page is followed some moments later.
+func (b *browser) awaitFocus(want, what string) {
+	b.t.Helper()
+	for deadline := time.Now().Add(forBrowser); ; time.Sleep(50 * time.Millisecond) {
+		on := b.focus()
+		if on == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.t.Fatalf("%s leads to %q, want %q", what, on, want)
+		}
+	}
+}
+
 // tab presses Tab until the keyboard acts on what is wanted.
 func (b *browser) tab(want string) {
 	b.t.Helper()
@@ -217,13 +231,9 @@ func TestFilter(t *testing.T) {
 func TestKeyboard(t *testing.T) {
 	b := open(t, 60)
 	b.do(chromedp.Navigate(b.url), chromedp.KeyEvent(kb.Tab))
-	if on := b.focus(); on != "Skip to the content" {
-		t.Errorf("the first Tab leads to %q, want the link that skips the menu", on)
-	}
+	b.awaitFocus("Skip to the content", "the first Tab")
 	b.do(chromedp.KeyEvent(kb.Enter))
-	if on := b.focus(); on != "main" {
-		t.Errorf("the link leads to %q, want main", on)
-	}
+	b.awaitFocus("main", "the link that skips the menu")
 	b.tab("q")
 	b.do(chromedp.KeyEvent("cassandra-4"), chromedp.KeyEvent(kb.Enter))
 	b.path("/?q=cassandra-4&")
@@ -332,7 +342,7 @@ const (
 // axeCore is the source of axe-core, from the cache or from npm.
 func axeCore(t *testing.T) string {
 	t.Helper()
-	dir, err := lab.Cached(t.Context(), "axe-core-"+axeVersion, func(dir string) error {
+	dir, err := lab.CachedDownload(t.Context(), t, "axe-core-"+axeVersion, func(dir string) error {
 		cmd := exec.CommandContext(t.Context(), "npm", "pack", "--silent", "axe-core@"+axeVersion)
 		if _, err := exec.LookPath("npm"); err != nil {
 			if err := lab.InstallPackages(t.Context(), t, "npm"); err != nil {

@@ -22,7 +22,7 @@ type Moto struct {
 }
 
 // motoStart bounds how long moto takes to answer: 1.5 s on an idle machine.
-const motoStart = time.Minute
+const motoStart = 5 * time.Minute
 
 // StartMoto runs Debian's moto at addr in ns until s ends, and returns when it answers. The namespace must have the
 // address.

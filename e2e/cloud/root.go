@@ -20,7 +20,7 @@ func Root(ctx context.Context, s lab.Scope, suite string, packages ...string) (s
 	packages = slices.Sorted(slices.Values(packages))
 	sum := sha256.Sum256([]byte(strings.Join(packages, "\n")))
 	key := filepath.Join("roots", suite+"-"+hex.EncodeToString(sum[:4]))
-	dir, err := lab.Cached(ctx, key, func(dir string) error {
+	dir, err := lab.CachedDownload(ctx, s, key, func(dir string) error {
 		s.Logf("making a root of Debian %s with %s", suite, strings.Join(packages, " "))
 		return bootstrap(ctx, s, suite, dir, packages)
 	})

@@ -3,6 +3,7 @@ package crowd
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -16,6 +17,33 @@ func (w *World) ready(ctx context.Context) bool {
 	}
 	resp.Body.Close()
 	return resp.StatusCode == http.StatusOK
+}
+
+// Unknown is how many nodes of c the listener does not know to be pinned: its own watch may be behind a Watcher.
+func (w *World) Unknown(ctx context.Context, c Crowd) (int, error) {
+	resp, err := w.ask(ctx, "/nodes")
+	if err != nil {
+		return 0, fmt.Errorf("ask the listener for its nodes: %w", err)
+	}
+	defer resp.Body.Close()
+	var nodes []struct {
+		Node   string
+		Pinned bool
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&nodes); err != nil {
+		return 0, fmt.Errorf("read the listener's nodes: %w", err)
+	}
+	pinned := map[string]bool{}
+	for _, n := range nodes {
+		pinned[n.Node] = n.Pinned
+	}
+	unknown := 0
+	for _, name := range c.Names() {
+		if !pinned[name] {
+			unknown++
+		}
+	}
+	return unknown, nil
 }
 
 // Metric is one of the listener's, by its name without labels.

@@ -17,7 +17,7 @@ import (
 const (
 	taint = "lastgasp.dev/dead"
 	// waitTimeout is several times what a busy machine needs for anything that is awaited.
-	waitTimeout = 2 * time.Minute
+	waitTimeout = 5 * time.Minute
 )
 
 // seen holds when a Watcher first saw each change.

@@ -88,7 +88,7 @@ func (w *World) StartListener(ctx context.Context, s lab.Scope, binary, policy s
 	if err != nil {
 		return nil, "", err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, fmt.Errorf("the listener was not ready within a minute"))
+	ctx, cancel := context.WithTimeoutCause(ctx, waitTimeout, fmt.Errorf("the listener was not ready within %s", waitTimeout))
 	defer cancel()
 	for tick := time.Tick(20 * time.Millisecond); ; {
 		if err := d.Died(); err != nil {

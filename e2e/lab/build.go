@@ -119,7 +119,7 @@ func toolchain(ctx context.Context, s Scope, arch string) (string, error) {
 	if err := InstallPackages(ctx, s, "mmdebstrap", "debian-archive-keyring"); err != nil {
 		return "", err
 	}
-	cached, err := Cached(ctx, key, func(dir string) error {
+	cached, err := CachedDownload(ctx, s, key, func(dir string) error {
 		s.Logf("fetching compilers for %s from Debian trixie", arch)
 		m, err := findMirror(ctx)
 		if err != nil {

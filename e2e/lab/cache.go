@@ -61,6 +61,15 @@ func Cached(ctx context.Context, key string, build func(dir string) error) (stri
 	return dir, nil
 }
 
+// CachedDownload is Cached for what build downloads: a mirror or a proxy may have a bad moment.
+func CachedDownload(ctx context.Context, s Scope, key string, build func(dir string) error) (dir string, err error) {
+	err = Retry(ctx, s, "fetch "+key, func() error {
+		dir, err = Cached(ctx, key, build)
+		return err
+	})
+	return dir, err
+}
+
 // lockCache makes processes that touch the same key of the cache take turns.
 func lockCache(ctx context.Context, key string) (unlock func(), err error) {
 	cache, err := CacheDir()

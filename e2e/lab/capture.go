@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -36,7 +37,7 @@ type Capture struct {
 
 // NewCapture binds addr in the namespace ns and collects until s ends.
 func NewCapture(s Scope, ns *NS, addr netip.AddrPort) (*Capture, error) {
-	conn, err := Listen(ns, addr)
+	conn, err := ListenToStorm(ns, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -53,11 +54,25 @@ func NewCapture(s Scope, ns *NS, addr netip.AddrPort) (*Capture, error) {
 	return c, nil
 }
 
-// Listen binds addr in the namespace ns, with room for a whole panic.
-func Listen(ns *NS, addr netip.AddrPort) (*net.UDPConn, error) {
+// Listen binds addr in the namespace ns, with room for a whole panic, which comes within milliseconds: the default of 208 KiB holds only
+// some 200 datagrams, each charged with its skb.
+func Listen(ns *NS, addr netip.AddrPort) (*net.UDPConn, error) { return listen(ns, addr, 8<<20) }
+
+// ListenToStorm is Listen with room for seconds of a log storm, while a busy machine lets nobody read.
+func ListenToStorm(ns *NS, addr netip.AddrPort) (*net.UDPConn, error) {
+	return listen(ns, addr, 64<<20)
+}
+
+func listen(ns *NS, addr netip.AddrPort, receiveBuffer int) (*net.UDPConn, error) {
 	var conn *net.UDPConn
 	err := ns.Do(func() error {
-		config := net.ListenConfig{Control: bigReceiveBuffer}
+		config := net.ListenConfig{Control: func(_, _ string, conn syscall.RawConn) error {
+			var set error
+			err := conn.Control(func(fd uintptr) {
+				set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
+			})
+			return errors.Join(err, set)
+		}}
 		c, err := config.ListenPacket(context.Background(), "udp", addr.String())
 		if err == nil {
 			conn = c.(*net.UDPConn)
@@ -68,19 +83,6 @@ func Listen(ns *NS, addr netip.AddrPort) (*net.UDPConn, error) {
 		return nil, fmt.Errorf("listen at %s: %w", addr, err)
 	}
 	return conn, nil
-}
-
-// bigReceiveBuffer makes room for a whole panic, which comes within milliseconds: the default of 208 KiB holds only some
-// 200 datagrams, each charged with its skb.
-func bigReceiveBuffer(_, _ string, conn syscall.RawConn) error {
-	var set error
-	err := conn.Control(func(fd uintptr) {
-		set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
-	})
-	if err != nil {
-		return err
-	}
-	return set
 }
 
 func (c *Capture) receive() {

@@ -39,6 +39,9 @@ type ClusterSpec struct {
 	// NoControllers leaves out controller manager and scheduler, for clusters so large that these would take all memory. Pods
 	// cannot be made through the API then, because it requires their service account: see Cluster.Store.
 	NoControllers bool
+	// NodeGrace is for how long the control plane waits for a silent kubelet before it calls its Node's readiness Unknown; zero means
+	// its default, 50 s.
+	NodeGrace time.Duration
 }
 
 // Cluster is a running Kubernetes control plane with TLS, client certificates, RBAC and the usual admission: etcd, API
@@ -216,6 +219,9 @@ func (c *Cluster) startControllers(context.Context) error {
 	if !c.spec.SlowController {
 		args = append(args, "--kube-api-qps=1000", "--kube-api-burst=2000")
 	}
+	if c.spec.NodeGrace > 0 {
+		args = append(args, "--node-monitor-grace-period="+c.spec.NodeGrace.String())
+	}
 	if err := c.startKept("kube-controller-manager", args...); err != nil {
 		return err
 	}
@@ -312,15 +318,15 @@ func (c *Cluster) died() error {
 }
 
 // await asks ready again and again until it says yes. It gives up when ctx ends, when a process of the cluster dies,
-// and after two minutes, which is several times what a busy machine needs.
+// and after five minutes, which is many times what a busy machine needs.
 func (c *Cluster) await(ctx context.Context, what string, ready func(context.Context) (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	var last error
 	for {
-		try, cancelTry := context.WithTimeout(ctx, 5*time.Second)
+		try, cancelTry := context.WithTimeout(ctx, 15*time.Second)
 		ok, err := ready(try)
 		cancelTry()
 		if ok {

@@ -47,7 +47,7 @@ func BuildControlPlane(ctx context.Context, s Scope) (Binaries, error) {
 	if err != nil {
 		return Binaries{}, fmt.Errorf("read sources of control plane: %w", err)
 	}
-	dir, err := Cached(ctx, filepath.Join("controlplane", key), func(dir string) error {
+	dir, err := CachedDownload(ctx, s, filepath.Join("controlplane", key), func(dir string) error {
 		return compile(ctx, s, source, dir, kubernetesVersion, ".", "./hollow")
 	})
 	if err != nil {
@@ -70,7 +70,7 @@ func BuildKubelet(ctx context.Context, s Scope) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read sources of the kubelet: %w", err)
 	}
-	dir, err := Cached(ctx, filepath.Join("kubelet", key), func(dir string) error {
+	dir, err := CachedDownload(ctx, s, filepath.Join("kubelet", key), func(dir string) error {
 		return compile(ctx, s, source, dir, kubernetesVersion, "./kubelet")
 	})
 	if err != nil {
@@ -87,7 +87,7 @@ func buildOther(ctx context.Context, s Scope, source, version string) (Binaries,
 	}
 	sum := sha256.Sum256(append(main, linkerFlags(version)...))
 	key := version + "-" + hex.EncodeToString(sum[:])[:16]
-	dir, err := Cached(ctx, filepath.Join("controlplane", key), func(dir string) error {
+	dir, err := CachedDownload(ctx, s, filepath.Join("controlplane", key), func(dir string) error {
 		module, err := os.MkdirTemp("", "lastgasp-controlplane-")
 		if err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 )
 
 // InstallPackages installs those of the named Debian packages that this machine lacks. It needs root only if one is missing.
@@ -27,17 +28,37 @@ func InstallPackages(ctx context.Context, s Scope, pkgs ...string) error {
 	s.Logf("installing Debian packages: %s", strings.Join(missing, " "))
 	install := append([]string{
 		"-o", "DPkg::Lock::Timeout=300", // seconds; unattended upgrades hold it now and then
+		"-o", "Acquire::Retries=3",
 		"install", "--yes", "--no-install-recommends",
 	}, missing...)
 	if _, err := run(ctx, "apt-get", install...); err == nil {
 		return nil
 	}
 	// A fresh machine has no package lists, an old one has lists of versions that are gone.
-	if _, err := run(ctx, "apt-get", "update"); err != nil {
+	return Retry(ctx, s, "install packages", func() error {
+		if _, err := run(ctx, "apt-get", "update"); err != nil {
+			return err
+		}
+		_, err := run(ctx, "apt-get", install...)
 		return err
+	})
+}
+
+// Retry does what may fail because a mirror, a proxy or a lock has a bad moment: three times at most, with a pause in between.
+func Retry(ctx context.Context, s Scope, what string, do func() error) error {
+	const times, pause = 3, 15 * time.Second
+	for n := 1; ; n++ {
+		err := do()
+		if err == nil || n == times || ctx.Err() != nil {
+			return err
+		}
+		s.Logf("%s: tried again in %s: %v", what, pause, err)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		}
 	}
-	_, err = run(ctx, "apt-get", install...)
-	return err
 }
 
 // missingPackages returns those of pkgs that are not installed.

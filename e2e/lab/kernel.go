@@ -64,7 +64,7 @@ func FetchKernel(ctx context.Context, s Scope, name string) (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := Cached(ctx, filepath.Join("kernels", name), func(dir string) error {
+	dir, err := CachedDownload(ctx, s, filepath.Join("kernels", name), func(dir string) error {
 		s.Logf("fetching kernel %s from Debian %s", name, suite)
 		return fetchKernel(ctx, dir, suite, arch)
 	})

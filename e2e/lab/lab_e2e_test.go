@@ -15,8 +15,11 @@ import (
 	"time"
 )
 
-// labTimeout bounds one test, with its first fetch of a kernel.
-const labTimeout = 10 * time.Minute
+// labTimeout bounds one test, with its first fetch of a kernel, and scenarioTimeout what happens to a guest once it is armed.
+const (
+	labTimeout      = 15 * time.Minute
+	scenarioTimeout = 6 * time.Minute
+)
 
 // fixtureIdentity is the userdata in the fixtures, beside the boot id.
 var fixtureIdentity = map[string]string{
@@ -329,7 +332,7 @@ func captureScenario(t *testing.T, kernel string, sc scenario) *armed {
 	ctx, cancel := context.WithTimeout(t.Context(), labTimeout)
 	defer cancel()
 	g := arm(t, ctx, kernel, sc)
-	ctx, cancel = context.WithTimeout(ctx, 90*time.Second)
+	ctx, cancel = context.WithTimeout(ctx, scenarioTimeout)
 	defer cancel()
 	sc.start(t, ctx, g.vm)
 	if sc.mute(kernel) {

@@ -21,7 +21,7 @@ const libraryDir = "/usr/lib/x86_64-linux-gnu"
 // of those that are ELF programs, and the loader. The package is unpacked in the cache and never installed on this machine. amd64
 // only.
 func FetchPrograms(ctx context.Context, s Scope, suite, pkg string, names ...string) (map[string]GuestFile, error) {
-	root, err := Cached(ctx, filepath.Join("programs", suite+"-"+pkg), func(dir string) error {
+	root, err := CachedDownload(ctx, s, filepath.Join("programs", suite+"-"+pkg), func(dir string) error {
 		s.Logf("fetching %s from Debian %s", pkg, suite)
 		return fetchPackage(ctx, dir, suite, pkg)
 	})

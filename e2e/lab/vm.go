@@ -118,7 +118,7 @@ const (
 
 // readyTimeout bounds a boot until the control server answers. That takes 3 s on an idle machine, 15 s from a disk, and more
 // beside compilers.
-const readyTimeout = 4 * time.Minute
+const readyTimeout = 10 * time.Minute
 
 // BootVM boots a guest in the node subnet and returns when it is ready for requests. It is gone when s ends; its serial
 // log is kept if s ends in failure.

@@ -115,14 +115,21 @@ func (w *World) Kill(ctx context.Context, n *Node, crash lab.Crash, victims []co
 	}
 	d.Heard = d.NodeDeath.Spec.Time.Time
 	jobs := w.Cluster.Client().BatchV1().Jobs(n.Namespace)
-	for name, status := range map[string]*batchv1.JobStatus{"batch-policy": &d.Policy, "batch-plain": &d.Plain} {
-		job, err := jobs.Get(ctx, name, metav1.GetOptions{})
-		if err != nil {
-			return d, fmt.Errorf("read job %s: %w", name, err)
+	// The retry of the Job without a policy may run before the controller has written down why.
+	err = await(ctx, "the failure to be counted", func(ctx context.Context) error {
+		for name, status := range map[string]*batchv1.JobStatus{"batch-policy": &d.Policy, "batch-plain": &d.Plain} {
+			job, err := jobs.Get(ctx, name, metav1.GetOptions{})
+			if err != nil {
+				return fmt.Errorf("read job %s: %w", name, err)
+			}
+			*status = job.Status
 		}
-		*status = job.Status
-	}
-	return d, nil
+		if d.Plain.Failed == 0 {
+			return errors.New("no failure is counted")
+		}
+		return nil
+	})
+	return d, err
 }
 
 // AwaitCleaned waits until the node's NodeDeath is Cleaned and whole, the Node gone and its services run elsewhere.

@@ -3,8 +3,11 @@ package story
 import (
 	"bufio"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -13,9 +16,9 @@ import (
 	"github.com/lastgasp/lastgasp/e2e/lab"
 )
 
-// AwaitPin waits until the node has pinned its boot.
+// AwaitPin waits until the node has pinned its boot, and the listener has seen that.
 func (w *World) AwaitPin(ctx context.Context, n *Node) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, fmt.Errorf("%s was not pinned within 30 s", n.Name))
+	ctx, cancel := context.WithTimeoutCause(ctx, busy, fmt.Errorf("%s was not pinned within %s", n.Name, busy))
 	defer cancel()
 	watcher, err := Watch(ctx, w.Cluster.RESTConfig(), n.Namespace)
 	if err != nil {
@@ -25,7 +28,39 @@ func (w *World) AwaitPin(ctx context.Context, n *Node) error {
 		node := node(seen, n.Name)
 		return node != nil && node.Annotations[lab.PinKey] != ""
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return awaitPinned(ctx, w.Net.Listener, n.Name)
+}
+
+// awaitPinned waits until the listener in ns has seen a Node's pin: its own watch may be behind the caller's.
+func awaitPinned(ctx context.Context, ns *lab.NS, node string) error {
+	return await(ctx, "the listener to know the pin of "+node, func(ctx context.Context) error {
+		client := http.Client{Transport: &http.Transport{DialContext: ns.Dial, DisableKeepAlives: true}}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9666/nodes", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		var nodes []struct {
+			Node   string
+			Pinned bool
+		}
+		if err := json.NewDecoder(resp.Body).Decode(&nodes); err != nil {
+			return err
+		}
+		for _, n := range nodes {
+			if n.Node == node && n.Pinned {
+				return nil
+			}
+		}
+		return errors.New("it does not")
+	})
 }
 
 // Explain logs what helps to explain a failed story: the end of the listener's log and the NodeDeaths.
@@ -81,7 +116,7 @@ func (w *World) Dying(ctx context.Context) (n int, err error) {
 // AwaitLease waits until the node's kubelet has renewed its Lease once, ten seconds after its start. A node that cannot be pinned
 // needs it as the witness.
 func (w *World) AwaitLease(ctx context.Context, n *Node) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, fmt.Errorf("%s had no Lease within a minute", n.Name))
+	ctx, cancel := context.WithTimeoutCause(ctx, busy, fmt.Errorf("%s had no Lease within %s", n.Name, busy))
 	defer cancel()
 	for tick := time.Tick(200 * time.Millisecond); ; {
 		renewed, err := w.Cluster.Heartbeat(ctx, n.Name)

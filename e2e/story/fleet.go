@@ -2,7 +2,6 @@ package story
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -90,9 +89,12 @@ func (f *Fleet) Apply(ctx context.Context, namespace, manifests string) error {
 	return err
 }
 
-// await asks until the answer is nil, for half a minute.
+// busy is several times what a busy machine needs for anything that is awaited.
+const busy = 5 * time.Minute
+
+// await asks until the answer is nil, for as long as a busy machine may need.
 func await(ctx context.Context, what string, ask func(context.Context) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("not within 30 s"))
+	ctx, cancel := context.WithTimeoutCause(ctx, busy, fmt.Errorf("not within %s", busy))
 	defer cancel()
 	for tick := time.Tick(50 * time.Millisecond); ; {
 		err := ask(ctx)

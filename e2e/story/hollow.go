@@ -35,7 +35,7 @@ func (h *Hollow) Start(ctx context.Context) (err error) {
 	return err
 }
 
-// Arm enrols the node, proves by a canary that the listener hears it, and waits until its boot is pinned.
+// Arm enrols the node, proves by a canary that the listener hears it, and waits until the listener knows that its boot is pinned.
 func (h *Hollow) Arm(ctx context.Context) error {
 	h.said++
 	if err := h.fleet.Cluster.Enroll(ctx, h.Name, h.Identity.Boot, h.Identity.Secret.Sum()); err != nil {
@@ -44,7 +44,7 @@ func (h *Hollow) Arm(ctx context.Context) error {
 	if err := h.voice.Prove(ctx, Canary(h.Identity, 100+h.said)); err != nil {
 		return err
 	}
-	return await(ctx, "the pin of "+h.Name, func(ctx context.Context) error {
+	err := await(ctx, "the pin of "+h.Name, func(ctx context.Context) error {
 		n, err := h.fleet.Cluster.Client().CoreV1().Nodes().Get(ctx, h.Name, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -54,6 +54,10 @@ func (h *Hollow) Arm(ctx context.Context) error {
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return awaitPinned(ctx, h.fleet.Net.Listener, h.Name)
 }
 
 // Pin is the annotation by which the listener recognises the secret of this boot.

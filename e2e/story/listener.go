@@ -53,7 +53,7 @@ func Install(ctx context.Context, c *lab.Cluster) error {
 	if _, err := c.Kubectl(ctx, "--namespace=lastgasp", "scale", "deployment", "--all", "--replicas=0"); err != nil {
 		return fmt.Errorf("make room for the listener: %w", err)
 	}
-	if _, err := c.Kubectl(ctx, "wait", "--for=condition=Established", "crd/nodedeaths.lastgasp.dev", "--timeout=30s"); err != nil {
+	if _, err := c.Kubectl(ctx, "wait", "--for=condition=Established", "crd/nodedeaths.lastgasp.dev", "--timeout=5m"); err != nil {
 		return fmt.Errorf("wait for the CRD: %w", err)
 	}
 	return nil

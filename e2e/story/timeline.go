@@ -2,7 +2,6 @@ package story
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -53,22 +52,47 @@ func Watch(ctx context.Context, config *rest.Config, namespace string) (*Watcher
 		{corev1.SchemeGroupVersion.WithResource("nodes"), ""},
 		{v1alpha1.GroupVersion().WithResource("nodedeaths"), ""},
 	} {
-		events, err := client.Resource(what.resource).Namespace(what.namespace).Watch(ctx, metav1.ListOptions{})
+		of := client.Resource(what.resource).Namespace(what.namespace)
+		events, err := of.Watch(ctx, metav1.ListOptions{AllowWatchBookmarks: true})
 		if err != nil {
 			return nil, fmt.Errorf("watch %s: %w", what.resource.Resource, err)
 		}
-		go w.collect(ctx, events)
+		go w.watchAll(ctx, of, events)
 	}
 	return w, nil
 }
 
-func (w *Watcher) collect(ctx context.Context, from watch.Interface) {
-	defer from.Stop()
-	for ev := range from.ResultChan() {
-		s, err := sighting(ev)
+// watchAll collects until ctx ends. The API server ends the watch of a slow client, as every client on a busy machine is now and then;
+// watchAll then continues at once from the same version.
+func (w *Watcher) watchAll(ctx context.Context, of dynamic.ResourceInterface, events watch.Interface) {
+	for version := ""; ; {
+		var err error
+		if version, err = w.collect(events, version); err == nil && ctx.Err() == nil {
+			events, err = of.Watch(ctx, metav1.ListOptions{ResourceVersion: version, AllowWatchBookmarks: true})
+		}
+		if ctx.Err() != nil {
+			return
+		}
 		if err != nil {
 			w.end(err)
 			return
+		}
+	}
+}
+
+// collect takes events until there are no more, and returns the version from which to continue.
+func (w *Watcher) collect(from watch.Interface, version string) (string, error) {
+	defer from.Stop()
+	for ev := range from.ResultChan() {
+		if obj, ok := ev.Object.(metav1.Object); ok {
+			version = obj.GetResourceVersion()
+		}
+		if ev.Type == watch.Bookmark {
+			continue
+		}
+		s, err := sighting(ev)
+		if err != nil {
+			return version, err
 		}
 		w.mu.Lock()
 		w.seen = append(w.seen, s)
@@ -76,9 +100,7 @@ func (w *Watcher) collect(ctx context.Context, from watch.Interface) {
 		w.change = make(chan struct{})
 		w.mu.Unlock()
 	}
-	if ctx.Err() == nil {
-		w.end(errors.New("the API server ended a watch"))
-	}
+	return version, nil
 }
 
 func (w *Watcher) end(err error) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,7 +26,7 @@ const expected = 8
 // Deploy runs every kind of workload on the node called name, and only there, by cordoning the survivor meanwhile. It returns the
 // pods when all are Running there, without the agent's second pod, which is on the survivor.
 func (w *World) Deploy(ctx context.Context, namespace, name string) ([]corev1.Pod, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, fmt.Errorf("the workloads did not run on %s within a minute", name))
+	ctx, cancel := context.WithTimeoutCause(ctx, busy, fmt.Errorf("the workloads did not run on %s within %s", name, busy))
 	defer cancel()
 	if err := w.cordon(ctx, Survivor, true); err != nil {
 		return nil, err

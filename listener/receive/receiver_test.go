@@ -38,7 +38,7 @@ func TestRoundTripOverLoopback(t *testing.T) {
 	canary := netconsole.Canary{Nonce: strings.Repeat("0f", 16), Instance: "i-0abc", Boot: "7f3c2f6e-0000-4000-8000-000000000001"}
 	fmt.Fprintf(conn, "12,7,4200,-;%s%s", canary.Line(), userdata)
 	buf := make([]byte, 1500)
-	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	conn.SetReadDeadline(time.Now().Add(time.Minute))
 	n, err := conn.Read(buf)
 	if err != nil {
 		t.Fatalf("wait for the ack: %v", err)

@@ -46,7 +46,7 @@ func TestBatch(t *testing.T) {
 			}
 			fmt.Fprint(to, strings.Repeat("x", maxDatagram+1))
 			fmt.Fprint(to, "")
-			s.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			s.conn.SetReadDeadline(time.Now().Add(time.Minute))
 			var got []string
 			for len(got) < sent+2 {
 				if err := in.read(); err != nil {
@@ -75,7 +75,7 @@ func TestBatch(t *testing.T) {
 				t.Errorf("got %q, want the empty datagram", got[sent+1])
 			}
 			answer := make([]byte, 100)
-			to.SetReadDeadline(time.Now().Add(10 * time.Second))
+			to.SetReadDeadline(time.Now().Add(time.Minute))
 			if n, err := to.Read(answer); err != nil || string(answer[:n]) != "answer" {
 				t.Errorf("answer %q, %v", answer[:n], err)
 			}
@@ -134,8 +134,8 @@ func TestKernelDropsAreCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer to.Close()
-	const sent = 1000
-	for range sent { // loopback delivers or drops before the call returns
+	sent := int64(1000)
+	for range sent { // loopback mostly delivers or drops before the call returns
 		to.Write(dull())
 	}
 	sh, _ := testShard(new(sink))
@@ -144,16 +144,21 @@ func TestKernelDropsAreCounted(t *testing.T) {
 	if err := s.serve(ctx, sh); err != nil {
 		t.Fatal(err)
 	}
-	// The kernel tells of drops beside the next datagram that it takes in.
-	to.Write(dull())
-	if err := s.serve(ctx, sh); err != nil {
-		t.Fatal(err)
+	var got, dropped int64
+	for range 1000 { // the kernel tells of drops beside the next datagram that it takes in
+		to.Write(dull())
+		sent++
+		if err := s.serve(ctx, sh); err != nil {
+			t.Fatal(err)
+		}
+		if got, dropped = int64(sh.metrics.Datagrams.Load()), int64(sh.metrics.KernelDrops.Load()); got+dropped == sent {
+			break
+		}
 	}
-	got, dropped := sh.metrics.Datagrams.Load(), sh.metrics.KernelDrops.Load()
-	if dropped == 0 || got+dropped != sent+1 {
-		t.Errorf("%v received and %v dropped, want %d together and some dropped", got, dropped, sent+1)
+	if dropped == 0 || got+dropped != sent {
+		t.Errorf("%v received and %v dropped, want %d together and some dropped", got, dropped, sent)
 	}
-	if s.dropped.Load() != dropped {
+	if int64(s.dropped.Load()) != dropped {
 		t.Errorf("state tells of %d, metrics of %v", s.dropped.Load(), dropped)
 	}
 	s.conn.Close()
@@ -218,22 +223,30 @@ func TestOneListenerPerPort(t *testing.T) {
 		defer conn.Close()
 		fmt.Fprint(conn, "x")
 	}
-	heard := 0
-	for _, s := range []*socket{first, second} {
-		n := 0
-		s.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	var heard [2]int
+	for deadline := time.Now().Add(time.Minute); heard[0]+heard[1] < nodes && time.Now().Before(deadline); {
+		for i, s := range []*socket{first, second} {
+			heard[i] += drain(t, s.conn)
+		}
+	}
+	if heard[0] == 0 || heard[1] == 0 || heard[0]+heard[1] != nodes {
+		t.Errorf("the sockets of the listener hear %v datagrams, want some each and %d together", heard, nodes)
+	}
+}
+
+// drain reads the datagrams that are there, and returns how many those were.
+func drain(t *testing.T, conn *net.UDPConn) (n int) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) {
 		for buf := make([]byte, 8); ; n++ {
-			if _, _, err := s.conn.ReadFromUDPAddrPort(buf); err != nil {
-				break
+			if _, _, err := unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT); err != nil {
+				return
 			}
-			s.conn.SetReadDeadline(time.Now().Add(10 * time.Millisecond)) // loopback has delivered them all
 		}
-		if n == 0 {
-			t.Error("a socket of the listener hears nobody")
-		}
-		heard += n
-	}
-	if heard != nodes {
-		t.Errorf("heard %d datagrams, want %d", heard, nodes)
-	}
+	})
+	return n
 }
