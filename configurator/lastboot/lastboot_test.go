@@ -129,11 +129,22 @@ func TestHowABootEnded(t *testing.T) {
 		w.Close()
 		return b.String()
 	}
-	bert := func(status, severity uint32) string {
-		b := make([]byte, 20)
-		binary.LittleEndian.PutUint32(b, status)
-		binary.LittleEndian.PutUint32(b[16:], severity)
+	record := func(status, data, raw, severity uint32) string { // the head of one; raw data, if any, is behind the data
+		var b []byte
+		for _, field := range []uint32{status, 20 + data, raw, data, severity} {
+			b = binary.LittleEndian.AppendUint32(b, field)
+		}
 		return string(b)
+	}
+	bert := func(status, severity uint32) string { return record(status, 0, 0, severity) }
+	early := func(lines ...string) func(n node) { // of the new kernel's log
+		return func(n node) {
+			text := "6,1,100,-;Linux version 6.18\n"
+			for i, line := range lines {
+				text += fmt.Sprintf("4,%d,900000,-;%s\n", i+2, line)
+			}
+			n.write("dev/kmsg", text)
+		}
 	}
 	for _, tt := range []struct {
 		name string
@@ -271,6 +282,29 @@ func TestHowABootEnded(t *testing.T) {
 		{"with an empty boot error record", func(n node) { n.write("sys/firmware/acpi/tables/data/BERT", bert(0, 1)) },
 			Ending{Cause: "Unexplained", Evidence: "none"}},
 		{"with a corrected error", func(n node) { n.write("sys/firmware/acpi/tables/data/BERT", bert(16, 2)) },
+			Ending{Cause: "Unexplained", Evidence: "none"}},
+		{"by a fatal error behind one that was corrected", func(n node) {
+			n.write("sys/firmware/acpi/tables/data/BERT", record(1, 8, 0, 2)+strings.Repeat("\x02", 8)+record(1, 40, 16, 3)+strings.Repeat("\x02", 56)+bert(1, 1))
+		}, Ending{Cause: "HardwareError", Title: "the firmware recorded a fatal hardware error (BERT)", Evidence: "firmware",
+			Text: "the firmware recorded a fatal hardware error (BERT)\n"}},
+		{"with a boot error record whose length is a lie", func(n node) {
+			n.write("sys/firmware/acpi/tables/data/BERT", record(1, 0xffffffff, 0xffffffff, 2)+bert(1, 1))
+		}, Ending{Cause: "Unexplained", Evidence: "none"}},
+		{"with a corrected error that the new kernel prints", early("BERT: Error records from previous boot:",
+			"[Hardware Error]: event severity: corrected", "[Hardware Error]:  Error 0, type: corrected", "{1}[Hardware Error]: event severity: fatal"),
+			Ending{Cause: "Unexplained", Evidence: "none"}},
+		{"by a hardware error that the new kernel prints", early("BERT: Error records from previous boot:", "[Hardware Error]: event severity: fatal"),
+			Ending{Cause: "HardwareError", Title: "[Hardware Error]: event severity: fatal", Evidence: "firmware", Text: "[Hardware Error]: event severity: fatal\n"}},
+		{"with a machine check that was corrected", early("mce: [Hardware Error]: Machine check events logged",
+			"mce: [Hardware Error]: CPU 3: Machine Check: 0 Bank 7: 8c00004000010091"), Ending{Cause: "Unexplained", Evidence: "none"}},
+		{"by a machine check that was not", early("mce: [Hardware Error]: CPU 3: Machine Check: 0 Bank 7: 8c00004000010091",
+			"mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 5: bea0000000000108"),
+			Ending{Cause: "HardwareError", Title: "mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 5: bea0000000000108", Evidence: "firmware",
+				Text: "mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 5: bea0000000000108\n"}},
+		{"by a timer of the firmware", early("x86/amd: Previous system reset reason [0x01000000]: system failed to boot before failed boot timer expired"),
+			Ending{Cause: "Watchdog", Title: "x86/amd: Previous system reset reason [0x01000000]: system failed to boot before failed boot timer expired", Evidence: "firmware",
+				Text: "x86/amd: Previous system reset reason [0x01000000]: system failed to boot before failed boot timer expired\n"}},
+		{"with a reset that any reboot makes", early("x86/amd: Previous system reset reason [0x00080000]: software wrote 0x6 to reset control register 0xCF9"),
 			Ending{Cause: "Unexplained", Evidence: "none"}},
 		{"by what the firmware says", func(n node) {
 			n.write("dev/kmsg", "6,1,100,-;Linux version 6.18\n5,200,900000,-;x86/amd: Previous system reset reason [0x08000800]: hardware watchdog timer expired\n")
