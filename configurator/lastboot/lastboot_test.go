@@ -188,7 +188,44 @@ func TestHowABootEnded(t *testing.T) {
 		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: efiTime, Text: canaryOf(bootA) + panicLines,
 			Entries: []string{efi2 + ".enc.z", efi1 + ".enc.z"}}},
 		{"by a panic, compressed in a way nobody knows", func(n node) { n.write(efi1+".enc.z", "\x28\xb5\x2f\xfdwhatever") },
-			Ending{Cause: "Unexplained", Evidence: "none"}},
+			Ending{Cause: "Unexplained", Evidence: "none",
+				Title: "pstore has entries that cannot be read here (1): perhaps the old kernel had another pstore.compress"}},
+		{"by a panic, of which the middle found no room", func(n node) {
+			n.write(efi1, "Panic#1 Part1\n"+panicLines)
+			n.write("sys/fs/pstore/dmesg-efi_pstore-179570160003001", "Panic#1 Part3\n"+canaryOf(bootA))
+			n.write(efi2, "")
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: efiTime, Text: canaryOf(bootA) + panicLines,
+			Entries: []string{"sys/fs/pstore/dmesg-efi_pstore-179570160003001", efi1}}},
+		{"by a panic that a block device kept", func(n node) { // pstore_blk
+			n.write("sys/fs/pstore/dmesg-pstore_blk-0", "Panic: Total 3 times\nPanic#3 Part1\n"+panicLines)
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: noon.Add(30 * time.Minute), Text: panicLines,
+			Entries: []string{"sys/fs/pstore/dmesg-pstore_blk-0"}}},
+		{"by a panic that ramoops kept, with all that it keeps besides", func(n node) {
+			n.write("sys/fs/pstore/dmesg-ramoops-0", "Panic#1 Part1\n"+panicLines)
+			n.write("sys/fs/pstore/console-ramoops-0", canaryOf(bootA)+panicLines)
+			n.write("sys/fs/pstore/pmsg-ramoops-0", "Kernel panic - not syncing: no\n")
+			n.write("sys/fs/pstore/ftrace-ramoops-0", "CPU:0 ts:1 panic <- x\n")
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: noon.Add(30 * time.Minute), Text: panicLines,
+			Entries: []string{"sys/fs/pstore/dmesg-ramoops-0"}}},
+		{"by a panic that only ramoops' console shows, moved by systemd-pstore", func(n node) {
+			n.write("var/lib/systemd/pstore/console-ramoops-0", canaryOf(bootA)+panicLines)
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Text: canaryOf(bootA) + panicLines,
+			Entries: []string{"var/lib/systemd/pstore/console-ramoops-0"}}},
+		{"with no word, and what ramoops' console showed", func(n node) {
+			n.write("sys/fs/pstore/console-ramoops-0", canaryOf(bootA)+"[   60.0] eth0: link down\n")
+		}, Ending{Cause: "Unexplained", Evidence: "none", Text: canaryOf(bootA) + "[   60.0] eth0: link down\n", Entries: []string{"sys/fs/pstore/console-ramoops-0"}}},
+		{"with no word, and what ramoops' console showed of another boot", func(n node) {
+			n.write("sys/fs/pstore/console-ramoops-0", canaryOf(bootC)+panicLines)
+		}, Ending{Cause: "Unexplained", Evidence: "none"}},
+		{"by a shutdown, as ramoops' console shows", func(n node) {
+			if err := MarkEnding(n.Root, noon); err != nil {
+				n.t.Fatal(err)
+			}
+			n.write("sys/fs/pstore/console-ramoops-0", canaryOf(bootA)+"[   61.0] reboot: Restarting system\n")
+		}, Ending{Cause: "Orderly", Evidence: "ledger", Time: noon}},
+		{"by a forced reboot that pstore logs", func(n node) { // printk.always_kmsg_dump
+			n.write(efi1, "Emergency#1 Part1\n"+canaryOf(bootA)+"<4>[   60.000000] sysrq: Resetting\n")
+		}, Ending{Cause: "SysrqReset", Title: "sysrq triggered reset", Evidence: "pstore", Time: efiTime, Text: canaryOf(bootA) + "<4>[   60.000000] sysrq: Resetting\n", Entries: []string{efi1}}},
 		{"by a panic that systemd-pstore has moved", func(n node) {
 			n.write("var/lib/systemd/pstore/1795701600/dmesg-efi_pstore-179570160001001", "Panic#1 Part1\n"+panicLines)
 			n.write("var/lib/systemd/pstore/1795701600/001/dmesg.txt", "not ours to read\n")
@@ -696,6 +733,9 @@ func TestWriteText(t *testing.T) {
 			head + "ended     2026-11-26T12:00:00Z\ncause     a system shutdown\nevidence  ledger\nlistener  has not acknowledged it\n"},
 		{"no word", Ending{Cause: netconsole.CauseUnexplained, Evidence: Nothing},
 			head + "ended     at an unknown time\ncause     unexplained: it did not shut down and left no trace\nevidence  none\nlistener  has not acknowledged it\n"},
+		{"no reason", Ending{Cause: netconsole.CauseUnexplained, Evidence: Pstore, Text: "x\n"},
+			head + "ended     at an unknown time\ncause     unexplained: it did not shut down, and its kernel's last lines give no reason\nevidence  pstore\n" +
+				"listener  has not acknowledged it\n\nx\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.e.Boot, tt.e.Kernel, tt.e.Since = "a", "6.12", noon
