@@ -510,6 +510,32 @@ func TestClonedMachine(t *testing.T) {
 	}
 }
 
+// TestAnInstanceThatDidNotKnowItsName: where EC2's metadata does not answer, an instance is known by its machine id. The firmware's
+// id shows that it is the same.
+func TestAnInstanceThatDidNotKnowItsName(t *testing.T) {
+	nameless := machine.Identity{Instance: "0123456789abcdef0123456789abcdef", Boot: bootB.Boot}
+	for _, tt := range []struct {
+		name     string
+		hardware string // of the second boot
+		want     bool
+	}{
+		{"the same hardware", "ec2e1916-9099-7caf-fd21-012345abcdef", true},
+		{"an image of it on another instance", "ec2e1916-9099-7caf-fd21-ffffffffffff", false},
+		{"hardware without an id", "", false},
+	} {
+		n := newNode(t)
+		n.write("sys/class/dmi/id/product_uuid", "ec2e1916-9099-7caf-fd21-012345abcdef\n")
+		n.boot(bootA)
+		n.write("sys/class/dmi/id/product_uuid", tt.hardware+"\n")
+		if e := n.boot(nameless).Previous; (e != nil) != tt.want {
+			t.Errorf("%s: %+v", tt.name, e)
+		}
+		if e := n.boot(bootC).Previous; tt.want && (e == nil || e.Boot != bootB.Boot) {
+			t.Errorf("%s, back under its name: %+v", tt.name, e)
+		}
+	}
+}
+
 // TestDumpsAreKnownAgain: an entry of an earlier boot that systemd-pstore moves later is still that of an earlier boot.
 func TestDumpsAreKnownAgain(t *testing.T) {
 	n := newNode(t)
