@@ -73,8 +73,8 @@ rollout: ## images built, chart and DaemonSet installed from them, kernels panic
 
 FIXTURES ?= .
 
-e2e-kernel: ## every panic with the optional kernel module, also with kdump; nightly, an hour and a quarter (root)
-	.ci/no-skips $(GO) test -count=1 -tags e2e -timeout 120m -run 'TestPanicModule$$' -v ./e2e/lab -matrix
+e2e-kernel: ## the optional kernel module by checkpatch.pl, and every panic with it, also with kdump; nightly, an hour and a quarter (root)
+	.ci/no-skips $(GO) test -count=1 -tags e2e,ends -timeout 120m -run 'TestCheckpatch$$|TestPanicModule$$' -v ./e2e/lab -matrix
 
 e2e-ends: ## boots that end in every way we know of, and what Kubernetes then knows; nightly, half an hour (root)
 	.ci/no-skips $(GO) test -count=1 -tags e2e,ends -timeout 60m -run 'TestEnds$$' -v ./e2e -every-end

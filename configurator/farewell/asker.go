@@ -15,7 +15,7 @@ type asker struct {
 	user    string // login user, empty if it was no person's session
 	command string // name of the process
 	sudo    bool
-	unit    string // systemd unit of the process, or the slice of its pod; empty if there is a login user
+	unit    string // systemd unit of the process, or the slice of its pod; empty if a person asked
 }
 
 // maxAncestors bounds the walk from a process to the sudo that it runs below.
@@ -27,6 +27,9 @@ const noLogin = "4294967295"
 // userSlice is the control group of a user's sessions (pam_systemd(8)).
 var userSlice = lazyregexp.New(`(?:^|/)user-([0-9]+)\.slice(?:/|$)`)
 
+// logsIn are the units of daemons that log a user in for each job (pam_loginuid(8)): nobody sits there.
+var logsIn = lazyregexp.New(`^(anacron|cron|crond|cronie|atd)\.service$`)
+
 // askerOf reads who runs a process. What cannot be read is left empty: the process may be gone.
 func askerOf(root machine.Root, pid uint32) asker {
 	cgroup := cgroupOf(file(root, pid, "cgroup"))
@@ -37,8 +40,9 @@ func askerOf(root machine.Root, pid uint32) asker {
 	}
 	if uid != "" && uid != noLogin {
 		a.user = userName(root, uid)
-	} else {
-		a.unit = unitOf(cgroup)
+	}
+	if unit := unitOf(cgroup); a.user == "" || logsIn.MatchString(unit) {
+		a.unit = unit
 	}
 	for range maxAncestors {
 		if pid = parentOf(file(root, pid, "stat")); pid <= 1 {

@@ -32,7 +32,7 @@ const (
 // dump is what one kernel wrote down in one go.
 type dump struct {
 	source  string    // Pstore or Kdump
-	kind    string    // why: Panic, Oops, …; kdump does not say
+	kind    string    // why: Panic, Oops, …, or console; kdump does not say
 	boot    string    // in its last canary, empty if it has none
 	time    time.Time // when it was written, zero if unknown
 	text    []byte
@@ -44,7 +44,7 @@ type dump struct {
 
 // read judges the text. A dump that pstore calls a panic is one, whatever its lines say. One of an oops is a death only if its lines
 // end in one: else the kernel lived on, and what ended it later left nothing there. A crash kernel's log of a kernel that did not
-// die is one that somebody has saved by hand.
+// die is one that somebody has saved by hand. ramoops keeps a console of every boot.
 func (d *dump) read() {
 	if all := canaryBoot.FindAllSubmatch(d.text, -1); len(all) > 0 {
 		d.boot = string(all[len(all)-1][1])
@@ -57,7 +57,9 @@ func (d *dump) read() {
 }
 
 // survived reports whether the kernel lived on after it wrote the dump.
-func (d dump) survived() bool { return !d.fatal && (d.kind == "Oops" || d.source == Kdump) }
+func (d dump) survived() bool {
+	return !d.fatal && (d.kind == "Oops" || d.kind == console || d.source == Kdump)
+}
 
 const (
 	// clockSkew is by how much the clocks of a kernel, of the firmware and of a crash kernel may differ.
@@ -107,8 +109,9 @@ func (d dump) orderly() bool {
 
 // store is everything that kernels have left behind.
 type store struct {
-	dumps []dump
-	files []file
+	dumps  []dump
+	files  []file
+	unread int // new entries of pstore that cannot be read
 }
 
 // file is one file of a dump.

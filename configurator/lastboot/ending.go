@@ -67,6 +67,9 @@ func examine(root machine.Root, former *Ledger, current Ledger) (*Ending, store)
 	if e.Evidence == Nothing && !former.Guarded {
 		return nil, found
 	}
+	if e.Evidence == Nothing && e.Title == "" && found.unread > 0 {
+		e.Title = fmt.Sprintf("pstore has entries that cannot be read here (%d): perhaps the old kernel had another pstore.compress", found.unread)
+	}
 	return &e, found
 }
 
@@ -119,8 +122,11 @@ func choose(former, current Ledger, dumps []dump) *dump {
 		if d.boot == former.Boot {
 			r++
 		}
-		if d.fatal {
+		if d.kind != console { // a dump says the same, and when
 			r += 2
+		}
+		if d.fatal {
+			r += 4
 		}
 		return r
 	}
@@ -231,10 +237,12 @@ func (e Ending) Summary() string {
 	switch {
 	case e.Orderly():
 		return "a system shutdown"
-	case e.Cause == netconsole.CauseUnexplained && e.Text == "":
-		return "unexplained: it did not shut down and left no trace"
 	case e.Cause == netconsole.CauseUnexplained && e.Title != "":
 		return "unexplained: it did not shut down; " + netconsole.Printable(e.Title)
+	case e.Cause == netconsole.CauseUnexplained && e.Text == "":
+		return "unexplained: it did not shut down and left no trace"
+	case e.Cause == netconsole.CauseUnexplained:
+		return "unexplained: it did not shut down, and its kernel's last lines give no reason"
 	case e.Title == "":
 		return e.Cause
 	}

@@ -129,11 +129,22 @@ func TestHowABootEnded(t *testing.T) {
 		w.Close()
 		return b.String()
 	}
-	bert := func(status, severity uint32) string {
-		b := make([]byte, 20)
-		binary.LittleEndian.PutUint32(b, status)
-		binary.LittleEndian.PutUint32(b[16:], severity)
+	record := func(status, data, raw, severity uint32) string { // the head of one; raw data, if any, is behind the data
+		var b []byte
+		for _, field := range []uint32{status, 20 + data, raw, data, severity} {
+			b = binary.LittleEndian.AppendUint32(b, field)
+		}
 		return string(b)
+	}
+	bert := func(status, severity uint32) string { return record(status, 0, 0, severity) }
+	early := func(lines ...string) func(n node) { // of the new kernel's log
+		return func(n node) {
+			text := "6,1,100,-;Linux version 6.18\n"
+			for i, line := range lines {
+				text += fmt.Sprintf("4,%d,900000,-;%s\n", i+2, line)
+			}
+			n.write("dev/kmsg", text)
+		}
 	}
 	for _, tt := range []struct {
 		name string
@@ -177,7 +188,44 @@ func TestHowABootEnded(t *testing.T) {
 		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: efiTime, Text: canaryOf(bootA) + panicLines,
 			Entries: []string{efi2 + ".enc.z", efi1 + ".enc.z"}}},
 		{"by a panic, compressed in a way nobody knows", func(n node) { n.write(efi1+".enc.z", "\x28\xb5\x2f\xfdwhatever") },
-			Ending{Cause: "Unexplained", Evidence: "none"}},
+			Ending{Cause: "Unexplained", Evidence: "none",
+				Title: "pstore has entries that cannot be read here (1): perhaps the old kernel had another pstore.compress"}},
+		{"by a panic, of which the middle found no room", func(n node) {
+			n.write(efi1, "Panic#1 Part1\n"+panicLines)
+			n.write("sys/fs/pstore/dmesg-efi_pstore-179570160003001", "Panic#1 Part3\n"+canaryOf(bootA))
+			n.write(efi2, "")
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: efiTime, Text: canaryOf(bootA) + panicLines,
+			Entries: []string{"sys/fs/pstore/dmesg-efi_pstore-179570160003001", efi1}}},
+		{"by a panic that a block device kept", func(n node) { // pstore_blk
+			n.write("sys/fs/pstore/dmesg-pstore_blk-0", "Panic: Total 3 times\nPanic#3 Part1\n"+panicLines)
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: noon.Add(30 * time.Minute), Text: panicLines,
+			Entries: []string{"sys/fs/pstore/dmesg-pstore_blk-0"}}},
+		{"by a panic that ramoops kept, with all that it keeps besides", func(n node) {
+			n.write("sys/fs/pstore/dmesg-ramoops-0", "Panic#1 Part1\n"+panicLines)
+			n.write("sys/fs/pstore/console-ramoops-0", canaryOf(bootA)+panicLines)
+			n.write("sys/fs/pstore/pmsg-ramoops-0", "Kernel panic - not syncing: no\n")
+			n.write("sys/fs/pstore/ftrace-ramoops-0", "CPU:0 ts:1 panic <- x\n")
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Time: noon.Add(30 * time.Minute), Text: panicLines,
+			Entries: []string{"sys/fs/pstore/dmesg-ramoops-0"}}},
+		{"by a panic that only ramoops' console shows, moved by systemd-pstore", func(n node) {
+			n.write("var/lib/systemd/pstore/console-ramoops-0", canaryOf(bootA)+panicLines)
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "pstore", Text: canaryOf(bootA) + panicLines,
+			Entries: []string{"var/lib/systemd/pstore/console-ramoops-0"}}},
+		{"with no word, and what ramoops' console showed", func(n node) {
+			n.write("sys/fs/pstore/console-ramoops-0", canaryOf(bootA)+"[   60.0] eth0: link down\n")
+		}, Ending{Cause: "Unexplained", Evidence: "none", Text: canaryOf(bootA) + "[   60.0] eth0: link down\n", Entries: []string{"sys/fs/pstore/console-ramoops-0"}}},
+		{"with no word, and what ramoops' console showed of another boot", func(n node) {
+			n.write("sys/fs/pstore/console-ramoops-0", canaryOf(bootC)+panicLines)
+		}, Ending{Cause: "Unexplained", Evidence: "none"}},
+		{"by a shutdown, as ramoops' console shows", func(n node) {
+			if err := MarkEnding(n.Root, noon); err != nil {
+				n.t.Fatal(err)
+			}
+			n.write("sys/fs/pstore/console-ramoops-0", canaryOf(bootA)+"[   61.0] reboot: Restarting system\n")
+		}, Ending{Cause: "Orderly", Evidence: "ledger", Time: noon}},
+		{"by a forced reboot that pstore logs", func(n node) { // printk.always_kmsg_dump
+			n.write(efi1, "Emergency#1 Part1\n"+canaryOf(bootA)+"<4>[   60.000000] sysrq: Resetting\n")
+		}, Ending{Cause: "SysrqReset", Title: "sysrq triggered reset", Evidence: "pstore", Time: efiTime, Text: canaryOf(bootA) + "<4>[   60.000000] sysrq: Resetting\n", Entries: []string{efi1}}},
 		{"by a panic that systemd-pstore has moved", func(n node) {
 			n.write("var/lib/systemd/pstore/1795701600/dmesg-efi_pstore-179570160001001", "Panic#1 Part1\n"+panicLines)
 			n.write("var/lib/systemd/pstore/1795701600/001/dmesg.txt", "not ours to read\n")
@@ -271,6 +319,29 @@ func TestHowABootEnded(t *testing.T) {
 		{"with an empty boot error record", func(n node) { n.write("sys/firmware/acpi/tables/data/BERT", bert(0, 1)) },
 			Ending{Cause: "Unexplained", Evidence: "none"}},
 		{"with a corrected error", func(n node) { n.write("sys/firmware/acpi/tables/data/BERT", bert(16, 2)) },
+			Ending{Cause: "Unexplained", Evidence: "none"}},
+		{"by a fatal error behind one that was corrected", func(n node) {
+			n.write("sys/firmware/acpi/tables/data/BERT", record(1, 8, 0, 2)+strings.Repeat("\x02", 8)+record(1, 40, 16, 3)+strings.Repeat("\x02", 56)+bert(1, 1))
+		}, Ending{Cause: "HardwareError", Title: "the firmware recorded a fatal hardware error (BERT)", Evidence: "firmware",
+			Text: "the firmware recorded a fatal hardware error (BERT)\n"}},
+		{"with a boot error record whose length is a lie", func(n node) {
+			n.write("sys/firmware/acpi/tables/data/BERT", record(1, 0xffffffff, 0xffffffff, 2)+bert(1, 1))
+		}, Ending{Cause: "Unexplained", Evidence: "none"}},
+		{"with a corrected error that the new kernel prints", early("BERT: Error records from previous boot:",
+			"[Hardware Error]: event severity: corrected", "[Hardware Error]:  Error 0, type: corrected", "{1}[Hardware Error]: event severity: fatal"),
+			Ending{Cause: "Unexplained", Evidence: "none"}},
+		{"by a hardware error that the new kernel prints", early("BERT: Error records from previous boot:", "[Hardware Error]: event severity: fatal"),
+			Ending{Cause: "HardwareError", Title: "[Hardware Error]: event severity: fatal", Evidence: "firmware", Text: "[Hardware Error]: event severity: fatal\n"}},
+		{"with a machine check that was corrected", early("mce: [Hardware Error]: Machine check events logged",
+			"mce: [Hardware Error]: CPU 3: Machine Check: 0 Bank 7: 8c00004000010091"), Ending{Cause: "Unexplained", Evidence: "none"}},
+		{"by a machine check that was not", early("mce: [Hardware Error]: CPU 3: Machine Check: 0 Bank 7: 8c00004000010091",
+			"mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 5: bea0000000000108"),
+			Ending{Cause: "HardwareError", Title: "mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 5: bea0000000000108", Evidence: "firmware",
+				Text: "mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 5: bea0000000000108\n"}},
+		{"by a timer of the firmware", early("x86/amd: Previous system reset reason [0x01000000]: system failed to boot before failed boot timer expired"),
+			Ending{Cause: "Watchdog", Title: "x86/amd: Previous system reset reason [0x01000000]: system failed to boot before failed boot timer expired", Evidence: "firmware",
+				Text: "x86/amd: Previous system reset reason [0x01000000]: system failed to boot before failed boot timer expired\n"}},
+		{"with a reset that any reboot makes", early("x86/amd: Previous system reset reason [0x00080000]: software wrote 0x6 to reset control register 0xCF9"),
 			Ending{Cause: "Unexplained", Evidence: "none"}},
 		{"by what the firmware says", func(n node) {
 			n.write("dev/kmsg", "6,1,100,-;Linux version 6.18\n5,200,900000,-;x86/amd: Previous system reset reason [0x08000800]: hardware watchdog timer expired\n")
@@ -436,6 +507,32 @@ func TestClonedMachine(t *testing.T) {
 	id.Boot = bootC.Boot
 	if e := n.boot(id).Previous; e != nil {
 		t.Errorf("a clone speaks of its image: %+v", e)
+	}
+}
+
+// TestAnInstanceThatDidNotKnowItsName: where EC2's metadata does not answer, an instance is known by its machine id. The firmware's
+// id shows that it is the same.
+func TestAnInstanceThatDidNotKnowItsName(t *testing.T) {
+	nameless := machine.Identity{Instance: "0123456789abcdef0123456789abcdef", Boot: bootB.Boot}
+	for _, tt := range []struct {
+		name     string
+		hardware string // of the second boot
+		want     bool
+	}{
+		{"the same hardware", "ec2e1916-9099-7caf-fd21-012345abcdef", true},
+		{"an image of it on another instance", "ec2e1916-9099-7caf-fd21-ffffffffffff", false},
+		{"hardware without an id", "", false},
+	} {
+		n := newNode(t)
+		n.write("sys/class/dmi/id/product_uuid", "ec2e1916-9099-7caf-fd21-012345abcdef\n")
+		n.boot(bootA)
+		n.write("sys/class/dmi/id/product_uuid", tt.hardware+"\n")
+		if e := n.boot(nameless).Previous; (e != nil) != tt.want {
+			t.Errorf("%s: %+v", tt.name, e)
+		}
+		if e := n.boot(bootC).Previous; tt.want && (e == nil || e.Boot != bootB.Boot) {
+			t.Errorf("%s, back under its name: %+v", tt.name, e)
+		}
 	}
 }
 
@@ -662,6 +759,9 @@ func TestWriteText(t *testing.T) {
 			head + "ended     2026-11-26T12:00:00Z\ncause     a system shutdown\nevidence  ledger\nlistener  has not acknowledged it\n"},
 		{"no word", Ending{Cause: netconsole.CauseUnexplained, Evidence: Nothing},
 			head + "ended     at an unknown time\ncause     unexplained: it did not shut down and left no trace\nevidence  none\nlistener  has not acknowledged it\n"},
+		{"no reason", Ending{Cause: netconsole.CauseUnexplained, Evidence: Pstore, Text: "x\n"},
+			head + "ended     at an unknown time\ncause     unexplained: it did not shut down, and its kernel's last lines give no reason\nevidence  pstore\n" +
+				"listener  has not acknowledged it\n\nx\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.e.Boot, tt.e.Kernel, tt.e.Since = "a", "6.12", noon

@@ -129,8 +129,16 @@ func Acknowledge(root machine.Root, boot string, now time.Time) error {
 // sameMachine reports whether the ledger of a former boot is of the machine that the current one is of.
 func (l Ledger) sameMachine(current Ledger) bool {
 	sameHardware := l.Hardware == current.Hardware || l.Hardware == "" || current.Hardware == ""
-	return l.Instance == current.Instance && (l.Machine == current.Machine && sameHardware || strings.HasPrefix(l.Instance, "i-"))
+	switch {
+	case l.Instance == current.Instance:
+		return isInstance(l) || l.Machine == current.Machine && sameHardware
+	case isInstance(l) != isInstance(current): // EC2's metadata did not answer on one of the two boots
+		return l.Hardware != "" && l.Hardware == current.Hardware && l.Machine != "" && l.Machine == current.Machine
+	}
+	return false
 }
+
+func isInstance(l Ledger) bool { return strings.HasPrefix(l.Instance, "i-") }
 
 // read reads the ledger; nil if there is none.
 func read(root machine.Root) (*Ledger, error) {

@@ -38,15 +38,19 @@ type part struct {
 	known         bool
 }
 
-// heading begins an entry: "Panic#1 Part2" (pstore_dump, fs/pstore/platform.c).
-var heading = lazyregexp.New(`^([A-Z][a-z]+)#(\d{1,6}) Part(\d{1,6})[ \t]*\n`)
+// heading begins an entry: "Panic#1 Part2" (pstore_dump, fs/pstore/platform.c). pstore_blk counts in front of it
+// (psz_kmsg_read, fs/pstore/zone.c).
+var heading = lazyregexp.New(`^(?:[A-Z][a-z]+: Total \d{1,10} times\n)?([A-Z][a-z]+)#(\d{1,6}) Part(\d{1,6})[ \t]*\n`)
+
+// console is the kind of ramoops' other entry: whatever the kernel printed, until it stopped.
+const console = "Console"
 
 // efiName has the time in it, in front of five digits: part and count (generic_id, drivers/firmware/efi/efi-pstore.c).
 var efiName = lazyregexp.New(`^dmesg-efi(?:_pstore)?-(\d{9,12})\d{5}(?:\.enc\.z)?$`)
 
 // readPstore reads the entries of pstore, also those that systemd-pstore has moved.
 func (s *store) readPstore(root machine.Root, known map[string]bool, left *int) {
-	isEntry := func(base string) bool { return strings.HasPrefix(base, "dmesg-") }
+	isEntry := func(base string) bool { return strings.HasPrefix(base, "dmesg-") || isConsole(base) }
 	var parts []part
 	for _, dir := range []string{pstoreDir, archiveDir} {
 		for _, f := range list(root, dir, isEntry) {
@@ -66,13 +70,18 @@ func (s *store) readPstore(root machine.Root, known map[string]bool, left *int) 
 				p.sum = ""
 			}
 			s.files = append(s.files, p.file)
-			if p.text != nil {
+			switch {
+			case p.text != nil:
 				parts = append(parts, p)
+			case !p.known && len(data) > 0:
+				s.unread++
 			}
 		}
 	}
 	s.dumps = append(s.dumps, join(parts)...)
 }
+
+func isConsole(base string) bool { return strings.HasPrefix(base, "console-ramoops") }
 
 // newPart reads an entry.
 func newPart(f file, data []byte) part {
@@ -82,6 +91,10 @@ func newPart(f file, data []byte) part {
 	if m := efiName.FindStringSubmatch(filepath.Base(f.name)); m != nil {
 		seconds, _ := strconv.ParseInt(m[1], 10, 64)
 		p.time = time.Unix(seconds, 0).UTC()
+	}
+	if isConsole(filepath.Base(f.name)) {
+		p.kind, p.text, p.time = console, data, time.Time{} // that of the file is when it was found
+		return p
 	}
 	if strings.HasSuffix(f.name, ".enc.z") {
 		data = inflate(data)

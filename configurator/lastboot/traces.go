@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,7 +27,7 @@ type trace struct{ cause, evidence, line string }
 
 // traces reads them all, the most telling first.
 func traces(root machine.Root) []trace {
-	return append(append(bootErrors(root), watchdogs(root)...), newLog(root)...)
+	return append(append(bootErrors(root), watchdogs(root)...), tracesIn(earlyLog(root))...)
 }
 
 // watchdogs reads why each watchdog last reset the machine (include/uapi/linux/watchdog.h).
@@ -60,19 +61,32 @@ func watchdogs(root machine.Root) []trace {
 	return found
 }
 
-// bootErrors reads ACPI's boot error record: the firmware keeps a hardware error of the previous boot there (ACPI 6.5, 18.3.1 and
-// 18.3.2.7.1).
+// maxBootErrors bounds what is read of the firmware's records, in bytes.
+const maxBootErrors = 1 << 20
+
+// severities are those of a record, and how it is called (ACPI 6.5, table 18.11).
+var severities = []string{"recoverable", "fatal", "corrected", "informational"}
+
+// bootErrors reads ACPI's boot error records: the firmware keeps hardware errors of the previous boot there (ACPI 6.5, 18.3.1 and
+// 18.3.2.7.1). Errors that were corrected end no boot.
 func bootErrors(root machine.Root) []trace {
-	data, err := readHead(root.Path("sys/firmware/acpi/tables/data/BERT"), 20)
-	if err != nil || len(data) < 20 || binary.LittleEndian.Uint32(data) == 0 {
+	data, err := readHead(root.Path("sys/firmware/acpi/tables/data/BERT"), maxBootErrors)
+	if err != nil {
 		return nil
 	}
-	severities := []string{"recoverable", "fatal", "corrected", "informational"}
-	severity := binary.LittleEndian.Uint32(data[16:])
-	if severity >= 2 { // corrected errors end no boot
-		return nil
+	const head = 20                                                  // status, offset and length of raw data, length of data, severity
+	for len(data) >= head && binary.LittleEndian.Uint32(data) != 0 { // as bert_print_all does (drivers/acpi/apei/bert.c)
+		field := func(at int) uint64 { return uint64(binary.LittleEndian.Uint32(data[at:])) }
+		if severity := field(16); severity < 2 {
+			return []trace{{causeHardware, Firmware, "the firmware recorded a " + severities[severity] + " hardware error (BERT)"}}
+		}
+		size := head + field(12)
+		if raw := field(8); raw > 0 {
+			size = field(4) + raw // cper_estatus_len, include/linux/cper.h
+		}
+		data = data[min(max(size, head), uint64(len(data))):]
 	}
-	return []trace{{causeHardware, Firmware, "the firmware recorded a " + severities[severity] + " hardware error (BERT)"}}
+	return nil
 }
 
 // early bounds what counts as the beginning of the new kernel's log, and so does the first process (run_init_process, init/main.c):
@@ -90,22 +104,58 @@ var logged = []struct {
 	cause string
 }{
 	// arch/x86/kernel/cpu/amd.c, s5_reset_reason_txt, 6.16 and later
-	{lazyregexp.New(`^x86/amd: Previous system reset reason .*watchdog timer`), causeWatchdog},
-	{lazyregexp.New(`^x86/amd: Previous system reset reason .*(thermal|uncorrected error|parity error|sync flood|CPU shutdown)`), causeHardware},
-	{lazyregexp.New(`^x86/amd: Previous system reset reason .*power button was pressed for 4 seconds`), causePower},
-	// drivers/acpi/apei/bert.c; arch/x86/kernel/cpu/mce/core.c: banks that still hold an error at boot
-	{lazyregexp.New(`^BERT: Error records from previous boot`), causeHardware},
-	{lazyregexp.New(`^(mce: )?\[Hardware Error\]: (Machine check events logged|CPU \d+: Machine Check)`), causeHardware},
+	{lazyregexp.New(`^x86/amd: Previous system reset reason .*(watchdog timer|failed boot timer)`), causeWatchdog},
+	{lazyregexp.New(`^x86/amd: Previous system reset reason .*(thermal|uncorrected error|parity error|sync flood|CPU shutdown|handshake)`), causeHardware},
+	{lazyregexp.New(`^x86/amd: Previous system reset reason .*(power button was pressed for 4 seconds|shutdown pin|power off command)`), causePower},
+	// cper_estatus_print, drivers/firmware/efi/cper.c. Errors of the running boot have a number in front: "{1}[Hardware Error]".
+	{lazyregexp.New(`^\[Hardware Error\]: event severity: (fatal|recoverable)`), causeHardware},
+	{machineChecks, causeHardware},
 }
 
-// newLog finds such lines in the kernel log of the running boot, if it may be read.
-func newLog(root machine.Root) []trace {
+// machineChecks says that processors still held errors when the kernel started, machineCheck shows one of them with its status
+// (mce_notify_irq and __print_mce, arch/x86/kernel/cpu/mce/core.c).
+var (
+	machineChecks = lazyregexp.New(`^(?:mce: )?\[Hardware Error\]: Machine check events logged`)
+	machineCheck  = lazyregexp.New(`^(?:mce: )?\[Hardware Error\]: CPU \d+: Machine Check(?: Exception)?: [0-9a-f]+ Bank \d+: ([0-9a-f]{16})`)
+)
+
+// uncorrected is a bit of that status (MCI_STATUS_UC, arch/x86/include/asm/mce.h).
+const uncorrected = 1 << 61
+
+// tracesIn finds what the beginning of the new kernel's log says of the old one's end. Errors that were corrected ended nothing.
+func tracesIn(log []string) (found []trace) {
+	corrected, fatal := false, false
+	for _, text := range log {
+		if m := machineCheck.FindStringSubmatch(text); m != nil {
+			status, _ := strconv.ParseUint(m[1], 16, 64)
+			if status&uncorrected == 0 {
+				corrected = true
+				continue
+			}
+			fatal = true
+			found = append(found, trace{causeHardware, Firmware, text})
+			continue
+		}
+		for _, l := range logged {
+			if l.line.MatchString(text) {
+				found = append(found, trace{l.cause, Firmware, text})
+				break
+			}
+		}
+	}
+	if corrected && !fatal {
+		found = slices.DeleteFunc(found, func(t trace) bool { return machineChecks.MatchString(t.line) })
+	}
+	return found
+}
+
+// earlyLog reads the beginning of the running boot's kernel log, if it may be read.
+func earlyLog(root machine.Root) (lines []string) {
 	fd, err := unix.Open(root.Path("dev/kmsg"), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
 	}
 	defer unix.Close(fd)
-	var found []trace
 	buf := make([]byte, 16<<10) // a record has at most 8 KiB (CONSOLE_EXT_LOG_MAX), and one read returns one
 	for total := 0; total < maxLog; {
 		n, err := unix.Read(fd, buf)
@@ -122,17 +172,12 @@ func newLog(root machine.Root) []trace {
 				continue
 			}
 			if uptime > early || firstProcess.MatchString(text) {
-				return found
+				return lines
 			}
-			for _, l := range logged {
-				if l.line.MatchString(text) {
-					found = append(found, trace{l.cause, Firmware, text})
-					break
-				}
-			}
+			lines = append(lines, text)
 		}
 	}
-	return found
+	return lines
 }
 
 // kernelLine reads a record of /dev/kmsg that the kernel itself wrote: "prefix,seq,usec,flags;text"

@@ -24,6 +24,7 @@ type moduleCrash struct {
 	cpus    int
 	panic   int    // kernel.panic
 	kdump   string // with a crash kernel, the headline: an oops starts it before anything says panic; empty: without
+	args    string // of the kernel
 }
 
 // crashesWithModule is a few of them, or with -matrix all.
@@ -37,10 +38,16 @@ func crashesWithModule() []moduleCrash {
 		}
 	}
 	var all []moduleCrash
+	const panics = "Kernel panic - not syncing: sysrq triggered crash"
+	all = append(all,
+		// The other CPUs are stopped before __crash_kexec, and the log is printed once more when they are.
+		moduleCrash{kernel: "7", trigger: "sysrq", cpus: 2, panic: 10, kdump: panics, args: "crash_kexec_post_notifiers"},
+		moduleCrash{kernel: "7", trigger: "null-deref", cpus: 2, panic: 10, args: "panic_print=0x7f"},
+	)
 	for _, cpus := range []int{1, 2, 4} {
 		const oops = "BUG: kernel NULL pointer dereference"
 		all = append(all,
-			moduleCrash{kernel: "7", trigger: "sysrq", cpus: cpus, panic: 10, kdump: "Kernel panic - not syncing: sysrq triggered crash"},
+			moduleCrash{kernel: "7", trigger: "sysrq", cpus: cpus, panic: 10, kdump: panics},
 			moduleCrash{kernel: "7", trigger: "null-deref", cpus: cpus, panic: 10, kdump: oops},
 			moduleCrash{kernel: "7", trigger: "oops-in-irq", cpus: cpus, panic: 10, kdump: oops},
 		)
@@ -68,6 +75,9 @@ func (c moduleCrash) String() string {
 	if c.kdump != "" {
 		name += " kdump"
 	}
+	if c.args != "" {
+		name += " " + c.args
+	}
 	return name
 }
 
@@ -85,6 +95,9 @@ func TestPanicModule(t *testing.T) {
 			sc.cpus = c.cpus
 			if c.kdump != "" {
 				sc.append = append(slices.Clone(sc.append), "crashkernel=192M")
+			}
+			if c.args != "" {
+				sc.append = append(slices.Clone(sc.append), c.args)
 			}
 			vm, heard := armWithModule(t, ctx, c, sc)
 			start := time.Now()

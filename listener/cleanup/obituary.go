@@ -151,7 +151,7 @@ func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
 	case o.Cause == netconsole.CauseOrderly:
 		log.Info("boot ended in good order, says the node", "node", n.Name)
 		return e.noteOrderly(ctx, c, n, o)
-	case o.Cause == netconsole.CauseUnexplained && len(o.Text) == 0 && n.LeftInOrder(o.Boot, o.at) != "":
+	case policy.KnowsNothing(o.Obituary) && n.LeftInOrder(o.Boot, o.at) != "":
 		log.Info("boot ended in good order", "node", n.Name, "why", n.LeftInOrder(o.Boot, o.at))
 		return true // its shutdown was not noted in the ledger, as when it was forced
 	}

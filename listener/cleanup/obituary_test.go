@@ -98,6 +98,13 @@ func TestObituary(t *testing.T) {
 				n.Farewell = policy.Farewell{Boot: bootOld, Text: "rebooted", At: time.Now().Add(-time.Minute)}
 			})
 		}},
+		{name: "without a word, of a boot that survived an oops and then sent a farewell", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
+			o.Cause, o.Evidence, o.Text = netconsole.CauseUnexplained, "none", []byte(oopsWords)
+		}, before: func(w *world, _ *Engine) {
+			change(w, func(n *policy.Node) {
+				n.Farewell = policy.Farewell{Boot: bootOld, Text: "rebooted", At: time.Now().Add(-time.Minute)}
+			})
+		}},
 		{name: "with the kernel's own words, of a boot that has sent a farewell", src: 1, want: "KernelPanic by pstore, pinned", before: func(w *world, _ *Engine) {
 			change(w, func(n *policy.Node) {
 				n.Farewell = policy.Farewell{Boot: bootOld, Text: "rebooted", At: time.Now().Add(-time.Minute)}

@@ -217,7 +217,7 @@ func (e *Engine) inquire(ctx context.Context, q inquiry) inquiry {
 		q.recorded, q.concluded = done && q.silent, done && !q.silent
 	case !q.over.IsZero() && q.over.Before(q.next):
 		q.next = q.over
-	case q.over.IsZero() && now.Sub(cmp.Or(q.Node.SilentSince, q.began)) >= silentForGood:
+	case q.over.IsZero() && now.Sub(cmp.Or(q.Node.SilentSince, q.began)) >= silentForGood && !q.Fate.Hibernated():
 		q.end(now, "node "+q.Node.Name+" has been silent since "+q.Node.SilentSince.UTC().Format(time.RFC3339), 0)
 		q.silent = true
 	}

@@ -177,6 +177,8 @@ func TestBootsThatEndWithoutAWord(t *testing.T) {
 			want:    "Terminated by cloud, cloud", decision: "EC2 says: instance i-1 is terminated (Server.SpotInstanceTermination: Spot instance termination)"},
 		{name: "its hardware failed", cloud: &ec2{fate: policy.Fate{State: "stopped", Code: "Server.InternalError"}},
 			happens: func(w *world) { w.panics(1); pass(50 * time.Second); w.loses(1) }, want: "HardwareError by cloud, cloud"},
+		{name: "EC2 has hibernated the instance", cloud: &ec2{fate: policy.Fate{State: "stopped", Code: "Client.UserInitiatedHibernate"}},
+			happens: func(w *world) { w.panics(1); pass(50 * time.Second); w.loses(1); pass(10 * time.Hour) }},
 		{name: "EC2 runs an instance that is silent", cloud: &ec2{fate: policy.Fate{State: "running"}},
 			happens: func(w *world) { w.panics(1); pass(50 * time.Second); w.loses(1) }},
 	} {

@@ -85,13 +85,20 @@ func sinceOf(reason string) time.Time {
 // impairedOf says, always in the same order, which status checks fail, and what is scheduled; it is empty if all is well.
 func impairedOf(s types.InstanceStatus) string {
 	var all []string
-	fails := func(what string, check *types.InstanceStatusSummary) {
-		if check != nil && check.Status == types.SummaryStatusImpaired {
+	fails := func(what string, status types.SummaryStatus) {
+		if status == types.SummaryStatusImpaired {
 			all = append(all, "the "+what+" status check fails")
 		}
 	}
-	fails("system", s.SystemStatus)
-	fails("instance", s.InstanceStatus)
+	if check := s.SystemStatus; check != nil {
+		fails("system", check.Status)
+	}
+	if check := s.InstanceStatus; check != nil {
+		fails("instance", check.Status)
+	}
+	if check := s.AttachedEbsStatus; check != nil {
+		fails("attached EBS", check.Status)
+	}
 	for _, e := range s.Events {
 		if text := sdk.ToString(e.Description); !strings.HasPrefix(text, "[Completed]") && !strings.HasPrefix(text, "[Canceled]") {
 			all = append(all, fmt.Sprintf("%s is scheduled", e.Code))
@@ -113,7 +120,7 @@ func (i Instances) Console(ctx context.Context, id string) (policy.Console, erro
 			return err
 		}
 		text := sdk.ToString(out.Output)
-		if decoded, err := base64.StdEncoding.DecodeString(text); err == nil {
+		if decoded, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(text), "")); err == nil {
 			text = string(decoded)
 		}
 		c = policy.Console{Text: text[max(0, len(text)-maxConsole):], At: sdk.ToTime(out.Timestamp)}

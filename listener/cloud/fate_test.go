@@ -79,6 +79,15 @@ func TestFate(t *testing.T) {
 			asked: []string{"DescribeInstances " + someInstance, "DescribeInstanceStatus " + someInstance},
 		},
 		{
+			name: "running without its disks",
+			answers: map[string]string{
+				"DescribeInstances":      described(someInstance, "running", ""),
+				"DescribeInstanceStatus": fmt.Sprintf(status, "ok", `<attachedEbsStatus><status>impaired</status></attachedEbsStatus>`),
+			},
+			want:  policy.Fate{State: "running", Launched: launched, Impaired: "the attached EBS status check fails"},
+			asked: []string{"DescribeInstances " + someInstance, "DescribeInstanceStatus " + someInstance},
+		},
+		{
 			name: "running, and an event that is over",
 			answers: map[string]string{
 				"DescribeInstances":      described(someInstance, "running", ""),
@@ -124,6 +133,25 @@ func TestFateOfNoInstance(t *testing.T) {
 	want := []string{"DescribeInstances " + someInstance, "GetConsoleOutput " + someInstance}
 	if diff := cmp.Diff(want, *asked); diff != "" {
 		t.Errorf("asked (-want +got):\n%s", diff)
+	}
+}
+
+func TestConsoleInAnyShape(t *testing.T) {
+	const text = "\x1b[0;32m  OK  \x1b[0m\r\n[   60.000001] Kernel panic - not syncing: x\r\n"
+	encoded := base64.StdEncoding.EncodeToString([]byte(text))
+	for _, tt := range []struct{ name, output, want string }{
+		{"in one line", encoded, text},
+		{"in lines with CRLF", encoded[:20] + "\r\n" + encoded[20:] + "\r\n", text},
+		{"indented", "\n    " + encoded[:20] + "\n\t" + encoded[20:] + "\n  ", text},
+		{"not encoded", "[   60.000001] Kernel panic - not syncing: x", "[   60.000001] Kernel panic - not syncing: x"},
+		{"none yet", "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ec2Service(t, map[string]string{"GetConsoleOutput": "<GetConsoleOutputResponse><output>" + tt.output + "</output></GetConsoleOutputResponse>"})
+			if got, err := (Instances{NewAccount(nil)}).Console(t.Context(), someInstance); err != nil || got.Text != tt.want || !got.At.IsZero() {
+				t.Errorf("%q, %v; want %q", got.Text, err, tt.want)
+			}
+		})
 	}
 }
 

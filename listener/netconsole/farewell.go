@@ -36,7 +36,7 @@ type Bye struct {
 	// Command is the name of the process that asked. Sudo says that it ran below sudo.
 	Command string
 	Sudo    bool
-	// Unit is the systemd unit of the process that asked, if no login user did.
+	// Unit is the systemd unit of the process that asked, if no login user did, or one whom cron or at has logged in.
 	Unit string
 	// Event is EC2's name of the notice: of a scheduled event, its id.
 	Event string

@@ -79,10 +79,14 @@ func asker(y netconsole.Bye) string {
 	if y.Sudo && command != "" {
 		command = "sudo " + command
 	}
-	if command == "" {
-		return who
+	how := []string{command}
+	if y.By != "" && strings.HasSuffix(y.Unit, ".service") { // cron logs in for its jobs
+		how = append(how, y.Unit)
 	}
-	return who + " (" + command + ")"
+	if text := strings.TrimPrefix(strings.Join(how, ", "), ", "); text != "" {
+		return who + " (" + text + ")"
+	}
+	return who
 }
 
 // String is what people read on a pod.

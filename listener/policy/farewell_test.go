@@ -20,6 +20,8 @@ func TestFarewellOf(t *testing.T) {
 		{"a reboot by a user", netconsole.Bye{Cause: "reboot", By: "alice", Command: "reboot", Sudo: true}, "rebooted by alice (sudo reboot)"},
 		{"a power-off by root", netconsole.Bye{Cause: "poweroff", By: "root", Command: "systemctl"}, "powered off by root (systemctl poweroff)"},
 		{"a reboot by a service", netconsole.Bye{Cause: "reboot", Unit: "kured.service", Command: "systemctl"}, "rebooted by kured.service (systemctl reboot)"},
+		{"a cron job", netconsole.Bye{Cause: "reboot", By: "root", Command: "reboot", Unit: "cron.service"}, "rebooted by root (reboot, cron.service)"},
+		{"a job that is gone", netconsole.Bye{Cause: "reboot", By: "root", Unit: "cron.service"}, "rebooted by root (cron.service)"},
 		{"a user wins over the unit of the session", netconsole.Bye{Cause: "halt", By: "bob", Unit: "session-1.scope"}, "halted by bob"},
 		{"a power button", netconsole.Bye{Cause: "poweroff"}, "powered off"},
 		{"kexec", netconsole.Bye{Cause: "kexec", By: "alice"}, "rebooted with kexec by alice"},

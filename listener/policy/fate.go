@@ -19,13 +19,16 @@ type Fate struct {
 	Impaired string    // which checks fail and what is scheduled, empty if nothing
 }
 
-// hibernated is the state reason of a machine whose memory was kept: its boot goes on when it is started again
+// Hibernated reports whether the machine is stopped and its memory was kept: its boot goes on when it is started again. EC2 says so
+// in the state reason: Client.UserInitiatedHibernate, or in words where it hibernates a spot instance
 // (https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html).
-const hibernated = "Client.UserInitiatedHibernate"
+func (f Fate) Hibernated() bool {
+	return (f.State == "stopped" || f.State == "stopping") && strings.Contains(strings.ToLower(f.Code+" "+f.Reason), "hibernat")
+}
 
 // Ended says in a sentence that the machine does not run any more, which ends its boot. It is empty if that is not certain.
 func (f Fate) Ended(instance string) string {
-	if f.State != "terminated" && f.State != "stopped" || f.Code == hibernated {
+	if f.State != "terminated" && f.State != "stopped" || f.Hibernated() {
 		return ""
 	}
 	return "EC2 says: " + f.String(instance)

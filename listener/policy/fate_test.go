@@ -7,6 +7,32 @@ import (
 	"github.com/lastgasp/lastgasp/listener/detect"
 )
 
+func TestFateEnded(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		fate Fate
+		want bool
+	}{
+		{"terminated by its owner", Fate{State: "terminated", Code: "Client.UserInitiatedShutdown"}, true},
+		{"terminated as a spot instance", Fate{State: "terminated", Code: "Server.SpotInstanceTermination"}, true},
+		{"stopped as a spot instance", Fate{State: "stopped", Code: "Server.SpotInstanceShutdown"}, true},
+		{"stopped for retirement", Fate{State: "stopped", Code: "Server.ScheduledStop"}, true},
+		{"halted from inside", Fate{State: "stopped", Code: "Client.InstanceInitiatedShutdown"}, true},
+		{"ended by a fault of EC2", Fate{State: "terminated", Code: "Server.InternalError"}, true},
+		{"hibernated", Fate{State: "stopped", Code: "Client.UserInitiatedHibernate"}, false},
+		{"hibernated as a spot instance", Fate{State: "stopped", Code: "Server.SpotInstanceShutdown", Reason: "the Spot Instance was hibernated"}, false},
+		{"hibernated, and terminated later", Fate{State: "terminated", Code: "Client.UserInitiatedHibernate"}, true},
+		{"on its way", Fate{State: "shutting-down", Code: "Client.UserInitiatedShutdown"}, false},
+		{"running", Fate{State: "running"}, false},
+		{"a state that is none of EC2's", Fate{State: "lost"}, false},
+		{"not known", Fate{}, false},
+	} {
+		if got := tt.fate.Ended("i-1") != ""; got != tt.want {
+			t.Errorf("%s: ended %t, want %t", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestConsoleWithin(t *testing.T) {
 	silence := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	n, now := Node{SilentSince: silence}, silence.Add(time.Minute)

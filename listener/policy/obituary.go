@@ -54,6 +54,11 @@ func LastWords(o netconsole.Obituary) bool {
 	return (by == ByPstore || by == ByKdump) && o.Cause != netconsole.CauseUnexplained
 }
 
+// KnowsNothing reports whether the node knows nothing of how the boot ended. It may know what the kernel said before.
+func KnowsNothing(o netconsole.Obituary) bool {
+	return o.Cause == netconsole.CauseUnexplained && evidenceBy(o.Evidence) == ByNothing
+}
+
 // longAgo is how long before its obituary a boot may have ended: machines are stopped for months. What is older comes from a clock
 // that was not set.
 const longAgo = 2 * 365 * 24 * time.Hour
