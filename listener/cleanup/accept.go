@@ -271,7 +271,9 @@ func (w *work) replaceOrLeave(ctx context.Context, d policy.Decision) (again, ou
 	}
 	w.log.Info("already on record", "death", have.Name, "phase", string(have.Phase), "owner", have.Owner)
 	w.e.located(w.heard, have.Name, d.Authority, len(have.Trace))
-	if have.Phase.Finished() {
+	// A node that is dead and kept was fenced before this was heard, and stays so, whoever speaks of its death again.
+	kept := w.first.Fenced && w.first.Mark.Death == have.Name && w.first.UID == have.NodeUID
+	if have.Phase.Finished() && !kept {
 		return false, false, w.unfence(ctx, w.mark(false))
 	}
 	return false, false, nil
