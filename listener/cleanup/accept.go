@@ -162,7 +162,7 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 		creating = 1 // the fence goes out first: it is the smaller and the more urgent one
 	}
 	var have policy.Death
-	for {
+	for again := pauses(0); ; {
 		answers, err := w.each(ctx, fencing, creatingDeath, creating+1, func(ctx context.Context, i int) error {
 			if i < creating {
 				_ = w.fenceOnce(ctx)
@@ -183,14 +183,19 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 			return false, err
 		}
 		err, creating = answers[creating], 0 // reconcile fences again if need be
-		switch {
-		case err == nil:
+		replaced := false
+		if ours = err == nil; ours {
 			w.created(have)
-			return true, nil
-		case errors.Is(err, ErrExists):
-			if again, ours, err := w.replaceOrLeave(ctx, d); err != nil || !again {
-				return ours, err
+		} else if errors.Is(err, ErrExists) {
+			replaced, ours, err = w.replaceOrLeave(ctx, d)
+		}
+		switch {
+		case replaced:
+			if err := again.wait(ctx); err != nil {
+				return false, err
 			}
+		case err == nil || !answered(err):
+			return ours, err
 		default:
 			// Nobody may act without a death on record. This is the one denial that is worth waiting for, because people
 			// correct rights. A node that turns out to be alive must not stay fenced meanwhile.
@@ -235,7 +240,7 @@ func (w *work) awaitRights(ctx context.Context) (d policy.Decision, err error) {
 }
 
 // replaceOrLeave decides about the death that has our name already. It says whether to create ours again, else whether the
-// one that is there is ours.
+// one that is there is ours. That it may not be deleted is an error.
 func (w *work) replaceOrLeave(ctx context.Context, d policy.Decision) (again, ours bool, err error) {
 	have, err := w.readDeath(ctx, w.name)
 	switch {
@@ -260,7 +265,7 @@ func (w *work) replaceOrLeave(ctx context.Context, d policy.Decision) (again, ou
 		err := w.try(ctx, keeping, "delete weaker death", func(ctx context.Context) error {
 			return w.e.cluster.DeleteDeath(ctx, have)
 		})
-		if err != nil && !answered(err) {
+		if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrConflict) {
 			return false, false, err
 		}
 		return true, false, nil

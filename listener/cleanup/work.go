@@ -122,6 +122,14 @@ func (w *work) readNode(ctx context.Context, u urgency) error {
 	}
 }
 
+// readAgain reads the Node again because a write found it changed.
+func (w *work) readAgain(ctx context.Context, u urgency, again *pauses) error {
+	if err := again.wait(ctx); err != nil {
+		return err
+	}
+	return w.readNode(ctx, u)
+}
+
 func (w *work) readDeath(ctx context.Context, name string) (d policy.Death, err error) {
 	err = w.try(ctx, keeping, "read death", func(ctx context.Context) (err error) {
 		d, err = w.e.cluster.Death(ctx, name)
