@@ -431,6 +431,9 @@ func (w *world) DeleteNodeClaim(ctx context.Context, n policy.Node, death string
 		return err
 	}
 	defer w.mu.Unlock()
+	if have := w.nodes[n.Name]; have.UID != n.UID || have.BootID != n.BootID {
+		return ErrConflict
+	}
 	if !w.dead[n.Name] || death == "" {
 		w.t.Errorf("nodeclaim of living node %s deleted for death %q", n.Name, death)
 	}
