@@ -172,6 +172,7 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 			switch {
 			case err == nil:
 				have = out
+				w.compareClocks(out.Created)
 			case errors.Is(err, ErrConflict):
 				err = errors.New(err.Error()) // a new object cannot have changed: this is a fault of the API server
 			case !answered(err):
@@ -253,8 +254,9 @@ func (w *work) replaceOrLeave(ctx context.Context, d policy.Decision) (again, ou
 	}
 	undecided := have.Phase == "" || have.Phase == policy.Pending || have.Phase == policy.Held
 	weaker := have.Authority < d.Authority && (undecided || have.Phase == policy.Recorded)
-	// Stored times are rounded. What was refused at once is what we heard, too, if it was heard at the same time.
-	falseAlarm := have.Phase == policy.Refused && (w.inc.Time.Sub(have.Time) > time.Second || have.Authority < d.Authority)
+	// Stored times are rounded. What was refused at once is what we heard, too, if it was heard at the same time. The clock of who
+	// refused it may be ahead of ours.
+	falseAlarm := have.Phase == policy.Refused && (w.inc.Time.Sub(have.Time).Abs() > time.Second || have.Authority < d.Authority)
 	outlived := false
 	if !weaker && !falseAlarm && have.NodeUID != "" && have.NodeUID != w.first.UID && w.first.BootID == w.boot() {
 		if outlived, err = w.diesAfterAll(ctx); err != nil {

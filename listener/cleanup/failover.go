@@ -147,7 +147,7 @@ func (w *work) failPod(ctx context.Context, p policy.Plan, pod *policy.Pod) erro
 			out.Namespace, out.Name, out.Phase, ErrDenied)
 	}
 	if !out.Mirror {
-		w.e.Observer.PodFailed(w.e.Now().Sub(p.Notice.Time))
+		w.e.Observer.PodFailed(w.e.Now().Sub(w.death.Time))
 	}
 	return nil
 }

@@ -74,10 +74,10 @@ func TestRegisteredAgainAtEveryCall(t *testing.T) {
 						}
 						p := testPolicy()
 						p.NodeVerb = verb
-						p.AwaitTimeout = 30 * time.Second
+						p.AwaitTimeout = 20 * time.Second
 						e, _ := run(t, p, faulty{world: w, before: count(false), after: count(true)}, "a")
 						offer(t, w, incident(1, boot1, secret1), e)
-						pass(2 * time.Minute)
+						pass(40 * time.Second)
 						w.mu.Lock()
 						defer w.mu.Unlock()
 						if calls < n {
