@@ -292,7 +292,7 @@ func TestDenialsOfAdmission(t *testing.T) {
 	}{
 		{400, "", hook, cleanup.ErrDenied},
 		{401, metav1.StatusReasonUnauthorized, hook, cleanup.ErrDenied},
-		{403, metav1.StatusReasonForbidden, hook, cleanup.ErrForbidden},
+		{403, metav1.StatusReasonForbidden, hook, cleanup.ErrDenied},
 		{404, metav1.StatusReasonNotFound, hook, cleanup.ErrDenied},
 		{404, "", hook, cleanup.ErrDenied},
 		{405, "", hook, cleanup.ErrDenied},
@@ -303,7 +303,9 @@ func TestDenialsOfAdmission(t *testing.T) {
 		{500, metav1.StatusReasonInternalError, hook, nil},
 		{503, "", hook, nil},
 		{401, metav1.StatusReasonUnauthorized, policed, cleanup.ErrDenied},
-		{403, metav1.StatusReasonForbidden, policed, cleanup.ErrForbidden},
+		{403, metav1.StatusReasonForbidden, policed, cleanup.ErrDenied},
+		{403, metav1.StatusReasonForbidden, strings.ReplaceAll(policed, "tenants", "lastgasp-listener-pods"), cleanup.ErrForbidden},
+		{403, metav1.StatusReasonForbidden, `pods "web" is forbidden: User "x" cannot patch resource "pods/status"`, cleanup.ErrForbidden},
 		{413, metav1.StatusReasonRequestEntityTooLarge, policed, cleanup.ErrDenied},
 		{401, metav1.StatusReasonUnauthorized, "Unauthorized", nil}, // the token has expired: the next one is read
 		{404, metav1.StatusReasonNotFound, other, cleanup.ErrNotFound},

@@ -37,10 +37,10 @@ func sentinel(err error) error {
 	case apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse):
 		// "404 page not found": the path is not served. The CRD is missing, not the object.
 		return nil
+	case isDeniedByAdmission(err) && !strings.Contains(err.Error(), "ValidatingAdmissionPolicy 'lastgasp-"):
+		return cleanup.ErrDenied // at once: whoever has just started and knows no rights yet asks no webhook
 	case apierrors.IsForbidden(err):
 		return cleanup.ErrForbidden
-	case isDeniedByAdmission(err):
-		return cleanup.ErrDenied
 	case apierrors.IsNotFound(err):
 		return cleanup.ErrNotFound
 	case apierrors.IsAlreadyExists(err):
