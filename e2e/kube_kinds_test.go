@@ -5,19 +5,25 @@ package e2e
 import (
 	"cmp"
 	"context"
+	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	reviewv1 "k8s.io/api/admission/v1"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -72,6 +78,7 @@ func TestKubeKinds(t *testing.T) {
 	t.Run("a Windows node that was restarted", func(t *testing.T) { w.checkWindows(t, r) })
 	t.Run("a virtual node with the address of the machine that it runs on", func(t *testing.T) { w.checkVirtualNode(t, r) })
 	t.Run("a webhook that fails", func(t *testing.T) { w.checkFailingWebhook(t, r) })
+	t.Run("webhooks that undo the fence, and deny a pod by a 404", func(t *testing.T) { w.checkWebhooks(t, r) })
 	t.Run("a definition that is missing for a while", func(t *testing.T) { w.checkMissingDefinition(t, r) })
 }
 
@@ -546,6 +553,111 @@ func (w *kubeWorld) checkFailingWebhook(t *testing.T, r *replica) {
 	if err := w.gone(t.Context(), d); err != nil {
 		t.Error(err)
 	}
+}
+
+// checkWebhooks has one webhook take the fence off a node again, and another one deny that a pod is failed, with the code of a pod that
+// is gone. Neither is taken for what it is not.
+func (w *kubeWorld) checkWebhooks(t *testing.T, r *replica) {
+	const label = "example.com/webhook"
+	var server *httptest.Server
+	must(0, w.ns.Do(func() error {
+		server = httptest.NewTLSServer(http.HandlerFunc(review))
+		return nil
+	}))
+	t.Cleanup(server.Close)
+	hook := func(path, resource string) (admissionv1.WebhookClientConfig, *metav1.LabelSelector, []admissionv1.RuleWithOperations) {
+		ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+		return admissionv1.WebhookClientConfig{URL: ptr(server.URL + path), CABundle: ca}, &metav1.LabelSelector{MatchLabels: map[string]string{label: "odd"}},
+			[]admissionv1.RuleWithOperations{{
+				Operations: []admissionv1.OperationType{admissionv1.Update},
+				Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{resource}},
+			}}
+	}
+	undo := admissionv1.MutatingWebhook{
+		Name: "undo.example.com", SideEffects: ptr(admissionv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"},
+	}
+	undo.ClientConfig, undo.ObjectSelector, undo.Rules = hook("/undo", "nodes")
+	deny := admissionv1.ValidatingWebhook{
+		Name: "deny.example.com", SideEffects: ptr(admissionv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"},
+	}
+	deny.ClientConfig, deny.ObjectSelector, deny.Rules = hook("/deny", "pods/status")
+	mutating, validating := w.admin.AdmissionregistrationV1().MutatingWebhookConfigurations(), w.admin.AdmissionregistrationV1().ValidatingWebhookConfigurations()
+	must(mutating.Create(t.Context(), &admissionv1.MutatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: "undo"}, Webhooks: []admissionv1.MutatingWebhook{undo},
+	}, metav1.CreateOptions{}))
+	t.Cleanup(func() { _ = mutating.Delete(context.Background(), "undo", metav1.DeleteOptions{}) })
+	must(validating.Create(t.Context(), &admissionv1.ValidatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: "deny"}, Webhooks: []admissionv1.ValidatingWebhook{deny},
+	}, metav1.CreateOptions{}))
+	t.Cleanup(func() { _ = validating.Delete(context.Background(), "deny", metav1.DeleteOptions{}) })
+
+	open, denied := newDoomed("unfenced", 551), newDoomed("denied", 552)
+	w.join(t, open)
+	w.kubectl(t, "label", "node", open.name, label+"=odd")
+	w.join(t, denied)
+	pod := w.newPod(t, "denied-odd", denied.name, corev1.PodRunning, nil)
+	w.kubectl(t, "label", "pod", pod.Name, label+"=odd")
+	eventually(t, "both webhooks to be asked", func() error {
+		w.kubectl(t, "taint", "node", open.name, "lastgasp.dev/dead:NoSchedule", "--overwrite")
+		if len(w.ownTaints(t, open.name)) > 0 {
+			w.kubectl(t, "taint", "node", open.name, "lastgasp.dev/dead-")
+			return errors.New("the fence stays")
+		}
+		_, err := w.admin.CoreV1().Pods("default").Patch(t.Context(), pod.Name, types.StrategicMergePatchType, []byte(`{"status":{"message":"x"}}`), metav1.PatchOptions{}, "status")
+		if !apierrors.IsNotFound(err) {
+			return fmt.Errorf("a write of the pod: %v", err)
+		}
+		return nil
+	})
+	for _, d := range []*doomed{open, denied} {
+		eventually(t, "the listener to know the node", func() error { return r.knows(w, d.name) })
+		if err := d.panics(w, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the pods of the node without a fence to be failed", func() error {
+		d, err := w.cluster.Death(t.Context(), open.deathName())
+		c := d.Condition(policy.Fenced)
+		if err == nil && (d.PodsFailed != len(open.pods) || c.Status != policy.False || !strings.Contains(c.Message, "look for a mutating webhook")) {
+			err = fmt.Errorf("%d pods failed, the condition says %+v", d.PodsFailed, c)
+		}
+		return err
+	})
+	record := w.awaitPhase(t, denied, r, policy.Incomplete)
+	if c := record.Condition(policy.PodsFailed); record.PodsFailed != len(denied.pods) || c.Status != policy.False || !strings.Contains(c.Message, "1 denied") {
+		t.Errorf("%d pods failed, the condition says %+v", record.PodsFailed, c)
+	}
+	if n, p := w.readNode(t, denied.name), w.readPod(t, pod.Name); !n.Fenced || p.Phase != "Running" {
+		t.Errorf("node %+v, pod %+v; want the node kept, and the pod as it was", n, p)
+	}
+	for _, d := range []*doomed{open, denied} {
+		if err := w.admin.CoreV1().Nodes().Delete(t.Context(), d.name, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// review is a webhook for admission: /undo takes our fence off a Node, /deny calls its object gone.
+func review(w http.ResponseWriter, r *http.Request) {
+	var in, out reviewv1.AdmissionReview
+	if err := json.NewDecoder(r.Body).Decode(&in); err != nil || in.Request == nil {
+		http.Error(w, "no review", http.StatusBadRequest)
+		return
+	}
+	out.TypeMeta, out.Response = in.TypeMeta, &reviewv1.AdmissionResponse{UID: in.Request.UID, Allowed: r.URL.Path != "/deny"}
+	if !out.Response.Allowed {
+		out.Response.Result = &metav1.Status{Code: http.StatusNotFound, Reason: metav1.StatusReasonNotFound, Message: "there is no such tenant"}
+	}
+	var n corev1.Node
+	if r.URL.Path == "/undo" && json.Unmarshal(in.Request.Object.Raw, &n) == nil {
+		for i, t := range n.Spec.Taints {
+			if t.Key == "lastgasp.dev/dead" {
+				out.Response.PatchType = ptr(reviewv1.PatchTypeJSONPatch)
+				out.Response.Patch = fmt.Appendf(nil, `[{"op":"remove","path":"/spec/taints/%d"}]`, i)
+			}
+		}
+	}
+	_ = json.NewEncoder(w).Encode(out) // an error means that the API server is gone
 }
 
 // checkMissingDefinition deletes the CRD under a listener at work, and applies it again after a death.

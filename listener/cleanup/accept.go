@@ -162,7 +162,7 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 		creating = 1 // the fence goes out first: it is the smaller and the more urgent one
 	}
 	var have policy.Death
-	for {
+	for again := pauses(0); ; {
 		answers, err := w.each(ctx, fencing, creatingDeath, creating+1, func(ctx context.Context, i int) error {
 			if i < creating {
 				_ = w.fenceOnce(ctx)
@@ -172,6 +172,7 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 			switch {
 			case err == nil:
 				have = out
+				w.compareClocks(out.Created)
 			case errors.Is(err, ErrConflict):
 				err = errors.New(err.Error()) // a new object cannot have changed: this is a fault of the API server
 			case !answered(err):
@@ -183,14 +184,19 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 			return false, err
 		}
 		err, creating = answers[creating], 0 // reconcile fences again if need be
-		switch {
-		case err == nil:
+		replaced := false
+		if ours = err == nil; ours {
 			w.created(have)
-			return true, nil
-		case errors.Is(err, ErrExists):
-			if again, ours, err := w.replaceOrLeave(ctx, d); err != nil || !again {
-				return ours, err
+		} else if errors.Is(err, ErrExists) {
+			replaced, ours, err = w.replaceOrLeave(ctx, d)
+		}
+		switch {
+		case replaced:
+			if err := again.wait(ctx); err != nil {
+				return false, err
 			}
+		case err == nil || !answered(err):
+			return ours, err
 		default:
 			// Nobody may act without a death on record. This is the one denial that is worth waiting for, because people
 			// correct rights. A node that turns out to be alive must not stay fenced meanwhile.
@@ -235,7 +241,7 @@ func (w *work) awaitRights(ctx context.Context) (d policy.Decision, err error) {
 }
 
 // replaceOrLeave decides about the death that has our name already. It says whether to create ours again, else whether the
-// one that is there is ours.
+// one that is there is ours. That it may not be deleted is an error.
 func (w *work) replaceOrLeave(ctx context.Context, d policy.Decision) (again, ours bool, err error) {
 	have, err := w.readDeath(ctx, w.name)
 	switch {
@@ -248,8 +254,9 @@ func (w *work) replaceOrLeave(ctx context.Context, d policy.Decision) (again, ou
 	}
 	undecided := have.Phase == "" || have.Phase == policy.Pending || have.Phase == policy.Held
 	weaker := have.Authority < d.Authority && (undecided || have.Phase == policy.Recorded)
-	// Stored times are rounded. What was refused at once is what we heard, too, if it was heard at the same time.
-	falseAlarm := have.Phase == policy.Refused && (w.inc.Time.Sub(have.Time) > time.Second || have.Authority < d.Authority)
+	// Stored times are rounded. What was refused at once is what we heard, too, if it was heard at the same time. The clock of who
+	// refused it may be ahead of ours.
+	falseAlarm := have.Phase == policy.Refused && (w.inc.Time.Sub(have.Time).Abs() > time.Second || have.Authority < d.Authority)
 	outlived := false
 	if !weaker && !falseAlarm && have.NodeUID != "" && have.NodeUID != w.first.UID && w.first.BootID == w.boot() {
 		if outlived, err = w.diesAfterAll(ctx); err != nil {
@@ -260,7 +267,7 @@ func (w *work) replaceOrLeave(ctx context.Context, d policy.Decision) (again, ou
 		err := w.try(ctx, keeping, "delete weaker death", func(ctx context.Context) error {
 			return w.e.cluster.DeleteDeath(ctx, have)
 		})
-		if err != nil && !answered(err) {
+		if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrConflict) {
 			return false, false, err
 		}
 		return true, false, nil
@@ -271,7 +278,9 @@ func (w *work) replaceOrLeave(ctx context.Context, d policy.Decision) (again, ou
 	}
 	w.log.Info("already on record", "death", have.Name, "phase", string(have.Phase), "owner", have.Owner)
 	w.e.located(w.heard, have.Name, d.Authority, len(have.Trace))
-	if have.Phase.Finished() {
+	// A node that is dead and kept was fenced before this was heard, and stays so, whoever speaks of its death again.
+	kept := w.first.Fenced && w.first.Mark.Death == have.Name && w.first.UID == have.NodeUID
+	if have.Phase.Finished() && !kept {
 		return false, false, w.unfence(ctx, w.mark(false))
 	}
 	return false, false, nil

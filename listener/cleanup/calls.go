@@ -96,6 +96,22 @@ func answered(err error) bool {
 		func(answer error) bool { return errors.Is(err, answer) })
 }
 
+// pauses come between writes that are repeated because their object had changed, or was another one. The first are repeated at once:
+// somebody else wrote in between. Who writes it all the time, or answers so to everything, must not have the API server asked all the time.
+type pauses int
+
+// promptly is how often such a write is repeated at once.
+const promptly = 3
+
+// wait waits before the next repetition. Its error says that ctx has ended.
+func (p *pauses) wait(ctx context.Context) error {
+	*p++
+	if *p <= promptly {
+		return nil
+	}
+	return sleep(ctx, jitter(min(firstPause<<min(*p-promptly-1, 10), longestPause)))
+}
+
 // jitter spreads retries of many deaths over half their pause.
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 

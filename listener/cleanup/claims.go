@@ -122,7 +122,7 @@ func (e *Engine) gather(c canary, waiting map[sender]canary, byAddr map[netip.Ad
 // claim claims the boot of one canary, if its Node lets it.
 func (e *Engine) claim(ctx context.Context, c canary) policy.Claiming {
 	claim := policy.Pin{Boot: c.id.Boot, Sum: c.id.Secret.Sum()}
-	for {
+	for range promptly {
 		n, err := e.cluster.FindNode(ctx, Sender{Instance: c.id.Instance, Boot: claim.Boot, Sum: claim.Sum, Addr: c.src})
 		if err != nil {
 			return policy.ClaimWaits
@@ -149,6 +149,7 @@ func (e *Engine) claim(ctx context.Context, c canary) policy.Claiming {
 			return policy.ClaimWaits
 		}
 	}
+	return policy.ClaimWaits // the Node changes all the time
 }
 
 // rehearseClaim remembers a claim that a dry run must not write; the first of a boot stays.

@@ -78,7 +78,8 @@ type Cluster interface {
 	DeleteNode(ctx context.Context, n policy.Node) error
 
 	// DeleteNodeClaim marks and deletes the NodeClaim that the Node names, if it says itself that this Node and its machine
-	// are its own; else ErrDenied. One that is being deleted already is left alone.
+	// are its own; else ErrDenied. One that is being deleted already is left alone. ErrConflict: the Node is gone, another one, or on
+	// another boot.
 	DeleteNodeClaim(ctx context.Context, n policy.Node, death string) error
 
 	// CreateDeath writes a NodeDeath, spec and status. ErrExists: there is one of that name already. Where the spec got

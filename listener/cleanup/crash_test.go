@@ -70,6 +70,11 @@ func (f faulty) CreateDeath(ctx context.Context, d policy.Death) (policy.Death, 
 	return through(ctx, f, "CreateDeath", func() (policy.Death, error) { return f.world.CreateDeath(ctx, d) })
 }
 
+func (f faulty) DeleteDeath(ctx context.Context, d policy.Death) error {
+	_, err := through(ctx, f, "DeleteDeath", func() (any, error) { return nil, f.world.DeleteDeath(ctx, d) })
+	return err
+}
+
 func (f faulty) AmendDeath(ctx context.Context, d policy.Death) (policy.Death, error) {
 	return through(ctx, f, "AmendDeath", func() (policy.Death, error) { return f.world.AmendDeath(ctx, d) })
 }

@@ -55,7 +55,7 @@ func (w *work) failPods(ctx context.Context, p policy.Plan) (note string, again 
 func (w *work) failAll(ctx context.Context, p policy.Plan, which []int) (t tally, err error) {
 	todo := w.triage(p, &t, which)
 	t.revived = 0 // these started after the panic: never ours to fail
-	for len(todo) > 0 {
+	for again := pauses(0); len(todo) > 0; {
 		if w.back() != "" && w.lookup == policy.Found {
 			t.revived += w.toFail(todo)
 			return t, nil
@@ -70,7 +70,7 @@ func (w *work) failAll(ctx context.Context, p policy.Plan, which []int) (t tally
 		if len(changed) == 0 {
 			return t, nil
 		}
-		if err := w.readNode(ctx, failing); err != nil {
+		if err := w.readAgain(ctx, failing, &again); err != nil {
 			return t, err
 		}
 		if todo = changed; w.back() == "" || w.lookup != policy.Found {
@@ -142,8 +142,12 @@ func (w *work) failPod(ctx context.Context, p policy.Plan, pod *policy.Pod) erro
 		return err
 	}
 	*pod = out
+	if !out.Mirror && out.Phase != "Failed" {
+		return fmt.Errorf("fail pod %s/%s: the API server lets it pass and keeps phase %s; look for a mutating webhook or policy: %w",
+			out.Namespace, out.Name, out.Phase, ErrDenied)
+	}
 	if !out.Mirror {
-		w.e.Observer.PodFailed(w.e.Now().Sub(p.Notice.Time))
+		w.e.Observer.PodFailed(w.e.Now().Sub(w.death.Time))
 	}
 	return nil
 }

@@ -45,6 +45,8 @@ type world struct {
 	latency   time.Duration
 	lease     time.Duration // spec.leaseDurationSeconds of every Lease
 	down      bool
+	open      bool   // nobody can fence a node
+	revived   string // a pod of that name cannot be failed: the API server keeps it as it was
 }
 
 func newWorld(t *testing.T) *world {
@@ -332,7 +334,7 @@ func (w *world) PatchNode(ctx context.Context, n policy.Node, p NodePatch) (poli
 		return policy.Node{}, err
 	}
 	if p.Fence != nil {
-		have.Fenced = *p.Fence
+		have.Fenced = *p.Fence && !w.open
 		w.did("%s %s", map[bool]string{true: "fence", false: "unfence"}[*p.Fence], n.Name)
 	}
 	if p.OutOfService != nil {
@@ -429,6 +431,9 @@ func (w *world) DeleteNodeClaim(ctx context.Context, n policy.Node, death string
 		return err
 	}
 	defer w.mu.Unlock()
+	if have := w.nodes[n.Name]; have.UID != n.UID || have.BootID != n.BootID {
+		return ErrConflict
+	}
 	if !w.dead[n.Name] || death == "" {
 		w.t.Errorf("nodeclaim of living node %s deleted for death %q", n.Name, death)
 	}
@@ -607,14 +612,17 @@ func (w *world) FailPod(ctx context.Context, p policy.Pod, notice policy.Notice)
 			w.t.Errorf("pod %s failed: it must not be: %+v", have.Name, *have)
 		}
 		n, ok := w.nodes[p.Node]
-		if ok && !n.Fenced {
+		if ok && !n.Fenced && !w.open {
 			w.t.Errorf("pod %s failed before node %s was fenced", p.Name, p.Node)
 		}
 		if ok && !w.dead[p.Node] {
 			w.t.Errorf("pod %s on living node %s failed", p.Name, p.Node)
 		}
-		have.Phase = "Failed"
 		w.failures[p.UID]++
+		if p.Name == w.revived {
+			return
+		}
+		have.Phase = "Failed"
 		if notice.Counts {
 			w.counted = append(w.counted, p.Name)
 		}

@@ -19,23 +19,26 @@ func (w *work) fenceOnce(ctx context.Context) error {
 	// An out-of-service taint of an earlier death is still ours to remove.
 	yes, mark := true, w.mark(w.node.Mark.OutOfService)
 	n, err := w.e.cluster.PatchNode(ctx, w.node, NodePatch{Fence: &yes, Mark: &mark})
-	if err == nil {
-		w.node = n
-		w.e.Observer.Fenced(w.e.Now().Sub(w.inc.Time))
+	if err != nil {
+		return err
 	}
-	return err
+	if w.node = n; !w.fenced() {
+		return fmt.Errorf("fence node %s: the API server lets it pass and keeps no fence; look for a mutating webhook or policy: %w", n.Name, ErrDenied)
+	}
+	w.e.Observer.Fenced(w.e.Now().Sub(w.inc.Time))
+	return nil
 }
 
 // fence fences the Node as long as it is the one that was judged. It is not ok if the API server did not answer: the Node
 // must then be read again before the next attempt. A denial becomes a condition, and is ok.
 func (w *work) fence(ctx context.Context, u urgency) (ok bool, err error) {
-	for w.lookup == policy.Found && w.node.UID == w.first.UID && w.node.BootID == w.first.BootID && !w.fenced() {
+	for again := pauses(0); w.lookup == policy.Found && w.node.UID == w.first.UID && w.node.BootID == w.first.BootID && !w.fenced(); {
 		err := w.once(ctx, u, w.fenceOnce)
 		switch {
 		case ctx.Err() != nil:
 			return false, context.Cause(ctx)
 		case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound): // changed or gone: look again
-			if err := w.readNode(ctx, u); err != nil {
+			if err := w.readAgain(ctx, u, &again); err != nil {
 				return false, err
 			}
 		case errors.Is(err, ErrDenied) && !errors.Is(err, ErrForbidden), w.forbidden(err):
@@ -151,7 +154,7 @@ func (w *work) patchNode(ctx context.Context, u urgency, want func() *NodePatch)
 // writeNode makes the write that want returns for the Node as it was read last, nil for none. If the Node has changed, it is
 // read again and want is called again.
 func (w *work) writeNode(ctx context.Context, u urgency, what string, want func() func(context.Context) (policy.Node, error)) (denied, err error) {
-	for {
+	for again := pauses(0); ; {
 		write := want()
 		if w.lookup != policy.Found || write == nil {
 			return nil, nil
@@ -167,7 +170,7 @@ func (w *work) writeNode(ctx context.Context, u urgency, what string, want func(
 		case err == nil:
 			return nil, nil
 		case errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound):
-			if err := w.readNode(ctx, keeping); err != nil {
+			if err := w.readAgain(ctx, keeping, &again); err != nil {
 				return nil, err
 			}
 		case answered(err):

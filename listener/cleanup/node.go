@@ -55,7 +55,7 @@ func (w *work) stepNode(ctx context.Context, p policy.Plan) (note string, again 
 	switch {
 	case w.holdsNode() > 0:
 		w.condition(policy.Settled, policy.False, "Kept", "pods could not be failed")
-		return fmt.Sprintf("kept and fenced: %d pods could not be failed", w.holdsNode()), 0, w.inService(ctx)
+		return fmt.Sprintf("%s: %d pods could not be failed", w.kept(), w.holdsNode()), 0, w.inService(ctx)
 	case p.Verb == policy.NodeDelete || p.Verb == policy.NodeDeleteClaim:
 		return w.deleteNode(ctx, p)
 	}
@@ -112,7 +112,7 @@ func (w *work) deleteNode(ctx context.Context, p policy.Plan) (string, time.Dura
 	if _, err := w.failLate(ctx, p); err != nil {
 		return "", 0, err
 	}
-	for {
+	for again := pauses(0); ; {
 		if why := w.back(); why != "" {
 			return w.noteSettled(ctx, p, why)
 		}
@@ -121,12 +121,12 @@ func (w *work) deleteNode(ctx context.Context, p policy.Plan) (string, time.Dura
 		}
 		dead := w.node
 		if p.Verb == policy.NodeDeleteClaim && dead.NodeClaim.Name != "" {
-			again, err := w.deleteNodeClaim(ctx, dead)
-			if err != nil || again > 0 {
-				return "", again, err
+			later, err := w.deleteNodeClaim(ctx, dead)
+			if err != nil || later > 0 {
+				return "", later, err
 			}
 			if w.death.Condition(policy.Settled).Status == policy.False {
-				return "kept and fenced: " + w.death.Condition(policy.Settled).Message, 0, nil
+				return w.kept() + ": " + w.death.Condition(policy.Settled).Message, 0, nil
 			}
 		}
 		err := w.try(ctx, tidying, "delete node", func(ctx context.Context) error { return w.e.cluster.DeleteNode(ctx, dead) })
@@ -138,16 +138,24 @@ func (w *work) deleteNode(ctx context.Context, p policy.Plan) (string, time.Dura
 			w.condition(policy.Settled, policy.True, "Deleted", "the node is deleted")
 			return "deleted", 0, w.failLeftBehind(ctx, p)
 		case errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict): // changed or gone: look again
-			if err := w.readNode(ctx, keeping); err != nil {
+			if err := w.readAgain(ctx, keeping, &again); err != nil {
 				return "", 0, err
 			}
 		case answered(err):
 			w.condition(policy.Settled, policy.False, "Denied", err.Error())
-			return fmt.Sprintf("kept and fenced; denied: %v", err), 0, nil
+			return fmt.Sprintf("%s; denied: %v", w.kept(), err), 0, nil
 		default:
 			return "", 0, err
 		}
 	}
+}
+
+// kept says in what state the Node stays.
+func (w *work) kept() string {
+	if w.fenced() {
+		return "kept and fenced"
+	}
+	return "kept, and not fenced"
 }
 
 // deleteNodeClaim deletes the NodeClaim of a dead Node and waits for the Node to be gone, for a bounded time. If there is no

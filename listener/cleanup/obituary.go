@@ -265,7 +265,7 @@ func (e *Engine) spoken(uid string, a detect.Authority, boot, old string) bool {
 // noteOrderly writes on the Node that its last boot ended in good order, as a farewell does: then no replica records it as
 // unexplained. A farewell that said more stays, and so does that of the boot which runs: it ends next.
 func (e *Engine) noteOrderly(ctx context.Context, c calls, n policy.Node, o obituary) (done bool) {
-	for n.Farewell.Boot != o.Boot && n.Farewell.Boot != o.id.Boot {
+	for again := pauses(0); n.Farewell.Boot != o.Boot && n.Farewell.Boot != o.id.Boot; {
 		f := policy.FarewellAfterwards(o.Obituary, o.id.Boot, o.at)
 		err := c.try(ctx, tidying, "write farewell", func(ctx context.Context) (err error) {
 			_, err = e.cluster.PatchNode(ctx, n, NodePatch{Farewell: &f})
@@ -276,6 +276,9 @@ func (e *Engine) noteOrderly(ctx context.Context, c calls, n policy.Node, o obit
 				c.log.Warn("farewell not written", "node", n.Name, "err", err)
 			}
 			return answered(err)
+		}
+		if again.wait(ctx) != nil {
+			return false
 		}
 		err = c.once(ctx, tidying, func(ctx context.Context) (err error) {
 			n, err = e.cluster.Node(ctx, n.Name)

@@ -245,10 +245,13 @@ func (w *work) begin(ctx context.Context, d policy.Decision) error {
 // save writes the death's status. A death that another replica owns by now ends the work. Progress is written after other
 // nodes' pods; decisions are not.
 func (w *work) save(ctx context.Context, u urgency) error {
-	for {
+	for again := pauses(0); ; {
 		err := w.saveOnce(ctx, u)
 		switch {
 		case errors.Is(err, ErrConflict):
+			if err := again.wait(ctx); err != nil {
+				return err
+			}
 			have, err := w.readDeath(ctx, w.death.Name)
 			if errors.Is(err, ErrNotFound) {
 				return errLost

@@ -31,7 +31,7 @@ func (w *work) back() string {
 
 // execute does the steps of the plan that are not done, in order, up to one that has to wait: then it says how long.
 func (w *work) execute(ctx context.Context) (again time.Duration, err error) {
-	p := policy.NewPlan(w.e.policy, w.death, w.node)
+	p := w.plan()
 	if err := w.welcome(ctx); err != nil {
 		return 0, err
 	}

@@ -40,6 +40,7 @@ type work struct {
 	ended       string               // what it said, if it does not
 	sweepAt     time.Time            // when pods are listed again next
 	sweeps      int                  // how often pods were listed again
+	ahead       time.Duration        // by how much the API server's clock is ahead of ours, zero unless one of them is wrong
 
 	cancel context.CancelCauseFunc
 	over   chan struct{} // closed when the work has ended
@@ -97,6 +98,26 @@ func (w *work) decidedOnce() {
 	}
 }
 
+// clocksApart is by how much our clock and the API server's differ if one of them is wrong, and not only an answer late.
+const clocksApart = 30 * time.Second
+
+// compareClocks compares our clock with the API server's, which created something now. What nodes and control plane say of times is
+// by other clocks than ours, and these go with the API server's.
+func (w *work) compareClocks(created time.Time) {
+	if ahead := created.Sub(w.e.Now()); ahead.Abs() > clocksApart {
+		w.ahead = ahead
+		w.log.Error("the clocks of this replica and of the API server differ; set them by NTP, deaths are acted on late meanwhile",
+			"server", created, "replica", w.e.Now())
+	}
+}
+
+// plan says what follows from the death. Its notice has the time of the API server's clock: pods are judged by it.
+func (w *work) plan() policy.Plan {
+	p := policy.NewPlan(w.e.policy, w.death, w.node)
+	p.Notice.Time = p.Notice.Time.Add(w.ahead)
+	return p
+}
+
 // readNode reads the Node again. That it is gone is an answer. A denial is not: it leaves open whether the node is back.
 func (w *work) readNode(ctx context.Context, u urgency) error {
 	for {
@@ -120,6 +141,14 @@ func (w *work) readNode(ctx context.Context, u urgency) error {
 			return err
 		}
 	}
+}
+
+// readAgain reads the Node again because a write found it changed.
+func (w *work) readAgain(ctx context.Context, u urgency, again *pauses) error {
+	if err := again.wait(ctx); err != nil {
+		return err
+	}
+	return w.readNode(ctx, u)
 }
 
 func (w *work) readDeath(ctx context.Context, name string) (d policy.Death, err error) {
@@ -171,6 +200,7 @@ func (w *work) judge() policy.Decision {
 	if w.heard != nil {
 		v.Sum = w.heard.key.sum
 	}
+	v.Node.SilentSince = v.Node.SilentSince.Add(-w.ahead) // by our clock
 	src, node, death := w.inc.Source.Addr(), w.node.Name, policy.NewDeath(w.inc, 0, w.first).Name
 	v.Distrusted = e.distrust.Has(now, src, policy.Authority(w.inc, v.Sum, w.first))
 	if w.lookup == policy.Found {

@@ -3,6 +3,7 @@ package kube
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -273,6 +274,54 @@ func TestAnswers(t *testing.T) {
 			}
 			if !strings.HasPrefix(err.Error(), "create death r: ") {
 				t.Errorf("error %q does not say what was tried", err)
+			}
+		})
+	}
+}
+
+// TestDenialsOfAdmission has webhooks and policies of others deny a write with every code that they may choose. What they say is no
+// answer about the object.
+func TestDenialsOfAdmission(t *testing.T) {
+	hook, other := `admission webhook "pods.example.com" denied the request: not here`, `pods "web" is gone`
+	policed := `pods "web" is forbidden: ValidatingAdmissionPolicy 'tenants' with binding 'tenants' denied request: not here`
+	for _, tt := range []struct {
+		code    int32
+		reason  metav1.StatusReason
+		message string
+		want    error // nil: it may pass
+	}{
+		{400, "", hook, cleanup.ErrDenied},
+		{401, metav1.StatusReasonUnauthorized, hook, cleanup.ErrDenied},
+		{403, metav1.StatusReasonForbidden, hook, cleanup.ErrDenied},
+		{404, metav1.StatusReasonNotFound, hook, cleanup.ErrDenied},
+		{404, "", hook, cleanup.ErrDenied},
+		{405, "", hook, cleanup.ErrDenied},
+		{409, metav1.StatusReasonConflict, hook, cleanup.ErrDenied},
+		{409, metav1.StatusReasonAlreadyExists, hook, cleanup.ErrDenied},
+		{410, metav1.StatusReasonGone, hook, cleanup.ErrDenied},
+		{422, metav1.StatusReasonInvalid, `admission webhook "pods.example.com" denied the request without explanation`, cleanup.ErrDenied},
+		{500, metav1.StatusReasonInternalError, hook, nil},
+		{503, "", hook, nil},
+		{401, metav1.StatusReasonUnauthorized, policed, cleanup.ErrDenied},
+		{403, metav1.StatusReasonForbidden, policed, cleanup.ErrDenied},
+		{403, metav1.StatusReasonForbidden, strings.ReplaceAll(policed, "tenants", "lastgasp-listener-pods"), cleanup.ErrForbidden},
+		{403, metav1.StatusReasonForbidden, `pods "web" is forbidden: User "x" cannot patch resource "pods/status"`, cleanup.ErrForbidden},
+		{413, metav1.StatusReasonRequestEntityTooLarge, policed, cleanup.ErrDenied},
+		{401, metav1.StatusReasonUnauthorized, "Unauthorized", nil}, // the token has expired: the next one is read
+		{404, metav1.StatusReasonNotFound, other, cleanup.ErrNotFound},
+		{409, metav1.StatusReasonConflict, other, cleanup.ErrConflict},
+	} {
+		t.Run(fmt.Sprintf("%d %s %.20s", tt.code, tt.reason, tt.message), func(t *testing.T) {
+			status, err := json.Marshal(metav1.Status{
+				TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure, Code: tt.code, Reason: tt.reason, Message: tt.message,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, c := newAPI(t, int(tt.code), string(status))
+			_, err = c.FailPod(t.Context(), policy.Pod{Namespace: "ns", Name: "web", UID: "u"}, policy.Notice{})
+			if got := sentinel(err); got != tt.want {
+				t.Errorf("%v is %v, want %v", err, got, tt.want)
 			}
 		})
 	}

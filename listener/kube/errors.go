@@ -37,20 +37,36 @@ func sentinel(err error) error {
 	case apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse):
 		// "404 page not found": the path is not served. The CRD is missing, not the object.
 		return nil
+	case isDeniedByAdmission(err) && !strings.Contains(err.Error(), "ValidatingAdmissionPolicy 'lastgasp-"):
+		return cleanup.ErrDenied // at once: whoever has just started and knows no rights yet asks no webhook
+	case apierrors.IsForbidden(err):
+		return cleanup.ErrForbidden
 	case apierrors.IsNotFound(err):
 		return cleanup.ErrNotFound
 	case apierrors.IsAlreadyExists(err):
 		return cleanup.ErrExists
 	case apierrors.IsConflict(err), otherUID(err):
 		return cleanup.ErrConflict
-	case apierrors.IsForbidden(err):
-		return cleanup.ErrForbidden
 	case isFull(err):
 		return cleanup.ErrFull
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
 		return cleanup.ErrDenied
 	}
 	return nil
+}
+
+// isDeniedByAdmission recognizes a denial by an admission webhook or policy, which chooses the code of its answer itself: its 404
+// does not say that the object is gone, its 409 not that it has changed, and its 401 not that our token has expired. A webhook that
+// answers 429 or 5xx has met a fault of its own (k8s.io/apiserver pkg/admission/plugin/webhook/errors/statuserror.go,
+// plugin/policy/validating/dispatcher.go).
+func isDeniedByAdmission(err error) bool {
+	var s apierrors.APIStatus
+	if !errors.As(err, &s) || s.Status().Code >= http.StatusInternalServerError || s.Status().Code == http.StatusTooManyRequests {
+		return false
+	}
+	text := s.Status().Message
+	return strings.HasPrefix(text, "admission webhook ") && strings.Contains(text, " denied the request") ||
+		strings.Contains(text, "ValidatingAdmissionPolicy '") && strings.Contains(text, " denied request: ")
 }
 
 // otherUID recognizes a patch that named another UID than the object has. The API server takes it for an attempt to

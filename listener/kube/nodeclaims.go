@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -75,6 +76,14 @@ func (c *Cluster) DeleteNodeClaim(ctx context.Context, n policy.Node, death stri
 	}
 	if err := json.Unmarshal(raw, &have); err != nil {
 		return fmt.Errorf("mark nodeclaim %s: %w", o.Name, err)
+	}
+	// A precondition can only be about the NodeClaim itself, and its machine may be back under a new Node by now.
+	live, err := c.liveNode(ctx, n.Name)
+	switch {
+	case errors.Is(err, cleanup.ErrNotFound), err == nil && (string(live.UID) != n.UID || live.Status.NodeInfo.BootID != n.BootID):
+		return fmt.Errorf("delete nodeclaim %s of node %s: %w", o.Name, n.Name, cleanup.ErrConflict)
+	case err != nil:
+		return err
 	}
 	uid, version := types.UID(o.UID), have.Metadata.ResourceVersion
 	err = c.deleteClaim(ctx, claimPath(o), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}})

@@ -3,6 +3,7 @@ package kube
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,17 +14,23 @@ import (
 // A NodeClaim is deleted only if it says itself that the Node is its own, whatever the Node says.
 func TestDeleteNodeClaim(t *testing.T) {
 	n := policy.Node{
-		Name: "n1", ProviderID: "aws:///use1-az1/i-0123456789abcdef0",
+		Name: "n1", UID: "u", BootID: "b", ProviderID: "aws:///use1-az1/i-0123456789abcdef0",
 		NodeClaim: policy.Owner{APIVersion: "karpenter.sh/v1", Kind: "NodeClaim", Name: "gpu-x", UID: "u"},
 	}
-	const path = "/apis/karpenter.sh/v1/nodeclaims/gpu-x"
+	const path, node = "/apis/karpenter.sh/v1/nodeclaims/gpu-x", "/api/v1/nodes/n1"
+	// The Node is read, too: in this answer it is the same object.
+	own := func(uid, boot string) string {
+		return `{"kind":"Node","apiVersion":"v1","metadata":{"name":"n1","uid":"` + uid + `","resourceVersion":"7"},
+			"status":{"nodeName":"n1","providerID":"aws:///use1-az1/i-0123456789abcdef0","nodeInfo":{"bootID":"` + boot + `"}}}`
+	}
+	marked := []string{"GET " + path, "PATCH " + path + "?fieldManager=lastgasp-listener", "GET " + node}
 	for _, tt := range []struct {
 		name, claim string
 		want        error
 		requests    []string
 	}{
-		{"its own", `{"metadata":{"uid":"u","resourceVersion":"7"},"status":{"nodeName":"n1","providerID":"aws:///use1-az1/i-0123456789abcdef0"}}`,
-			nil, []string{"GET " + path, "PATCH " + path + "?fieldManager=lastgasp-listener", "DELETE " + path}},
+		{"its own", own("u", "b"), nil, append(slices.Clone(marked), "DELETE "+path)},
+		{"its own, and the machine is back", own("u", "later"), cleanup.ErrConflict, marked},
 		{"on its way", `{"metadata":{"uid":"u","deletionTimestamp":"2026-03-01T12:00:00Z"},"status":{"nodeName":"n1","providerID":"aws:///use1-az1/i-0123456789abcdef0"}}`,
 			nil, []string{"GET " + path}},
 		{"another node's", `{"metadata":{"uid":"u"},"status":{"nodeName":"n2","providerID":"aws:///use1-az1/i-0123456789abcdef0"}}`,

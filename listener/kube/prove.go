@@ -28,7 +28,8 @@ import (
 var ErrNotHeld = errors.New("apply packaging/kubernetes/base/policies as shipped")
 
 // errUnfit is wrapped where the API server refuses to write the object of a trial, whatever the policies say of it. Whoever may
-// write an object can make it so, for instance by as many annotations as it may have: that must not prove or disprove anything.
+// write an object can make it so, for instance by as many annotations as it may have, and others have webhooks and policies for objects of
+// theirs: that must not prove or disprove anything.
 var errUnfit = errors.New("the object cannot be written")
 
 // errUnproved is temporary: the API server has not yet shown that the policies are in force.
@@ -191,12 +192,14 @@ func tryOneOf(ctx context.Context, objects [][]trial) (verdicts []error) {
 
 // judge says what is wrong with the answer to t, nil if it is as it must be.
 func (t trial) judge(answer error) error {
+	byOurs := answer != nil && strings.Contains(answer.Error(), "ValidatingAdmissionPolicy '"+t.policy+"'")
+	byOthers := isDeniedByAdmission(answer) && !byOurs
 	switch {
 	case t.forbidden && answer == nil:
 		return fmt.Errorf("admission policy %s is not in force, the API server lets the listener write %s: %w", t.policy, t.what, ErrNotHeld)
-	case t.forbidden && apierrors.IsForbidden(answer) && strings.Contains(answer.Error(), "ValidatingAdmissionPolicy '"+t.policy+"'"):
+	case t.forbidden && apierrors.IsForbidden(answer) && byOurs:
 		return nil
-	case errors.Is(sentinel(answer), cleanup.ErrDenied) && !apierrors.IsForbidden(answer):
+	case errors.Is(sentinel(answer), cleanup.ErrDenied) && (byOthers || !apierrors.IsForbidden(answer)):
 		return fmt.Errorf("admission policy %s is not proved, %s cannot be written (%w): %w: %w", t.policy, t.what, answer, errUnfit, ErrNotHeld)
 	case t.forbidden && errors.Is(sentinel(answer), cleanup.ErrDenied):
 		return fmt.Errorf("admission policy %s is not proved, something else denies to write %s (%w): %w", t.policy, t.what, answer, ErrNotHeld)

@@ -24,6 +24,7 @@ func TestJudge(t *testing.T) {
 	byPolicy := func(name string) error {
 		return status(403, metav1.StatusReasonForbidden, "nodes \"n\" is forbidden: ValidatingAdmissionPolicy '"+name+"' with binding '"+name+"' denied request: x")
 	}
+	byWebhook := status(403, metav1.StatusReasonForbidden, "admission webhook \"validation.gatekeeper.sh\" denied the request: not this one")
 	noRight := status(403, metav1.StatusReasonForbidden, "nodes is forbidden: User cannot patch resource")
 	away := errors.New("connection refused")
 	for _, tt := range []struct {
@@ -36,7 +37,10 @@ func TestJudge(t *testing.T) {
 	}{
 		{"forbidden and denied", true, byPolicy("p"), true, true, ""},
 		{"forbidden and let pass", true, nil, false, true, "is not in force"},
-		{"forbidden and denied by another policy", true, byPolicy("p-2"), false, true, "something else denies"},
+		{"forbidden and denied by another policy", true, byPolicy("p-2"), false, true, "cannot be written"},
+		{"forbidden and denied by a webhook", true, byWebhook, false, true, "cannot be written"},
+		{"allowed and denied by another policy", false, byPolicy("p-2"), false, true, "cannot be written"},
+		{"allowed and denied by a webhook", false, byWebhook, false, true, "cannot be written"},
 		{"forbidden for want of a right", true, noRight, false, true, "something else denies"},
 		{"forbidden and no answer", true, away, false, false, "prove admission policy p"},
 		{"allowed and let pass", false, nil, true, true, ""},
@@ -130,9 +134,13 @@ func TestProveTriesOnWorkers(t *testing.T) {
 	}
 }
 
-// TestProveTriesOnWhatCanBeWritten has one object after the other that its owner has filled, so that every write of it is invalid.
+// TestProveTriesOnWhatCanBeWritten has one object after the other that its owner has filled, so that every write of it is invalid, or
+// that a webhook of others guards.
 func TestProveTriesOnWhatCanBeWritten(t *testing.T) {
 	full := &apierrors.StatusError{ErrStatus: metav1.Status{Code: 422, Reason: metav1.StatusReasonInvalid}}
+	others := &apierrors.StatusError{ErrStatus: metav1.Status{
+		Code: 403, Reason: metav1.StatusReasonForbidden, Message: `admission webhook "validation.gatekeeper.sh" denied the request: not this one`,
+	}}
 	for _, tt := range []struct {
 		name    string
 		objects []error // what the API server answers to a write of each
@@ -143,6 +151,8 @@ func TestProveTriesOnWhatCanBeWritten(t *testing.T) {
 		{"the first can be written", []error{nil, nil}, 1, true},
 		{"the last can be written", []error{full, full, nil}, 3, true},
 		{"none can be written", []error{full, full}, 2, false},
+		{"a webhook denies the first", []error{others, nil}, 2, true},
+		{"a webhook denies all", []error{others, others}, 2, false},
 		{"no answer to the first", []error{errors.New("away"), nil}, 1, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

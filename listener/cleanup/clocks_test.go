@@ -1,0 +1,104 @@
+package cleanup
+
+import (
+	"testing"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+// wrongClock has a replica's clock go wrong by as much.
+func wrongClock(by time.Duration) func(*Engine) {
+	return func(e *Engine) { e.Now = func() time.Time { return time.Now().Add(by) } }
+}
+
+// The clock of a replica is ten minutes ahead of the API server's and the nodes', or behind. What died is failed, what started afterwards
+// is not.
+func TestCleanupByAWrongClock(t *testing.T) {
+	for _, by := range []time.Duration{-10 * time.Minute, 10 * time.Minute} {
+		t.Run(by.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				pods := w.populate("n1")
+				w.panics(1)
+				e, _ := runOn(t, testPolicy(), w, nil, "a", wrongClock(by))
+				inc := incident(1, boot1, secret1)
+				inc.Time = e.Now()
+				offer(t, w, inc, e)
+				pass(2 * time.Minute)
+				w.cleanedOnce(pods)
+			})
+		})
+	}
+}
+
+// A pod that starts after the death lives, though a replica whose clock is ahead calls that before.
+func TestRestartedPodByAWrongClock(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.panics(1)
+		p := testPolicy()
+		p.NodeVerb, p.AwaitTimeout = policy.NodeAwait, 20*time.Minute
+		e, _ := runOn(t, p, w, nil, "a", wrongClock(10*time.Minute))
+		inc := incident(1, boot1, secret1)
+		inc.Time = e.Now()
+		offer(t, w, inc, e)
+		pass(time.Second)
+		w.loses(1)
+		w.addPod("n1", "lives", "apps/v1 ReplicaSet", func(p *policy.Pod) { p.Started = time.Now().Add(10 * time.Second) })
+		pass(time.Minute)
+		if p, err := w.Pod(t.Context(), "default", "lives"); err != nil || p.Phase != "Running" {
+			t.Errorf("pod %+v, %v", p, err)
+		}
+	})
+}
+
+// A node that the control plane had lost before anything was heard of it may be alive, also by a clock that is behind.
+func TestLostNodeByAWrongClock(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.set(func() {
+			n := w.nodes["n1"]
+			n.Pin = policy.Pin{}
+			w.nodes["n1"] = n
+			w.dead["n1"] = true // its kubelet reaches nobody
+		})
+		w.loses(1)
+		pass(5 * time.Minute)
+		w.set(func() { w.dead["n1"] = false })
+		p := testPolicy()
+		e, _ := runOn(t, p, w, nil, "a", wrongClock(-10*time.Minute))
+		w.set(func() { delete(w.renewed, "n1"); w.renewed["n1"] = time.Now().Add(-5 * time.Minute) })
+		inc := incident(1, boot1, "")
+		inc.Time = e.Now()
+		w.panics(1) // so that the Lease stays
+		offer(t, w, inc, e)
+		pass(2 * time.Minute)
+		if d := w.only(); d.Phase != policy.Refused || w.failed() > 0 {
+			t.Errorf("phase %s: %s; %d pods failed", d.Phase, d.Decision, w.failed())
+		}
+	})
+}
+
+// A lie that a replica refused whose clock is ahead keeps no true death off the record that another one hears.
+func TestRefusedByAWrongClock(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+		a, stop := runOn(t, testPolicy(), w, nil, "a", wrongClock(10*time.Minute))
+		lie := incident(1, boot1, "")
+		lie.Time = a.Now()
+		offer(t, w, lie, a)
+		pass(time.Minute)
+		if d := w.only(); d.Phase != policy.Refused {
+			t.Fatalf("phase %s: %s", d.Phase, d.Decision)
+		}
+		stop()
+		b, _ := run(t, testPolicy(), w, "b")
+		w.panics(1)
+		offer(t, w, incident(1, boot1, ""), b)
+		pass(3 * time.Minute)
+		if d := w.only(); d.Phase != policy.Cleaned || w.failed() != len(pods) {
+			t.Errorf("phase %s: %s; %d pods failed, want %d", d.Phase, d.Decision, w.failed(), len(pods))
+		}
+	})
+}
