@@ -109,10 +109,10 @@ func (w *work) triage(p policy.Plan, t *tally, which []int) (todo []int) {
 			todo = append(todo, i)
 		case policy.Failed:
 			t.failed++
-			w.became[pod.UID] = policy.PodFailed
+			w.fate(pod.UID).became = policy.PodFailed
 		case policy.Leave:
 			t.left++
-			w.became[pod.UID] = policy.PodLeft
+			w.fate(pod.UID).became = policy.PodLeft
 			if !pod.Finished() && !pod.Mirror {
 				t.revived++
 			}
@@ -155,19 +155,21 @@ func (w *work) count(t *tally, answers []error, which []int) (changed []int) {
 		switch {
 		case err == nil && pod.Mirror:
 			t.annotated++
-			w.became[pod.UID] = policy.PodMirror
+			w.fate(pod.UID).became = policy.PodMirror
 		case err == nil:
 			t.failed++
-			w.became[pod.UID] = policy.PodFailed
+			w.fate(pod.UID).became = policy.PodFailed
 		case errors.Is(err, ErrNotFound):
 			t.gone++
-			w.became[pod.UID] = policy.PodGone
+			w.fate(pod.UID).became = policy.PodGone
 		case errors.Is(err, ErrConflict):
 			changed = append(changed, which[i])
 		default:
 			t.denied, t.denial = t.denied+1, err
-			w.became[pod.UID] = policy.PodDenied
-			w.full[pod.UID] = errors.Is(err, ErrFull)
+			w.fate(pod.UID).became = policy.PodDenied
+			if errors.Is(err, ErrFull) {
+				w.fate(pod.UID).became = policy.PodFull
+			}
 		}
 	}
 	return changed
@@ -176,8 +178,8 @@ func (w *work) count(t *tally, answers []error, which []int) (changed []int) {
 // holdsNode is how many pods keep the Node, because the API server refused to have them failed. Those that their owners have made
 // such that nothing can be written to them do not: whoever may make a pod could keep any Node so. They go with the Node.
 func (w *work) holdsNode() (n int) {
-	for uid, what := range w.became {
-		if what == policy.PodDenied && !w.full[uid] {
+	for _, f := range w.fates {
+		if f.became == policy.PodDenied {
 			n++
 		}
 	}
@@ -186,15 +188,24 @@ func (w *work) holdsNode() (n int) {
 
 // denied is how many pods the API server refused to have failed.
 func (w *work) denied() (n int) {
-	for _, what := range w.became {
-		if what == policy.PodDenied {
+	for _, f := range w.fates {
+		if f.became == policy.PodDenied || f.became == policy.PodFull {
 			n++
 		}
 	}
 	return n
 }
 
-// notePods notes in the status what became of the pods.
+// noteOutcomes notes in the status what became of each pod.
+func (w *work) noteOutcomes() {
+	became := make(map[string]string, len(w.fates))
+	for uid, f := range w.fates {
+		became[uid] = f.became
+	}
+	w.death.SetOutcome(became)
+}
+
+// notePods notes in the status how the fail-over went.
 func (w *work) notePods(t tally) {
 	switch {
 	case w.denied() > 0:
@@ -204,7 +215,7 @@ func (w *work) notePods(t tally) {
 	default:
 		w.condition(policy.PodsFailed, policy.True, "Failed", t.String())
 	}
-	w.death.SetOutcome(w.became)
+	w.noteOutcomes()
 }
 
 // readPods reads some pods again. One that is gone, or whose name another pod has now, becomes a zero Pod.
@@ -246,7 +257,7 @@ func (w *work) failLate(ctx context.Context, p policy.Plan) (late int, err error
 	}
 	var which []int
 	for i, pod := range w.pods {
-		if policy.CareFor(pod, p.Death, p.Notice.Time) == policy.Fail && w.became[pod.UID] == "" {
+		if policy.CareFor(pod, p.Death, p.Notice.Time) == policy.Fail && w.fate(pod.UID).became == "" {
 			which = append(which, i)
 		}
 	}
@@ -284,7 +295,7 @@ func (w *work) deletePods(ctx context.Context, p policy.Plan) (string, error) {
 	var groups [3][]policy.Pod
 	for _, pod := range w.pods {
 		switch {
-		case policy.CareFor(pod, p.Death, p.Notice.Time) != policy.Failed || w.became[pod.UID] == policy.PodDeleted:
+		case policy.CareFor(pod, p.Death, p.Notice.Time) != policy.Failed || w.fate(pod.UID).became == policy.PodDeleted:
 		case pod.OfJob():
 			groups[0] = append(groups[0], pod)
 		case !w.keptTill(pod, p).After(now):
@@ -303,13 +314,13 @@ func (w *work) deletePods(ctx context.Context, p policy.Plan) (string, error) {
 		}
 		t.countDeleted(answers)
 		for i, err := range answers {
-			w.asked[pods[i].UID] = true
+			w.fate(pods[i].UID).asked = true
 			if err == nil {
-				w.became[pods[i].UID] = policy.PodDeleted
+				w.fate(pods[i].UID).became = policy.PodDeleted
 			}
 		}
 	}
-	w.death.SetOutcome(w.became)
+	w.noteOutcomes()
 	if err := w.unready(ctx, groups[2]); err != nil {
 		return "", err
 	}

@@ -67,8 +67,7 @@ func (w *work) recall(d policy.Death) {
 	for _, o := range d.Outcomes {
 		for _, i := range o.Pods {
 			if i >= 0 && i < len(d.Pods) {
-				w.became[d.Pods[i].UID] = o.What
-				w.asked[d.Pods[i].UID] = o.What == policy.PodDeleted
+				w.fates[d.Pods[i].UID] = &podFate{became: o.What, asked: o.What == policy.PodDeleted}
 			}
 		}
 	}

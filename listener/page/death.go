@@ -138,7 +138,7 @@ func podsOf(d *policy.Death) []podRow {
 	}
 	slices.SortStableFunc(rows, func(a, b podRow) int {
 		denied := func(r podRow) int {
-			if r.Outcome == policy.PodDenied {
+			if r.Outcome == policy.PodDenied || r.Outcome == policy.PodFull {
 				return 0
 			}
 			return 1
@@ -366,7 +366,7 @@ func (v deathView) renderPods(h *html) {
 					}
 				})
 				h.cell("What became of them", func() {
-					if p.Outcome == policy.PodDenied {
+					if p.Outcome == policy.PodDenied || p.Outcome == policy.PodFull {
 						h.element("span", v.outcome(p.Outcome), class("tag bad"))
 						return
 					}
@@ -414,6 +414,8 @@ func (v deathView) outcome(what string) string {
 		return "gone already"
 	case policy.PodDenied:
 		return "could not be failed: denied"
+	case policy.PodFull:
+		return "could not be failed: no room for annotations"
 	case policy.PodMirror:
 		return "static pod, annotated"
 	case policy.PodLeft:

@@ -166,7 +166,7 @@ func (d *Death) SetOutcome(became map[string]string) {
 		}
 	}
 	d.Outcomes = nil
-	for _, what := range []string{PodFailed, PodDeleted, PodGone, PodDenied, PodMirror, PodLeft} {
+	for _, what := range []string{PodFailed, PodDeleted, PodGone, PodDenied, PodFull, PodMirror, PodLeft} {
 		if pods := byWhat[what]; len(pods) > 0 {
 			d.Outcomes = append(d.Outcomes, Outcome{What: what, Pods: slices.Clip(pods)})
 		}
