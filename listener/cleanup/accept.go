@@ -96,24 +96,20 @@ func (w *work) accept(ctx context.Context) error {
 	if d.Answer == policy.Refuse {
 		return w.recordRefusal(ctx, d)
 	}
-	death := policy.NewDeath(w.e.incident(w.heard), d.Authority, w.first)
-	if err := w.reserve(death.Name, d.Authority); err != nil {
-		w.e.located(w.heard, death.Name, d.Authority, 0)
+	w.death = policy.NewDeath(w.e.incident(w.heard), d.Authority, w.first)
+	if err := w.reserve(w.death.Name, d.Authority); err != nil {
+		w.e.located(w.heard, w.death.Name, d.Authority, 0)
 		return err
 	}
-	death.Phase, death.Decision = firstPhase(d.Answer), d.Why
-	death.Owner, death.Started = w.e.replica, w.e.Now()
-	w.death = death
-	if w.leftOut = d.LeftOut; death.Phase == policy.Recorded {
-		w.noteComplete() // nothing is left to do, and whoever reads the phase reads why
-	}
-	ours, err := w.create(ctx, d)
+	w.death.Owner, w.death.Started = w.e.replica, w.e.Now()
+	lines := len(w.death.Trace)
+	d, ours, err := w.create(ctx, d)
 	if err != nil || !ours {
 		return err
 	}
-	w.e.located(w.heard, death.Name, d.Authority, len(death.Trace))
+	w.e.located(w.heard, w.name, d.Authority, lines)
 	w.inc.Trace = nil // it is on record
-	if death.Phase == policy.Recorded {
+	if w.death.Phase == policy.Recorded {
 		w.decided(d)
 		if err := w.noteRecorded(ctx, d); err != nil {
 			return err
@@ -154,21 +150,26 @@ func (w *work) reserve(name string, a detect.Authority) error {
 	}
 }
 
-// create creates the death and, where that may be, fences at the same time. It reports whether the death is
-// ours: another replica's is left alone, and one that is believed less gives way.
-func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err error) {
+// create creates the death and, where that may be, fences at the same time. It returns the last decision, which may be another one
+// if that took long, and whether the death is ours: another replica's is left alone, and one that is believed less gives way.
+func (w *work) create(ctx context.Context, d policy.Decision) (last policy.Decision, ours bool, err error) {
 	creating := 0 // which of the calls it is
 	if d.Fence {
 		creating = 1 // the fence goes out first: it is the smaller and the more urgent one
 	}
+	w.note(d)
 	var have policy.Death
 	for {
+		death := w.death
+		if death.Phase == policy.Recorded {
+			death = w.completed() // whoever reads the phase reads why
+		}
 		answers, err := w.each(ctx, fencing, creatingDeath, creating+1, func(ctx context.Context, i int) error {
 			if i < creating {
 				_ = w.fenceOnce(ctx)
 				return nil
 			}
-			out, err := w.e.cluster.CreateDeath(ctx, w.death)
+			out, err := w.e.cluster.CreateDeath(ctx, death)
 			switch {
 			case err == nil:
 				have = out
@@ -180,16 +181,16 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 			return err
 		})
 		if err != nil {
-			return false, err
+			return d, false, err
 		}
 		err, creating = answers[creating], 0 // reconcile fences again if need be
 		switch {
 		case err == nil:
 			w.created(have)
-			return true, nil
+			return d, true, nil
 		case errors.Is(err, ErrExists):
 			if again, ours, err := w.replaceOrLeave(ctx, d); err != nil || !again {
-				return ours, err
+				return d, ours, err
 			}
 		default:
 			// Nobody may act without a death on record. This is the one denial that is worth waiting for, because people
@@ -198,14 +199,24 @@ func (w *work) create(ctx context.Context, d policy.Decision) (ours bool, err er
 			w.emitWaiting(creatingDeath, err)
 			w.e.saveState(w.heard)
 			if d, err = w.awaitRights(ctx); err != nil {
-				return false, err
+				return d, false, err
 			}
-			if d.Answer == policy.Refuse || d.Answer == policy.Record {
-				return false, w.retract(ctx, d)
+			switch d.Answer {
+			case policy.Refuse:
+				return d, false, w.retract(ctx, d)
+			case policy.Record: // it is true all the same
+				if err := w.unfence(ctx, w.mark(false)); err != nil {
+					return d, false, err
+				}
 			}
-			w.death.Phase, w.death.Decision, w.death.Authority = firstPhase(d.Answer), d.Why, d.Authority
+			w.note(d)
 		}
 	}
+}
+
+// note notes the decision in the death that is to be created.
+func (w *work) note(d policy.Decision) {
+	w.death.Phase, w.death.Decision, w.death.Authority, w.leftOut = firstPhase(d.Answer), d.Why, d.Authority, d.LeftOut
 }
 
 // created goes on from the death as it is on record, also where its status did not get through.
@@ -293,7 +304,7 @@ func (w *work) diesAfterAll(ctx context.Context) (bool, error) {
 		case err != nil:
 			return false, err
 		case d.Answer == policy.Act || d.Answer == policy.Hold:
-			w.death.Phase, w.death.Decision, w.death.Authority = firstPhase(d.Answer), d.Why, d.Authority
+			w.note(d)
 			return true, nil
 		case d.Answer != policy.Wait:
 			return false, nil

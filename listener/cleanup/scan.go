@@ -198,7 +198,7 @@ func (w *work) adopt(ctx context.Context, n policy.Node) error {
 		return nil
 	}
 	d := w.judge()
-	if d.Answer == policy.Refuse || d.Answer == policy.Record {
+	if d.Answer == policy.Refuse {
 		return w.retract(ctx, d)
 	}
 	death.Phase, death.Decision, death.Owner, death.Started = policy.Pending, d.Why, w.e.replica, w.e.Now()

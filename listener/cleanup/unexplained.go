@@ -279,6 +279,7 @@ func (e *Engine) withdraw(ctx context.Context, q inquiry) bool {
 		return answered(err)
 	}
 	w.name, w.death = have.Name, have
+	w.death.Owner = e.replica // which sends the webhook; a former owner may be gone
 	w.death.Phase, w.death.Decision = policy.Refused, "node "+have.Node+" is back on the same boot"
 	w.noteComplete()
 	if err := w.saveOnce(ctx, tidying); err != nil {

@@ -349,8 +349,12 @@ func TestSilentForGoodAndAnotherReplica(t *testing.T) {
 					pass(2 * time.Minute)
 					tt.happens(w)
 					pass(10 * time.Minute)
-					if d := w.only(); d.Phase != tt.want {
+					d := w.only()
+					if d.Phase != tt.want {
 						t.Errorf("phase %s: %s; want %s", d.Phase, d.Decision, tt.want)
+					}
+					if d.Phase == policy.Refused && d.Owner != "b" {
+						t.Errorf("taken back under the name of %s, which is gone: nobody sends a webhook", d.Owner)
 					}
 				})
 			})
