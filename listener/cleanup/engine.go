@@ -63,6 +63,7 @@ type Engine struct {
 	traces        int              // bytes of their traces
 	inHand        map[string]*work // by name of the death
 	jobs          int              // goroutines at work on deaths, fences and traces
+	living        map[string]bool  // the other replicas that renew their Leases
 	rehearsed     map[netip.Addr]policy.Pin
 	farewellsFrom policy.Limiter // of verified nodes
 	strangersFrom policy.Limiter // farewells that are logged only

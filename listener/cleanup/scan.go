@@ -43,7 +43,9 @@ func (e *Engine) scan(ctx context.Context, r *roster, start func(func(context.Co
 	if e.policy.DryRun {
 		return
 	}
-	for _, d := range r.due(now, e.replica, deaths, replicas) {
+	due := r.due(now, e.replica, deaths, replicas)
+	e.noteLiving(r.living(now, e.replica, replicas))
+	for _, d := range due {
 		e.resume(start, d)
 	}
 	for _, d := range deaths {
@@ -138,6 +140,12 @@ func (e *Engine) learn(now time.Time, deaths []policy.Death) {
 			e.distrust.Add(s.Time, d.Source.Addr(), d.Authority)
 		}
 	}
+}
+
+func (e *Engine) noteLiving(replicas map[string]bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.living = replicas
 }
 
 func (e *Engine) hasRoom(now time.Time, node string) bool {
@@ -285,6 +293,15 @@ func (r *roster) due(now time.Time, me string, deaths []policy.Death, replicas [
 		}
 	}
 	return due
+}
+
+// living are the replicas, but me, whose Leases are renewed.
+func (r *roster) living(now time.Time, me string, replicas []Replica) map[string]bool {
+	living := make(map[string]bool, len(replicas))
+	for _, replica := range replicas {
+		living[replica.Name] = replica.Name != me && !r.silent(now, replica.Name)
+	}
+	return living
 }
 
 // silent reports whether a replica that was seen, or that owns a death at work, has not renewed its Lease for too long.

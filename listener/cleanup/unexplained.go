@@ -103,16 +103,16 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 	}
 	now := e.Now()
 	known := make(map[string]bool, len(deaths))
-	wordless := map[string]bool{}
+	wordless, theirs := map[string]bool{}, map[string]bool{}
 	e.mu.Lock()
 	for _, d := range deaths {
-		known[d.Name], wordless[d.Name] = d.Phase != policy.Refused, d.Wordless()
+		known[d.Name], wordless[d.Name], theirs[d.Name] = d.Phase != policy.Refused, d.Wordless(), e.living[d.Owner]
 		if d.Phase == policy.Recorded && d.Cause == netconsole.CauseUnexplained && now.Sub(d.Created) < e.policy.Window {
 			e.unexplained.Count(d.Created, d.Node, d.Name) // by another replica, or before a restart
 		}
 	}
 	e.mu.Unlock()
-	e.resumeInquiries(deaths, open, busy)
+	e.resumeInquiries(deaths, theirs, open, busy)
 	begin := func(n policy.Node, ended bool) {
 		name := policy.DeathName(n.Name, n.BootID)
 		q, is := open[name]
@@ -145,7 +145,7 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 	}
 	for name, q := range open {
 		ended := q.reported || !q.over.IsZero()
-		answered := known[name] && !q.recorded && !(ended && wordless[name])
+		answered := known[name] && !q.recorded && !(ended && wordless[name]) || q.recorded && q.silent && theirs[name]
 		if _, looked := busy[name]; (answered || !ended && !still[name]) && !looked {
 			delete(open, name)
 		}
@@ -154,14 +154,16 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 
 // resumeInquiries opens those that are open on record, by a former run or by another replica, which may be gone when there is more to
 // know: boots that are on record as ended only because the node was silent, which is wrong if it lives, and those of which the node has
-// just said that it knows no word.
-func (e *Engine) resumeInquiries(deaths []policy.Death, open map[string]inquiry, busy map[string]bool) {
+// just said that it knows no word. The former may be looked at for months: only their owner does, as long as it lives.
+func (e *Engine) resumeInquiries(deaths []policy.Death, theirs map[string]bool, open map[string]inquiry, busy map[string]bool) {
 	resumed := map[string]bool{}
 	for _, d := range deaths {
 		resume := inquiry{name: d.Name, began: d.Started, next: e.Now(), looked: true}
 		resume.Node, resume.Boot, resume.At = policy.Node{Name: d.Node, UID: d.NodeUID, BootID: d.Boot}, d.Boot, d.Time
 		switch over := d.Created.Add(wordAfterBoot); {
 		case !d.Wordless() || d.Node == "" || d.Boot == "":
+			continue
+		case d.Cause == netconsole.CauseUnexplained && d.Authority == detect.Text && theirs[d.Name]:
 			continue
 		case d.Cause == netconsole.CauseUnexplained && d.Authority == detect.Text:
 			resume.over, resume.recorded, resume.silent = d.Started, true, true

@@ -362,6 +362,52 @@ func TestSilentForGoodAndAnotherReplica(t *testing.T) {
 	}
 }
 
+// As long as the owner of a record lives, only it looks at the silent node again.
+func TestSilentNodeIsLookedAtByOneReplica(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		asked := map[string]int{} // how often for the Node's Lease
+		stops := map[string]func(){}
+		for _, replica := range []string{"a", "b", "c"} {
+			_, stops[replica] = run(t, testPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
+				if call == "LeaseRenewed" {
+					w.set(func() { asked[replica]++ })
+				}
+				return nil
+			}}, replica)
+			pass(3 * time.Second)
+		}
+		w.panics(1)
+		w.loses(1)
+		pass(silentForGood + 5*time.Minute)
+		owner := w.only().Owner
+		looks := func() (own, others int) {
+			w.set(func() {
+				for replica, n := range asked {
+					if replica == owner {
+						own = n
+					} else {
+						others += n
+					}
+				}
+				clear(asked)
+			})
+			return own, others
+		}
+		looks()
+		pass(time.Hour)
+		if own, others := looks(); own < 50 || others > 0 {
+			t.Errorf("in an hour the owner asked %d times and the others %d times; want once a minute, and never", own, others)
+		}
+		stops[owner]()
+		pass(time.Minute)
+		looks()
+		pass(10 * time.Minute)
+		if _, others := looks(); others < 9 {
+			t.Errorf("asked %d times in ten minutes after the owner was gone, want once a minute", others)
+		}
+	})
+}
+
 // Pods that lost a container to the death get an event, and so does the node; others do not.
 func TestEventsOfARecord(t *testing.T) {
 	deaths, events := record(t, nil, nil, func(w *world) {
