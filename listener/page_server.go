@@ -51,7 +51,7 @@ const (
 	NoReader
 	// Reader: they may.
 	Reader
-	// TooMany: so many strangers' tokens were reviewed lately, or are now, that this one was not.
+	// TooMany: so many strangers' tokens were reviewed recently, or are now, that this one was not.
 	TooMany
 )
 

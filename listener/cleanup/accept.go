@@ -332,7 +332,7 @@ func (w *work) retract(ctx context.Context, d policy.Decision) error {
 }
 
 // recordRefusal records an incident that was refused before anything was done, unless its address, or all of them, had many
-// refused lately. Then it logs some.
+// refused recently. Then it logs some.
 func (w *work) recordRefusal(ctx context.Context, d policy.Decision) error {
 	e, lane := w.e, strangers // that of a fence, which nobody has heard
 	if w.heard != nil {

@@ -14,20 +14,20 @@ import (
 
 const (
 	inquireEvery = time.Second
-	// inquiries bounds those that are open. More boots than that do not end unexplained; a network does.
+	// inquiries bounds the open ones. When more nodes than that fall silent, the network is what died.
 	inquiries       = 4096
 	inquiriesAtOnce = 8
 	// firstQuestion is how long after a question the cloud is asked again, doubled up to lastQuestion: what EC2 knows of a
 	// console is some seconds old.
 	firstQuestion = 5 * time.Second
 	lastQuestion  = time.Minute
-	// wordAfterBoot is how long after its new boot a node may itself say how the last one ended, wordAfterEnd how long the
-	// cloud may take to say more of a machine that is gone.
+	// wordAfterBoot is how long a node on a new boot has to say itself how the last one ended, wordAfterEnd how long the cloud
+	// has to say more about a machine that is gone.
 	wordAfterBoot = 5 * time.Minute
 	wordAfterEnd  = 2 * time.Minute
 	// silentForGood is how long a node must be silent to count as dead without any other sign.
 	silentForGood = 30 * time.Minute
-	// countedNodes bounds of how many Nodes the limit of records is a share.
+	// countedNodes bounds the number of Nodes of which the limit of records is a share.
 	countedNodes = 1000
 )
 
@@ -44,14 +44,14 @@ type inquiry struct {
 	silent    bool      // silence is all that says that the boot has ended
 	looked    bool      // the pods of a cordoned node were listed
 	drained   bool      // they were only those that a drain leaves
-	waits     bool      // for room: too many were put on record lately
+	waits     bool      // for room: too many were put on record recently
 	recorded  bool      // on silence alone: if the node speaks again, the record was wrong
 	yielded   bool      // the replica that owns the death was left to add to it
 	concluded bool      // nothing is left to ask
 }
 
-// inquireAll asks how boots ended that nobody has spoken of, until ctx ends. What is open is derived from the Nodes and their
-// annotations, so a restart loses none that has not ended meanwhile, and invents none.
+// inquireAll finds out, until ctx ends, how boots ended of which nobody has said anything. Which inquiries are open follows from
+// the Nodes and their annotations, so a restart loses only boots that ended meanwhile, and invents none.
 func (e *Engine) inquireAll(ctx context.Context) {
 	if e.policy.DryRun {
 		return
@@ -152,9 +152,9 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 	}
 }
 
-// resumeInquiries opens those that are open on record, by a former run or by another replica, which may be gone when there is more to
-// know: boots that are on record as ended only because the node was silent, which is wrong if it lives, and those of which the node has
-// just said that it knows no word. The former may be looked at for months: only their owner does, as long as it lives.
+// resumeInquiries reopens what a former run or another replica has put on record without an answer: boots that count as ended only
+// because their node was silent, which is wrong if it lives, and boots of which the node has just said that it knows nothing. The
+// former may be looked at for months, so only their owner does that while it lives.
 func (e *Engine) resumeInquiries(deaths []policy.Death, theirs map[string]bool, open map[string]inquiry, busy map[string]bool) {
 	resumed := map[string]bool{}
 	for _, d := range deaths {
@@ -226,7 +226,7 @@ func (e *Engine) inquire(ctx context.Context, q inquiry) inquiry {
 	return q
 }
 
-// conclude puts on record what is known now, and reports whether it is. What is on record without the kernel's words learns it.
+// conclude puts on record what is known now, and reports whether it is there. It completes a record without the kernel's words.
 func (e *Engine) conclude(ctx context.Context, q *inquiry) bool {
 	w := e.newWork(detect.Incident{}, e.log.With("boot", q.Boot))
 	have, err := w.readDeath(ctx, q.name)
@@ -238,7 +238,7 @@ func (e *Engine) conclude(ctx context.Context, q *inquiry) bool {
 			return true // it has a cause, and this text may be of another boot
 		}
 		if have.Owner != e.replica && !q.yielded {
-			q.yielded = true // the owner tells of it; if it is gone, the next look does
+			q.yielded = true // the owner adds to it; if it is gone, the next look does
 			return false
 		}
 		return e.complete(ctx, w.calls, have, q.Death())
@@ -253,9 +253,9 @@ func (e *Engine) conclude(ctx context.Context, q *inquiry) bool {
 	return e.recordDeath(ctx, q.Node, q.Death())
 }
 
-// mayRecord reports whether the end of another boot may be recorded that no kernel has spoken of. When many fall silent, or are gone,
-// at once, that is the network or the control plane, mostly: each record is an object and events, and may have to be withdrawn. The
-// others are looked at again until there is room. It is said once.
+// mayRecord reports whether one more unexplained end may be recorded now. When many nodes fall silent or disappear at once, the cause
+// is mostly the network or the control plane, and each record costs an object and events and may have to be withdrawn. The others
+// wait until there is room. The log says so once.
 func (e *Engine) mayRecord(node string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -268,7 +268,7 @@ func (e *Engine) mayRecord(node string) bool {
 		e.log.Warn("more boots end without a word than are put on record at once; the others wait: look at the network and the control plane",
 			"limit", e.unexplained.Limit(total), "window", e.unexplained.Window)
 	}
-	e.overSince = now // it goes on
+	e.overSince = now // it is not over yet
 	return false
 }
 
@@ -320,7 +320,7 @@ func (e *Engine) whereabouts(ctx context.Context, q *inquiry) (back string, ok b
 		q.concluded = true // it lives
 		return "", true
 	case n.BootID == q.Boot && !q.over.IsZero() && q.leftInOrder(n) != "":
-		return "", false // nobody is asked about it until it is on again, or its Node gone
+		return "", false // it is switched off: no questions until it is on again, or its Node gone
 	case n.BootID == q.Boot:
 		q.Node, q.silent = n, silent
 		e.lookAtLastLease(ctx, q)
@@ -394,7 +394,7 @@ func (e *Engine) lastCanary(n policy.Node, boot string) time.Time {
 	return time.Time{}
 }
 
-// ask asks the cloud about the machine: its state, and the death that its console tells of.
+// ask asks the cloud about the machine: its state, and the death that its console shows.
 func (e *Engine) ask(ctx context.Context, q *inquiry, back string) {
 	id := q.Node.Instance()
 	if e.Fates == nil || id == "" || !e.mayAskFate(true) {
@@ -447,8 +447,8 @@ func (e *Engine) handOver(q *inquiry) {
 	}
 }
 
-// recordDeath puts a death of n on record that nothing follows from, and reports whether it is there now. It emits the events
-// if it was the first to. It replaces a death that gives way, and a refused one.
+// recordDeath puts on record a death of n from which nothing follows, and reports whether it is there now. Only the replica that
+// creates it emits the events. It replaces a refused death, and one that gives way.
 func (e *Engine) recordDeath(ctx context.Context, n policy.Node, d policy.Death) bool {
 	w := e.newWork(detect.Incident{Time: d.Time, Title: d.Reason}, e.log.With("boot", d.Boot))
 	w.name, w.death = d.Name, d

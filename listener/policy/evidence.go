@@ -28,7 +28,7 @@ func NewDeath(inc detect.Incident, a detect.Authority, n Node) Death {
 	return d
 }
 
-// evidenceOf is what inc is known from, by its authority. What is told by other means is no incident.
+// evidenceOf is what inc is known from, by its authority. Deaths known by other means have no incident.
 func evidenceOf(inc detect.Incident) Evidence {
 	if inc.Authority == detect.Cloud {
 		return ByConsole
