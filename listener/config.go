@@ -37,7 +37,7 @@ type Config struct {
 	Ship        string // where all kernel records are written as JSON lines: Stdout or a file; empty for nowhere
 	Annotations Annotations
 	Announce    Announce
-	Fate        bool // ask the cloud how boots ended that nobody has spoken of
+	Fate        bool // ask the cloud how boots ended that no kernel announced
 	Webhook     Webhook
 }
 

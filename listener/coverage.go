@@ -16,7 +16,7 @@ import (
 type Cover string
 
 const (
-	// Covered: its canary arrived lately and nothing known keeps its panic from being heard.
+	// Covered: its canary arrived recently and nothing known keeps its panic from being heard.
 	Covered Cover = "covered"
 	// Mute: its canary arrived, and says that a panic would not be heard.
 	Mute Cover = "mute"

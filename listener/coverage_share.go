@@ -37,7 +37,7 @@ const (
 type Board interface {
 	// ShareCoverage replaces what this replica has left before.
 	ShareCoverage(ctx context.Context, parts [][]byte) error
-	// SharedCoverage returns what all replicas have left, also those that have ended lately.
+	// SharedCoverage returns what all replicas have left, also those that have ended recently.
 	SharedCoverage(ctx context.Context) ([][]byte, error)
 }
 

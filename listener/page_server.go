@@ -33,6 +33,8 @@ const (
 	reviewingPerAddress, reviewing = 4, 32
 	// reviewFor is how long a review may take.
 	reviewFor = 10 * time.Second
+	// reviewAgain is how soon a reader's token is reviewed again that got no answer.
+	reviewAgain = time.Second
 	// maxToken bounds a token in bytes; a service account's has about one thousand.
 	maxToken = 8 << 10
 )
@@ -49,7 +51,7 @@ const (
 	NoReader
 	// Reader: they may.
 	Reader
-	// TooMany: so many strangers' tokens were reviewed lately, or are now, that this one was not.
+	// TooMany: so many strangers' tokens were reviewed recently, or are now, that this one was not.
 	TooMany
 )
 
@@ -64,10 +66,25 @@ type PageServer struct {
 
 	cert     certificate
 	mu       sync.Mutex
-	reviewed map[[sha256.Size]byte]time.Time // tokens of readers, by hash: until when they need no review
-	limiter  policy.Limiter                  // of strangers' reviews
-	underway map[netip.Addr]int              // strangers' reviews, by address
-	total    int                             // of those
+	readers  map[[sha256.Size]byte]*reader // by the hash of their token
+	limiter  policy.Limiter                // of strangers' reviews
+	underway map[netip.Addr]int            // strangers' reviews, by address
+	total    int                           // of those
+}
+
+// reader is what is known of a token that was a reader's at its last review. PageServer.mu guards it.
+type reader struct {
+	until  time.Time // it needs no review
+	review *review   // the one that is under way or had no answer, nil for none
+}
+
+// review is one review of a reader's token. Whoever sends the token meanwhile shares it.
+type review struct {
+	began    time.Time
+	done     chan struct{} // closed once access and who are set
+	finished bool          // likewise; PageServer.mu guards it
+	access   Access
+	who      string
 }
 
 // Load reads the certificate.
@@ -110,7 +127,7 @@ func (s *PageServer) Handler() http.Handler {
 		token := tokenOf(r)
 		access, who := Unknown, "send the token of a service account or user: Authorization: Bearer …, or as the password of any name (kubectl create token)"
 		if token != "" && len(token) <= maxToken {
-			access, who = s.review(r.Context(), r.RemoteAddr, token)
+			access, who = s.reviewToken(r.Context(), r.RemoteAddr, token)
 		}
 		switch access {
 		case Reader:
@@ -143,16 +160,26 @@ func tokenOf(r *http.Request) string {
 	return strings.TrimSpace(token)
 }
 
-// review reviews a token, unless it was a reader's just before. Only readers' tokens are remembered, and only their hashes: one that
-// does not suffice is asked about each time, and a right that is taken away ends within reviewedFor. A token that was a reader's
-// at its last review is reviewed whatever strangers do.
-func (s *PageServer) review(ctx context.Context, from, token string) (Access, string) {
+// reviewToken reviews a token, unless it was a reader's just before. Only readers' tokens are remembered, and only their hashes: one
+// that does not suffice is asked about each time, and a right that is taken away ends within reviewedFor. A token that was a
+// reader's at its last review is reviewed whatever strangers do, but once at a time.
+func (s *PageServer) reviewToken(ctx context.Context, from, token string) (Access, string) {
 	sum, now := sha256.Sum256([]byte(token)), time.Now()
-	until, known := s.remembered(sum)
-	if known && now.Before(until) {
+	mine := &review{began: now, done: make(chan struct{})}
+	until, shared, known := s.share(sum, mine)
+	switch {
+	case known && now.Before(until):
 		return Reader, ""
-	}
-	if !known {
+	case shared != nil:
+		select {
+		case <-shared.done:
+			return shared.access, shared.who
+		case <-ctx.Done():
+			return NoAnswer, ctx.Err().Error()
+		}
+	case known:
+		ctx = context.WithoutCancel(ctx) // others share it
+	default:
 		addr, _ := netip.ParseAddrPort(from) // one that is none shares its bounds with others
 		stranger := addr.Addr().Unmap()
 		if !s.begin(stranger, now) {
@@ -162,31 +189,43 @@ func (s *PageServer) review(ctx context.Context, from, token string) (Access, st
 	}
 	ctx, cancel := context.WithTimeout(ctx, reviewFor)
 	defer cancel()
-	access, who := s.Review(ctx, token)
-	s.remember(sum, access, now)
-	return access, who
+	mine.access, mine.who = s.Review(ctx, token)
+	s.remember(sum, mine)
+	return mine.access, mine.who
 }
 
-// remembered returns until when a token needs no review, if it was a reader's at its last one.
-func (s *PageServer) remembered(sum [sha256.Size]byte) (until time.Time, ok bool) {
+// share returns until when a token needs no review, if it was a reader's at its last one. Otherwise it returns the review to wait for,
+// or notes mine as the one under way and returns nil.
+func (s *PageServer) share(sum [sha256.Size]byte, mine *review) (until time.Time, shared *review, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	until, ok = s.reviewed[sum]
-	return until, ok
+	r, known := s.readers[sum]
+	switch {
+	case !known:
+		return time.Time{}, nil, false
+	case mine.began.Before(r.until):
+		return r.until, nil, true
+	case r.review != nil && (!r.review.finished || mine.began.Sub(r.review.began) < reviewAgain):
+		return r.until, r.review, true
+	}
+	r.review = mine
+	return r.until, nil, true
 }
 
-// remember remembers the answer to a review that began at now. No answer changes nothing.
-func (s *PageServer) remember(sum [sha256.Size]byte, access Access, now time.Time) {
+// remember remembers the answer to a review. No answer changes nothing.
+func (s *PageServer) remember(sum [sha256.Size]byte, v *review) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch access {
+	v.finished = true
+	close(v.done)
+	switch v.access {
 	case Reader:
-		if s.reviewed == nil || len(s.reviewed) >= maxReviewed {
-			s.reviewed = make(map[[sha256.Size]byte]time.Time)
+		if s.readers == nil || len(s.readers) >= maxReviewed {
+			s.readers = make(map[[sha256.Size]byte]*reader)
 		}
-		s.reviewed[sum] = now.Add(reviewedFor)
+		s.readers[sum] = &reader{until: v.began.Add(reviewedFor)}
 	case NoReader, Unknown:
-		delete(s.reviewed, sum)
+		delete(s.readers, sum)
 	}
 }
 

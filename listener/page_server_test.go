@@ -90,7 +90,7 @@ func TestReadersAreRemembered(t *testing.T) {
 		asked, allowed := 0, Reader
 		s := PageServer{Review: func(context.Context, string) (Access, string) { asked++; return allowed, "" }}
 		for range 3 {
-			s.review(t.Context(), "192.0.2.1:1", "t")
+			s.reviewToken(t.Context(), "192.0.2.1:1", "t")
 		}
 		if asked != 1 {
 			t.Errorf("asked %d times for three pages, want once", asked)
@@ -98,7 +98,7 @@ func TestReadersAreRemembered(t *testing.T) {
 		allowed = NoReader
 		time.Sleep(reviewedFor)
 		for range 2 {
-			if got, _ := s.review(t.Context(), "192.0.2.1:1", "t"); got != NoReader {
+			if got, _ := s.reviewToken(t.Context(), "192.0.2.1:1", "t"); got != NoReader {
 				t.Errorf("access %v after the right was taken away", got)
 			}
 		}
@@ -110,10 +110,10 @@ func TestReadersAreRemembered(t *testing.T) {
 			if i%reviews == 0 {
 				time.Sleep(reviewWindow)
 			}
-			s.review(t.Context(), fmt.Sprintf("10.0.%d.1:1", i/reviewsPerAddress), fmt.Sprint(i))
+			s.reviewToken(t.Context(), fmt.Sprintf("10.0.%d.1:1", i/reviewsPerAddress), fmt.Sprint(i))
 		}
-		if len(s.reviewed) > maxReviewed {
-			t.Errorf("%d tokens are remembered, at most %d may be", len(s.reviewed), maxReviewed)
+		if len(s.readers) > maxReviewed {
+			t.Errorf("%d tokens are remembered, at most %d may be", len(s.readers), maxReviewed)
 		}
 	})
 }
@@ -252,7 +252,7 @@ func TestReadersAreReviewedApart(t *testing.T) {
 		exhaust := func() {
 			time.Sleep(reviewWindow)
 			for i := range 2 * reviews {
-				s.review(t.Context(), fmt.Sprintf("10.0.%d.1:1", i/reviewsPerAddress), fmt.Sprint("guess-", i))
+				s.reviewToken(t.Context(), fmt.Sprintf("10.0.%d.1:1", i/reviewsPerAddress), fmt.Sprint("guess-", i))
 			}
 		}
 		for _, tt := range []struct {
@@ -273,9 +273,56 @@ func TestReadersAreReviewedApart(t *testing.T) {
 				time.Sleep(reviewWindow)
 			}
 			answer = tt.answer
-			if got, _ := s.review(t.Context(), "10.0.0.1:1", "reader"); got != tt.want {
+			if got, _ := s.reviewToken(t.Context(), "10.0.0.1:1", "reader"); got != tt.want {
 				t.Errorf("%s: access %v, want %v", tt.name, got, tt.want)
 			}
+		}
+	})
+}
+
+// Whoever was a reader has no more reviews than anybody else: one at a time, and one a second while there is no answer.
+func TestReviewsOfAReaderAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		asked, answer, takes := 0, Reader, time.Duration(0)
+		s := PageServer{Review: func(context.Context, string) (Access, string) {
+			mu.Lock()
+			asked++
+			mu.Unlock()
+			time.Sleep(takes)
+			return answer, "why"
+		}}
+		expect := func(what string, want Access, reviews int) {
+			t.Helper()
+			asked = 0
+			var all sync.WaitGroup
+			for range 100 {
+				all.Go(func() {
+					if got, _ := s.reviewToken(t.Context(), "10.0.0.1:1", "reader"); got != want {
+						t.Errorf("%s: access %v, want %v", what, got, want)
+					}
+				})
+			}
+			all.Wait()
+			if asked != reviews {
+				t.Errorf("%s: asked %d times, want %d", what, asked, reviews)
+			}
+		}
+		s.reviewToken(t.Context(), "10.0.0.1:1", "reader")
+		time.Sleep(reviewedFor)
+		takes = 3 * time.Second
+		expect("a reader, from many connections", Reader, 1)
+		time.Sleep(reviewedFor)
+		answer = NoAnswer
+		expect("while the API server is slow and then fails", NoAnswer, 1)
+		takes = 0
+		expect("while it fails at once", NoAnswer, 1)
+		expect("at once again", NoAnswer, 0)
+		time.Sleep(reviewAgain)
+		answer, takes = NoReader, time.Second
+		expect("who is a reader no more", NoReader, 1)
+		if got, _ := s.reviewToken(t.Context(), "10.0.0.1:1", "reader"); got != NoReader || len(s.readers) > 0 {
+			t.Errorf("access %v, %d readers remembered; want none", got, len(s.readers))
 		}
 	})
 }
@@ -287,7 +334,7 @@ func TestReviewIsNotAwaitedForEver(t *testing.T) {
 			<-ctx.Done()
 			return NoAnswer, ctx.Err().Error()
 		}}
-		if got, _ := s.review(t.Context(), "192.0.2.1:1", "t"); got != NoAnswer {
+		if got, _ := s.reviewToken(t.Context(), "192.0.2.1:1", "t"); got != NoAnswer {
 			t.Errorf("access %v without an answer", got)
 		}
 	})

@@ -23,7 +23,7 @@ func nodesCommand(configFile *string) *cobra.Command {
 		Short: "list which nodes could be heard dying",
 		Long: `nodes asks a running listener which nodes it could hear dying.
 
-  covered   its canary arrived lately, and its kernel would be heard
+  covered   its canary arrived recently, and its kernel would be heard
   mute      its canary says that its panic would not be heard, and why
   silent    its canaries have stopped
   unproven  a node of the cluster that has never sent a canary

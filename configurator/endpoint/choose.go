@@ -11,8 +11,8 @@ import (
 // fails, so does the node), then by rendezvous hashing. Hashing spreads a fleet evenly, and a changed list moves only the
 // nodes whose own endpoint went away or lost to a new one. An endpoint that is listed twice counts once.
 //
-// silent reports whether a listener failed to acknowledge lately; nil means that none failed. The next best of the list
-// replaces it, and a silent one is picked only if the list has no other. The caller decides what "lately" is, and must forget
+// silent reports whether a listener failed to acknowledge recently; nil means that none failed. The next best of the list
+// replaces it, and a silent one is picked only if the list has no other. The caller decides what "recently" is, and must forget
 // silence after some time: a listener that is not picked gets no canary, so it has no other chance. Nodes whose listeners
 // answer stay where they are.
 func Choose(list []Endpoint, n int, zone, node string, silent func(Endpoint) bool) []Endpoint {

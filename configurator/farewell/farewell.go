@@ -43,7 +43,7 @@ type Farewell struct {
 	inhibitor *os.File
 	logind    string // its name on the bus
 	words     words
-	met       met            // who connected to the bus lately
+	met       met            // who connected to the bus recently
 	said      netconsole.Bye // last; its nonce and secret are empty
 }
 

@@ -28,7 +28,7 @@ type State struct {
 	// AfterTheFact means that this kernel has no netconsole: nothing is armed, and Targets are the listeners that are told how this
 	// boot ended when the next one runs.
 	AfterTheFact bool `json:"afterTheFact,omitempty"`
-	// Silent are listeners that did not acknowledge lately, and since when (uptime). Others of the list are preferred.
+	// Silent are listeners that did not acknowledge recently, and since when (uptime). Others of the list are preferred.
 	Silent map[string]time.Duration `json:"silentSince,omitempty"`
 	// Failed is what went wrong in the pass, empty if all is well.
 	Failed string `json:"failed,omitempty"`

@@ -747,3 +747,53 @@ func TestTakenOverWhileAPodWaitsForItsFinalizer(t *testing.T) {
 		})
 	})
 }
+
+// What the API server refused to have failed keeps the Node, and what its owner has filled does not, whoever has found that out.
+func TestDeniedPodsAfterATakeover(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		denial error
+		named  bool // the pods are on record when the first replica dies
+		gone   bool // the Node, in the end
+	}{
+		{"a denial on record", ErrDenied, true, false},
+		{"pods without room on record", ErrFull, true, true},
+		{"a denial that is not on record", ErrDenied, false, false},
+		{"pods without room that are not on record", ErrFull, false, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.populate("n1")
+				w.panics(1)
+				deny := func(_ context.Context, call string) error {
+					if call == "FailPod" {
+						return fmt.Errorf("%s: %w", call, tt.denial)
+					}
+					return nil
+				}
+				counted := 0
+				a, stop := run(t, testPolicy(), faulty{world: w, before: func(ctx context.Context, call string) error {
+					if call == "Attachments" {
+						counted++ // from the second time on, what became of the pods is on record
+					}
+					if call == "Attachments" && counted > 1 || call == "AmendDeath" && !tt.named {
+						return errors.New("connection refused")
+					}
+					return deny(ctx, call)
+				}}, "a")
+				offer(t, w, incident(1, boot1, secret1), a)
+				pass(20 * time.Second)
+				stop()
+				run(t, testPolicy(), faulty{world: w, before: deny}, "b")
+				pass(2 * time.Minute)
+				d := w.only()
+				if d.Owner != "b" || d.Phase != policy.Incomplete {
+					t.Errorf("death of %s is %s, want it Incomplete by b", d.Owner, d.Phase)
+				}
+				if gone := w.node("n1").Name == ""; gone != tt.gone {
+					t.Errorf("node gone: %v, want %v; %+v", gone, tt.gone, d.Steps)
+				}
+			})
+		})
+	}
+}

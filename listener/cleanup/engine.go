@@ -30,7 +30,7 @@ type Engine struct {
 	Observer Observer
 	// Drain is how long Run goes on with the incidents in hand when it is to end; set it before Run.
 	Drain time.Duration
-	// Fates, if it is set before Run, is asked how boots ended that nobody has spoken of, and is a witness.
+	// Fates, if it is set before Run, is asked how boots ended of which nobody has said anything, and is a witness.
 	Fates Fates
 	// Judge says what the messages on a console and in an obituary mean; the built-in rules unless replaced before Run.
 	Judge *detect.Config
@@ -63,10 +63,11 @@ type Engine struct {
 	traces        int              // bytes of their traces
 	inHand        map[string]*work // by name of the death
 	jobs          int              // goroutines at work on deaths, fences and traces
+	living        map[string]bool  // the other replicas that renew their Leases
 	rehearsed     map[netip.Addr]policy.Pin
 	farewellsFrom policy.Limiter // of verified nodes
 	strangersFrom policy.Limiter // farewells that are logged only
-	endings                      // how boots ended that no kernel has spoken of
+	endings                      // how boots ended that no kernel announced
 }
 
 // NewEngine returns an Engine that carries out p, which must be valid, on c and on the instances below it, which may be nil

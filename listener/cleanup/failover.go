@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -109,10 +108,10 @@ func (w *work) triage(p policy.Plan, t *tally, which []int) (todo []int) {
 			todo = append(todo, i)
 		case policy.Failed:
 			t.failed++
-			w.became[pod.UID] = policy.PodFailed
+			w.fate(pod.UID).became = policy.PodFailed
 		case policy.Leave:
 			t.left++
-			w.became[pod.UID] = policy.PodLeft
+			w.fate(pod.UID).became = policy.PodLeft
 			if !pod.Finished() && !pod.Mirror {
 				t.revived++
 			}
@@ -159,19 +158,21 @@ func (w *work) count(t *tally, answers []error, which []int) (changed []int) {
 		switch {
 		case err == nil && pod.Mirror:
 			t.annotated++
-			w.became[pod.UID] = policy.PodMirror
+			w.fate(pod.UID).became = policy.PodMirror
 		case err == nil:
 			t.failed++
-			w.became[pod.UID] = policy.PodFailed
+			w.fate(pod.UID).became = policy.PodFailed
 		case errors.Is(err, ErrNotFound):
 			t.gone++
-			w.became[pod.UID] = policy.PodGone
+			w.fate(pod.UID).became = policy.PodGone
 		case errors.Is(err, ErrConflict):
 			changed = append(changed, which[i])
 		default:
 			t.denied, t.denial = t.denied+1, err
-			w.became[pod.UID] = policy.PodDenied
-			w.full[pod.UID] = errors.Is(err, ErrFull)
+			w.fate(pod.UID).became = policy.PodDenied
+			if errors.Is(err, ErrFull) {
+				w.fate(pod.UID).became = policy.PodFull
+			}
 		}
 	}
 	return changed
@@ -180,8 +181,8 @@ func (w *work) count(t *tally, answers []error, which []int) (changed []int) {
 // holdsNode is how many pods keep the Node, because the API server refused to have them failed. Those that their owners have made
 // such that nothing can be written to them do not: whoever may make a pod could keep any Node so. They go with the Node.
 func (w *work) holdsNode() (n int) {
-	for uid, what := range w.became {
-		if what == policy.PodDenied && !w.full[uid] {
+	for _, f := range w.fates {
+		if f.became == policy.PodDenied {
 			n++
 		}
 	}
@@ -190,15 +191,24 @@ func (w *work) holdsNode() (n int) {
 
 // denied is how many pods the API server refused to have failed.
 func (w *work) denied() (n int) {
-	for _, what := range w.became {
-		if what == policy.PodDenied {
+	for _, f := range w.fates {
+		if f.became == policy.PodDenied || f.became == policy.PodFull {
 			n++
 		}
 	}
 	return n
 }
 
-// notePods notes in the status what became of the pods.
+// noteOutcomes notes in the status what became of each pod.
+func (w *work) noteOutcomes() {
+	became := make(map[string]string, len(w.fates))
+	for uid, f := range w.fates {
+		became[uid] = f.became
+	}
+	w.death.SetOutcome(became)
+}
+
+// notePods notes in the status how the fail-over went.
 func (w *work) notePods(t tally) {
 	switch {
 	case w.denied() > 0:
@@ -208,7 +218,7 @@ func (w *work) notePods(t tally) {
 	default:
 		w.condition(policy.PodsFailed, policy.True, "Failed", t.String())
 	}
-	w.death.SetOutcome(w.became)
+	w.noteOutcomes()
 }
 
 // readPods reads some pods again. One that is gone, or whose name another pod has now, becomes a zero Pod.
@@ -250,7 +260,7 @@ func (w *work) failLate(ctx context.Context, p policy.Plan) (late int, err error
 	}
 	var which []int
 	for i, pod := range w.pods {
-		if policy.CareFor(pod, p.Death, p.Notice.Time) == policy.Fail && w.became[pod.UID] == "" {
+		if policy.CareFor(pod, p.Death, p.Notice.Time) == policy.Fail && w.fate(pod.UID).became == "" {
 			which = append(which, i)
 		}
 	}
@@ -280,114 +290,6 @@ func (w *work) failLate(ctx context.Context, p policy.Plan) (late int, err error
 	}
 	_, err = w.deletePods(ctx, p)
 	return len(which), err
-}
-
-// deletePods deletes the pods that were failed and are not kept, those of Jobs first.
-func (w *work) deletePods(ctx context.Context, p policy.Plan) (string, error) {
-	now := w.e.Now()
-	var groups [3][]policy.Pod
-	for _, pod := range w.pods {
-		switch {
-		case policy.CareFor(pod, p.Death, p.Notice.Time) != policy.Failed || w.became[pod.UID] == policy.PodDeleted:
-		case pod.OfJob():
-			groups[0] = append(groups[0], pod)
-		case !w.keptTill(pod, p).After(now):
-			groups[1] = append(groups[1], pod)
-		default:
-			groups[2] = append(groups[2], pod)
-		}
-	}
-	var t tally
-	for _, pods := range groups[:2] {
-		answers, err := w.each(ctx, tidying, "delete pods", len(pods), func(ctx context.Context, i int) error {
-			return w.deletePod(ctx, pods[i])
-		})
-		if err != nil {
-			return "", err
-		}
-		t.countDeleted(answers)
-		for i, err := range answers {
-			w.asked[pods[i].UID] = true
-			if err == nil {
-				w.became[pods[i].UID] = policy.PodDeleted
-			}
-		}
-	}
-	w.death.SetOutcome(w.became)
-	if err := w.unready(ctx, groups[2]); err != nil {
-		return "", err
-	}
-	notes := []string{t.String()}
-	if kept := keptNotes(p, groups[2]); len(kept) > 0 {
-		if notes = append(notes, kept...); t == (tally{}) {
-			notes = notes[1:]
-		}
-	}
-	return strings.Join(append(notes, finalized(slices.Concat(groups[:]...))...), "; "), nil
-}
-
-// keptNotes says how many pods are kept, and how long.
-func keptNotes(p policy.Plan, kept []policy.Pod) (notes []string) {
-	owned := 0
-	for _, pod := range kept {
-		if pod.Owned() {
-			owned++
-		}
-	}
-	if owned > 0 {
-		notes = append(notes, fmt.Sprintf("%d kept for %s, so that their controllers see why they failed", owned, p.LearnFor))
-	}
-	if n := len(kept) - owned; n > 0 {
-		notes = append(notes, fmt.Sprintf("%d kept until %s", n, p.KeepTill.UTC().Format("15:04:05 UTC")))
-	}
-	return notes
-}
-
-// unready makes pods that are kept look as dead as they are: kubectl and kube-state-metrics count ready containers.
-func (w *work) unready(ctx context.Context, kept []policy.Pod) error {
-	answers, err := w.each(ctx, tidying, "mark kept pods not ready", len(kept), func(ctx context.Context, i int) error {
-		return w.e.cluster.UnreadyPod(ctx, kept[i])
-	})
-	for i, err := range answers {
-		if errors.Is(err, ErrDenied) {
-			w.log.Warn("kept pod still shows ready containers", "pod", kept[i].Namespace+"/"+kept[i].Name, "err", err)
-		}
-	}
-	return err
-}
-
-// deletePod deletes one pod. A conflict may be about anything, so it reads the pod before it believes that another one has
-// the name. It runs in the queue.
-func (w *work) deletePod(ctx context.Context, pod policy.Pod) error {
-	err := w.e.cluster.DeletePod(ctx, pod)
-	if !errors.Is(err, ErrConflict) {
-		return err
-	}
-	now, readErr := w.e.cluster.Pod(ctx, pod.Namespace, pod.Name)
-	switch {
-	case readErr != nil:
-		return readErr
-	case now.UID != pod.UID:
-		return err
-	}
-	return errors.New("the pod is still there") // a fault: again
-}
-
-// finalized names the pods that wait for the finalizers of other controllers, which are never stripped.
-func finalized(pods []policy.Pod) []string {
-	const most = 5
-	var held []string
-	for _, pod := range pods {
-		for _, f := range pod.Finalizers {
-			if f != jobTracking {
-				held = append(held, fmt.Sprintf("%s/%s waits for finalizer %s", pod.Namespace, pod.Name, f))
-			}
-		}
-	}
-	if len(held) > most {
-		held = append(held[:most], fmt.Sprintf("%d more", len(held)-most))
-	}
-	return held
 }
 
 // tally counts what became of pods, for a step's note.

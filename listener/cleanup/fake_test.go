@@ -312,6 +312,22 @@ func (w *world) MarkedNodes(ctx context.Context) ([]policy.Node, error) {
 	}), nil
 }
 
+// writeNode changes the Node, if it is still as it was read.
+func (w *world) writeNode(ctx context.Context, n policy.Node, change func(have *policy.Node)) (policy.Node, error) {
+	if err := w.enter(ctx); err != nil {
+		return policy.Node{}, err
+	}
+	defer w.mu.Unlock()
+	have, err := w.asRead(n)
+	if err != nil {
+		return policy.Node{}, err
+	}
+	change(&have)
+	have.ResourceVersion = w.next()
+	w.nodes[n.Name] = have
+	return have, nil
+}
+
 // asRead is the Node as it is, if it is still as it was read.
 func (w *world) asRead(n policy.Node) (policy.Node, error) {
 	have, ok := w.nodes[n.Name]
@@ -325,78 +341,52 @@ func (w *world) asRead(n policy.Node) (policy.Node, error) {
 }
 
 func (w *world) PatchNode(ctx context.Context, n policy.Node, p NodePatch) (policy.Node, error) {
-	if err := w.enter(ctx); err != nil {
-		return policy.Node{}, err
-	}
-	defer w.mu.Unlock()
-	have, err := w.asRead(n)
-	if err != nil {
-		return policy.Node{}, err
-	}
-	if p.Fence != nil {
-		have.Fenced = *p.Fence && !w.open
-		w.did("%s %s", map[bool]string{true: "fence", false: "unfence"}[*p.Fence], n.Name)
-	}
-	if p.OutOfService != nil {
-		if !*p.OutOfService && !have.Mark.OutOfService {
-			w.t.Errorf("out-of-service taint of somebody else removed from %s", n.Name)
+	return w.writeNode(ctx, n, func(have *policy.Node) {
+		if p.Fence != nil {
+			have.Fenced = *p.Fence && !w.open
+			w.did("%s %s", map[bool]string{true: "fence", false: "unfence"}[*p.Fence], n.Name)
 		}
-		have.OutOfService = *p.OutOfService
-		w.did("out-of-service=%v %s", *p.OutOfService, n.Name)
-	}
-	if p.Mark != nil {
-		have.Mark = *p.Mark
-	}
-	if p.Claim != nil {
-		if have.Claim.Boot == p.Claim.Boot || have.Pin.Boot == p.Claim.Boot || have.BootID != p.Claim.Boot {
-			w.t.Errorf("boot %s claimed on %s: %+v", p.Claim.Boot, n.Name, have)
+		if p.OutOfService != nil {
+			if !*p.OutOfService && !have.Mark.OutOfService {
+				w.t.Errorf("out-of-service taint of somebody else removed from %s", n.Name)
+			}
+			have.OutOfService = *p.OutOfService
+			w.did("out-of-service=%v %s", *p.OutOfService, n.Name)
 		}
-		have.Claim = *p.Claim
-		w.did("claim %s", n.Name)
-	}
-	if p.Farewell != nil {
-		have.Farewell = *p.Farewell
-		w.did("farewell %s", n.Name)
-	}
-	have.ResourceVersion = w.next()
-	w.nodes[n.Name] = have
-	return have, nil
+		if p.Mark != nil {
+			have.Mark = *p.Mark
+		}
+		if p.Claim != nil {
+			if have.Claim.Boot == p.Claim.Boot || have.Pin.Boot == p.Claim.Boot || have.BootID != p.Claim.Boot {
+				w.t.Errorf("boot %s claimed on %s: %+v", p.Claim.Boot, n.Name, *have)
+			}
+			have.Claim = *p.Claim
+			w.did("claim %s", n.Name)
+		}
+		if p.Farewell != nil {
+			have.Farewell = *p.Farewell
+			w.did("farewell %s", n.Name)
+		}
+	})
 }
 
 func (w *world) SetHealth(ctx context.Context, n policy.Node, h policy.Health) (policy.Node, error) {
-	if err := w.enter(ctx); err != nil {
-		return policy.Node{}, err
-	}
-	defer w.mu.Unlock()
-	have, err := w.asRead(n)
-	if err != nil {
-		return policy.Node{}, err
-	}
-	if h.Unhealthy != "" && h.Unhealthy != have.BootID {
-		w.t.Errorf("node %s is called unhealthy on boot %s, but runs %s", n.Name, h.Unhealthy, have.BootID)
-	}
-	have.Unhealthy, have.ResourceVersion = h.Unhealthy, w.next()
-	w.nodes[n.Name] = have
-	w.health[n.Name] = h
-	return have, nil
+	return w.writeNode(ctx, n, func(have *policy.Node) {
+		if h.Unhealthy != "" && h.Unhealthy != have.BootID {
+			w.t.Errorf("node %s is called unhealthy on boot %s, but runs %s", n.Name, h.Unhealthy, have.BootID)
+		}
+		have.Unhealthy, w.health[n.Name] = h.Unhealthy, h
+	})
 }
 
 func (w *world) CloseNode(ctx context.Context, n policy.Node) (policy.Node, error) {
-	if err := w.enter(ctx); err != nil {
-		return policy.Node{}, err
-	}
-	defer w.mu.Unlock()
-	have, err := w.asRead(n)
-	if err != nil {
-		return policy.Node{}, err
-	}
-	if !have.Fenced || have.Closed || !w.dead[n.Name] {
-		w.t.Errorf("node %s is closed: %+v", n.Name, have)
-	}
-	have.Closed, have.ResourceVersion = true, w.next()
-	w.nodes[n.Name] = have
-	w.did("close %s", n.Name)
-	return have, nil
+	return w.writeNode(ctx, n, func(have *policy.Node) {
+		if !have.Fenced || have.Closed || !w.dead[n.Name] {
+			w.t.Errorf("node %s is closed: %+v", n.Name, *have)
+		}
+		have.Closed = true
+		w.did("close %s", n.Name)
+	})
 }
 
 func (w *world) DeleteNode(ctx context.Context, n policy.Node) error {

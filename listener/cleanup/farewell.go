@@ -31,7 +31,7 @@ type FarewellResult string
 const (
 	FarewellWritten  FarewellResult = "written"
 	FarewellRepeated FarewellResult = "repeated" // another listener wrote it, or this one did
-	FarewellRefused  FarewellResult = "refused"  // the node has not pinned the secret it came with, or says too much
+	FarewellRefused  FarewellResult = "refused"  // the node has not pinned the secret that came with it, or sends too many
 	FarewellFailed   FarewellResult = "failed"   // the API server did not take it in time
 )
 
@@ -47,8 +47,8 @@ type farewell struct {
 	at  time.Time
 }
 
-// Farewell hands over a farewell and never blocks. Verified says that it carried the secret of a Node that runs its boot.
-// Another one is logged and counted, and nothing else. False means that there is no room: the node repeats it.
+// Farewell hands over a farewell and never blocks. Verified says that it carried the secret of a Node that runs its boot; any
+// other is logged and counted only. False means that there is no room, and that the node has to repeat it.
 func (e *Engine) Farewell(src netip.Addr, y netconsole.Bye, at time.Time, verified bool) bool {
 	if verified && len(e.farewells) == cap(e.farewells) {
 		return false // it must not use up what the node may say
@@ -90,8 +90,8 @@ func (e *Engine) writeFarewells(ctx context.Context) {
 	}
 }
 
-// writeFarewell annotates the Node that said it, and its pods, and emits events on them. The Node comes first: whoever finds
-// the farewell there has nothing left to do. Nothing is deleted, fenced or failed, and no death is recorded.
+// writeFarewell annotates the sender's Node and its pods, and emits events on them. The Node comes first: a replica that finds
+// the farewell there leaves the rest to the one that wrote it. Nothing is deleted, fenced or failed, and no death is recorded.
 func (e *Engine) writeFarewell(ctx context.Context, f farewell) FarewellResult {
 	log := e.log.With("source", f.src, "boot", f.bye.Boot)
 	c, said := e.calls(log), policy.FarewellOf(f.bye, f.at)
@@ -121,18 +121,18 @@ func (e *Engine) writeFarewell(ctx context.Context, f farewell) FarewellResult {
 	return FarewellWritten
 }
 
-// farewellSource ends the notes of events: the listener has it from the node.
+// farewellSource ends the notes of events: nobody but the node vouches for it.
 const farewellSource = ", says the node"
 
 // errRepeated says that the Node carries the farewell already.
 var errRepeated = errors.New("written before")
 
-// refusedFarewell says why a Node has not said it.
+// refusedFarewell says why no Node can have sent it.
 type refusedFarewell struct{ err error }
 
 func (r *refusedFarewell) Error() string { return r.err.Error() }
 
-// annotateNode finds the Node that said it and writes it there.
+// annotateNode finds the sender's Node and writes the farewell there.
 func (e *Engine) annotateNode(ctx context.Context, c calls, f farewell, said policy.Farewell) (n policy.Node, err error) {
 	who := Sender{Instance: f.bye.Instance, Boot: f.bye.Boot, Sum: f.bye.Secret.Sum(), Addr: f.src}
 	for {

@@ -67,7 +67,7 @@ func (w *work) askFate(ctx context.Context) error {
 	return nil
 }
 
-// console is a death that a machine's console tells of, while its Node is silent.
+// console is a death that a machine's console shows while its Node is silent.
 type console struct {
 	node policy.Node
 	inc  detect.Incident

@@ -54,8 +54,7 @@ func (w *work) stepNode(ctx context.Context, p policy.Plan) (note string, again 
 	}
 	switch {
 	case w.holdsNode() > 0:
-		w.condition(policy.Settled, policy.False, "Kept", "pods could not be failed")
-		return fmt.Sprintf("%s: %d pods could not be failed", w.kept(), w.holdsNode()), 0, w.inService(ctx)
+		return w.keepNode(ctx)
 	case p.Verb == policy.NodeDelete || p.Verb == policy.NodeDeleteClaim:
 		return w.deleteNode(ctx, p)
 	}
@@ -71,6 +70,12 @@ func (w *work) stepNode(ctx context.Context, p policy.Plan) (note string, again 
 		return "", min(left, returnEvery), nil
 	}
 	return w.deleteNode(ctx, p)
+}
+
+// keepNode leaves the Node as it is, because of pods that could not be failed.
+func (w *work) keepNode(ctx context.Context) (string, time.Duration, error) {
+	w.condition(policy.Settled, policy.False, "Kept", "pods could not be failed")
+	return fmt.Sprintf("%s: %d pods could not be failed", w.kept(), w.holdsNode()), 0, w.inService(ctx)
 }
 
 // noteSettled sets the condition Settled: the Node is gone or back.
@@ -111,6 +116,9 @@ func (w *work) volumesLeft(ctx context.Context, p policy.Plan) (bool, error) {
 func (w *work) deleteNode(ctx context.Context, p policy.Plan) (string, time.Duration, error) {
 	if _, err := w.failLate(ctx, p); err != nil {
 		return "", 0, err
+	}
+	if w.holdsNode() > 0 && w.back() == "" {
+		return w.keepNode(ctx)
 	}
 	for again := pauses(0); ; {
 		if why := w.back(); why != "" {

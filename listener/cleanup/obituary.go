@@ -201,7 +201,7 @@ func (e *Engine) complete(ctx context.Context, c calls, have, d policy.Death) (d
 		return true
 	}
 	if have.Phase.Finished() && have.Owner != e.replica {
-		// Who owns a death tells of it, and a former owner may be gone.
+		// The owner of a death sends the webhook and the events, and a former owner may be gone.
 		owned := have
 		owned.Owner = e.replica
 		_ = c.once(ctx, tidying, func(ctx context.Context) error {

@@ -67,8 +67,7 @@ func (w *work) recall(d policy.Death) {
 	for _, o := range d.Outcomes {
 		for _, i := range o.Pods {
 			if i >= 0 && i < len(d.Pods) {
-				w.became[d.Pods[i].UID] = o.What
-				w.asked[d.Pods[i].UID] = o.What == policy.PodDeleted
+				w.fates[d.Pods[i].UID] = &podFate{became: o.What, asked: o.What == policy.PodDeleted}
 			}
 		}
 	}
@@ -317,14 +316,19 @@ func (w *work) condition(kind string, s policy.Status, reason, message string) {
 	w.death.SetCondition(policy.Condition{Type: kind, Status: s, Reason: reason, Message: message, Time: w.e.Now()})
 }
 
-func (w *work) noteComplete() {
-	w.death.Completed = w.e.Now()
-	s := policy.True
-	if w.death.Phase == policy.Incomplete {
-		s = policy.False
+// completed is the death when nothing is left to do.
+func (w *work) completed() policy.Death {
+	d := w.death
+	d.Completed = w.e.Now()
+	c := policy.Condition{Type: policy.Complete, Status: policy.True, Message: d.Decision, Time: d.Completed}
+	if c.Reason = cmp.Or(w.leftOut, string(d.Phase)); d.Phase == policy.Incomplete {
+		c.Status = policy.False
 	}
-	w.condition(policy.Complete, s, cmp.Or(w.leftOut, string(w.death.Phase)), w.death.Decision)
+	d.SetCondition(c)
+	return d
 }
+
+func (w *work) noteComplete() { w.death = w.completed() }
 
 // noteRecorded notes why nothing follows, and names the pods that were on the node: nothing else will be known of them.
 func (w *work) noteRecorded(ctx context.Context, d policy.Decision) error {

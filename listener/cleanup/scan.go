@@ -43,7 +43,9 @@ func (e *Engine) scan(ctx context.Context, r *roster, start func(func(context.Co
 	if e.policy.DryRun {
 		return
 	}
-	for _, d := range r.due(now, e.replica, deaths, replicas) {
+	due := r.due(now, e.replica, deaths, replicas)
+	e.noteLiving(r.living(now, e.replica, replicas))
+	for _, d := range due {
 		e.resume(start, d)
 	}
 	for _, d := range deaths {
@@ -140,6 +142,12 @@ func (e *Engine) learn(now time.Time, deaths []policy.Death) {
 	}
 }
 
+func (e *Engine) noteLiving(replicas map[string]bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.living = replicas
+}
+
 func (e *Engine) hasRoom(now time.Time, node string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -198,7 +206,7 @@ func (w *work) adopt(ctx context.Context, n policy.Node) error {
 		return nil
 	}
 	d := w.judge()
-	if d.Answer == policy.Refuse || d.Answer == policy.Record {
+	if d.Answer == policy.Refuse {
 		return w.retract(ctx, d)
 	}
 	death.Phase, death.Decision, death.Owner, death.Started = policy.Pending, d.Why, w.e.replica, w.e.Now()
@@ -239,126 +247,6 @@ func (w *work) sweepOf(ctx context.Context, seen policy.Death) error {
 		return err
 	}
 	return w.save(ctx, tidying)
-}
-
-// roster tells from Leases which replicas are alive. Renewal times are only compared with each other, never with our clock,
-// which counts for how long no newer one was seen.
-type roster struct {
-	seen    map[string]renewal   // by replica
-	orphans map[string]time.Time // Node → since when the death of its fence is missing
-	sweeps  map[string]sweep     // by death
-}
-
-type renewal struct {
-	renewed time.Time // what the Lease said last; zero if there is none
-	at      time.Time // when that was seen first
-}
-
-type sweep struct {
-	at time.Time // of the next
-	n  int
-}
-
-// due lists the deaths at work that need a new owner: those of replicas that fell silent, and those under our name, which a
-// restart leaves behind.
-func (r *roster) due(now time.Time, me string, deaths []policy.Death, replicas []Replica) (due []policy.Death) {
-	seen := map[string]renewal{}
-	see := func(name string, renewed time.Time) {
-		last, ok := r.seen[name]
-		if !ok || !last.renewed.Equal(renewed) {
-			last = renewal{renewed, now}
-		}
-		seen[name] = last
-	}
-	for _, replica := range replicas {
-		see(replica.Name, replica.Renewed)
-	}
-	for _, d := range deaths {
-		if _, ok := seen[ownerOf(d)]; d.Phase.AtWork() && !ok {
-			see(ownerOf(d), time.Time{})
-		}
-	}
-	r.seen = seen
-	for _, d := range deaths {
-		if d.Phase.AtWork() && (d.Owner == me || r.silent(now, ownerOf(d))) {
-			due = append(due, d)
-		}
-	}
-	return due
-}
-
-// silent reports whether a replica that was seen, or that owns a death at work, has not renewed its Lease for too long.
-func (r *roster) silent(now time.Time, name string) bool {
-	last, ok := r.seen[name]
-	return ok && now.Sub(last.at) >= takeoverAfter
-}
-
-// ownerOf is the name under which d's owner is watched. A death whose status was never written has no owner, and gets a name
-// of its own.
-func ownerOf(d policy.Death) string { return cmp.Or(d.Owner, "nobody, of "+d.Name) }
-
-// fenceAnswer is what to do about a fence.
-type fenceAnswer int
-
-const (
-	keepFence  fenceAnswer = iota
-	liftFence              // it has done its work
-	adoptFence             // it names a death that is not there
-	sweepNode              // its death is cleaned up, and its node stays dead
-)
-
-// fence judges the fence on n; d is the death of n that it names, zero if there is none. The Node may be read from a cache:
-// whoever acts on the answer reads it again.
-func (r *roster) fence(now time.Time, n policy.Node, d policy.Death) fenceAnswer {
-	if n.Mark.Death == "" {
-		return keepFence // our taint without our mark: somebody else put it there
-	}
-	if d.Name == "" {
-		if r.orphans == nil {
-			r.orphans = map[string]time.Time{}
-		}
-		since, ok := r.orphans[n.Name]
-		if !ok {
-			r.orphans[n.Name] = now
-		}
-		if !ok || now.Sub(since) < orphanAfter {
-			return keepFence
-		}
-		return adoptFence
-	}
-	delete(r.orphans, n.Name)
-	switch {
-	case d.Phase == policy.Refused, d.Phase == policy.Recorded:
-		return liftFence
-	case d.Phase.AtWork():
-		return keepFence
-	case n.BootID != n.Mark.Boot:
-		return liftFence
-	case d.Phase != policy.Held && !n.Ready && now.Sub(d.Time) < sweepFor:
-		return sweepNode
-	}
-	return keepFence
-}
-
-// sweepDue reports whether the pods on the node of d are to be listed again, by us if d is ours or its owner is silent.
-func (r *roster) sweepDue(now time.Time, d policy.Death, me string) bool {
-	if _, watched := r.seen[ownerOf(d)]; d.Owner != me && watched && !r.silent(now, ownerOf(d)) {
-		return false
-	}
-	if r.sweeps == nil {
-		r.sweeps = map[string]sweep{}
-	}
-	s := r.sweeps[d.Name]
-	if now.Before(s.at) {
-		return false
-	}
-	r.sweeps[d.Name] = sweep{now.Add(min(firstSweep<<min(s.n, 10), longestSweep)), s.n + 1}
-	for name, s := range r.sweeps {
-		if now.Sub(s.at) > longestSweep {
-			delete(r.sweeps, name)
-		}
-	}
-	return true
 }
 
 // expired lists the finished deaths that are too old or too many, but none that a fence still names. Refused ones are

@@ -1,6 +1,7 @@
 package cleanup
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -200,4 +201,46 @@ func TestFenceOfANodeThatIsLeftOut(t *testing.T) {
 			t.Errorf("condition %+v, want it taken back", got)
 		}
 	})
+}
+
+// A true death that may not be created is created later, also where nothing follows from it: its node is left out, or back.
+func TestDeniedRecordOfATrueDeath(t *testing.T) {
+	exclude := func(n *policy.Node) { n.Labels = map[string]string{policy.ExcludeLabel: ""} }
+	for _, tt := range []struct {
+		name         string
+		before, then func(w *world)
+		reason       string
+	}{
+		{"a node that is left out", func(w *world) { change(w, exclude) }, func(*world) {}, policy.NodeExcluded},
+		{"a node that is left out meanwhile", func(*world) {}, func(w *world) { change(w, exclude) }, policy.NodeExcluded},
+		{"a node that is back meanwhile", func(*world) {}, func(w *world) { w.reboots(1, boot2) }, string(policy.Recorded)},
+		{"a node that is left out no more", func(w *world) { change(w, exclude) },
+			func(w *world) { change(w, func(n *policy.Node) { n.Labels = nil }) }, string(policy.Cleaned)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.populate("n1")
+				tt.before(w)
+				w.panics(1)
+				until := time.Now().Add(time.Minute)
+				e, _ := run(t, testPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
+					if call == "CreateDeath" && time.Now().Before(until) {
+						return ErrDenied
+					}
+					return nil
+				}}, "a")
+				offer(t, w, incident(1, boot1, secret1), e)
+				pass(20 * time.Second)
+				tt.then(w)
+				pass(30 * time.Second)
+				if n := w.node("n1"); tt.reason != string(policy.Cleaned) && n.Fenced {
+					t.Error("fenced while the death waits to be created")
+				}
+				pass(2 * time.Minute)
+				if c := w.only().Condition(policy.Complete); c.Status != policy.True || c.Reason != tt.reason {
+					t.Errorf("condition Complete is %+v, want its reason %s", c, tt.reason)
+				}
+			})
+		})
+	}
 }

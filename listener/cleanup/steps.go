@@ -225,7 +225,7 @@ func (w *work) emitFor(pod policy.Pod, p policy.Plan) {
 func (w *work) stepExpire(ctx context.Context, p policy.Plan) (string, time.Duration, error) {
 	var left time.Duration
 	for _, pod := range w.pods {
-		if policy.CareFor(pod, p.Death, p.Notice.Time) == policy.Failed && !w.asked[pod.UID] {
+		if policy.CareFor(pod, p.Death, p.Notice.Time) == policy.Failed && !w.fate(pod.UID).asked {
 			left = max(left, w.keptTill(pod, p).Sub(w.e.Now()))
 		}
 	}
@@ -242,7 +242,7 @@ func (w *work) expire(ctx context.Context, p policy.Plan) error {
 		return nil
 	}
 	for _, pod := range w.pods {
-		if policy.CareFor(pod, p.Death, p.Notice.Time) == policy.Failed && !w.asked[pod.UID] && !w.keptTill(pod, p).After(w.e.Now()) {
+		if policy.CareFor(pod, p.Death, p.Notice.Time) == policy.Failed && !w.fate(pod.UID).asked && !w.keptTill(pod, p).After(w.e.Now()) {
 			if _, err := w.deletePods(ctx, p); err != nil {
 				return err
 			}
@@ -258,8 +258,9 @@ func (w *work) keptTill(pod policy.Pod, p policy.Plan) time.Time {
 	if !pod.Owned() && w.lookup != policy.Found {
 		return time.Time{}
 	}
-	if w.failedAt[pod.UID].IsZero() {
-		w.failedAt[pod.UID] = w.e.Now()
+	f := w.fate(pod.UID)
+	if f.failedAt.IsZero() {
+		f.failedAt = w.e.Now()
 	}
-	return p.KeptTill(pod, w.failedAt[pod.UID])
+	return p.KeptTill(pod, f.failedAt)
 }

@@ -351,13 +351,63 @@ func TestSilentForGoodAndAnotherReplica(t *testing.T) {
 					pass(2 * time.Minute)
 					tt.happens(w)
 					pass(10 * time.Minute)
-					if d := w.only(); d.Phase != tt.want {
+					d := w.only()
+					if d.Phase != tt.want {
 						t.Errorf("phase %s: %s; want %s", d.Phase, d.Decision, tt.want)
+					}
+					if d.Phase == policy.Refused && d.Owner != "b" {
+						t.Errorf("taken back under the name of %s, which is gone: nobody sends a webhook", d.Owner)
 					}
 				})
 			})
 		}
 	}
+}
+
+// As long as the owner of a record lives, only it looks at the silent node again.
+func TestSilentNodeIsLookedAtByOneReplica(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		asked := map[string]int{} // how often for the Node's Lease
+		stops := map[string]func(){}
+		for _, replica := range []string{"a", "b", "c"} {
+			_, stops[replica] = run(t, testPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
+				if call == "LeaseRenewed" {
+					w.set(func() { asked[replica]++ })
+				}
+				return nil
+			}}, replica)
+			pass(3 * time.Second)
+		}
+		w.panics(1)
+		w.loses(1)
+		pass(silentForGood + 5*time.Minute)
+		owner := w.only().Owner
+		looks := func() (own, others int) {
+			w.set(func() {
+				for replica, n := range asked {
+					if replica == owner {
+						own = n
+					} else {
+						others += n
+					}
+				}
+				clear(asked)
+			})
+			return own, others
+		}
+		looks()
+		pass(time.Hour)
+		if own, others := looks(); own < 50 || others > 0 {
+			t.Errorf("in an hour the owner asked %d times and the others %d times; want once a minute, and never", own, others)
+		}
+		stops[owner]()
+		pass(time.Minute)
+		looks()
+		pass(10 * time.Minute)
+		if _, others := looks(); others < 9 {
+			t.Errorf("asked %d times in ten minutes after the owner was gone, want once a minute", others)
+		}
+	})
 }
 
 // Pods that lost a container to the death get an event, and so does the node; others do not.

@@ -23,24 +23,21 @@ type work struct {
 	node        policy.Node   // as read last
 	first       policy.Node   // as read when the incident was first judged
 	lease       policy.Lease
-	judged      time.Time            // when it was first judged
-	death       policy.Death         // as read or written last
-	leftOut     string               // why nothing follows, as policy.Decision.LeftOut
-	outlived    bool                 // the Node has outlived a death of the same boot: nothing is acted on at once
-	acting      bool                 // this replica has decided to act
-	listed      bool                 // pods were listed by this replica
-	pods        []policy.Pod         // on the node
-	became      map[string]string    // what became of them, by UID
-	failedAt    map[string]time.Time // when those that are kept were seen to have failed, by UID
-	asked       map[string]bool      // whose deletion was asked for, by UID
-	full        map[string]bool      // pods that have no room for annotations, by UID
-	forbiddenAt time.Time            // when the fence was forbidden first
-	waited      bool                 // an event has said what the fail-over waits for
-	askedAt     time.Time            // when the cloud was asked last whether the machine runs
-	ended       string               // what it said, if it does not
-	sweepAt     time.Time            // when pods are listed again next
-	sweeps      int                  // how often pods were listed again
-	ahead       time.Duration        // by how much the API server's clock is ahead of ours, zero unless one of them is wrong
+	judged      time.Time           // when it was first judged
+	death       policy.Death        // as read or written last
+	leftOut     string              // why nothing follows, as policy.Decision.LeftOut
+	outlived    bool                // the Node has outlived a death of the same boot: nothing is acted on at once
+	acting      bool                // this replica has decided to act
+	listed      bool                // pods were listed by this replica
+	pods        []policy.Pod        // on the node
+	fates       map[string]*podFate // of pods that are or were on the node, by UID; see fate
+	forbiddenAt time.Time           // when the fence was forbidden first
+	waited      bool                // an event has said what the fail-over waits for
+	askedAt     time.Time           // when the cloud was asked last whether the machine runs
+	ended       string              // what it said, if it does not
+	sweepAt     time.Time           // when pods are listed again next
+	sweeps      int                 // how often pods were listed again
+	ahead       time.Duration       // by how much the API server's clock is ahead of ours, zero unless one of them is wrong
 
 	cancel context.CancelCauseFunc
 	over   chan struct{} // closed when the work has ended
@@ -52,13 +49,27 @@ type work struct {
 	freed     bool             // the intake knows that the incident is decided
 }
 
+// podFate is what this replica knows of one pod.
+type podFate struct {
+	became   string    // one of the Pod… words of policy, empty for none yet
+	failedAt time.Time // when it was seen to have failed; zero unless it is kept
+	asked    bool      // its deletion was asked for
+}
+
 func (e *Engine) newWork(inc detect.Incident, log *slog.Logger) *work {
-	w := &work{
-		calls: e.calls(log), e: e, inc: inc, over: make(chan struct{}),
-		became: map[string]string{}, failedAt: map[string]time.Time{}, asked: map[string]bool{}, full: map[string]bool{},
-	}
+	w := &work{calls: e.calls(log), e: e, inc: inc, over: make(chan struct{}), fates: map[string]*podFate{}}
 	w.waits = w.emitWaiting
 	return w
+}
+
+// fate is what is known of the pod with that UID.
+func (w *work) fate(uid string) *podFate {
+	f := w.fates[uid]
+	if f == nil {
+		f = new(podFate)
+		w.fates[uid] = f
+	}
+	return f
 }
 
 // run does the work and logs how it ended, unless it is only interrupted.

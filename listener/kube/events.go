@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 )
@@ -32,15 +34,19 @@ func (c *Cluster) Emit(e cleanup.Event) {
 	}
 }
 
-// writeEvents writes what Emit queued, one at a time, until ctx ends.
+// writeEvents writes what Emit queued, one at a time, until ctx ends. An event about the owner of pods is also written about what
+// controls that owner.
 func (c *Cluster) writeEvents(ctx context.Context) {
+	owners := owners{c: c}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case e := <-c.events:
-			c.writeOrLog(ctx, e)
-			if above := c.controllerOf(ctx, e.Regarding); above != nil {
+			if owners.mayBeRegarded(ctx, e.Regarding) {
+				c.writeOrLog(ctx, e)
+			}
+			if above := owners.controllerOf(ctx, e.Regarding); above != nil && owners.mayBeRegarded(ctx, *above) {
 				c.writeOrLog(ctx, eventOn(*above, e))
 			}
 		}
@@ -56,37 +62,6 @@ func (c *Cluster) writeOrLog(ctx context.Context, e *eventsv1.Event) {
 	}
 }
 
-// controllerOf is what controls a ReplicaSet or a Job, most often a Deployment or a CronJob: people look there. It is nil if there
-// is none, or none to be had: what owns the pods has its event already. Whoever makes these says whose they are, as with pods: nothing
-// is said on a Node.
-func (c *Cluster) controllerOf(ctx context.Context, of corev1.ObjectReference) *corev1.ObjectReference {
-	reading, cancel := context.WithTimeout(ctx, eventTimeout)
-	defer cancel()
-	var owner metav1.Object
-	var err error
-	switch of.APIVersion + " " + of.Kind {
-	case "apps/v1 ReplicaSet":
-		owner, err = c.core.AppsV1().ReplicaSets(of.Namespace).Get(reading, of.Name, metav1.GetOptions{})
-	case "batch/v1 Job":
-		owner, err = c.core.BatchV1().Jobs(of.Namespace).Get(reading, of.Name, metav1.GetOptions{})
-	default:
-		return nil
-	}
-	if err != nil {
-		if !errors.Is(sentinel(err), cleanup.ErrNotFound) && ctx.Err() == nil {
-			c.log.Info("event written on the pods' owner only", "owner", of.Name, "namespace", of.Namespace, "err", err)
-		}
-		return nil
-	}
-	above := metav1.GetControllerOf(owner)
-	if owner.GetUID() != of.UID || above == nil || above.Kind == "Node" {
-		return nil
-	}
-	return &corev1.ObjectReference{
-		APIVersion: above.APIVersion, Kind: above.Kind, Namespace: of.Namespace, Name: above.Name, UID: above.UID,
-	}
-}
-
 // eventOn is the same event on another object.
 func eventOn(object corev1.ObjectReference, e *eventsv1.Event) *eventsv1.Event {
 	again := e.DeepCopy()
@@ -94,9 +69,11 @@ func eventOn(object corev1.ObjectReference, e *eventsv1.Event) *eventsv1.Event {
 	return again
 }
 
-// eventName is the name of the event on an object, as client-go's recorder makes it.
+// eventName is the name of the event on an object, as client-go's recorder makes it. A name has 253 bytes at most
+// (apimachinery pkg/util/validation): that of the object is cut where it would be longer.
 func eventName(object string, at time.Time) string {
-	return fmt.Sprintf("%s.%x", object, at.UnixNano())
+	suffix := fmt.Sprintf(".%x", at.UnixNano())
+	return strings.TrimRight(object[:min(len(object), validation.DNS1123SubdomainMaxLength-len(suffix))], "-.") + suffix
 }
 
 func (c *Cluster) writeEvent(ctx context.Context, e *eventsv1.Event) error {

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/kubernetes/fake"
 	kubetesting "k8s.io/client-go/testing"
 
@@ -92,6 +93,11 @@ func TestEventsReachWhoControlsTheOwner(t *testing.T) {
 		{"a ReplicaSet that is gone", policy.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "gone", UID: "u"}, []string{"ReplicaSet gone u"}},
 		{"a ReplicaSet that may not be read", policy.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "secret", UID: "u"}, []string{"ReplicaSet secret u"}},
 		{"a StatefulSet", policy.Owner{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "db", UID: "u"}, []string{"StatefulSet db u"}},
+		{"a tenant's ReplicaSet, of a cluster-scoped object", policy.Owner{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "wide", UID: "u"}, []string{"ReplicaSet wide u"}},
+		{"a cluster-scoped object", policy.Owner{APIVersion: "operator.tigera.io/v1", Kind: "Installation", Name: "default", UID: "u"}, nil},
+		{"a Node", policy.Owner{APIVersion: "v1", Kind: "Node", Name: "n1", UID: "u"}, nil},
+		{"an API version that is none", policy.Owner{APIVersion: "../healthz", Kind: "Thing", Name: "t", UID: "u"}, nil},
+		{"an object of an API that is not served", policy.Owner{APIVersion: "gone.example.com/v1", Kind: "Thing", Name: "t", UID: "u"}, []string{"Thing t u"}},
 		{"somebody else's Job", policy.Owner{APIVersion: "batch.volcano.sh/v1alpha1", Kind: "Job", Name: "nightly-1", UID: "u"}, []string{"Job nightly-1 u"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -99,9 +105,15 @@ func TestEventsReachWhoControlsTheOwner(t *testing.T) {
 				&appsv1.ReplicaSet{ObjectMeta: controlledBy("web-1", "u", "apps/v1", "Deployment", "web")},
 				&appsv1.ReplicaSet{ObjectMeta: controlledBy("api-1", "u", "argoproj.io/v1alpha1", "Rollout", "api")},
 				&appsv1.ReplicaSet{ObjectMeta: controlledBy("liar", "u", "v1", "Node", "n1")},
+				&appsv1.ReplicaSet{ObjectMeta: controlledBy("wide", "u", "operator.tigera.io/v1", "Installation", "default")},
 				&appsv1.ReplicaSet{ObjectMeta: controlledBy("alone", "u", "", "", "")},
 				&batchv1.Job{ObjectMeta: controlledBy("nightly-1", "u", "batch/v1", "CronJob", "nightly")},
 			)
+			core.Resources = []*metav1.APIResourceList{
+				{GroupVersion: "v1", APIResources: []metav1.APIResource{{Name: "nodes", Kind: "Node"}}},
+				{GroupVersion: "operator.tigera.io/v1", APIResources: []metav1.APIResource{{Name: "installations", Kind: "Installation"}}},
+				{GroupVersion: "apps/v1", APIResources: []metav1.APIResource{{Name: "replicasets", Kind: "ReplicaSet", Namespaced: true}}},
+			}
 			core.PrependReactor("get", "replicasets", func(a kubetesting.Action) (bool, runtime.Object, error) {
 				if name := a.(kubetesting.GetAction).GetName(); name == "secret" {
 					return true, nil, apierrors.NewForbidden(schema.GroupResource{Group: "apps", Resource: "replicasets"}, name, nil)
@@ -130,6 +142,38 @@ func TestEventsReachWhoControlsTheOwner(t *testing.T) {
 				t.Errorf("events (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Nodes that die together had the same workloads: what is known of their owners is not asked for again.
+func TestOwnersAreRemembered(t *testing.T) {
+	core := fake.NewClientset(&appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web-1", UID: "u", OwnerReferences: []metav1.OwnerReference{
+		{APIVersion: "apps/v1", Kind: "Deployment", Name: "web", UID: "uid-web", Controller: new(true)}}}})
+	core.Resources = []*metav1.APIResourceList{{GroupVersion: "apps/v1"}}
+	_, c := newAPI(t, 500, "")
+	c.core = core
+	o := owners{c: c}
+	of := corev1.ObjectReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Namespace: "ns", Name: "web-1", UID: "u"}
+	for range 3 {
+		if above := o.controllerOf(t.Context(), of); above == nil || above.Name != "web" || !o.mayBeRegarded(t.Context(), of) {
+			t.Fatalf("%+v controls the ReplicaSet, want Deployment web", above)
+		}
+	}
+	if n := len(core.Actions()); n != 2 {
+		t.Errorf("%d requests, want one for the ReplicaSet and one for its kind", n)
+	}
+}
+
+// The API server refuses names of more than 253 bytes; a pod's may be as long.
+func TestEventOnALongName(t *testing.T) {
+	for _, n := range []int{1, 235, 236, 237, 253} {
+		name := eventName(strings.Repeat("n", n-1)+"x", time.Unix(1_800_000_000, 0))
+		if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
+			t.Errorf("object of %d bytes: %v", n, problems)
+		}
+	}
+	if name := eventName(strings.Repeat("n", 234)+"-.-"+strings.Repeat("n", 16), time.Unix(1_800_000_000, 0)); len(validation.IsDNS1123Subdomain(name)) > 0 {
+		t.Errorf("%s is no name", name)
 	}
 }
 

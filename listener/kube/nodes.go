@@ -9,15 +9,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/policy"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	coreinformers "k8s.io/client-go/informers/core/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
-
-	"github.com/lastgasp/lastgasp/listener/cleanup"
-	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
 // Indexes of the Node cache.
@@ -211,166 +207,6 @@ func (c *Cluster) liveNode(ctx context.Context, name string) (*corev1.Node, erro
 	node, err := c.core.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
 	return node, explain(err, "read node %s", name)
 }
-
-// newNodeInformer watches all Nodes and keeps of each what trim leaves.
-func newNodeInformer(client kubernetes.Interface) (cache.SharedIndexInformer, error) {
-	inf := coreinformers.NewNodeInformer(client, 0, cache.Indexers{
-		byBoot: func(obj any) ([]string, error) { return nonEmpty(obj.(*corev1.Node).Status.NodeInfo.BootID), nil },
-		byPin: func(obj any) ([]string, error) {
-			return nonEmpty(pinFrom(obj.(*corev1.Node).Annotations[annotationPin]).Boot), nil
-		},
-		byAddress: func(obj any) ([]string, error) {
-			var keys []string
-			for _, a := range addressesOf(obj.(*corev1.Node)) {
-				keys = append(keys, a.String())
-			}
-			return keys, nil
-		},
-		byInstance: func(obj any) ([]string, error) { return nonEmpty(nodeFrom(obj.(*corev1.Node)).Instance()), nil },
-		byMachine:  func(obj any) ([]string, error) { return nonEmpty(obj.(*corev1.Node).Status.NodeInfo.MachineID), nil },
-		byMark: func(obj any) ([]string, error) {
-			if n := nodeFrom(obj.(*corev1.Node)); n.Fenced || n.Mark.Death != "" || n.Unhealthy != "" {
-				return []string{marked}, nil
-			}
-			return nil, nil
-		},
-		bySilence: func(obj any) ([]string, error) {
-			if nodeFrom(obj.(*corev1.Node)).Silent {
-				return []string{silent}, nil
-			}
-			return nil, nil
-		},
-	})
-	return inf, inf.SetTransform(trim)
-}
-
-// trim keeps what find, fence and breaker need: a Node as the API serves it is some 20 KiB, mostly the names of images.
-func trim(obj any) (any, error) {
-	n, ok := obj.(*corev1.Node)
-	if !ok {
-		return obj, nil // cache.DeletedFinalStateUnknown around what was trimmed before
-	}
-	info := n.Status.NodeInfo
-	t := &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{
-			Name:              n.Name,
-			UID:               n.UID,
-			ResourceVersion:   n.ResourceVersion,
-			CreationTimestamp: n.CreationTimestamp,
-			DeletionTimestamp: n.DeletionTimestamp,
-			Finalizers:        n.Finalizers,
-			OwnerReferences:   n.OwnerReferences,
-			Labels:            n.Labels, // node pools are told apart by any of them
-		},
-		Spec: corev1.NodeSpec{ProviderID: n.Spec.ProviderID, Taints: n.Spec.Taints, Unschedulable: n.Spec.Unschedulable},
-		Status: corev1.NodeStatus{
-			Addresses: n.Status.Addresses,
-			NodeInfo: corev1.NodeSystemInfo{
-				MachineID: info.MachineID, BootID: info.BootID, KernelVersion: info.KernelVersion, OSImage: info.OSImage,
-			},
-		},
-	}
-	for k, v := range n.Annotations {
-		if strings.HasPrefix(k, prefix) {
-			metav1.SetMetaDataAnnotation(&t.ObjectMeta, k, v)
-		}
-	}
-	if isClosed(n) {
-		t.Status.Allocatable = corev1.ResourceList{corev1.ResourcePods: n.Status.Allocatable[corev1.ResourcePods]}
-	}
-	for _, cond := range n.Status.Conditions {
-		if cond.Type == corev1.NodeReady {
-			t.Status.Conditions = []corev1.NodeCondition{
-				{Type: cond.Type, Status: cond.Status, LastTransitionTime: cond.LastTransitionTime},
-			}
-			if strings.Contains(cond.Message, shuttingDown) {
-				t.Status.Conditions[0].Message = shuttingDown
-			}
-		}
-	}
-	return t, nil
-}
-
-// nodeFrom reads a Node, trimmed or whole.
-func nodeFrom(n *corev1.Node) policy.Node {
-	info := n.Status.NodeInfo
-	node := policy.Node{
-		Name:            n.Name,
-		UID:             string(n.UID),
-		ResourceVersion: n.ResourceVersion,
-		Created:         n.CreationTimestamp.Time,
-		ProviderID:      n.Spec.ProviderID,
-		Addresses:       addressesOf(n),
-		BootID:          info.BootID,
-		Kernel:          info.KernelVersion,
-		OSImage:         info.OSImage,
-		MachineID:       info.MachineID,
-		ControlPlane:    isControlPlane(n),
-		Labels:          n.Labels,
-		Unschedulable:   n.Spec.Unschedulable,
-		Quarantined:     isQuarantined(n),
-		Leaving:         isLeaving(n),
-		Finalizers:      n.Finalizers,
-		NodeClaim:       claimOf(n),
-		Deleting:        n.DeletionTimestamp != nil,
-		Pin:             pinFrom(n.Annotations[annotationPin]),
-		Claim:           pinFrom(n.Annotations[annotationClaim]),
-		Farewell:        policy.ParseFarewell(n.Annotations[annotationFarewell]),
-		Mark:            markFrom(n.Annotations),
-		Unhealthy:       n.Annotations[annotationUnhealthy],
-		Fenced:          slices.ContainsFunc(n.Spec.Taints, isFence),
-		Closed:          isClosed(n),
-	}
-	for _, cond := range n.Status.Conditions {
-		if cond.Type != corev1.NodeReady {
-			continue
-		}
-		node.Ready = cond.Status == corev1.ConditionTrue
-		if node.Silent = cond.Status == corev1.ConditionUnknown; node.Silent {
-			node.SilentSince = cond.LastTransitionTime.Time
-		}
-	}
-	for _, t := range n.Spec.Taints {
-		node.OutOfService = node.OutOfService || t.Key == corev1.TaintNodeOutOfService
-	}
-	return node
-}
-
-// isControlPlane goes by either of the well-known labels, as the policy does
-// (https://kubernetes.io/docs/reference/labels-annotations-taints/#node-role-kubernetes-io-control-plane).
-func isControlPlane(n *corev1.Node) bool {
-	for _, label := range []string{"node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"} {
-		if _, ok := n.Labels[label]; ok {
-			return true
-		}
-	}
-	return false
-}
-
-// isVirtual goes by the label that virtual-kubelet puts on its Nodes (https://virtual-kubelet.io/docs/usage/). They have no kernel
-// that could die, and may have the address of the machine that the virtual kubelet runs on.
-func isVirtual(n *corev1.Node) bool { return n.Labels["type"] == "virtual-kubelet" }
-
-// addressesOf lists the IP addresses among status.addresses in canonical form, each once and maxAddresses at most: those that a
-// kernel of the Node's own can send from.
-func addressesOf(n *corev1.Node) []netip.Addr {
-	var out []netip.Addr
-	if isVirtual(n) {
-		return nil
-	}
-	for _, a := range n.Status.Addresses {
-		if len(out) == maxAddresses {
-			break
-		}
-		if addr, err := netip.ParseAddr(a.Address); err == nil && !slices.Contains(out, canonical(addr)) {
-			out = append(out, canonical(addr))
-		}
-	}
-	return out
-}
-
-// canonical is the one form in which addresses are compared: a socket for both families reports ::ffff:10.0.0.1.
-func canonical(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
 // machineID is the form of a machine id (machine-id(5)), which no cloud uses for its instances.
 var machineID = regexp.MustCompile(`^[0-9a-f]{32}$`)

@@ -118,7 +118,7 @@ func (o Obituary) words() string {
 	return b.String()
 }
 
-// nonce is a digest of all of the obituary and the identity that sends it. Who does not know the secret cannot guess it, and
+// nonce is a digest of all of the obituary and the identity that sends it. Without the secret nobody can guess it, and
 // parts of two obituaries never make one.
 func (o Obituary) nonce(id Identity) string {
 	h := sha256.New()

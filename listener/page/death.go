@@ -1,7 +1,6 @@
 package page
 
 import (
-	"cmp"
 	"net/http"
 	"slices"
 	"strconv"
@@ -59,14 +58,6 @@ type condition struct {
 	Time    time.Time `json:"time,omitzero"`
 }
 
-type podRow struct {
-	Namespace string   `json:"namespace"`
-	Name      string   `json:"name"`
-	Owner     string   `json:"owner,omitempty"`
-	Images    []string `json:"images,omitempty"`
-	Outcome   string   `json:"outcome,omitempty"`
-}
-
 func (p *Page) death(r *http.Request, now time.Time) (view, error) {
 	all, err := p.Source.Deaths(r.Context())
 	if err != nil {
@@ -116,36 +107,6 @@ func viewOf(d *policy.Death) deathView {
 		v.Conditions = append(v.Conditions, condition{c.Type, string(c.Status), c.Reason, c.Message, c.Time})
 	}
 	return v
-}
-
-// podsOf lists the pods that were there, those that could not be failed first, then by namespace.
-func podsOf(d *policy.Death) []podRow {
-	became := make(map[int]string)
-	for _, o := range d.Outcomes {
-		for _, i := range o.Pods {
-			became[i] = o.What
-		}
-	}
-	rows := []podRow{}
-	for i, p := range d.Pods {
-		row := podRow{Namespace: p.Namespace, Name: p.Name, Owner: ownerOf(p), Outcome: became[i]}
-		for _, at := range p.Images {
-			if at >= 0 && at < len(d.Images) {
-				row.Images = append(row.Images, d.Images[at])
-			}
-		}
-		rows = append(rows, row)
-	}
-	slices.SortStableFunc(rows, func(a, b podRow) int {
-		denied := func(r podRow) int {
-			if r.Outcome == policy.PodDenied {
-				return 0
-			}
-			return 1
-		}
-		return cmp.Or(denied(a)-denied(b), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Owner, b.Owner), strings.Compare(a.Name, b.Name))
-	})
-	return rows
 }
 
 // guilty is the index of the line of the trace that names the function in which the kernel died, as the headline has it: its
@@ -336,96 +297,6 @@ func believed(authority string) string {
 	return "by text that anybody could have sent"
 }
 
-func (v deathView) renderPods(h *html) {
-	h.raw(`<h2 id="pods">Pods</h2>`)
-	if len(v.Pods) == 0 {
-		h.raw(`<p class="empty">No pod is on record for this death.</p>`)
-		return
-	}
-	h.table(count(len(v.Pods)+v.PodsOmitted, "pod was", "pods were")+" on the node", []literal{"Workload", "Pods", "What became of them", "Images"}, func() {
-		for _, group := range workloads(v.Pods) {
-			p := group[0]
-			h.row(func() {
-				h.cell("Workload", func() {
-					h.raw(`<span class="quiet">`)
-					h.text(p.Namespace)
-					h.raw("/</span>")
-					h.text(cmp.Or(p.Owner, "no owner"))
-				})
-				h.cell("Pods", func() {
-					for i, pod := range group {
-						if i == few && len(group) > few+1 {
-							h.raw("<details><summary>")
-							h.number(len(group) - few)
-							h.raw(" more</summary>")
-						}
-						h.element("div", pod.Name)
-					}
-					if len(group) > few+1 {
-						h.raw("</details>")
-					}
-				})
-				h.cell("What became of them", func() {
-					if p.Outcome == policy.PodDenied {
-						h.element("span", v.outcome(p.Outcome), class("tag bad"))
-						return
-					}
-					h.text(v.outcome(p.Outcome))
-				})
-				h.cell("Images", func() {
-					for _, image := range p.Images {
-						h.open("div", class("image"))
-						h.image(image)
-						h.end("div")
-					}
-				})
-			})
-		}
-	})
-	if v.PodsOmitted > 0 {
-		h.raw(`<p class="quiet">`)
-		h.text(count(v.PodsOmitted, "more pod is", "more pods are") + " not named in the NodeDeath.")
-		h.raw("</p>")
-	}
-}
-
-// workloads groups neighbouring pods that have everything in common but their name.
-func workloads(pods []podRow) (groups [][]podRow) {
-	for _, p := range pods {
-		if n := len(groups); n > 0 {
-			if g := groups[n-1][0]; p.Owner != "" && g.Namespace == p.Namespace && g.Owner == p.Owner && g.Outcome == p.Outcome && slices.Equal(g.Images, p.Images) {
-				groups[n-1] = append(groups[n-1], p)
-				continue
-			}
-		}
-		groups = append(groups, []podRow{p})
-	}
-	return groups
-}
-
-// outcome says what became of a pod.
-func (v deathView) outcome(what string) string {
-	switch what {
-	case policy.PodFailed:
-		return "failed over"
-	case policy.PodDeleted:
-		return "failed over, deleted"
-	case policy.PodGone:
-		return "gone already"
-	case policy.PodDenied:
-		return "could not be failed: denied"
-	case policy.PodMirror:
-		return "static pod, annotated"
-	case policy.PodLeft:
-		return "left alone: finished before, or started after"
-	}
-	switch policy.Phase(v.Phase) {
-	case policy.Held, policy.Pending, policy.Cleaning:
-		return "nothing yet"
-	}
-	return "left alone"
-}
-
 func (v deathView) renderTrace(h *html) {
 	h.raw(`<h2 id="trace">What the kernel said</h2>`)
 	if len(v.Trace) == 0 {
@@ -470,39 +341,6 @@ func (v deathView) renderConditions(h *html) {
 			})
 		}
 	})
-}
-
-// moment is one point of a death's timeline.
-type moment struct {
-	Name string    `json:"name"`
-	Time time.Time `json:"time"`
-	Note string    `json:"note,omitempty"`
-	Done bool      `json:"done"`
-}
-
-// timeline is what happened, in order, from the death on.
-func timeline(d *policy.Death) []moment {
-	first := moment{"died", d.Time, "as far as it is known afterwards", true}
-	switch {
-	case slices.Contains(d.Evidence, policy.ByNetconsole):
-		first.Note = "the first fatal record arrived"
-	case slices.Contains(d.Evidence, policy.ByConsole):
-		first.Note = "as EC2's console output has it"
-	}
-	if d.Phase == policy.Refused {
-		first.Name = "said to have died"
-	}
-	out := []moment{first}
-	for _, s := range d.Steps {
-		if !s.Time.IsZero() {
-			out = append(out, moment{s.Name, s.Time, s.Note, s.Done})
-		}
-	}
-	if !d.Completed.IsZero() {
-		out = append(out, moment{"complete", d.Completed, "", true})
-	}
-	slices.SortStableFunc(out[1:], func(a, b moment) int { return a.Time.Compare(b.Time) })
-	return out
 }
 
 // renderTimeline draws the timeline and lists it. The drawing says nothing that the list does not.

@@ -5,10 +5,9 @@ import (
 	"time"
 )
 
-// Breaker counts the nodes that were acted on lately and says when that is too many to be true, or too many to take away
-// at once. It owns no clock. Every replica counts what it decides itself and, a scan later, what the deaths of the others
-// say: two that hear a storm in different orders may between them let through more than the limit, but never more than
-// twice as many.
+// Breaker counts the nodes that were acted on recently and says when they are too many to be true, or too many to take away
+// at once. It owns no clock. Every replica counts its own decisions at once and those of the others one scan later, so two
+// replicas that hear a storm in different orders may together exceed the limit, but never by more than a factor of two.
 type Breaker struct {
 	Nodes   int // that many in Window are fine
 	Percent int // or that many percent of all nodes, if that is more

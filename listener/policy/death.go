@@ -133,6 +133,7 @@ const (
 	PodDeleted = "Deleted"   // failed by us, then deleted
 	PodGone    = "Gone"      // gone before we came
 	PodDenied  = "Denied"    // the API server refused to have it failed
+	PodFull    = "Full"      // likewise, because its owner has left no room for our annotations
 	PodMirror  = "Annotated" // a static pod's mirror: annotated only
 	PodLeft    = "LeftAlone" // finished before, or started after
 )

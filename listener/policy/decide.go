@@ -71,7 +71,7 @@ type View struct {
 	Heard bool
 	// Sum is the SHA-256 of the secret that was heard, empty if there was none.
 	Sum string
-	// Distrusted: the source was contradicted on this authority lately.
+	// Distrusted: the source was contradicted on this authority recently.
 	Distrusted bool
 	// Early: one more Node may be fenced before there is a witness.
 	Early bool

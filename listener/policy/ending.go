@@ -11,11 +11,11 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// Ending is all that is known of how a boot ended which no kernel and no node has spoken of.
+// Ending is all that is known of the end of a boot of which neither its kernel nor its node has said anything.
 type Ending struct {
-	Node Node   // as it was read last while the boot ran, or was silent
+	Node Node   // as it was last read while the boot ran, or was silent
 	Boot string // that ended
-	// At is when the boot was found to have ended, and How how that is known: "node n1 is back on boot …".
+	// At is when the boot was found to have ended. How says how that is known: "node n1 is back on boot …".
 	At  time.Time
 	How string
 	// LastCanary and LastLease are the last signs of life, zero if unknown.
@@ -76,8 +76,8 @@ const (
 	farewellEarly = 5 * time.Minute
 )
 
-// ended reports whether a boot that ended at the time given can have ended by this farewell, and not long after it was called
-// off, or long before it is due.
+// ended reports whether this farewell explains the end of a boot at the time given. It does not if it was due much later, or so
+// long ago that the shutdown must have been called off.
 func (f Farewell) ended(at time.Time) bool {
 	begin := f.At
 	if _, text, ok := strings.Cut(f.Text, farewellDue); ok {
@@ -89,8 +89,8 @@ func (f Farewell) ended(at time.Time) bool {
 	return f.On != "" || !soft && at.After(begin.Add(-farewellEarly)) && at.Before(begin.Add(farewellLasts))
 }
 
-// Drained reports whether pods, those of a cordoned node, are only such as a drain leaves there. A cordon alone takes nothing away:
-// people cordon the nodes that they do not trust.
+// Drained reports whether a drain would have left all of these pods on their cordoned node. The cordon alone proves nothing:
+// people also cordon nodes that they do not trust.
 func Drained(pods []Pod) bool {
 	return !slices.ContainsFunc(pods, func(p Pod) bool { return !p.Finished() && !p.Mirror && p.Owner.Kind != "DaemonSet" })
 }
@@ -107,8 +107,8 @@ func (n Node) LeftInOrder(boot string, at time.Time) string {
 	return ""
 }
 
-// Ours reports whether the boot of n was one that lastgasp knows: the node pinned it, or a canary claimed it. No other is
-// missed.
+// Ours reports whether lastgasp knows that boot of n: the node pinned it, or a canary claimed it. The end of any other boot
+// goes unrecorded.
 func (n Node) Ours(boot string) bool {
 	return boot != "" && (n.Pin.Boot == boot || n.Claim.Boot == boot)
 }

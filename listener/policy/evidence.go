@@ -28,7 +28,7 @@ func NewDeath(inc detect.Incident, a detect.Authority, n Node) Death {
 	return d
 }
 
-// evidenceOf is what inc is known from, by its authority. What is told by other means is no incident.
+// evidenceOf is what inc is known from, by its authority. Deaths known by other means have no incident.
 func evidenceOf(inc detect.Incident) Evidence {
 	if inc.Authority == detect.Cloud {
 		return ByConsole
@@ -166,7 +166,7 @@ func (d *Death) SetOutcome(became map[string]string) {
 		}
 	}
 	d.Outcomes = nil
-	for _, what := range []string{PodFailed, PodDeleted, PodGone, PodDenied, PodMirror, PodLeft} {
+	for _, what := range []string{PodFailed, PodDeleted, PodGone, PodDenied, PodFull, PodMirror, PodLeft} {
 		if pods := byWhat[what]; len(pods) > 0 {
 			d.Outcomes = append(d.Outcomes, Outcome{What: what, Pods: slices.Clip(pods)})
 		}

@@ -8,8 +8,8 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// Farewell is the word of a node that one of its boots ends in good order. A boot with one did not die unexplained. It is
-// zero if there is none.
+// Farewell is a node's announcement that one of its boots ends in good order. The end of a boot with a farewell is never
+// Unexplained. The zero value means that there is none.
 type Farewell struct {
 	Boot string
 	Text string    // "rebooted by alice (sudo reboot)"
@@ -38,7 +38,7 @@ func FarewellOf(y netconsole.Bye, at time.Time) Farewell {
 	return Farewell{Boot: y.Boot, Text: text, At: at.UTC().Truncate(time.Second)}
 }
 
-// ended says what becomes of a node, as a participle. Words that are not known stand as they are.
+// ended says what becomes of a node, as a participle. A cause that is not known is quoted.
 func ended(y netconsole.Bye) string {
 	event := ""
 	if y.Event != "" {
@@ -98,10 +98,10 @@ func (f Farewell) String() string {
 	return text
 }
 
-// Annotation is what stands on the Node.
+// Annotation is the value of the annotation on the Node.
 func (f Farewell) Annotation() string { return f.Boot + ": " + f.String() }
 
-// ParseFarewell reads an annotation of a Node, zero if it is none that Annotation writes.
+// ParseFarewell reads an annotation of a Node. It returns zero for one that Annotation did not write.
 func ParseFarewell(annotation string) Farewell {
 	boot, rest, _ := strings.Cut(annotation, ": ")
 	on := ""
@@ -125,8 +125,8 @@ func (f Farewell) Repeats(before Farewell) bool {
 	return f.Boot == before.Boot && f.Text == before.Text
 }
 
-// FarewellBy says why n cannot have said that farewell, nil if it has: it must run the boot, and must itself have pinned the
-// secret that came with it.
+// FarewellBy says why that farewell cannot be n's. It returns nil if it is: n must run the boot, and must itself have pinned
+// the secret that came with it.
 func FarewellBy(n Node, y netconsole.Bye) error {
 	switch {
 	case n.BootID != y.Boot:

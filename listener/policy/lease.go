@@ -12,7 +12,7 @@ const (
 	unreadLooks = 6
 	// InFlight is how long after a panic a renewal that the kubelet sent before it may still arrive.
 	InFlight = 2 * time.Second
-	// skew is by how much another machine's clock may differ from ours before what it tells looks younger than the incident.
+	// skew is how far another machine's clock may be ahead of ours before its times look later than the incident.
 	skew = 5 * time.Second
 )
 
@@ -36,8 +36,8 @@ type Lease struct {
 }
 
 // Look notes what a look at now found. A failed look starts the observation anew: while the API server cannot be reached,
-// kubelets cannot renew either, and their silence proves nothing. No right to look and no Lease are failures, too. So does a
-// write that is no renewal: somebody else may be setting back what the kubelet wrote.
+// kubelets cannot renew either, and their silence proves nothing. A missing right and a missing Lease are failures, too. A
+// write that renews nothing also starts it anew: somebody may be setting back what the kubelet wrote.
 func (l *Lease) Look(now, heard time.Time, r Renewal, err error) {
 	if err != nil {
 		l.Since = time.Time{}

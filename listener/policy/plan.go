@@ -45,7 +45,7 @@ type Plan struct {
 	DetachFor time.Duration
 	AwaitTill time.Time // when a node that is awaited and not back is deleted
 	KeepTill  time.Time // when pods that nobody owns are deleted, zero if none are kept
-	// LearnFor is how long the failed pods of controllers that Kubernetes does not bring are kept.
+	// LearnFor is how long the failed pods of controllers that are not part of Kubernetes are kept.
 	LearnFor time.Duration
 	Steps    []Step
 }
@@ -54,9 +54,9 @@ type Plan struct {
 // out-of-service taint it takes 0.1 s, without it 6 minutes.
 const detachFor = 2 * time.Minute
 
-// learnFor is how long the pods of controllers that Kubernetes does not bring stay once they have failed. Argo Workflows and Tekton
-// read in the pod why a step failed, and take one that is gone for an error of another kind, which is retried under another
-// policy or not at all. Others, actions-runner-controller among them, make a new pod of the same name only when the old one is gone.
+// learnFor is how long failed pods stay if their controller is not part of Kubernetes. Argo Workflows and Tekton read in the pod
+// why a step failed, and take a pod that is gone for another kind of error, which they retry under another policy or not at
+// all. Others, actions-runner-controller among them, create the next pod under the same name, once the old one is gone.
 const learnFor = 30 * time.Second
 
 // NewPlan says what follows from d for its node n under p.

@@ -44,8 +44,8 @@ func (p Pod) OfJob() bool {
 // Owned reports whether some controller owns the pod.
 func (p Pod) Owned() bool { return p.Owner != Owner{} }
 
-// Replaced reports whether one of Kubernetes' own controllers makes another pod in p's place, as soon as p has failed. What other
-// controllers do is their own affair.
+// Replaced reports whether one of Kubernetes' own controllers makes another pod in p's place, as soon as p has failed. Of other
+// controllers nothing is known.
 func (p Pod) Replaced() bool {
 	group, _, grouped := strings.Cut(p.Owner.APIVersion, "/")
 	switch p.Owner.Kind {

@@ -67,8 +67,8 @@ type Policy struct {
 	AwaitTimeout time.Duration
 	// AfterPanic is what is done with the machine below the Node (ec2.afterPanic).
 	AfterPanic AfterPanic
-	// KeepPods is how long after the panic Failed pods that nobody owns are kept for people to read (pods.keep). Those of controllers
-	// that Kubernetes does not bring are kept for 30 s, or as long if that is less.
+	// KeepPods is how long after the panic Failed pods that nobody owns are kept for people to read (pods.keep). Pods
+	// of controllers that are not part of Kubernetes are kept for that time or 30 s, whichever is less.
 	KeepPods time.Duration
 	// HoldSuspects lets the failure of a suspect's pod count from its third replacement on (suspects.hold).
 	HoldSuspects bool

@@ -6,7 +6,7 @@ import "github.com/lastgasp/lastgasp/listener/netconsole"
 // minute at the latest, mostly at once.
 const partsBurst, partsPerSecond = 64, 16
 
-// obituary takes a part of an obituary and builds its ack. Who does not know the secret of the boot that he says he runs is
+// obituary takes a part of an obituary and builds its ack. A sender that does not know the secret of the boot it claims to run is
 // neither believed nor answered.
 func (s *Shard) obituary(src *source, r *netconsole.Record, p netconsole.ObituaryPart) {
 	switch {

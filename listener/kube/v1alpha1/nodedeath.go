@@ -172,7 +172,7 @@ type Pods struct {
 
 // Outcome is one thing that became of some of spec.pods.
 type Outcome struct {
-	// Outcome is a word: Failed, Deleted, Kept, LeftAlone, Denied, …
+	// Outcome is a word: Failed, Deleted, Gone, Denied, Full, Annotated or LeftAlone.
 	Outcome string `json:"outcome"`
 	// Pods are indices into spec.pods.
 	Pods []int `json:"pods,omitempty"`

@@ -1,0 +1,137 @@
+package cleanup
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+// roster tells from Leases which replicas are alive. Renewal times are only compared with each other, never with our clock,
+// which counts for how long no newer one was seen.
+type roster struct {
+	seen    map[string]renewal   // by replica
+	orphans map[string]time.Time // Node → since when the death of its fence is missing
+	sweeps  map[string]sweep     // by death
+}
+
+type renewal struct {
+	renewed time.Time // what the Lease said last; zero if there is none
+	at      time.Time // when that was seen first
+}
+
+type sweep struct {
+	at time.Time // of the next
+	n  int
+}
+
+// due lists the deaths at work that need a new owner: those of replicas that fell silent, and those under our name, which a
+// restart leaves behind.
+func (r *roster) due(now time.Time, me string, deaths []policy.Death, replicas []Replica) (due []policy.Death) {
+	seen := map[string]renewal{}
+	see := func(name string, renewed time.Time) {
+		last, ok := r.seen[name]
+		if !ok || !last.renewed.Equal(renewed) {
+			last = renewal{renewed, now}
+		}
+		seen[name] = last
+	}
+	for _, replica := range replicas {
+		see(replica.Name, replica.Renewed)
+	}
+	for _, d := range deaths {
+		if _, ok := seen[ownerOf(d)]; d.Phase.AtWork() && !ok {
+			see(ownerOf(d), time.Time{})
+		}
+	}
+	r.seen = seen
+	for _, d := range deaths {
+		if d.Phase.AtWork() && (d.Owner == me || r.silent(now, ownerOf(d))) {
+			due = append(due, d)
+		}
+	}
+	return due
+}
+
+// living are the replicas, but me, whose Leases are renewed.
+func (r *roster) living(now time.Time, me string, replicas []Replica) map[string]bool {
+	living := make(map[string]bool, len(replicas))
+	for _, replica := range replicas {
+		living[replica.Name] = replica.Name != me && !r.silent(now, replica.Name)
+	}
+	return living
+}
+
+// silent reports whether a replica that was seen, or that owns a death at work, has not renewed its Lease for too long.
+func (r *roster) silent(now time.Time, name string) bool {
+	last, ok := r.seen[name]
+	return ok && now.Sub(last.at) >= takeoverAfter
+}
+
+// ownerOf is the name under which d's owner is watched. A death whose status was never written has no owner, and gets a name
+// of its own.
+func ownerOf(d policy.Death) string { return cmp.Or(d.Owner, "nobody, of "+d.Name) }
+
+// fenceAnswer is what to do about a fence.
+type fenceAnswer int
+
+const (
+	keepFence  fenceAnswer = iota
+	liftFence              // it has done its work
+	adoptFence             // it names a death that is not there
+	sweepNode              // its death is cleaned up, and its node stays dead
+)
+
+// fence judges the fence on n; d is the death of n that it names, zero if there is none. The Node may be read from a cache:
+// whoever acts on the answer reads it again.
+func (r *roster) fence(now time.Time, n policy.Node, d policy.Death) fenceAnswer {
+	if n.Mark.Death == "" {
+		return keepFence // our taint without our mark: somebody else put it there
+	}
+	if d.Name == "" {
+		if r.orphans == nil {
+			r.orphans = map[string]time.Time{}
+		}
+		since, ok := r.orphans[n.Name]
+		if !ok {
+			r.orphans[n.Name] = now
+		}
+		if !ok || now.Sub(since) < orphanAfter {
+			return keepFence
+		}
+		return adoptFence
+	}
+	delete(r.orphans, n.Name)
+	switch {
+	case d.Phase == policy.Refused, d.Phase == policy.Recorded:
+		return liftFence
+	case d.Phase.AtWork():
+		return keepFence
+	case n.BootID != n.Mark.Boot:
+		return liftFence
+	case d.Phase != policy.Held && !n.Ready && now.Sub(d.Time) < sweepFor:
+		return sweepNode
+	}
+	return keepFence
+}
+
+// sweepDue reports whether the pods on the node of d are to be listed again, by us if d is ours or its owner is silent.
+func (r *roster) sweepDue(now time.Time, d policy.Death, me string) bool {
+	if _, watched := r.seen[ownerOf(d)]; d.Owner != me && watched && !r.silent(now, ownerOf(d)) {
+		return false
+	}
+	if r.sweeps == nil {
+		r.sweeps = map[string]sweep{}
+	}
+	s := r.sweeps[d.Name]
+	if now.Before(s.at) {
+		return false
+	}
+	r.sweeps[d.Name] = sweep{now.Add(min(firstSweep<<min(s.n, 10), longestSweep)), s.n + 1}
+	for name, s := range r.sweeps {
+		if now.Sub(s.at) > longestSweep {
+			delete(r.sweeps, name)
+		}
+	}
+	return true
+}
