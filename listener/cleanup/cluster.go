@@ -97,7 +97,7 @@ type Cluster interface {
 	// set if there are none. Nothing else changes, and a death without anything to add is not written. It needs no
 	// version and so cannot conflict. It returns the death as it is now, which has another version if it was written.
 	AmendDeath(ctx context.Context, d policy.Death) (policy.Death, error)
-	// DeleteDeath removes exactly the NodeDeath that was read (UID precondition).
+	// DeleteDeath removes the NodeDeath exactly as it was read, ErrConflict if it changed since.
 	DeleteDeath(ctx context.Context, d policy.Death) error
 	// Replicas lists the listeners' Leases. The Lease of this replica is renewed, every 2 s or more often, by the Cluster.
 	Replicas(ctx context.Context) ([]Replica, error)

@@ -3,8 +3,10 @@ package cleanup
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
+	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
@@ -16,6 +18,7 @@ func (w *work) create(ctx context.Context, d policy.Decision) (last policy.Decis
 		creating = 1 // the fence goes out first: it is the smaller and the more urgent one
 	}
 	w.note(d)
+	weaker, found := w.weaker(ctx, d.Authority)
 	var have policy.Death
 	for again := pauses(0); ; {
 		death := w.death
@@ -26,6 +29,10 @@ func (w *work) create(ctx context.Context, d policy.Decision) (last policy.Decis
 			if i < creating {
 				_ = w.fenceOnce(ctx)
 				return nil
+			}
+			if found {
+				_ = w.e.cluster.DeleteDeath(ctx, weaker) // if it has changed, creating ours finds it there
+				found = false
 			}
 			out, err := w.e.cluster.CreateDeath(ctx, death)
 			switch {
@@ -121,18 +128,13 @@ func (w *work) replaceOrLeave(ctx context.Context, d policy.Decision) (again, ou
 	case err != nil:
 		return false, false, err
 	}
-	undecided := have.Phase == "" || have.Phase == policy.Pending || have.Phase == policy.Held
-	weaker := have.Authority < d.Authority && (undecided || have.Phase == policy.Recorded)
-	// Stored times are rounded. What was refused at once is what we heard, too, if it was heard at the same time. The clock of who
-	// refused it may be ahead of ours.
-	falseAlarm := have.Phase == policy.Refused && (w.inc.Time.Sub(have.Time).Abs() > time.Second || have.Authority < d.Authority)
-	outlived := false
-	if !weaker && !falseAlarm && have.NodeUID != "" && have.NodeUID != w.first.UID && w.first.BootID == w.boot() {
+	givesWay, outlived := w.givesWay(have, d.Authority), false
+	if !givesWay && have.NodeUID != "" && have.NodeUID != w.first.UID && w.first.BootID == w.boot() {
 		if outlived, err = w.diesAfterAll(ctx); err != nil {
 			return false, false, err
 		}
 	}
-	if weaker || falseAlarm || outlived {
+	if givesWay || outlived {
 		err := w.try(ctx, keeping, "delete weaker death", func(ctx context.Context) error {
 			return w.e.cluster.DeleteDeath(ctx, have)
 		})
@@ -153,6 +155,33 @@ func (w *work) replaceOrLeave(ctx context.Context, d policy.Decision) (again, ou
 		return false, false, w.unfence(ctx, w.mark(false))
 	}
 	return false, false, nil
+}
+
+// givesWay reports whether a death that has our name is less trusted than ours and decided on nothing, or a false alarm.
+func (w *work) givesWay(have policy.Death, a detect.Authority) bool {
+	undecided := have.Phase == "" || have.Phase == policy.Pending || have.Phase == policy.Held
+	weaker := have.Authority < a && (undecided || have.Phase == policy.Recorded)
+	// Stored times are rounded. What was refused at once is what we heard, too, if it was heard at the same time. The clock of who
+	// refused it may be ahead of ours.
+	falseAlarm := have.Phase == policy.Refused && (w.inc.Time.Sub(have.Time).Abs() > time.Second || have.Authority < a)
+	return weaker || falseAlarm
+}
+
+// weaker is the death in the cache that has our name and gives way. Deleting it before ours is created saves a verified node
+// two calls: a creation in vain, and a look at what is there. Anybody may say that a node dies just before it does.
+func (w *work) weaker(ctx context.Context, a detect.Authority) (d policy.Death, found bool) {
+	if w.heard.lane != verified {
+		return d, false
+	}
+	deaths, err := w.e.cluster.Deaths(ctx)
+	if err != nil {
+		return d, false // only the cache is not filled yet
+	}
+	i := slices.IndexFunc(deaths, func(d policy.Death) bool { return d.Name == w.name })
+	if i < 0 || !w.givesWay(deaths[i], a) {
+		return d, false
+	}
+	return deaths[i], true
 }
 
 // diesAfterAll waits for a witness where the boot has a death on record already, of a former Node of that name. That death

@@ -562,7 +562,7 @@ func (w *world) DeleteDeath(ctx context.Context, r policy.Death) error {
 	defer w.mu.Unlock()
 	if have, ok := w.deaths[r.Name]; !ok {
 		return ErrNotFound
-	} else if have.UID != r.UID {
+	} else if have.UID != r.UID || have.Version != r.Version {
 		return ErrConflict
 	}
 	delete(w.deaths, r.Name)

@@ -141,7 +141,7 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 // outermost is the part of a stack that begins with the function that a system call, an interrupt or a worker called.
 func outermost(stack []string) []string {
 	for i, f := range stack {
-		if dispatching.MatchString(f) && i > 0 && !reporting.MatchString(stack[i-1]) {
+		if dispatching.MatchString(f) && i > 0 && !reporting.has(stack[i-1]) {
 			return stack[i-1:]
 		}
 	}
@@ -252,14 +252,14 @@ func (t *trace) blame(where string, stack []string, rule *Rule) {
 	}
 	switch {
 	case where == "":
-	case !helps(where), fault && !checking.MatchString(where) && !library.MatchString(where) && !rule.asks:
+	case !helps(where), fault && !checking.has(where) && !library.has(where) && !rule.asks:
 		t.guilty = where
 		return
-	case fault && checking.MatchString(where) && !reporting.MatchString(where), !reports(where) && !rule.asks:
+	case fault && checking.has(where) && !reporting.has(where), !reports(where) && !rule.asks:
 		t.helper = where
 	}
 	if fault && !rule.asks {
-		helps = func(f string) bool { return reports(f) || library.MatchString(f) } // which leaves those that allocate
+		helps = func(f string) bool { return reports(f) || library.has(f) } // which leaves those that allocate
 	}
 	t.guilty = firstOther(stack, helps)
 	if t.guilty != "" || rule.asks {
@@ -283,11 +283,11 @@ func firstOther(stack []string, pass func(f string) bool) string {
 }
 
 // reports says whether a function only detects and reports.
-func reports(f string) bool { return reporting.MatchString(f) || checking.MatchString(f) }
+func reports(f string) bool { return reporting.has(f) || checking.has(f) }
 
 // serves says whether a function is not to be named: it reports, or does what its caller asks for.
 func serves(f string, rule *Rule) bool {
-	return reports(f) || library.MatchString(f) || allocating.MatchString(f) || rule.asks && waiting.MatchString(f)
+	return reports(f) || library.has(f) || allocating.has(f) || rule.asks && waiting.has(f)
 }
 
 // endsStack reports whether a message comes behind a backtrace. Registers that are embedded in it, because an exception was

@@ -6,7 +6,7 @@ import "github.com/lastgasp/lastgasp/listener/lazyregexp"
 // these. Each expression matches whole names, without the dots that compilers append; leading underscores do not count.
 var (
 	// reporting are the functions that detect, print and enter: between the bug and its report, or below all code.
-	reporting = lazyregexp.New(`^_*(?:` +
+	reporting = newNames(`^_*(?:` +
 		// Printing and unwinding.
 		`dump_stack\w*|show_(?:stack|regs|trace)\w*|dump_(?:backtrace|header|cpu_task)|unwind_\w+|walk_stack\w*|save_stack\w*|stack_trace_\w+|` +
 		`arch_stack_walk\w*|\w*kernel_text_address|is_\w+_text_address|is_ftrace_trampoline|core_kernel_text|bpf_(?:ksym_find|address_lookup)|stack_access_ok|orc_\w+|get_stack_info\w*|in_task_stack|print_context_stack|dump_trace|deref_stack_\w+|` +
@@ -38,7 +38,7 @@ var (
 
 	// checking are the checks that the compiler or a debugging kernel puts in front of everything. They find faults, and
 	// fault themselves where a pointer is too bad to be followed.
-	checking = lazyregexp.New(`^_*(?:` +
+	checking = newNames(`^_*(?:` +
 		// Sanitizers and checks that compilers insert.
 		`\w*(?:kasan|kmsan|kcsan|hwasan|ubsan|kfence|kmemleak|page_owner)\w*|create_object|handle_overflow|val_to_string|asan_\w+|msan_\w+|tsan_\w+|sanitizer_\w+|write_comp_data|virt_addr_valid|check_memory_region\w*|stack_chk_fail|` +
 		`fortify_\w+|phys_addr\w*|virt_to_phys\w*|cfi_\w+|report_cfi_failure|warn_cfi\w*|x86_indirect_\w+|fentry|ftrace_\w+|mcount|read_once_\w*nocheck|read_word_at_a_time|` +
@@ -53,7 +53,7 @@ var (
 
 	// library are the functions that work on their caller's arguments: a bad pointer, a lock or object that is gone, a wrong
 	// count. A fault in them is the caller's.
-	library = lazyregexp.New(`^_*(?:` +
+	library = newNames(`^_*(?:` +
 		// Memory, strings, numbers and formats.
 		`mem(?:cpy|move|set|cmp|chr|scan|dup)\w*|[kv]*memdup\w*|(?:str|strn|strl|strs)(?:len|cmp|cpy|cat|chr|str|casecmp|scpy|nlen|sep|spn|pbrk|dup)\w*|k?(?:str|strn)dup\w*|` +
 		`v?s[cn]*printf|v?asprintf|kv?asprintf\w*|vsnprintf|(?:string|pointer|number|format_decode|va_format|hex_string|resource_string|ip\d_addr_string|symbol_string)(?:_\w+)?|` +
@@ -88,7 +88,7 @@ var (
 
 	// allocating are the functions that allocate memory. A bug that they report is the caller's. A fault in them is their own, as
 	// one in what they call: the memory that they look after is broken, and the caller just came along.
-	allocating = lazyregexp.New(`^_*(?:` +
+	allocating = newNames(`^_*(?:` +
 		`\w*(?:alloc_(?:frozen_)?pages?|alloc_folio|folio_alloc|alloc_from_pcs)\w*|alloc_pages\w*|get_free_pages\w*|get_zeroed_page\w*|get_page_from_freelist|prep_new_page|post_alloc_hook|rmqueue\w*|` +
 		`k[vmz]*(?:alloc|calloc|realloc)\w*|kmalloc_\w+|kvmalloc\w*|kzalloc\w*|krealloc\w*|kcalloc\w*|v[mz]?alloc\w*|vmalloc_\w+|kmem_cache_alloc\w*|kmem_\w+|slab_\w+|(?:new|allocate)_slab\w*|cache_grow\w*|cache_alloc\w*|fallback_alloc|` +
 		`\w*(?:kmalloc|kzalloc|kcalloc|vmalloc|vzalloc|mem_zalloc)\w*|alloc_inode|page_cache_alloc\w*|add_to_page_cache\w*|do_krealloc\w*|should_failslab|check_heap_object|check_object_size|pcpu_alloc\w*|alloc_percpu\w*|mempool_alloc\w*|dma_alloc_\w+|page_pool_\w*alloc\w*|page_frag_alloc\w*|qlist_free_all|quarantine_\w+|\w*alloc_skb\w*|sk_(?:prot_)?alloc|pcpu_create_chunk|` +
@@ -101,7 +101,7 @@ var (
 
 	// waiting are the functions in which a task waits, those that read the time meanwhile, and those that run what an interrupt has
 	// left for later. Their caller, or whom they have interrupted, is to be named.
-	waiting = lazyregexp.New(`^_*(?:` +
+	waiting = newNames(`^_*(?:` +
 		`schedule\w*|finish_task_switch|io_schedule\w*|sleep_on_\w+|preempt_schedule\w*|switch_to|context_switch|(?:do_)?wait_for_\w+|(?:out_of_line_)?wait_on_\w+|bit_wait\w*|lock_(?:page|buffer|folio)\w*|folio_(?:lock|wait)_\w+|folio_lock\w*|` +
 		`wait_rcu_gp\w*|synchronize_\w+|rcu_barrier\w*|flush_work\w*|smp_call_function\w*|on_each_cpu\w*|csd_lock_wait|delay_\w+|(?:const_)?[un]delay|delay|msleep\w*|usleep_\w+|` +
 		`(?:pv_)?native_safe_halt|kvm_wait|ktime_get\w*|read_tsc|read_hpet|(?:pv|kvm_)?clock\w*_read\w*|kvm_clock_get_cycles|kvm_clock_read|pvclock_clocksource_read\w*|(?:native_|local_)?sched_clock\w*|local_clock\w*|arch_counter_(?:get_\w+|read)|do_softirq\w*|handle_softirqs|cond_resched\w*|should_resched` +

@@ -145,11 +145,11 @@ func TestRequests(t *testing.T) {
 					`"status":{"phase":"Cleaned","pods":{"total":0,"failed":0,"summary":"0/0"}}}`},
 		},
 		{
-			name:   "a death is deleted by uid",
+			name:   "a death is deleted by uid and version",
 			answer: `{"kind":"Status","apiVersion":"v1","status":"Success"}`,
 			do:     func(c *Cluster) error { return c.DeleteDeath(t.Context(), death) },
 			want: request{"DELETE", "/apis/lastgasp.dev/v1alpha1/nodedeaths/r", runtime.ContentTypeJSON,
-				`{"kind":"DeleteOptions","apiVersion":"lastgasp.dev/v1alpha1","preconditions":{"uid":"u"}}`},
+				`{"kind":"DeleteOptions","apiVersion":"lastgasp.dev/v1alpha1","preconditions":{"uid":"u","resourceVersion":"7"}}`},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

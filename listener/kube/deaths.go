@@ -219,7 +219,7 @@ func fieldsOf(spec v1alpha1.NodeDeathSpec) (map[string]json.RawMessage, error) {
 func (c *Cluster) DeleteDeath(ctx context.Context, d policy.Death) error {
 	uid := types.UID(d.UID)
 	err := c.deaths.Delete().Resource(v1alpha1.Resource).Name(d.Name).
-		Body(&metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}).Do(ctx).Error()
+		Body(&metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &d.Version}}).Do(ctx).Error()
 	return explain(err, "delete death %s", d.Name)
 }
 

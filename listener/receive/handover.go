@@ -54,6 +54,7 @@ type handover struct {
 	lanes [lanes + 1]struct {
 		turns  [classes][]*party // with something waiting, the one whose turn is next first
 		size   [classes]int      // incidents
+		full   [classes]bool     // the Sink has refused one of those that wait
 		traces int               // bytes
 	}
 	retry time.Time // zero: nothing waits
@@ -66,14 +67,18 @@ type waiting struct {
 	traces int
 }
 
-// offer hands an incident over, behind those that wait already.
+// offer hands an incident over: behind its party's, and behind all that wait for the Sink to have room. Parties that have
+// reached their limit hold up nobody else.
 func (h *handover) offer(now time.Time, src *source, inc detect.Incident) {
 	p, class := src.party, classOf(inc)
 	h.findLane(src)
 	lane := &h.lanes[p.waits]
-	if lane.size[class] == 0 && h.may(now, p) && h.sink.Offer(inc) {
-		p.offers.take(now, offersBurst, offersPerSecond)
-		return
+	if !lane.full[class] && len(p.waiting[class]) == 0 && h.may(now, p) {
+		if h.sink.Offer(inc) {
+			p.offers.take(now, offersBurst, offersPerSecond)
+			return
+		}
+		lane.full[class] = true
 	}
 	h.metrics.HandoverFull.Add(1)
 	if h.retry.IsZero() {
@@ -209,6 +214,7 @@ func (h *handover) flush(now time.Time) {
 // Sink has no room: a stalled Sink costs a few calls. What a stranger says may be refused for what it says.
 func (h *handover) flushTurns(now time.Time, l lane, class class) {
 	turns, refused := &h.lanes[l].turns[class], 0
+	defer func() { h.lanes[l].full[class] = refused > 0 }()
 	for limited := 0; limited < len(*turns); {
 		p := (*turns)[0]
 		if !h.may(now, p) {

@@ -62,3 +62,49 @@ func TestManyAddressesHoldUpNoNode(t *testing.T) {
 		t.Errorf("%d incidents wait of addresses that no Node has, want at most %d", n, maxDeaths/unknownShare)
 	}
 }
+
+// dies offers n deaths of a party.
+func dies(h *handover, addr netip.AddrPort, p *party, n int) {
+	src := &source{addr: addr, party: p}
+	for range n {
+		h.offer(epoch, src, detect.Incident{Source: addr, Verdict: detect.Dying, Cause: "KernelPanic"})
+	}
+}
+
+// Somebody replays the last words of a node whose boot is over, with its secret, over and over. Those over its limit wait, and
+// no other node's death waits behind them.
+func TestANodeOverItsLimitHoldsUpNoOther(t *testing.T) {
+	for _, n := range []*node{nil, {boot: "of the dead"}} {
+		s := new(sink)
+		h := &handover{sink: s, metrics: new(Metrics), limits: share(1)}
+		dies(h, nodeA, &party{node: n}, offersBurst+2)
+		if h.size() == 0 {
+			t.Fatal("nothing waits")
+		}
+		handed := len(s.incidents)
+		dies(h, nth(1), &party{node: n}, 1)
+		if len(s.incidents) != handed+1 {
+			t.Errorf("verified %t: the other's death waits", n != nil)
+		}
+	}
+}
+
+// While the Sink has no room, who waits already is served first.
+func TestTheOrderIsKeptWhileTheSinkIsFull(t *testing.T) {
+	s := &sink{full: true}
+	h := &handover{sink: s, metrics: new(Metrics), limits: share(1)}
+	dies(h, nodeA, &party{node: &node{boot: "a"}}, 1)
+	s.full = false
+	dies(h, nth(1), &party{node: &node{boot: "b"}}, 1)
+	if len(s.incidents) != 0 {
+		t.Fatalf("handed over %v before the one that waits", s.incidents)
+	}
+	h.flush(epoch.Add(offerAgain))
+	if len(s.incidents) != 2 || s.incidents[0].Source != nodeA {
+		t.Errorf("handed over %v, want both in their order", s.incidents)
+	}
+	dies(h, nth(2), &party{node: &node{boot: "c"}}, 1)
+	if len(s.incidents) != 3 {
+		t.Error("the third death waits, although nobody does before it")
+	}
+}

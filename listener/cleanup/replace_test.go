@@ -1,0 +1,99 @@
+package cleanup
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+// counting counts the calls about deaths up to the first pod that is failed.
+type counting struct {
+	*world
+	calls map[string]int // guarded by world.mu
+}
+
+func (c counting) count(call string) {
+	c.set(func() {
+		if len(c.failures) == 0 {
+			c.calls[call]++
+		}
+	})
+}
+
+func (c counting) CreateDeath(ctx context.Context, d policy.Death) (policy.Death, error) {
+	c.count("create")
+	return c.world.CreateDeath(ctx, d)
+}
+
+func (c counting) Death(ctx context.Context, name string) (policy.Death, error) {
+	c.count("read")
+	return c.world.Death(ctx, name)
+}
+
+func (c counting) DeleteDeath(ctx context.Context, d policy.Death) error {
+	c.count("delete")
+	return c.world.DeleteDeath(ctx, d)
+}
+
+// Somebody says that a node dies just before it does. The true death then takes one call more, and not a creation in vain and
+// a look at what is there besides.
+func TestAForgedDeathGivesWayAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		w.panics(1)
+		c := counting{w, map[string]int{}}
+		a, _ := run(t, testPolicy(), c, "a")
+		offer(t, w, incident(1, boot1, "guessed"), a)
+		pass(time.Second)
+		if r := w.only(); r.Phase != policy.Pending || r.Authority >= detect.Pinned {
+			t.Fatalf("the forged death is %s on %v authority, want it waiting for a witness", r.Phase, r.Authority)
+		}
+		w.set(func() { w.created = 0; clear(c.calls) })
+		offer(t, w, incident(1, boot1, secret1), a)
+		pass(3 * time.Second)
+		w.cleanedOnce(pods)
+		if diff := cmp.Diff(map[string]int{"delete": 1, "create": 1}, c.calls); diff != "" {
+			t.Errorf("calls about deaths (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// behind is a cache that has not heard of the last change of the deaths.
+type behind struct {
+	faulty
+	deaths []policy.Death
+}
+
+func (b behind) Deaths(context.Context) ([]policy.Death, error) { return b.deaths, nil }
+
+// The cache says that a weaker death waits for a witness, and another replica has found one and acts.
+func TestADeathThatIsActedOnDoesNotGiveWay(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		w.panics(1)
+		inc := incident(1, boot1, "guessed")
+		weaker := policy.NewDeath(inc, detect.Boot, w.node("n1"))
+		weaker.Phase, weaker.Owner, weaker.Started = policy.Pending, "b", time.Now()
+		weaker, err := w.CreateDeath(t.Context(), weaker)
+		if err != nil {
+			t.Fatal(err)
+		}
+		acting := weaker
+		acting.Phase = policy.Cleaning
+		if _, err := w.UpdateDeath(t.Context(), acting); err != nil {
+			t.Fatal(err)
+		}
+		w.set(func() { w.replicas["b"] = time.Now().Add(time.Hour) })
+		a, _ := run(t, testPolicy(), behind{faulty{world: w}, []policy.Death{weaker}}, "a")
+		offer(t, w, incident(1, boot1, secret1), a)
+		pass(10 * time.Second)
+		if r := w.only(); r.UID != weaker.UID || r.Owner != "b" || r.Phase != policy.Cleaning || w.failed() > 0 {
+			t.Errorf("death %s of %s is %s, %d of %d pods failed; want it left to its owner", r.UID, r.Owner, r.Phase, w.failed(), len(pods))
+		}
+	})
+}

@@ -1,0 +1,48 @@
+package detect
+
+import (
+	"strings"
+	"sync"
+
+	"github.com/lastgasp/lastgasp/listener/lazyregexp"
+)
+
+const (
+	// maxNames bounds how many names are remembered, and maxName how long they may be. A kernel's own are KSYM_NAME_LEN at
+	// most (include/linux/kallsyms.h), and few are longer than this.
+	maxNames, maxName = 1024, 64
+)
+
+// names is a set of function names, given as a regular expression. The large ones take tens of microseconds to match a name, and
+// every trace has the same names again, so answers are remembered. It is safe for concurrent use.
+type names struct {
+	text *lazyregexp.Regexp
+
+	mu    sync.RWMutex
+	known map[string]bool
+}
+
+func newNames(text string) *names {
+	return &names{text: lazyregexp.New(text), known: map[string]bool{}}
+}
+
+// has reports whether the function is in the set.
+func (n *names) has(function string) bool {
+	n.mu.RLock()
+	yes, ok := n.known[function]
+	n.mu.RUnlock()
+	if ok {
+		return yes
+	}
+	yes = n.text.MatchString(function)
+	if len(function) > maxName {
+		return yes
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.known) >= maxNames { // somebody makes names up
+		clear(n.known)
+	}
+	n.known[strings.Clone(function)] = yes
+	return yes
+}
