@@ -43,7 +43,7 @@ var (
 		`\w*(?:kasan|kmsan|kcsan|hwasan|ubsan|kfence|kmemleak|page_owner|stack_depot|alloc_tag)\w*|check_canary\w*|depot_alloc_stack|set_track\w*|create_object|handle_overflow|val_to_string|asan_\w+|msan_\w+|tsan_\w+|sanitizer_\w+|write_comp_data|virt_addr_valid|check_memory_region\w*|stack_chk_fail|` +
 		`fortify_\w+|phys_addr\w*|virt_to_phys\w*|cfi_\w+|report_cfi_failure|warn_cfi\w*|x86_indirect_\w+|\w*return_thunk|fentry|(?:arch_)?ftrace_\w+|traceiter_\w+|mcount|read_once_\w*nocheck|read_word_at_a_time|` +
 		// Checks of lists, references, objects, copies, locks and contexts.
-		`list_(?:add|del)_(?:entry_)?valid\w*|refcount_warn_\w+|refcount_error_report|debug_\w*obj\w*|debug_(?:print|check|timer|hrtimer|work|rcu_b?head|mutex|rt_mutex|dma)_\w+|(?:timer|hrtimer|work|rcuhead|kobject)_fixup_\w+|check_(?:unmap|sync)|usercopy_\w+|` +
+		`list_(?:add|del)_(?:entry_)?valid\w*|refcount_warn_\w+|refcount_error_report|debug_\w*obj\w*|debug_(?:print|check|timer|hrtimer|work|rcu_b?head|mutex|rt_mutex|dma)_\w+|(?:timer|hrtimer|work|rcuhead|kobject)_fixup_\w+|check_(?:unmap|sync)|bad_io_access|cache_from_obj|vm_normal_\w+|kvm_spurious_fault|usercopy_\w+|` +
 		`might_(?:sleep|fault|resched)\w*|cant_(?:sleep|migrate)|schedule_bug|spin_(?:bug|dump)|rwlock_bug|check_preemption_disabled|` +
 		`debug_smp_processor_id|this_cpu_preempt_check|lock_(?:acquire|release)\w*|lock_is_held\w*|lock_(?:un)?pin_lock|lock_downgrade|lock_contended|lock_acquired|lock_update_usage|valid_state|check_flags|(?:re)?(?:mark|acquire)_\w*lock\w*|hlock_class|lock_set_class|` +
 		`register_lock_class|look_up_lock_class|validate_chain|check_(?:noncircular|prev_add|prevs_add|deadlock|irq_usage|usage|wait_context|chain_key)\w*|lockdep_\w+|debug_lockdep_\w+|` +
