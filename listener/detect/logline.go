@@ -209,7 +209,7 @@ var (
 	// the line before (dmesg -d), that alone ("+0.000012").
 	uptimeStamp = lazyregexp.New(`^\[ *(\+)?(\d{1,12})\.(\d{6})(?:[@,]\d{1,4})?(?: *<[^<>]{0,20}>)? {0,24}\] ?`)
 	// wallStamp is dmesg -e, -H and -T, in any language, with the time since the line before or that alone, and crash's log -T.
-	wallStamp = lazyregexp.New(`^\[(?:(?:[\pL\pM.\d]{1,8} ` + monthName + ` [ \d]\d \d\d:\d\d:\d\d(?: [A-Z]{3,5})? \d{4}|` +
+	wallStamp = lazyregexp.New(`^\[(?:(?:[\pL\pM.\d]{1,8} ` + monthName + ` [ \d]\d \d\d:\d\d:\d\d(?: ` + zoneName + `)? \d{4}|` +
 		monthName + ` ?\d\d? \d\d:\d\d(?::\d\d)?)(?: *<[ +\d.]{1,20}>)?|<[ +\d.]{3,20}>)\]:? ?`)
 )
 
