@@ -235,6 +235,12 @@ func (b *boot) apply(now time.Time, r *netconsole.Record, rule *Rule, at []int, 
 		// It is known, and no reason to end the draft.
 	case verdict == Sick && d.cause == rule.Cause && !d.suppressed:
 		d.rename(h)
+	case verdict == Sick && rule.rank == proper && !rule.heads && strings.Contains(d.title, inFunction) && !strings.Contains(h.title, inFunction):
+		// One message says it all, and the draft's backtrace goes on behind it.
+		b.draft = nil
+		b.open(now, r, h, verdict, emit)
+		b.complete(emit)
+		b.draft = d
 	default:
 		b.complete(emit)
 		b.open(now, r, h, verdict, emit)

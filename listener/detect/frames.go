@@ -28,6 +28,8 @@ var (
 	// and "PC is at" on arm, "epc : " on RISC-V and MIPS, NIP on PowerPC, the PSW of s390. 0033 is userspace, 0x… no code at all.
 	whereLine = lazyregexp.New(`^(?:(?:RIP|EIP|IP)(?::? +| is at )(?:(?:0010|0008|e030|e008|0060|0061):)?|(?:pc|epc|era) *: *|PC is at |NIP |Krnl PSW : .{0,60}\(|kernel_?pc: )` +
 		bracketed + `*(?:[0-9a-f]{8,16} )?(?:` + symbol + behind + `|(0x[0-9a-f]+|[0-9a-f]{8,16}|\(null\))\)?\s*$)`)
+	// What workers work on: "    in-flight: 12:foo_work for 31s, 13(RESCUER):bar_work".
+	inFlight = lazyregexp.New(`^ +in-flight: \d+(?:\(RESCUER\))?:([A-Za-z_][\w.]*)`)
 	// The link register of arm, which has the caller of an address without code: "lr : foo+0x12/0x40", "LR is at".
 	linkLine = lazyregexp.New(`^(?:lr *: *|LR is at )` + symbol + behind)
 	// Where lockdep says a lock was taken: "ffff8880120b9168 (&x->lock){....}-{2:2}, at: foo+0x14b/0x460"; what a worker ran last.
@@ -56,8 +58,11 @@ type trace struct {
 // Where records name the task or CPU that printed them, only those of the headline's are read: other CPUs print meanwhile.
 func readTrace(lines []line, rule *Rule, place string) trace {
 	var t trace
-	if rule.anywhere {
+	switch {
+	case rule.anywhere:
 		return t
+	case rule.work:
+		return trace{guilty: stuckWork(lines)}
 	}
 	caller := ""
 	if len(lines) > 0 && !rule.stalls {
@@ -78,10 +83,13 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 			break
 		}
 		if m := wherever(msg); m != nil {
-			embedded = embedded || len(stack) > 0 && !done
+			inside := len(stack) > 0 && !done
+			embedded = embedded || inside
 			if !located && (len(stack) == 0 || rule.Verdict == Oops || rule.stalls) {
 				located = true
 				where, t.jumped = function(m[1]), m[1] == "" && rule.Verdict >= Oops
+			} else if inside && m[1] != "" {
+				stack = append(stack, function(m[1])) // whom an exception interrupted: no frame names it
 			}
 			continue
 		}
@@ -136,6 +144,27 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 		t.blame("", jumper, rule)
 	}
 	return t
+}
+
+// stuckWork is what a worker of the pool that a workqueue lockup is about works on, empty if none does. The pool is described alike
+// in the headline and in the list of workqueues (pr_cont_pool_info, kernel/workqueue.c).
+func stuckWork(lines []line) string {
+	if len(lines) == 0 {
+		return ""
+	}
+	_, pool, _ := strings.Cut(lines[0].message(), " - pool ")
+	pool, _, _ = strings.Cut(pool, " stuck for ")
+	ours := false
+	for _, l := range lines[1:] {
+		msg := l.message()
+		if _, after, found := strings.Cut(msg, "  pwq "); found && l.kernel {
+			_, described, _ := strings.Cut(after, ": ")
+			ours = strings.HasPrefix(described, pool+" ")
+		} else if m := inFlight.FindStringSubmatch(msg); m != nil && l.kernel && ours {
+			return function(m[1])
+		}
+	}
+	return ""
 }
 
 // outermost is the part of a stack that begins with the function that a system call, an interrupt or a worker called.

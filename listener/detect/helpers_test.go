@@ -23,28 +23,48 @@ func TestTitlesNameTheGuiltyFunction(t *testing.T) {
 	}{
 		{"allocation", `__alloc_pages __alloc_pages_noprof alloc_pages_mpol_noprof __folio_alloc_noprof __kmalloc __kmalloc_noprof
 			__kmalloc_cache_noprof kmalloc_trace kmalloc_order kmem_cache_alloc kmem_cache_alloc_lru_noprof ___slab_alloc new_slab
-			allocate_slab krealloc kvmalloc_node __vmalloc_node_range vzalloc pcpu_alloc __get_free_pages kzalloc_noprof page_pool_alloc_netmem page_pool_dev_alloc_pages`, []string{warning, between, bug}},
+			allocate_slab krealloc kvmalloc_node __vmalloc_node_range vzalloc pcpu_alloc __get_free_pages kzalloc_noprof page_pool_alloc_netmem page_pool_dev_alloc_pages
+			folio_prealloc kmem_cache_prefill_sheaf refill_sheaf build_skb get_partial_node bio_alloc_bioset sg_alloc_table alloc_netdev_mqs usb_alloc_urb
+			shmem_alloc_inode d_alloc alloc_empty_file gen_pool_alloc_algo_owner`, []string{warning, between, bug}},
 		{"copying", `memcpy memcpy_erms __memmove memset_orig memcmp strlen strncpy strscpy strcmp kstrdup kmemdup_noprof _copy_to_user
-			_copy_from_user _copy_from_iter copy_page_to_iter __copy_user_nocache`, []string{warning, kasan, fault}},
+			_copy_from_user _copy_from_iter copy_page_to_iter __copy_user_nocache
+			rep_movs_alternative clear_page_erms __arch_copy_from_user __pi_memset copy_struct_from_user fault_in_readable do_csum csum_partial
+			skip_spaces kstrtoull sscanf match_string bsearch seq_printf simple_read_from_buffer`, []string{warning, kasan, fault}},
+		{"ciphers, digests and compression", `aes_encrypt aesti_encrypt cipher_crypt_one crypto_shash_update crypto_sha3_finup sha256_transform_rorx sha1_update
+			chacha_block_generic poly1305_update crypto_cbc_encrypt ZSTD_decompressBlock LZ4_decompress_safe zlib_inflate`, []string{warning, kasan, fault}},
 		{"list and reference checks", `__list_add_valid_or_report __list_del_entry_valid __list_del_entry_valid_or_report refcount_warn_saturate`,
 			[]string{warning, kasan, between, bug, fault}},
 		{"lists, trees and counts", `list_del klist_next rb_erase __rb_insert_augmented xas_load radix_tree_lookup refcount_dec_and_test kref_put
 			atomic_inc_not_zero _raw_spin_lock_irqsave mutex_lock_nested down_write native_queued_spin_lock_slowpath
-			reiserfs_write_lock btrfs_tree_read_lock rtlock_slowlock_locked rt_spin_lock`, []string{warning, kasan, fault}},
-		{"debug objects", `debug_print_object debug_object_activate __debug_check_no_obj_freed debug_check_no_obj_freed`, []string{warning, between}},
-		{"locks' checks", `lock_acquire __lock_acquire lock_release register_lock_class mark_lock check_noncircular lock_is_held_type`, []string{warning, kasan, between, fault}},
+			reiserfs_write_lock btrfs_tree_read_lock rtlock_slowlock_locked rt_spin_lock
+			interval_tree_insert mas_walk mas_store_prealloc mtree_load sbitmap_get rcuref_put_slowpath lockref_get_not_dead inode_lock bit_spin_lock
+			resilient_queued_spin_lock_slowpath`, []string{warning, kasan, fault}},
+		{"debug objects", `debug_print_object debug_object_activate __debug_check_no_obj_freed debug_check_no_obj_freed
+			debug_timer_activate debug_work_activate debug_rcu_head_queue timer_fixup_assert_init work_fixup_activate`, []string{warning, between}},
+		{"locks' checks", `lock_acquire __lock_acquire lock_release register_lock_class mark_lock check_noncircular lock_is_held_type
+			lock_contended debug_mutex_unlock __cant_sleep`, []string{warning, kasan, between, fault}},
 		{"kernel objects", `kobject_put kobject_get kobject_add_internal device_del device_unregister put_device sysfs_remove_group sysfs_create_file_ns
-			internal_create_group`, []string{warning, kasan}},
-		{"proc", `proc_register proc_create_data proc_mkdir_data remove_proc_entry remove_proc_subtree`, []string{warning}},
+			internal_create_group device_initialize class_register cdev_del platform_device_unregister driver_unregister kernfs_put of_node_put`, []string{warning, kasan}},
+		{"proc", `proc_register proc_create_data proc_mkdir_data remove_proc_entry remove_proc_subtree proc_entry_rundown __register_sysctl_table
+			drop_sysctl_table`, []string{warning}},
+		{"interrupts, clocks and mappings", `free_irq request_threaded_irq enable_irq clk_core_disable regulator_put ioremap_prot iounmap dma_map_page_attrs
+			dma_free_attrs`, []string{warning, fault}},
+		{"what a driver does with its mappings", `check_unmap debug_dma_unmap_page check_sync`, []string{warning, between}},
+		{"references", `put_pid put_net sock_put sk_free module_put dev_put css_put skb_unlink skb_dequeue skb_clone pskb_expand_head free_percpu mempool_free`, []string{warning, kasan, fault}},
 		{"timers and work", `del_timer_sync mod_timer __mod_timer timer_is_static_object hrtimer_start_range_ns queue_work_on __flush_work
 			cancel_work_sync __queue_delayed_work`, []string{warning, kasan}},
 		{"the ways in, amd64", `asm_exc_page_fault exc_page_fault asm_sysvec_apic_timer_interrupt sysvec_apic_timer_interrupt common_interrupt asm_common_interrupt
-			entry_SYSCALL_64_after_hwframe do_syscall_64 x64_sys_call ret_from_fork_asm invalid_op do_error_trap report_bug __warn`, []string{between}},
+			entry_SYSCALL_64_after_hwframe do_syscall_64 x64_sys_call ret_from_fork_asm invalid_op do_error_trap report_bug __warn
+			asm_fred_entrypoint_kernel fred_entry_from_kernel xen_pv_evtchn_do_upcall do_machine_check srso_alias_return_thunk`, []string{between}},
 		{"the ways in, arm64", `el1h_64_sync el1h_64_sync_handler el1_abort do_mem_abort do_translation_fault el1h_64_irq el1_interrupt gic_handle_irq
-			call_on_irq_stack el0t_64_sync el0_svc invoke_syscall brk_handler bug_handler`, []string{between}},
+			call_on_irq_stack el0t_64_sync el0_svc invoke_syscall brk_handler bug_handler
+			bug_brk_handler el1_gcs ret_to_user arm_pmu_handle_irq __sdei_handler`, []string{between}},
+		{"the ways in, arm", `__dabt_svc __und_svc_fault __irq_svc __fiq_svc vector_swi do_DataAbort do_alignment call_with_stack`, []string{between}},
 		{"the ways out", `do_exit do_group_exit get_signal make_task_dead exit_to_user_mode_loop arch_do_signal_or_restart`, []string{between}},
 		{"Rust", `rust_helper_BUG rust_begin_unwind _RNvCscSpY9Juk0HT_7___rustc17rust_begin_unwind _RNvNtCs9jEwPDbx20M_4core9panicking9panic_fmt
-			_RNvNtNtCs9jEwPDbx20M_4core9panicking11panic_const24panic_const_sub_overflow`, []string{between, bug}},
+			_RNvNtNtCs9jEwPDbx20M_4core9panicking11panic_const24panic_const_sub_overflow _RNvNtCs1_4core6option13unwrap_failed
+			_RNvNtCs1_6kernel5print11call_printk rust_build_error`, []string{between, bug}},
+		{"Rust's kernel library", `_RNvNtCs1_6kernel4list4List _RNvNtNtCs1_6kernel4sync4lock4lock __rust_realloc`, []string{warning, kasan, fault}},
 	} {
 		for f := range strings.FieldsSeq(tt.functions) {
 			for _, log := range tt.logs {
@@ -84,7 +104,8 @@ func TestAFaultInsideAHelperIsTheHelpers(t *testing.T) {
 func TestFunctionsThatAreNoHelpers(t *testing.T) {
 	for f := range strings.FieldsSeq(`strp_check_rcv stream_open wake_up_new_task timer_settime_old workqueue_init_early folio_mark_accessed
 		tcp_v4_rcv ext4_alloc_inode_table skb_segment dev_queue_xmit queue_io_start listen_hash diewell panicked_about sysrq_handle_crash
-		deadbeef consoled up_the_hill downgrade_write copy_process memory_failure warned_before listing xattr_set bpf_prog_run dbf_event`) {
+		deadbeef consoled up_the_hill downgrade_write copy_process memory_failure warned_before listing xattr_set bpf_prog_run dbf_event
+		ctr_ring_init des_probe sort_memcg mast_find check_sync_rss rtnl_newlink gcm_device_add zlib_compress_pages inode_lockless_init handle_edge_irq`) {
 		log := "WARNING: CPU: 1 PID: 9 at x.c:1 " + f + "+0x1/0x2\nRIP: 0010:" + f + "+0x1/0x2\nCall Trace:\n caller+0x1/0x2\n"
 		if title := completeIncident(t, log).Title; title != "WARNING in "+f {
 			t.Errorf("%s is not named: %s", f, title)

@@ -11,9 +11,11 @@ import (
 // Pieces of the expressions below.
 const (
 	// Times: ISO 8601 with a zone or none, a syslog's in any language and order, seconds since 1970, a time of day.
-	isoTime    = `(?:[\pL\pM.]{1,12},? )?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+|,\d{3})?(?: ?(?:Z|[+-]\d\d(?::?\d\d)?)(?:\[[\w/]+\])?)?(?: [A-Z]{3,5})?`
-	syslogTime = `(?:[\pL\pM.]{1,5},? )?(?:[\pL\pM.]{2,12}|\d{1,2}[月월]|[Tt]hg \d{1,2}) {1,2}\d{1,2}\.?,?(?: \d{4})? \d\d:\d\d:\d\d(?:\.\d+)?(?: [A-Z]{3,5})?(?: \d{4})?`
-	dayFirst   = `(?:[\pL\pM.]{2,5},? )?\d{1,2}\.? [\pL\pM.]{3,12}(?: \d{4})? \d\d:\d\d:\d\d(?:\.\d+)?(?: [AP]M)?(?: [A-Z]{3,5})?`
+	zoneName   = `(?:[A-Z]{1,3}[SDEAK]T|UTC|GMT|MSK|WIB|WITA)` // and not a level, such as INFO
+	monthName  = `(?:(?:de |d[’'])?[\pL\pM.]{2,12}|\d{1,2}[月월]|[Tt]hg \d{1,2})`
+	isoTime    = `(?:[\pL\pM.]{1,12},? )?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+|,\d{3})?(?: ?(?:Z|[+-]\d\d(?::?\d\d)?)(?:\[[\w/]+\])?)?(?: ` + zoneName + `)?`
+	syslogTime = `(?:[\pL\pM.]{1,5},? )?` + monthName + ` {1,2}\d{1,2}\.?,?(?: \d{4})? \d\d:\d\d:\d\d(?:\.\d+)?(?: ` + zoneName + `)?(?: \d{4})?`
+	dayFirst   = `(?:[\pL\pM.]{2,5},? )?\d{1,2}\.? [\pL\pM.]{3,12}(?: \d{4})? \d\d:\d\d:\d\d(?:\.\d+)?(?: [AP]M)?(?: ` + zoneName + `)?`
 	otherTime  = `\d{10}(?:\.\d{3,9}|\d{3})?|\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}|\d{1,2}/\d{1,2}/\d{2,4},? \d{1,2}:\d\d:\d\d(?:\.\d+)?(?: [AP]M)?|\d\d:\d\d:\d\d(?:\.\d+)?`
 	anyTime    = `(?:` + isoTime + `|` + syslogTime + `|` + dayFirst + `|` + otherTime + `)`
 	hostName   = `[\pL\d_][\pL\d_.:%/@-]*`
@@ -25,7 +27,7 @@ const (
 
 var (
 	// lineNumber is what `cat -n`, `grep -n` and pagers put in front, only believed if a time stamp is next.
-	lineNumber = lazyregexp.New(`^ *\d{1,9}(?: *[:|│.\-][ \t]*|[ \t]+)`)
+	lineNumber = lazyregexp.New(`^ *\d{1,9}(?: *[:|│.)\-][ \t]*|[ \t]+)`)
 	// sourceName is kubectl's --prefix, docker compose's, xenconsoled's and pdsh's: "[pod/a/b] ", "name-1  | ", "(d1) ", "host: ".
 	sourceName = lazyregexp.New(`^(?:\[(?:pod/)?[\w.-]+/[\w./-]+\] |[\w.-]+ +\| |\(d\d+\) |` + hostName + `:? )`)
 	logTime    = lazyregexp.New(`^(?:\[` + isoTime + `\]|` + anyTime + `):? {1,2}`)
@@ -37,6 +39,8 @@ var (
 	stream = lazyregexp.New(`^(?:(?:stdout|stderr) [FP](?::\S+)? |\{[^{}]{1,500}\} +)`)
 	// fileName is what `grep` puts in front: "/var/log/kern.log:", "kern.log.1-", with the number of the line.
 	fileName = lazyregexp.New(`^(?:[\w.+@-]*/[\w./+@-]+|[\w+@-]+\.[\w.]+)[:-](?:\d{1,9}[:-])?`)
+	// quotation is a line of prose or source as `grep -n` prints it.
+	quotation = lazyregexp.New(`^[\w./+@-]+\.(?:md|rst|adoc|html?|go|py|rs|c|h|patch|diff)[:-]\d+[:-]`)
 	// relay is the host that a syslog daemon puts in front of a line that has a time and a host already.
 	relay = lazyregexp.New(`^[\pL\d_](?:[\pL\d_.:%/@-]*[\pL\d_.%/@-])? `)
 	// awsEvents is a line of `aws logs get-log-events --output text` and filter-log-events: times, event id, stream, message, time.
@@ -48,10 +52,10 @@ var (
 	logcat = lazyregexp.New(`^\d\d-\d\d \d\d:\d\d:\d\d\.\d{3,6} +(?:root +)?0 +0 [VDIWEF] +(?:: )?`)
 	// stamped is a serial logger's time that stands right in front of the kernel's.
 	stamped   = lazyregexp.New(`^\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)? \d{4}\](` + kernelStamp + `)`)
-	stampNext = lazyregexp.New(`^(?:` + hostName + ` |\[(?:\d+\.\d+\.\d[\d.:]*|[a-zA-Z][\w.-]*)\] )?(` + kernelStamp + `)`)
+	stampNext = lazyregexp.New(`^(?:(?:` + hostName + `[\pL\d_.%/@-]|[\pL\d_]|[\d.]+:(?:\d+:)?)(?:\t| {1,2})|\[(?:\d+\.\d+\.\d[\d.:]*|[0-9a-f]*:[0-9a-f:]+|[a-zA-Z][\w.-]*)\](?::\d+)? )?(` + kernelStamp + `)`)
 	kmsgNext  = lazyregexp.New(`^(?:` + hostName + ` )?((?:[\w.+~-]+,)?\d{1,3},\d+,\d+,[-cC+](?:,[^;]*)?;)`)
 	// syslog-ng, logread and loggers that write the names: "kern.crit kernel: ", "host kern.warn kernel: ", "kern crit: ".
-	named = lazyregexp.New(`^(?:` + hostName + ` )?[\[<(]?(` + facility + `)[. ](` + levelName + `)[\]>)]?(?:(?: ` + hostName + `)? (kernel)(?:\[\d+\])?)?: `)
+	named = lazyregexp.New(`^(?:` + hostName + ` )?[\[<(]?(` + facility + `)[. :/](` + levelName + `)[\]>)]?(?:(?: ` + hostName + `)? (kernel)(?:\[\d+\])?)?: `)
 	// names in front of a line with a time: rsyslog's "%pri-text%".
 	namesFirst = lazyregexp.New(`^[\[<(]?(` + facility + `)\.(` + levelName + `)[\]>)]?:? `)
 	// talosctl dmesg: "10.0.1.5: kern: warning: [time]: ".
@@ -79,6 +83,9 @@ func cutEnvelope(line string, r *netconsole.Record) (string, origin) {
 	rest := strings.TrimLeft(strings.TrimPrefix(line, byteOrderMark), " \t\r")
 	if m := logcat.FindString(rest); m != "" {
 		return rest[len(m):], addressed
+	}
+	if quotation.MatchString(rest) {
+		return "", foreign
 	}
 	if !rfc5424.MatchString(rest) && !namesFirst.MatchString(rest) { // which look like the number of a line, and like a host
 		rest = cutSource(rest)

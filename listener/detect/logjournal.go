@@ -263,7 +263,23 @@ func (f fields) program() string {
 // program's, and proves nothing.
 func (f fields) foreign() bool {
 	name := cmp.Or(f.program(), f.get("logger", "component"))
-	return name != "" && name != "kernel"
+	return name != "" && name != "kernel" || f.written() || strings.Contains(f.get("caller"), ".")
+}
+
+// written reports whether somebody has written the text: a chat's message, a ticket, an event of Kubernetes.
+func (f fields) written() bool {
+	if f.get("kind") == "Event" {
+		return true
+	}
+	for _, text := range [...]string{"text", "content", "body"} {
+		beside := strings.TrimSuffix(strings.ToLower(f[text].path), text)
+		for _, by := range [...]string{"role", "user", "author", "username", "channel", "subject", "title"} {
+			if v := f[by]; f[text].text != "" && v.text != "" && strings.ToLower(v.path) == beside+by {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // contained reports whether the entry is from the log of a container.

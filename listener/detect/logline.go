@@ -109,7 +109,8 @@ func withText(r netconsole.Record, text string, how origin) (netconsole.Record, 
 
 var (
 	// colour is what terminals obey: dmesg --color, systemd's status lines, firmware that clears the screen, a build server's marks.
-	colour = lazyregexp.New("\x1b(?:\\[[0-9;?]*[A-Za-z]|[\\]_][^\x07\x1b]{0,200}(?:\x07|\x1b\\\\)|[()][A-Z0-9]|[=>78])")
+	// Syslog daemons and cat -v spell the escape character out; copying from a web page loses it.
+	colour = lazyregexp.New("(?:\x1b|\\^\\[|#033)\\[[0-9;]*[mK]|\\[\\d{1,2}(?:;\\d{1,3}){0,4}m|\x1b(?:\\[[0-9;:?]*[A-Za-z]|[\\]_][^\x07\x1b]{0,200}(?:\x07|\x1b\\\\)|[()][A-Z0-9]|[=>78])")
 	// behindStamp is "host kernel: ", "host program[12]: " or "kernel: ". "foo bar: text" is the kernel's own, and so is
 	// "program[12]: text".
 	behindStamp = lazyregexp.New(`^(?:[\w.:-]+ (kernel|[^ :\[\]=,]+\[\d+\])|kernel): `)
@@ -208,8 +209,8 @@ var (
 	// the line before (dmesg -d), that alone ("+0.000012").
 	uptimeStamp = lazyregexp.New(`^\[ *(\+)?(\d{1,12})\.(\d{6})(?:[@,]\d{1,4})?(?: *<[^<>]{0,20}>)? {0,24}\] ?`)
 	// wallStamp is dmesg -e, -H and -T, in any language, with the time since the line before or that alone, and crash's log -T.
-	wallStamp = lazyregexp.New(`^\[(?:(?:[\pL\pM.]{1,8} (?:[\pL\pM.]{2,12}|\d{1,2}[月월]) [ \d]\d \d\d:\d\d:\d\d(?: [A-Z]{3,5})? \d{4}|` +
-		`[\pL\pM.]{2,6} ?\d\d? \d\d:\d\d(?::\d\d)?)(?: *<[ +\d.]{1,20}>)?|<[ +\d.]{3,20}>)\]:? ?`)
+	wallStamp = lazyregexp.New(`^\[(?:(?:[\pL\pM.\d]{1,8} ` + monthName + ` [ \d]\d \d\d:\d\d:\d\d(?: ` + zoneName + `)? \d{4}|` +
+		monthName + ` ?\d\d? \d\d:\d\d(?::\d\d)?)(?: *<[ +\d.]{1,20}>)?|<[ +\d.]{3,20}>)\]:? ?`)
 )
 
 // cutStamp removes a time in brackets and the space behind it.
@@ -240,7 +241,7 @@ func seconds(sec, us string) time.Duration {
 
 // caller is "[    T1] " (CONFIG_PRINTK_CALLER), or a CPU as vendors' kernels print it: "c0 ", "(0)[12:kworker/0] ",
 // " [0:  kworker/u:1:   12] ".
-var caller = lazyregexp.New(`^(?:\[ *([TC]\d+) ?\] ?|c(\d+) {1,5}(?:\d+ )?|\((\d+)\)(?:\[\d+:[^\]]*\])?| ?\[(\d{1,3}): *[^\]]{1,16}: *\d{1,7}\] ?)`)
+var caller = lazyregexp.New(`^(?:\[ *([TC]\d+) ?\] ?|c(\d+) {1,5}(?:\d+ )?|[ -]?\((\d+)\)(?:\[\d+:[^\]]*\])?| ?\[(\d{1,3}): *[^\]]{1,16}: *\d{1,7}\] ?)`)
 
 // cutCaller removes the task or CPU behind a time stamp.
 func cutCaller(line string, r *netconsole.Record) string {

@@ -50,6 +50,7 @@ type LogReader struct {
 	held  int // bytes of the parts
 
 	margin  margin
+	patch   bool              // in a patch, or behind the header of a commit
 	partial map[string]string // beginnings of a container's lines, by stream
 	wrapped string            // a line that is as wide as a terminal
 }
@@ -185,6 +186,10 @@ func (l *LogReader) whole(text string, emit emitter) {
 	if strings.TrimSpace(text) == "" {
 		return
 	}
+	if l.patched(text) {
+		l.unknown(text)
+		return
+	}
 	r, how := parseLine(text)
 	if how <= bare {
 		l.unknown(text)
@@ -206,6 +211,19 @@ func (l *LogReader) whole(text string, emit emitter) {
 	default:
 		l.bareLine(r, emit)
 	}
+}
+
+var (
+	// patchHead begins a patch, a part of one, or a commit in git's log.
+	patchHead = lazyregexp.New(`^(?:diff --git a/|@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@|commit [0-9a-f]{12,64}$)`)
+	// patchLine is what may follow.
+	patchLine = lazyregexp.New(`^(?:[ \t+\\-]|(?:Author|Date|Merge|AuthorDate|Commit|CommitDate): |(?:index|new|old|deleted|similarity|rename|copy|Binary) )`)
+)
+
+// patched reports whether a line stands in a patch or in a commit's message, which quote logs.
+func (l *LogReader) patched(text string) bool {
+	l.patch = !l.plain && (patchHead.MatchString(text) || l.patch && patchLine.MatchString(text))
+	return l.patch
 }
 
 // A margin is a blank more behind every time stamp than the kernel prints.

@@ -49,6 +49,8 @@ type Rule struct {
 	// owner says that the function that allocated the memory is to be named, if the report has it, and not the one that found
 	// it broken.
 	owner bool
+	// work says that the report lists the work of the pool that the message names.
+	work bool
 	// locks says that the report names the places where locks were taken.
 	locks bool
 	// asserts says that a check of the kernel found it, unlike a fault: helpers check their arguments.

@@ -12,13 +12,15 @@ func dyingRules() []Rule {
 			// arch/x86/kernel/dumpstack.c oops_end(); arch/arm64/kernel/traps.c die() puts its reason in front;
 			// arch/s390/kernel/dumpstack.c die().
 			Cause: kernelPanic, Verdict: Dying,
-			Match: `Kernel panic - not syncing: ((?:[^:\n]+: )?Fatal exception(?: in interrupt|: panic_on_oops)?)(?:\n|$)`,
+			Match: `Kernel panic - not syncing: ((?:[A-Za-z][^\n]{1,60}: )?Fatal exception(?: in interrupt|: panic_on_oops)?)(?:\n|$)`,
 			Title: "$1", rank: vague, follows: kernelOops,
 			Examples: []string{
 				"Kernel panic - not syncing: Fatal exception",
 				"Kernel panic - not syncing: Fatal exception in interrupt",
 				"Kernel panic - not syncing: Oops - BUG: Fatal exception",
 				"Kernel panic - not syncing: Fatal exception: panic_on_oops",
+				"Kernel panic - not syncing: UBSAN: array index out of bounds: Fatal exception",
+				"Kernel panic - not syncing: synchronous external abort: Fatal exception",
 			},
 			Counterexamples: []string{
 				`audit: type=1400 audit(1700000000.123:45): apparmor="DENIED" operation="open" profile="x" name="/x" pid=1 comm="Kernel panic - "`,
@@ -30,7 +32,7 @@ func dyingRules() []Rule {
 			// handle_stack_overflow(); arch/arm64/kernel/traps.c panic_bad_stack().
 			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: (Attempted to kill (?:init|the idle task)!.*|Aiee, killing interrupt handler!|` +
-				`Oopsed too often .*|Oops failed to kill thread|Machine halted\.|\S+ stack guard hit|kernel stack overflow)`,
+				`Oopsed too often .*|Oops failed to kill thread|Machine halted\.|\S+ stack guard hit)`,
 			Title: "$1", rank: vague, follows: kernelOops,
 			Examples: []string{
 				"Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b",
@@ -39,6 +41,14 @@ func dyingRules() []Rule {
 				"Kernel panic - not syncing: IRQ stack guard hit",
 			},
 			Counterexamples: []string{"systemd[1]: Kernel panic - not syncing: Attempted to kill init!"},
+		},
+		{
+			// arch/arm64/kernel/traps.c panic_bad_stack(), arch/riscv/kernel/traps.c handle_bad_stack().
+			Cause: kernelPanic, Verdict: Dying,
+			Match: `Kernel panic - not syncing: (?i:kernel stack overflow)`,
+			Title: "kernel stack overflow{in}", overflow: true, rank: vague, follows: kernelOops,
+			Examples:        []string{"Kernel panic - not syncing: kernel stack overflow", "Kernel panic - not syncing: Kernel stack overflow"},
+			Counterexamples: []string{"test: Kernel panic - not syncing: kernel stack overflow"},
 		},
 		{
 			// kernel/watchdog.c watchdog_timer_fn() with softlockup_panic: an interrupt of the CPU that hangs.
@@ -89,16 +99,23 @@ func dyingRules() []Rule {
 			// end_report(), mm/kmsan/report.c.
 			Cause: kernelPanic, Verdict: Dying,
 			Match: `Kernel panic - not syncing: ((?:\S+: )?panic_on_warn set|\S+: system warned too often|kasan\.fault=\S+ set|` +
-				`kmsan\.panic set|panic_on_kmsan set|panic_on_taint set|scheduling while atomic)`,
-			Title: "$1", rank: vague, follows: "KernelWarning MemoryCorruption KernelBug",
+				`kmsan\.panic set|panic_on_kmsan set|panic_on_taint set)`,
+			Title: "$1{in}", rank: vague, follows: "KernelWarning MemoryCorruption KernelBug",
 			Examples: []string{
 				"Kernel panic - not syncing: kernel: panic_on_warn set ...",
 				"Kernel panic - not syncing: panic_on_warn set ...\n",
-				"Kernel panic - not syncing: scheduling while atomic\n",
 				"Kernel panic - not syncing: kasan.fault=panic set ...",
 				"Kernel panic - not syncing: kernel: system warned too often (kernel.warn_limit is 100)",
 			},
 			Counterexamples: []string{"kernel.panic_on_warn = 1", "Kernel command line: quiet panic_on_warn=1"},
+		},
+		{
+			// kernel/sched/core.c __schedule_bug(), with panic_on_warn.
+			Cause: kernelPanic, Verdict: Dying,
+			Match: `Kernel panic - not syncing: (scheduling while atomic)`,
+			Title: "$1{in}", asks: true, rank: vague, follows: "KernelBug",
+			Examples:        []string{"Kernel panic - not syncing: scheduling while atomic\n"},
+			Counterexamples: []string{"BUG: scheduling while atomic: insmod/170/0x00000002"},
 		},
 		{
 			// mm/oom_kill.c check_panic_on_oom(), out_of_memory(). Whoever happened to ask for memory is not the cause.

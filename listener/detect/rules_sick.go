@@ -68,8 +68,8 @@ func sickRules() []Rule {
 		{
 			// kernel/workqueue.c wq_watchdog_timer_fn(): (0), no pr_fmt.
 			Cause: "WorkqueueLockup", Verdict: Sick,
-			Match:           `BUG: workqueue lockup - pool`,
-			Title:           "workqueue lockup",
+			Match: `BUG: workqueue lockup - pool`,
+			Title: "workqueue lockup{in}", work: true,
 			Examples:        []string{"BUG: workqueue lockup - pool cpus=1 node=0 flags=0x0 nice=0 stuck for 31s!"},
 			Counterexamples: []string{"workqueue: blk_mq_run_work_fn hogged CPU for >10000us 4 times, consider switching to WQ_UNBOUND"},
 		},

@@ -260,6 +260,19 @@ func TestWhatIsEmittedWhen(t *testing.T) {
 			[]string{"+1ms dying Fatal exception …", "+2.001s dying Fatal exception"},
 		},
 		{
+			"a finding that is one message does not cut another's backtrace",
+			Config{},
+			func(g *rig) {
+				g.say("INFO: task java:6102 blocked for more than 120 seconds.", "Call Trace:", " schedule+0x9c/0x1b0",
+					"unregister_netdevice: waiting for lo to become free. Usage count = 6", " mutex_lock_nested+0x3b0/0x1130", " copy_net_ns+0xcc/0x220")
+				g.wait(time.Minute)
+			},
+			[]string{
+				"+3ms sick network device reference leaked (unregister_netdevice)",
+				"+2.005s sick task hung in copy_net_ns",
+			},
+		},
+		{
 			"two different findings at a time are both reported",
 			Config{},
 			func(g *rig) { g.say(lockup, "rcu: INFO: rcu_sched self-detected stall on CPU"); g.wait(time.Minute) },

@@ -65,6 +65,28 @@ func TestWhereItHappened(t *testing.T) {
 			"my_irq_handler",
 		},
 		{
+			"whom an exception interrupted stands in no frame", &Rule{Cause: kernelOops, Verdict: Oops, asserts: true},
+			"RIP: 0010:exc_control_protection+0x1/0x2\nCall Trace:\n <TASK>\n asm_exc_control_protection+0x26/0x30\nRIP: 0010:guilty+0x0/0x10\nCode: 90\n caller+0x1/0x2\n",
+			"guilty",
+		},
+		{
+			"a panic whose WARNING was lost has its registers in the backtrace", direct,
+			"Call Trace:\n panic+0x1/0x2\n check_panic_on_warn+0x1/0x2\n __warn+0x1/0x2\n exc_invalid_op+0x1/0x2\n asm_exc_invalid_op+0x1/0x2\nRIP: 0010:refcount_warn_saturate+0x1/0x2\nRSP: 0018:0\n guilty+0x1/0x2\n caller+0x1/0x2\n",
+			"guilty",
+		},
+		{
+			"the work of a stuck pool, and not of another", &Rule{work: true},
+			"BUG: workqueue lockup - pool cpus=3 node=0 flags=0x0 nice=0 stuck for 31s!\nworkqueue events: flags=0x0\n" +
+				"  pwq 2: cpus=1 node=0 flags=0x0 nice=0 active=1/256 refcnt=2\n    in-flight: 12:other_work\n" +
+				"  pwq 6: cpus=3 node=0 flags=0x0 nice=0 active=1/256 refcnt=2\n    in-flight: 212(RESCUER):guilty_work for 31s, 14:more_work\n    pending: third_work\n",
+			"guilty_work",
+		},
+		{
+			"a pool that works on nothing", &Rule{work: true},
+			"BUG: workqueue lockup - pool cpus=3 node=0 flags=0x0 nice=0 stuck for 31s!\n  pwq 6: cpus=3 node=0 flags=0x0 nice=0 active=1/256 refcnt=2\n    pending: third_work\nCall Trace:\n panic+0x1/0x2\n wq_watchdog_timer_fn+0x1/0x2\n",
+			"",
+		},
+		{
 			"but it is what a stall is about", stall,
 			"Call Trace:\n <IRQ>\n rcu_dump_cpu_stacks+0x1/0x2\n rcu_sched_clock_irq+0x1/0x2\n </IRQ>\n <TASK>\n asm_sysvec_apic_timer_interrupt+0x1/0x2\nRIP: 0010:busy+0x1/0x2\n caller+0x1/0x2\n",
 			"busy",
