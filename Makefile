@@ -38,7 +38,7 @@ staticcheck:
 	$(GO) tool -modfile=.ci/tools.mod staticcheck -tags live,e2e,ends,rollout ./...
 
 pure: ## tests that touch nothing but memory
-	$(GO) test ./...
+	$(GO) test -timeout 30m ./...
 
 fuzz: ## every fuzz target for FUZZTIME, from its kept inputs on; nightly: what a random search finds is no fault of the last change
 	@grep -rl --include='*_test.go' '^func Fuzz' cmd configurator listener | xargs -n1 dirname | sort -u | while read -r dir; do \
@@ -49,7 +49,7 @@ fuzz: ## every fuzz target for FUZZTIME, from its kept inputs on; nightly: what 
 
 # configurator/configfs has live tests too: they run inside the lab's guests, because they want kernels that have netconsole.
 live: ## tests against this machine's kernel, in network namespaces of their own (root)
-	AGAIN=1 .ci/no-skips $(GO) test -count=1 -tags live -run '^TestLive' -v ./configurator ./configurator/nexthop ./configurator/canary ./configurator/farewell ./listener
+	AGAIN=1 .ci/no-skips $(GO) test -count=1 -tags live -timeout 30m -run '^TestLive' -v ./configurator ./configurator/nexthop ./configurator/canary ./configurator/farewell ./listener
 
 browser: ## the page of deaths in Chromium, with pictures of it in dist/browser (root, to install Chromium)
 	cd e2e/browser && $(GO) vet -tags rollout ./... && \

@@ -122,13 +122,17 @@ func (w *kubeWorld) checkEveryRight(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := func(ctx context.Context, p probe) (denied bool, err error) {
-		for { // until the API server is not too busy
+		for n := 1; ; n++ { // until the API server is not too busy
 			req, err := http.NewRequestWithContext(ctx, p.method, w.account.Host+p.path, strings.NewReader(p.body))
 			if err != nil {
 				return false, err
 			}
 			req.Header.Set("Content-Type", p.contentType)
 			resp, err := client.Do(req)
+			if err != nil && n < 10 && ctx.Err() == nil {
+				time.Sleep(time.Second)
+				continue
+			}
 			if err != nil {
 				return false, err
 			}

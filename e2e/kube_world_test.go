@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -351,11 +352,24 @@ func (w *kubeWorld) mustDeleteNode(t *testing.T, name string) {
 
 func (w *kubeWorld) kubectl(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := w.lab.Kubectl(t.Context(), args...)
-	if err != nil {
-		t.Fatal(err)
+	for n := 1; ; n++ {
+		out, err := w.lab.Kubectl(t.Context(), args...)
+		if err == nil {
+			return out
+		}
+		if !slices.ContainsFunc(noAnswer, func(text string) bool { return strings.Contains(err.Error(), text) }) || n == 10 {
+			t.Fatal(err)
+		}
+		t.Logf("tried again: %v", err)
+		time.Sleep(time.Second)
 	}
-	return out
+}
+
+// noAnswer is what kubectl says when an API server, or its etcd, is too busy.
+var noAnswer = []string{
+	"etcdserver: ", "TLS handshake timeout", "i/o timeout", "unexpected EOF", "context deadline exceeded", "Timeout: request did not complete",
+	"the server was unable to return a response in the time allotted", "the server is currently unable to handle the request",
+	"the server has received too many requests",
 }
 
 // busy bounds every wait for something that is to happen: many times what a busy machine needs.

@@ -305,10 +305,7 @@ func (s *stormWorld) audit(t *testing.T) []written { return (&kubeWorld{lab: s.C
 // records returns the NodeDeaths of c, by Node.
 func (s *stormWorld) records(t *testing.T, c crowd.Crowd) map[string]v1alpha1.NodeDeath {
 	t.Helper()
-	out, err := s.Cluster.Kubectl(t.Context(), "get", "nodedeaths", "--output=json")
-	if err != nil {
-		t.Fatal(err)
-	}
+	out := (&kubeWorld{lab: s.Cluster}).kubectl(t, "get", "nodedeaths", "--output=json")
 	var list v1alpha1.NodeDeathList
 	if err := json.Unmarshal([]byte(out), &list); err != nil {
 		t.Fatal(err)

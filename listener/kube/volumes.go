@@ -17,10 +17,15 @@ func (c *Cluster) Attachments(ctx context.Context, node string) (int, error) {
 	return counts[node], explain(err, "list volume attachments of node %s", node)
 }
 
-// listAttachments counts the VolumeAttachments of every node. A large fleet has too many for the memory.
+// listAttachments counts the VolumeAttachments of every node, within attachmentsTimeout.
 func listAttachments(ctx context.Context, client rest.Interface) (map[string]int, error) {
 	ctx, cancel := context.WithTimeout(ctx, attachmentsTimeout)
 	defer cancel()
+	return countAttachments(ctx, client)
+}
+
+// countAttachments reads one by one: a large fleet has too many for the memory.
+func countAttachments(ctx context.Context, client rest.Interface) (map[string]int, error) {
 	counts := make(map[string]int)
 	type attachment struct {
 		Spec struct {
