@@ -646,13 +646,13 @@ func TestAcknowledgedOnce(t *testing.T) {
 		t.Errorf("a store that is about to be cleared: %v", Findings(n.Root))
 	}
 	// A ledger that could not be written is that of an earlier boot, and says how one before it ended.
-	if err := Acknowledge(n.Root, bootC.Boot, noon); err != nil {
+	if err := Acknowledge(n.Root, bootC.Boot, bootA.Boot, noon); err != nil {
 		t.Fatal(err)
 	}
 	if l := n.boot(bootB); !l.Previous.Acknowledged.IsZero() {
 		t.Errorf("another boot's: %+v", l.Previous)
 	}
-	if err := Acknowledge(n.Root, bootB.Boot, noon); err != nil {
+	if err := Acknowledge(n.Root, bootB.Boot, bootA.Boot, noon); err != nil {
 		t.Fatal(err)
 	}
 	if l := n.boot(bootB); l.Previous.Acknowledged != noon {
@@ -675,6 +675,51 @@ func TestAcknowledgedOnce(t *testing.T) {
 	}
 	if len(Findings(n.Root)) != 0 {
 		t.Errorf("an empty store: %v", Findings(n.Root))
+	}
+}
+
+// TestACrashLoop: a boot that dies before it has told how the last one ended leaves that to the next. However long that goes on, the
+// oldest is told: it is the one that the cluster has seen alive.
+func TestACrashLoop(t *testing.T) {
+	n := newNode(t)
+	n.boot(bootA)
+	const efi = "sys/fs/pstore/dmesg-efi_pstore-179570160001001"
+	n.write(efi, "Panic#1 Part1\n"+canaryOf(bootA)+strings.Repeat("<6>[    9.000000] x\n", 2000)+panicLines)
+	last := bootA.Boot
+	for i := range 50 {
+		next := machine.Identity{Instance: bootA.Instance, Boot: fmt.Sprintf("dddddddd-0000-4000-8000-%012d", i)}
+		l := n.boot(next)
+		untold := l.Untold()
+		if len(untold) == 0 || untold[0].Boot != bootA.Boot || untold[0].Cause != "KernelPanic" || untold[len(untold)-1].Boot != last || len(untold) > 3 {
+			t.Fatalf("boot %d: %+v", i, untold)
+		}
+		if i > 0 && len(untold[0].Text) > earlierText {
+			t.Errorf("%d bytes of an earlier boot", len(untold[0].Text))
+		}
+		last = next.Boot
+	}
+	l := n.boot(bootC)
+	for i, e := range l.Untold() {
+		if err := Acknowledge(n.Root, bootC.Boot, e.Boot, noon); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Clear(n.Root); err != nil {
+			t.Fatal(err)
+		}
+		if left := n.boot(bootC).Untold(); len(left) != 2-i {
+			t.Errorf("%d are left once %d have been told", len(left), i+1)
+		}
+	}
+	if _, err := os.Stat(n.Path(efi)); !os.IsNotExist(err) {
+		t.Error("what was told takes up room")
+	}
+	if l := n.boot(bootB); len(l.Untold()) != 1 || l.Previous.Boot != bootC.Boot {
+		t.Errorf("the next boot tells again: %+v", l)
+	}
+	// What another machine had not told is not this one's.
+	n.boot(bootC)
+	if l := n.boot(machine.Identity{Instance: "i-0ffffffffffffffff", Boot: bootA.Boot}); len(l.Untold()) != 0 {
+		t.Errorf("a copy tells: %+v", l.Untold())
 	}
 }
 
