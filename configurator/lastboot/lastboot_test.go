@@ -294,6 +294,27 @@ func TestHowABootEnded(t *testing.T) {
 			n.write("var/crash/kexec_cmd", "x")
 		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "kdump",
 			Text: "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n"}},
+		{"by a crash kernel, SUSE's", func(n node) {
+			n.write("var/crash/2026-11-26-13:00/README.txt", "Kernel crashdump\n")
+			n.write("var/crash/2026-11-26-13:00/dmesg.txt", "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n")
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "kdump",
+			Text: "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n"}},
+		{"by a crash kernel, which saved only a part, and beside what apport makes of it", func(n node) {
+			n.write("var/crash/linux-image-6.8.0-31-generic-202611261300.crash", "ProblemType: KernelCrash\n")
+			n.write("var/crash/127.0.0.1-2026-11-26-13:00:00/vmcore-incomplete", "half a core")
+			n.write("var/crash/127.0.0.1-2026-11-26-13:00:00/kexec-dmesg.log", "[    9.0] Kernel panic - not syncing: no\n")
+			n.write("var/crash/127.0.0.1-2026-11-26-13:00:00/vmcore-dmesg-incomplete.txt", "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n")
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "kdump",
+			Text: "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n"}},
+		{"by a crash kernel that saves elsewhere", func(n node) {
+			n.write("etc/kdump.conf", "# path /no\nauto_reset_crashkernel yes\npath /srv/kdump/\ncore_collector makedumpfile -l\n")
+			n.write("srv/kdump/127.0.0.1-2026-11-26-13:00:00/vmcore-dmesg.txt", "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n")
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "kdump",
+			Text: "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n"}},
+		{"by a crash kernel that sends its dumps away", func(n node) {
+			n.write("etc/kdump.conf", "nfs 10.0.0.1:/crash\npath /\n")
+			n.write("etc/sysconfig/kdump", "KDUMP_SAVEDIR=\"ssh://root@10.0.0.1/crash\"\n")
+		}, Ending{Cause: "Unexplained", Evidence: "none"}},
 		{"by a crash kernel after an oops, RHEL's", func(n node) {
 			n.write("var/crash/127.0.0.1-2026-11-26-13:00:00/vmcore-dmesg.txt", "[   60.000001] BUG: kernel NULL pointer dereference, address: 0000000000000000\n"+
 				"[   60.000002] #PF: supervisor write access in kernel mode\n[   60.000003] Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI\n"+
@@ -720,6 +741,28 @@ func TestACrashLoop(t *testing.T) {
 	n.boot(bootC)
 	if l := n.boot(machine.Identity{Instance: "i-0ffffffffffffffff", Boot: bootA.Boot}); len(l.Untold()) != 0 {
 		t.Errorf("a copy tells: %+v", l.Untold())
+	}
+}
+
+func TestPlacesOfDumps(t *testing.T) {
+	for _, tt := range []struct {
+		name, file, text string
+		want             []string
+	}{
+		{"no settings", "etc/fstab", "", []string{"var/crash"}},
+		{"RHEL's own", "etc/kdump.conf", "path /var/crash\n", []string{"var/crash"}},
+		{"RHEL's", "etc/kdump.conf", "  path\t/data/../srv//crash\n", []string{"var/crash", "srv/crash"}},
+		{"Debian's", "etc/default/kdump-tools", "#KDUMP_COREDIR=/no\nKDUMP_COREDIR=\"/srv/crash\"   # big\n", []string{"var/crash", "srv/crash"}},
+		{"SUSE's", "etc/sysconfig/kdump", "KDUMP_SAVEDIR='file:///srv/crash'\n", []string{"var/crash", "srv/crash"}},
+		{"SUSE's, elsewhere", "etc/sysconfig/kdump", "KDUMP_SAVEDIR=\"nfs://server/crash\"\n", []string{"var/crash"}},
+		{"everything", "etc/kdump.conf", "path /\n", []string{"var/crash"}},
+		{"many", "etc/kdump.conf", strings.Repeat("path /a\npath /b\npath /c\npath /d\n", 100), []string{"var/crash", "a", "b", "c"}},
+	} {
+		n := newNode(t)
+		n.write(tt.file, tt.text)
+		if diff := cmp.Diff(tt.want, placesOfDumps(n.Root)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
 	}
 }
 
