@@ -720,6 +720,9 @@ func TestACrashLoop(t *testing.T) {
 		last = next.Boot
 	}
 	l := n.boot(bootC)
+	if found := Findings(n.Root); len(found) != 0 {
+		t.Errorf("a store that is about to be cleared: %v", found)
+	}
 	for i, e := range l.Untold() {
 		if err := Acknowledge(n.Root, bootC.Boot, e.Boot, noon); err != nil {
 			t.Fatal(err)
