@@ -747,6 +747,34 @@ func TestACrashLoop(t *testing.T) {
 	}
 }
 
+// A boot that ran for long is one that the cluster knows, whether or not it told how the one before had ended.
+func TestABootThatRanForLongTellsOnlyOfItself(t *testing.T) {
+	for _, tt := range []struct {
+		ran  time.Duration
+		want []string
+	}{
+		{5 * time.Minute, []string{bootA.Boot, bootB.Boot}},
+		{5 * time.Hour, []string{bootB.Boot}},
+	} {
+		n := newNode(t)
+		n.lasts(time.Minute)
+		n.boot(bootA)
+		n.boot(bootB)
+		n.write("proc/sys/kernel/random/boot_id", bootC.Boot+"\n")
+		l, err := Open(n.Root, bootC, noon.Add(tt.ran))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var told []string
+		for _, e := range l.Untold() {
+			told = append(told, e.Boot)
+		}
+		if diff := cmp.Diff(tt.want, told); diff != "" {
+			t.Errorf("after %s (-want +got):\n%s", tt.ran, diff)
+		}
+	}
+}
+
 func TestPlacesOfDumps(t *testing.T) {
 	for _, tt := range []struct {
 		name, file, text string

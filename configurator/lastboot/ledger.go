@@ -45,12 +45,15 @@ type Ledger struct {
 	// word and nobody would have marked its shutdown.
 	Previous *Ending `json:"previous,omitempty"`
 	// Earlier is how boots before that one ended which no listener has acknowledged, oldest first: the boots that followed died
-	// before they could tell.
+	// too young to tell.
 	Earlier []Ending `json:"earlier,omitempty"`
 }
 
 // maxEarlier bounds Earlier, and earlierText the text of each, in bytes. In a crash loop the oldest is what the cluster misses.
 const maxEarlier, earlierText = 2, 16 << 10
+
+// young is the age up to which a boot may have had no chance to tell. The cluster knows an older one, and misses none before it.
+const young = 15 * time.Minute
 
 // Untold returns the endings that no listener has acknowledged yet, oldest first.
 func (l Ledger) Untold() []Ending {
@@ -109,7 +112,7 @@ func Look(root machine.Root, id machine.Identity) (Ledger, error) {
 // lookBack finds out how the boot of the former ledger ended, and takes over what that has not told yet.
 func (l *Ledger) lookBack(root machine.Root, former *Ledger) (found store) {
 	l.Previous, found = examine(root, former, *l)
-	if former == nil || !former.sameMachine(*l) {
+	if former == nil || !former.sameMachine(*l) || set(former.Began) && set(l.Began) && l.Began.Sub(former.Began) > young {
 		return found
 	}
 	l.Earlier = former.Untold()

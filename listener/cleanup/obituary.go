@@ -81,7 +81,7 @@ type speech struct {
 // obituaryState is what has become of the obituary of a boot.
 type obituaryState struct {
 	old   string // the boot that it speaks of
-	count int    // obituaries of that boot, with this one
+	count int    // former boots that were spoken of, with that
 	done  bool
 	after time.Time // not before then again; zero while it is in hand
 }
