@@ -47,9 +47,10 @@ var (
 	errUnpinned = errors.New("this boot is not pinned")
 )
 
-// SendObituary tells the listeners how the previous boot ended, unless one has acknowledged that already. An error means that it
-// has to be called again. pinned says to wait for the pin of this boot: sent under a pinned secret it is believed more. That a
-// shutdown ended the boot waits for it in any case: listeners believe nobody else that nothing has to be looked into.
+// SendObituary tells the listeners how the previous boot ended, and those before it that could not tell, unless one has acknowledged
+// that already. An error means that it has to be called again. pinned says to wait for the pin of this boot: sent under a pinned secret
+// it is believed more. That a shutdown ended a boot waits for it in any case: listeners believe nobody else that nothing has to be
+// looked into.
 func (c *Configurator) SendObituary(ctx context.Context, pinned bool) error {
 	before, err := c.Root.State()
 	if err != nil || before == nil || before.Identity.Boot == "" {
@@ -59,38 +60,53 @@ func (c *Configurator) SendObituary(ctx context.Context, pinned bool) error {
 	if err != nil {
 		return err
 	}
-	if l.Previous == nil || !l.Previous.Acknowledged.IsZero() {
+	untold := l.Untold()
+	if len(untold) == 0 {
 		return nil
 	}
 	if len(provenRoutes(before)) == 0 {
 		return errUnproved
 	}
-	if enrolled, _ := enrolment(c.Root); (pinned || l.Previous.Orderly()) && (enrolled == nil || !enrolled.Enrolled) {
-		return errUnpinned
+	enrolled, _ := enrolment(c.Root)
+	isPinned := enrolled != nil && enrolled.Enrolled
+	var waits error
+	for _, e := range untold {
+		if (pinned || e.Orderly()) && !isPinned {
+			waits = errUnpinned
+			continue
+		}
+		if err := c.tell(ctx, l.Boot, e); err != nil {
+			return err
+		}
 	}
+	return waits
+}
+
+// tell has a listener acknowledge how a former boot ended, notes that in the ledger of this one, and makes room for the next panic.
+func (c *Configurator) tell(ctx context.Context, boot string, e lastboot.Ending) error {
 	unlock, err := c.lock(ctx) // no pass may use the socket
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if err := c.deliver(ctx, l); err != nil {
+	if err := c.deliver(ctx, e); err != nil {
 		return err
 	}
-	c.Log.Info("a listener knows how the previous boot ended", "boot", l.Previous.Boot, "cause", l.Previous.Summary())
-	if err := lastboot.Acknowledge(c.Root, l.Boot, time.Now()); err != nil {
+	c.Log.Info("a listener knows how the previous boot ended", "boot", e.Boot, "cause", e.Summary())
+	if err := lastboot.Acknowledge(c.Root, boot, e.Boot, time.Now()); err != nil {
 		return err
 	}
 	if c.Config.LastBoot.KeepPstore || lastboot.MovesPstore(c.Root) {
 		return nil
 	}
-	if err := l.Previous.Clear(c.Root); err != nil {
+	if err := e.Clear(c.Root); err != nil {
 		c.Log.Warn("entries of pstore stay, so the next panic may find no room there", "err", err)
 	}
 	return nil
 }
 
 // deliver sends the obituary to the listeners that the last pass has proved.
-func (c *Configurator) deliver(ctx context.Context, l lastboot.Ledger) error {
+func (c *Configurator) deliver(ctx context.Context, e lastboot.Ending) error {
 	s, err := c.Root.State() // anew: a pass may have ended meanwhile
 	if err != nil || s == nil {
 		return errors.Join(errUnproved, err)
@@ -100,7 +116,7 @@ func (c *Configurator) deliver(ctx context.Context, l lastboot.Ledger) error {
 		return err
 	}
 	id := netconsole.Identity{Instance: s.Identity.Instance, Boot: s.Identity.Boot, Secret: secret}
-	return c.Deliver(ctx, id, l.Previous.Obituary(c.Config.Cluster), provenRoutes(s))
+	return c.Deliver(ctx, id, e.Obituary(c.Config.Cluster), provenRoutes(s))
 }
 
 // provenRoutes returns the listeners that the pass has proved, and that know this node.

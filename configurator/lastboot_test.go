@@ -131,6 +131,39 @@ func TestObituaryWaitsFor(t *testing.T) {
 	}
 }
 
+// TestABootThatDiedYoung: what it could not tell is told by the next, before its own end.
+func TestABootThatDiedYoung(t *testing.T) {
+	w := newWorld(t)
+	w.died(t)
+	node := w.node("10.0.2.10:6666")
+	if _, err := node.Apply(t.Context()); err != nil { // it dies at once
+		t.Fatal(err)
+	}
+	w.write(t, "proc/sys/kernel/random/boot_id", "a-third-boot")
+	w.kernel.targets = nil
+	if err := os.RemoveAll(w.root.Path(machine.RunDir)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := node.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := node.SendObituary(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var told []string
+	for _, o := range w.sent {
+		told = append(told, o.Boot+" "+o.Cause)
+	}
+	if diff := cmp.Diff([]string{someone.Boot + " KernelPanic"}, told); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
+	}
+	if w.read(pstoreEntry) != "" {
+		t.Error("the entry would keep the next panic from being stored")
+	}
+}
+
 // TestAShutdownIsToldUnderThePinOnly: listeners believe it of nobody else, and what they have refused is not sent again.
 func TestAShutdownIsToldUnderThePinOnly(t *testing.T) {
 	w := newWorld(t)

@@ -294,6 +294,27 @@ func TestHowABootEnded(t *testing.T) {
 			n.write("var/crash/kexec_cmd", "x")
 		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "kdump",
 			Text: "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n"}},
+		{"by a crash kernel, SUSE's", func(n node) {
+			n.write("var/crash/2026-11-26-13:00/README.txt", "Kernel crashdump\n")
+			n.write("var/crash/2026-11-26-13:00/dmesg.txt", "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n")
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "kdump",
+			Text: "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n"}},
+		{"by a crash kernel, which saved only a part, and beside what apport makes of it", func(n node) {
+			n.write("var/crash/linux-image-6.8.0-31-generic-202611261300.crash", "ProblemType: KernelCrash\n")
+			n.write("var/crash/127.0.0.1-2026-11-26-13:00:00/vmcore-incomplete", "half a core")
+			n.write("var/crash/127.0.0.1-2026-11-26-13:00:00/kexec-dmesg.log", "[    9.0] Kernel panic - not syncing: no\n")
+			n.write("var/crash/127.0.0.1-2026-11-26-13:00:00/vmcore-dmesg-incomplete.txt", "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n")
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "kdump",
+			Text: "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n"}},
+		{"by a crash kernel that saves elsewhere", func(n node) {
+			n.write("etc/kdump.conf", "# path /no\nauto_reset_crashkernel yes\npath /srv/kdump/\ncore_collector makedumpfile -l\n")
+			n.write("srv/kdump/127.0.0.1-2026-11-26-13:00:00/vmcore-dmesg.txt", "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n")
+		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "kdump",
+			Text: "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n"}},
+		{"by a crash kernel that sends its dumps away", func(n node) {
+			n.write("etc/kdump.conf", "nfs 10.0.0.1:/crash\npath /\n")
+			n.write("etc/sysconfig/kdump", "KDUMP_SAVEDIR=\"ssh://root@10.0.0.1/crash\"\n")
+		}, Ending{Cause: "Unexplained", Evidence: "none"}},
 		{"by a crash kernel after an oops, RHEL's", func(n node) {
 			n.write("var/crash/127.0.0.1-2026-11-26-13:00:00/vmcore-dmesg.txt", "[   60.000001] BUG: kernel NULL pointer dereference, address: 0000000000000000\n"+
 				"[   60.000002] #PF: supervisor write access in kernel mode\n[   60.000003] Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI\n"+
@@ -646,13 +667,13 @@ func TestAcknowledgedOnce(t *testing.T) {
 		t.Errorf("a store that is about to be cleared: %v", Findings(n.Root))
 	}
 	// A ledger that could not be written is that of an earlier boot, and says how one before it ended.
-	if err := Acknowledge(n.Root, bootC.Boot, noon); err != nil {
+	if err := Acknowledge(n.Root, bootC.Boot, bootA.Boot, noon); err != nil {
 		t.Fatal(err)
 	}
 	if l := n.boot(bootB); !l.Previous.Acknowledged.IsZero() {
 		t.Errorf("another boot's: %+v", l.Previous)
 	}
-	if err := Acknowledge(n.Root, bootB.Boot, noon); err != nil {
+	if err := Acknowledge(n.Root, bootB.Boot, bootA.Boot, noon); err != nil {
 		t.Fatal(err)
 	}
 	if l := n.boot(bootB); l.Previous.Acknowledged != noon {
@@ -675,6 +696,104 @@ func TestAcknowledgedOnce(t *testing.T) {
 	}
 	if len(Findings(n.Root)) != 0 {
 		t.Errorf("an empty store: %v", Findings(n.Root))
+	}
+}
+
+// TestACrashLoop: a boot that dies before it has told how the last one ended leaves that to the next. However long that goes on, the
+// oldest is told: it is the one that the cluster has seen alive.
+func TestACrashLoop(t *testing.T) {
+	n := newNode(t)
+	n.boot(bootA)
+	const efi = "sys/fs/pstore/dmesg-efi_pstore-179570160001001"
+	n.write(efi, "Panic#1 Part1\n"+canaryOf(bootA)+strings.Repeat("<6>[    9.000000] x\n", 2000)+panicLines)
+	last := bootA.Boot
+	for i := range 50 {
+		next := machine.Identity{Instance: bootA.Instance, Boot: fmt.Sprintf("dddddddd-0000-4000-8000-%012d", i)}
+		l := n.boot(next)
+		untold := l.Untold()
+		if len(untold) == 0 || untold[0].Boot != bootA.Boot || untold[0].Cause != "KernelPanic" || untold[len(untold)-1].Boot != last || len(untold) > 3 {
+			t.Fatalf("boot %d: %+v", i, untold)
+		}
+		if i > 0 && len(untold[0].Text) > earlierText {
+			t.Errorf("%d bytes of an earlier boot", len(untold[0].Text))
+		}
+		last = next.Boot
+	}
+	l := n.boot(bootC)
+	if found := Findings(n.Root); len(found) != 0 {
+		t.Errorf("a store that is about to be cleared: %v", found)
+	}
+	for i, e := range l.Untold() {
+		if err := Acknowledge(n.Root, bootC.Boot, e.Boot, noon); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Clear(n.Root); err != nil {
+			t.Fatal(err)
+		}
+		if left := n.boot(bootC).Untold(); len(left) != 2-i {
+			t.Errorf("%d are left once %d have been told", len(left), i+1)
+		}
+	}
+	if _, err := os.Stat(n.Path(efi)); !os.IsNotExist(err) {
+		t.Error("what was told takes up room")
+	}
+	if l := n.boot(bootB); len(l.Untold()) != 1 || l.Previous.Boot != bootC.Boot {
+		t.Errorf("the next boot tells again: %+v", l)
+	}
+	// What another machine had not told is not this one's.
+	n.boot(bootC)
+	if l := n.boot(machine.Identity{Instance: "i-0ffffffffffffffff", Boot: bootA.Boot}); len(l.Untold()) != 0 {
+		t.Errorf("a copy tells: %+v", l.Untold())
+	}
+}
+
+// A boot that ran for long is one that the cluster knows, whether or not it told how the one before had ended.
+func TestABootThatRanForLongTellsOnlyOfItself(t *testing.T) {
+	for _, tt := range []struct {
+		ran  time.Duration
+		want []string
+	}{
+		{5 * time.Minute, []string{bootA.Boot, bootB.Boot}},
+		{5 * time.Hour, []string{bootB.Boot}},
+	} {
+		n := newNode(t)
+		n.lasts(time.Minute)
+		n.boot(bootA)
+		n.boot(bootB)
+		n.write("proc/sys/kernel/random/boot_id", bootC.Boot+"\n")
+		l, err := Open(n.Root, bootC, noon.Add(tt.ran))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var told []string
+		for _, e := range l.Untold() {
+			told = append(told, e.Boot)
+		}
+		if diff := cmp.Diff(tt.want, told); diff != "" {
+			t.Errorf("after %s (-want +got):\n%s", tt.ran, diff)
+		}
+	}
+}
+
+func TestPlacesOfDumps(t *testing.T) {
+	for _, tt := range []struct {
+		name, file, text string
+		want             []string
+	}{
+		{"no settings", "etc/fstab", "", []string{"var/crash"}},
+		{"RHEL's own", "etc/kdump.conf", "path /var/crash\n", []string{"var/crash"}},
+		{"RHEL's", "etc/kdump.conf", "  path\t/data/../srv//crash\n", []string{"var/crash", "srv/crash"}},
+		{"Debian's", "etc/default/kdump-tools", "#KDUMP_COREDIR=/no\nKDUMP_COREDIR=\"/srv/crash\"   # big\n", []string{"var/crash", "srv/crash"}},
+		{"SUSE's", "etc/sysconfig/kdump", "KDUMP_SAVEDIR='file:///srv/crash'\n", []string{"var/crash", "srv/crash"}},
+		{"SUSE's, elsewhere", "etc/sysconfig/kdump", "KDUMP_SAVEDIR=\"nfs://server/crash\"\n", []string{"var/crash"}},
+		{"everything", "etc/kdump.conf", "path /\n", []string{"var/crash"}},
+		{"many", "etc/kdump.conf", strings.Repeat("path /a\npath /b\npath /c\npath /d\n", 100), []string{"var/crash", "a", "b", "c"}},
+	} {
+		n := newNode(t)
+		n.write(tt.file, tt.text)
+		if diff := cmp.Diff(tt.want, placesOfDumps(n.Root)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
 	}
 }
 

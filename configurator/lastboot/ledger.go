@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,6 +44,24 @@ type Ledger struct {
 	// Previous is how the boot before ended. Nil means that nobody knows: no boot of this machine was entered before, or it left no
 	// word and nobody would have marked its shutdown.
 	Previous *Ending `json:"previous,omitempty"`
+	// Earlier is how boots before that one ended which no listener has acknowledged, oldest first: the boots that followed died
+	// too young to tell.
+	Earlier []Ending `json:"earlier,omitempty"`
+}
+
+// maxEarlier bounds Earlier, and earlierText the text of each, in bytes. In a crash loop the oldest is what the cluster misses.
+const maxEarlier, earlierText = 2, 16 << 10
+
+// young is the age up to which a boot may have had no chance to tell. The cluster knows an older one, and misses none before it.
+const young = 15 * time.Minute
+
+// Untold returns the endings that no listener has acknowledged yet, oldest first.
+func (l Ledger) Untold() []Ending {
+	all := slices.Clone(l.Earlier)
+	if l.Previous != nil && l.Previous.Acknowledged.IsZero() {
+		all = append(all, *l.Previous)
+	}
+	return all
 }
 
 // ErrCrashKernel means that this boot is that of a crash kernel, which saves a dump and ends: it is not entered.
@@ -66,9 +85,7 @@ func Open(root machine.Root, id machine.Identity, now time.Time) (Ledger, error)
 	}
 	l := begin(root, id, now)
 	l.Since, l.Guarded = now, guardErr == nil
-	var store store
-	l.Previous, store = examine(root, former, l)
-	l.Known = store.marks()
+	l.Known = l.lookBack(root, former).marks()
 	return l, errors.Join(err, l.write(root))
 }
 
@@ -88,8 +105,22 @@ func Look(root machine.Root, id machine.Identity) (Ledger, error) {
 		return *former, err
 	}
 	l := begin(root, id, time.Now())
-	l.Previous, _ = examine(root, former, l)
+	l.lookBack(root, former)
 	return l, err
+}
+
+// lookBack finds out how the boot of the former ledger ended, and takes over what that has not told yet.
+func (l *Ledger) lookBack(root machine.Root, former *Ledger) (found store) {
+	l.Previous, found = examine(root, former, *l)
+	if former == nil || !former.sameMachine(*l) || set(former.Began) && set(l.Began) && l.Began.Sub(former.Began) > young {
+		return found
+	}
+	l.Earlier = former.Untold()
+	l.Earlier = l.Earlier[:min(len(l.Earlier), maxEarlier)]
+	for i := range l.Earlier {
+		l.Earlier[i].Text = lastLines([]byte(l.Earlier[i].Text), earlierText)
+	}
+	return found
 }
 
 // begin is the ledger of a boot that is not entered yet.
@@ -115,14 +146,17 @@ func MarkEnding(root machine.Root, now time.Time) error {
 	return l.write(root)
 }
 
-// Acknowledge notes in the ledger of the running boot that a listener has taken in how the previous one ended: it is not sent
+// Acknowledge notes in the ledger of the running boot that a listener has taken in how a former one ended: it is not sent
 // again. Where that ledger could not be written there is nothing to note it in.
-func Acknowledge(root machine.Root, boot string, now time.Time) error {
+func Acknowledge(root machine.Root, boot, former string, now time.Time) error {
 	l, err := read(root)
-	if err != nil || l == nil || l.Boot != boot || l.Previous == nil {
+	if err != nil || l == nil || l.Boot != boot {
 		return err
 	}
-	l.Previous.Acknowledged = now
+	l.Earlier = slices.DeleteFunc(l.Earlier, func(e Ending) bool { return e.Boot == former })
+	if l.Previous != nil && l.Previous.Boot == former {
+		l.Previous.Acknowledged = now
+	}
 	return l.write(root)
 }
 

@@ -64,20 +64,21 @@ func watchdogs(root machine.Root) []trace {
 // maxBootErrors bounds what is read of the firmware's records, in bytes.
 const maxBootErrors = 1 << 20
 
-// severities are those of a record, and how it is called (ACPI 6.5, table 18.11).
-var severities = []string{"recoverable", "fatal", "corrected", "informational"}
+// severities are those of errors that may end a boot. Others were corrected, or are none.
+var severities = []string{"recoverable", "fatal"}
 
 // bootErrors reads ACPI's boot error records: the firmware keeps hardware errors of the previous boot there (ACPI 6.5, 18.3.1 and
-// 18.3.2.7.1). Errors that were corrected end no boot.
+// 18.3.2.7.1).
 func bootErrors(root machine.Root) []trace {
 	data, err := readHead(root.Path("sys/firmware/acpi/tables/data/BERT"), maxBootErrors)
 	if err != nil {
 		return nil
 	}
-	const head = 20                                                  // status, offset and length of raw data, length of data, severity
-	for len(data) >= head && binary.LittleEndian.Uint32(data) != 0 { // as bert_print_all does (drivers/acpi/apei/bert.c)
+	const head = 20 // bytes: status, offset and length of raw data, length of data, severity
+	// One block follows the other, as bert_print_all has it (drivers/acpi/apei/bert.c).
+	for len(data) >= head && binary.LittleEndian.Uint32(data) != 0 {
 		field := func(at int) uint64 { return uint64(binary.LittleEndian.Uint32(data[at:])) }
-		if severity := field(16); severity < 2 {
+		if severity := field(16); severity < uint64(len(severities)) {
 			return []trace{{causeHardware, Firmware, "the firmware recorded a " + severities[severity] + " hardware error (BERT)"}}
 		}
 		size := head + field(12)

@@ -22,6 +22,9 @@ const (
 	obituariesKnown = 1 << 14
 	// obituaryRetry is how long one that cannot be dealt with yet is left alone.
 	obituaryRetry = 5 * time.Second
+	// obituariesOfBoot are dealt with that name different former boots: those that died young left theirs to the next. One of them
+	// at most is put on record.
+	obituariesOfBoot = 4
 )
 
 // endings is what an Engine keeps of how boots ended. Engine.mu guards all but the channels.
@@ -34,7 +37,7 @@ type endings struct {
 	overSince     time.Time       // when they were too many last
 	obituaries    chan obituary
 	obituaryLimit policy.Limiter
-	said          map[policy.Pin]obituaryState // by the boot and secret that spoke
+	said          map[policy.Pin]obituaryState // by the boot and secret that spoke, the last of each
 	spokenOf      map[speech]string            // the boot that was spoken of
 	lastBoots     map[string]string            // by UID of the Node
 	lastCanaries  map[policy.Pin]time.Time
@@ -77,25 +80,32 @@ type speech struct {
 
 // obituaryState is what has become of the obituary of a boot.
 type obituaryState struct {
+	old   string // the boot that it speaks of
+	count int    // former boots that were spoken of, with that
 	done  bool
 	after time.Time // not before then again; zero while it is in hand
 }
 
-// Obituary hands over what a node that src belongs to says about how its previous boot ended, and reports whether that has
-// been dealt with. Each boot has one. It never blocks; the node repeats it until it is dealt with.
+// Obituary hands over what a node that src belongs to says about how a former boot ended, and reports whether that has been dealt
+// with. It never blocks; the node repeats it until it is dealt with, and only then says the next.
 func (e *Engine) Obituary(src netip.Addr, id netconsole.Identity, text netconsole.Obituary, at time.Time) (done bool) {
 	o := obituary{src, id, text, at}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	switch s, known := e.said[o.speaker()]; {
-	case known && s.done:
+	s, known := e.said[o.speaker()]
+	another := known && s.old != o.Boot
+	switch {
+	case known && s.done && (!another || s.count >= obituariesOfBoot):
 		return true
-	case known && (s.after.IsZero() || e.Now().Before(s.after)):
+	case known && !s.done && (s.after.IsZero() || e.Now().Before(s.after)):
 		return false
+	case another || !known:
+		s = obituaryState{old: o.Boot, count: s.count + 1}
 	}
+	s.done, s.after = false, time.Time{}
 	select {
 	case e.obituaries <- o:
-		e.said[o.speaker()] = obituaryState{}
+		e.said[o.speaker()] = s
 	default:
 	}
 	return false
@@ -110,10 +120,12 @@ func (e *Engine) recordObituaries(ctx context.Context) {
 		case o := <-e.obituaries:
 			done := e.recordObituary(ctx, o)
 			e.mu.Lock()
+			s := e.said[o.speaker()]
 			if len(e.said) >= obituariesKnown {
 				clear(e.said) // they are found on record
 			}
-			e.said[o.speaker()] = obituaryState{done, e.Now().Add(obituaryRetry)}
+			s.done, s.after = done, e.Now().Add(obituaryRetry)
+			e.said[o.speaker()] = s
 			e.mu.Unlock()
 		}
 	}

@@ -560,6 +560,39 @@ func TestThePinnedWordsWin(t *testing.T) {
 	}
 }
 
+// A boot that died young leaves what it could not tell to the next, which then speaks of two. The one that the cluster has seen is put on
+// record, in whatever order they come; and nobody can go on like that.
+func TestObituariesOfTwoBoots(t *testing.T) {
+	for _, tt := range []struct {
+		order []string
+		want  int
+	}{
+		{[]string{bootOld, "died young"}, 1},
+		{[]string{"died young", bootOld}, 1},
+		{[]string{"x", "y", bootOld, "z"}, 1},
+		{[]string{"v", "w", "x", "y", bootOld}, 0},
+	} {
+		t.Run(strings.Join(tt.order, ", "), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				e, _ := run(t, testPolicy(), w, "a")
+				w.set(func() {
+					w.ended = append(w.ended, policy.Node{Name: "n1", UID: "uid-n1", BootID: bootOld, Leaving: true})
+				})
+				pass(2 * time.Second)
+				for _, boot := range tt.order {
+					id, o := said(func(_ *netconsole.Identity, o *netconsole.Obituary) { o.Boot = boot })
+					if !repeat(e, address(1), id, o) {
+						t.Errorf("%s is repeated without end", boot)
+					}
+				}
+				if _, ok := w.deaths[policy.DeathName("n1", bootOld)]; ok != (tt.want == 1) || len(w.deaths) != tt.want {
+					t.Errorf("deaths: %+v, want %d", w.deaths, tt.want)
+				}
+			})
+		})
+	}
+}
+
 // What a node says late of its boot before does not replace its farewell of the boot that it runs.
 func TestObituaryInOrderAfterTheNextFarewell(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
