@@ -427,21 +427,6 @@ func (w *kubeWorld) checkMachine(t *testing.T, r *replica) {
 	if err := w.gone(t.Context(), d); err != nil {
 		t.Error(err)
 	}
-	// On EC2 without a cloud provider, and on k3s, the node says which instance it is, and its Node does not.
-	for i, provider := range []string{"", "k3s://"} {
-		d := newDoomed(fmt.Sprintf("plain-%d", i), 553+i)
-		if provider != "" {
-			provider += d.name
-		}
-		w.newNode(t, d.name, func(n *corev1.Node) { d.register(n, d.boot); n.Spec.ProviderID = provider })
-		if err := w.lab.Enroll(t.Context(), d.name, d.boot, d.secret.Sum()); err != nil {
-			t.Fatal(err)
-		}
-		w.dies(t, d, r)
-		if err := w.gone(t.Context(), d); err != nil {
-			t.Error(err)
-		}
-	}
 }
 
 // checkWindows restarts a node that has no kernel of ours: its boot id is a counter.
