@@ -53,7 +53,7 @@ func (c *Cluster) FindNode(ctx context.Context, s cleanup.Sender) (policy.Node, 
 		return policy.Node{}, err
 	}
 	node := nodeFrom(live)
-	if s.Instance != "" && !isInstance(node, s.Instance) {
+	if hasID(live, s.Instance) && !isInstance(node, s.Instance) {
 		return policy.Node{}, fmt.Errorf("node %s is no longer instance %s: %w", live.Name, s.Instance, cleanup.ErrNotFound)
 	}
 	if !slices.Contains(node.Addresses, s.Addr) {
@@ -64,16 +64,13 @@ func (c *Cluster) FindNode(ctx context.Context, s cleanup.Sender) (policy.Node, 
 
 // candidate names the one Node in the cache that s identifies.
 func (c *Cluster) candidate(s cleanup.Sender, now time.Time) (string, error) {
-	var found []*corev1.Node
-	what := fmt.Sprintf("address %s", s.Addr)
-	if s.Instance == "" {
-		found = c.cached(byAddress, s.Addr.String())
-	} else {
-		what = fmt.Sprintf("instance %s", s.Instance)
-		found = c.cached(indexOf(s.Instance), s.Instance)
+	found, byAddr := c.matching(s.Instance, s.Addr)
+	what := fmt.Sprintf("instance %s", s.Instance)
+	if byAddr {
+		what = fmt.Sprintf("address %s", s.Addr)
 	}
 	d, left := machine{}, false
-	if s.Instance == "" && len(found) < 2 {
+	if byAddr && len(found) < 2 {
 		var m machine
 		if len(found) == 1 {
 			m = machineOf(found[0])
@@ -109,15 +106,34 @@ func (c *Cluster) candidate(s cleanup.Sender, now time.Time) (string, error) {
 	return "", fmt.Errorf("%s: nodes %s: %w", what, names(found), cleanup.ErrAmbiguous)
 }
 
+// matching returns the Nodes in the cache that say they are that instance, or those of the address where it tells nothing apart: a kernel
+// names no instance, or its Node has no id to compare it with, as on k3s, RKE2, and kubeadm without a cloud provider.
+func (c *Cluster) matching(instance string, addr netip.Addr) (found []*corev1.Node, byAddr bool) {
+	if instance != "" {
+		if found = c.cached(indexOf(instance), instance); len(found) > 0 {
+			return found, false
+		}
+	}
+	found = c.cached(byAddress, addr.String())
+	if slices.ContainsFunc(found, func(n *corev1.Node) bool { return hasID(n, instance) }) {
+		return nil, false // another one than the sender says that it is
+	}
+	return found, instance == "" || len(found) > 0
+}
+
+// hasID reports whether the Node has an id of the kind of that instance: what nodes say of themselves is EC2's id, or their machine id.
+func hasID(n *corev1.Node, instance string) bool {
+	if indexOf(instance) == byMachine {
+		return n.Status.NodeInfo.MachineID != ""
+	}
+	return instance != "" && strings.HasPrefix(n.Spec.ProviderID, "aws://")
+}
+
 // Known implements cleanup.Cluster.
 func (c *Cluster) Known(instance string, addr netip.Addr) bool {
 	addr = canonical(addr)
-	if instance == "" {
-		return len(c.cached(byAddress, addr.String())) > 0
-	}
-	return slices.ContainsFunc(c.cached(indexOf(instance), instance), func(n *corev1.Node) bool {
-		return slices.Contains(addressesOf(n), addr)
-	})
+	found, _ := c.matching(instance, addr)
+	return slices.ContainsFunc(found, func(n *corev1.Node) bool { return slices.Contains(addressesOf(n), addr) })
 }
 
 // Node implements cleanup.Cluster.

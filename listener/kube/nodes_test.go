@@ -177,7 +177,23 @@ func TestCandidate(t *testing.T) {
 			addr:  "10.0.0.1", instance: "i-1", want: "a"},
 		{name: "an id of the cloud is never a machine id",
 			nodes: []*corev1.Node{node("a", "", "i-1", "10.0.0.1")},
+			addr:  "10.0.0.2", instance: "i-1", err: cleanup.ErrNotFound},
+		{name: "a Node without an id of the cloud is known by its address",
+			nodes: []*corev1.Node{node("a", "", machineA, "10.0.0.1"), node("b", "k3s://b", machineA, "10.0.0.2")},
+			addr:  "10.0.0.1", instance: "i-1", want: "a"},
+		{name: "a Node with an id of another kind is known by its address",
+			nodes: []*corev1.Node{node("a", "", machineA, "10.0.0.1"), node("b", "k3s://b", machineA, "10.0.0.2")},
+			addr:  "10.0.0.2", instance: "i-1", want: "b"},
+		{name: "of two such Nodes of one address, the one that runs the boot",
+			nodes: []*corev1.Node{boots(node("a", "", "1", "10.0.0.1"), "A", ""), boots(node("b", "k3s://b", "2", "10.0.0.1"), "B", "")},
+			addr:  "10.0.0.1", instance: "i-1", boot: "B", want: "b"},
+		{name: "such a Node, and one with an id of the cloud, of one address",
+			nodes: []*corev1.Node{node("a", "", "1", "10.0.0.1"), node("b", "aws:///az/i-2", "2", "10.0.0.1")},
 			addr:  "10.0.0.1", instance: "i-1", err: cleanup.ErrNotFound},
+		{name: "such a Node, whose address was another node's a minute ago",
+			nodes:    []*corev1.Node{boots(node("a", "k3s://a", "", "10.0.0.1"), "B", "")},
+			departed: []gone{{node("a", "k3s://b", "", "10.0.0.1"), time.Minute}},
+			addr:     "10.0.0.1", instance: "i-1", boot: "A", err: cleanup.ErrAmbiguous},
 		{name: "a machine id is never an id of the cloud",
 			nodes: []*corev1.Node{node("a", "x://"+machineA, "", "10.0.0.1"), node("b", "x://2", machineA, "10.0.0.2")},
 			addr:  "10.0.0.1", instance: machineA, want: "b"},
@@ -371,10 +387,18 @@ func TestKnown(t *testing.T) {
 	n.Status.NodeInfo.MachineID = machineA
 	n.Status.Addresses = []corev1.NodeAddress{{Address: "10.0.0.1"}}
 	cacheNode(t, c, n)
+	other := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b"}, Spec: corev1.NodeSpec{ProviderID: "k3s://b"}}
+	other.Status.NodeInfo.MachineID = machineA[1:] + "0"
+	other.Status.Addresses = []corev1.NodeAddress{{Address: "10.0.0.3"}}
+	cacheNode(t, c, other)
 	for _, tt := range []struct {
 		instance, addr string
 		want           bool
 	}{
+		{"i-3", "10.0.0.3", true}, // the Node has no such id
+		{"i-1", "10.0.0.3", false},
+		{machineA, "10.0.0.3", false},
+		{machineA[:31] + "e", "10.0.0.3", false},
 		{"i-1", "10.0.0.1", true},
 		{"i-1", "::ffff:10.0.0.1", true},
 		{"i-1", "10.0.0.2", false},
