@@ -172,7 +172,7 @@ func (d Death) ExplainedBy(o Death) bool {
 	return d.Cause == netconsole.CauseUnexplained && o.Cause != d.Cause
 }
 
-// AddEvidence returns have and what more has beside it. ByNothing is there only alone.
+// AddEvidence returns the union of have and more. ByNothing stays only if it is alone.
 func AddEvidence(have, more []Evidence) []Evidence {
 	all := slices.Clone(have)
 	for _, e := range more {
