@@ -1,11 +1,13 @@
 package configurator
 
 import (
+	"bytes"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/lastgasp/lastgasp/listener/atomicfile"
 )
 
 // MetricsFile is what node_exporter's textfile collector reads, in the directory that --textfile names.
@@ -17,35 +19,16 @@ func (c *Configurator) writeMetrics() {
 		return
 	}
 	status, err := c.Status(nil)
+	var b bytes.Buffer
 	if err == nil {
-		err = os.MkdirAll(c.Textfile, 0o755)
+		err = status.WriteMetrics(&b)
 	}
 	if err == nil {
-		err = replaceFile(filepath.Join(c.Textfile, MetricsFile), func(w io.Writer) error { return status.WriteMetrics(w) })
+		err = atomicfile.Write(filepath.Join(c.Textfile, MetricsFile), b.Bytes(), 0o644)
 	}
 	if err != nil {
 		c.Log.Warn("metrics are not written", "err", err)
 	}
-}
-
-// replaceFile writes a file in one step: the collector must not read half of it.
-func replaceFile(name string, write func(io.Writer) error) error {
-	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*.new")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	if err := write(f); err != nil {
-		return err
-	}
-	if err := f.Chmod(0o644); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
 }
 
 // WriteMetrics writes s in the OpenMetrics text format, restricted to what Prometheus' own text format has too.

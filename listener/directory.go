@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/lastgasp/lastgasp/listener/atomicfile"
 	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 	"github.com/lastgasp/lastgasp/listener/policy"
@@ -277,7 +278,7 @@ func (d *Directory) write(ctx context.Context, name string, inc detect.Incident)
 // files make room: reports, and deaths of an address that has several.
 func (d *Directory) store(name string, data []byte) error {
 	for {
-		err := d.replace(name, data)
+		err := atomicfile.Write(filepath.Join(d.path, name), data, 0o600)
 		if err == nil {
 			d.index.add(name)
 			d.noteDeath(name)
@@ -285,7 +286,7 @@ func (d *Directory) store(name string, data []byte) error {
 		}
 		victim, ok := d.index.leastMissed(name)
 		if !errors.Is(err, syscall.ENOSPC) || !ok {
-			return err
+			return fmt.Errorf("write record: %w", err)
 		}
 		if err := d.remove(victim); err != nil {
 			return err
@@ -303,27 +304,6 @@ func (d *Directory) noteDeath(name string) {
 	if at, err := time.Parse(fileTime, name[:min(len(name), len(fileTime))]); err == nil && at.After(d.lastDeath) {
 		d.lastDeath = at
 	}
-}
-
-func (d *Directory) replace(name string, data []byte) error {
-	tmp, err := os.CreateTemp(d.path, newFile)
-	if err != nil {
-		return fmt.Errorf("create record: %w", err)
-	}
-	defer os.Remove(tmp.Name()) // renamed unless something failed
-	if _, err = tmp.Write(data); err == nil {
-		err = tmp.Sync()
-	}
-	if closed := tmp.Close(); err == nil {
-		err = closed
-	}
-	if err != nil {
-		return fmt.Errorf("write record: %w", err)
-	}
-	if err := os.Rename(tmp.Name(), filepath.Join(d.path, name)); err != nil {
-		return fmt.Errorf("rename record: %w", err)
-	}
-	return nil
 }
 
 // prune removes the files that are too old or too many.

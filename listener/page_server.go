@@ -180,7 +180,7 @@ func (s *PageServer) reviewToken(ctx context.Context, from, token string) (Acces
 	case known:
 		ctx = context.WithoutCancel(ctx) // others share it
 	default:
-		addr, _ := netip.ParseAddrPort(from) // one that is none shares its bounds with others
+		addr, _ := netip.ParseAddrPort(from) // invalid ones share their bounds
 		stranger := addr.Addr().Unmap()
 		if !s.begin(stranger, now) {
 			return TooMany, ""

@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/lastgasp/lastgasp/listener/atomicfile"
 )
 
 // LastGood is a file with the last list that was proved to work, for a boot at which neither SSM nor DNS answers. The file is
@@ -99,17 +100,5 @@ func (l LastGood) write(f lastGoodFile) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(l.File), 0o755); err != nil {
-		return err
-	}
-	fresh, err := os.OpenFile(l.File+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = fresh.Write(data)
-	// A panic right now must not leave an empty file.
-	if err := errors.Join(err, fresh.Sync(), fresh.Close()); err != nil {
-		return err
-	}
-	return os.Rename(l.File+".new", l.File)
+	return atomicfile.Write(l.File, data, 0o644) // a panic right now must not leave an empty file
 }

@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
+
+	"github.com/lastgasp/lastgasp/listener/atomicfile"
 )
 
 // State is the state of enrolment. It is saved under /run for `status`, and its keys are an interface.
@@ -40,16 +41,10 @@ func ReadState(file string) (*State, error) {
 // write replaces the file in one step.
 func (s State) write(file string) error {
 	data, err := json.MarshalIndent(s, "", "  ")
+	if err == nil {
+		err = atomicfile.Write(file, data, 0o644)
+	}
 	if err != nil {
-		return fmt.Errorf("write state of enrolment: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return fmt.Errorf("write state of enrolment: %w", err)
-	}
-	if err := os.WriteFile(file+".new", data, 0o644); err != nil {
-		return fmt.Errorf("write state of enrolment: %w", err)
-	}
-	if err := os.Rename(file+".new", file); err != nil {
 		return fmt.Errorf("write state of enrolment: %w", err)
 	}
 	return nil

@@ -7,12 +7,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/lastgasp/lastgasp/configurator/machine"
+	"github.com/lastgasp/lastgasp/listener/atomicfile"
 )
 
 // LedgerFile is the ledger, below the root.
@@ -198,39 +198,14 @@ func read(root machine.Root) (*Ledger, error) {
 // write replaces the ledger in one step, and waits until the disk has it: the machine may die the next moment. It holds lines of
 // the kernel log, so only root may read it.
 func (l Ledger) write(root machine.Root) error {
-	name := root.Path(LedgerFile)
 	data, err := json.Marshal(l)
 	if err == nil {
-		err = os.MkdirAll(filepath.Dir(name), 0o755)
-	}
-	if err == nil {
-		err = writeSynced(name, data)
+		err = atomicfile.Write(root.Path(LedgerFile), data, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("write the ledger of boots: %w", err)
 	}
 	return nil
-}
-
-func writeSynced(name string, data []byte) error {
-	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(name+".new", name); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(name))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
 }
 
 // text is the content of a small file, trimmed; empty if it cannot be read.

@@ -85,17 +85,3 @@ func (r Root) flag(path string) bool {
 	t := r.text(path)
 	return t == "1" || t == "Y"
 }
-
-// replace writes one of our files in one step, with exactly this mode.
-func (r Root) replace(path string, data []byte, mode os.FileMode) error {
-	full := r.Path(path)
-	if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
-		return err
-	}
-	// Removed first: WriteFile would keep the mode of a file left behind by a crash.
-	os.Remove(full + ".new")
-	if err := os.WriteFile(full+".new", data, mode); err != nil {
-		return err
-	}
-	return os.Rename(full+".new", full)
-}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/lastgasp/lastgasp/listener/atomicfile"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
@@ -35,7 +36,7 @@ func (r Root) MakeSecret(boot string) (netconsole.Secret, error) {
 	var bits [16]byte
 	rand.Read(bits[:]) // never fails: crypto/rand ends the program instead
 	secret := base64.RawURLEncoding.EncodeToString(bits[:])
-	if err := r.replace(RunDir+"/"+secretFile, []byte(boot+" "+secret+"\n"), 0o600); err != nil {
+	if err := atomicfile.Write(r.Path(RunDir+"/"+secretFile), []byte(boot+" "+secret+"\n"), 0o600); err != nil {
 		return "", fmt.Errorf("write the secret of this boot: %w", err)
 	}
 	return netconsole.Secret(secret), nil

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/lastgasp/lastgasp/listener/atomicfile"
 	"github.com/lastgasp/lastgasp/listener/lazyregexp"
 )
 
@@ -196,7 +197,7 @@ func (r Root) saveSettings(list []Setting) error {
 	if err != nil {
 		return fmt.Errorf("write down changed settings: %w", err)
 	}
-	if err := r.replace(RunDir+"/"+settingsFile, data, 0o644); err != nil {
+	if err := atomicfile.Write(r.Path(RunDir+"/"+settingsFile), data, 0o644); err != nil {
 		return fmt.Errorf("write down changed settings: %w", err)
 	}
 	return nil

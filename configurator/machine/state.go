@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"time"
+
+	"github.com/lastgasp/lastgasp/listener/atomicfile"
 )
 
 // State is what the last pass saw and did. It is saved under /run for `status`, and its keys are an interface.
@@ -75,7 +77,7 @@ func (r Root) SaveState(s State) error {
 	if err != nil {
 		return fmt.Errorf("write state of this pass: %w", err)
 	}
-	if err := r.replace(RunDir+"/"+stateFile, data, 0o644); err != nil {
+	if err := atomicfile.Write(r.Path(RunDir+"/"+stateFile), data, 0o644); err != nil {
 		_ = os.Remove(r.Path(RunDir, stateFile))
 		return fmt.Errorf("write state of this pass: %w", err)
 	}

@@ -140,7 +140,7 @@ func (k *known) address(m syscall.NetlinkMessage) string {
 			}
 		}
 	}
-	if local == nil { // IPv6 has it only on point-to-point links
+	if local == nil { // set by IPv6 on point-to-point links only
 		local = peer
 	}
 	ip, ok := netip.AddrFromSlice(local)

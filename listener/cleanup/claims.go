@@ -39,8 +39,8 @@ type sender struct {
 	boot string
 }
 
-// claimAll claims boots by canaries until ctx ends, where the node has not pinned its boot itself. Those whose Node cannot
-// answer yet wait, a bounded number for a bounded time.
+// claimAll claims, until ctx ends, the boots whose canaries arrive and whose nodes have not pinned them. Canaries whose Node is
+// not known yet wait, a bounded number of them for a bounded time.
 func (e *Engine) claimAll(ctx context.Context) {
 	waiting, byAddr := map[sender]canary{}, map[netip.Addr]int{} // byAddr counts those that wait
 	known := map[netip.Addr]policy.Pin{}

@@ -92,7 +92,7 @@ type Cluster interface {
 	Deaths(ctx context.Context) ([]policy.Death, error)
 	// UpdateDeath writes d's status only, ErrConflict if the death changed since it was read.
 	UpdateDeath(ctx context.Context, d policy.Death) (policy.Death, error)
-	// AmendDeath adds to the spec of the death with d's UID what d has and it lacks. A longer trace replaces the shorter one and,
+	// AmendDeath adds to the spec of the death with d's UID what only d has. A longer trace replaces the shorter one and,
 	// with it, cause, reason, fingerprint, remedy, release and culprit; evidence that is new is added; pods and images are
 	// set if there are none. Nothing else changes, and a death without anything to add is not written. It needs no
 	// version and so cannot conflict. It returns the death as it is now, which has another version if it was written.

@@ -90,7 +90,7 @@ func (w *work) note(d policy.Decision) {
 	w.death.Phase, w.death.Decision, w.death.Authority, w.leftOut = firstPhase(d.Answer), d.Why, d.Authority, d.LeftOut
 }
 
-// created goes on from the death as it is on record, also where its status did not get through.
+// created continues with the death that is on record, whose status may never have been written.
 func (w *work) created(have policy.Death) {
 	mine := w.death
 	w.death = have

@@ -6,13 +6,16 @@
 //
 //	engine.go     incidents and canaries come in; what is in hand, and how it ends
 //	intake.go     incidents that wait, in three lanes; heard.go remembers those that left it
-//	accept.go     the only way from an incident to a NodeDeath: find the Node, create the death, fence
+//	accept.go     the only way from an incident to a NodeDeath: find the Node, judge; create.go creates the death and fences
 //	reconcile.go  what a death and its Node ask for next, again and again: the first time, after a crash, after a takeover
-//	steps.go      the steps of a plan; pods in failover.go, fence and Node in fence.go and node.go, the machine in instance.go
+//	steps.go      the steps of a plan; pods in failover.go and deletion.go, fence and Node in fence.go and node.go, the machine
+//	              in instance.go
 //	suspects.go   who may be to blame
-//	scan.go       what nobody works on: takeovers, held deaths, fences to lift, late pods, old deaths
+//	scan.go       what nobody works on: takeovers, held deaths, fences to lift, late pods, old deaths; roster.go knows which
+//	              replicas are alive
 //	claims.go     canaries; findings.go kernels that are wounded and live; health.go the Node's condition
-//	unexplained.go  boots that ended without a word; fate.go asks the cloud about them, obituary.go has the node's own word
+//	unexplained.go  boots that ended without a word, each an inquiry (inquiry.go); fate.go asks the cloud about them,
+//	              obituary.go has the node's own word, afterwards.go records deaths from which nothing follows
 //	restarted.go  pods that lost a container to a death that is only on record
 //	state.go      incidents that must survive a restart
 //	calls.go      API calls: one after the other through queue.go, repeated until answered

@@ -178,8 +178,8 @@ func (w *work) count(t *tally, answers []error, which []int) (changed []int) {
 	return changed
 }
 
-// holdsNode is how many pods keep the Node, because the API server refused to have them failed. Those that their owners have made
-// such that nothing can be written to them do not: whoever may make a pod could keep any Node so. They go with the Node.
+// holdsNode is how many pods keep the Node, because the API server denied the write that fails them. Pods that their owners have
+// filled so that no write fits do not count, or whoever may create pods could keep any Node. They go with the Node.
 func (w *work) holdsNode() (n int) {
 	for _, f := range w.fates {
 		if f.became == policy.PodDenied {

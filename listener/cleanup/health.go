@@ -79,7 +79,7 @@ func onNewBoot(n policy.Node) bool {
 	return n.Unhealthy != "" && n.BootID != "" && n.BootID != n.Unhealthy
 }
 
-// sick says on the Node that its kernel is sick, as h has it.
+// sick writes h on the Node: its kernel is sick.
 func (w *work) sick(ctx context.Context, n policy.Node, h policy.Health) error {
 	w.node = n
 	denied, err := w.setHealth(ctx, func() *policy.Health {

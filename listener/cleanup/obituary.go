@@ -205,7 +205,7 @@ func (e *Engine) amendObituary(ctx context.Context, c calls, have, d policy.Deat
 	return e.complete(ctx, c, have, d)
 }
 
-// complete adds to the death that is on record what d has beside it, and emits the events if that is a better reason. It reports
+// complete adds to the death that is on record what only d knows, and emits the events if that is a better reason. It reports
 // whether nothing is left to do.
 func (e *Engine) complete(ctx context.Context, c calls, have, d policy.Death) (done bool) {
 	was := have.Reason + have.Cause

@@ -53,7 +53,7 @@ func (r *roster) due(now time.Time, me string, deaths []policy.Death, replicas [
 	return due
 }
 
-// living are the replicas, but me, whose Leases are renewed.
+// living says which of the other replicas renew their Leases.
 func (r *roster) living(now time.Time, me string, replicas []Replica) map[string]bool {
 	living := make(map[string]bool, len(replicas))
 	for _, replica := range replicas {

@@ -250,8 +250,8 @@ func (w *work) sweepOf(ctx context.Context, seen policy.Death) error {
 }
 
 // expired lists the finished deaths that are too old or too many, but none that a fence still names. Refused ones are
-// counted apart: they never push out others. Nor does a single node or address: whoever has most gives up its oldest first, and
-// addresses of no Node, which have no end, before Nodes.
+// counted apart, so that they never push out others. Nor does a single node or address: the one with most deaths gives up its
+// oldest first, and addresses without a Node, of which there is no end, before Nodes.
 func expired(now time.Time, p policy.Policy, deaths []policy.Death, marked []policy.Node) (old []policy.Death) {
 	type owner struct {
 		refused, node bool

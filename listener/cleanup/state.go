@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lastgasp/lastgasp/listener/atomicfile"
 	"github.com/lastgasp/lastgasp/listener/detect"
 )
 
@@ -72,19 +73,8 @@ func (e *Engine) writeState(h *heard, inc detect.Incident) error {
 	if err != nil {
 		return fmt.Errorf("encode incident: %w", err)
 	}
-	f, err := os.CreateTemp(e.State, ".new-*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("create state file: %w", err)
-	}
-	defer os.Remove(f.Name()) // gone already if all went well
-	if _, err = f.Write(data); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err := atomicfile.Write(e.stateFile(h.key), data, 0o600); err != nil {
 		return fmt.Errorf("write state file: %w", err)
-	}
-	if err := os.Rename(f.Name(), e.stateFile(h.key)); err != nil {
-		return fmt.Errorf("rename state file: %w", err)
 	}
 	return nil
 }

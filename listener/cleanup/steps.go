@@ -252,8 +252,8 @@ func (w *work) expire(ctx context.Context, p policy.Plan) error {
 	return nil
 }
 
-// keptTill is until when a pod that we have failed is kept, zero if it is not. PodGC deletes the pods of a Node that is gone: what
-// is kept for people only is not kept then.
+// keptTill is until when a pod that we have failed is kept, zero if it is not. PodGC deletes the pods of a Node that is gone, so
+// pods that are kept for people only are not kept then.
 func (w *work) keptTill(pod policy.Pod, p policy.Plan) time.Time {
 	if !pod.Owned() && w.lookup != policy.Found {
 		return time.Time{}

@@ -38,7 +38,7 @@ var (
 	inSoftirq  = lazyregexp.New(`^ *(?:\[<[0-9a-f]+>\] )?(?:\w*do_softirq\w*|handle_softirqs|el1h?_(?:64_)?irq\w*|__irq_svc|run_timer_softirq|net_rx_action)\+0x`)
 )
 
-// culprit reads whom the lines of an incident name. head is the index of the headline.
+// culprit is the task that the lines of an incident name. head is the index of the headline.
 func culprit(lines []line, head int, rule *Rule) Culprit {
 	head = min(head, len(lines))
 	if rule.Cause == oomKilling {
@@ -63,7 +63,7 @@ func culprit(lines []line, head int, rule *Rule) Culprit {
 	return c
 }
 
-// taskOf reads whom the kernel's own lines name.
+// taskOf is the task that the kernel's own lines name.
 func taskOf(lines []line, head int, rule *Rule) Culprit {
 	var c Culprit
 	caller := ""

@@ -9,7 +9,7 @@
 // machines' consoles), and a wrong answer deletes pods that are alive. Three things keep it out:
 //
 //   - A rule matches from the first byte of a message, where the kernel's own format string begins. Text that others
-//     control stands further right, behind the prefix of whoever printed it.
+//     control is further right, behind the prefix of whoever printed it.
 //   - In the extended format only facility 0 is judged. Nothing written to /dev/kmsg can have it.
 //   - Lines after a newline inside a message are never judged: user-supplied strings are printed with their newlines.
 package detect

@@ -34,7 +34,7 @@ func (m machine) is(o machine) bool {
 	return m.machineID != "" && m.machineID == o.machineID
 }
 
-// departed remembers which machines owned an address until recently. Its zero value is ready.
+// departed remembers the former owners of addresses for a while. Its zero value is ready.
 type departed struct {
 	mu     sync.Mutex
 	owners map[netip.Addr][]machine

@@ -25,9 +25,9 @@ type owners struct {
 	clusterWide map[string]bool                       // by apiVersion and kind
 }
 
-// mayBeRegarded reports whether an event may be about the object: Nodes, and what belongs to a namespace. Whoever may create pods
-// names their owners, and must not have us write about other cluster-scoped objects. A kind of which the API server says nothing
-// counts as namespaced, as nearly all owners are.
+// mayBeRegarded reports whether an event may be about the object: Nodes, and what belongs to a namespace. Whoever creates a pod
+// chooses its owners, and must not get events written on other cluster-scoped objects by naming one. A kind unknown to the API
+// server counts as namespaced, as nearly all owners are.
 func (o *owners) mayBeRegarded(ctx context.Context, object corev1.ObjectReference) bool {
 	switch {
 	case object.Namespace == "":

@@ -257,7 +257,7 @@ func podFrom(p *corev1.Pod) policy.Pod {
 	}
 	_, pod.Mirror = p.Annotations[corev1.MirrorPodAnnotationKey]
 	_, pod.Marked = p.Annotations[annotationDeath]
-	// Whoever makes a pod says whose it is: what is said of owners must not be said of other people's Nodes.
+	// Whoever creates a pod chooses its owners, and must not get events written on Nodes by naming one.
 	if o := metav1.GetControllerOf(p); o != nil && (pod.Mirror || o.Kind != "Node") {
 		pod.Owner = policy.Owner{
 			APIVersion: clip(o.APIVersion, nameSize), Kind: clip(o.Kind, nameSize), Name: clip(o.Name, nameSize), UID: clip(string(o.UID), nameSize),

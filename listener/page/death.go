@@ -109,8 +109,8 @@ func viewOf(d *policy.Death) deathView {
 	return v
 }
 
-// guilty is the index of the line of the trace that names the function in which the kernel died, as the headline has it: its
-// RIP or pc line, else the first that has it. It is -1 if there is none.
+// guilty is the index of the line of the trace that names the headline's function: its RIP or pc line, else the first that
+// names it. It is -1 if there is none.
 func guilty(d *policy.Death) int {
 	words := strings.Fields(d.Reason)
 	for _, word := range slices.Backward(words) {

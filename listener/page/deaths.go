@@ -300,7 +300,7 @@ func (f filter) form(h *html, action literal, causes []string) {
 // choice is one of those that a <select> offers.
 type choice struct{ value, name string }
 
-// pages links the other pages of a list of which q is the query.
+// pages links to the other pages of the list that q asks for.
 func pages(h *html, path literal, q url.Values, page, total int) {
 	last := (total - 1) / perPage
 	if last <= 0 {

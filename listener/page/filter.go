@@ -44,7 +44,7 @@ func searchable() []string {
 	return []string{"pod", "namespace", "image", "node", "kernel", "fingerprint"}
 }
 
-// date is how a day is written in a query, as an <input type=date> has it.
+// date is the layout of a day in a query, which is that of an <input type=date>.
 const date = "2006-01-02"
 
 // maxQuery bounds the text to look for.

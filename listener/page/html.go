@@ -12,8 +12,8 @@ import (
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
-// html is a page as it is written. Markup is of type literal, which only constants are converted to without being asked;
-// everything else goes through text and is escaped.
+// html is a page under construction. Markup is of type literal, to which only constants convert implicitly; everything else
+// goes through text and is escaped.
 type html struct {
 	bytes.Buffer
 

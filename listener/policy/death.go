@@ -177,7 +177,7 @@ const (
 	Fenced          = "Fenced"          // nothing more is scheduled to the node
 	PodsFailed      = "PodsFailed"      // every pod that died is Failed
 	VolumesDetached = "VolumesDetached" // nothing is attached to the node any more
-	Settled         = "Settled"         // the Node is deleted, kept or back, as the plan has it
+	Settled         = "Settled"         // the Node is deleted, kept or back, as planned
 	Complete        = "Complete"        // nothing is left to do
 )
 

@@ -176,9 +176,9 @@ func (p Policy) decide(inc detect.Incident, v View) Decision {
 	return d
 }
 
-// CallsSick reports whether the condition of n may say that its kernel is sick, for inc, whose kernel runs on. Others drain and
-// replace nodes by the condition. It takes a finding with a remedy, and as much authority as a death that is acted on at once:
-// there is no witness for sickness. Sum is the SHA-256 of the secret that inc came with.
+// CallsSick reports whether inc, whose kernel runs on, suffices for the condition of n to call the kernel sick. Others drain and
+// replace nodes because of the condition, so it takes a finding with a remedy, and the authority that a death needs to be
+// acted on at once: there is no witness for sickness. Sum is the SHA-256 of the secret that inc came with.
 func (p Policy) CallsSick(inc detect.Incident, sum string, n Node) bool {
 	p = p.PolicyFor(n)
 	boot := inc.Identity.Boot

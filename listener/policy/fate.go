@@ -79,9 +79,8 @@ func (c Console) Within(n Node, f Fate, now time.Time) bool {
 	return !c.At.IsZero() && !c.At.Before(f.Launched) && !c.At.Before(n.SilentSince.Add(-consoleBefore)) && !c.At.After(now.Add(skew))
 }
 
-// DeathIn finds in what a console says of its boots the death of one of them. named says that the text itself names the
-// boot. Without that, the death counts only where the order of the boots shows whose it is: it is the last one's, or that of
-// the boot before next, the boot that runs now.
+// DeathIn finds the death of a boot in the logs of a console. named says that the text itself names the boot. If it does not,
+// the order of the logs has to show whose death it is: the last boot's, or that of the boot before next, which runs now.
 func DeathIn(logs []detect.BootLog, boot, next string) (inc detect.Incident, named, ok bool) {
 	for i, l := range logs {
 		if boot != "" && l.Boot == boot && l.Death.Verdict == detect.Dying {

@@ -45,7 +45,7 @@ type Pin struct {
 	Sum  string // netconsole.Secret.Sum
 }
 
-// Mark is what the fence writes on the Node beside the taint.
+// Mark is what the fence writes on the Node in addition to the taint.
 type Mark struct {
 	Death  string // name of the NodeDeath
 	Boot   string // boot id that died; empty if unknown

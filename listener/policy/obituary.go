@@ -33,7 +33,7 @@ func ObituaryBy(n Node, speaks, sum, old, last string) (detect.Authority, error)
 		n.Name, speaks)
 }
 
-// FarewellAfterwards is the farewell of a boot whose node says only on the next one, speaks, that it ended in good order.
+// FarewellAfterwards is the farewell of a boot that ended in good order, if its node says so only on a later boot, speaks.
 func FarewellAfterwards(o netconsole.Obituary, speaks string, at time.Time) Farewell {
 	if o.Time.After(at.Add(-longAgo)) && o.Time.Before(at) {
 		at = o.Time
@@ -177,7 +177,7 @@ func (d Death) ExplainedBy(o Death) bool {
 	return d.Cause == netconsole.CauseUnexplained && o.Cause != d.Cause
 }
 
-// AddEvidence returns have and what more has beside it. ByNothing is there only alone.
+// AddEvidence returns the union of have and more. ByNothing stays only if it is alone.
 func AddEvidence(have, more []Evidence) []Evidence {
 	all := slices.Clone(have)
 	for _, e := range more {

@@ -74,7 +74,7 @@ const (
 )
 
 // CareFor is what p needs when its node died at the time given and death is the name of its NodeDeath. The node's clock may be
-// ahead of ours: what it says to have started a few seconds after the death ran on the boot that died.
+// ahead of ours: a container that started a few seconds after the death, by that clock, ran on the boot that died.
 func CareFor(p Pod, death string, at time.Time) Care {
 	late := p.Created.After(at)
 	switch {

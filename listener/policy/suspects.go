@@ -140,7 +140,7 @@ func replacements(d Death, pods []Pod, others []Death) (found []Suspect) {
 	return found
 }
 
-// chainOf is the chain of replacements that led to death o, as o has it on record.
+// chainOf is the chain of replacements that led to death o, by o's own record.
 func chainOf(o Death, s Suspect) []string {
 	for _, before := range o.Suspects {
 		if before.Rule == s.Rule && before.Namespace == s.Namespace && before.Kind == s.Kind && before.Name == s.Name && before.Pod == s.Pod {

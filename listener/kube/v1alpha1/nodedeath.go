@@ -140,7 +140,7 @@ type Suspect struct {
 	// Rule is why: Replacement (a pod that replaced one of a dead node died with its own node, of the same bug) or Image (the
 	// nodes that died of the bug have it, and few of those that died of others).
 	Rule string `json:"rule"`
-	// Namespace and Owner are whose pods they are, Pod is what the names of these have in common.
+	// Namespace and Owner say whose pods these are, Pod is what their names have in common.
 	Namespace string   `json:"namespace,omitempty"`
 	Owner     *OwnerOf `json:"owner,omitempty"`
 	Pod       string   `json:"pod,omitempty"`
