@@ -69,6 +69,8 @@ func serve(ctx context.Context, cfg listener.Config) error {
 		runtime.GOMAXPROCS(processors(have, len(r.State())))
 	}
 
+	cfg.Judge.Rehearse() // the kernel queues what arrives meanwhile
+
 	// reading ends with the signal or with the first part that fails, acting when reading is over, and working, which acting
 	// needs, when acting is over.
 	g, reading := errgroup.WithContext(ctx)
