@@ -89,6 +89,7 @@ func (c *Configurator) Status(configErr error) (Status, error) {
 		}
 	}
 	s := newStatus(c.Uptime(), c.Root.Facts(c.Version), present, links, settings, last)
+	s.Findings = append(s.Findings, c.Root.MTUFindings(devicesOf(present))...)
 	if sure && !support.Netconsole {
 		s.Findings = []machine.Finding{c.Root.NoNetconsole()}
 		s.afterTheFact(c.Uptime(), last)

@@ -8,6 +8,7 @@ package endpoint
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"strconv"
@@ -88,7 +89,7 @@ func checkHost(host string) error {
 }
 
 // isName reports whether s may be a host name (RFC 1123). A name whose last label is a number is a mistyped address
-// like 10.0.2.300, never a name.
+// like 10.0.2.300 or 0x0a00020a, never a name.
 func isName(s string) bool {
 	s = strings.TrimSuffix(s, ".")
 	if s == "" || len(s) > 253 {
@@ -105,12 +106,12 @@ func isName(s string) bool {
 			}
 		}
 	}
-	_, err := strconv.Atoi(labels[len(labels)-1])
+	_, err := strconv.ParseUint(labels[len(labels)-1], 0, 64)
 	return err != nil
 }
 
 // bareIPv6 finds [fd00::10]:6666 without quotes. It has to be quoted, because in YAML the bracket begins a list.
-var bareIPv6 = lazyregexp.New(`(^|[\s,\[])(\[[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]:[0-9]+)`)
+var bareIPv6 = lazyregexp.New(`(^|[\s,\[])(\[[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[\w.-]+)?\]:[0-9]+)`)
 
 // ParseList reads a whole list from an SSM parameter or a command line: one or more host:port, separated by commas or blanks,
 // or a YAML (or JSON) list of host:port and of {address: host:port, zone: az-id}. [IPv6]:port needs no quotes in any of them.
@@ -119,9 +120,13 @@ func ParseList(text string) ([]Endpoint, error) {
 		return list, nil
 	}
 	text = bareIPv6.ReplaceAllString(text, `$1"$2"`)
-	var doc yaml.Node
-	if err := yaml.Unmarshal([]byte(text), &doc); err != nil {
+	var doc, more yaml.Node
+	documents := yaml.NewDecoder(strings.NewReader(text))
+	if err := documents.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%s; write host:port or a list of them", strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	if err := documents.Decode(&more); !errors.Is(err, io.EOF) {
+		return nil, errors.New("a second document would be ignored; write one list")
 	}
 	if len(doc.Content) == 0 {
 		return nil, errors.New("it is empty; write host:port or a list of them")

@@ -201,6 +201,21 @@ func TestLinkProblem(t *testing.T) {
 	}
 }
 
+func TestMTUFindings(t *testing.T) {
+	w := world{Root(t.TempDir())}
+	for device, mtu := range map[string]string{"eth0": "1500\n", "eth1": "576\n", "eth2": "1048\n", "eth3": "1047\n", "eth4": "9001\n"} {
+		w.write(t, "sys/class/net/"+device+"/mtu", mtu)
+	}
+	var got []string
+	for _, f := range w.root.MTUFindings([]string{"eth3", "eth0", "eth1", "eth1", "eth2", "eth4", "gone"}) {
+		got = append(got, f.String())
+	}
+	const cost = ": netconsole sends up to 1048 bytes at a time and fragments nothing, so long lines are lost; set an MTU of 1280 or more"
+	if diff := cmp.Diff([]string{"the MTU of eth1 is 576" + cost, "the MTU of eth3 is 1047" + cost}, got); diff != "" {
+		t.Errorf("findings (-want +got):\n%s", diff)
+	}
+}
+
 // TestModulesOfTheRunningKernelAreGone: a package manager has replaced them, and the machine was not rebooted since.
 func TestModulesOfTheRunningKernelAreGone(t *testing.T) {
 	w := newWorld(t)

@@ -117,6 +117,22 @@ func (r Root) LinkProblem(device string) string {
 	return ""
 }
 
+// longestDatagram is what netconsole sends at most, with its headers: MAX_PRINT_CHUNK of drivers/net/netconsole.c, UDP, IPv6.
+const longestDatagram = 1000 + 8 + 40
+
+// MTUFindings returns a finding for each device whose MTU is too small for what netconsole sends through it.
+func (r Root) MTUFindings(devices []string) []Finding {
+	var found []Finding
+	for _, device := range slices.Compact(slices.Sorted(slices.Values(devices))) {
+		if mtu := r.number(path.Join(netDir, device, "mtu"), longestDatagram); mtu < longestDatagram {
+			found = append(found, Finding{What: fmt.Sprintf("the MTU of %s is %d", device, mtu),
+				Cost: fmt.Sprintf("netconsole sends up to %d bytes at a time and fragments nothing, so long lines are lost", longestDatagram),
+				Mend: "set an MTU of 1280 or more"})
+		}
+	}
+	return found
+}
+
 // HasNetconsole reports whether the running kernel has netconsole, loaded or not.
 func (r Root) HasNetconsole() bool { return r.hasModule(r.kernelRelease(), "netconsole") }
 

@@ -295,6 +295,38 @@ func TestLiveResolve(t *testing.T) {
 			q:    Query{Destination: ip(listener)},
 			want: func(t testing.TB) Hop { h := viaGate(t); h.Source = ip("192.0.2.5"); return h },
 		},
+		{
+			name: "a gateway outside of every subnet",
+			node: []string{"route add default via 169.254.1.1 dev eth0 onlink"},
+			gate: []string{"addr add 169.254.1.1/32 dev eth0"},
+			q:    Query{Destination: ip(listener)},
+			want: func(t testing.TB) Hop { h := viaGate(t); h.NextHop = ip("169.254.1.1"); return h },
+		},
+		{
+			name: "a host address, and a route to its gateway",
+			node: []string{"-4 addr flush dev eth0", "addr add 10.0.0.5/32 dev eth0", "route add 10.0.0.1/32 dev eth0", "route add default via 10.0.0.1"},
+			q:    Query{Destination: ip(listener)},
+			want: viaGate,
+		},
+		{
+			name: "a default route without a gateway, and one that answers for all",
+			node: []string{"route add default dev eth0"},
+			gate: []string{"addr add " + listener + "/32 dev eth0"},
+			q:    Query{Destination: ip(listener)},
+			want: func(t testing.TB) Hop { h := viaGate(t); h.NextHop, h.OnLink = ip(listener), true; return h },
+		},
+		{
+			name: "the route's own source is not allowed",
+			node: []string{"addr add 10.0.0.9/24 dev eth0", "route add default via 10.0.0.1 src 10.0.0.9"},
+			q:    Query{Destination: ip(listener), Sources: []netip.Addr{ip("10.0.0.5")}},
+			want: viaGate,
+		},
+		{
+			name: "a deprecated IPv6 address beside another",
+			node: []string{"addr add 2001:db8::7/64 dev eth0 nodad preferred_lft 0", "-6 route add default via fe80::1 dev eth0"},
+			q:    Query{Destination: ip("2001:db8:9::53")},
+			want: viaGate6,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -360,6 +392,20 @@ func TestLiveResolveRefuses(t *testing.T) {
 			dst:  "2001:db8:9::53",
 			is:   ErrNoRoute,
 			want: "reach 2001:db8:9::53: no route: the route is a blackhole",
+		},
+		{
+			name: "a rule that prohibits, whatever the routes say",
+			node: []string{"route add default via 10.0.0.1", "rule add to 10.9.0.0/16 prohibit"},
+			dst:  listener,
+			is:   ErrNoRoute,
+			want: "reach 10.9.1.53: no route: the route is prohibited",
+		},
+		{
+			name: "IPv4 where there is IPv6 only",
+			node: []string{"-4 addr flush dev eth0", "-6 route add default via fe80::1 dev eth0"},
+			dst:  listener,
+			is:   ErrNoRoute,
+			want: "reach 10.9.1.53: no route",
 		},
 		{
 			name: "ourselves",

@@ -34,7 +34,7 @@ const (
 // parseLine reads one line. Colour and what consoles put around a line are removed.
 func parseLine(line string) (netconsole.Record, origin) {
 	r := netconsole.Record{Prefix: -1, Uptime: -1}
-	line = strings.Trim(colour.ReplaceAllLiteralString(line, ""), "\r\n\x00\x1e\a\b")
+	line = strings.Trim(uncoloured(line), "\r\n\x00\x1e\a\b")
 	if rec, ok := kmsgLine(line); ok {
 		return rec, addressed
 	}
@@ -90,6 +90,15 @@ func parseLine(line string) (netconsole.Record, origin) {
 	return withText(r, rest, how)
 }
 
+// uncoloured returns a line without colour.
+func uncoloured(line string) string {
+	line = colour.ReplaceAllLiteralString(line, "")
+	if strings.Contains(line, "[0m") { // as every coloured line ends
+		line = spelledColour.ReplaceAllLiteralString(line, "")
+	}
+	return line
+}
+
 // parseBehindName reads what stands behind "<4>kernel: ": a time stamp, perhaps, and the text.
 func parseBehindName(rest string, r netconsole.Record) (netconsole.Record, origin) {
 	rest, stamp := cutStamp(rest)
@@ -109,8 +118,9 @@ func withText(r netconsole.Record, text string, how origin) (netconsole.Record, 
 
 var (
 	// colour is what terminals obey: dmesg --color, systemd's status lines, firmware that clears the screen, a build server's marks.
-	// Syslog daemons and cat -v spell the escape character out; copying from a web page loses it.
-	colour = lazyregexp.New("(?:\x1b|\\^\\[|#033)\\[[0-9;]*[mK]|\\[\\d{1,2}(?:;\\d{1,3}){0,4}m|\x1b(?:\\[[0-9;:?]*[A-Za-z]|[\\]_][^\x07\x1b]{0,200}(?:\x07|\x1b\\\\)|[()][A-Z0-9]|[=>78])")
+	colour = lazyregexp.New("\x1b(?:\\[[0-9;:?]*[A-Za-z]|[\\]_][^\x07\x1b]{0,200}(?:\x07|\x1b\\\\)|[()][A-Z0-9]|[=>78])")
+	// spelledColour is what becomes of it: syslog daemons and cat -v spell the escape character out, and a web page loses it.
+	spelledColour = lazyregexp.New(`(?:(?:\^\[|#033)\[[\d;]{0,20}|\[\d{1,2}(?:;\d{1,3}){0,4})m`)
 	// behindStamp is "host kernel: ", "host program[12]: " or "kernel: ". "foo bar: text" is the kernel's own, and so is
 	// "program[12]: text".
 	behindStamp = lazyregexp.New(`^(?:[\w.:-]+ (kernel|[^ :\[\]=,]+\[\d+\])|kernel): `)

@@ -167,7 +167,7 @@ func fillsTerminal(text string) bool {
 	if len(text) < 80 {
 		return false
 	}
-	switch utf8.RuneCountInString(strings.TrimRight(colour.ReplaceAllLiteralString(text, ""), "\r\n")) {
+	switch utf8.RuneCountInString(strings.TrimRight(uncoloured(text), "\r\n")) {
 	case 80, 100, 120, 132:
 		_, how := parseLine(text)
 		return how >= marked
