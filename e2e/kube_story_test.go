@@ -140,7 +140,7 @@ func (w *kubeWorld) checkWorkloads(t *testing.T, bin string) {
 	if err := w.lab.Enroll(ctx, d.name, d.boot, d.secret.Sum()); err != nil {
 		t.Fatal(err)
 	}
-	silence := w.keepLease(t, d.name, leaseSeconds, renewEvery) // nothing is scheduled to a node that the control plane misses
+	silence := w.keepLease(t, d.name, leaseSeconds, renewEvery) // the scheduler avoids a node whose kubelet is silent
 	if _, err := w.lab.KubectlAs(ctx, must(w.lab.Kubeconfig("admin", "system:masters")), kinds, "apply", "-f", "-"); err != nil {
 		t.Fatal(err)
 	}
@@ -471,7 +471,7 @@ func (w *kubeWorld) checkBarePod(t *testing.T, bin string) {
 	}
 	pod := d.pods[0]
 	eventually(t, "the pods to show what they died of", func() error {
-		for line := range strings.Lines(w.kubectl(t, "get", "pod", pod, step.Name, "--no-headers")) { // at once, while they are kept
+		for line := range strings.Lines(w.kubectl(t, "get", "pod", pod, step.Name, "--no-headers")) { // one read, while both are kept
 			if got := strings.Fields(line); got[1] != "0/1" || got[2] != "KernelPanic" {
 				return fmt.Errorf("kubectl shows %q; the listener says:\n%s", got, r.says())
 			}
