@@ -24,6 +24,7 @@ fetch: ## what the tests need from Go's module proxy, which may have a bad momen
 	done
 	@.ci/thrice $(GO) -C packaging/helm list -deps helm.sh/helm/v4/cmd/helm >/dev/null
 	@.ci/thrice $(GO) list -modfile=.ci/tools.mod -deps honnef.co/go/tools/cmd/staticcheck >/dev/null
+	@.ci/thrice $(GO) list -modfile=packaging/tools.mod -deps github.com/goreleaser/nfpm/v2/cmd/nfpm >/dev/null
 
 check: format vet staticcheck build pure ## the inner loop: under a minute when warm
 

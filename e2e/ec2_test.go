@@ -222,7 +222,7 @@ func (i *instance) setFault(f func(w http.ResponseWriter, r *http.Request) bool)
 	i.fault.Store(&f)
 }
 
-// run is the guest's with Parameter Store at hand, and once only: what this test is about must be waited for by the configurator.
+// run is the guest's with Parameter Store at hand. It never runs the configurator again: waiting is the configurator's part here.
 // Arguments like NAME=value are environment.
 func (i *instance) run(t *testing.T, exit int, args ...string) lab.Result {
 	t.Helper()

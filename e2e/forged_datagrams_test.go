@@ -34,7 +34,7 @@ import (
 const (
 	// forgedDatagrams is how many are sent at least, a third of each kind.
 	forgedDatagrams = 1_050_000
-	// mostForged bounds the flood when the machine is slow to act on the true deaths.
+	// mostForged ends the flood when the machine is slow to act on the true deaths.
 	mostForged = 10 * forgedDatagrams
 	// madeUpSecrets is how many made-up secrets each forgery comes with.
 	madeUpSecrets = 64
@@ -271,7 +271,7 @@ type flood struct {
 type floodKind struct {
 	name      string
 	forgeries []forgery     // sent over and over
-	apart     time.Duration // how far, on average; 0: as fast as the listener reads
+	apart     time.Duration // mean interval between datagrams; 0: as fast as the listener reads
 	sent      atomic.Int64
 	err       error // valid once done
 }
@@ -392,7 +392,7 @@ func (f *flood) send(ctx context.Context, k *floodKind) error {
 	began := time.Now()
 	for i := 0; ctx.Err() == nil; i++ {
 		if i == mostForged/3 {
-			<-ctx.Done() // more than enough: the rest is for the API server, which is slow here
+			<-ctx.Done() // enough was sent; the slow API server gets what is left of the machine
 			return nil
 		}
 		if i%paceEvery == 0 {

@@ -107,7 +107,7 @@ func (w *kubeWorld) grantAll(t *testing.T) {
 		_, err := w.raw.CoreV1().Secrets("default").List(context.Background(), metav1.ListOptions{})
 		return err
 	}
-	t.Cleanup(func() { // and waits: what is taken away late would be missed by the next test, which has been granted it again
+	t.Cleanup(func() { // and wait: a removal that takes effect late would take the rights from the next test, which grants them again
 		w.admin.RbacV1().ClusterRoleBindings().Delete(context.Background(), binding.Name, metav1.DeleteOptions{})
 		eventually(t, "the rights to be taken away", func() error {
 			if err := secrets(); !apierrors.IsForbidden(err) {

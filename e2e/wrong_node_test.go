@@ -422,7 +422,8 @@ const (
 	// leaseSeconds is how long a kubelet's Lease lasts by default, and renewEvery how often it is renewed.
 	leaseSeconds = 40
 	renewEvery   = leaseSeconds * time.Second / 4
-	// longLease outlasts whatever keeps a busy machine from renewing it, in seconds. With renewSoon a witness need not be waited for.
+	// longLease, in seconds, outlasts any pause of a busy machine between renewals. With renewSoon a Lease contradicts a forged death
+	// within seconds.
 	longLease = 120
 	renewSoon = 3 * time.Second
 )

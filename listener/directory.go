@@ -33,8 +33,6 @@ const (
 	sameFor = 30 * time.Second
 	// writeAgain and writeAgainAtMost are the pauses after a file could not be written.
 	writeAgain, writeAgainAtMost = 100 * time.Millisecond, 5 * time.Second
-	// newFile is the name pattern of a file that is still being written.
-	newFile = ".new-*"
 )
 
 // Keep bounds what a Directory keeps, deaths and reports each: how many files, and for how long.
@@ -110,7 +108,7 @@ func (d *Directory) Ready() error {
 	if failed != nil {
 		return failed
 	}
-	tmp, err := os.CreateTemp(d.path, newFile)
+	tmp, err := os.CreateTemp(d.path, ".new-*")
 	if err != nil {
 		return fmt.Errorf("create record: %w", err)
 	}

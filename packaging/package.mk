@@ -28,5 +28,5 @@ package-test: ## build the packages twice, install, upgrade and purge them in De
 
 modules: ## the tests of the modules under packaging/: image, chart by Helm itself, alerts and dashboard by Prometheus' own code
 	cd packaging/image && $(GO) vet ./... && $(GO) test -timeout 30m ./...
-	cd packaging/helm && $(GO) vet ./... && $(GO) test -count=1 ./... # the manifests are outside of this module, so its cache does not see them change
+	cd packaging/helm && $(GO) vet ./... && $(GO) test -count=1 -timeout 30m ./... # the manifests are outside of this module, so its cache does not see them change
 	cd packaging/monitoring && $(GO) vet -tags rollout ./... && $(GO) test -timeout 30m ./...

@@ -4,6 +4,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -42,7 +43,7 @@ func fetchCheckpatch(ctx context.Context, s Scope) (string, error) {
 	if err := InstallPackages(ctx, s, "perl", "xz-utils", "debian-archive-keyring"); err != nil {
 		return "", err
 	}
-	dir, err := Cached(ctx, "checkpatch", func(dir string) error {
+	dir, err := CachedDownload(ctx, s, "checkpatch", func(dir string) error {
 		suite, err := kernelSuite("7")
 		if err != nil {
 			return err
@@ -67,7 +68,11 @@ func fetchCheckpatch(ctx context.Context, s Scope) (string, error) {
 				return err
 			}
 		}
-		for _, source := range glob(apt, "usr/src/linux-source-*.tar.xz") {
+		sources := glob(apt, "usr/src/linux-source-*.tar.xz")
+		if len(sources) == 0 {
+			return errors.New("the package of the kernel's source has no source")
+		}
+		for _, source := range sources {
 			if _, err := run(ctx, "tar", "--extract", "--file="+source, "--directory="+dir, "--strip-components=2", "--wildcards",
 				"*/scripts/checkpatch.pl", "*/scripts/const_structs.checkpatch", "*/scripts/spelling.txt"); err != nil {
 				return err

@@ -68,7 +68,9 @@ func (w *Watcher) watchAll(ctx context.Context, of dynamic.ResourceInterface, ev
 	for version := ""; ; {
 		var err error
 		if version, err = w.collect(events, version); err == nil && ctx.Err() == nil {
-			events, err = of.Watch(ctx, metav1.ListOptions{ResourceVersion: version, AllowWatchBookmarks: true})
+			if events, err = of.Watch(ctx, metav1.ListOptions{ResourceVersion: version, AllowWatchBookmarks: true}); err != nil {
+				err = fmt.Errorf("continue a watch that the API server ended: %w", err)
+			}
 		}
 		if ctx.Err() != nil {
 			return
