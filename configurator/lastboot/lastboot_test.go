@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -656,6 +657,27 @@ func TestLookWritesNothing(t *testing.T) {
 	}
 }
 
+// TestTheConsoleStays: it takes no room from a dump.
+func TestTheConsoleStays(t *testing.T) {
+	n := newNode(t)
+	n.boot(bootA)
+	const console = "sys/fs/pstore/console-ramoops-0"
+	n.write(console, canaryOf(bootA)+panicLines)
+	e := n.boot(bootB).Previous
+	if e == nil || e.Cause != "KernelPanic" {
+		t.Fatalf("%+v", e)
+	}
+	if err := e.Clear(n.Root); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(n.Path(console)); err != nil {
+		t.Error(err)
+	}
+	if found := Findings(n.Root); len(found) != 0 {
+		t.Errorf("findings %v", found)
+	}
+}
+
 func TestAcknowledgedOnce(t *testing.T) {
 	n := newNode(t)
 	n.boot(bootA)
@@ -954,6 +976,25 @@ func TestTheLedgerIsBounded(t *testing.T) {
 	}
 	if e := n.boot(bootB).Previous; e == nil || e.Evidence != Nothing {
 		t.Errorf("%+v", e)
+	}
+}
+
+// TestTheLargestLedgerCanBeRead: all places are full, and every byte of the old kernels' lines takes six in JSON.
+func TestTheLargestLedgerCanBeRead(t *testing.T) {
+	n := newNode(t)
+	ending := func(size int) Ending { return Ending{Text: strings.Repeat("\x01", size)} }
+	previous := ending(netconsole.MaxObituary)
+	l := Ledger{Boot: bootA.Boot, Previous: &previous}
+	for range maxEarlier {
+		l.Earlier = append(l.Earlier, ending(earlierText))
+	}
+	mark := strings.Repeat("x", longName) + "#2026-11-26T13:00:00Z"
+	l.Known = slices.Repeat([]string{mark}, (len([]string{pstoreDir, archiveDir, crashDir})+len(crashDirs))*maxFiles)
+	if err := l.write(n.Root); err != nil {
+		t.Fatal(err)
+	}
+	if back, err := read(n.Root); err != nil || len(back.Known) != len(l.Known) || len(back.Untold()) != maxEarlier+1 {
+		t.Error(err)
 	}
 }
 

@@ -21,8 +21,9 @@ const LedgerFile = "var/lib/lastgasp/boot"
 // guardFile says that the unit that marks the ledger runs.
 const guardFile = machine.RunDir + "/boot-end"
 
-// maxLedger bounds what is read of the ledger, in bytes.
-const maxLedger = 1 << 20
+// maxLedger bounds what is read of the ledger, in bytes. It holds maxFiles marks of each place, and text whose every byte is
+// escaped.
+const maxLedger = 4 << 20
 
 // Ledger is what is written down about a boot while it lasts, and what was found out about the one before. Its keys are an
 // interface: `last-boot -o json` prints them.
