@@ -219,7 +219,7 @@ func Findings(root machine.Root) []machine.Finding {
 			size += f.info.Size()
 		}
 	}
-	removedSoon := slices.ContainsFunc(l.Untold(), func(e Ending) bool { return len(e.Entries) > 0 })
+	removedSoon := slices.ContainsFunc(l.Unacknowledged(), func(e Ending) bool { return len(e.Entries) > 0 })
 	if old > 0 && !removedSoon {
 		found = append(found, machine.Finding{
 			What: fmt.Sprintf("pstore still holds %d entries of earlier boots (%d KiB)", old, (size+1023)>>10),
