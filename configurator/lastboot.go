@@ -47,10 +47,10 @@ var (
 	errUnpinned = errors.New("this boot is not pinned")
 )
 
-// SendObituary tells the listeners how the previous boot ended, and those before it that could not tell, unless one has acknowledged
-// that already. An error means that it has to be called again. pinned says to wait for the pin of this boot: sent under a pinned secret
-// it is believed more. That a shutdown ended a boot waits for it in any case: listeners believe nobody else that nothing has to be
-// looked into.
+// SendObituary sends the listeners how the previous boot ended, and earlier ones that died too young to send theirs, unless one has
+// acknowledged that already. An error means that it has to be called again. pinned says to wait for the pin of this boot: sent under
+// a pinned secret it is believed more. That a shutdown ended a boot waits for it in any case: listeners believe nobody else that
+// nothing has to be looked into.
 func (c *Configurator) SendObituary(ctx context.Context, pinned bool) error {
 	before, err := c.Root.State()
 	if err != nil || before == nil || before.Identity.Boot == "" {
@@ -60,8 +60,8 @@ func (c *Configurator) SendObituary(ctx context.Context, pinned bool) error {
 	if err != nil {
 		return err
 	}
-	untold := l.Untold()
-	if len(untold) == 0 {
+	endings := l.Unacknowledged()
+	if len(endings) == 0 {
 		return nil
 	}
 	if len(provenRoutes(before)) == 0 {
@@ -70,20 +70,21 @@ func (c *Configurator) SendObituary(ctx context.Context, pinned bool) error {
 	enrolled, _ := enrolment(c.Root)
 	isPinned := enrolled != nil && enrolled.Enrolled
 	var waits error
-	for _, e := range untold {
+	for _, e := range endings {
 		if (pinned || e.Orderly()) && !isPinned {
 			waits = errUnpinned
 			continue
 		}
-		if err := c.tell(ctx, l.Boot, e); err != nil {
+		if err := c.sendEnding(ctx, l.Boot, e); err != nil {
 			return err
 		}
 	}
 	return waits
 }
 
-// tell has a listener acknowledge how a former boot ended, notes that in the ledger of this one, and makes room for the next panic.
-func (c *Configurator) tell(ctx context.Context, boot string, e lastboot.Ending) error {
+// sendEnding sends how a former boot ended until a listener acknowledges it, notes that in the ledger of this boot, and makes room for
+// the next panic.
+func (c *Configurator) sendEnding(ctx context.Context, boot string, e lastboot.Ending) error {
 	unlock, err := c.lock(ctx) // no pass may use the socket
 	if err != nil {
 		return err

@@ -185,7 +185,7 @@ const firstRetry, lastRetry = 5 * time.Second, 10 * time.Minute
 // waits all the same waits longer and longer.
 const pinTries = 4
 
-// sendObituary tells the listeners how the previous boot ended, from the first pass on until one has acknowledged it or ctx ends.
+// sendObituary sends the listeners how the previous boot ended, from the first pass on until one has acknowledged it or ctx ends.
 // It runs beside the passes: it can delay one by the few seconds that an attempt takes, and nothing else.
 func (w *Watcher) sendObituary(ctx context.Context, passed <-chan *Configurator) {
 	var node *Configurator

@@ -141,6 +141,8 @@ func TestReplayFindsTheKernelInAnyLog(t *testing.T) {
 		{"journalctl in Japanese", in("11月 29 13:49:23 node-7 kernel: %[2]s")},
 		{"the day first", in("29. Nov 13:49:23 node-7 kernel: %[2]s")},
 		{"journalctl -o short-full", in("Fri 2024-11-29 13:49:23 UTC node-7 kernel: %[2]s")},
+		{"journalctl -o short-full in Papua", in("Fri 2024-11-29 13:49:23 WIT node-7 kernel: %[2]s")},
+		{"journalctl -o short-full in Singapore, of old", in("Fri 2014-11-28 13:49:23 SGT node-7 kernel: %[2]s")},
 		{"journalctl -o short-iso", in("2024-11-29T13:49:23+0000 node-7 kernel: %[2]s")},
 		{"journalctl -o short-iso-precise", in("2024-11-29T13:49:23.123456+00:00 node-7 kernel: %[2]s")},
 		{"journalctl -o short-precise", in("Nov 29 13:49:23.123456 node-7 kernel: %[2]s")},

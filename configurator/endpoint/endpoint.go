@@ -106,9 +106,11 @@ func isName(s string) bool {
 			}
 		}
 	}
-	_, err := strconv.ParseUint(labels[len(labels)-1], 0, 64)
-	return err != nil
+	return !number.MatchString(labels[len(labels)-1])
 }
+
+// number is what some programs take for a part of an IPv4 address, in any base.
+var number = lazyregexp.New(`^(?:\d+|0[xX][\da-fA-F]*)$`)
 
 // bareIPv6 finds [fd00::10]:6666 without quotes. It has to be quoted, because in YAML the bracket begins a list.
 var bareIPv6 = lazyregexp.New(`(^|[\s,\[])(\[[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[\w.-]+)?\]:[0-9]+)`)

@@ -74,7 +74,7 @@ func examine(root machine.Root, former *Ledger, current Ledger) (*Ending, store)
 }
 
 // conclude judges the evidence: the last words of the kernel count most, then a mark of the shutdown, then traces of the hardware.
-// An oops that the kernel survived is told with them, but ended nothing.
+// An oops that the kernel survived is added to them, but ended nothing.
 func conclude(former, current Ledger, dumps []dump, traces []trace) Ending {
 	e := Ending{
 		Boot: former.Boot, Kernel: former.Kernel, Since: former.Since,

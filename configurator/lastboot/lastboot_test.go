@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -656,6 +657,27 @@ func TestLookWritesNothing(t *testing.T) {
 	}
 }
 
+// TestTheConsoleStays: it takes no room from a dump.
+func TestTheConsoleStays(t *testing.T) {
+	n := newNode(t)
+	n.boot(bootA)
+	const console = "sys/fs/pstore/console-ramoops-0"
+	n.write(console, canaryOf(bootA)+panicLines)
+	e := n.boot(bootB).Previous
+	if e == nil || e.Cause != "KernelPanic" {
+		t.Fatalf("%+v", e)
+	}
+	if err := e.Clear(n.Root); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(n.Path(console)); err != nil {
+		t.Error(err)
+	}
+	if found := Findings(n.Root); len(found) != 0 {
+		t.Errorf("findings %v", found)
+	}
+}
+
 func TestAcknowledgedOnce(t *testing.T) {
 	n := newNode(t)
 	n.boot(bootA)
@@ -710,12 +732,12 @@ func TestACrashLoop(t *testing.T) {
 	for i := range 50 {
 		next := machine.Identity{Instance: bootA.Instance, Boot: fmt.Sprintf("dddddddd-0000-4000-8000-%012d", i)}
 		l := n.boot(next)
-		untold := l.Untold()
-		if len(untold) == 0 || untold[0].Boot != bootA.Boot || untold[0].Cause != "KernelPanic" || untold[len(untold)-1].Boot != last || len(untold) > 3 {
-			t.Fatalf("boot %d: %+v", i, untold)
+		endings := l.Unacknowledged()
+		if len(endings) == 0 || endings[0].Boot != bootA.Boot || endings[0].Cause != "KernelPanic" || endings[len(endings)-1].Boot != last || len(endings) > 3 {
+			t.Fatalf("boot %d: %+v", i, endings)
 		}
-		if i > 0 && len(untold[0].Text) > earlierText {
-			t.Errorf("%d bytes of an earlier boot", len(untold[0].Text))
+		if i > 0 && len(endings[0].Text) > earlierText {
+			t.Errorf("%d bytes of an earlier boot", len(endings[0].Text))
 		}
 		last = next.Boot
 	}
@@ -723,27 +745,27 @@ func TestACrashLoop(t *testing.T) {
 	if found := Findings(n.Root); len(found) != 0 {
 		t.Errorf("a store that is about to be cleared: %v", found)
 	}
-	for i, e := range l.Untold() {
+	for i, e := range l.Unacknowledged() {
 		if err := Acknowledge(n.Root, bootC.Boot, e.Boot, noon); err != nil {
 			t.Fatal(err)
 		}
 		if err := e.Clear(n.Root); err != nil {
 			t.Fatal(err)
 		}
-		if left := n.boot(bootC).Untold(); len(left) != 2-i {
+		if left := n.boot(bootC).Unacknowledged(); len(left) != 2-i {
 			t.Errorf("%d are left once %d have been told", len(left), i+1)
 		}
 	}
 	if _, err := os.Stat(n.Path(efi)); !os.IsNotExist(err) {
 		t.Error("what was told takes up room")
 	}
-	if l := n.boot(bootB); len(l.Untold()) != 1 || l.Previous.Boot != bootC.Boot {
+	if l := n.boot(bootB); len(l.Unacknowledged()) != 1 || l.Previous.Boot != bootC.Boot {
 		t.Errorf("the next boot tells again: %+v", l)
 	}
 	// What another machine had not told is not this one's.
 	n.boot(bootC)
-	if l := n.boot(machine.Identity{Instance: "i-0ffffffffffffffff", Boot: bootA.Boot}); len(l.Untold()) != 0 {
-		t.Errorf("a copy tells: %+v", l.Untold())
+	if l := n.boot(machine.Identity{Instance: "i-0ffffffffffffffff", Boot: bootA.Boot}); len(l.Unacknowledged()) != 0 {
+		t.Errorf("a copy tells: %+v", l.Unacknowledged())
 	}
 }
 
@@ -766,7 +788,7 @@ func TestABootThatRanForLongTellsOnlyOfItself(t *testing.T) {
 			t.Fatal(err)
 		}
 		var told []string
-		for _, e := range l.Untold() {
+		for _, e := range l.Unacknowledged() {
 			told = append(told, e.Boot)
 		}
 		if diff := cmp.Diff(tt.want, told); diff != "" {
@@ -954,6 +976,25 @@ func TestTheLedgerIsBounded(t *testing.T) {
 	}
 	if e := n.boot(bootB).Previous; e == nil || e.Evidence != Nothing {
 		t.Errorf("%+v", e)
+	}
+}
+
+// TestTheLargestLedgerCanBeRead: all places are full, and every byte of the old kernels' lines takes six in JSON.
+func TestTheLargestLedgerCanBeRead(t *testing.T) {
+	n := newNode(t)
+	ending := func(size int) Ending { return Ending{Text: strings.Repeat("\x01", size)} }
+	previous := ending(netconsole.MaxObituary)
+	l := Ledger{Boot: bootA.Boot, Previous: &previous}
+	for range maxEarlier {
+		l.Earlier = append(l.Earlier, ending(earlierText))
+	}
+	mark := strings.Repeat("x", longName) + "#2026-11-26T13:00:00Z"
+	l.Known = slices.Repeat([]string{mark}, (len([]string{pstoreDir, archiveDir, crashDir})+len(crashDirs))*maxFiles)
+	if err := l.write(n.Root); err != nil {
+		t.Fatal(err)
+	}
+	if back, err := read(n.Root); err != nil || len(back.Known) != len(l.Known) || len(back.Unacknowledged()) != maxEarlier+1 {
+		t.Error(err)
 	}
 }
 

@@ -21,8 +21,9 @@ const LedgerFile = "var/lib/lastgasp/boot"
 // guardFile says that the unit that marks the ledger runs.
 const guardFile = machine.RunDir + "/boot-end"
 
-// maxLedger bounds what is read of the ledger, in bytes.
-const maxLedger = 1 << 20
+// maxLedger bounds what is read of the ledger, in bytes. It holds maxFiles marks of each place, and text whose every byte is
+// escaped.
+const maxLedger = 4 << 20
 
 // Ledger is what is written down about a boot while it lasts, and what was found out about the one before. Its keys are an
 // interface: `last-boot -o json` prints them.
@@ -44,19 +45,20 @@ type Ledger struct {
 	// Previous is how the boot before ended. Nil means that nobody knows: no boot of this machine was entered before, or it left no
 	// word and nobody would have marked its shutdown.
 	Previous *Ending `json:"previous,omitempty"`
-	// Earlier is how boots before that one ended which no listener has acknowledged, oldest first: the boots that followed died
-	// too young to tell.
+	// Earlier is how boots before that one ended, oldest first, as long as no listener has acknowledged it: the boots that followed
+	// died too young to send it.
 	Earlier []Ending `json:"earlier,omitempty"`
 }
 
-// maxEarlier bounds Earlier, and earlierText the text of each, in bytes. In a crash loop the oldest is what the cluster misses.
+// maxEarlier bounds Earlier, and earlierText the text of each, in bytes. In a crash loop the cluster has last seen the oldest boot.
 const maxEarlier, earlierText = 2, 16 << 10
 
-// young is the age up to which a boot may have had no chance to tell. The cluster knows an older one, and misses none before it.
+// young is the age up to which a boot may have had no chance to send anything. An older one is known to the cluster, which records
+// only how the last boot that it knew ended.
 const young = 15 * time.Minute
 
-// Untold returns the endings that no listener has acknowledged yet, oldest first.
-func (l Ledger) Untold() []Ending {
+// Unacknowledged returns the endings that no listener has acknowledged yet, oldest first.
+func (l Ledger) Unacknowledged() []Ending {
 	all := slices.Clone(l.Earlier)
 	if l.Previous != nil && l.Previous.Acknowledged.IsZero() {
 		all = append(all, *l.Previous)
@@ -109,13 +111,14 @@ func Look(root machine.Root, id machine.Identity) (Ledger, error) {
 	return l, err
 }
 
-// lookBack finds out how the boot of the former ledger ended, and takes over what that has not told yet.
+// lookBack finds out how the boot of the former ledger ended. If that boot died young, it takes over the endings that it left
+// unacknowledged.
 func (l *Ledger) lookBack(root machine.Root, former *Ledger) (found store) {
 	l.Previous, found = examine(root, former, *l)
 	if former == nil || !former.sameMachine(*l) || set(former.Began) && set(l.Began) && l.Began.Sub(former.Began) > young {
 		return found
 	}
-	l.Earlier = former.Untold()
+	l.Earlier = former.Unacknowledged()
 	l.Earlier = l.Earlier[:min(len(l.Earlier), maxEarlier)]
 	for i := range l.Earlier {
 		l.Earlier[i].Text = lastLines([]byte(l.Earlier[i].Text), earlierText)

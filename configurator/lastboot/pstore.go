@@ -169,11 +169,12 @@ func newDump(parts []part) dump {
 }
 
 // Clear removes the entries of pstore that the ending was read from, so that the next panic finds room. Entries that
-// systemd-pstore has moved stay.
+// systemd-pstore has moved stay, and so does ramoops' console: removing it empties that of the boot that runs (ramoops_pstore_erase,
+// fs/pstore/ram.c).
 func (e Ending) Clear(root machine.Root) error {
 	var errs []error
 	for _, name := range e.Entries {
-		if filepath.Dir(name) != pstoreDir {
+		if filepath.Dir(name) != pstoreDir || isConsole(filepath.Base(name)) {
 			continue
 		}
 		if err := os.Remove(root.Path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -218,7 +219,7 @@ func Findings(root machine.Root) []machine.Finding {
 			size += f.info.Size()
 		}
 	}
-	removedSoon := slices.ContainsFunc(l.Untold(), func(e Ending) bool { return len(e.Entries) > 0 })
+	removedSoon := slices.ContainsFunc(l.Unacknowledged(), func(e Ending) bool { return len(e.Entries) > 0 })
 	if old > 0 && !removedSoon {
 		found = append(found, machine.Finding{
 			What: fmt.Sprintf("pstore still holds %d entries of earlier boots (%d KiB)", old, (size+1023)>>10),

@@ -210,7 +210,7 @@ func TestMTUFindings(t *testing.T) {
 	for _, f := range w.root.MTUFindings([]string{"eth3", "eth0", "eth1", "eth1", "eth2", "eth4", "gone"}) {
 		got = append(got, f.String())
 	}
-	const cost = ": netconsole sends up to 1048 bytes at a time and fragments nothing, so long lines are lost; set an MTU of 1280 or more"
+	const cost = ": netconsole sends packets of up to 1048 bytes, and those that are longer than the MTU are lost; set an MTU of 1280 or more"
 	if diff := cmp.Diff([]string{"the MTU of eth1 is 576" + cost, "the MTU of eth3 is 1047" + cost}, got); diff != "" {
 		t.Errorf("findings (-want +got):\n%s", diff)
 	}

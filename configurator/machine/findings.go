@@ -126,7 +126,7 @@ func (r Root) MTUFindings(devices []string) []Finding {
 	for _, device := range slices.Compact(slices.Sorted(slices.Values(devices))) {
 		if mtu := r.number(path.Join(netDir, device, "mtu"), longestDatagram); mtu < longestDatagram {
 			found = append(found, Finding{What: fmt.Sprintf("the MTU of %s is %d", device, mtu),
-				Cost: fmt.Sprintf("netconsole sends up to %d bytes at a time and fragments nothing, so long lines are lost", longestDatagram),
+				Cost: fmt.Sprintf("netconsole sends packets of up to %d bytes, and those that are longer than the MTU are lost", longestDatagram),
 				Mend: "set an MTU of 1280 or more"})
 		}
 	}

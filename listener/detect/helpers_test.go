@@ -105,7 +105,8 @@ func TestFunctionsThatAreNoHelpers(t *testing.T) {
 	for f := range strings.FieldsSeq(`strp_check_rcv stream_open wake_up_new_task timer_settime_old workqueue_init_early folio_mark_accessed
 		tcp_v4_rcv ext4_alloc_inode_table skb_segment dev_queue_xmit queue_io_start listen_hash diewell panicked_about sysrq_handle_crash
 		deadbeef consoled up_the_hill downgrade_write copy_process memory_failure warned_before listing xattr_set bpf_prog_run dbf_event
-		ctr_ring_init des_probe sort_memcg mast_find check_sync_rss rtnl_newlink gcm_device_add zlib_compress_pages inode_lockless_init handle_edge_irq`) {
+		ctr_ring_init des_probe sort_memcg mast_find check_sync_rss rtnl_newlink gcm_device_add zlib_compress_pages inode_lockless_init handle_edge_irq
+		csum_exist_in_range csum_dirty_buffer clk_alpha_pll_enable clk_rcg2_shared_disable request_gpio_irq dma_free_channel check_sync_rate`) {
 		log := "WARNING: CPU: 1 PID: 9 at x.c:1 " + f + "+0x1/0x2\nRIP: 0010:" + f + "+0x1/0x2\nCall Trace:\n caller+0x1/0x2\n"
 		if title := completeIncident(t, log).Title; title != "WARNING in "+f {
 			t.Errorf("%s is not named: %s", f, title)

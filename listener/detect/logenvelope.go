@@ -11,7 +11,7 @@ import (
 // Pieces of the expressions below.
 const (
 	// Times: ISO 8601 with a zone or none, a syslog's in any language and order, seconds since 1970, a time of day.
-	zoneName   = `(?:[A-Z]{1,3}[SDEAK]T|UTC|GMT|MSK|WIB|WITA)` // and not a level, such as INFO
+	zoneName   = `(?:[A-Z]{1,3}[SDEAK]T|UTC|GMT|MS[KD]|WIB|WITA?|SGT|MYT|ICT|BRT|ART|CLT)` // and not a level, such as INFO
 	monthName  = `(?:(?:de |d[’'])?[\pL\pM.]{2,12}|\d{1,2}[月월]|[Tt]hg \d{1,2})`
 	isoTime    = `(?:[\pL\pM.]{1,12},? )?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+|,\d{3})?(?: ?(?:Z|[+-]\d\d(?::?\d\d)?)(?:\[[\w/]+\])?)?(?: ` + zoneName + `)?`
 	syslogTime = `(?:[\pL\pM.]{1,5},? )?` + monthName + ` {1,2}\d{1,2}\.?,?(?: \d{4})? \d\d:\d\d:\d\d(?:\.\d+)?(?: ` + zoneName + `)?(?: \d{4})?`
