@@ -52,6 +52,38 @@ func TestRestartedPodByAWrongClock(t *testing.T) {
 	})
 }
 
+// A cleanup by a replica whose clock is wrong is continued after a restart, by the same clock or by one that is right.
+func TestRestartByAWrongClock(t *testing.T) {
+	for _, by := range []time.Duration{-10 * time.Minute, 10 * time.Minute} {
+		for _, next := range []time.Duration{0, by} {
+			t.Run(by.String()+", then "+next.String(), func(t *testing.T) {
+				bubble(t, func(t *testing.T, w *world) {
+					w.populate("n1")
+					w.panics(1)
+					p := testPolicy()
+					p.NodeVerb, p.AwaitTimeout = policy.NodeAwait, 5*time.Minute
+					e, stop := runOn(t, p, w, nil, "a", wrongClock(by))
+					inc := incident(1, boot1, secret1)
+					inc.Time = e.Now()
+					offer(t, w, inc, e)
+					pass(40 * time.Second)
+					w.loses(1)
+					pass(20 * time.Second)
+					stop()
+					if d := w.only(); d.Phase != policy.Cleaning {
+						t.Fatalf("phase %s: %s", d.Phase, d.Decision)
+					}
+					runOn(t, p, w, nil, "a", wrongClock(next))
+					pass(20 * time.Minute)
+					if d := w.only(); d.Phase != policy.Cleaned {
+						t.Errorf("phase %s: %s", d.Phase, d.Decision)
+					}
+				})
+			})
+		}
+	}
+}
+
 // A node that the control plane had lost before anything was heard of it may be alive, also by a clock that is behind.
 func TestLostNodeByAWrongClock(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {

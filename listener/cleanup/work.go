@@ -125,7 +125,7 @@ func (w *work) compareClocks(created time.Time) {
 // plan says what follows from the death. Its notice has the time of the API server's clock: pods are judged by it.
 func (w *work) plan() policy.Plan {
 	p := policy.NewPlan(w.e.policy, w.death, w.node)
-	p.Notice.Time = p.Notice.Time.Add(w.ahead)
+	p.Notice.Time = w.inc.Time.Add(w.ahead)
 	return p
 }
 
