@@ -36,8 +36,11 @@ func (w *work) takeOver(ctx context.Context, seen policy.Death) error {
 		w.death.Phase, w.death.Decision = policy.Recorded, "the replica that recorded it died before it could say why"
 		w.noteComplete()
 	}
-	if ahead := have.Created.Sub(have.Started); w.heard == nil && ahead < -clocksApart {
-		w.inc.Time = w.inc.Time.Add(ahead) // the clock of the replica that created it was ahead of the API server's
+	switch ahead := aheadOf(have); {
+	case w.heard == nil:
+		w.inc.Time = w.inc.Time.Add(ahead)
+	case have.Owner == w.e.replica: // heard by the same clock
+		w.ahead = ahead
 	}
 	if now := w.e.Now(); w.heard == nil && w.inc.Time.After(now) {
 		w.inc.Time = now // a time in the future must not put off the witness

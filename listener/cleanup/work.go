@@ -122,6 +122,15 @@ func (w *work) compareClocks(created time.Time) {
 	}
 }
 
+// aheadOf is by how much the API server's clock was ahead of that of the replica that created d: a negative time if that clock was
+// wrong, else zero. A clock that was behind cannot be told from a creation that took long.
+func aheadOf(d policy.Death) time.Duration {
+	if ahead := d.Created.Sub(d.Started); ahead < -clocksApart {
+		return ahead
+	}
+	return 0
+}
+
 // plan says what follows from the death. Its notice has the time of the API server's clock: pods are judged by it.
 func (w *work) plan() policy.Plan {
 	p := policy.NewPlan(w.e.policy, w.death, w.node)
