@@ -144,7 +144,7 @@ func (w *work) replaceOrLeave(ctx context.Context, d policy.Decision) (again, ou
 		return true, false, nil
 	}
 	if have.Owner == w.e.replica && have.Phase.AtWork() { // created, and the answer was lost
-		w.ahead = aheadOf(have)
+		w.ahead = w.aheadOf(have)
 		w.created(have)
 		return false, true, nil
 	}

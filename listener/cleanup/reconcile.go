@@ -36,11 +36,8 @@ func (w *work) takeOver(ctx context.Context, seen policy.Death) error {
 		w.death.Phase, w.death.Decision = policy.Recorded, "the replica that recorded it died before it could say why"
 		w.noteComplete()
 	}
-	switch ahead := aheadOf(have); {
-	case w.heard == nil:
-		w.inc.Time = w.inc.Time.Add(ahead)
-	case have.Owner == w.e.replica: // heard by the same clock
-		w.ahead = ahead
+	if w.ahead = w.aheadOf(have); w.heard == nil {
+		w.inc.Time, w.ahead = w.inc.Time.Add(w.ahead), 0
 	}
 	if now := w.e.Now(); w.heard == nil && w.inc.Time.After(now) {
 		w.inc.Time = now // a time in the future must not put off the witness

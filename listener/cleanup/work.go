@@ -123,9 +123,9 @@ func (w *work) compareClocks(created time.Time) {
 }
 
 // aheadOf is by how much the API server's clock was ahead of that of the replica that created d: a negative time if that clock was
-// wrong, else zero. A clock that was behind cannot be told from a creation that took long.
-func aheadOf(d policy.Death) time.Duration {
-	if ahead := d.Created.Sub(d.Started); ahead < -clocksApart {
+// wrong and the incident has its time from it, else zero. A clock that was behind cannot be told from a creation that took long.
+func (w *work) aheadOf(d policy.Death) time.Duration {
+	if ahead := d.Created.Sub(d.Started); ahead < -clocksApart && w.inc.Time.Sub(d.Time).Abs() < clocksApart {
 		return ahead
 	}
 	return 0
