@@ -1,6 +1,7 @@
 package cleanup
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -50,6 +51,87 @@ func TestRestartedPodByAWrongClock(t *testing.T) {
 			t.Errorf("pod %+v, %v", p, err)
 		}
 	})
+}
+
+// A cleanup by a replica whose clock is wrong is continued after a restart, by the same clock or by one that is right.
+func TestRestartByAWrongClock(t *testing.T) {
+	for _, by := range []time.Duration{-10 * time.Minute, 10 * time.Minute} {
+		for _, next := range []time.Duration{0, by} {
+			t.Run(by.String()+", then "+next.String(), func(t *testing.T) {
+				bubble(t, func(t *testing.T, w *world) {
+					w.populate("n1")
+					w.panics(1)
+					p := testPolicy()
+					p.NodeVerb, p.AwaitTimeout = policy.NodeAwait, 5*time.Minute
+					e, stop := runOn(t, p, w, nil, "a", wrongClock(by))
+					inc := incident(1, boot1, secret1)
+					inc.Time = e.Now()
+					offer(t, w, inc, e)
+					pass(40 * time.Second)
+					w.loses(1)
+					pass(20 * time.Second)
+					stop()
+					if d := w.only(); d.Phase != policy.Cleaning {
+						t.Fatalf("phase %s: %s", d.Phase, d.Decision)
+					}
+					runOn(t, p, w, nil, "a", wrongClock(next))
+					pass(20 * time.Minute)
+					if d := w.only(); d.Phase != policy.Cleaned {
+						t.Errorf("phase %s: %s", d.Phase, d.Decision)
+					}
+				})
+			})
+		}
+	}
+}
+
+// What a replica whose clock is wrong heard before a restart, and what it held, waits for the witness that comes.
+func TestHeardByAWrongClock(t *testing.T) {
+	for _, by := range []time.Duration{-10 * time.Minute, 10 * time.Minute} {
+		for _, held := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, held %t", by, held), func(t *testing.T) {
+				bubble(t, func(t *testing.T, w *world) {
+					w.populate("n1")
+					w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+					w.panics(1)
+					dir := t.TempDir()
+					state := func(e *Engine) { e.State = dir }
+					p := testPolicy()
+					if held {
+						p.MaxNodes, p.MaxPercent, p.Window = 0, 0, time.Hour
+					}
+					e, stop := runOn(t, p, w, nil, "a", wrongClock(by), state)
+					inc := incident(1, boot1, "")
+					inc.Time = e.Now()
+					offer(t, w, inc, e)
+					pass(20 * time.Second)
+					if held {
+						pass(20 * time.Second)
+						w.loses(1)
+						pass(time.Minute)
+						if d := w.only(); d.Phase != policy.Held {
+							t.Fatalf("phase %s: %s", d.Phase, d.Decision)
+						}
+						w.set(func() {
+							for name, d := range w.deaths {
+								d.Released, d.Version = true, w.next()
+								w.deaths[name] = d
+							}
+						})
+					} else {
+						stop()
+						pass(20 * time.Second)
+						w.loses(1)
+						runOn(t, p, w, nil, "a", wrongClock(by), state)
+					}
+					pass(5 * time.Minute)
+					if d := w.only(); d.Phase != policy.Cleaned {
+						t.Errorf("phase %s: %s", d.Phase, d.Decision)
+					}
+				})
+			})
+		}
+	}
 }
 
 // A node that the control plane had lost before anything was heard of it may be alive, also by a clock that is behind.

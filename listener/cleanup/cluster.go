@@ -41,10 +41,10 @@ type Sender struct {
 // comment says otherwise. Every write carries what it was decided on: UID and resourceVersion of the value passed in.
 type Cluster interface {
 	// FindNode returns the one Node that s identifies: the Node with that instance (the last element of spec.providerID,
-	// else the machine id) or, where instance is empty or that Node has no id of its kind, with that address. Several with the same instance or address are
-	// told apart by the boot they run, then by a pin or claim of boot and sum, before they are ErrAmbiguous. The candidate
-	// comes from a cache, the answer is read live. A Node found by instance must also own the address, else ErrNotFound:
-	// the datagram came from elsewhere.
+	// else the machine id) or, where instance is empty or the Node of the address has no id of its kind, the Node with that
+	// address. Several with the same instance or address are told apart by the boot they run, then by a pin or claim of
+	// boot and sum, before they are ErrAmbiguous. The candidate comes from a cache, the answer is read live. A Node found by
+	// instance must also own the address, else ErrNotFound: the datagram came from elsewhere.
 	FindNode(ctx context.Context, s Sender) (policy.Node, error)
 	// Node reads one Node.
 	Node(ctx context.Context, name string) (policy.Node, error)
@@ -53,8 +53,8 @@ type Cluster interface {
 	// Proves returns the authority of a secret, by its sum, that some Node has pinned for the boot, which may be over, or that
 	// was claimed where a Node runs the boot and has pinned none, from the cache; other Nodes may say the same. It never blocks.
 	Proves(boot, sum string) (a detect.Authority, ok bool)
-	// Known reports whether a Node answers to that instance and address, or to the address alone where FindNode goes by it, from
-	// the cache. It never blocks.
+	// Known reports whether a Node answers to that instance and address, or to the address alone where FindNode goes by it,
+	// from the cache. It never blocks.
 	Known(instance string, addr netip.Addr) bool
 	// LeaseRenewed reads the Lease of the Node's kubelet. ErrNotFound if there is none, or it was never renewed.
 	LeaseRenewed(ctx context.Context, node string) (policy.Renewal, error)

@@ -144,6 +144,7 @@ func (w *work) replaceOrLeave(ctx context.Context, d policy.Decision) (again, ou
 		return true, false, nil
 	}
 	if have.Owner == w.e.replica && have.Phase.AtWork() { // created, and the answer was lost
+		w.ahead = w.aheadOf(have)
 		w.created(have)
 		return false, true, nil
 	}
@@ -168,7 +169,8 @@ func (w *work) givesWay(have policy.Death, a detect.Authority) bool {
 }
 
 // weaker is the death in the cache that has our name and gives way. Deleting it before ours is created saves a verified node
-// two calls: a creation in vain, and a look at what is there. Anybody may say that a node dies just before it does.
+// two calls: a creation in vain, and a look at what is there. Anybody may say that a node dies just before it does. What is Recorded is
+// no such lie: it stays until the API server has shown that it lets ours be created.
 func (w *work) weaker(ctx context.Context, a detect.Authority) (d policy.Death, found bool) {
 	if w.heard.lane != verified {
 		return d, false
@@ -178,7 +180,7 @@ func (w *work) weaker(ctx context.Context, a detect.Authority) (d policy.Death, 
 		return d, false // only the cache is not filled yet
 	}
 	i := slices.IndexFunc(deaths, func(d policy.Death) bool { return d.Name == w.name })
-	if i < 0 || !w.givesWay(deaths[i], a) {
+	if i < 0 || deaths[i].Phase == policy.Recorded || !w.givesWay(deaths[i], a) {
 		return d, false
 	}
 	return deaths[i], true

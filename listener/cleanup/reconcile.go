@@ -36,6 +36,9 @@ func (w *work) takeOver(ctx context.Context, seen policy.Death) error {
 		w.death.Phase, w.death.Decision = policy.Recorded, "the replica that recorded it died before it could say why"
 		w.noteComplete()
 	}
+	if w.ahead = w.aheadOf(have); w.heard == nil {
+		w.inc.Time, w.ahead = w.inc.Time.Add(w.ahead), 0
+	}
 	if now := w.e.Now(); w.heard == nil && w.inc.Time.After(now) {
 		w.inc.Time = now // a time in the future must not put off the witness
 	}

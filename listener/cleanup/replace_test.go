@@ -63,6 +63,35 @@ func TestAForgedDeathGivesWayAtOnce(t *testing.T) {
 	})
 }
 
+// What is on record of a boot is not lost to a death that may not be created.
+func TestARecordStaysWhileItsDeathIsDenied(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		w.panics(1)
+		record := policy.NewDeath(incident(1, boot1, ""), detect.Text, w.node("n1"))
+		record.Phase, record.Owner, record.Started = policy.Recorded, "b", time.Now()
+		record, err := w.CreateDeath(t.Context(), record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.set(func() { w.created = 0 })
+		until := time.Now().Add(time.Minute)
+		a, _ := run(t, testPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
+			if call == "CreateDeath" && time.Now().Before(until) {
+				return ErrDenied
+			}
+			return nil
+		}}, "a")
+		offer(t, w, incident(1, boot1, secret1), a)
+		pass(50 * time.Second)
+		if d := w.only(); d.UID != record.UID || d.Phase != policy.Recorded {
+			t.Errorf("%+v is on record, want what was", d)
+		}
+		pass(30 * time.Second)
+		w.cleanedOnce(pods)
+	})
+}
+
 // behind is a cache that has not heard of the last change of the deaths.
 type behind struct {
 	faulty

@@ -122,10 +122,19 @@ func (w *work) compareClocks(created time.Time) {
 	}
 }
 
+// aheadOf is by how much the API server's clock was ahead of that of the replica that created d: a negative time if that clock was
+// wrong and the incident has its time from it, else zero. A clock that was behind cannot be told from a creation that took long.
+func (w *work) aheadOf(d policy.Death) time.Duration {
+	if ahead := d.Created.Sub(d.Started); ahead < -clocksApart && w.inc.Time.Sub(d.Time).Abs() < clocksApart {
+		return ahead
+	}
+	return 0
+}
+
 // plan says what follows from the death. Its notice has the time of the API server's clock: pods are judged by it.
 func (w *work) plan() policy.Plan {
 	p := policy.NewPlan(w.e.policy, w.death, w.node)
-	p.Notice.Time = p.Notice.Time.Add(w.ahead)
+	p.Notice.Time = w.inc.Time.Add(w.ahead)
 	return p
 }
 

@@ -164,6 +164,22 @@ func TestOwnersAreRemembered(t *testing.T) {
 	}
 }
 
+// Whoever creates a ReplicaSet chooses what controls it. The API server bounds the length of none of its words.
+func TestOwnersAreBounded(t *testing.T) {
+	long := strings.Repeat("x", 1<<20)
+	core := fake.NewClientset(&appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web-1", UID: "u", OwnerReferences: []metav1.OwnerReference{
+		{APIVersion: long, Kind: long, Name: long, UID: types.UID(long), Controller: new(true)}}}})
+	_, c := newAPI(t, 500, "")
+	c.core = core
+	o := owners{c: c}
+	above := o.controllerOf(t.Context(), corev1.ObjectReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Namespace: "ns", Name: "web-1", UID: "u"})
+	for _, word := range []string{above.APIVersion, above.Kind, above.Name, string(above.UID)} {
+		if len(word) > nameSize {
+			t.Errorf("a word of %d bytes is remembered, want %d at most", len(word), nameSize)
+		}
+	}
+}
+
 // The API server refuses names of more than 253 bytes; a pod's may be as long.
 func TestEventOnALongName(t *testing.T) {
 	for _, n := range []int{1, 235, 236, 237, 253} {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/policy"
@@ -28,10 +29,13 @@ type nodeClaim struct {
 	} `json:"status"`
 }
 
-// claimOf is the owner of the Node that is a NodeClaim of Karpenter's, zero if none is.
+// claimOf is the owner of the Node that is a NodeClaim of Karpenter's, zero if none is. The API server takes any text for an owner's
+// version and name, and these become a path.
 func claimOf(n *corev1.Node) policy.Owner {
 	for _, o := range n.OwnerReferences {
-		if gv, err := schema.ParseGroupVersion(o.APIVersion); err == nil && gv.Group == karpenterGroup && o.Kind == "NodeClaim" {
+		gv, err := schema.ParseGroupVersion(o.APIVersion)
+		isName := len(validation.IsDNS1123Subdomain(o.Name)) == 0 && len(validation.IsDNS1123Label(gv.Version)) == 0
+		if err == nil && gv.Group == karpenterGroup && o.Kind == "NodeClaim" && isName {
 			return policy.Owner{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: string(o.UID)}
 		}
 	}

@@ -7,9 +7,40 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
+
+// Some versions of Kubernetes let a kubelet write its Node's owners, whose names become paths. One that leads elsewhere is no NodeClaim.
+func TestClaimOf(t *testing.T) {
+	for _, tt := range []struct {
+		version, name string
+		want          bool
+	}{
+		{"karpenter.sh/v1", "gpu-x", true},
+		{"karpenter.sh/v1beta1", "gpu-x.example", true},
+		{"karpenter.k8s.aws/v1", "gpu-x", false},
+		{"karpenter.sh/v1", "../../../../api/v1/nodes/victim", false},
+		{"karpenter.sh/v1", "gpu-x/status", false},
+		{"karpenter.sh/v1", "gpu-x?dryRun=", false},
+		{"karpenter.sh/v1", "", false},
+		{"karpenter.sh/..", "gpu-x", false},
+		{"karpenter.sh/", "gpu-x", false},
+	} {
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{OwnerReferences: []metav1.OwnerReference{
+			{APIVersion: tt.version, Kind: "NodeClaim", Name: tt.name, UID: "u"}}}}
+		want := policy.Owner{}
+		if tt.want {
+			want = policy.Owner{APIVersion: tt.version, Kind: "NodeClaim", Name: tt.name, UID: "u"}
+		}
+		if got := claimOf(n); got != want {
+			t.Errorf("%s %q: %+v, want %+v", tt.version, tt.name, got, want)
+		}
+	}
+}
 
 // A NodeClaim is deleted only if it says itself that the Node is its own, whatever the Node says.
 func TestDeleteNodeClaim(t *testing.T) {

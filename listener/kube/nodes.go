@@ -48,22 +48,32 @@ func (c *Cluster) FindNode(ctx context.Context, s cleanup.Sender) (policy.Node, 
 		return policy.Node{}, err
 	}
 	// The cache may be stale: what counts is the live Node.
-	live, err := c.liveNode(ctx, candidate)
+	live, err := c.liveNode(ctx, candidate.Name)
 	if err != nil {
 		return policy.Node{}, err
 	}
-	node := nodeFrom(live)
-	if hasID(live, s.Instance) && !isInstance(node, s.Instance) {
-		return policy.Node{}, fmt.Errorf("node %s is no longer instance %s: %w", live.Name, s.Instance, cleanup.ErrNotFound)
+	if err := stillIdentified(candidate, live, s); err != nil {
+		return policy.Node{}, err
 	}
-	if !slices.Contains(node.Addresses, s.Addr) {
-		return policy.Node{}, fmt.Errorf("node %s does not own address %s: %w", live.Name, s.Addr, cleanup.ErrNotFound)
-	}
-	return node, nil
+	return nodeFrom(live), nil
 }
 
-// candidate names the one Node in the cache that s identifies.
-func (c *Cluster) candidate(s cleanup.Sender, now time.Time) (string, error) {
+// stillIdentified says why s does not identify the live Node, if it identified the cached one of that name. A Node that another machine
+// has registered since may have no id of the cloud yet, and the old one's name and address.
+func stillIdentified(cached, live *corev1.Node, s cleanup.Sender) error {
+	node := nodeFrom(live)
+	byInstance := s.Instance != "" && isInstance(nodeFrom(cached), s.Instance)
+	if (byInstance || hasID(live, s.Instance)) && !isInstance(node, s.Instance) {
+		return fmt.Errorf("node %s is no longer instance %s: %w", live.Name, s.Instance, cleanup.ErrNotFound)
+	}
+	if !slices.Contains(node.Addresses, s.Addr) {
+		return fmt.Errorf("node %s does not own address %s: %w", live.Name, s.Addr, cleanup.ErrNotFound)
+	}
+	return nil
+}
+
+// candidate is the one Node in the cache that s identifies.
+func (c *Cluster) candidate(s cleanup.Sender, now time.Time) (*corev1.Node, error) {
 	found, byAddr := c.matching(s.Instance, s.Addr)
 	what := fmt.Sprintf("instance %s", s.Instance)
 	if byAddr {
@@ -79,11 +89,11 @@ func (c *Cluster) candidate(s cleanup.Sender, now time.Time) (string, error) {
 	}
 	switch {
 	case len(found) == 0 && left:
-		return "", fmt.Errorf("%s was node %s, deleted %s ago: %w", what, d.name, now.Sub(d.left).Round(time.Second), cleanup.ErrNotFound)
+		return nil, fmt.Errorf("%s was node %s, deleted %s ago: %w", what, d.name, now.Sub(d.left).Round(time.Second), cleanup.ErrNotFound)
 	case len(found) == 0:
-		return "", fmt.Errorf("no node has %s: %w", what, cleanup.ErrNotFound)
+		return nil, fmt.Errorf("no node has %s: %w", what, cleanup.ErrNotFound)
 	case len(found) == 1 && !left:
-		return found[0].Name, nil
+		return found[0], nil
 	}
 	// Addresses are reused within minutes, and machine ids are cloned with images. The boot tells the Nodes apart, and the
 	// boot's secret does if a Node lies about its boot.
@@ -98,12 +108,12 @@ func (c *Cluster) candidate(s cleanup.Sender, now time.Time) (string, error) {
 	}
 	switch {
 	case len(running) == 1:
-		return running[0].Name, nil
+		return running[0], nil
 	case left:
-		return "", fmt.Errorf("%s: node %s has it, node %s had it until %s ago: %w",
+		return nil, fmt.Errorf("%s: node %s has it, node %s had it until %s ago: %w",
 			what, found[0].Name, d.name, now.Sub(d.left).Round(time.Second), cleanup.ErrAmbiguous)
 	}
-	return "", fmt.Errorf("%s: nodes %s: %w", what, names(found), cleanup.ErrAmbiguous)
+	return nil, fmt.Errorf("%s: nodes %s: %w", what, names(found), cleanup.ErrAmbiguous)
 }
 
 // matching returns the Nodes in the cache that say they are that instance, or those of the address where it tells nothing apart: a kernel

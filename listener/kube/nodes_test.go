@@ -281,13 +281,51 @@ func TestCandidate(t *testing.T) {
 			for _, d := range tt.departed {
 				c.departed.remember(d.node, now.Add(-d.ago))
 			}
-			got, err := c.candidate(cleanup.Sender{
+			node, err := c.candidate(cleanup.Sender{
 				Instance: tt.instance, Boot: tt.boot, Sum: tt.sum, Addr: netip.MustParseAddr(tt.addr),
 			}, now)
+			got := ""
+			if node != nil {
+				got = node.Name
+			}
 			if got != tt.want || !errors.Is(err, tt.err) {
 				t.Errorf("candidate %q, error %v; want %q, %v", got, err, tt.want, tt.err)
 			}
 		})
+	}
+}
+
+// The cache may be behind: another machine may have registered the name since, with the address of the old one, and its Node may say
+// only later which instance it is.
+func TestStillIdentified(t *testing.T) {
+	const machineA, machineB = "0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"
+	node := func(providerID, machineID, addr string) *corev1.Node {
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: corev1.NodeSpec{ProviderID: providerID}}
+		n.Status.NodeInfo.MachineID = machineID
+		n.Status.Addresses = []corev1.NodeAddress{{Address: addr}}
+		return n
+	}
+	for _, tt := range []struct {
+		name         string
+		cached, live *corev1.Node
+		instance     string
+		found        bool
+	}{
+		{"as it was", node("aws:///az/i-1", "", "10.0.0.1"), node("aws:///az/i-1", "", "10.0.0.1"), "i-1", true},
+		{"another instance", node("aws:///az/i-1", "", "10.0.0.1"), node("aws:///az/i-2", "", "10.0.0.1"), "i-1", false},
+		{"not yet an instance", node("aws:///az/i-1", "", "10.0.0.1"), node("", "", "10.0.0.1"), "i-1", false},
+		{"another machine", node("", machineA, "10.0.0.1"), node("", machineB, "10.0.0.1"), machineA, false},
+		{"not yet a machine", node("", machineA, "10.0.0.1"), node("", "", "10.0.0.1"), machineA, false},
+		{"an instance by now", node("", "", "10.0.0.1"), node("aws:///az/i-1", "", "10.0.0.1"), "i-1", true},
+		{"another instance by now", node("", "", "10.0.0.1"), node("aws:///az/i-2", "", "10.0.0.1"), "i-1", false},
+		{"by its address, an instance by now", node("", "", "10.0.0.1"), node("aws:///az/i-1", "", "10.0.0.1"), "", true},
+		{"without ids of EC2", node("k3s://a", machineA, "10.0.0.1"), node("k3s://a", machineA, "10.0.0.1"), "i-1", true},
+		{"another address", node("k3s://a", "", "10.0.0.1"), node("k3s://a", "", "10.0.0.2"), "i-1", false},
+	} {
+		err := stillIdentified(tt.cached, tt.live, cleanup.Sender{Instance: tt.instance, Addr: netip.MustParseAddr("10.0.0.1")})
+		if (err == nil) != tt.found || err != nil && !errors.Is(err, cleanup.ErrNotFound) {
+			t.Errorf("%s: %v, want it found: %t", tt.name, err, tt.found)
+		}
 	}
 }
 

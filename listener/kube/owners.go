@@ -91,9 +91,11 @@ func (o *owners) controllerOf(ctx context.Context, of corev1.ObjectReference) *c
 		o.controllers = make(map[types.UID]*corev1.ObjectReference)
 	}
 	o.controllers[of.UID] = nil
+	// The API server bounds the length of none of these, and they are remembered.
 	if above := metav1.GetControllerOf(owner); above != nil {
 		o.controllers[of.UID] = &corev1.ObjectReference{
-			APIVersion: above.APIVersion, Kind: above.Kind, Namespace: of.Namespace, Name: above.Name, UID: above.UID,
+			APIVersion: clip(above.APIVersion, nameSize), Kind: clip(above.Kind, nameSize), Namespace: of.Namespace,
+			Name: clip(above.Name, nameSize), UID: types.UID(clip(string(above.UID), nameSize)),
 		}
 	}
 	return o.controllers[of.UID]

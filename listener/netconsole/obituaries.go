@@ -9,9 +9,8 @@ const (
 )
 
 // Obituaries assembles obituaries from their parts, in whatever order, however often and with whatever pauses they come. The
-// zero value is ready. It holds 64 at most, one of each boot and secret, and forgets the stalest first, so give it only parts whose
-// Identity is proved.
-// It is not safe for concurrent use.
+// zero value is ready. It holds 64 at most, one of each boot and secret at a time, and forgets the stalest first, so give it only
+// parts whose Identity is proved. It is not safe for concurrent use.
 type Obituaries struct {
 	open map[obituaryKey]*openObituary
 }
@@ -95,7 +94,8 @@ func (o *Obituaries) Recorded(nonce string, id Identity) bool {
 	return e != nil && e.done
 }
 
-// begin makes room for another obituary. It takes the place of one of the same boot and secret, which has no other to tell of.
+// begin makes room for another obituary. It takes the place of the one before it of the same boot and secret: a node
+// tells one after the other.
 func (o *Obituaries) begin(now time.Time, key obituaryKey, p ObituaryPart) *openObituary {
 	if o.open == nil {
 		o.open = make(map[obituaryKey]*openObituary)
