@@ -116,6 +116,8 @@ func TestHowABootEnded(t *testing.T) {
 		efi2 = "sys/fs/pstore/dmesg-efi_pstore-179570160002001"
 	)
 	efiTime := time.Unix(1795701600, 0).UTC()
+	kdumped := Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "kdump",
+		Text: "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n"}
 	deflated := func(s string) string {
 		var b bytes.Buffer
 		w, _ := flate.NewWriter(&b, 9)
@@ -290,28 +292,24 @@ func TestHowABootEnded(t *testing.T) {
 		{"with no word, but one of another boot is there", func(n node) { n.write(efi1, "Panic#1 Part1\n"+canaryOf(bootC)+panicLines) },
 			Ending{Cause: "Unexplained", Evidence: "none"}},
 		{"by a crash kernel, Debian's", func(n node) {
-			n.write("var/crash/202611261300/dmesg.202611261300", "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n")
+			n.write("var/crash/202611261300/dmesg.202611261300", kdumped.Text)
 			n.write("var/crash/202611261300/dump.202611261300", "a core")
 			n.write("var/crash/kexec_cmd", "x")
-		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "kdump",
-			Text: "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n"}},
+		}, kdumped},
 		{"by a crash kernel, SUSE's", func(n node) {
 			n.write("var/crash/2026-11-26-13:00/README.txt", "Kernel crashdump\n")
-			n.write("var/crash/2026-11-26-13:00/dmesg.txt", "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n")
-		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "kdump",
-			Text: "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n"}},
+			n.write("var/crash/2026-11-26-13:00/dmesg.txt", kdumped.Text)
+		}, kdumped},
 		{"by a crash kernel, which saved only a part, and beside what apport makes of it", func(n node) {
 			n.write("var/crash/linux-image-6.8.0-31-generic-202611261300.crash", "ProblemType: KernelCrash\n")
 			n.write("var/crash/127.0.0.1-2026-11-26-13:00:00/vmcore-incomplete", "half a core")
 			n.write("var/crash/127.0.0.1-2026-11-26-13:00:00/kexec-dmesg.log", "[    9.0] Kernel panic - not syncing: no\n")
-			n.write("var/crash/127.0.0.1-2026-11-26-13:00:00/vmcore-dmesg-incomplete.txt", "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n")
-		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "kdump",
-			Text: "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n"}},
+			n.write("var/crash/127.0.0.1-2026-11-26-13:00:00/vmcore-dmesg-incomplete.txt", kdumped.Text)
+		}, kdumped},
 		{"by a crash kernel that saves elsewhere", func(n node) {
 			n.write("etc/kdump.conf", "# path /no\nauto_reset_crashkernel yes\npath /srv/kdump/\ncore_collector makedumpfile -l\n")
-			n.write("srv/kdump/127.0.0.1-2026-11-26-13:00:00/vmcore-dmesg.txt", "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n")
-		}, Ending{Cause: "KernelPanic", Title: "sysrq triggered crash", Evidence: "kdump",
-			Text: "[   60.000001] Kernel panic - not syncing: sysrq triggered crash\n"}},
+			n.write("srv/kdump/127.0.0.1-2026-11-26-13:00:00/vmcore-dmesg.txt", kdumped.Text)
+		}, kdumped},
 		{"by a crash kernel that sends its dumps away", func(n node) {
 			n.write("etc/kdump.conf", "nfs 10.0.0.1:/crash\npath /\n")
 			n.write("etc/sysconfig/kdump", "KDUMP_SAVEDIR=\"ssh://root@10.0.0.1/crash\"\n")

@@ -51,22 +51,8 @@ func fetchCheckpatch(ctx context.Context, s Scope) (string, error) {
 		s.Logf("fetching checkpatch.pl from Debian %s", suite)
 		apt := filepath.Join(dir, "apt")
 		defer os.RemoveAll(apt)
-		a, err := openArchive(ctx, apt, suite, "amd64")
-		if err != nil {
+		if err := unpackPackages(ctx, apt, apt, suite, "linux-source", regexp.MustCompile(`^linux-source-`)); err != nil {
 			return err
-		}
-		packages, err := a.closure(ctx, "linux-source", regexp.MustCompile(`^linux-source-`))
-		if err != nil {
-			return err
-		}
-		debs, err := a.download(ctx, filepath.Join(apt, "debs"), packages...)
-		if err != nil {
-			return err
-		}
-		for _, deb := range debs {
-			if err := unpack(ctx, deb, apt); err != nil {
-				return err
-			}
 		}
 		sources := glob(apt, "usr/src/linux-source-*.tar.xz")
 		if len(sources) == 0 {

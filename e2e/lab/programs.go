@@ -41,11 +41,16 @@ func FetchPrograms(ctx context.Context, s Scope, suite, pkg string, names ...str
 func fetchPackage(ctx context.Context, dir, suite, pkg string) error {
 	apt := filepath.Join(dir, "apt")
 	defer os.RemoveAll(apt)
+	return unpackPackages(ctx, apt, dir, suite, pkg, libraries)
+}
+
+// unpackPackages unpacks pkg into dir, and those of the packages it depends on that match wanted. apt is a folder for what is downloaded.
+func unpackPackages(ctx context.Context, apt, dir, suite, pkg string, wanted *regexp.Regexp) error {
 	a, err := openArchive(ctx, apt, suite, "amd64")
 	if err != nil {
 		return err
 	}
-	pkgs, err := a.closure(ctx, pkg, libraries)
+	pkgs, err := a.closure(ctx, pkg, wanted)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -37,27 +36,9 @@ func (w *World) AwaitPin(ctx context.Context, n *Node) error {
 // awaitPinned waits until the listener in ns has seen a Node's pin: its own watch may be behind the caller's.
 func awaitPinned(ctx context.Context, ns *lab.NS, node string) error {
 	return await(ctx, "the listener to know the pin of "+node, func(ctx context.Context) error {
-		client := http.Client{Transport: &http.Transport{DialContext: ns.Dial, DisableKeepAlives: true}}
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9666/nodes", nil)
-		if err != nil {
+		pinned, err := Pinned(ctx, ns)
+		if err != nil || pinned[node] {
 			return err
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		var nodes []struct {
-			Node   string
-			Pinned bool
-		}
-		if err := json.NewDecoder(resp.Body).Decode(&nodes); err != nil {
-			return err
-		}
-		for _, n := range nodes {
-			if n.Node == node && n.Pinned {
-				return nil
-			}
 		}
 		return errors.New("it does not")
 	})
@@ -76,39 +57,60 @@ func (w *World) Explain(s lab.Scope) {
 	}
 }
 
+// Pinned says of each node that the listener in ns knows whether it is pinned.
+func Pinned(ctx context.Context, ns *lab.NS) (map[string]bool, error) {
+	resp, err := Ask(ctx, ns, "/nodes")
+	if err != nil {
+		return nil, fmt.Errorf("ask the listener for its nodes: %w", err)
+	}
+	defer resp.Body.Close()
+	var nodes []struct {
+		Node   string
+		Pinned bool
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&nodes); err != nil {
+		return nil, fmt.Errorf("read the listener's nodes: %w", err)
+	}
+	pinned := map[string]bool{}
+	for _, n := range nodes {
+		pinned[n.Node] = n.Pinned
+	}
+	return pinned, nil
+}
+
+// Ask opens a page of the HTTP side of the listener in ns, which is on its default address.
+func Ask(ctx context.Context, ns *lab.NS, path string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9666"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	client := http.Client{Transport: &http.Transport{DialContext: ns.Dial, DisableKeepAlives: true}}
+	return client.Do(req)
+}
+
 // Dying is how many kernels the listener has heard die so far.
 func (w *World) Dying(ctx context.Context) (n int, err error) {
 	const incidents, dying = "lastgasp_incidents_total{", `verdict="dying"} `
-	seen := false
-	err = w.Net.Listener.Do(func() error {
-		conn, err := net.Dial("tcp", "127.0.0.1:9666")
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		if deadline, ok := ctx.Deadline(); ok {
-			conn.SetDeadline(deadline)
-		}
-		fmt.Fprint(conn, "GET /metrics HTTP/1.0\r\n\r\n")
-		for lines := bufio.NewScanner(conn); lines.Scan(); {
-			labels, value, ok := strings.Cut(lines.Text(), dying)
-			if !ok || !strings.HasPrefix(labels, incidents) {
-				continue
-			}
-			seen = true
-			count, err := strconv.Atoi(value)
-			if err != nil {
-				return err
-			}
-			n += count
-		}
-		if !seen {
-			return fmt.Errorf("there is no %s…%s", incidents, dying)
-		}
-		return nil
-	})
+	resp, err := Ask(ctx, w.Net.Listener, "/metrics")
 	if err != nil {
 		return 0, fmt.Errorf("ask the listener for its metrics: %w", err)
+	}
+	defer resp.Body.Close()
+	seen := false
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		labels, value, ok := strings.Cut(lines.Text(), dying)
+		if !ok || !strings.HasPrefix(labels, incidents) {
+			continue
+		}
+		seen = true
+		count, err := strconv.Atoi(value)
+		if err != nil {
+			return 0, fmt.Errorf("read the listener's metrics: %w", err)
+		}
+		n += count
+	}
+	if !seen {
+		return 0, fmt.Errorf("the listener has no metric %s…%s", incidents, dying)
 	}
 	return n, nil
 }
