@@ -3,9 +3,11 @@
 package crowd
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -80,7 +82,8 @@ func newClient(cfg *rest.Config) (*kubernetes.Clientset, error) {
 }
 
 // StartListener runs the listener, whose program is binary, under the rights it has in a cluster. Policy is YAML: the keys
-// of listener.yaml that are about policy. It returns when the listener has seen the Nodes.
+// of listener.yaml that are about policy. It returns when the listener has seen the Nodes and has proved the admission
+// policies, which the API server enforces some moments after it has them.
 func (w *World) StartListener(ctx context.Context, s lab.Scope, binary, policy string) (d *lab.Daemon, log string, err error) {
 	d, log, err = story.StartListener(ctx, s, story.ListenerSpec{
 		Binary: binary, NS: w.ns, Cluster: w.Cluster, Listen: endpoint.String(), Policy: policy,
@@ -95,7 +98,13 @@ func (w *World) StartListener(ctx context.Context, s lab.Scope, binary, policy s
 			return nil, "", err
 		}
 		if w.ready(ctx) {
-			return d, log, nil
+			said, err := os.ReadFile(log)
+			if err != nil {
+				return nil, "", fmt.Errorf("read the listener's log: %w", err)
+			}
+			if bytes.Contains(said, []byte("the admission policies are in force")) {
+				return d, log, nil
+			}
 		}
 		select {
 		case <-tick:

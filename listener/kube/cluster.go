@@ -186,7 +186,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	wg.Go(func() { c.nodes.RunWithContext(ctx) })
 	wg.Go(func() { c.deathCache.RunWithContext(ctx) })
 	wg.Go(func() { c.renewLease(ctx) })
-	wg.Go(func() { c.keepProving(ctx) })
+	wg.Go(func() { c.proof.keep(ctx, c.Prove, c.log) })
 	wg.Go(func() { c.writeEvents(ctx) })
 	wg.Wait()
 	return nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -42,9 +43,12 @@ const (
 	trialsAtOnce = 4
 	// objectsForTrial is on how many Nodes, and pods, trials are made until one of them can be written.
 	objectsForTrial = 8
-	// provedFor is how long a proof is valid, proveRetry how soon a failed one is tried again.
-	provedFor  = 10 * time.Minute
-	proveRetry = 10 * time.Second
+	// provedFor is how long a proof is valid.
+	provedFor = 10 * time.Minute
+	// firstRetry is how soon a failed proof is tried again, doubled up to lastRetry: policies that are applied together with the
+	// listener take the API server a second or two.
+	firstRetry = time.Second
+	lastRetry  = 10 * time.Second
 )
 
 // proofName is the name of the objects that trials write.
@@ -90,26 +94,30 @@ func (p *proof) notHeld() error {
 	return p.held
 }
 
-// keepProving proves the policies at once and every ten minutes until ctx ends.
-func (c *Cluster) keepProving(ctx context.Context) {
-	said := ""
+// keep calls prove at once and every ten minutes until ctx ends, and sooner after a failure. That is logged once it is repeated.
+func (p *proof) keep(ctx context.Context, prove func(context.Context) error, log *slog.Logger) {
+	logged, retry := "", firstRetry
 	for {
-		err := c.Prove(ctx)
-		c.proof.note(err)
-		if text := fmt.Sprint(err); text != said && ctx.Err() == nil && !errors.Is(err, errNotSynced) {
-			said = text
-			if err == nil {
-				c.log.Info("the admission policies are in force")
-			} else {
-				c.log.Error("admission policies not proved: deaths are recorded, nothing else is done", "err", err)
-			}
-		}
-		wait := proveRetry
+		err := prove(ctx)
+		p.note(err)
+		again := retry > firstRetry
+		wait := provedFor
 		switch {
 		case err == nil:
-			wait = provedFor
+			retry = firstRetry
 		case errors.Is(err, errNotSynced):
-			wait = proveRetry / 100
+			wait = firstRetry / 10
+		default:
+			wait, retry = retry, min(2*retry, lastRetry)
+		}
+		switch text := fmt.Sprint(err); {
+		case text == logged || ctx.Err() != nil:
+		case err == nil:
+			log.Info("the admission policies are in force")
+			logged = text
+		case again:
+			log.Error("admission policies not proved: deaths are recorded, nothing else is done", "err", err)
+			logged = text
 		}
 		select {
 		case <-ctx.Done():

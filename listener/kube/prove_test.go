@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -55,6 +59,52 @@ func TestJudge(t *testing.T) {
 		if (err == nil) != tt.held || err != nil && errors.Is(err, ErrNotHeld) != tt.known || !strings.Contains(fmt.Sprint(err), tt.says) {
 			t.Errorf("%s: %v; want held %v, known %v, %q", tt.name, err, tt.held, tt.known, tt.says)
 		}
+	}
+}
+
+// Policies that are applied together with the listener are in force a moment after it starts: that is no reason to alarm
+// anybody, or to let the nodes that die then wait.
+func TestProveIsRepeatedSoonAfterAFailure(t *testing.T) {
+	missing := fmt.Errorf("policy p is not in force: %w", ErrNotHeld)
+	const inForce = "level=INFO msg=\"the admission policies are in force\"\n"
+	for _, tt := range []struct {
+		name    string
+		answers []error // the last one stays
+		at      []int   // seconds after the start
+		logged  string
+	}{
+		{"in force", []error{nil}, []int{0, 600, 1200}, inForce},
+		{"a moment later", []error{missing, nil}, []int{0, 1, 601}, inForce},
+		{"missing", []error{missing}, []int{0, 1, 3, 7, 15, 25, 35},
+			`level=ERROR msg="admission policies not proved: deaths are recorded, nothing else is done" err="` + missing.Error() + "\"\n"},
+		{"lost for a moment", []error{nil, missing, nil}, []int{0, 600, 601}, inForce},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				var logged strings.Builder
+				var at []int
+				start := time.Now()
+				new(proof).keep(ctx, func(context.Context) error {
+					answer := tt.answers[min(len(at), len(tt.answers)-1)]
+					if at = append(at, int(time.Since(start).Seconds())); len(at) == len(tt.at) {
+						cancel()
+					}
+					return answer
+				}, slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+					if a.Key == slog.TimeKey {
+						return slog.Attr{}
+					}
+					return a
+				}})))
+				if diff := cmp.Diff(tt.at, at); diff != "" {
+					t.Errorf("proved at (-want +got, seconds):\n%s", diff)
+				}
+				if diff := cmp.Diff(tt.logged, logged.String()); diff != "" {
+					t.Errorf("log (-want +got):\n%s", diff)
+				}
+			})
+		})
 	}
 }
 
