@@ -109,11 +109,7 @@ func TestOnlyTheProviderIDReachesTheCloud(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				w.panics(1)
-				w.set(func() {
-					n := w.nodes["n1"]
-					n.ProviderID, n.MachineID = tt.provider, "i-2"
-					w.nodes["n1"] = n
-				})
+				change(w, func(n *policy.Node) { n.ProviderID, n.MachineID = tt.provider, "i-2" })
 				p, c := testPolicy(), &cloud{w: w}
 				p.AfterPanic = policy.TerminateInstance
 				a, _ := runOn(t, p, saysItIs{w, "n1"}, c, "a")

@@ -461,10 +461,8 @@ func TestAwaitedNodeIsUnfencedAfterARestart(t *testing.T) {
 func TestOrphanedFenceOfALivingNode(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
-		w.set(func() {
-			n := w.nodes["n1"]
+		change(w, func(n *policy.Node) {
 			n.Fenced, n.Mark = true, policy.Mark{Death: policy.DeathName("n1", boot1), Boot: boot1, Reason: "a lie"}
-			w.nodes["n1"] = n
 		})
 		run(t, testPolicy(), w, "a")
 		pass(time.Minute)

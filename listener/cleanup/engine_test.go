@@ -710,10 +710,8 @@ func TestCrashLoop(t *testing.T) {
 		a, _ := run(t, p, w, "a")
 		b, _ := run(t, p, w, "b")
 		die := func(boot string) {
-			w.set(func() {
-				n := w.nodes["n1"]
+			change(w, func(n *policy.Node) {
 				n.BootID, n.Ready, n.Pin, n.ResourceVersion = boot, false, policy.Pin{Boot: boot, Sum: secret1.Sum()}, w.next()
-				w.nodes["n1"] = n
 			})
 			w.panics(1)
 			offer(t, w, incident(1, boot, secret1), a, b)

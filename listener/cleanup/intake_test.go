@@ -159,11 +159,7 @@ func TestClaims(t *testing.T) {
 		{
 			name: "a boot that the node pinned itself",
 			story: func(w *world, canary func(int, netconsole.Identity)) {
-				w.set(func() {
-					n := w.nodes["n1"]
-					n.Pin = policy.Pin{Boot: boot1, Sum: netconsole.Secret("its own").Sum()}
-					w.nodes["n1"] = n
-				})
+				change(w, func(n *policy.Node) { n.Pin = policy.Pin{Boot: boot1, Sum: netconsole.Secret("its own").Sum()} })
 				canary(1, id(1, boot1, "its own"))
 				canary(1, id(1, boot1, "another"))
 			},

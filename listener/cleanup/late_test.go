@@ -200,12 +200,10 @@ func TestDeathNamesPods(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
 		w.addPod("n1", "n1-app", "apps/v1 ReplicaSet", func(p *policy.Pod) { p.Images = []string{"app:1", "proxy:2"} })
-		w.set(func() {
-			n := w.nodes["n1"]
+		change(w, func(n *policy.Node) {
 			n.Labels = map[string]string{
 				"node.kubernetes.io/instance-type": "m7i.large", "topology.kubernetes.io/zone": "z1", "karpenter.sh/nodepool": "default",
 			}
-			w.nodes["n1"] = n
 		})
 		w.panics(1)
 		p := testPolicy()

@@ -128,7 +128,7 @@ func (w *work) reconcile(ctx context.Context) (again time.Duration, err error) {
 		return 0, err
 	}
 	// A decision stands, but a Lease that is renewed after the panic stops what has not been done.
-	if w.acting && !(w.lease.Alive() && w.back() == "") {
+	if w.decisive && !(w.lease.Alive() && w.back() == "") {
 		return w.execute(ctx)
 	}
 	d := w.judge()
@@ -219,7 +219,6 @@ func (w *work) begin(ctx context.Context, d policy.Decision) error {
 	if ctx.Err() != nil { // superseded just before
 		return context.Cause(ctx)
 	}
-	w.acting = true
 	w.decided(d)
 	written := w.death.Phase == policy.Cleaning
 	w.death.Phase, w.death.Decision = policy.Cleaning, d.Why

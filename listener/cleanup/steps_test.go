@@ -700,11 +700,7 @@ func TestNodeWithFinalizers(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
-				w.set(func() {
-					n := w.nodes["n1"]
-					n.Finalizers = []string{"karpenter.sh/termination"}
-					w.nodes["n1"] = n
-				})
+				change(w, func(n *policy.Node) { n.Finalizers = []string{"karpenter.sh/termination"} })
 				w.panics(1)
 				e, _ := run(t, testPolicy(), w, "a")
 				offer(t, w, incident(1, boot1, secret1), e)
@@ -768,13 +764,11 @@ func TestNodeClaim(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
-				w.set(func() {
-					n := w.nodes["n1"]
+				change(w, func(n *policy.Node) {
 					n.NodeClaim = policy.Owner{APIVersion: "karpenter.sh/v1", Kind: "NodeClaim", Name: "gpu-x", UID: "u"}
 					if tt.change != nil {
-						tt.change(w, &n)
+						tt.change(w, n)
 					}
-					w.nodes["n1"] = n
 				})
 				p := testPolicy()
 				p.NodeVerb = policy.NodeDeleteClaim

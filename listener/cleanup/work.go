@@ -27,7 +27,6 @@ type work struct {
 	death       policy.Death        // as read or written last
 	leftOut     string              // why nothing follows, as policy.Decision.LeftOut
 	outlived    bool                // the Node has outlived a death of the same boot: nothing is acted on at once
-	acting      bool                // this replica has decided to act
 	listed      bool                // pods were listed by this replica
 	pods        []policy.Pod        // on the node
 	fates       map[string]*podFate // of pods that are or were on the node, by UID; see fate
@@ -44,7 +43,7 @@ type work struct {
 	// Guarded by Engine.mu.
 	authority detect.Authority // on which the death was judged last
 	answer    policy.Answer    // what it was judged last
-	decisive  bool             // the decision to act is made
+	decisive  bool             // this replica has decided to act; its own goroutine reads that without mu
 	freed     bool             // the intake knows that the incident is decided
 }
 
