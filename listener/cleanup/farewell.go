@@ -87,20 +87,15 @@ func (e *Engine) writeFarewells(ctx context.Context) {
 // the farewell there leaves the rest to the one that wrote it. Nothing is deleted, fenced or failed, and no death is recorded.
 func (e *Engine) writeFarewell(ctx context.Context, f farewell) FarewellResult {
 	w, said := e.newWork(detect.Incident{}, e.log.With("source", f.src, "boot", f.bye.Boot)), policy.FarewellOf(f.bye, f.at)
-	err := w.bid(ctx, f, said)
-	var refusal *refusedFarewell
-	switch {
-	case errors.Is(err, errRepeated):
-		return FarewellRepeated
-	case errors.As(err, &refusal), errors.Is(err, ErrNotFound), errors.Is(err, ErrAmbiguous):
-		w.log.Warn("farewell not written", "farewell", said.Text, "err", err)
-		return FarewellRefused
+	switch result, err := w.bid(ctx, f, said); {
 	case err != nil:
 		w.log.Warn("farewell not written", "farewell", said.Text, "node", w.node.Name, "err", err)
-		return FarewellFailed
+		return result
+	case result == FarewellRepeated:
+		return result
 	case e.policy.DryRun:
 		w.log.Info("dry run: farewell not written", "farewell", said.Text, "node", w.node.Name)
-		return FarewellWritten
+		return result
 	}
 	note := "this node was " + said.Text + farewellSource
 	e.cluster.Emit(Event{Node: w.node, Reason: "Farewell", Action: "Annotate", Note: note})
@@ -116,36 +111,36 @@ func (e *Engine) writeFarewell(ctx context.Context, f farewell) FarewellResult {
 // farewellSource ends the notes of events: nobody but the node vouches for it.
 const farewellSource = ", says the node"
 
-// errRepeated says that the Node carries the farewell already.
-var errRepeated = errors.New("written before")
-
-// refusedFarewell says why no Node can have sent it.
-type refusedFarewell struct{ err error }
-
-func (r *refusedFarewell) Error() string { return r.err.Error() }
-
-// bid finds the sender's Node and writes the farewell there.
-func (w *work) bid(ctx context.Context, f farewell, said policy.Farewell) (err error) {
+// bid finds the sender's Node and writes the farewell there. An error says why it is not there.
+func (w *work) bid(ctx context.Context, f farewell, said policy.Farewell) (result FarewellResult, err error) {
 	who := Sender{Instance: f.bye.Instance, Boot: f.bye.Boot, Sum: f.bye.Secret.Sum(), Addr: f.src}
-	if w.node, err = ask(ctx, w.calls, tidying, "find node of a farewell", w.e.cluster.FindNode, who); err != nil {
-		return err
+	w.node, err = ask(ctx, w.calls, tidying, "find node of a farewell", w.e.cluster.FindNode, who)
+	switch {
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrAmbiguous):
+		return FarewellRefused, err
+	case err != nil:
+		return FarewellFailed, err
 	}
-	var why error
+	var refusal error
 	denied, err := w.patchNode(ctx, tidying, func() *NodePatch {
-		why = nil
-		if refusal := policy.FarewellBy(w.node, f.bye); refusal != nil {
-			why = &refusedFarewell{refusal}
-		} else if said.Repeats(w.node.Farewell) {
-			why = errRepeated
-		} else if !w.e.policy.DryRun {
+		result, refusal = FarewellWritten, policy.FarewellBy(w.node, f.bye)
+		switch {
+		case refusal != nil:
+			result = FarewellRefused
+		case said.Repeats(w.node.Farewell):
+			result = FarewellRepeated
+		case !w.e.policy.DryRun:
 			return &NodePatch{Farewell: &said}
 		}
 		return nil
 	})
-	if w.lookup != policy.Found {
-		return ErrNotFound
+	switch {
+	case err != nil || denied != nil:
+		return FarewellFailed, cmp.Or(err, denied)
+	case w.lookup != policy.Found:
+		return FarewellRefused, ErrNotFound
 	}
-	return cmp.Or(err, denied, why)
+	return result, refusal
 }
 
 // annotatePods writes the farewell on the pods that run on the Node, and emits an event on each. It returns how many.

@@ -121,7 +121,7 @@ func (r *roster) fence(now time.Time, n policy.Node, d policy.Death) fenceAnswer
 		return keepFence
 	case n.BootID != n.Mark.Boot:
 		return liftFence
-	case d.Phase != policy.Held && !n.Ready && now.Sub(d.Time) < sweepFor:
+	case d.Phase != policy.Held && n.Silent && now.Sub(d.Time) < sweepFor:
 		return sweepNode
 	}
 	return keepFence
