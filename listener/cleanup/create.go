@@ -11,9 +11,8 @@ import (
 // putTries is how often a death may turn out to have been created by somebody else, and to give way, before that is an answer.
 const putTries = 10
 
-// put creates w.death. Another death of its name that gives way is deleted first; nothing else deletes a death that is not old. put
-// returns the death that was created or, if that is not ours, the one that stays. With fence, it fences at the same time. An error is
-// a denial, or says that ctx has ended.
+// put creates w.death. Another death of its name that gives way is deleted first. It returns the death that was created or, if that is
+// not ours, the one that stays. With fence, it fences at the same time. An error is a denial, or says that ctx has ended.
 func (w *work) put(ctx context.Context, u urgency, what string, fence bool) (have policy.Death, ours bool, err error) {
 	weaker, found := w.weaker()
 	for again := pauses(0); again <= putTries; {
