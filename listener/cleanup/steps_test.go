@@ -441,11 +441,13 @@ func TestDenialsThatPass(t *testing.T) {
 		denial error
 		lasts  time.Duration
 		people bool // delete the pods
+		other  bool // the replica that did the work is gone by then
 	}{
-		{"a webhook that starts up", policy.NodeDelete, ErrDenied, 3 * time.Minute, false},
-		{"a right that is missing", policy.NodeDelete, ErrForbidden, 3 * time.Minute, false},
-		{"a webhook that starts up, of a node that is awaited", policy.NodeAwait, ErrDenied, 3 * time.Minute, false},
-		{"people delete the pods", policy.NodeDelete, ErrDenied, time.Hour, true},
+		{"a webhook that starts up", policy.NodeDelete, ErrDenied, 3 * time.Minute, false, false},
+		{"a right that is missing", policy.NodeDelete, ErrForbidden, 3 * time.Minute, false, false},
+		{"a webhook that starts up, of a node that is awaited", policy.NodeAwait, ErrDenied, 3 * time.Minute, false, false},
+		{"people delete the pods", policy.NodeDelete, ErrDenied, time.Hour, true, false},
+		{"a webhook that starts up, seen by another replica", policy.NodeDelete, ErrDenied, 3 * time.Minute, false, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
@@ -454,12 +456,13 @@ func TestDenialsThatPass(t *testing.T) {
 				p := testPolicy()
 				p.NodeVerb = tt.verb
 				until := time.Now().Add(tt.lasts)
-				e, _ := run(t, p, faulty{world: w, before: func(_ context.Context, call string) error {
+				c := faulty{world: w, before: func(_ context.Context, call string) error {
 					if call == "FailPod" && time.Now().Before(until) {
 						return fmt.Errorf("%s: %w", call, tt.denial)
 					}
 					return nil
-				}}, "a")
+				}}
+				e, stop := run(t, p, c, "a")
 				offer(t, w, incident(1, boot1, secret1), e)
 				pass(45 * time.Second)
 				w.loses(1)
@@ -467,6 +470,10 @@ func TestDenialsThatPass(t *testing.T) {
 				before := w.only()
 				if n := w.node("n1"); before.Phase != policy.Incomplete || !n.Fenced || w.failed() > 0 {
 					t.Fatalf("phase %s, node %+v, %d pods failed", before.Phase, n, w.failed())
+				}
+				if tt.other {
+					stop()
+					run(t, p, c, "b")
 				}
 				if tt.people {
 					w.set(func() {
