@@ -121,6 +121,9 @@ func (d *Directory) Run(ctx context.Context) error {
 	if err := os.MkdirAll(d.path, 0o750); err != nil {
 		return fmt.Errorf("create records directory: %w", err)
 	}
+	if err := atomicfile.Clean(d.path, deathFile, reportFile); err != nil {
+		return fmt.Errorf("clean records directory: %w", err)
+	}
 	if err := d.index.load(d.path); err != nil {
 		return fmt.Errorf("read records directory: %w", err)
 	}

@@ -204,6 +204,18 @@ func TestDirectoryLeavesOtherFilesAlone(t *testing.T) {
 	}
 }
 
+// A crash during a write leaves a file whose name is written once only.
+func TestDirectoryRemovesWhatACrashLeft(t *testing.T) {
+	path := t.TempDir()
+	left := filepath.Join(path, "20260101T000000.000Z_10-0-0-1_i-1-0123456789ab"+deathFile+".new")
+	if err := os.WriteFile(left, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if files := store(t, path, Keep{1, time.Second}, death(1)); len(files) != 1 {
+		t.Errorf("files %q, want the death", files)
+	}
+}
+
 // What makes room on a full disk: reports, and then deaths of an address that has several.
 func TestLeastMissed(t *testing.T) {
 	for _, tt := range []struct {

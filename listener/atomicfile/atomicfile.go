@@ -5,12 +5,30 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 )
+
+// unfinished ends the name of a file that is being written.
+const unfinished = ".new"
+
+// Clean removes from dir what a crash has left of files whose names end in one of suffixes, while nothing is written there. The next
+// Write of a file does so, too: Clean is for directories in which most names are written once.
+func Clean(dir string, suffixes ...string) error {
+	files, err := os.ReadDir(dir)
+	for _, f := range files {
+		name, cut := strings.CutSuffix(f.Name(), unfinished)
+		if cut && slices.ContainsFunc(suffixes, func(s string) bool { return strings.HasSuffix(name, s) }) {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, f.Name())))
+		}
+	}
+	return err
+}
 
 // Write replaces the file, with exactly this mode, and makes its directory if there is none. Whoever reads it, also after a
 // crash, finds the old content or the new one.
 func Write(name string, data []byte, mode os.FileMode) error {
-	dir, next := filepath.Dir(name), name+".new"
+	dir, next := filepath.Dir(name), name+unfinished
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}

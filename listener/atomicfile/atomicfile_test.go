@@ -1,6 +1,7 @@
 package atomicfile
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,5 +48,25 @@ func TestWriteFails(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(name + "?*"); len(left) > 0 {
 		t.Errorf("left behind: %s", strings.Join(left, " "))
+	}
+}
+
+// A crash while a name was written that is not written again leaves nothing for ever, and files of others are left alone.
+func TestClean(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a.incident", "b.incident.new", "c.incident.new", "d.json.new", "notes.new", ".new"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Clean(dir, ".incident", ".txt"); err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	if want := strings.Split("a.incident d.json.new notes.new .new", " "); err != nil || len(left) != len(want) {
+		t.Errorf("left: %q, %v; want %q", left, err, want)
+	}
+	if err := Clean(filepath.Join(dir, "none"), ".incident"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a directory that is not there: %v", err)
 	}
 }

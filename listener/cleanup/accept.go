@@ -55,10 +55,8 @@ func (w *work) find(ctx context.Context) error {
 		u = w.urgency()
 	}
 	who := Sender{Instance: inc.Identity.Instance, Boot: w.heard.key.boot, Sum: w.heard.key.sum, Addr: inc.Source.Addr()}
-	err := w.try(ctx, u, "find node", func(ctx context.Context) (err error) {
-		w.node, err = w.e.cluster.FindNode(ctx, who)
-		return err
-	})
+	var err error
+	w.node, err = ask(ctx, w.calls, u, "find node", w.e.cluster.FindNode, who)
 	if w.lookup = lookup(err); err != nil && !answered(err) {
 		return err
 	}
@@ -153,10 +151,7 @@ func (w *work) reserve(name string, a detect.Authority) error {
 // fence is that one's to lift.
 func (w *work) retract(ctx context.Context, d policy.Decision) error {
 	have, err := w.readDeath(ctx, w.name)
-	switch {
-	case err == nil && have.Phase != policy.Refused:
-		return nil
-	case err != nil && !answered(err):
+	if !answered(err) || err == nil && have.Phase != policy.Refused {
 		return err
 	}
 	if err := w.unfence(ctx, w.mark(false)); err != nil {
@@ -184,19 +179,20 @@ func (w *work) recordRefusal(ctx context.Context, d policy.Decision) error {
 	}
 	w.decided(d)
 	w.death = policy.NewDeath(w.inc, d.Authority, w.first)
-	w.death.Phase, w.death.Decision, w.death.Owner, w.death.Started = phaseOf(d.Answer), d.Why, e.replica, e.Now()
+	w.death.Phase, w.death.Decision = phaseOf(d.Answer), d.Why
 	w.noteDistrust(d)
-	w.noteComplete()
-	err := w.try(ctx, tidying, "record refusal", func(ctx context.Context) error {
-		_, err := e.cluster.CreateDeath(ctx, w.death)
-		return err
-	})
+	err := w.record(ctx, "record refusal")
 	if err == nil {
 		w.finished()
 	}
-	if answered(err) {
-		return nil
-	}
+	return unanswered(err)
+}
+
+// record creates w.death, which nothing follows from. One that is there already stays.
+func (w *work) record(ctx context.Context, what string) error {
+	w.death.Owner, w.death.Started = w.e.replica, w.e.Now()
+	w.noteComplete()
+	_, err := ask(ctx, w.calls, tidying, what, w.e.cluster.CreateDeath, w.death)
 	return err
 }
 
@@ -237,26 +233,16 @@ func (w *work) boot() string { return cmp.Or(w.inc.Identity.Boot, w.first.BootID
 // rehearse is the dry run. It decides as usual and writes what would have been done to a NodeDeath under a name of its own:
 // the usual name is for replicas that act.
 func (w *work) rehearse(ctx context.Context) error {
-	d, err := w.look(ctx)
-	for ; err == nil && d.Answer == policy.Wait; d, err = w.look(ctx) {
-		if err = sleep(ctx, lookEvery); err == nil {
-			err = w.readNode(ctx, keeping)
-		}
-		if err != nil {
-			return err
-		}
-	}
+	d, err := w.awaitAnswer(ctx)
 	if err != nil {
 		return err
 	}
 	w.decidedOnce()
 	w.decided(d)
-	inc := w.e.incident(w.heard)
-	death := policy.NewDeath(inc, d.Authority, w.first)
+	death := policy.NewDeath(w.e.incident(w.heard), d.Authority, w.first)
 	w.name = policy.DryRunName(death.Name, death.Boot)
-	death.Name, death.Phase, death.Owner = w.name, policy.Refused, w.e.replica
+	death.Name, death.Phase = w.name, policy.Refused
 	death.Decision = fmt.Sprintf("dry run: would %s: %s", d.Answer, d.Why)
-	death.Started = w.e.Now()
 	w.death = death
 	if d.Answer == policy.Act {
 		p := policy.NewPlan(w.e.policy, death, w.node)
@@ -272,13 +258,5 @@ func (w *work) rehearse(ctx context.Context) error {
 		}
 		w.log.Info("dry run", "plan", p.String())
 	}
-	w.noteComplete()
-	err = w.try(ctx, tidying, "record rehearsal", func(ctx context.Context) error {
-		_, err := w.e.cluster.CreateDeath(ctx, w.death)
-		return err
-	})
-	if answered(err) {
-		return nil
-	}
-	return err
+	return unanswered(w.record(ctx, "record rehearsal"))
 }

@@ -81,6 +81,41 @@ func (c calls) try(ctx context.Context, u urgency, what string, do func(ctx cont
 	return answers[0]
 }
 
+// ask makes a call of the Cluster that takes one argument, and repeats it as try does.
+func ask[A, T any](ctx context.Context, c calls, u urgency, what string, call func(context.Context, A) (T, error), about A) (answer T, err error) {
+	err = c.try(ctx, u, what, func(ctx context.Context) (err error) {
+		answer, err = call(ctx, about)
+		return err
+	})
+	return answer, err
+}
+
+// insist is ask where nothing after it would be right without an answer. A denial is none: people mend rights.
+func insist[A, T any](ctx context.Context, c calls, u urgency, what string, call func(context.Context, A) (T, error), about A) (answer T, err error) {
+	for {
+		answer, err = ask(ctx, c, u, what, call, about)
+		if !errors.Is(err, ErrDenied) {
+			return answer, err
+		}
+		c.log.Error("denied, trying again", "call", what, "of", about, "err", err)
+		if c.waits != nil {
+			c.waits(what, err)
+		}
+		if err := sleep(ctx, longestPause); err != nil {
+			return answer, err
+		}
+	}
+}
+
+// askOnce makes such a call once.
+func askOnce[A, T any](ctx context.Context, c calls, u urgency, call func(context.Context, A) (T, error), about A) (answer T, err error) {
+	err = c.once(ctx, u, func(ctx context.Context) (err error) {
+		answer, err = call(ctx, about)
+		return err
+	})
+	return answer, err
+}
+
 // repeats counts and logs that a call is to be repeated.
 func (c calls) repeats(what string, err error, pause time.Duration) {
 	c.fault()
@@ -94,6 +129,14 @@ func (c calls) repeats(what string, err error, pause time.Duration) {
 func answered(err error) bool {
 	return err == nil || slices.ContainsFunc([]error{ErrNotFound, ErrAmbiguous, ErrExists, ErrConflict, ErrDenied},
 		func(answer error) bool { return errors.Is(err, answer) })
+}
+
+// unanswered is err without the answers: it says that ctx has ended.
+func unanswered(err error) error {
+	if answered(err) {
+		return nil
+	}
+	return err
 }
 
 // pauses come between writes that are repeated because their object had changed, or was another one. The first are repeated at once:

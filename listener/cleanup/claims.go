@@ -85,10 +85,7 @@ func (e *Engine) claimAll(ctx context.Context) {
 				forget()
 			}
 			if result == policy.ClaimWrite || result == policy.ClaimKnown {
-				if len(known) >= claimsKnown {
-					clear(known)
-				}
-				known[c.src] = policy.Pin{Boot: c.id.Boot, Sum: c.id.Secret.Sum()}
+				remember(known, claimsKnown, c.src, policy.Pin{Boot: c.id.Boot, Sum: c.id.Secret.Sum()})
 			}
 			e.Observer.Claimed(result)
 		}

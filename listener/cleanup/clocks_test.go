@@ -92,7 +92,7 @@ func TestHeardByAWrongClock(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, held %t", by, held), func(t *testing.T) {
 				bubble(t, func(t *testing.T, w *world) {
 					w.populate("n1")
-					w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+					w.unpin()
 					w.panics(1)
 					dir := t.TempDir()
 					state := func(e *Engine) { e.State = dir }
@@ -138,12 +138,8 @@ func TestHeardByAWrongClock(t *testing.T) {
 func TestLostNodeByAWrongClock(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
-		w.set(func() {
-			n := w.nodes["n1"]
-			n.Pin = policy.Pin{}
-			w.nodes["n1"] = n
-			w.dead["n1"] = true // its kubelet reaches nobody
-		})
+		w.unpin()
+		w.panics(1) // its kubelet reaches nobody
 		w.loses(1)
 		pass(5 * time.Minute)
 		w.set(func() { w.dead["n1"] = false })
@@ -165,7 +161,7 @@ func TestLostNodeByAWrongClock(t *testing.T) {
 func TestRefusedByAWrongClock(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		pods := w.populate("n1")
-		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+		w.unpin()
 		a, stop := runOn(t, testPolicy(), w, nil, "a", wrongClock(10*time.Minute))
 		lie := incident(1, boot1, "")
 		lie.Time = a.Now()

@@ -90,6 +90,8 @@ type Cluster interface {
 	// Deaths lists every NodeDeath, from a cache, without Trace and with its pods Packed: it is asked every second, and whoever acts on
 	// the answer reads the death again.
 	Deaths(ctx context.Context) ([]policy.Death, error)
+	// CachedDeath is the one of that name among them. It never blocks.
+	CachedDeath(name string) (d policy.Death, ok bool)
 	// UpdateDeath writes d's status only, ErrConflict if the death changed since it was read.
 	UpdateDeath(ctx context.Context, d policy.Death) (policy.Death, error)
 	// AmendDeath adds to the spec of the death with d's UID what only d has. A longer trace replaces the shorter one and,

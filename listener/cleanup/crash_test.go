@@ -79,8 +79,8 @@ func (f faulty) AmendDeath(ctx context.Context, d policy.Death) (policy.Death, e
 	return through(ctx, f, "AmendDeath", func() (policy.Death, error) { return f.world.AmendDeath(ctx, d) })
 }
 
-func (f faulty) Record(ctx context.Context, name string) (policy.Death, error) {
-	return through(ctx, f, "Record", func() (policy.Death, error) { return f.world.Death(ctx, name) })
+func (f faulty) Death(ctx context.Context, name string) (policy.Death, error) {
+	return through(ctx, f, "Death", func() (policy.Death, error) { return f.world.Death(ctx, name) })
 }
 
 func (f faulty) UpdateDeath(ctx context.Context, r policy.Death) (policy.Death, error) {
@@ -110,6 +110,16 @@ func (f faulty) AnnotateFarewell(ctx context.Context, p policy.Pod, said policy.
 
 func (f faulty) DeletePod(ctx context.Context, p policy.Pod) error {
 	_, err := through(ctx, f, "DeletePod", func() (any, error) { return nil, f.world.DeletePod(ctx, p) })
+	return err
+}
+
+func (f faulty) UnreadyPod(ctx context.Context, p policy.Pod) error {
+	_, err := through(ctx, f, "UnreadyPod", func() (any, error) { return nil, f.world.UnreadyPod(ctx, p) })
+	return err
+}
+
+func (f faulty) DeleteNodeClaim(ctx context.Context, n policy.Node, death string) error {
+	_, err := through(ctx, f, "DeleteNodeClaim", func() (any, error) { return nil, f.world.DeleteNodeClaim(ctx, n, death) })
 	return err
 }
 
@@ -230,12 +240,8 @@ func TestKilledAtEveryCallWhileAWitnessIsAwaited(t *testing.T) {
 		t.Run(fmt.Sprintf("the other heard it %v", heard), func(t *testing.T) {
 			atEveryCall(t, func(t *testing.T, w *world, n int) (more bool) {
 				pods := w.populate("n1")
-				w.set(func() {
-					w.latency = time.Millisecond
-					node := w.nodes["n1"]
-					node.Pin = policy.Pin{}
-					w.nodes["n1"] = node
-				})
+				w.unpin()
+				w.set(func() { w.latency = time.Millisecond })
 				inc := incident(1, "", "")
 				inc.Identity = netconsole.Identity{}
 				w.panics(1)
@@ -455,10 +461,8 @@ func TestAwaitedNodeIsUnfencedAfterARestart(t *testing.T) {
 func TestOrphanedFenceOfALivingNode(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
-		w.set(func() {
-			n := w.nodes["n1"]
+		change(w, func(n *policy.Node) {
 			n.Fenced, n.Mark = true, policy.Mark{Death: policy.DeathName("n1", boot1), Boot: boot1, Reason: "a lie"}
-			w.nodes["n1"] = n
 		})
 		run(t, testPolicy(), w, "a")
 		pass(time.Minute)

@@ -116,12 +116,7 @@ func NewEngine(p policy.Policy, c Cluster, instances Instances, replica string, 
 // Offer hands over an incident and never blocks. False means that there is no room: offer it again later.
 func (e *Engine) Offer(inc detect.Incident) bool {
 	if inc.Verdict != detect.Dying {
-		select {
-		case e.findings <- inc: // a queue of their own: findings must not keep out deaths
-			return true
-		default:
-			return false
-		}
+		return hand(e.findings, inc) // a queue of their own: findings must not keep out deaths
 	}
 	k := keyOf(inc)
 	if again, taken := e.emittedAgain(inc, k); again {
@@ -149,12 +144,7 @@ func (e *Engine) Canary(src netip.Addr, id netconsole.Identity, at time.Time) bo
 		return true // a kernel without userdata has nothing to claim
 	}
 	e.noteCanary(policy.Pin{Boot: id.Boot, Sum: id.Secret.Sum()}, at)
-	select {
-	case e.canaries <- canary{src: src, id: id, at: at}:
-		return true
-	default:
-		return false
-	}
+	return hand(e.canaries, canary{src: src, id: id, at: at})
 }
 
 // Run works until ctx ends, and then for at most Drain until every incident that was offered is dealt with. What is
@@ -249,10 +239,7 @@ func (e *Engine) count(n int) {
 	defer e.mu.Unlock()
 	e.jobs += n
 	e.Observer.AtWork(e.jobs)
-	select {
-	case e.ended <- struct{}{}:
-	default:
-	}
+	hand(e.ended, struct{}{})
 }
 
 // idle reports whether nothing is in hand and nothing waits.
@@ -260,6 +247,36 @@ func (e *Engine) idle() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.jobs == 0 && len(e.longer) == 0 && e.intake.empty()
+}
+
+// hand puts v into a queue, and reports whether it had room. It never blocks.
+func hand[T any](queue chan<- T, v T) bool {
+	select {
+	case queue <- v:
+		return true
+	default:
+		return false
+	}
+}
+
+// handle handles what comes out of a queue, one after the other, until ctx ends.
+func handle[T any](ctx context.Context, queue <-chan T, do func(T)) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case v := <-queue:
+			do(v)
+		}
+	}
+}
+
+// remember sets m[k]. A map that has as many as most is emptied first: what it knew is found out again.
+func remember[K comparable, V any](m map[K]V, most int, k K, v V) {
+	if _, known := m[k]; !known && len(m) >= most {
+		clear(m)
+	}
+	m[k] = v
 }
 
 // calls makes API calls, and logs to log when they have to be repeated.

@@ -419,7 +419,7 @@ func TestClaimsTakenOverDoNotPassTheBreaker(t *testing.T) {
 func TestFalseAlarm(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
-		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+		w.unpin()
 		a, _ := run(t, testPolicy(), w, "a")
 		b, _ := run(t, testPolicy(), w, "b")
 		offer(t, w, incident(1, boot1, "guessed"), a, b)
@@ -453,7 +453,7 @@ func TestFalseAlarm(t *testing.T) {
 		}
 
 		// The true death of that boot is not lost by the false one.
-		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{Boot: boot1, Sum: secret1.Sum()}; w.nodes["n1"] = n })
+		change(w, func(n *policy.Node) { n.Pin = policy.Pin{Boot: boot1, Sum: secret1.Sum()} })
 		w.panics(1)
 		offer(t, w, incident(1, boot1, secret1), a, b)
 		pass(10 * time.Second)
@@ -470,7 +470,7 @@ func TestWeakGaspIsCorroborated(t *testing.T) {
 		pods := w.populate("n1")
 		inc := incident(1, "", "")
 		inc.Identity = netconsole.Identity{} // Linux 6.1: known by its address alone, and never pinned
-		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+		w.unpin()
 		w.panics(1)
 		e, _ := run(t, testPolicy(), w, "a")
 		offer(t, w, inc, e)
@@ -539,7 +539,7 @@ func TestWrongNodes(t *testing.T) {
 		{
 			name: "a control-plane node",
 			world: func(w *world) {
-				w.set(func() { n := w.nodes["n1"]; n.ControlPlane = true; w.nodes["n1"] = n })
+				change(w, func(n *policy.Node) { n.ControlPlane = true })
 			},
 			inc: func() detect.Incident { return incident(1, boot1, secret1) }, why: "control plane", phase: policy.Recorded,
 		},
@@ -710,10 +710,8 @@ func TestCrashLoop(t *testing.T) {
 		a, _ := run(t, p, w, "a")
 		b, _ := run(t, p, w, "b")
 		die := func(boot string) {
-			w.set(func() {
-				n := w.nodes["n1"]
+			change(w, func(n *policy.Node) {
 				n.BootID, n.Ready, n.Pin, n.ResourceVersion = boot, false, policy.Pin{Boot: boot, Sum: secret1.Sum()}, w.next()
-				w.nodes["n1"] = n
 			})
 			w.panics(1)
 			offer(t, w, incident(1, boot, secret1), a, b)
@@ -782,7 +780,7 @@ func TestSecondDeathWithoutUserdata(t *testing.T) {
 		offer(t, w, bare, a)
 		pass(50 * time.Second)
 		w.reboots(1, boot2)
-		w.set(func() { n := w.nodes["n1"]; n.Ready = false; w.nodes["n1"] = n })
+		change(w, func(n *policy.Node) { n.Ready = false })
 		w.panics(1)
 		bare.Time = time.Now()
 		offer(t, w, bare, a)
@@ -827,7 +825,7 @@ func TestForgerDoesNotDrainTheBreaker(t *testing.T) {
 func TestRefusalsAreBounded(t *testing.T) {
 	for name, tune := range map[string]func(w *world, p *policy.Policy){
 		"of a control-plane node": func(w *world, p *policy.Policy) {
-			w.set(func() { n := w.nodes["n1"]; n.ControlPlane = true; w.nodes["n1"] = n })
+			change(w, func(n *policy.Node) { n.ControlPlane = true })
 		},
 		"without distrust": func(w *world, p *policy.Policy) { p.Distrust = 0 },
 	} {
@@ -859,7 +857,8 @@ func TestRefusalsAreBounded(t *testing.T) {
 func TestLongLease(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		pods := w.populate("n1")
-		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n; w.lease = 2 * time.Minute })
+		w.unpin()
+		w.set(func() { w.lease = 2 * time.Minute })
 		w.panics(1)
 		e, _ := run(t, testPolicy(), w, "a")
 		bare := incident(1, "", "")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,8 +38,8 @@ func (w *work) failPods(ctx context.Context, p policy.Plan) (note string, again 
 			return "", time.Second, err
 		}
 	}
-	t, err := w.failAll(ctx, p, all)
-	if err != nil {
+	var t tally
+	if err := w.failAll(ctx, p, &t, all); err != nil {
 		return "", 0, err
 	}
 	w.death.PodsFailed = t.failed + t.gone
@@ -50,36 +51,37 @@ func (w *work) failPods(ctx context.Context, p policy.Plan) (note string, again 
 	return t.String(), 0, nil
 }
 
-// failAll fails those of the pods that are to be failed, and annotates those that are to be annotated.
-func (w *work) failAll(ctx context.Context, p policy.Plan, which []int) (t tally, err error) {
-	todo := w.triage(p, &t, which)
-	t.revived = 0 // these started after the panic: never ours to fail
+// failAll fails those of the pods that are to be failed, annotates those that are to be annotated, and counts them in t.
+func (w *work) failAll(ctx context.Context, p policy.Plan, t *tally, which []int) error {
+	revived := t.revived
+	todo := w.triage(p, t, which)
+	t.revived = revived // the others started after the panic: never ours to fail
 	for again := pauses(0); len(todo) > 0; {
 		if w.back() != "" && w.lookup == policy.Found {
 			t.revived += w.toFail(todo)
-			return t, nil
+			return nil
 		}
 		answers, err := w.each(ctx, failing, failingPods, len(todo), func(ctx context.Context, i int) error {
 			return w.failPod(ctx, p, &w.pods[todo[i]])
 		})
 		if err != nil {
-			return t, err
+			return err
 		}
-		changed := w.count(&t, answers, todo)
+		changed := w.count(t, answers, todo)
 		if len(changed) == 0 {
-			return t, nil
+			return nil
 		}
 		if err := w.readAgain(ctx, failing, &again); err != nil {
-			return t, err
+			return err
 		}
 		if todo = changed; w.back() == "" || w.lookup != policy.Found {
 			if err := w.readPods(ctx, changed); err != nil {
-				return t, err
+				return err
 			}
-			todo = w.triage(p, &t, changed)
+			todo = w.triage(p, t, changed)
 		}
 	}
-	return t, nil
+	return nil
 }
 
 // emitWaiting says on the Node, at once and once, what keeps its pods from being failed: a right, a policy, a webhook.
@@ -180,19 +182,15 @@ func (w *work) count(t *tally, answers []error, which []int) (changed []int) {
 
 // holdsNode is how many pods keep the Node, because the API server denied the write that fails them. Pods that their owners have
 // filled so that no write fits do not count, or whoever may create pods could keep any Node. They go with the Node.
-func (w *work) holdsNode() (n int) {
-	for _, f := range w.fates {
-		if f.became == policy.PodDenied {
-			n++
-		}
-	}
-	return n
-}
+func (w *work) holdsNode() int { return w.became(policy.PodDenied) }
 
 // denied is how many pods the API server refused to have failed.
-func (w *work) denied() (n int) {
+func (w *work) denied() int { return w.became(policy.PodDenied) + w.became(policy.PodFull) }
+
+// became is how many pods became what is given.
+func (w *work) became(what string) (n int) {
 	for _, f := range w.fates {
-		if f.became == policy.PodDenied || f.became == policy.PodFull {
+		if f.became == what {
 			n++
 		}
 	}
@@ -240,56 +238,81 @@ func (w *work) readPods(ctx context.Context, which []int) error {
 // sweep lists the pods again, ever less often, and fails those that have come to the dead node since: they tolerate every
 // taint, or were bound late. It does so as long as the dead node exists.
 func (w *work) sweep(ctx context.Context, p policy.Plan) error {
-	now := w.e.Now()
-	if now.Before(w.sweepAt) || w.back() != "" || !w.death.Step(policy.StepFail).Done {
+	if w.back() != "" || !w.death.Step(policy.StepFail).Done || !w.sweeps.due(w.e.Now()) {
 		return nil
 	}
-	w.sweepAt = now.Add(min(firstSweep<<min(w.sweeps, 10), longestSweep))
-	w.sweeps++
-	late, err := w.failLate(ctx, p)
-	if err != nil || late == 0 {
+	changed, err := w.failLate(ctx, p)
+	if err != nil || !changed {
 		return err
 	}
 	return w.save(ctx, tidying)
 }
 
-// failLate fails the pods that came to the dead node after its fail-over, and deletes those that somebody replaces.
-func (w *work) failLate(ctx context.Context, p policy.Plan) (late int, err error) {
+// failLate fails the pods that came to the dead node after its fail-over, and deletes those that somebody replaces. Those that the API
+// server refused to have failed are tried again: people mend rights, and webhooks start up. changed says that the status has to be written.
+func (w *work) failLate(ctx context.Context, p policy.Plan) (changed bool, err error) {
 	if err := w.readPodsOf(ctx, p.Node); err != nil {
-		return 0, err
+		return false, err
 	}
-	var which []int
+	var which, denied []int
+	listed := map[string]bool{}
 	for i, pod := range w.pods {
-		if policy.CareFor(pod, p.Death, p.Notice.Time) == policy.Fail && w.fate(pod.UID).became == "" {
+		listed[pod.UID] = true
+		switch became := w.fate(pod.UID).became; {
+		case became == policy.PodDenied:
+			denied = append(denied, i)
+		case became == "" && policy.CareFor(pod, p.Death, p.Notice.Time) == policy.Fail:
 			which = append(which, i)
 		}
 	}
-	if len(which) == 0 {
-		return 0, nil
+	held := w.holdsNode()
+	if len(which)+held == 0 {
+		return false, nil
 	}
 	// If the Node still reads as the dead one, or is gone, then the pods listed before were bound to the dead one.
 	if err := w.readNode(ctx, failing); err != nil || (w.back() != "" && w.lookup == policy.Found) {
-		return 0, err
+		return false, err
 	}
-	// What replaces them would come here again: an empty node is the scheduler's first choice.
-	if err := w.closeNode(ctx); err != nil {
-		return 0, err
+	var t tally
+	if len(which) > 0 {
+		// What replaces them would come here again: an empty node is the scheduler's first choice.
+		if err := w.closeNode(ctx); err != nil {
+			return false, err
+		}
+		if err := w.failAll(ctx, p, &t, which); err != nil {
+			return false, err
+		}
+		w.death.PodsTotal += t.failed + t.gone + t.denied + t.revived
 	}
-	t, err := w.failAll(ctx, p, which)
-	if err != nil {
-		return 0, err
+	first := min(len(denied), 1) // if it is denied again, so are the others
+	for _, some := range [][]int{denied[:first], denied[first:]} {
+		before := t.denied
+		if err := w.failAll(ctx, p, &t, some); err != nil {
+			return false, err
+		}
+		if t.denied > before {
+			break
+		}
+	}
+	for uid, f := range w.fates {
+		if f.became == policy.PodDenied && !listed[uid] {
+			f.became = policy.PodGone
+			t.gone++
+		}
+	}
+	if len(which) == 0 && w.holdsNode() == held {
+		return false, nil
 	}
 	w.death.PodsFailed += t.failed + t.gone
-	w.death.PodsTotal += t.failed + t.gone + t.denied + t.revived
 	w.notePods(t)
 	w.log.Info("late pods", "death", w.name, "node", p.Node, "note", t.String())
-	for _, i := range which {
+	for _, i := range slices.Concat(which, denied) {
 		if pod := w.pods[i]; policy.CareFor(pod, p.Death, p.Notice.Time) == policy.Failed {
 			w.emitFor(pod, p)
 		}
 	}
 	_, err = w.deletePods(ctx, p)
-	return len(which), err
+	return true, err
 }
 
 // tally counts what became of pods, for a step's note.

@@ -474,6 +474,14 @@ func (w *world) Deaths(ctx context.Context) ([]policy.Death, error) {
 	return all, nil
 }
 
+// CachedDeath takes no time either.
+func (w *world) CachedDeath(name string) (policy.Death, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	d, ok := w.deaths[name]
+	return d, ok
+}
+
 func (w *world) UpdateDeath(ctx context.Context, d policy.Death) (policy.Death, error) {
 	if err := w.enter(ctx); err != nil {
 		return policy.Death{}, err
@@ -731,6 +739,22 @@ var _ Cluster = (*world)(nil)
 
 // set changes the world from the test.
 func (w *world) set(change func()) { w.mu.Lock(); defer w.mu.Unlock(); change() }
+
+// change changes node 1.
+func change(w *world, f func(n *policy.Node)) {
+	w.set(func() {
+		n := w.nodes["n1"]
+		f(&n)
+		n.ResourceVersion = w.next()
+		w.nodes["n1"] = n
+	})
+}
+
+// unpin takes away n1's pin: the cluster does not know its secret.
+func (w *world) unpin() { change(w, func(n *policy.Node) { n.Pin = policy.Pin{} }) }
+
+// claims makes n1's pin a claim, which a canary wrote.
+func (w *world) claims() { change(w, func(n *policy.Node) { n.Claim, n.Pin = n.Pin, policy.Pin{} }) }
 
 // only returns the one death there has to be.
 func (w *world) only() policy.Death {

@@ -1,12 +1,15 @@
 package cleanup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
+	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
@@ -68,119 +71,86 @@ func (e *Engine) Farewell(src netip.Addr, y netconsole.Bye, at time.Time, verifi
 		e.Observer.Farewell(FarewellRefused)
 		return true
 	}
-	select {
-	case e.farewells <- farewell{src, y, at}:
-		return true
-	default:
-		return false
-	}
+	return hand(e.farewells, farewell{src, y, at})
 }
 
 // writeFarewells writes farewells until ctx ends, one at a time.
 func (e *Engine) writeFarewells(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case f := <-e.farewells:
-			within, cancel := context.WithTimeout(ctx, farewellFor)
-			e.Observer.Farewell(e.writeFarewell(within, f))
-			cancel()
-		}
-	}
+	handle(ctx, e.farewells, func(f farewell) {
+		within, cancel := context.WithTimeout(ctx, farewellFor)
+		defer cancel()
+		e.Observer.Farewell(e.writeFarewell(within, f))
+	})
 }
 
 // writeFarewell annotates the sender's Node and its pods, and emits events on them. The Node comes first: a replica that finds
 // the farewell there leaves the rest to the one that wrote it. Nothing is deleted, fenced or failed, and no death is recorded.
 func (e *Engine) writeFarewell(ctx context.Context, f farewell) FarewellResult {
-	log := e.log.With("source", f.src, "boot", f.bye.Boot)
-	c, said := e.calls(log), policy.FarewellOf(f.bye, f.at)
-	node, err := e.annotateNode(ctx, c, f, said)
-	var refusal *refusedFarewell
-	switch {
-	case errors.Is(err, errRepeated):
-		return FarewellRepeated
-	case errors.As(err, &refusal), errors.Is(err, ErrNotFound), errors.Is(err, ErrAmbiguous):
-		log.Warn("farewell not written", "farewell", said.Text, "err", err)
-		return FarewellRefused
+	w, said := e.newWork(detect.Incident{}, e.log.With("source", f.src, "boot", f.bye.Boot)), policy.FarewellOf(f.bye, f.at)
+	switch result, err := w.bid(ctx, f, said); {
 	case err != nil:
-		log.Warn("farewell not written", "farewell", said.Text, "node", node.Name, "err", err)
-		return FarewellFailed
+		w.log.Warn("farewell not written", "farewell", said.Text, "node", w.node.Name, "err", err)
+		return result
+	case result == FarewellRepeated:
+		return result
 	case e.policy.DryRun:
-		log.Info("dry run: farewell not written", "farewell", said.Text, "node", node.Name)
-		return FarewellWritten
+		w.log.Info("dry run: farewell not written", "farewell", said.Text, "node", w.node.Name)
+		return result
 	}
 	note := "this node was " + said.Text + farewellSource
-	e.cluster.Emit(Event{Node: node, Reason: "Farewell", Action: "Annotate", Note: note})
-	pods, err := e.annotatePods(ctx, c, node, said)
+	e.cluster.Emit(Event{Node: w.node, Reason: "Farewell", Action: "Annotate", Note: note})
+	pods, err := e.annotatePods(ctx, w.calls, w.node, said)
 	if err != nil {
-		log.Warn("farewell not written on every pod", "farewell", said.Text, "node", node.Name, "pods", pods, "err", err)
+		w.log.Warn("farewell not written on every pod", "farewell", said.Text, "node", w.node.Name, "pods", pods, "err", err)
 		return FarewellFailed
 	}
-	log.Info("farewell", "farewell", said.Text, "node", node.Name, "pods", pods)
+	w.log.Info("farewell", "farewell", said.Text, "node", w.node.Name, "pods", pods)
 	return FarewellWritten
 }
 
 // farewellSource ends the notes of events: nobody but the node vouches for it.
 const farewellSource = ", says the node"
 
-// errRepeated says that the Node carries the farewell already.
-var errRepeated = errors.New("written before")
-
-// refusedFarewell says why no Node can have sent it.
-type refusedFarewell struct{ err error }
-
-func (r *refusedFarewell) Error() string { return r.err.Error() }
-
-// annotateNode finds the sender's Node and writes the farewell there.
-func (e *Engine) annotateNode(ctx context.Context, c calls, f farewell, said policy.Farewell) (n policy.Node, err error) {
+// bid finds the sender's Node and writes the farewell there. An error says why it is not there.
+func (w *work) bid(ctx context.Context, f farewell, said policy.Farewell) (result FarewellResult, err error) {
 	who := Sender{Instance: f.bye.Instance, Boot: f.bye.Boot, Sum: f.bye.Secret.Sum(), Addr: f.src}
-	for {
-		err = c.try(ctx, tidying, "find node of a farewell", func(ctx context.Context) (err error) {
-			n, err = e.cluster.FindNode(ctx, who)
-			return err
-		})
-		if err != nil {
-			return n, err
-		}
-		if err := policy.FarewellBy(n, f.bye); err != nil {
-			return n, &refusedFarewell{err}
-		}
-		switch {
-		case said.Repeats(n.Farewell):
-			return n, errRepeated
-		case e.policy.DryRun:
-			return n, nil
-		}
-		err = c.try(ctx, tidying, "write farewell", func(ctx context.Context) error {
-			_, err := e.cluster.PatchNode(ctx, n, NodePatch{Farewell: &said})
-			return err
-		})
-		if !errors.Is(err, ErrConflict) {
-			return n, err
-		}
-		if err := sleep(ctx, jitter(firstPause)); err != nil {
-			return n, err
-		}
+	w.node, err = ask(ctx, w.calls, tidying, "find node of a farewell", w.e.cluster.FindNode, who)
+	switch {
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrAmbiguous):
+		return FarewellRefused, err
+	case err != nil:
+		return FarewellFailed, err
 	}
+	var refusal error
+	denied, err := w.patchNode(ctx, tidying, func() *NodePatch {
+		result, refusal = FarewellWritten, policy.FarewellBy(w.node, f.bye)
+		switch {
+		case refusal != nil:
+			result = FarewellRefused
+		case said.Repeats(w.node.Farewell):
+			result = FarewellRepeated
+		case !w.e.policy.DryRun:
+			return &NodePatch{Farewell: &said}
+		}
+		return nil
+	})
+	switch {
+	case err != nil || denied != nil:
+		return FarewellFailed, cmp.Or(err, denied)
+	case w.lookup != policy.Found:
+		return FarewellRefused, ErrNotFound
+	}
+	return result, refusal
 }
 
 // annotatePods writes the farewell on the pods that run on the Node, and emits an event on each. It returns how many.
 func (e *Engine) annotatePods(ctx context.Context, c calls, n policy.Node, said policy.Farewell) (count int, err error) {
-	var pods []policy.Pod
-	err = c.try(ctx, tidying, "list pods", func(ctx context.Context) error {
-		all, err := e.cluster.Pods(ctx, n.Name)
-		pods = nil
-		for _, p := range all {
-			if !p.Finished() && len(pods) < farewellPods {
-				pods = append(pods, p)
-			}
-		}
-		return err
-	})
+	pods, err := ask(ctx, c, tidying, "list pods for a farewell", e.cluster.Pods, n.Name)
 	if err != nil {
 		return 0, err
 	}
+	pods = slices.DeleteFunc(pods, policy.Pod.Finished)
+	pods = pods[:min(len(pods), farewellPods)]
 	answers, err := c.each(ctx, tidying, "annotate pod", len(pods), func(ctx context.Context, i int) error {
 		return e.cluster.AnnotateFarewell(ctx, pods[i], said)
 	})

@@ -96,7 +96,7 @@ func TestFarewellsThatAreNotWritten(t *testing.T) {
 		{name: "in another node's name", change: func(_ *world, y *netconsole.Bye) { y.Instance = "i-2" }, want: FarewellRefused},
 		{name: "of a boot that is over", change: func(w *world, _ *netconsole.Bye) { w.reboots(1, boot2) }, want: FarewellRefused},
 		{name: "of a node that has only claimed", change: func(w *world, _ *netconsole.Bye) {
-			w.set(func() { n := w.nodes["n1"]; n.Claim, n.Pin = n.Pin, policy.Pin{}; w.nodes["n1"] = n })
+			w.claims()
 		}, want: FarewellRefused},
 		{name: "of a node that is gone", change: func(w *world, _ *netconsole.Bye) { w.set(func() { delete(w.nodes, "n1") }) }, want: FarewellRefused},
 		{name: "in a dry run", dryRun: true, want: FarewellWritten},

@@ -174,11 +174,7 @@ func TestConsoleOfANodeThatComesBack(t *testing.T) {
 		pass(5 * time.Second)
 		w.loses(1)
 		pass(20 * time.Second)
-		w.set(func() {
-			n := w.nodes["n1"]
-			n.Ready, n.Silent, n.ResourceVersion = true, false, w.next()
-			w.nodes["n1"] = n
-		})
+		change(w, func(n *policy.Node) { n.Ready, n.Silent, n.ResourceVersion = true, false, w.next() })
 		c.set(func() { c.err = nil })
 		pass(time.Hour)
 		if len(w.deaths) != 0 || w.failed() != 0 {
@@ -204,11 +200,7 @@ func TestTheCloudIsAWitness(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				w.populate("n1")
-				w.set(func() {
-					n := w.nodes["n1"]
-					n.Pin = policy.Pin{}
-					w.nodes["n1"] = n
-				})
+				w.unpin()
 				c := &ec2{fate: tt.fate}
 				e, _ := runWith(t, testPolicy(), w, c, "a")
 				w.panics(1)
@@ -226,7 +218,7 @@ func TestTheCloudIsAWitness(t *testing.T) {
 func TestAWitnessComesFirst(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
-		change(w, func(n *policy.Node) { n.Pin = policy.Pin{} })
+		w.unpin()
 		for i := range 1000 {
 			w.addNode(10+i, fmt.Sprintf("boot of %d", 10+i), "secret")
 		}

@@ -30,38 +30,28 @@ func (e *Engine) emitFindings(ctx context.Context) {
 	emitted := map[bool]map[finding]time.Time{true: {}, false: {}} // by whether the sender is verified
 	var sick sync.WaitGroup                                        // an API server that does not answer must not hold up the next finding
 	defer sick.Wait()
-	for {
-		var inc detect.Incident
-		select {
-		case <-ctx.Done():
-			return
-		case inc = <-e.findings:
-		}
+	handle(ctx, e.findings, func(inc detect.Incident) {
 		now, f, emitted := e.Now(), finding{inc.Source.Addr(), inc.Cause}, emitted[inc.Verified]
 		if at, ok := emitted[f]; (ok && now.Sub(at) < sameFindingAfter) || inc.Authority < detect.Kernel {
-			continue
+			return
 		}
 		if !e.cluster.Known(inc.Identity.Instance, f.src) {
-			continue // there is no Node to tell of it, and no end of addresses
+			return // there is no Node to tell of it, and no end of addresses
 		}
 		maps.DeleteFunc(emitted, func(_ finding, at time.Time) bool { return now.Sub(at) >= sameFindingAfter })
 		if len(emitted) >= maxFindings {
-			continue
+			return
 		}
 		emitted[f] = now
-		var n policy.Node
-		err, sum := context.Canceled, inc.Identity.Secret.Sum()
-		<-e.queue.submit(ctx, tidying, 1, func(ctx context.Context, _ int) {
-			n, err = e.cluster.FindNode(ctx, Sender{
-				Instance: inc.Identity.Instance, Boot: inc.Identity.Boot, Sum: sum, Addr: inc.Source.Addr(),
-			})
-		})
+		sum := inc.Identity.Secret.Sum()
+		n, err := askOnce(ctx, e.calls(e.log), tidying, e.cluster.FindNode,
+			Sender{Instance: inc.Identity.Instance, Boot: inc.Identity.Boot, Sum: sum, Addr: f.src})
 		e.log.Info("finding", "source", inc.Source.String(), "node", n.Name, "cause", inc.Cause, "title", inc.Title, "remedy", inc.Remedy)
 		if err != nil || e.policy.DryRun {
-			continue
+			return
 		}
 		if pin := n.PinOnWire(); pin != (policy.Pin{}) && sum != pin.Sum {
-			continue // whoever shares the node's address may have said it
+			return // whoever shares the node's address may have said it
 		}
 		note := cmp.Or(policy.FirstLine(inc.Title), inc.Cause)
 		if inc.Remedy != "" {
@@ -73,5 +63,5 @@ func (e *Engine) emitFindings(ctx context.Context) {
 			w := e.newWork(inc, e.log)
 			sick.Go(func() { w.run(ctx, func(ctx context.Context) error { return w.sick(ctx, n, h) }) })
 		}
-	}
+	})
 }

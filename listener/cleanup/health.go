@@ -10,13 +10,17 @@ import (
 // setHealth writes the condition that want returns for the Node as it was read last, nil for none. If the Node has changed,
 // it is read again and want is called again.
 func (w *work) setHealth(ctx context.Context, want func() *policy.Health) (denied, err error) {
-	return w.writeNode(ctx, tidying, "set condition of node", func() func(context.Context) (policy.Node, error) {
+	denied, err = w.writeNode(ctx, tidying, "set condition of node", func() func(context.Context) (policy.Node, error) {
 		h := want()
 		if h == nil {
 			return nil
 		}
 		return func(ctx context.Context) (policy.Node, error) { return w.e.cluster.SetHealth(ctx, w.node, *h) }
 	})
+	if denied != nil {
+		w.log.Error("condition not set", "node", w.node.Name, "err", denied)
+	}
+	return denied, err
 }
 
 // stepCondition says on the Node that its kernel is dead.
@@ -47,30 +51,24 @@ func (w *work) takeBackCondition(ctx context.Context) error {
 	if w.death.Phase == policy.Recorded {
 		reason = w.death.Condition(policy.Complete).Reason
 	}
-	denied, err := w.setHealth(ctx, func() *policy.Health {
+	_, err := w.setHealth(ctx, func() *policy.Health {
 		if w.node.Unhealthy == "" || w.node.Unhealthy != boot || onNewBoot(w.node) || w.death.Step(policy.StepCondition).Name == "" {
 			return nil
 		}
 		return &policy.Health{Reason: reason, Message: w.death.Decision}
 	})
-	if denied != nil {
-		w.log.Error("condition not taken back", "node", w.node.Name, "err", denied)
-	}
 	return err
 }
 
 // recovered says on a Node that its kernel is healthy: it is another one than the one that was not.
 func (w *work) recovered(ctx context.Context, n policy.Node) error {
 	w.node = n
-	denied, err := w.setHealth(ctx, func() *policy.Health {
+	_, err := w.setHealth(ctx, func() *policy.Health {
 		if !onNewBoot(w.node) {
 			return nil
 		}
 		return &policy.Health{Reason: "NewBoot", Message: "the node runs boot " + w.node.BootID}
 	})
-	if denied != nil {
-		w.log.Error("condition not set", "node", n.Name, "err", denied)
-	}
 	return err
 }
 
@@ -82,14 +80,11 @@ func onNewBoot(n policy.Node) bool {
 // sick writes h on the Node: its kernel is sick.
 func (w *work) sick(ctx context.Context, n policy.Node, h policy.Health) error {
 	w.node = n
-	denied, err := w.setHealth(ctx, func() *policy.Health {
+	_, err := w.setHealth(ctx, func() *policy.Health {
 		if w.node.UID != n.UID || w.node.BootID != h.Unhealthy || w.node.Unhealthy == h.Unhealthy {
 			return nil // another boot, or it is known already
 		}
 		return &h
 	})
-	if denied != nil {
-		w.log.Error("condition not set", "node", n.Name, "err", denied)
-	}
 	return err
 }

@@ -185,11 +185,7 @@ func (e *Engine) amend(h *heard) {
 	if h.death == "" || h.amending || !h.inc.Complete || len(h.inc.Trace) <= h.lines || e.policy.DryRun {
 		return
 	}
-	select {
-	case e.longer <- h:
-		h.amending = true
-	default: // the next emission tries again
-	}
+	h.amending = hand(e.longer, h) // if there is no room, the next emission tries again
 }
 
 // traceOnRecord reports whether the whole trace of the death is on record, as far as this replica can tell.

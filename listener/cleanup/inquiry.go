@@ -129,11 +129,9 @@ func (q *inquiry) end(now time.Time, how string, wait time.Duration) {
 // whereabouts reads the Node again. It returns the boot that the Node runs now instead, empty if it is gone or the same, and
 // false if there was no answer.
 func (e *Engine) whereabouts(ctx context.Context, q *inquiry) (back string, ok bool) {
-	var n policy.Node
 	silent := q.silent
 	q.silent = false
-	err := context.Canceled
-	<-e.queue.submit(ctx, tidying, 1, func(ctx context.Context, _ int) { n, err = e.cluster.Node(ctx, q.Node.Name) })
+	n, err := askOnce(ctx, e.calls(e.log), tidying, e.cluster.Node, q.Node.Name)
 	now := e.Now()
 	switch {
 	case errors.Is(err, ErrNotFound):
@@ -180,21 +178,16 @@ func (e *Engine) lookAtPods(ctx context.Context, q *inquiry) bool {
 		q.looked = true
 		return true
 	}
-	<-e.queue.submit(ctx, tidying, 1, func(ctx context.Context, _ int) {
-		if pods, err := e.cluster.Pods(ctx, q.Node.Name); err == nil {
-			q.looked, q.drained = true, policy.Drained(pods)
-		}
-	})
+	pods, err := askOnce(ctx, e.calls(e.log), tidying, e.cluster.Pods, q.Node.Name)
+	q.looked, q.drained = err == nil, err == nil && policy.Drained(pods)
 	return q.looked
 }
 
 // lookAtLastLease notes when the kubelet of a silent node renewed its Lease last.
 func (e *Engine) lookAtLastLease(ctx context.Context, q *inquiry) {
-	<-e.queue.submit(ctx, tidying, 1, func(ctx context.Context, _ int) {
-		if r, err := e.cluster.LeaseRenewed(ctx, q.Node.Name); err == nil {
-			q.LastLease = r.At
-		}
-	})
+	if r, err := askOnce(ctx, e.calls(e.log), tidying, e.cluster.LeaseRenewed, q.Node.Name); err == nil {
+		q.LastLease = r.At
+	}
 }
 
 // ask asks the cloud about the machine: its state, and the death that its console shows.
@@ -243,9 +236,7 @@ func (e *Engine) handOver(q *inquiry) {
 	if !q.handed.IsZero() && e.Now().Sub(q.handed) < lastQuestion {
 		return
 	}
-	select {
-	case e.consoles <- console{q.Node, q.Console}:
+	if hand(e.consoles, console{q.Node, q.Console}) { // else the next look tries again
 		q.handed = e.Now()
-	default: // the next look tries again
 	}
 }

@@ -34,14 +34,8 @@ func (w *work) isOnly(ctx context.Context, id string) (bool, error) {
 	if len(w.node.Addresses) > 0 {
 		who.Addr = w.node.Addresses[0]
 	}
-	err := w.try(ctx, keeping, "find other nodes of the instance", func(ctx context.Context) error {
-		_, err := w.e.cluster.FindNode(ctx, who)
-		return err
-	})
-	if !answered(err) {
-		return false, err
-	}
-	return err == nil || errors.Is(err, ErrNotFound), nil
+	_, err := ask(ctx, w.calls, keeping, "find other nodes of the instance", w.e.cluster.FindNode, who)
+	return err == nil || errors.Is(err, ErrNotFound), unanswered(err)
 }
 
 // stepInstance reboots or terminates the machine, or has it replaced, once its whole trace is on record, because a machine that reboots sends no

@@ -109,11 +109,7 @@ func TestInstanceAfterItsWholeTrace(t *testing.T) {
 func TestInstanceOfAKernelThatNamesNone(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.panics(1)
-		w.set(func() {
-			n := w.nodes["n1"]
-			n.Pin = policy.Pin{} // no userdata, no pin
-			w.nodes["n1"] = n
-		})
+		w.unpin() // no userdata, no pin
 		p, c, inc := testPolicy(), &cloud{w: w}, incident(1, "", "")
 		p.AfterPanic, inc.Identity.Instance = policy.RebootInstance, ""
 		a, _ := runOn(t, p, w, c, "a")

@@ -90,7 +90,7 @@ func (in *intake) put(h *heard) bool {
 		l.bytes -= l.waiting[src][0].inc.TraceSize()
 		l.waiting[src] = l.waiting[src][1:]
 	}
-	in.signal()
+	hand(in.wake, struct{}{})
 	return true
 }
 
@@ -144,7 +144,7 @@ func (in *intake) done(now time.Time, h *heard, nothing bool) {
 	if nothing {
 		l.busy[h.key.src] = now.Add(pauseAfter)
 	}
-	in.signal()
+	hand(in.wake, struct{}{})
 }
 
 // empty reports whether nothing waits.
@@ -160,12 +160,4 @@ func (in *intake) all() (all []*heard) {
 		}
 	}
 	return all
-}
-
-// signal wakes the goroutine that takes.
-func (in *intake) signal() {
-	select {
-	case in.wake <- struct{}{}:
-	default:
-	}
 }

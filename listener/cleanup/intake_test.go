@@ -159,11 +159,7 @@ func TestClaims(t *testing.T) {
 		{
 			name: "a boot that the node pinned itself",
 			story: func(w *world, canary func(int, netconsole.Identity)) {
-				w.set(func() {
-					n := w.nodes["n1"]
-					n.Pin = policy.Pin{Boot: boot1, Sum: netconsole.Secret("its own").Sum()}
-					w.nodes["n1"] = n
-				})
+				change(w, func(n *policy.Node) { n.Pin = policy.Pin{Boot: boot1, Sum: netconsole.Secret("its own").Sum()} })
 				canary(1, id(1, boot1, "its own"))
 				canary(1, id(1, boot1, "another"))
 			},
@@ -176,7 +172,7 @@ func TestClaims(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
-				w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+				w.unpin()
 				var results []string
 				e := NewEngine(testPolicy(), w, nil, "a", nil)
 				e.Observer.Claimed = func(r policy.Claiming) { results = append(results, string(r)) }
@@ -351,7 +347,7 @@ func TestDualStackNodeIsOneIncident(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		pods := w.populate("n1")
 		v6 := netip.MustParseAddr("fd00::1")
-		w.set(func() { n := w.nodes["n1"]; n.Addresses = append(n.Addresses, v6); w.nodes["n1"] = n })
+		change(w, func(n *policy.Node) { n.Addresses = append(n.Addresses, v6) })
 		w.panics(1)
 		e, _ := run(t, testPolicy(), w, "a")
 		inc := incident(1, boot1, secret1)

@@ -172,7 +172,7 @@ func TestQuarantinedNodeIsAwaited(t *testing.T) {
 		t.Run(fmt.Sprintf("it comes back %v", back), func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				w.populate("n1")
-				w.set(func() { n := w.nodes["n1"]; n.Quarantined = true; w.nodes["n1"] = n })
+				change(w, func(n *policy.Node) { n.Quarantined = true })
 				w.panics(1)
 				a, _ := run(t, testPolicy(), w, "a")
 				offer(t, w, incident(1, boot1, secret1), a)
@@ -200,12 +200,10 @@ func TestDeathNamesPods(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
 		w.addPod("n1", "n1-app", "apps/v1 ReplicaSet", func(p *policy.Pod) { p.Images = []string{"app:1", "proxy:2"} })
-		w.set(func() {
-			n := w.nodes["n1"]
+		change(w, func(n *policy.Node) {
 			n.Labels = map[string]string{
 				"node.kubernetes.io/instance-type": "m7i.large", "topology.kubernetes.io/zone": "z1", "karpenter.sh/nodepool": "default",
 			}
-			w.nodes["n1"] = n
 		})
 		w.panics(1)
 		p := testPolicy()

@@ -27,7 +27,7 @@ func TestTrueDeathWhileALieIsInHand(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				pods := w.populate("n1")
-				w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+				w.unpin()
 				a, _ := run(t, testPolicy(), w, "a")
 				say := func(id netconsole.Identity, complete bool) {
 					inc := incident(1, "", "")
@@ -56,7 +56,7 @@ func TestTrueDeathWhileALieIsInHand(t *testing.T) {
 func TestCompleteDeathAfterARefusedLie(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		pods := w.populate("n1")
-		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+		w.unpin()
 		a, _ := run(t, testPolicy(), w, "a")
 		pass(9 * time.Second)
 		inc := incident(1, boot1, "")

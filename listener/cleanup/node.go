@@ -221,8 +221,8 @@ func (w *work) awaitFinalizers(ctx context.Context, n policy.Node) (string, time
 // these for a minute.
 func (w *work) failLeftBehind(ctx context.Context, p policy.Plan) error {
 	for range 5 {
-		late, err := w.failLate(ctx, p)
-		if err != nil || late == 0 || w.lookup == policy.Found {
+		changed, err := w.failLate(ctx, p)
+		if err != nil || !changed || w.lookup == policy.Found {
 			return err
 		}
 		if err := sleep(ctx, volumesEvery); err != nil {
@@ -232,11 +232,8 @@ func (w *work) failLeftBehind(ctx context.Context, p policy.Plan) error {
 	return nil
 }
 
-func (w *work) attachments(ctx context.Context) (n int, err error) {
-	err = w.try(ctx, tidying, "count attachments", func(ctx context.Context) (err error) {
-		n, err = w.e.cluster.Attachments(ctx, w.node.Name)
-		return err
-	})
+func (w *work) attachments(ctx context.Context) (int, error) {
+	n, err := ask(ctx, w.calls, tidying, "count attachments", w.e.cluster.Attachments, w.node.Name)
 	if errors.Is(err, ErrDenied) {
 		w.log.Error("attached volumes unknown", "node", w.node.Name, "err", err)
 		return 0, nil

@@ -103,32 +103,22 @@ func (e *Engine) Obituary(src netip.Addr, id netconsole.Identity, text netconsol
 		s = obituaryState{old: o.Boot, count: s.count + 1}
 	}
 	s.done, s.after = false, time.Time{}
-	select {
-	case e.obituaries <- o:
-		e.said[o.speaker()] = s
-	default:
+	if hand(e.obituaries, o) {
+		remember(e.said, obituariesKnown, o.speaker(), s)
 	}
 	return false
 }
 
 // recordObituaries deals with obituaries until ctx ends.
 func (e *Engine) recordObituaries(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case o := <-e.obituaries:
-			done := e.recordObituary(ctx, o)
-			e.mu.Lock()
-			s := e.said[o.speaker()]
-			if len(e.said) >= obituariesKnown {
-				clear(e.said) // they are found on record
-			}
-			s.done, s.after = done, e.Now().Add(obituaryRetry)
-			e.said[o.speaker()] = s
-			e.mu.Unlock()
-		}
-	}
+	handle(ctx, e.obituaries, func(o obituary) {
+		done := e.recordObituary(ctx, o)
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		s := e.said[o.speaker()]
+		s.done, s.after = done, e.Now().Add(obituaryRetry)
+		remember(e.said, obituariesKnown, o.speaker(), s)
+	})
 }
 
 // recordObituary puts an obituary on record, and reports whether nothing is left to do about it. It fails no pod, and fences
@@ -136,12 +126,8 @@ func (e *Engine) recordObituaries(ctx context.Context) {
 func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
 	log := e.log.With("source", o.src, "boot", o.id.Boot, "old", o.Boot)
 	c := e.calls(log)
-	var n policy.Node
 	who := Sender{Instance: o.id.Instance, Boot: o.id.Boot, Sum: o.speaker().Sum, Addr: o.src}
-	err := c.once(ctx, tidying, func(ctx context.Context) (err error) {
-		n, err = e.cluster.FindNode(ctx, who)
-		return err
-	})
+	n, err := askOnce(ctx, c, tidying, e.cluster.FindNode, who)
 	if err != nil || n.BootID != o.id.Boot {
 		log.Debug("obituary waits for its Node", "err", err)
 		return false
@@ -168,11 +154,7 @@ func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
 		return true // its shutdown was not noted in the ledger, as when it was forced
 	}
 	d := policy.ObituaryOf(n, o.Obituary, detect.ReadBootLogs(e.Judge, string(o.Text), policy.LastWords(o.Obituary)), a, o.at)
-	var have policy.Death
-	err = c.once(ctx, tidying, func(ctx context.Context) (err error) {
-		have, err = e.cluster.Death(ctx, d.Name)
-		return err
-	})
+	have, err := askOnce(ctx, c, tidying, e.cluster.Death, d.Name)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return false
 	}
@@ -186,19 +168,14 @@ func (e *Engine) recordObituary(ctx context.Context, o obituary) (done bool) {
 	case !allowed:
 		log.Warn("obituary not recorded: the node has too many", "node", n.Name)
 		return true
-	case err == nil && have.GivesWay(d):
-		log.Info("what the node says takes the place of a death recorded on less", "death", have.Name, "authority", have.Authority, "reason", have.Reason)
+	case err != nil:
 		return e.recordDeath(ctx, n, d)
-	case err == nil && have.Phase != policy.Refused:
-		return e.amendObituary(ctx, c, have, d)
-	}
-	return e.recordDeath(ctx, n, d)
-}
-
-// amendObituary adds to the death that is on record what the node has to say.
-func (e *Engine) amendObituary(ctx context.Context, c calls, have, d policy.Death) (done bool) {
-	if d.Authority < have.Authority {
-		c.log.Warn("obituary adds nothing: the death is known on more authority", "death", have.Name, "node", have.Node,
+	case have.GivesWay(d):
+		log.Info("what the node says takes the place of what is on record", "death", have.Name, "phase", string(have.Phase),
+			"authority", have.Authority, "reason", have.Reason)
+		return e.recordDeath(ctx, n, d)
+	case d.Authority < have.Authority:
+		log.Warn("obituary adds nothing: the death is known on more authority", "death", have.Name, "node", have.Node,
 			"authority", d.Authority, "known", have.Authority)
 		return true
 	}
@@ -216,15 +193,9 @@ func (e *Engine) complete(ctx context.Context, c calls, have, d policy.Death) (d
 		// The owner of a death sends the webhook and the events, and a former owner may be gone.
 		owned := have
 		owned.Owner = e.replica
-		_ = c.once(ctx, tidying, func(ctx context.Context) error {
-			_, err := e.cluster.UpdateDeath(ctx, owned)
-			return err
-		})
+		_, _ = askOnce(ctx, c, tidying, e.cluster.UpdateDeath, owned)
 	}
-	err := c.try(ctx, tidying, "amend death", func(ctx context.Context) error {
-		_, err := e.cluster.AmendDeath(ctx, have)
-		return err
-	})
+	_, err := ask(ctx, c, tidying, "amend death", e.cluster.AmendDeath, have)
 	if err != nil {
 		c.log.Warn("death not amended", "death", have.Name, "err", err)
 		return answered(err)
@@ -252,10 +223,7 @@ func (e *Engine) lastBoot(uid string) string {
 func (e *Engine) noteLastBoot(n policy.Node) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if len(e.lastBoots) >= claimsKnown {
-		clear(e.lastBoots)
-	}
-	e.lastBoots[n.UID] = n.BootID
+	remember(e.lastBoots, claimsKnown, n.UID, n.BootID)
 }
 
 // spoken notes that boot of the Node with that UID speaks of old, and reports whether it has spoken of another boot before: only
@@ -267,38 +235,25 @@ func (e *Engine) spoken(uid string, a detect.Authority, boot, old string) bool {
 	if before, ok := e.spokenOf[k]; ok {
 		return before != old
 	}
-	if len(e.spokenOf) >= obituariesKnown {
-		clear(e.spokenOf)
-	}
-	e.spokenOf[k] = old
+	remember(e.spokenOf, obituariesKnown, k, old)
 	return false
 }
 
 // noteOrderly writes on the Node that its last boot ended in good order, as a farewell does: then no replica records it as
 // unexplained. A farewell that said more stays, and so does that of the boot which runs: it ends next.
 func (e *Engine) noteOrderly(ctx context.Context, c calls, n policy.Node, o obituary) (done bool) {
-	for again := pauses(0); n.Farewell.Boot != o.Boot && n.Farewell.Boot != o.id.Boot; {
-		f := policy.FarewellAfterwards(o.Obituary, o.id.Boot, o.at)
-		err := c.try(ctx, tidying, "write farewell", func(ctx context.Context) (err error) {
-			_, err = e.cluster.PatchNode(ctx, n, NodePatch{Farewell: &f})
-			return err
-		})
-		if !errors.Is(err, ErrConflict) {
-			if err != nil {
-				c.log.Warn("farewell not written", "node", n.Name, "err", err)
-			}
-			return answered(err)
+	w := e.newWork(detect.Incident{}, c.log)
+	w.node = n
+	speaks := func() bool { return w.lookup == policy.Found && w.node.BootID == o.id.Boot }
+	f := policy.FarewellAfterwards(o.Obituary, o.id.Boot, o.at)
+	denied, err := w.patchNode(ctx, tidying, func() *NodePatch {
+		if known := w.node.Farewell.Boot; !speaks() || known == o.Boot || known == o.id.Boot {
+			return nil
 		}
-		if again.wait(ctx) != nil {
-			return false
-		}
-		err = c.once(ctx, tidying, func(ctx context.Context) (err error) {
-			n, err = e.cluster.Node(ctx, n.Name)
-			return err
-		})
-		if err != nil || n.BootID != o.id.Boot {
-			return false // the node repeats it
-		}
+		return &NodePatch{Farewell: &f}
+	})
+	if denied != nil {
+		w.log.Warn("farewell not written", "node", n.Name, "err", denied)
 	}
-	return true
+	return err == nil && speaks() // else the node repeats it
 }

@@ -79,7 +79,7 @@ func TestObituary(t *testing.T) {
 			o.Cause, o.Evidence, o.Text = "<script>", "none", nil
 		}, want: "Unexplained by none, pinned"},
 		{name: "of a claimed boot", src: 1, before: func(w *world, _ *Engine) {
-			change(w, func(n *policy.Node) { n.Claim, n.Pin = n.Pin, policy.Pin{} })
+			w.claims()
 		}, want: "KernelPanic by pstore, claimed"},
 		{name: "of the boot that the watch saw end", src: 1, before: func(w *world, _ *Engine) {
 			w.set(func() {
@@ -113,7 +113,7 @@ func TestObituary(t *testing.T) {
 		{name: "of a claimed boot, in good order", src: 1, edit: func(_ *netconsole.Identity, o *netconsole.Obituary) {
 			o.Cause, o.Evidence, o.Text = netconsole.CauseOrderly, "ledger", nil
 		}, before: func(w *world, _ *Engine) {
-			change(w, func(n *policy.Node) { n.Claim, n.Pin = n.Pin, policy.Pin{} })
+			w.claims()
 		}, unwritten: true},
 		{name: "of another boot than the watch saw end", src: 1, before: func(w *world, _ *Engine) {
 			w.set(func() {
@@ -557,6 +557,56 @@ func TestThePinnedWordsWin(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A replica that is killed at any call while it records what a node says, in whatever place, loses nothing: the node repeats it to another.
+func TestKilledWhileAnObituaryIsRecorded(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		phase policy.Phase // of what is on record
+		by    policy.Evidence
+	}{
+		{name: "of nothing"},
+		{"of what somebody made up", policy.Recorded, policy.ByPstore},
+		{"of what was heard of another death", policy.Recorded, policy.ByNetconsole},
+		{"of a false alarm", policy.Refused, policy.ByNetconsole},
+	} {
+		for _, late := range []bool{false, true} {
+			t.Run(fmt.Sprintf("in the place %s, answer lost %t", tt.name, late), func(t *testing.T) {
+				atEveryCall(t, func(t *testing.T, w *world, n int) bool {
+					w.populate("n1")
+					if tt.phase != "" {
+						inc := incident(1, bootOld, "a pod's")
+						inc.Title, inc.Fingerprint = "made up", "ba9876543210"
+						d := policy.NewDeath(inc, detect.Claimed, w.node("n1"))
+						d.Phase, d.Evidence, d.Owner = tt.phase, []policy.Evidence{tt.by}, "a"
+						if _, err := w.CreateDeath(t.Context(), d); err != nil {
+							t.Fatal(err)
+						}
+					}
+					c, dead, calls := dying(w, n, late)
+					a, kill := run(t, testPolicy(), c, "a")
+					id, o := said(nil)
+					a.Obituary(address(1), id, o, time.Now())
+					select {
+					case <-dead:
+					case <-time.After(10 * time.Second):
+					}
+					kill()
+					b, _ := run(t, testPolicy(), w, "b")
+					if !repeat(b, address(1), id, o) {
+						t.Error("it is repeated without end")
+					}
+					pass(time.Minute)
+					if d := w.only(); d.Reason != "sysrq triggered crash" || d.Authority != detect.Pinned || d.Phase != policy.Recorded ||
+						d.Condition(policy.Complete).Status != policy.True || len(d.Pods) == 0 || !slices.Contains(d.Evidence, policy.ByPstore) {
+						t.Errorf("death %+v", d)
+					}
+					return calls() >= n
+				})
+			})
+		}
 	}
 }
 

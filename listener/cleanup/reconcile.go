@@ -19,13 +19,8 @@ const lookEvery = 2 * time.Second
 // the witness, whatever the death says.
 func (w *work) takeOver(ctx context.Context, seen policy.Death) error {
 	have, err := w.readDeath(ctx, seen.Name)
-	switch {
-	case err != nil && answered(err):
-		return nil
-	case err != nil:
-		return err
-	case have.UID != seen.UID || have.Owner != seen.Owner || have.Phase != seen.Phase:
-		return nil // its owner is alive
+	if err != nil || have.UID != seen.UID || have.Owner != seen.Owner || have.Phase != seen.Phase { // its owner is alive
+		return unanswered(err)
 	}
 	w.recall(have)
 	w.death.Owner = w.e.replica
@@ -43,10 +38,7 @@ func (w *work) takeOver(ctx context.Context, seen policy.Death) error {
 		w.inc.Time = now // a time in the future must not put off the witness
 	}
 	if err := w.saveOnce(ctx, keeping); err != nil {
-		if answered(err) {
-			return nil // another replica was faster
-		}
-		return err
+		return unanswered(err) // another replica was faster
 	}
 	w.log.Info("taken over", "death", have.Name, "node", have.Node, "from", seen.Owner, "phase", string(have.Phase))
 	w.first = policy.Node{Name: have.Node, UID: have.NodeUID, BootID: have.Boot}
@@ -136,7 +128,7 @@ func (w *work) reconcile(ctx context.Context) (again time.Duration, err error) {
 		return 0, err
 	}
 	// A decision stands, but a Lease that is renewed after the panic stops what has not been done.
-	if w.acting && !(w.lease.Alive() && w.back() == "") {
+	if w.decisive && !(w.lease.Alive() && w.back() == "") {
 		return w.execute(ctx)
 	}
 	d := w.judge()
@@ -227,7 +219,6 @@ func (w *work) begin(ctx context.Context, d policy.Decision) error {
 	if ctx.Err() != nil { // superseded just before
 		return context.Cause(ctx)
 	}
-	w.acting = true
 	w.decided(d)
 	written := w.death.Phase == policy.Cleaning
 	w.death.Phase, w.death.Decision = policy.Cleaning, d.Why
@@ -276,12 +267,7 @@ func (w *work) save(ctx context.Context, u urgency) error {
 }
 
 func (w *work) saveOnce(ctx context.Context, u urgency) error {
-	var out policy.Death
-	mine := w.death
-	err := w.try(ctx, u, "update death", func(ctx context.Context) (err error) {
-		out, err = w.e.cluster.UpdateDeath(ctx, mine)
-		return err
-	})
+	out, err := ask(ctx, w.calls, u, "update death", w.e.cluster.UpdateDeath, w.death)
 	if err == nil {
 		w.death.Version, w.death.Released = out.Version, out.Released
 	}

@@ -100,6 +100,10 @@ type behind struct {
 
 func (b behind) Deaths(context.Context) ([]policy.Death, error) { return b.deaths, nil }
 
+func (b behind) CachedDeath(name string) (policy.Death, bool) {
+	return b.deaths[0], b.deaths[0].Name == name
+}
+
 // The cache says that a weaker death waits for a witness, and another replica has found one and acts.
 func TestADeathThatIsActedOnDoesNotGiveWay(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {

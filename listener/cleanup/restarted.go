@@ -119,11 +119,7 @@ func (e *Engine) lookAtRestarts(ctx context.Context, r restarting) {
 	if len(pods) == 0 {
 		return
 	}
-	var n policy.Node
-	err := w.once(ctx, tidying, func(ctx context.Context) (err error) {
-		n, err = e.cluster.Node(ctx, r.node.Name)
-		return err
-	})
+	n, err := askOnce(ctx, w.calls, tidying, e.cluster.Node, r.node.Name)
 	if err == nil && n.UID == r.node.UID && n.BootID == r.node.BootID {
 		e.emitLost(r, pods)
 	}

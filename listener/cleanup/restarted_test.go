@@ -125,7 +125,7 @@ func TestPodsOfANodeThatIsBackBeforeTheDecision(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				w.populate("n1")
 				if tt.secret == "" {
-					change(w, func(n *policy.Node) { n.Pin = policy.Pin{} })
+					w.unpin()
 				}
 				e, _ := run(t, testPolicy(), w, "a")
 				w.panics(1)

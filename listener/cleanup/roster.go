@@ -2,6 +2,7 @@ package cleanup
 
 import (
 	"cmp"
+	"maps"
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener/policy"
@@ -12,7 +13,7 @@ import (
 type roster struct {
 	seen    map[string]renewal   // by replica
 	orphans map[string]time.Time // Node → since when the death of its fence is missing
-	sweeps  map[string]sweep     // by death
+	sweeps  map[string]sweeps    // by death
 }
 
 type renewal struct {
@@ -20,9 +21,20 @@ type renewal struct {
 	at      time.Time // when that was seen first
 }
 
-type sweep struct {
-	at time.Time // of the next
-	n  int
+// sweeps says when the pods of a node that stays dead are listed again: first soon after the fail-over, then ever less often.
+type sweeps struct {
+	next time.Time
+	n    int
+}
+
+// due reports whether it is time now, and counts that as done.
+func (s *sweeps) due(now time.Time) bool {
+	if now.Before(s.next) {
+		return false
+	}
+	s.next = now.Add(min(firstSweep<<min(s.n, 10), longestSweep))
+	s.n++
+	return true
 }
 
 // due lists the deaths at work that need a new owner: those of replicas that fell silent, and those under our name, which a
@@ -109,7 +121,7 @@ func (r *roster) fence(now time.Time, n policy.Node, d policy.Death) fenceAnswer
 		return keepFence
 	case n.BootID != n.Mark.Boot:
 		return liftFence
-	case d.Phase != policy.Held && !n.Ready && now.Sub(d.Time) < sweepFor:
+	case d.Phase != policy.Held && n.Silent && now.Sub(d.Time) < sweepFor:
 		return sweepNode
 	}
 	return keepFence
@@ -120,18 +132,14 @@ func (r *roster) sweepDue(now time.Time, d policy.Death, me string) bool {
 	if _, watched := r.seen[ownerOf(d)]; d.Owner != me && watched && !r.silent(now, ownerOf(d)) {
 		return false
 	}
-	if r.sweeps == nil {
-		r.sweeps = map[string]sweep{}
-	}
 	s := r.sweeps[d.Name]
-	if now.Before(s.at) {
+	if !s.due(now) {
 		return false
 	}
-	r.sweeps[d.Name] = sweep{now.Add(min(firstSweep<<min(s.n, 10), longestSweep)), s.n + 1}
-	for name, s := range r.sweeps {
-		if now.Sub(s.at) > longestSweep {
-			delete(r.sweeps, name)
-		}
+	maps.DeleteFunc(r.sweeps, func(_ string, s sweeps) bool { return now.Sub(s.next) > longestSweep })
+	if r.sweeps == nil {
+		r.sweeps = map[string]sweeps{}
 	}
+	r.sweeps[d.Name] = s
 	return true
 }

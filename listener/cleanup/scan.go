@@ -38,7 +38,7 @@ func (e *Engine) scan(ctx context.Context, r *roster, start func(func(context.Co
 		r.seen = nil // a replica that could not be observed has not fallen silent
 		return
 	}
-	now := e.Now()
+	now, nothing := e.Now(), detect.Incident{}
 	e.learn(now, deaths)
 	if e.policy.DryRun {
 		return
@@ -55,31 +55,25 @@ func (e *Engine) scan(ctx context.Context, r *roster, start func(func(context.Co
 	}
 	for _, n := range marked {
 		if onNewBoot(n) {
-			w := e.newWork(detect.Incident{}, e.log)
-			e.once(start, "condition of "+n.Name, w, func(ctx context.Context) error { return w.recovered(ctx, n) })
+			e.once(start, "condition of "+n.Name, e.newWork(nothing, e.log), func(ctx context.Context, w *work) error { return w.recovered(ctx, n) })
 		}
-		i := slices.IndexFunc(deaths, func(d policy.Death) bool { return d.Name == n.Mark.Death && d.Node == n.Name })
-		var d policy.Death
-		if i >= 0 {
-			d = deaths[i]
+		d, _ := e.cluster.CachedDeath(n.Mark.Death)
+		if d.Node != n.Name {
+			d = policy.Death{}
 		}
 		switch r.fence(now, n, d) {
 		case liftFence:
-			w := e.newWork(detect.Incident{}, e.log)
-			e.once(start, "fence of "+n.Name, w, func(ctx context.Context) error { return w.lift(ctx, n) })
+			e.once(start, "fence of "+n.Name, e.newWork(nothing, e.log), func(ctx context.Context, w *work) error { return w.lift(ctx, n) })
 		case adoptFence:
-			w := e.newWork(detect.Incident{}, e.log)
-			e.once(start, "fence of "+n.Name, w, func(ctx context.Context) error { return w.adopt(ctx, n) })
+			e.once(start, "fence of "+n.Name, e.newWork(nothing, e.log), func(ctx context.Context, w *work) error { return w.adopt(ctx, n) })
 		case sweepNode:
 			if r.sweepDue(now, d, e.replica) {
-				w := e.newWork(incidentOf(d), e.log)
-				e.once(start, d.Name, w, func(ctx context.Context) error { return w.sweepOf(ctx, d) })
+				e.once(start, d.Name, e.newWork(incidentOf(d), e.log), func(ctx context.Context, w *work) error { return w.sweepOf(ctx, d) })
 			}
 		}
 	}
 	if old := expired(now, e.policy, deaths, marked); len(old) > 0 {
-		w := e.newWork(detect.Incident{}, e.log)
-		e.once(start, "old deaths", w, func(ctx context.Context) error {
+		e.once(start, "old deaths", e.newWork(nothing, e.log), func(ctx context.Context, w *work) error {
 			_, err := w.each(ctx, tidying, "delete old deaths", len(old), func(ctx context.Context, i int) error {
 				return e.cluster.DeleteDeath(ctx, old[i])
 			})
@@ -89,7 +83,7 @@ func (e *Engine) scan(ctx context.Context, r *roster, start func(func(context.Co
 }
 
 // once starts w on what has that name, unless something of that name is in hand.
-func (e *Engine) once(start func(func(context.Context)), name string, w *work, do func(context.Context) error) {
+func (e *Engine) once(start func(func(context.Context)), name string, w *work, do func(context.Context, *work) error) {
 	if e.isInHand(name) {
 		return
 	}
@@ -99,7 +93,7 @@ func (e *Engine) once(start func(func(context.Context)), name string, w *work, d
 				return nil
 			}
 			defer e.release(name, w)
-			return do(ctx)
+			return do(ctx, w)
 		})
 	})
 }
@@ -111,7 +105,7 @@ func (e *Engine) resume(start func(func(context.Context)), d policy.Death) {
 		w.heard, w.freed, w.inc = h, true, e.incident(h)
 	}
 	w.name = d.Name
-	e.once(start, d.Name, w, func(ctx context.Context) error { return w.takeOver(ctx, d) })
+	e.once(start, d.Name, w, func(ctx context.Context, w *work) error { return w.takeOver(ctx, d) })
 }
 
 // learn takes over what other replicas, or this one before it was restarted, found out.
@@ -158,11 +152,8 @@ func (e *Engine) hasRoom(now time.Time, node string) bool {
 // place of a refused one since, and the fence with it.
 func (w *work) lift(ctx context.Context, n policy.Node) error {
 	d, err := w.readDeath(ctx, n.Mark.Death)
-	if answered(err) && (err != nil || !(d.Phase.Finished() || d.Phase == policy.Held)) {
-		return nil
-	}
-	if err != nil {
-		return err
+	if err != nil || !d.Phase.Finished() && d.Phase != policy.Held {
+		return unanswered(err)
 	}
 	w.node = n
 	if err := w.readNode(ctx, keeping); err != nil {
@@ -211,40 +202,39 @@ func (w *work) adopt(ctx context.Context, n policy.Node) error {
 	}
 	death.Phase, death.Decision, death.Owner, death.Started = policy.Pending, d.Why, w.e.replica, w.e.Now()
 	w.death = death
-	err := w.try(ctx, keeping, "create death", func(ctx context.Context) error {
-		have, err := w.e.cluster.CreateDeath(ctx, w.death)
-		if err == nil {
-			w.created(have)
-		}
-		return err
-	})
+	have, err := ask(ctx, w.calls, keeping, "create death", w.e.cluster.CreateDeath, death)
 	if err != nil {
-		if answered(err) {
-			return nil // another replica adopted it
-		}
-		return err
+		return unanswered(err) // another replica adopted it
 	}
+	w.created(have)
 	return w.reconcileAll(ctx)
 }
 
-// sweepOf fails the pods that came to a Node which stays dead after the work on its death is done.
+// sweepOf fails the pods that came to a Node which stays dead after the work on its death is done, and those that the API server would
+// not let be failed. If none is left of these, what the Node was kept for is over, and the work goes on.
 func (w *work) sweepOf(ctx context.Context, seen policy.Death) error {
 	d, err := w.readDeath(ctx, seen.Name)
 	if err != nil || d.UID != seen.UID || d.Phase != policy.Cleaned && d.Phase != policy.Incomplete {
-		if answered(err) {
-			return nil
-		}
-		return err
+		return unanswered(err)
 	}
 	w.name = d.Name
 	w.recall(d)
 	w.node = policy.Node{Name: d.Node}
-	if err := w.readNode(ctx, tidying); err != nil || w.back() != "" || !w.fenced() || w.node.Ready {
+	if err := w.readNode(ctx, tidying); err != nil || w.back() != "" || !w.fenced() || !w.node.Silent {
 		return err
 	}
-	late, err := w.failLate(ctx, policy.NewPlan(w.e.policy, d, w.node))
-	if err != nil || late == 0 {
+	kept := w.holdsNode() > 0
+	changed, err := w.failLate(ctx, policy.NewPlan(w.e.policy, d, w.node))
+	if err != nil || !changed {
 		return err
+	}
+	if kept && w.holdsNode() == 0 {
+		w.death.Phase, w.death.Owner, w.death.Completed = policy.Pending, w.e.replica, time.Time{}
+		for _, step := range []string{policy.StepExpire, policy.StepNode} {
+			if w.death.Step(step).Done {
+				w.step(step, false, "again: no pod is left that could not be failed")
+			}
+		}
 	}
 	return w.save(ctx, tidying)
 }

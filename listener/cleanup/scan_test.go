@@ -51,7 +51,7 @@ func TestRoster(t *testing.T) {
 
 func TestFencesOfTheRoster(t *testing.T) {
 	mark := policy.Mark{Death: "d", Boot: boot1}
-	dead := policy.Node{Name: "n1", BootID: boot1, Mark: mark, Fenced: true}
+	dead := policy.Node{Name: "n1", BootID: boot1, Mark: mark, Fenced: true, Silent: true}
 	back := policy.Node{Name: "n1", BootID: boot2, Mark: mark, Fenced: true}
 	for _, tt := range []struct {
 		name  string
@@ -70,6 +70,7 @@ func TestFencesOfTheRoster(t *testing.T) {
 		{"held and back", back, policy.Held, liftFence},
 		{"held and dead", dead, policy.Held, keepFence},
 		{"Ready again on the boot that died", policy.Node{BootID: boot1, Mark: mark, Fenced: true, Ready: true}, policy.Cleaned, keepFence},
+		{"not ready, says its kubelet", policy.Node{BootID: boot1, Mark: mark, Fenced: true}, policy.Incomplete, keepFence},
 		{"a taint without our mark", policy.Node{BootID: boot2, Fenced: true, Ready: true}, policy.Cleaned, keepFence},
 	} {
 		var r roster

@@ -75,11 +75,7 @@ func TestFenceIsKeptUp(t *testing.T) {
 		w.panics(1)
 		a, _ := run(t, testPolicy(), faulty{world: w, after: func(_ context.Context, call string) error {
 			if call == "CreateDeath" {
-				w.set(func() {
-					n := w.nodes["n1"]
-					n.Fenced, n.Mark, n.ResourceVersion = false, policy.Mark{}, w.next()
-					w.nodes["n1"] = n
-				})
+				change(w, func(n *policy.Node) { n.Fenced, n.Mark, n.ResourceVersion = false, policy.Mark{}, w.next() })
 			}
 			return nil
 		}}, "a")
@@ -94,11 +90,7 @@ func TestFenceIsKeptUp(t *testing.T) {
 // UDP sources and boot ids cost nothing; deaths and events do.
 func TestRefusalsOfOneNodeAreBounded(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		w.set(func() {
-			n := w.nodes["n1"]
-			n.ControlPlane = true
-			w.nodes["n1"] = n
-		})
+		change(w, func(n *policy.Node) { n.ControlPlane = true })
 		a, _ := run(t, testPolicy(), w, "a")
 		for i := range 200 {
 			inc := incident(1, fmt.Sprintf("boot %d", i/2), "") // each boot twice

@@ -115,8 +115,9 @@ func (e *Engine) restore() {
 	if e.State == "" || e.policy.DryRun {
 		return
 	}
-	files, err := os.ReadDir(e.State)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	err := atomicfile.Clean(e.State, stateSuffix)
+	files, readErr := os.ReadDir(e.State)
+	if err = errors.Join(err, readErr); err != nil && !errors.Is(err, os.ErrNotExist) {
 		e.log.Error("state directory not read", "err", err)
 	}
 	for _, f := range files {

@@ -149,21 +149,9 @@ func (w *work) list(ctx context.Context, p policy.Plan) (string, error) {
 		len(w.pods), count[policy.Fail], count[policy.Failed], count[policy.Annotate], count[policy.Leave]), nil
 }
 
-func (w *work) readPodsOf(ctx context.Context, node string) error {
-	for {
-		err := w.try(ctx, failing, listingPods, func(ctx context.Context) (err error) {
-			w.pods, err = w.e.cluster.Pods(ctx, node)
-			return err
-		})
-		if err == nil || !answered(err) {
-			return err
-		}
-		w.log.Error("cannot list pods", "node", node, "err", err)
-		w.emitWaiting(listingPods, err)
-		if err := sleep(ctx, longestPause); err != nil {
-			return err
-		}
-	}
+func (w *work) readPodsOf(ctx context.Context, node string) (err error) {
+	w.pods, err = insist(ctx, w.calls, failing, listingPods, w.e.cluster.Pods, node)
+	return err
 }
 
 // namePods writes into the death which pods were on the node.
@@ -172,18 +160,11 @@ func (w *work) namePods(ctx context.Context) error {
 		return nil
 	}
 	w.death.NamePods(w.pods)
-	named, out := w.death, policy.Death{}
-	err := w.try(ctx, tidying, "name pods", func(ctx context.Context) (err error) {
-		out, err = w.e.cluster.AmendDeath(ctx, named)
-		return err
-	})
-	switch {
-	case err == nil && out.UID == w.death.UID && out.Owner == w.death.Owner: // else the next write of the status conflicts, and stops us
+	out, err := ask(ctx, w.calls, tidying, "name pods", w.e.cluster.AmendDeath, w.death)
+	if err == nil && out.UID == w.death.UID && out.Owner == w.death.Owner { // else the next write of the status conflicts, and stops us
 		w.death.Version = out.Version
-	case !answered(err):
-		return err
 	}
-	return nil
+	return unanswered(err)
 }
 
 // emit emits the events. It is done once; events are for people.
@@ -223,13 +204,7 @@ func (w *work) emitFor(pod policy.Pod, p policy.Plan) {
 
 // stepExpire deletes the kept pods when their time is over.
 func (w *work) stepExpire(ctx context.Context, p policy.Plan) (string, time.Duration, error) {
-	var left time.Duration
-	for _, pod := range w.pods {
-		if policy.CareFor(pod, p.Death, p.Notice.Time) == policy.Failed && !w.fate(pod.UID).asked {
-			left = max(left, w.keptTill(pod, p).Sub(w.e.Now()))
-		}
-	}
-	if left > 0 {
+	if left, _ := w.keptFor(p); left > 0 {
 		return "", min(left, returnEvery), nil
 	}
 	note, err := w.deletePods(ctx, p)
@@ -238,18 +213,24 @@ func (w *work) stepExpire(ctx context.Context, p policy.Plan) (string, time.Dura
 
 // expire deletes the pods whose time is over while others are kept, or the node is awaited.
 func (w *work) expire(ctx context.Context, p policy.Plan) error {
-	if !w.death.Step(policy.StepDelete).Done {
+	if _, over := w.keptFor(p); !over || !w.death.Step(policy.StepDelete).Done {
 		return nil
 	}
+	if _, err := w.deletePods(ctx, p); err != nil {
+		return err
+	}
+	return w.save(ctx, tidying)
+}
+
+// keptFor is how long the last of the pods that we have failed is still kept, and whether the time of any is over.
+func (w *work) keptFor(p policy.Plan) (last time.Duration, over bool) {
 	for _, pod := range w.pods {
-		if policy.CareFor(pod, p.Death, p.Notice.Time) == policy.Failed && !w.fate(pod.UID).asked && !w.keptTill(pod, p).After(w.e.Now()) {
-			if _, err := w.deletePods(ctx, p); err != nil {
-				return err
-			}
-			return w.save(ctx, tidying)
+		if policy.CareFor(pod, p.Death, p.Notice.Time) == policy.Failed && !w.fate(pod.UID).asked {
+			left := w.keptTill(pod, p).Sub(w.e.Now())
+			last, over = max(last, left), over || left <= 0
 		}
 	}
-	return nil
+	return last, over
 }
 
 // keptTill is until when a pod that we have failed is kept, zero if it is not. PodGC deletes the pods of a Node that is gone, so

@@ -36,7 +36,7 @@ func TestNodeVerbs(t *testing.T) {
 			story: func(w *world) {
 				pass(22 * time.Second)
 				w.reboots(1, boot2)
-				w.set(func() { n := w.nodes["n1"]; n.Ready = false; w.nodes["n1"] = n })
+				change(w, func(n *policy.Node) { n.Ready = false })
 				pass(5 * time.Second)
 				if n := w.node("n1"); n.Fenced {
 					w.t.Error("fenced on its new boot")
@@ -311,7 +311,7 @@ func TestPodsOfOtherControllers(t *testing.T) {
 			{"acted on at once", func(*world, *detect.Incident) {}, time.Second},
 			{"after the witness", func(w *world, inc *detect.Incident) {
 				inc.Identity = netconsole.Identity{}
-				w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+				w.unpin()
 			}, 42 * time.Second},
 		} {
 			t.Run(fmt.Sprintf("%s, %s", verb, tt.name), func(t *testing.T) {
@@ -433,6 +433,100 @@ func TestDenials(t *testing.T) {
 	}
 }
 
+// What keeps pods from being failed passes: a webhook is up, people mend rights, or delete the pods themselves.
+func TestDenialsThatPass(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		verb   policy.NodeVerb
+		denial error
+		lasts  time.Duration
+		people bool // delete the pods
+		other  bool // the replica that did the work is gone by then
+	}{
+		{"a webhook that starts up", policy.NodeDelete, ErrDenied, 3 * time.Minute, false, false},
+		{"a right that is missing", policy.NodeDelete, ErrForbidden, 3 * time.Minute, false, false},
+		{"a webhook that starts up, of a node that is awaited", policy.NodeAwait, ErrDenied, 3 * time.Minute, false, false},
+		{"people delete the pods", policy.NodeDelete, ErrDenied, time.Hour, true, false},
+		{"a webhook that starts up, seen by another replica", policy.NodeDelete, ErrDenied, 3 * time.Minute, false, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				pods := w.populate("n1")
+				w.panics(1)
+				p := testPolicy()
+				p.NodeVerb = tt.verb
+				until := time.Now().Add(tt.lasts)
+				c := faulty{world: w, before: func(_ context.Context, call string) error {
+					if call == "FailPod" && time.Now().Before(until) {
+						return fmt.Errorf("%s: %w", call, tt.denial)
+					}
+					return nil
+				}}
+				e, stop := run(t, p, c, "a")
+				offer(t, w, incident(1, boot1, secret1), e)
+				pass(45 * time.Second)
+				w.loses(1)
+				pass(2 * time.Minute)
+				before := w.only()
+				if n := w.node("n1"); before.Phase != policy.Incomplete || !n.Fenced || w.failed() > 0 {
+					t.Fatalf("phase %s, node %+v, %d pods failed", before.Phase, n, w.failed())
+				}
+				if tt.other {
+					stop()
+					run(t, p, c, "b")
+				}
+				if tt.people {
+					w.set(func() {
+						for _, name := range pods {
+							delete(w.pods, "default/"+name)
+						}
+					})
+				}
+				pass(15 * time.Minute)
+				if !tt.people {
+					w.cleanedOnce(pods)
+				}
+				if d := w.only(); d.Phase != policy.Cleaned || w.node("n1").Name != "" || d.PodsFailed != 5 || d.PodsTotal != 5 || d.Condition(policy.PodsFailed).Status != policy.True || !d.Completed.After(before.Completed) {
+					t.Errorf("%d of %d pods, %+v, completed at %s", d.PodsFailed, d.PodsTotal, d.Condition(policy.PodsFailed), d.Completed)
+				}
+			})
+		})
+	}
+}
+
+// What does not pass costs a call a minute, and nothing is written meanwhile.
+func TestDenialsThatDoNotPass(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.panics(1)
+		asked := 0
+		e, _ := run(t, testPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
+			if call != "FailPod" {
+				return nil
+			}
+			w.set(func() { asked++ })
+			return fmt.Errorf("%s: %w", call, ErrDenied)
+		}}, "a")
+		finished := 0
+		e.Observer.Finished = func(policy.Phase, time.Duration) { finished++ }
+		offer(t, w, incident(1, boot1, secret1), e)
+		pass(45 * time.Second)
+		w.loses(1)
+		pass(5 * time.Minute)
+		before := w.only()
+		w.set(func() { asked = 0 })
+		pass(time.Hour)
+		if d := w.only(); d.Phase != policy.Incomplete || d.Version != before.Version || finished != 1 || w.node("n1").Name == "" {
+			t.Errorf("phase %s, version %s before and %s after, finished %d times", d.Phase, before.Version, d.Version, finished)
+		}
+		w.set(func() {
+			if asked < 55 || asked > 65 {
+				t.Errorf("asked %d times in an hour, want once a minute", asked)
+			}
+		})
+	})
+}
+
 // Without claim and list nothing is right; people mend rights.
 func TestDenialsThatAreWaitedOut(t *testing.T) {
 	for _, denied := range []string{"CreateDeath", "Pods"} {
@@ -462,7 +556,7 @@ func TestDenialsThatAreWaitedOut(t *testing.T) {
 func TestDryRun(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.populate("n1")
-		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+		w.unpin()
 		p := testPolicy()
 		p.DryRun = true
 		e, _ := run(t, p, w, "a")
@@ -613,11 +707,7 @@ func TestNodeWithFinalizers(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
-				w.set(func() {
-					n := w.nodes["n1"]
-					n.Finalizers = []string{"karpenter.sh/termination"}
-					w.nodes["n1"] = n
-				})
+				change(w, func(n *policy.Node) { n.Finalizers = []string{"karpenter.sh/termination"} })
 				w.panics(1)
 				e, _ := run(t, testPolicy(), w, "a")
 				offer(t, w, incident(1, boot1, secret1), e)
@@ -681,13 +771,11 @@ func TestNodeClaim(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
-				w.set(func() {
-					n := w.nodes["n1"]
+				change(w, func(n *policy.Node) {
 					n.NodeClaim = policy.Owner{APIVersion: "karpenter.sh/v1", Kind: "NodeClaim", Name: "gpu-x", UID: "u"}
 					if tt.change != nil {
-						tt.change(w, &n)
+						tt.change(w, n)
 					}
-					w.nodes["n1"] = n
 				})
 				p := testPolicy()
 				p.NodeVerb = policy.NodeDeleteClaim

@@ -73,6 +73,16 @@ func (e *Engine) inquireAll(ctx context.Context) {
 	}
 }
 
+// recordedDeath is what an inquiry needs to know of a death that is on record.
+type recordedDeath struct {
+	known    bool // it is not a refused one
+	wordless bool
+	theirs   bool // its owner is another replica, and alive
+}
+
+// answers reports whether nothing is left to ask, where it is known whether the boot has ended.
+func (r recordedDeath) answers(ended bool) bool { return r.known && !(ended && r.wordless) }
+
 // openInquiries opens those that the Nodes call for, and closes those that are answered.
 func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, busy map[string]bool) {
 	deaths, err := e.cluster.Deaths(ctx)
@@ -82,17 +92,16 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 		return
 	}
 	now := e.Now()
-	known := make(map[string]bool, len(deaths))
-	wordless, theirs := map[string]bool{}, map[string]bool{}
+	records := make(map[string]recordedDeath, len(deaths))
 	e.mu.Lock()
 	for _, d := range deaths {
-		known[d.Name], wordless[d.Name], theirs[d.Name] = d.Phase != policy.Refused, d.Wordless(), e.living[d.Owner]
+		records[d.Name] = recordedDeath{d.Phase != policy.Refused, d.Wordless(), e.living[d.Owner]}
 		if d.Phase == policy.Recorded && d.Cause == netconsole.CauseUnexplained && now.Sub(d.Created) < e.policy.Window {
 			e.unexplained.Count(d.Created, d.Node, d.Name) // by another replica, or before a restart
 		}
 	}
 	e.mu.Unlock()
-	e.resumeInquiries(deaths, theirs, open, busy)
+	e.resumeInquiries(deaths, records, open, busy)
 	begin := func(n policy.Node, ended bool) {
 		name := policy.DeathName(n.Name, n.BootID)
 		q, is := open[name]
@@ -101,7 +110,7 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 		case looked:
 			busy[name] = busy[name] || ended
 			return
-		case known[name] && !(ended && wordless[name]) || e.isInHand(name) || !is && len(open) >= inquiries:
+		case records[name].answers(ended) || e.isInHand(name) || !is && len(open) >= inquiries:
 			return
 		case !is:
 			q = inquiry{name: name, began: now, next: now}
@@ -125,7 +134,7 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 	}
 	for name, q := range open {
 		ended := q.reported || !q.over.IsZero()
-		answered := known[name] && !q.recorded && !(ended && wordless[name]) || q.recorded && q.silent && theirs[name]
+		answered := !q.recorded && records[name].answers(ended) || q.recorded && q.silent && records[name].theirs
 		if _, looked := busy[name]; (answered || !ended && !still[name]) && !looked {
 			delete(open, name)
 		}
@@ -135,7 +144,7 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 // resumeInquiries reopens what a former run or another replica has put on record without an answer: boots that count as ended only
 // because their node was silent, which is wrong if it lives, and boots of which the node has just said that it knows nothing. The
 // former may be looked at for months, so only their owner does that while it lives.
-func (e *Engine) resumeInquiries(deaths []policy.Death, theirs map[string]bool, open map[string]inquiry, busy map[string]bool) {
+func (e *Engine) resumeInquiries(deaths []policy.Death, records map[string]recordedDeath, open map[string]inquiry, busy map[string]bool) {
 	resumed := map[string]bool{}
 	for _, d := range deaths {
 		resume := inquiry{name: d.Name, began: d.Started, next: e.Now(), looked: true}
@@ -143,7 +152,7 @@ func (e *Engine) resumeInquiries(deaths []policy.Death, theirs map[string]bool, 
 		switch over := d.Created.Add(wordAfterBoot); {
 		case !d.Wordless() || d.Node == "" || d.Boot == "":
 			continue
-		case d.Cause == netconsole.CauseUnexplained && d.Authority == detect.Text && theirs[d.Name]:
+		case d.Cause == netconsole.CauseUnexplained && d.Authority == detect.Text && records[d.Name].theirs:
 			continue
 		case d.Cause == netconsole.CauseUnexplained && d.Authority == detect.Text:
 			resume.over, resume.recorded, resume.silent = d.Started, true, true
@@ -189,10 +198,7 @@ func (e *Engine) mayRecord(node string) bool {
 func (e *Engine) noteCanary(boot policy.Pin, at time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if len(e.lastCanaries) >= claimsKnown {
-		clear(e.lastCanaries)
-	}
-	e.lastCanaries[boot] = at
+	remember(e.lastCanaries, claimsKnown, boot, at)
 }
 
 // lastCanary is when this replica heard the last canary of n's boot, zero if it heard none with the secret that is known.

@@ -47,16 +47,6 @@ func record(t *testing.T, c *ec2, before func(w *world), happens func(w *world))
 	return deaths, events
 }
 
-// change changes node 1.
-func change(w *world, f func(n *policy.Node)) {
-	w.set(func() {
-		n := w.nodes["n1"]
-		f(&n)
-		n.ResourceVersion = w.next()
-		w.nodes["n1"] = n
-	})
-}
-
 // leaves deletes node 1, as a cloud controller does with the Node of an instance that is gone.
 func leaves(w *world) {
 	w.set(func() {
@@ -97,7 +87,7 @@ func TestBootsThatEndWithoutAWord(t *testing.T) {
 			want: "Unexplained by none, text", decision: "; Lease last renewed at "},
 		{name: "the Node is gone", happens: func(w *world) { w.panics(1); pass(50 * time.Second); w.loses(1); pass(time.Minute); leaves(w) },
 			want: "Unexplained by none, text", decision: "node n1 is gone"},
-		{name: "claimed by a canary", before: func(w *world) { change(w, func(n *policy.Node) { n.Claim, n.Pin = n.Pin, policy.Pin{} }) },
+		{name: "claimed by a canary", before: func(w *world) { w.claims() },
 			happens: reboots, want: "Unexplained by none, text"},
 		{name: "registered again on another boot", happens: func(w *world) {
 			leaves(w)
@@ -105,7 +95,7 @@ func TestBootsThatEndWithoutAWord(t *testing.T) {
 			change(w, func(n *policy.Node) { n.UID = "another" })
 		}, want: "Unexplained by none, text", decision: "was registered again"},
 
-		{name: "never had lastgasp", before: func(w *world) { change(w, func(n *policy.Node) { n.Pin = policy.Pin{} }) }, happens: reboots},
+		{name: "never had lastgasp", before: func(w *world) { w.unpin() }, happens: reboots},
 		{name: "seen for the first time", happens: func(w *world) { w.addNode(7, boot1, "secret of 7") }},
 		{name: "the node said farewell", before: func(w *world) {
 			change(w, func(n *policy.Node) { n.Farewell = policy.Farewell{Boot: boot1, Text: "rebooted", At: time.Now()} })
@@ -567,7 +557,8 @@ func TestEndsOfNodesThatAreLeftOut(t *testing.T) {
 	t.Run("its panic was heard, and waits for its witness", func(t *testing.T) {
 		bubble(t, func(t *testing.T, w *world) {
 			w.populate("n1")
-			change(w, func(n *policy.Node) { n.ControlPlane, n.Pin = true, policy.Pin{} })
+			w.unpin()
+			change(w, func(n *policy.Node) { n.ControlPlane = true })
 			e, _ := runWith(t, testPolicy(), w, nil, "a")
 			w.panics(1)
 			offer(t, w, incident(1, boot1, ""), e)

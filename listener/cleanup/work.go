@@ -27,7 +27,6 @@ type work struct {
 	death       policy.Death        // as read or written last
 	leftOut     string              // why nothing follows, as policy.Decision.LeftOut
 	outlived    bool                // the Node has outlived a death of the same boot: nothing is acted on at once
-	acting      bool                // this replica has decided to act
 	listed      bool                // pods were listed by this replica
 	pods        []policy.Pod        // on the node
 	fates       map[string]*podFate // of pods that are or were on the node, by UID; see fate
@@ -35,8 +34,7 @@ type work struct {
 	waited      bool                // an event has said what the fail-over waits for
 	askedAt     time.Time           // when the cloud was asked last whether the machine runs
 	ended       string              // what it said, if it does not
-	sweepAt     time.Time           // when pods are listed again next
-	sweeps      int                 // how often pods were listed again
+	sweeps      sweeps              // of the node, while the work goes on
 	ahead       time.Duration       // by how much the API server's clock is ahead of ours, zero unless one of them is wrong
 
 	cancel context.CancelCauseFunc
@@ -45,7 +43,7 @@ type work struct {
 	// Guarded by Engine.mu.
 	authority detect.Authority // on which the death was judged last
 	answer    policy.Answer    // what it was judged last
-	decisive  bool             // the decision to act is made
+	decisive  bool             // this replica has decided to act; its own goroutine reads that without mu
 	freed     bool             // the intake knows that the incident is decided
 }
 
@@ -140,27 +138,14 @@ func (w *work) plan() policy.Plan {
 
 // readNode reads the Node again. That it is gone is an answer. A denial is not: it leaves open whether the node is back.
 func (w *work) readNode(ctx context.Context, u urgency) error {
-	for {
-		var n policy.Node
-		err := w.try(ctx, u, "read node", func(ctx context.Context) (err error) {
-			n, err = w.e.cluster.Node(ctx, w.node.Name)
-			return err
-		})
-		switch {
-		case err == nil:
-			w.lookup, w.node = policy.Found, n
-			return nil
-		case errors.Is(err, ErrNotFound):
-			w.lookup = policy.NoNode
-			return nil
-		case !answered(err):
-			return err
-		}
-		w.log.Error("cannot read node", "node", w.node.Name, "err", err)
-		if err := sleep(ctx, longestPause); err != nil {
-			return err
-		}
+	n, err := insist(ctx, w.calls, u, "read node", w.e.cluster.Node, w.node.Name)
+	if err == nil {
+		w.node = n
 	}
+	if answered(err) {
+		w.lookup = lookup(err)
+	}
+	return unanswered(err)
 }
 
 // readAgain reads the Node again because a write found it changed.
@@ -171,12 +156,8 @@ func (w *work) readAgain(ctx context.Context, u urgency, again *pauses) error {
 	return w.readNode(ctx, u)
 }
 
-func (w *work) readDeath(ctx context.Context, name string) (d policy.Death, err error) {
-	err = w.try(ctx, keeping, "read death", func(ctx context.Context) (err error) {
-		d, err = w.e.cluster.Death(ctx, name)
-		return err
-	})
-	return d, err
+func (w *work) readDeath(ctx context.Context, name string) (policy.Death, error) {
+	return ask(ctx, w.calls, keeping, "read death", w.e.cluster.Death, name)
 }
 
 // look looks at the Lease of the Node as it was read last, and judges.
@@ -192,11 +173,7 @@ func (w *work) lookAtLease(ctx context.Context) error {
 	if w.lookup != policy.Found {
 		return nil
 	}
-	var r policy.Renewal
-	err := w.once(ctx, w.urgency(), func(ctx context.Context) (err error) {
-		r, err = w.e.cluster.LeaseRenewed(ctx, w.node.Name)
-		return err
-	})
+	r, err := askOnce(ctx, w.calls, w.urgency(), w.e.cluster.LeaseRenewed, w.node.Name)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

@@ -59,6 +59,15 @@ func (c *Cluster) Deaths(context.Context) ([]policy.Death, error) {
 	return c.keptDeaths(), nil
 }
 
+// CachedDeath implements cleanup.Cluster.
+func (c *Cluster) CachedDeath(name string) (policy.Death, bool) {
+	obj, ok, err := c.deathCache.GetStore().GetByKey(name)
+	if err != nil || !ok {
+		return policy.Death{}, false
+	}
+	return obj.(*keptDeath).death, true
+}
+
 func (c *Cluster) keptDeaths() []policy.Death {
 	list := c.deathCache.GetStore().List()
 	out := make([]policy.Death, 0, len(list))

@@ -312,6 +312,13 @@ func TestDeathAsItIsKept(t *testing.T) {
 	if diff := cmp.Diff([]policy.Death{want}, got, sameAddrPort, cmp.Comparer(time.Time.Equal)); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
+	one, ok := c.CachedDeath(want.Name)
+	if diff := cmp.Diff(want, one, sameAddrPort, cmp.Comparer(time.Time.Equal)); !ok || diff != "" {
+		t.Errorf("found %t by its name (-want +got):\n%s", ok, diff)
+	}
+	if d, ok := c.CachedDeath("another"); ok {
+		t.Errorf("another is %+v, want none", d)
+	}
 }
 
 // BenchmarkKeptDeaths lists 10,000 deaths of 30 pods each from the cache. heap-MiB is what the cache takes.

@@ -130,30 +130,6 @@ func lines(o netconsole.Obituary) []string {
 	return all[max(0, len(all)-obituaryLines):]
 }
 
-// GivesWay reports whether the obituary's death o, which the node itself has pinned, takes the place of d, which is recorded on less:
-// perhaps somebody who was faster than the node made it up. What was heard while the node was dead gives way only to the kernel's own
-// words, if they tell of another death. A death that was acted on stays.
-func (d Death) GivesWay(o Death) bool {
-	switch {
-	case d.Phase != Recorded || o.Authority != detect.Pinned || d.Authority >= o.Authority:
-		return false
-	case d.OnlyRecorded():
-		return d.Authority == detect.Claimed
-	}
-	return (o.Best() == ByPstore || o.Best() == ByKdump) && o.Fingerprint != d.Fingerprint
-}
-
-// Inherit adds to d what was heard live of the death d takes the place of.
-func (d *Death) Inherit(before Death) {
-	var heard []Evidence
-	for _, e := range before.Evidence {
-		if e == ByNetconsole || e == ByConsole {
-			heard = append(heard, e)
-		}
-	}
-	d.Evidence = append(heard, d.Evidence...)
-}
-
 // Learn adds to d what o, the same death by other evidence, has and d lacks, and reports whether that is anything.
 func (d *Death) Learn(o Death) bool {
 	evidence := AddEvidence(d.Evidence, o.Evidence)

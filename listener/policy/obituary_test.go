@@ -86,39 +86,6 @@ func TestObituaryOf(t *testing.T) {
 	}
 }
 
-func TestGivesWay(t *testing.T) {
-	made := Death{Phase: Recorded, Authority: detect.Claimed, Evidence: []Evidence{ByPstore}, Fingerprint: "a"}
-	own := Death{Phase: Recorded, Authority: detect.Pinned, Evidence: []Evidence{ByPstore}, Fingerprint: "b"}
-	for _, tt := range []struct {
-		name string
-		edit func(have, o *Death)
-		want bool
-	}{
-		{"what was claimed, to what is pinned", func(_, _ *Death) {}, true},
-		{"to no word", func(_, o *Death) { o.Evidence = []Evidence{ByNothing} }, true},
-		{"to what is claimed, too", func(_, o *Death) { o.Authority = detect.Claimed }, false},
-		{"what was pinned", func(have, _ *Death) { have.Authority = detect.Pinned }, false},
-		{"what was pinned, to what is claimed", func(have, o *Death) { have.Authority, o.Authority = o.Authority, have.Authority }, false},
-		{"what another replica could not explain", func(have, _ *Death) { have.Authority, have.Evidence = detect.Text, []Evidence{ByNothing} }, false},
-		{"what was acted on", func(have, _ *Death) { have.Phase = Cleaned }, false},
-		{"what was heard, to words of another death", func(have, _ *Death) { have.Evidence = []Evidence{ByNetconsole} }, true},
-		{"what was heard without a secret, to words of another death", func(have, _ *Death) { have.Authority, have.Evidence = detect.Kernel, []Evidence{ByNetconsole} }, true},
-		{"what was heard, to words of the same", func(have, o *Death) { have.Evidence, o.Fingerprint = []Evidence{ByNetconsole}, "a" }, false},
-		{"what was heard, to a watchdog", func(have, o *Death) { have.Evidence, o.Evidence = []Evidence{ByNetconsole}, []Evidence{ByWatchdog} }, false},
-	} {
-		have, o := made, own
-		tt.edit(&have, &o)
-		if got := have.GivesWay(o); got != tt.want {
-			t.Errorf("%s: %t, want %t", tt.name, got, tt.want)
-		}
-	}
-	d := own
-	d.Inherit(Death{Evidence: []Evidence{ByNetconsole, ByKdump}})
-	if want := []Evidence{ByNetconsole, ByPstore}; !slices.Equal(d.Evidence, want) {
-		t.Errorf("it inherits %v, want %v", d.Evidence, want)
-	}
-}
-
 func TestLearn(t *testing.T) {
 	have := Death{Cause: "KernelPanic", Reason: "Fatal exception", Trace: []string{"a"}, Evidence: []Evidence{ByNetconsole}, Release: "6.12.0"}
 	more := Death{Cause: "KernelPanic", Reason: "null pointer", Trace: []string{"a", "b"}, Evidence: []Evidence{ByPstore}}
