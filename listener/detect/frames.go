@@ -15,9 +15,10 @@ const (
 	sourceLines = ` \((?:[\w./+~?-]+:[\d?]+(?: \(discriminator \d+\))? ?)+\)(?: \w+)?`
 	// bracketed is a code address in brackets, which kernels printed in front of a symbol before 4.10, and some still do.
 	bracketed = `(?:\[<?[^>\]\n]{0,40}>?\] *)`
-	// behind is all that may follow a symbol: the module with its build id, the unwinder's notes, the file that a script found.
+	// behind is all that may follow a symbol: the module with its build id, the unwinder's notes, the file that a script found, the
+	// stack pointer in the summary of an oops before 4.15.
 	// Lines that begin with a task's name, which may look like a symbol, go on otherwise.
-	behind = `\)?(?: \[[^\]\n]{0,80}\]| \([\w ]{1,20}\)| \(?[\w./+~-]+:\d+\)?)*\)?\s*$`
+	behind = `\)?(?: \[[^\]\n]{0,80}\]| RSP: [0-9a-f]{16}| \([\w ]{1,20}\)| \(?[\w./+~-]+:\d+\)?)*\)?\s*$`
 )
 
 var (

@@ -17,7 +17,7 @@ var (
 		`(?:bad|check_new|check_free|free_page_is_bad)_pages?|bad_page\w*|free_page_bad_report|check_new_page_bad_report|dump_page|print_bad_(?:pte|page_map)|\w*page_table_check_\w+|` +
 		// Traps, faults and interrupts of x86.
 		`\w*page_fault\w*|do_(?:user|kern)_addr_fault|do_(?:trap|error_trap|invalid_op|double_fault|general_protection|divide_error|nmi|int3|bounds|stack_segment)\w*|` +
-		`exc_\w+|asm_\w+|(?:xen_)?(?:invalid_op|general_protection|divide_error|double_fault|stack_segment|int3|nmi)|fixup_exception|error_(?:entry|exit|return|sti)|do_machine_check|handle_stack_overflow|spurious_kernel_fault|do_kernel_cp_fault|mm_fault_error|fred_\w+|kernel_exc_vmm_communication|xen\w*_evtchn_do_upcall|evtchn_2l_handle_events|xen_do_hypervisor_callback|` +
+		`exc_\w+|asm_(?:exc|sysvec|common|spurious|call|fred|int)\w*|(?:xen_)?(?:invalid_op|general_protection|divide_error|double_fault|stack_segment|int3|nmi)|fixup_exception|error_(?:entry|exit|return|sti)|do_machine_check|handle_stack_overflow|spurious_kernel_fault|do_kernel_cp_fault|mm_fault_error|fred_\w+|kernel_exc_vmm_communication|xen\w*_evtchn_do_upcall|evtchn_2l_handle_events|xen_do_hypervisor_callback|` +
 		`ret_from_(?:exception|intr|fork|fork_asm)|retint_\w+|sysvec_\w+|\w*apic_timer_interrupt\w*|(?:smp_|do_|asm_|sysvec_)?\w*common_interrupt|do_IRQ|handle_irq|` +
 		`error_code|common_exception|call_on_stack|smp_(?:call_function|reschedule|kvm_posted)\w*_interrupt|(?:irq|invoke)_(?:exit|enter)\w*|instrumentation_\w+|irqentry_\w+|end_repeat_nmi|default_do_nmi|` +
 		`handle_exception|do_trap_\w+|ret_from_exception|` +
@@ -56,7 +56,7 @@ var (
 
 	// library are the functions that work on their caller's arguments: a bad pointer, a lock or object that is gone, a wrong
 	// count. A fault in them is the caller's.
-	library = newNames(`^_*(?:pi_)?(?:` +
+	library = newNames(`^_*(?:pi_+)?(?:` +
 		// Memory, strings, numbers and formats.
 		`mem(?:cpy|move|set|cmp|chr|scan|dup)\w*|rep_(?:movs|stos)_alternative|clear_(?:page|huge_page|subpage|highpage)\w*|[kv]*memdup\w*|(?:str|strn|strl|strs)(?:len|cmp|cpy|cat|chr|str|casecmp|scpy|nlen|sep|spn|pbrk|dup)\w*|k?(?:str|strn)dup\w*|` +
 		`v?s[cn]*printf|v?asprintf|kv?asprintf\w*|vsnprintf|(?:string|pointer|number|format_decode|va_format|hex_string|resource_string|ip\d_addr_string|symbol_string)(?:_\w+)?|` +
@@ -64,7 +64,7 @@ var (
 		// Ciphers, digests and compression.
 		`(?:crypto_)?(?:aes\w*|des|des3_ede|sha\d\w*|md5|sm[34]|blake2[bs]|chacha\w*|poly1305|ghash|gcm\w*|xts|cbc|ctr|ecb)_(?:\w+_)?(?:(?:en|de)?crypt|update|final|finup|transform|blocks?|digest|expandkey|setkey|generic)\w*|cipher_crypt_one|crypto_(?:shash|ahash|skcipher|cipher|aead|scomp|acomp|rng)_\w+|` +
 		`LZ4_\w+|lzo1x_\w+|ZSTD_\w+|zlib_(?:in|de)flate\w*|inflate_fast|xor_blocks|raid6_\w+|` +
-		`(?:raw_|arch_|inline_)*copy_(?:to|from|in|struct_from)_(?:user|iter|kernel|bvec)\w*|copy(?:in|out|_user\w*|_(?:high)?page(?:_(?:to|from|mc|nt)\w*)?|_folio\w*|_mc\w*)|folio_copy\w*|\w*copy_(?:page|folio)_(?:to|from)_iter\w*|(?:hash_and_)?copy_\w*_iter\w*|` +
+		`(?:raw_|arch_|inline_|asm_|arm_)*copy_(?:to|from|tofrom|in|struct_from)_(?:user|iter|kernel|bvec)\w*|copy(?:in|out|_user\w*|_(?:high)?page(?:_(?:to|from|mc|nt)\w*)?|_folio\w*|_mc\w*)|folio_copy\w*|\w*copy_(?:page|folio)_(?:to|from)_iter\w*|(?:hash_and_)?copy_\w*_iter\w*|` +
 		`(?:put|get|clear|arch_clear|bad_get|strncpy_from|probe|nofault)_user\w*|fault_in_\w+|user_access_\w+|simple_(?:read_from|write_to)_buffer|extract_(?:user|iter)_to_sg|probe_kernel_\w+|copy_\w*nofault|iov_iter_\w+|(?:raw_)?(?:read|write)[bwlq](?:_\w+)?|logic_(?:in|out)[bwl]|io(?:read|write)\d+\w*|` +
 		// Lists, trees and tables.
 		`list_(?:add|del|move|replace|splice|sort|lru_\w+)\w*|list_del_entry|hlist_\w+|llist_\w+|klist_\w+|plist_\w+|rb_\w+|xas_\w+|xa_\w+|radix_tree_\w+|idr_\w+|ida_\w+|interval_tree_\w+|mas_\w+|mab_\w+|mtree_\w+|mt_find\w*|assoc_array_\w+|min_heap_\w+|kfifo_\w+|sbitmap_\w+|` +
@@ -100,7 +100,7 @@ var (
 	allocating = newNames(`^_*(?:` +
 		`\w*(?:alloc_(?:frozen_)?pages?|alloc_folio|folio_alloc|alloc_from_pcs)\w*|alloc_pages\w*|get_free_pages\w*|get_zeroed_page\w*|get_page_from_freelist|prep_new_page|post_alloc_hook|rmqueue\w*|` +
 		`k[vmz]*(?:alloc|calloc|realloc)\w*|kmalloc_\w+|kvmalloc\w*|kzalloc\w*|krealloc\w*|kcalloc\w*|v[mz]?alloc\w*|vmalloc_\w+|kmem_cache_alloc\w*|kmem_\w+|slab_\w+|(?:new|allocate)_slab\w*|cache_grow\w*|cache_alloc\w*|fallback_alloc|` +
-		`\w*(?:kmalloc|kzalloc|kcalloc|vmalloc|vzalloc|mem_zalloc)\w*|alloc_inode|page_cache_alloc\w*|add_to_page_cache\w*|do_krealloc\w*|folio_prealloc|\w*sheaf\w*|pcs_replace_\w+|get_vm_area\w*|alloc_vmap_area|gen_pool_alloc\w*|(?:napi_)?build_skb\w*|get_(?:any_)?partial\w*|deactivate_slab|put_cpu_partial|unfreeze_partials|put_partials\w*|memcg_slab_\w+|bio_alloc_\w+|bvec_alloc|biovec_slab_alloc|alloc_buffer_head|sg_(?:alloc|kmalloc)\w*|alloc_netdev\w*|usb_alloc_\w+|hcd_buffer_alloc|\w+_alloc_inode|alloc_inode_sb|d_alloc\w*|alloc_(?:empty_)?file\w*|compact_zone|try_to_compact_pages|out_of_memory|warn_alloc|alloc_workqueue\w*|seq_buf_alloc|sock_alloc_send_\w+|should_failslab|check_heap_object|check_(?:stack_object|page_span)|check_object_size|pcpu_alloc\w*|alloc_percpu\w*|mempool_alloc\w*|dma_alloc_\w+|page_pool_\w*alloc\w*|page_frag_alloc\w*|qlist_free_all|quarantine_\w+|\w*alloc_skb\w*|sk_(?:prot_)?alloc|pcpu_create_chunk|` +
+		`\w*(?:kmalloc|kzalloc|kcalloc|vmalloc|vzalloc|mem_zalloc)\w*|alloc_inode|page_cache_alloc\w*|add_to_page_cache\w*|do_krealloc\w*|folio_prealloc|\w*sheaf\w*|pcs_replace_\w+|get_vm_area\w*|alloc_vmap_area|gen_pool_alloc\w*|(?:napi_)?build_skb\w*|get_(?:any_)?partial\w*|deactivate_slab|put_cpu_partial|unfreeze_partials|put_partials\w*|memcg_slab_\w+|bio_alloc_\w+|bvec_alloc|biovec_slab_alloc|alloc_buffer_head|sg_(?:alloc|kmalloc)\w*|alloc_netdev\w*|usb_alloc_\w+|hcd_buffer_alloc|\w+_alloc_inode|alloc_inode_sb|d_alloc\w*|alloc_(?:empty_)?file\w*|compact_zone|try_to_compact_pages|out_of_memory|warn_alloc|alloc_workqueue\w*|seq_buf_alloc|sock_alloc_send_\w+|should_failslab|check_heap_object|check_(?:stack_object|page_span)|check_object_size|pcpu_alloc\w*|alloc_percpu\w*|mempool_alloc\w*|(?:dmam?|iommu_dma)_alloc\w*|page_pool_\w*alloc\w*|page_frag_\w+|(?:skb|sk)_page_frag_refill|qlist_free_all|quarantine_\w+|\w*alloc_skb\w*|sk_(?:prot_)?alloc|pcpu_create_chunk|` +
 		`filemap_(?:alloc_folio|get_folio)\w*|filemap_get_folio\w*|find_or_create_page|pagecache_get_page|grab_cache_page\w*|(?:do_)?read_cache_(?:page|folio)\w*|find_lock_entries|truncate_inode_pages_range|read_mapping_\w+` +
 		`)$`)
 
@@ -112,7 +112,7 @@ var (
 	// left for later. Their caller, or whom they have interrupted, is to be named.
 	waiting = newNames(`^_*(?:` +
 		`schedule\w*|finish_task_switch|io_schedule\w*|sleep_on_\w+|preempt_schedule\w*|switch_to|context_switch|(?:do_)?wait_for_\w+|(?:out_of_line_)?wait_on_\w+|bit_wait\w*|lock_(?:page|buffer|folio)\w*|folio_(?:lock|wait)_\w+|folio_lock\w*|` +
-		`wait_rcu_gp\w*|synchronize_\w+|rcu_barrier\w*|flush_work\w*|smp_call_function\w*|on_each_cpu\w*|csd_lock_wait|delay_\w+|(?:const_)?[un]delay|delay|msleep\w*|usleep_\w+|` +
+		`wait_rcu_gp\w*|synchronize_\w+|rcu_barrier\w*|flush_work\w*|smp_call_function\w*|on_each_cpu\w*|csd_lock_wait|exp_funnel_lock|\w+_wait_bit_killable|cv_\w*wait\w*|delay_\w+|(?:const_)?[un]delay|delay|msleep\w*|usleep_\w+|` +
 		`(?:pv_)?native_safe_halt|kvm_wait|xen_(?:hypercall_\w+|poll_irq\w*|qlock_wait)|hv_qlock_wait|(?:native|kvm|hyperv|xen)_flush_tlb_(?:multi|others)|ktime_get\w*|read_tsc|read_hpet|(?:pv|kvm_)?clock\w*_read\w*|kvm_clock_get_cycles|kvm_clock_read|pvclock_clocksource_read\w*|(?:native_|local_)?sched_clock\w*|local_clock\w*|arch_counter_(?:get_\w+|read)|do_softirq\w*|handle_softirqs|cond_resched\w*|should_resched` +
 		`)$`)
 )

@@ -43,13 +43,16 @@ func oopsRules() []Rule {
 			Counterexamples: []string{"stress-ng[7]: BUG: unable to handle page fault for address: ffffc90000123000"},
 		},
 		{
-			// The same function: (2), in front of the above.
+			// The same function: (2), in front of the above; arch/powerpc/mm/fault.c bad_kernel_fault().
 			Cause: kernelOops, Verdict: Oops,
-			Match: `(?:kernel tried to execute NX-protected page - exploit attempt\?|unable to execute userspace code \(SMEP\?\)) \(uid: `,
+			Match: `(?:kernel tried to execute (?:NX-protected|exec-protected|user) page(?: \([0-9a-f]+\))? - exploit attempt\?|` +
+				`Kernel attempted to execute user page \([0-9a-f]+\) - exploit attempt\?|unable to execute userspace code \(SMEP\?\)) \(uid: `,
 			Title: "execution of a non-executable page{in}",
 			Examples: []string{
 				"kernel tried to execute NX-protected page - exploit attempt? (uid: 0)",
 				"unable to execute userspace code (SMEP?) (uid: 1000)",
+				"kernel tried to execute exec-protected page (c008000001234560) - exploit attempt? (uid: 0)",
+				"Kernel attempted to execute user page (0) - exploit attempt? (uid: 0)",
 			},
 			Counterexamples: []string{"x86/mm: kernel tried to execute NX-protected page - exploit attempt? (uid: 0)"},
 		},
