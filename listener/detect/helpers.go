@@ -108,11 +108,12 @@ var (
 	dispatching = lazyregexp.New(`^_*(?:process_one_work|worker_thread|kthread|ret_from_fork\w*|do_(?:fast_|int80_)?syscall_\w+|entry_\w+|invoke_syscall|x64_sys_call|` +
 		`el0_svc\w*|ret_fast_syscall|tracesys_\w*|sysenter_\w+|do_softirq\w*|handle_softirqs|run_ksoftirqd|smpboot_thread_fn)$`)
 
-	// waiting are the functions in which a task waits, those that read the time meanwhile, and those that run what an interrupt has
-	// left for later. Their caller, or whom they have interrupted, is to be named.
+	// waiting are the functions in which a task waits, those that read the time meanwhile, the drivers of slow consoles, and those
+	// that run what an interrupt has left for later. Their caller, or whom they have interrupted, is to be named.
 	waiting = newNames(`^_*(?:` +
 		`schedule\w*|finish_task_switch|io_schedule\w*|sleep_on_\w+|preempt_schedule\w*|switch_to|context_switch|(?:do_)?wait_for_\w+|(?:out_of_line_)?wait_on_\w+|bit_wait\w*|lock_(?:page|buffer|folio)\w*|folio_(?:lock|wait)_\w+|folio_lock\w*|` +
 		`wait_rcu_gp\w*|synchronize_\w+|rcu_barrier\w*|flush_work\w*|smp_call_function\w*|on_each_cpu\w*|csd_lock_wait|exp_funnel_lock|\w+_wait_bit_killable|cv_\w*wait\w*|delay_\w+|(?:const_)?[un]delay|delay|msleep\w*|usleep_\w+|` +
-		`(?:pv_)?native_safe_halt|kvm_wait|xen_(?:hypercall_\w+|poll_irq\w*|qlock_wait)|hv_qlock_wait|(?:native|kvm|hyperv|xen)_flush_tlb_(?:multi|others)|ktime_get\w*|read_tsc|read_hpet|(?:pv|kvm_)?clock\w*_read\w*|kvm_clock_get_cycles|kvm_clock_read|pvclock_clocksource_read\w*|(?:native_|local_)?sched_clock\w*|local_clock\w*|arch_counter_(?:get_\w+|read)|do_softirq\w*|handle_softirqs|cond_resched\w*|should_resched` +
+		`(?:pv_)?native_safe_halt|kvm_wait|xen_(?:hypercall_\w+|poll_irq\w*|qlock_wait)|hv_qlock_wait|(?:native|kvm|hyperv|xen)_flush_tlb_(?:multi|others)|ktime_get\w*|read_tsc|read_hpet|(?:pv|kvm_)?clock\w*_read\w*|kvm_clock_get_cycles|kvm_clock_read|pvclock_clocksource_read\w*|(?:native_|local_)?sched_clock\w*|local_clock\w*|arch_counter_(?:get_\w+|read)|do_softirq\w*|handle_softirqs|cond_resched\w*|should_resched|` +
+		`call_console_drivers|(?:msg|record)_print_text|(?:univ|serial)8250_\w*|uart_console_write|(?:io|mem\d*)_serial_(?:in|out)|(?:pl011|hvc|vt)_console_\w+` +
 		`)$`)
 )
