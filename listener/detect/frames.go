@@ -29,7 +29,8 @@ var (
 	// The same of arm: "[<c0012345>] (foo [mod]) from [<c0054321>] (bar+0x12/0x40)", " foo [mod] from bar+0x12/0x40" since 5.19.
 	armFrame = lazyregexp.New(`^ *(?:\[<[0-9a-f]+>\] \((\w+)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?(?: \[\w+\])?\)|(\w+)(?: \[\w+\])?) from (?:\[<[0-9a-f]+>\] \()?` + symbol)
 	// Where the kernel was: "RIP: 0010:foo+0x12/0x40 [mod]" (e030 under Xen), with addresses in brackets before 4.10; "pc : "
-	// and "PC is at" on arm, "epc : " on RISC-V and MIPS, ERA on LoongArch, NIP on PowerPC, the PSW of s390. 0033 is userspace, 0x… no code at all.
+	// and "PC is at" on arm, "epc : " on RISC-V and MIPS, ERA on LoongArch, NIP on PowerPC, the PSW of s390. 0033 is userspace,
+	// 0x… no code at all.
 	whereLine = lazyregexp.New(`^(?:(?:RIP|EIP|IP)(?::? +| is at )(?:(?:0010|0008|e030|e008|0060|0061):)?|(?:pc|epc|  ERA) *: *|PC is at |NIP |Krnl PSW : .{0,60}\(|kernel_?pc: )` +
 		bracketed + `*(?:[0-9a-f]{8,16} )?(?:` + symbol + behind + `|(0x[0-9a-f]+|[0-9a-f]{8,16}|\(null\))\)?\s*$)`)
 	// What workers work on: "    in-flight: 12:foo_work for 31s, 13(RESCUER):bar_work".
