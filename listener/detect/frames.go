@@ -281,6 +281,7 @@ func frame(msg string) (functions []string, guess bool) {
 // blame finds the guilty function. where is the innermost one, empty if unknown; the stack may begin above or below it.
 func (t *trace) blame(where string, stack []string, rule *Rule) {
 	helps := func(f string) bool { return serves(f, rule) }
+	reports := func(f string) bool { return reports(f, rule) }
 	fault := rule.Verdict >= Oops && !rule.asserts && !rule.overflow
 	if i := slices.Index(stack, where); i >= 0 && (!fault || !slices.ContainsFunc(stack[:i], func(f string) bool { return !reports(f) })) {
 		stack = stack[i+1:] // the functions above it report
@@ -318,11 +319,13 @@ func firstOther(stack []string, pass func(f string) bool) string {
 }
 
 // reports says whether a function only detects and reports.
-func reports(f string) bool { return reporting.has(f) || checking.has(f) }
+func reports(f string, rule *Rule) bool {
+	return reporting.has(f) || checking.has(f) || rule.stalls && stalling.has(f)
+}
 
 // serves says whether a function is not to be named: it reports, or does what its caller asks for.
 func serves(f string, rule *Rule) bool {
-	return reports(f) || library.has(f) || allocating.has(f) || rule.asks && waiting.has(f)
+	return reports(f, rule) || library.has(f) || allocating.has(f) || rule.asks && waiting.has(f)
 }
 
 // endsStack reports whether a message comes behind a backtrace. Registers that are embedded in it, because an exception was

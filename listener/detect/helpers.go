@@ -26,17 +26,21 @@ var (
 		`sea|undefinstr|debug_exception|serror|page_fault|alignment_fault|alignment|sp_pc_abort|tag_check_fault|DataAbort|PrefetchAbort)|(?:dabt|pabt|irq|fiq|und)_(?:svc|usr)\w*|vector_swi|sys_trace_return|arm_notify_die|call_with_stack|(?:brk|bug)_handler|` +
 		`call_break_hook|early_brk64|call_(?:el1_)?break_hook|call_undef_hook|arm64_serror_panic|panic_bad_stack|handle_bad_stack|bad_mode|bad_stack|program_check_\w+|data_access_\w+|interrupt_return\w*|` +
 		`(?:gic|bcm)\w*handle_irq|(?:do_)?handle_IPI|ipi_handler|do_irq|do_(?:ext|io)_irq|(?:handle_)?riscv_(?:intc_)?irq|(?:do_)?pgm_check(?:_handler)?|(?:ext|io|mcck)_int_handler|do_(?:protection|dat|asce)_exception|monitor_event_exception|illegal_op|(?:generic_)?handle_(?:domain_)?irq\w*|handle_irq_desc|handle_percpu_devid_irq|call_on_irq_stack|do_interrupt_handler|arch_timer_handler_\w+|` +
-		// Stalls: the timer tick, NMIs and whoever looks for stalls.
-		`nmi_(?:cpu_backtrace|handle|trigger_cpumask_backtrace)\w*|\w*trigger_\w*backtrace|rcu_(?:dump_cpu_stacks|pending|sched_clock_irq|check_callbacks|print_\w+|gp_fqs_loop|gp_kthread)|` +
-		`print_(?:other_)?cpu_stall\w*|check_cpu_stall|update_process_times|tick_\w+|hrtimer_(?:interrupt|run_queues)|hrtimer_run_queues|watchdog_\w+|lockup_detector_\w+|is_hardlockup|` +
-		`local_apic_timer_interrupt|perf_event_(?:overflow|nmi_handler)|perf_event_overflow|handle_pmi_common|intel_pmu_handle_irq|amd_pmu_\w*irq|` +
 		// Where system calls and threads begin, and where tasks end.
-		`entry_\w+|do_(?:fast_|int80_)?syscall(?:_\w+)?|x(?:64|32|ia32)_sys_call|ia32_sys_call|invoke_syscall|handle_syscall|syscall_\w+|do_SYSENTER_32|sysenter_\w+|tracesys_\w*|ret_fast_syscall|system_call(?:_\w+)?|kthread|` +
+		`entry_\w+|do_(?:fast_|int80_)?syscall(?:_\w+)?|x(?:64|32|ia32)_sys_call|ia32_sys_call|invoke_syscall|handle_syscall|syscall_\w+|do_SYSENTER_32|sysenter_\w+|tracesys_\w*|ret_fast_syscall|system_call(?:_\w+)?|kthread|rcu_gp_(?:fqs_loop|kthread)|` +
 		// The trampolines of probes, patches and BPF.
 		`trampoline_handler|(?:arch_)?(?:kretprobe|rethook)_\w+|kprobe_\w*(?:handler|dispatcher|func)|aggr_(?:pre|post)_handler|opt(?:imized)?_callback|` +
 		`klp_ftrace_handler|bpf_trampoline\w*|bpf_prog_(?:enter|exit)\w*|bpf_tramp_\w+|bpf_dispatcher_\w+|` +
 		`(?:do_exit|do_group_exit|make_task_dead|rewind_stack_do_exit|rewind_stack_and_make_dead|get_signal|get_signal_to_deliver|exit_to_user\w*|arch_do_signal\w*|do_signal|do_notify_resume|prepare_exit_to_usermode|exit_to_usermode\w*)|` +
 		`preempt_schedule_\w+|warn_bogus_irq_restore|rust_helper_\w+|(?:\w+::)*rust_begin_unwind|kernel::p(?:anic|rint)\w*(?:::.*)?|rust_build_error|(?:core|alloc)::.*` +
+		`)$`)
+
+	// stalling are the timer tick, the NMIs and whoever looks for stalls: between the report of a stall and the code that was
+	// interrupted. Elsewhere they are code like any other.
+	stalling = newNames(`^_*(?:` +
+		`nmi_(?:cpu_backtrace|handle|trigger_cpumask_backtrace)\w*|\w*trigger_\w*backtrace|rcu_(?:dump_cpu_stacks|pending|sched_clock_irq|check_callbacks|print_\w+)|` +
+		`print_(?:other_)?cpu_stall\w*|check_cpu_stall|update_process_times|tick_\w+|hrtimer_(?:interrupt|run_queues)|hrtimer_run_queues|watchdog_\w+|lockup_detector_\w+|is_hardlockup|` +
+		`local_apic_timer_interrupt|perf_event_(?:overflow|nmi_handler)|perf_event_overflow|handle_pmi_common|intel_pmu_handle_irq|amd_pmu_\w*irq` +
 		`)$`)
 
 	// checking are the checks that the compiler or a debugging kernel puts in front of everything. They find faults, and
