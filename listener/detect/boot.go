@@ -255,6 +255,7 @@ func (b *boot) mayBeAnother(now time.Time, rule *Rule, at time.Time) bool {
 // open starts an incident with this record as its headline.
 func (b *boot) open(now time.Time, r *netconsole.Record, h headline, verdict Verdict, emit func(Incident)) {
 	d := &draft{
+		table:   b.source.table,
 		verdict: verdict,
 		cause:   h.rule.Cause,
 		lines:   b.ring.all(),

@@ -15,11 +15,20 @@ import (
 // completed are the complete incidents of a log, as "verdict cause: title".
 func completed(log string) []string {
 	var all []string
+	for _, inc := range completeIncidents(log) {
+		all = append(all, fmt.Sprintf("%s %s: %s", inc.Verdict, inc.Cause, inc.Title))
+	}
+	return all
+}
+
+// completeIncidents are the complete incidents of a log, whose time passes as its stamps say.
+func completeIncidents(log string) []Incident {
+	var all []Incident
 	s := NewSource(&Config{}, netip.AddrPort{})
 	now := start
 	emit := func(inc Incident) {
 		if inc.Complete {
-			all = append(all, fmt.Sprintf("%s %s: %s", inc.Verdict, inc.Cause, inc.Title))
+			all = append(all, inc)
 		}
 	}
 	var reader LogReader
@@ -86,6 +95,22 @@ func TestOneDeathIsOneIncident(t *testing.T) {
 				t.Errorf("incidents (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// A death that an oops led to later, or on a slow console, has the oops's name and fingerprint.
+func TestADeathThatFollowsAnOops(t *testing.T) {
+	for name, oops := range map[string]string{
+		"on amd64": oopsLine + "\n#PF: supervisor read access in kernel mode\nOops: 0000 [#1] SMP\nCPU: 1 PID: 42 Comm: java Not tainted 6.1.0 #1\nRIP: 0010:foo+0x1/0x2\nCall Trace:\n bar+0x1/0x2\n",
+		"on arm64": "Unable to handle kernel paging request at virtual address ffff800012345678\nMem abort info:\n" + strings.Repeat("  EC\n", 20) +
+			"Internal error: Oops: 96000004 [#1] SMP\nCPU: 1 PID: 42 Comm: java Not tainted 6.1.0 #1\npc : foo+0x1/0x2\nlr : x+0x1/0x2\n",
+		"that is a BUG": "kernel BUG at mm/slub.c:379!\nOops: invalid opcode: 0000 [#1] SMP\nCPU: 1 PID: 42 Comm: java Not tainted 6.1.0 #1\nRIP: 0010:foo+0x1/0x2\n",
+	} {
+		log := "[   10.000000] " + strings.ReplaceAll(strings.TrimSpace(oops), "\n", "\n[   10.000000] ")
+		all := completeIncidents(log + "\n[   15.000000] ---[ end trace 0 ]---\n[   15.000000] " + fatalLine + "\n")
+		if len(all) != 2 || all[0].Verdict != Oops || all[1].Verdict != Dying || all[0].Title != all[1].Title || all[0].Fingerprint != all[1].Fingerprint {
+			t.Errorf("%s: %+v, want an oops and a death with its name and fingerprint", name, all)
+		}
 	}
 }
 

@@ -27,6 +27,8 @@ const (
 	maxAsking = 2 * time.Minute
 	// maxHeading is how far, in lines, a WARNING or BUG stands behind the message that names it.
 	maxHeading = 4
+	// maxAbove is how many lines an oops has between its headline and its CPU's: arm64 explains the abort in some twenty.
+	maxAbove = 25
 )
 
 // A headline is a message that a rule matched.
@@ -43,6 +45,7 @@ func (h headline) same(g headline) bool {
 
 // A draft is an incident while its lines are being collected.
 type draft struct {
+	table    *table
 	headline     // that names the incident
 	head     int // index in lines of the headline, where the trace begins
 	verdict  Verdict
@@ -157,8 +160,8 @@ func (d *draft) setDeciding(now time.Time, r *netconsole.Record) {
 	}
 }
 
-// setHeadline names the incident by the message at head. A message that only says what an oops led to is no name. If the
-// headline of the oops was lost, the lines that did arrive name the incident.
+// setHeadline names the incident by the message at head. A message that only says what an oops led to is no name. If the oops was
+// reported a while ago its headline names the incident, and if that was lost, the lines that did arrive.
 func (d *draft) setHeadline(h headline, head int) {
 	d.headline, d.head = h, head
 	if h.rule.rank != vague || !slices.Contains(strings.Fields(h.rule.follows), kernelOops) {
@@ -167,6 +170,19 @@ func (d *draft) setHeadline(h headline, head int) {
 	if at := lostOops(d.lines[:min(head, len(d.lines))]); at >= 0 {
 		d.headline = headline{rule: &Rule{Cause: kernelOops, Verdict: Oops, Title: "oops" + inFunction, rank: vague}, title: "oops" + inFunction}
 		d.head = at
+		d.takeOops()
+	}
+}
+
+// takeOops names the incident by the best headline of an oops in the lines above its head, if they have one.
+func (d *draft) takeOops() {
+	best := placeholder
+	for i := d.head - 1; i >= max(0, d.head-maxAbove) && !strings.HasPrefix(d.lines[i].message(), "---[ end trace"); i-- {
+		text := []byte(d.lines[i].message())
+		if rule, at := d.table.find(text); rule != nil && d.lines[i].kernel && rule.Verdict == Oops && rule.rank < best {
+			best = rule.rank
+			d.headline = headline{rule, titleOf(rule, text, at), placeOf(rule, text, at)}
+		}
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 
 var (
 	// variable is anything in a title that may differ between occurrences of one bug: error codes, devices, sizes.
-	variable = lazyregexp.New(`\b0x[0-9a-f]+\b|[0-9]+`)
+	variable = lazyregexp.New(`\(device [^)]*\)|\b0x[0-9a-f]+\b|[0-9]+`)
 	// folder is the path of a source file, which is absolute or relative as the build liked it.
 	folder = lazyregexp.New(`(?:[\w.+~-]*/)+([\w.+-]+\.(?:c|h|S|rs))\b`)
 	// exitCode is how a process ended, by which deaths of init differ.

@@ -9,36 +9,42 @@ import (
 )
 
 const (
-	symbol = `([A-Za-z_$][\w.$]*)\+0x([0-9a-f]+)/0x[0-9a-f]+`
+	// symbol is a function and the offset in it, or the source lines that scripts/decode_stacktrace.sh puts in the offset's place.
+	symbol = `\.?([A-Za-z_$][\w.$]*)(?:\+0x([0-9a-f]+)/0x[0-9a-f]+|` + sourceLines + `)`
+	// sourceLines is what that script writes behind a function: " (net/x.c:12 (discriminator 3) include/y.h:7) mod".
+	sourceLines = ` \((?:[\w./+~?-]+:[\d?]+(?: \(discriminator \d+\))? ?)+\)(?: \w+)?`
 	// bracketed is a code address in brackets, which kernels printed in front of a symbol before 4.10, and some still do.
 	bracketed = `(?:\[<?[^>\]\n]{0,40}>?\] *)`
-	// behind is all that may follow a symbol: the module with its build id, the unwinder's notes, the file that a script found.
+	// behind is all that may follow a symbol: the module with its build id, the unwinder's notes, the file that a script found, the
+	// stack pointer in the summary of an oops before 4.15.
 	// Lines that begin with a task's name, which may look like a symbol, go on otherwise.
-	behind = `\)?(?: \[[^\]\n]{0,80}\]| \([\w ]{1,20}\)| \(?[\w./+~-]+:\d+\)?)*\)?\s*$`
+	behind = `\)?(?: \[[^\]\n]{0,80}\]| RSP: [0-9a-f]{16}| \([\w ]{1,20}\)| \(?[\w./+~-]+:\d+\)?)*\)?\s*$`
 )
 
 var (
 	// A frame of a backtrace: " foo+0x12/0x40 [mod]", "? " in front where the unwinder guesses, a note such as " (P)" behind
 	// it on arm64 since 6.13, a module with its build id, a file where a script put it. Before 4.10 the name of the stack stands in
 	// front: " <IRQ>  [<ffffffff81012345>] foo+0x12/0x40".
-	frameLine = lazyregexp.New(`^(?: *<{1,2}[#A-Z]{2,10}>{1,2})?(?: +|\(?\[<?[0-9a-f]+>?\]\)? *)(?:\(?\[<?[0-9a-f x]+>?\] *)*(\? )?\.?` + symbol + behind)
-	// The same of arm: "[<c0012345>] (foo) from [<c0054321>] (bar+0x12/0x40)", " foo from bar+0x12/0x40" since 5.19.
-	armFrame = lazyregexp.New(`^ *(?:\[<[0-9a-f]+>\] \((\w+)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?\)|(\w+)) from (?:\[<[0-9a-f]+>\] \()?` + symbol)
+	frameLine = lazyregexp.New(`^(?: *<{1,2}[#A-Z]{2,10}>{1,2})?(?: +|\(?\[<?[0-9a-f]+>?\]\)? *)(?:\(?\[<?[0-9a-f x]+>?\] *)*(\? )?` + symbol + behind)
+	// The same of arm: "[<c0012345>] (foo [mod]) from [<c0054321>] (bar+0x12/0x40)", " foo [mod] from bar+0x12/0x40" since 5.19.
+	armFrame = lazyregexp.New(`^ *(?:\[<[0-9a-f]+>\] \((\w+)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?(?: \[\w+\])?\)|(\w+)(?: \[\w+\])?) from (?:\[<[0-9a-f]+>\] \()?` + symbol)
 	// Where the kernel was: "RIP: 0010:foo+0x12/0x40 [mod]" (e030 under Xen), with addresses in brackets before 4.10; "pc : "
-	// and "PC is at" on arm, "epc : " on RISC-V and MIPS, NIP on PowerPC, the PSW of s390. 0033 is userspace, 0x… no code at all.
-	whereLine = lazyregexp.New(`^(?:(?:RIP|EIP|IP)(?::? +| is at )(?:(?:0010|0008|e030|e008|0060|0061):)?|(?:pc|epc|era) *: *|PC is at |NIP |Krnl PSW : .{0,60}\(|kernel_?pc: )` +
+	// and "PC is at" on arm, "epc : " on RISC-V and MIPS, ERA on LoongArch, NIP on PowerPC, the PSW of s390. 0033 is userspace,
+	// 0x… no code at all.
+	whereLine = lazyregexp.New(`^(?:(?:RIP|EIP|IP)(?::? +| is at )(?:(?:0010|0008|e030|e008|0060|0061):)?|(?:pc|epc|  ERA) *: *|PC is at |NIP |Krnl PSW : .{0,60}\(|kernel_?pc: )` +
 		bracketed + `*(?:[0-9a-f]{8,16} )?(?:` + symbol + behind + `|(0x[0-9a-f]+|[0-9a-f]{8,16}|\(null\))\)?\s*$)`)
 	// What workers work on: "    in-flight: 12:foo_work for 31s, 13(RESCUER):bar_work".
 	inFlight = lazyregexp.New(`^ +in-flight: \d+(?:\(RESCUER\))?:([A-Za-z_][\w.]*)`)
-	// The link register of arm, which has the caller of an address without code: "lr : foo+0x12/0x40", "LR is at".
-	linkLine = lazyregexp.New(`^(?:lr *: *|LR is at )` + symbol + behind)
+	// The register with the caller of an address without code, which may have no frame: "lr : foo+0x12/0x40" and "LR is at" on
+	// arm, "LR [c00000000000abcd] " on PowerPC, " ra : " on RISC-V and LoongArch.
+	linkLine = lazyregexp.New(`^(?:lr *: *|LR is at |LR | {1,3}ra *: *)(?:\[?[0-9a-f]{8,16}\]? )?` + symbol + behind)
 	// Where lockdep says a lock was taken: "ffff8880120b9168 (&x->lock){....}-{2:2}, at: foo+0x14b/0x460"; what a worker ran last.
 	lockedAt = lazyregexp.New(`\([^\n]+\)\{[^}\n]{1,12}\}(?:-\{[\d:]{1,7}\})?, at: ` + bracketed + `?([A-Za-z_][\w.]*)\+0x|^ +last function: ([A-Za-z_][\w.]*)\s*$`)
 	// `uname -r` as dump_stack_print_info (lib/dump_stack.c) prints it: "CPU: 0 PID: 1 Comm: init Not tainted 6.1.0 #1".
 	// "Pid: 1, comm: init Not tainted 2.6.32-431.el6.x86_64 #1" before 3.10, in parentheses on 32-bit machines.
 	releaseIn = lazyregexp.New(`^(?:CPU: \d+|Pid: \d+,) .*(?:Not tainted|Tainted: [A-Z -]+) +\(?([0-9]\S*) #`)
-	// bpfTag is the hash in the name of a BPF program, which changes with its bytecode.
-	bpfTag = lazyregexp.New(`^bpf_prog_[0-9a-f]{16}`)
+	// bpfTag is the hash in the name of a BPF program, which changes with its bytecode, or the number of a BPF trampoline.
+	bpfTag = lazyregexp.New(`^(bpf_prog|bpf_trampoline)_(?:[0-9a-f]{16}|\d+(?:_\d+)?)`)
 	// syscallName is the name of a system call's entry, which differs between architectures and releases.
 	syscallName = lazyregexp.New(`^(?:__(?:x64|ia32|arm64|riscv|s390x?|loongarch|powerpc|arm)_(?:compat_)?sys_|__(?:se|do)_(?:compat_)?sys_|(?:compat_)?SyS_|(?:compat_)?SYSC_)(\w+)$`)
 )
@@ -69,7 +75,7 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 		caller = lines[0].caller()
 	}
 	var where string
-	var stack, early, guessed, jumper []string
+	var stack, early, guessed, jumper []string // jumper: who called the address without code
 	located, started, embedded, done := false, false, false, false
 	for i := range lines {
 		if !lines[i].kernel {
@@ -129,6 +135,9 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 	} else if len(stack) == 0 || !started && len(early) > 0 || where != "" && slices.Contains(early, where) && !slices.Contains(stack, where) || rule.owner && len(early) > 0 {
 		stack = early
 	}
+	if t.jumped {
+		stack = append(jumper, stack...)
+	}
 	switch {
 	case rule.outermost:
 		t.blame("", outermost(stack), rule)
@@ -139,9 +148,6 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 	}
 	if t.guilty == "" {
 		t.blame("", early, rule) // where preemption was disabled
-	}
-	if t.guilty == "" && t.jumped {
-		t.blame("", jumper, rule)
 	}
 	return t
 }
@@ -203,7 +209,7 @@ func recursing(stack []string) string {
 
 // wherever matches whereLine, and is quick about lines that cannot be one.
 func wherever(msg string) []string {
-	if msg == "" || !strings.Contains("RIEPpeNKk", msg[:1]) {
+	if msg == "" || !strings.Contains("RIEPpeNKk", msg[:1]) && !strings.HasPrefix(msg, "  ERA") {
 		return nil
 	}
 	m := whereLine.FindStringSubmatch(msg)
@@ -275,7 +281,8 @@ func frame(msg string) (functions []string, guess bool) {
 // blame finds the guilty function. where is the innermost one, empty if unknown; the stack may begin above or below it.
 func (t *trace) blame(where string, stack []string, rule *Rule) {
 	helps := func(f string) bool { return serves(f, rule) }
-	fault := rule.Verdict >= Oops && !rule.asserts
+	reports := func(f string) bool { return reports(f, rule) }
+	fault := rule.Verdict >= Oops && !rule.asserts && !rule.overflow
 	if i := slices.Index(stack, where); i >= 0 && (!fault || !slices.ContainsFunc(stack[:i], func(f string) bool { return !reports(f) })) {
 		stack = stack[i+1:] // the functions above it report
 	}
@@ -312,11 +319,13 @@ func firstOther(stack []string, pass func(f string) bool) string {
 }
 
 // reports says whether a function only detects and reports.
-func reports(f string) bool { return reporting.has(f) || checking.has(f) }
+func reports(f string, rule *Rule) bool {
+	return reporting.has(f) || checking.has(f) || rule.stalls && stalling.has(f)
+}
 
 // serves says whether a function is not to be named: it reports, or does what its caller asks for.
 func serves(f string, rule *Rule) bool {
-	return reports(f) || library.has(f) || allocating.has(f) || rule.asks && waiting.has(f)
+	return reports(f, rule) || library.has(f) || allocating.has(f) || rule.asks && waiting.has(f)
 }
 
 // endsStack reports whether a message comes behind a backtrace. Registers that are embedded in it, because an exception was
@@ -334,7 +343,7 @@ func endsStack(msg string, embedded bool) bool {
 }
 
 // function is a symbol without what differs between builds and architectures: what the compiler appends (foo.isra.0,
-// foo.cold), the entry of a system call, Rust's mangling.
+// foo.cold) or puts in front (the padding __pfx_foo), the entry of a system call, Rust's mangling.
 func function(symbol string) string {
 	if strings.HasPrefix(symbol, "_R") {
 		if name := demangle(symbol); name != "" {
@@ -344,10 +353,11 @@ func function(symbol string) string {
 	if i := strings.IndexByte(symbol, '.'); i > 0 {
 		symbol = symbol[:i]
 	}
+	symbol = strings.TrimPrefix(symbol, "__pfx_")
 	if m := syscallName.FindStringSubmatch(symbol); m != nil {
 		return "sys_" + m[1]
 	}
-	return bpfTag.ReplaceAllLiteralString(symbol, "bpf_prog")
+	return bpfTag.ReplaceAllString(symbol, "$1")
 }
 
 // demangle is the path in a symbol of Rust's v0 mangling (RFC 2603), without hashes and the markers of generic arguments;

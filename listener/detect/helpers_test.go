@@ -29,7 +29,7 @@ func TestTitlesNameTheGuiltyFunction(t *testing.T) {
 		{"copying", `memcpy memcpy_erms __memmove memset_orig memcmp strlen strncpy strscpy strcmp kstrdup kmemdup_noprof _copy_to_user
 			_copy_from_user _copy_from_iter copy_page_to_iter __copy_user_nocache
 			rep_movs_alternative clear_page_erms __arch_copy_from_user __pi_memset copy_struct_from_user fault_in_readable do_csum csum_partial
-			skip_spaces kstrtoull sscanf match_string bsearch seq_printf simple_read_from_buffer`, []string{warning, kasan, fault}},
+			skip_spaces kstrtoull sscanf match_string bsearch seq_printf simple_read_from_buffer __pi_strlen __pi_clear_page copy_highpage folio_copy arch_spin_lock_wait wake_up_process`, []string{warning, kasan, fault}},
 		{"ciphers, digests and compression", `aes_encrypt aesti_encrypt cipher_crypt_one crypto_shash_update crypto_sha3_finup sha256_transform_rorx sha1_update
 			chacha_block_generic poly1305_update crypto_cbc_encrypt ZSTD_decompressBlock LZ4_decompress_safe zlib_inflate`, []string{warning, kasan, fault}},
 		{"list and reference checks", `__list_add_valid_or_report __list_del_entry_valid __list_del_entry_valid_or_report refcount_warn_saturate`,
@@ -60,6 +60,10 @@ func TestTitlesNameTheGuiltyFunction(t *testing.T) {
 			call_on_irq_stack el0t_64_sync el0_svc invoke_syscall brk_handler bug_handler
 			bug_brk_handler el1_gcs ret_to_user arm_pmu_handle_irq __sdei_handler`, []string{between}},
 		{"the ways in, arm", `__dabt_svc __und_svc_fault __irq_svc __fiq_svc vector_swi do_DataAbort do_alignment call_with_stack`, []string{between}},
+		{"the ways in, other architectures", `do_irq handle_riscv_irq __do_pgm_check pgm_check_handler do_dat_exception __do_syscall system_call handle_syscall
+			do_handle_IPI ipi_handler call_on_stack common_exception`, []string{between}},
+		{"the trampolines of probes, patches and BPF", `__kretprobe_trampoline_handler arch_rethook_trampoline_callback kprobe_ftrace_handler optimized_callback
+			klp_ftrace_handler bpf_trampoline_6442536468_1 __bpf_prog_exit_recur bpf_dispatcher_xdp_func`, []string{between, warning}},
 		{"the ways out", `do_exit do_group_exit get_signal make_task_dead exit_to_user_mode_loop arch_do_signal_or_restart`, []string{between}},
 		{"Rust", `rust_helper_BUG rust_begin_unwind _RNvCscSpY9Juk0HT_7___rustc17rust_begin_unwind _RNvNtCs9jEwPDbx20M_4core9panicking9panic_fmt
 			_RNvNtNtCs9jEwPDbx20M_4core9panicking11panic_const24panic_const_sub_overflow _RNvNtCs1_4core6option13unwrap_failed
@@ -106,7 +110,7 @@ func TestFunctionsThatAreNoHelpers(t *testing.T) {
 		tcp_v4_rcv ext4_alloc_inode_table skb_segment dev_queue_xmit queue_io_start listen_hash diewell panicked_about sysrq_handle_crash
 		deadbeef consoled up_the_hill downgrade_write copy_process memory_failure warned_before listing xattr_set bpf_prog_run dbf_event
 		ctr_ring_init des_probe sort_memcg mast_find check_sync_rss rtnl_newlink gcm_device_add zlib_compress_pages inode_lockless_init handle_edge_irq
-		csum_exist_in_range csum_dirty_buffer clk_alpha_pll_enable clk_rcg2_shared_disable request_gpio_irq dma_free_channel check_sync_rate`) {
+		csum_exist_in_range csum_dirty_buffer clk_alpha_pll_enable clk_rcg2_shared_disable request_gpio_irq copy_page_range kprobe_optimizer bpf_prog_load system_caller dma_fence_chain_walk dma_free_channel check_sync_rate`) {
 		log := "WARNING: CPU: 1 PID: 9 at x.c:1 " + f + "+0x1/0x2\nRIP: 0010:" + f + "+0x1/0x2\nCall Trace:\n caller+0x1/0x2\n"
 		if title := completeIncident(t, log).Title; title != "WARNING in "+f {
 			t.Errorf("%s is not named: %s", f, title)

@@ -168,7 +168,7 @@ func isProcessLine(text []byte) bool {
 			continue
 		}
 		pid, after, found := bytes.Cut(text[i+1:], []byte("]"))
-		if found && isDigits(string(pid)) && len(after) > 0 && (after[0] == ':' || after[0] == ' ') {
+		if found && len(pid) <= 10 && isDigits(string(pid)) && len(after) > 0 && (after[0] == ':' || after[0] == ' ') {
 			return true
 		}
 	}

@@ -157,6 +157,17 @@ func dyingRules() []Rule {
 			Counterexamples: []string{"[   12.345678] Kernel panic - not syncing: sysrq triggered crash"},
 		},
 		{
+			// init/do_mounts.c mount_root_generic(). The device, and whether it is named, differ between machines and kernels.
+			Cause: kernelPanic, Verdict: Dying,
+			Match: `Kernel panic - not syncing: (VFS: Unable to mount root fs .*)`,
+			Title: "$1", alike: "VFS: Unable to mount root fs",
+			Examples: []string{
+				`Kernel panic - not syncing: VFS: Unable to mount root fs on "/dev/vda1" or unknown-block(253,1)`,
+				"Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)",
+			},
+			Counterexamples: []string{"VFS: Unable to mount root fs on unknown-block(0,0)"},
+		},
+		{
 			// All other panics: the argument is the name. It may begin with a newline (drivers/edac/altera_edac.c), have
 			// several lines (arch/arm64/kvm/handle_exit.c), or carry a KERN_CRIT in its middle (fs/btrfs/messages.c).
 			Cause: kernelPanic, Verdict: Dying,
@@ -164,7 +175,6 @@ func dyingRules() []Rule {
 			Title: "$1",
 			Examples: []string{
 				"Kernel panic - not syncing: boom: multi\nline panic arg=42",
-				`Kernel panic - not syncing: VFS: Unable to mount root fs on "/dev/vda1" or unknown-block(253,1)`,
 				"Kernel panic - not syncing: \nEDAC: [2 Uncorrectable errors @ 0x00000010]",
 			},
 			Counterexamples: []string{
@@ -214,6 +224,15 @@ func dyingRules() []Rule {
 			Counterexamples: []string{"KASLR disabled: 'nokaslr' on cmdline.", "Kernel Offset: disabled by policy"},
 		},
 		{
+			// arch/arm64/kernel/machine_kexec.c, arch/riscv/kernel/machine_kexec.c machine_crash_shutdown(): (6). With kdump an oops
+			// comes here without a panic.
+			Cause: kernelPanic, Verdict: Dying,
+			Match: `Starting crashdump kernel\.\.\.$`,
+			Title: "kernel panic", rank: placeholder, ends: true,
+			Examples:        []string{"Starting crashdump kernel..."},
+			Counterexamples: []string{"kexec_core: Starting new kernel", "kdumpctl[612]: kexec: Starting crashdump kernel..."},
+		},
+		{
 			// kernel/panic.c panic_try_force_cpu() (7.x): (0), in front of the panic line.
 			Cause: kernelPanic, Verdict: Dying,
 			Match: `panic: Redirecting from CPU \d+ to CPU \d+ for crash kernel\.`,
@@ -245,6 +264,14 @@ func dyingRules() []Rule {
 			Counterexamples: []string{"reboot: Restarting system", "sysrq: Emergency Remount R/O"},
 		},
 		{
+			// drivers/watchdog/softdog.c softdog_fire(): (2), pr_fmt "softdog: ". emergency_restart() comes next.
+			Cause: "Watchdog", Verdict: Dying,
+			Match:           `softdog: Initiating system reboot$`,
+			Title:           "software watchdog expired",
+			Examples:        []string{"softdog: Initiating system reboot"},
+			Counterexamples: []string{"softdog: initialized. soft_noboot=0 soft_margin=60 sec soft_panic=0 (nowayout=0)", "softdog: Triggered - Reboot ignored"},
+		},
+		{
 			// kernel/power/poweroff.c, `echo o > /proc/sysrq-trigger`: kernel_power_off() comes next.
 			Cause: "SysrqPowerOff", Verdict: Dying,
 			Match:           `sysrq: (?:SysRq : )?Power Off$`,
@@ -254,11 +281,14 @@ func dyingRules() []Rule {
 		},
 		{
 			// arch/x86/kernel/traps.c exc_double_fault(): (0), pr_fmt "traps: "; arch/x86/kernel/doublefault.c before 5.6
-			// without.
+			// without. arch/x86/mm/extable.c early_fixup_exception(), before there is a console but the early one.
 			Cause: kernelPanic, Verdict: Dying,
-			Match:           `(?:traps: )?PANIC: double fault, error_code: 0x`,
-			Title:           "double fault{in}",
-			Examples:        []string{"traps: PANIC: double fault, error_code: 0x0", "PANIC: double fault, error_code: 0x0"},
+			Match: `(?:traps: )?PANIC: (double fault|early exception)(?:, error_code:)? 0x`,
+			Title: "$1{in}",
+			Examples: []string{
+				"traps: PANIC: double fault, error_code: 0x0", "PANIC: double fault, error_code: 0x0",
+				"PANIC: early exception 0x0e IP 10:ffffffff81f3a6b2 error 0 cr2 0xffffffffff200000",
+			},
 			Counterexamples: []string{"traps: panic[77] general protection fault ip:401000 sp:7ffc0 error:0 in panic[400000+1000]"},
 		},
 		{

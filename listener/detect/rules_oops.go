@@ -29,26 +29,30 @@ func oopsRules() []Rule {
 		{
 			// The same function. An address that is not NULL.
 			Cause: kernelOops, Verdict: Oops,
-			Match: `(?:BUG: (?:unable to handle (?:page fault for address: |kernel paging request at |kernel *$)|Unable to handle (?:kernel (?:data access|instruction fetch|unaligned access)|unknown paging fault) )|` +
+			Match: `(?:BUG: (?:unable to handle (?:page fault for address: |kernel paging request at |kernel *$)|Unable to handle (?:kernel (?:data access|instruction fetch|unaligned access)|unknown paging fault)(?: |\s*$))|` +
 				`Unable to handle kernel paging request for [a-z ]{4,24}(?:at address 0x[0-9a-f]|$))`,
 			Title: pageFault,
 			Examples: []string{
 				"BUG: unable to handle page fault for address: ffffc90000123000",
 				"BUG: unable to handle kernel paging request at ffffc90000123000",
 				"BUG: Unable to handle kernel data access on write at 0x8000000041a25f20",
+				"BUG: Unable to handle kernel instruction fetch",
 				"Unable to handle kernel paging request for data at address 0x00000000", // arch/powerpc/mm/fault.c before 5.1
 				"Unable to handle kernel paging request for instruction fetch",
 			},
 			Counterexamples: []string{"stress-ng[7]: BUG: unable to handle page fault for address: ffffc90000123000"},
 		},
 		{
-			// The same function: (2), in front of the above.
+			// The same function: (2), in front of the above; arch/powerpc/mm/fault.c bad_kernel_fault().
 			Cause: kernelOops, Verdict: Oops,
-			Match: `(?:kernel tried to execute NX-protected page - exploit attempt\?|unable to execute userspace code \(SMEP\?\)) \(uid: `,
+			Match: `(?:kernel tried to execute (?:NX-protected|exec-protected|user) page(?: \([0-9a-f]+\))? - exploit attempt\?|` +
+				`Kernel attempted to execute user page \([0-9a-f]+\) - exploit attempt\?|unable to execute userspace code \(SMEP\?\)) \(uid: `,
 			Title: "execution of a non-executable page{in}",
 			Examples: []string{
 				"kernel tried to execute NX-protected page - exploit attempt? (uid: 0)",
 				"unable to execute userspace code (SMEP?) (uid: 1000)",
+				"kernel tried to execute exec-protected page (c008000001234560) - exploit attempt? (uid: 0)",
+				"Kernel attempted to execute user page (0) - exploit attempt? (uid: 0)",
 			},
 			Counterexamples: []string{"x86/mm: kernel tried to execute NX-protected page - exploit attempt? (uid: 0)"},
 		},
@@ -134,7 +138,7 @@ func oopsRules() []Rule {
 			// What other architectures put in front of "[#1]": arch/riscv/kernel/traps.c, arch/powerpc/kernel/traps.c,
 			// arch/mips/kernel/traps.c, arch/loongarch/kernel/traps.c.
 			Cause: kernelOops, Verdict: Oops,
-			Match: `(?:Oops - ([a-z][a-z ()/-]{3,40}) \[#\d+\]|Oops: ([A-Z][A-Za-z -]{3,40}), sig: \d+ \[#\d+\]|((?:Break|Reserved) instruction in kernel code|Kernel bug detected|Illegal instruction in kernel code)\[#\d+\]:)` + dieTail,
+			Match: `(?:Oops - ([a-z][a-z ()/-]{3,40}) \[#\d+\]|Oops: ([A-Z][A-Za-z /-]{3,60}), sig: \d+ \[#\d+\]|((?:Break|Reserved) instruction in kernel code|Kernel bug detected|Illegal instruction in kernel code)\[#\d+\]:)` + dieTail,
 			Title: "$1$2$3{in}",
 			Examples: []string{
 				"Oops - illegal instruction [#1]",

@@ -115,11 +115,12 @@ func sickRules() []Rule {
 		{
 			// lib/list_debug.c: (3), then BUG or WARNING.
 			Cause: "MemoryCorruption", Verdict: Sick,
-			Match: `list_(add|del) corruption[.,] `,
+			Match: `list_(add|del) (?:corruption[.,]|double add:) `,
 			Title: "list_$1 corruption{in}", heads: true,
 			Examples: []string{
 				"list_del corruption. prev->next should be ffff88800a4f1508, but was 0000000000000000. (prev=ffff88800a4f1408)",
 				"list_add corruption. next->prev should be prev (ffff888), but was dead000000000122. (next=ffff888).",
+				"list_add double add: new=ffff88800a4f1508, prev=ffff88800a4f1508, next=ffff88800a4f1408.",
 				"list_del corruption, ffff88800a4f1508->next is LIST_POISON1 (dead000000000100)",
 			},
 			Counterexamples: []string{"list_sort_test: list_add corruption. not found"},
@@ -143,7 +144,7 @@ func sickRules() []Rule {
 		{
 			// mm/kasan/report.c print_error_description(), mm/kfence/report.c: (3), no pr_fmt in either.
 			Cause: "MemoryCorruption", Verdict: Sick,
-			Match: `BUG: (KASAN|KFENCE|KMSAN): ([a-zA-Z /-]+?) (?:in (\S+?)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?(?: \[\S+\])?(?: \S+:\d+)?(?: at addr \(?[0-9a-z]+\)?)?\s*$|on address )`,
+			Match: `BUG: (KASAN|KFENCE|KMSAN): ([a-zA-Z /-]+?) (?:in (\S+?)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?(?: \[\S+\])?(?: \S+:\d+|` + sourceLines + `)?(?: at addr \(?[0-9a-z]+\)?)?\s*$|on address )`,
 			Title: "$1: $2{in}", place: 3,
 			Examples: []string{
 				"BUG: KASAN: slab-use-after-free in boom_init+0x1a0/0x1000 [boom]",
@@ -196,17 +197,18 @@ func sickRules() []Rule {
 		{
 			// kernel/panic.c __warn(): (4), no pr_fmt. First the form up to 6.18.
 			Cause: kernelWarning, Verdict: Sick,
-			Match: `WARNING: CPU: \d+ PID: \d+ at (?:\S+?:\d+ )?(\S+?)\+0x`,
+			Match: `WARNING: CPU: \d+ PID: \d+ at (?:\S+?:\d+ )?(\S+?)(?:\+0x|` + sourceLines + `)`,
 			Title: "WARNING{in}", place: 1,
 			Examples: []string{
 				"WARNING: CPU: 1 PID: 170 at kernel/workqueue.c:3012 __flush_work+0x1d2/0x250",
 				"WARNING: CPU: 0 PID: 1 at boom_init+0x12/0x40 [boom]",
+				"WARNING: CPU: 0 PID: 1 at net/ipv4/tcp_input.c:700 tcp_rcv_space_adjust (net/ipv4/tcp_input.c:700 (discriminator 3))",
 			},
 			Counterexamples: []string{"WARNING: CPU: frequency scaling is off", "systemd[1]: WARNING: CPU: 1 PID: 1 at x.c:1 x+0x1/0x2"},
 		},
 		{
 			Cause: kernelWarning, Verdict: Sick,
-			Match: `WARNING: (?:\[.*\] )?(?:\S+:\d+ )?at (\S+?)(?:\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\S+\])?)?, CPU#\d+: `,
+			Match: `WARNING: (?:\[.*\] )?(?:\S+:\d+ )?at (\S+?)(?:\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[\S+\])?|` + sourceLines + `)?, CPU#\d+: `,
 			Title: "WARNING{in}", place: 1,
 			Examples: []string{
 				"WARNING: kernel/workqueue.c:4278 at __flush_work+0x1d2/0x250, CPU#1: kworker/1:1/44",
@@ -555,12 +557,16 @@ func sickRules() []Rule {
 		{
 			// drivers/net/ethernet/amazon/ena/ena_netdev.c: (3), netif_err and dev_err.
 			Cause: "NetdevReset", Verdict: Sick,
-			Match: `ena \S+?(?: \S+?)?: (Keep alive watchdog timeout|Potential MSIX issue on \wx side|Reset attempt failed\. Can not reset the device)`,
+			Match: `ena \S+?(?: \S+?)?: (Keep alive watchdog timeout|Potential MSIX issue on \wx side|Reset attempt failed\. Can not reset the device|` +
+				`(?:The number of l|L)ost (?:tx|TX) completions (?:is|are) above the threshold|ENA admin queue is not in running state)`,
 			Title: "ena: $1",
 			Examples: []string{
 				"ena 0000:00:05.0 eth0: Keep alive watchdog timeout.",
 				"ena 0000:00:05.0 eth0: Potential MSIX issue on Rx side Queue = 2. Reset the device",
 				"ena 0000:00:05.0: Reset attempt failed. Can not reset the device",
+				"ena 0000:00:05.0 eth0: The number of lost tx completions is above the threshold (129 > 128). Reset the device",
+				"ena 0000:00:05.0 eth0: Lost TX completions are above the threshold (129 > 128). Completion transmission timeout: 5000.",
+				"ena 0000:00:05.0 eth0: ENA admin queue is not in running state!",
 			},
 			Counterexamples: []string{"ena 0000:00:05.0: Device reset completed successfully"},
 		},

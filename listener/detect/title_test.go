@@ -302,6 +302,8 @@ func TestFingerprintsOfPairs(t *testing.T) {
 		{"init that fell over and init that gave up", initDied + "0000000b\n", initDied + "00000200\n", false},
 		{"init killed by one signal", initDied + "0000000b\nCPU: 1 PID: 1 Comm: init Not tainted 6.1.0 #1\n", initDied + "0000000b\nCPU: 3 PID: 1 Comm: init Not tainted 6.6.0 #1\n", true},
 		{"a panic that is named by its text, with and without the function that ends in it", "Kernel panic - not syncing: VFS: cannot go on\nCall trace:\n panic+0x184/0x364\n next_in_memory+0x0/0x560\n caller+0x54/0x100\n", "Kernel panic - not syncing: VFS: cannot go on\nCall Trace:\n panic+0x184/0x364\n guilty+0x45/0x50\n caller+0x54/0x100\n", true},
+		{"no root file system on two machines", `Kernel panic - not syncing: VFS: Unable to mount root fs on "UUID=7a3b9e7b" or unknown-block(0,0)` + "\n", "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(259,1)\n", true},
+		{"a panic about two devices", "Kernel panic - not syncing: EXT4-fs (device dm-0): panic forced after error\n", "Kernel panic - not syncing: EXT4-fs (device nvme1n1p1): panic forced after error\n", true},
 		{"absolute and relative paths", ubsan("/build/linux-Z1RxaK/linux-6.8.0/kernel/bpf/lpm_trie.c"), ubsan("kernel/bpf/lpm_trie.c"), true},
 		{"paths from the build's folder", ubsan("./kernel/bpf/lpm_trie.c"), ubsan("kernel/bpf/lpm_trie.c"), true},
 		{"different files", ubsan("kernel/bpf/lpm_trie.c"), ubsan("kernel/bpf/hashtab.c"), false},
