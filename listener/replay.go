@@ -26,7 +26,7 @@ type Datagram struct {
 // Replayed is one line of a replay's output.
 type Replayed struct {
 	T           float64          `json:"t"`
-	Src         string           `json:"src"`
+	Src         string           `json:"src"` // the host that a log names
 	Instance    string           `json:"instance"`
 	Boot        string           `json:"boot"`
 	Verdict     detect.Verdict   `json:"verdict"`
@@ -144,15 +144,16 @@ func (p *replay) datagram(line []byte, cut bool) error {
 	return nil
 }
 
-// replayLog judges a log. The log's own clock is the only one. It starts over at a reboot, but time does not.
+// replayLog judges a log. The clocks of the hosts in it are the only ones.
 func (p *replay) replayLog(in *bufio.Reader) error {
 	p.now = p.epoch
 	var log detect.LogReader
 	push := func(rec *netconsole.Record) {
-		if rec.Uptime >= 0 {
-			p.advance(p.epoch.Add(rec.Uptime))
+		h := p.hosts.of(rec)
+		if at := h.at(p.now, rec); !at.IsZero() {
+			p.advance(at)
 		}
-		p.shard.Record(p.now, netip.AddrPort{}, rec)
+		p.shard.Record(p.now, h.addr, rec)
 	}
 	err := p.eachLine(in, func(line []byte, _ bool) error {
 		log.Line(string(line), push)
@@ -170,6 +171,7 @@ type replay struct {
 	epoch time.Time // t=0
 	now   time.Time
 	out   *json.Encoder
+	hosts logHosts
 	err   error // of writing
 
 	reading Reading
@@ -245,8 +247,8 @@ func (p *replay) Offer(inc detect.Incident) bool {
 		return true
 	}
 	p.reading.Incidents++
-	src := ""
-	if inc.Source.IsValid() {
+	src := p.hosts.name(inc.Source)
+	if src == "" && inc.Source.IsValid() {
 		src = inc.Source.String()
 	}
 	p.err = p.out.Encode(Replayed{

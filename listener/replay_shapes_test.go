@@ -324,10 +324,12 @@ func TestReplayOfAFileThatIsCut(t *testing.T) {
 
 func TestReplayNamesACompressionThatItCannotRead(t *testing.T) {
 	for begin, want := range map[string]string{
-		"\xfd7zXZ\x00\x00":     "it is compressed with xz; write `xz -dc FILE | lastgasp-listener replay -`",
-		"\x28\xb5\x2f\xfd\x00": "it is compressed with zstd; write `zstd -dc FILE | lastgasp-listener replay -`",
-		"PK\x03\x04\x14\x00":   "it is a zip archive; write `unzip -p FILE | lastgasp-listener replay -`",
-		"\x1f\x8bnot gzip":     "read gzip: gzip: invalid header",
+		"\xfd7zXZ\x00\x00":         "it is compressed with xz; write `xz -dc FILE | lastgasp-listener replay -`",
+		"\x28\xb5\x2f\xfd\x00":     "it is compressed with zstd; write `zstd -dc FILE | lastgasp-listener replay -`",
+		"PK\x03\x04\x14\x00":       "it is a zip archive; write `unzip -p FILE | lastgasp-listener replay -`",
+		"LPKSHHRH\x00\x00\x00\x00": "it is a journal's own file; write `journalctl --file FILE -k -o json | lastgasp-listener replay -`",
+		"KDUMP   \x06\x00\x00\x00": "it is a dump of a kernel; write `makedumpfile --dump-dmesg FILE LOG && cat LOG | lastgasp-listener replay -`",
+		"\x1f\x8bnot gzip":         "read gzip: gzip: invalid header",
 	} {
 		if _, err := Replay(strings.NewReader(begin), nil, nil, Auto); err == nil || err.Error() != want {
 			t.Errorf("%q: %v, want %s", begin, err, want)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/lastgasp/lastgasp/listener/lazyregexp"
@@ -51,6 +52,7 @@ type LogReader struct {
 
 	margin  margin
 	patch   bool              // in a patch, or behind the header of a commit
+	mail    bool              // that came by mail
 	partial map[string]string // beginnings of a container's lines, by stream
 	wrapped string            // a line that is as wide as a terminal
 }
@@ -215,14 +217,17 @@ func (l *LogReader) whole(text string, emit emitter) {
 
 var (
 	// patchHead begins a patch, a part of one, or a commit in git's log.
-	patchHead = lazyregexp.New(`^(?:diff --git a/|@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@|commit [0-9a-f]{12,64}$)`)
+	patchHead = lazyregexp.New(`^(?:diff --git a/|@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@|commit [0-9a-f]{12,64}(?: \(.*\))?$)`)
+	// mailPatch begins what git format-patch writes, where all is quotation.
+	mailPatch = lazyregexp.New(`^From [0-9a-f]{40} Mon Sep 17 00:00:00 2001$`)
 	// patchLine is what may follow.
 	patchLine = lazyregexp.New(`^(?:[ \t+\\-]|(?:Author|Date|Merge|AuthorDate|Commit|CommitDate): |(?:index|new|old|deleted|similarity|rename|copy|Binary) )`)
 )
 
 // patched reports whether a line stands in a patch or in a commit's message, which quote logs.
 func (l *LogReader) patched(text string) bool {
-	l.patch = !l.plain && (patchHead.MatchString(text) || l.patch && patchLine.MatchString(text))
+	l.mail = l.mail || !l.plain && mailPatch.MatchString(text)
+	l.patch = !l.plain && (l.mail || patchHead.MatchString(text) || l.patch && patchLine.MatchString(text))
 	return l.patch
 }
 
@@ -252,13 +257,16 @@ func (l *LogReader) cutMargin(r *netconsole.Record) {
 	}
 }
 
+// formatVerb is found in a program's code, and never in what it prints.
+var formatVerb = lazyregexp.New(`%(?:0?\d*l{0,2}[sdux]|p[a-zA-Z]?)\b`)
+
 // bareLine emits a line that does not say whose it is. In a log whose other lines do, it is not the kernel's.
 func (l *LogReader) bareLine(r netconsole.Record, emit func(*netconsole.Record)) {
 	if len(l.pending) > 0 {
 		l.hold(glued{whole: string(r.Text)}, emit)
 		return
 	}
-	if l.strict {
+	if l.strict || formatVerb.Match(r.Text) {
 		r.Prefix = 1 << 3
 	}
 	emit(&r)
@@ -279,7 +287,7 @@ func (l *LogReader) takeGlued(text string, emit func(*netconsole.Record)) bool {
 		l.accept(g, emit)
 		return true
 	}
-	if last := l.lastPending(); !l.stamps && last != nil && last.before == g.before && near(last.message.Uptime, r.Uptime) {
+	if last := l.lastPending(); !l.stamps && last != nil && alike(last.before, g.before) && near(last.message.Uptime, r.Uptime) {
 		// No line of this log begins with a stamp, and this one begins as another: it is an envelope.
 		l.pending = append(l.pending, g)
 		l.corroborate(r.Uptime, emit)
@@ -300,10 +308,26 @@ func splitGlued(text string) (before, message string, quoted bool) {
 		return m[1], strings.NewReplacer(`\"`, `"`, `\r`, "", "''", "'").Replace(m[2]), true
 	}
 	at := middle.FindStringIndex(text)
-	if at == nil || quotes(text[:at[0]]) {
+	if at == nil || quotes(text[:at[0]], text[at[0]:]) {
 		return "", "", false
 	}
 	return text[:at[0]], text[at[0]:], false
+}
+
+// logLevel is in front of what a program logs.
+var logLevel = lazyregexp.New(`\b(?:TRACE|DEBUG|INFO|WARN(?:ING)?|ERROR|FATAL|CRITICAL)\b`)
+
+// alike reports whether two texts in front of a stamp are the same envelope: equal, or numbers of one form, such as a time.
+func alike(a, b string) bool {
+	form := func(s string) string {
+		return strings.Map(func(r rune) rune {
+			if r >= '0' && r <= '9' {
+				return '0'
+			}
+			return r
+		}, s)
+	}
+	return a == b && !logLevel.MatchString(a) || !strings.ContainsFunc(a, unicode.IsLetter) && form(a) == form(b)
 }
 
 // lastPending is the last pending line that may have a kernel's message, nil if there is none.
@@ -316,10 +340,23 @@ func (l *LogReader) lastPending() *glued {
 	return nil
 }
 
-// quotes reports whether what follows a text is likely to be a quotation or an argument: a quote or parenthesis is open.
-func quotes(before string) bool {
-	return strings.ContainsAny(before, "`{=<>") || strings.Count(before, `"`)%2 != 0 || strings.Count(before, "'")%2 != 0 ||
-		strings.Count(before, "(") != strings.Count(before, ")")
+// argument is an assignment, the mark of a mail or of a program's comment.
+var argument = lazyregexp.New(`(?:[>=]|//) *$`)
+
+// quotes reports whether a message is likely to be a quotation or an argument: it ends a quote or parenthesis that is open before
+// it, or is an argument. A program's output that was cut leaves them open.
+func quotes(before, message string) bool {
+	for _, pair := range [...]string{`""`, "''", "``", "()", "{}"} {
+		opening, closing := pair[:1], pair[1:]
+		open := strings.Count(before, opening) > strings.Count(before, closing)
+		if opening == closing {
+			open = strings.Count(before, opening)%2 != 0
+		}
+		if open && strings.Contains(message, closing) {
+			return true
+		}
+	}
+	return argument.MatchString(before)
 }
 
 // near reports whether a message at uptime after closely follows one at uptime before.
@@ -380,6 +417,7 @@ func (l *LogReader) record(f fields, emit emitter) {
 	if how == foreign {
 		return
 	}
+	f.note(&r)
 	l.kernel++
 	l.strict = true
 	emit(&r)
