@@ -74,10 +74,11 @@ type Reading struct {
 }
 
 // Replay judges what it reads from in and writes one JSON object per incident, in the order in which they complete. Its
-// memory does not grow with the input, and the same input always gives the same output. A fault of the input is a *LineError. If the
+// memory is bounded, and the same input always gives the same output. A fault of the input is a *LineError. If the
 // input cannot be read to its end, what comes before is judged.
 //
-// A log has no sender, and its facility proves nothing, so that its authority is never above text.
+// A log has no sender, and its facility proves nothing, so that its authority is never above text. The lines of each host that it names
+// are judged on their own. If its newest line is first, it is turned round.
 func Replay(in io.Reader, w io.Writer, judge *detect.Config, format Format) (Reading, error) {
 	p := newReplay(w, judge)
 	plain, err := decode(in)
@@ -148,18 +149,21 @@ func (p *replay) datagram(line []byte, cut bool) error {
 func (p *replay) replayLog(in *bufio.Reader) error {
 	p.now = p.epoch
 	var log detect.LogReader
-	push := func(rec *netconsole.Record) {
+	judge := func(rec *netconsole.Record) {
 		h := p.hosts.of(rec)
 		if at := h.at(p.now, rec); !at.IsZero() {
 			p.advance(at)
 		}
 		p.shard.Record(p.now, h.addr, rec)
 	}
+	var order logOrder
+	push := func(rec *netconsole.Record) { order.push(rec, judge) }
 	err := p.eachLine(in, func(line []byte, _ bool) error {
 		log.Line(string(line), push)
 		return nil
 	}, func(rest []byte) { log.More(string(rest), push) })
 	log.Flush(push)
+	order.flush(judge)
 	p.reading.Kernel = log.Kernel()
 	p.reading.Line, p.reading.Text = log.Unrecognised()
 	return err

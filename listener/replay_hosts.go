@@ -100,15 +100,17 @@ func (c *logClock) at(now time.Time, reads time.Duration) time.Time {
 }
 
 // date finds a date and a time of day that are written in numbers, or with an English month.
-var date = lazyregexp.New(`^\D*(?:(\d{4})[-/.](\d\d)[-/.](\d\d)|.*?(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\pL* +(\d{1,2})).*?(\d\d):(\d\d):(\d\d)`)
+var date = lazyregexp.New(`^\D*(?:(\d{4})[-/.](\d\d)[-/.](\d\d)|.*?(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\pL* +(\d{1,2})).*?(\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?`)
+
+// epochTime is seconds, or less, since 1970.
+var epochTime = lazyregexp.New(`^(\d{10})[.,]?(\d{0,9})(?:\D|$)`)
 
 // parseDate is the time since some year, in no particular zone. ok is false if it cannot be read.
 func parseDate(text string) (since time.Duration, ok bool) {
-	const now = "1732888163" // seconds since 1970, with whatever digits behind
-	if begin := text[:min(len(now), len(text))]; len(begin) == len(now) {
-		if seconds, err := strconv.ParseUint(begin, 10, 64); err == nil {
-			return time.Duration(seconds) * time.Second, true
-		}
+	if m := epochTime.FindStringSubmatch(text); m != nil {
+		seconds, _ := strconv.Atoi(m[1])
+		fraction, _ := strconv.Atoi((m[2] + "000000000")[:9])
+		return time.Duration(seconds)*time.Second + time.Duration(fraction), true
 	}
 	m := date.FindStringSubmatch(text)
 	if m == nil {
@@ -122,6 +124,7 @@ func parseDate(text string) (since time.Duration, ok bool) {
 	if m[4] != "" {
 		month = 1 + strings.Index("JanFebMarAprMayJunJulAugSepOctNovDec", m[4])/3
 	}
-	at := time.Date(max(1970, n(1)), time.Month(month), n(3)+n(5), n(6), n(7), n(8), 0, time.UTC)
+	fraction, _ := strconv.Atoi((m[9] + "000000000")[:9])
+	at := time.Date(max(1970, n(1)), time.Month(month), n(3)+n(5), n(6), n(7), n(8), fraction, time.UTC)
 	return at.Sub(time.Unix(0, 0)), true
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -53,6 +54,29 @@ func TestReplayKeepsHostsApart(t *testing.T) {
 			}
 			want := []string{tt.host + "5: general protection fault in is_uprobe_at_func_entry", tt.host + "6: general protection fault in tcp_ack"}
 			if diff := cmp.Diff(want, hostsReplay(t, log.String())); diff != "" {
+				t.Errorf("incidents (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Stores export the newest line first.
+func TestReplayOfLogsThatAreBackwards(t *testing.T) {
+	backwards := func(log string) string {
+		lines := strings.Split(strings.TrimSuffix(log, "\n"), "\n")
+		slices.Reverse(lines)
+		return strings.Join(lines, "\n") + "\n"
+	}
+	for _, tt := range []struct{ name, log string }{
+		{"logcli", backwards(in(`2024-11-29T13:49:23Z {job="kern"} %[1]s %[2]s`))},
+		{"Splunk's CSV", "_time,_raw\n" + backwards(in(`2024-11-29T13:49:23.000+0000,"Nov 29 13:49:23 node-7 kernel: %[1]s %[2]s"`))},
+		{"dates alone", "@timestamp,program,message\n" + backwards(in(`2024-11-29T13:49:23.00%[3]dZ,kernel,"%[2]s"`))},
+		{"milliseconds alone", "timestamp,program,message\n" + backwards(in(`173288816300%[3]d,kernel,"%[2]s"`))},
+		{"journalctl -r", backwards(in("Nov 29 13:49:23.00000%[3]d node-7 kernel: %[2]s"))},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, _ := logReplay(t, tt.log)
+			if diff := cmp.Diff([]string{"dying KernelPanic: general protection fault in is_uprobe_at_func_entry"}, got); diff != "" {
 				t.Errorf("incidents (-want +got):\n%s", diff)
 			}
 		})

@@ -223,6 +223,14 @@ func TestReplayFindsTheKernelInExports(t *testing.T) {
 	}
 }
 
+// A path that a terminal broke looks like a line of source that grep has found.
+func TestReplayOfAPathThatIsBroken(t *testing.T) {
+	got, _ := logReplay(t, brokenAt(80, string(read(t, "testdata/logs/path-absolute.log"))))
+	if diff := cmp.Diff([]string{"sick KernelBug: UBSAN: array-index-out-of-bounds at lpm_trie.c in longest_prefix_match"}, got); diff != "" {
+		t.Errorf("incidents (-want +got):\n%s", diff)
+	}
+}
+
 // What a program says of a kernel stays a quotation in exports, too.
 func TestReplayLeavesQuotationsInExportsAlone(t *testing.T) {
 	const panicked, stamped = "Kernel panic - not syncing: sysrq triggered crash", "[   12.345678] Kernel panic - not syncing: sysrq triggered crash"

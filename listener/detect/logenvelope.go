@@ -55,7 +55,7 @@ var (
 	logcat = lazyregexp.New(`^\d\d-\d\d \d\d:\d\d:\d\d\.\d{3,6} +(?:root +)?0 +0 [VDIWEF] +(?:: )?`)
 	// stamped is a serial logger's time that stands right in front of the kernel's.
 	stamped   = lazyregexp.New(`^\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?: \d{4}\]|\.\d+ \d{4}\] ?)(` + kernelStamp + `)`)
-	stampNext = lazyregexp.New(`^(?:(` + hostName + `[\pL\d_.%/@-]|[\pL\d_]|[\d.]+:(?:\d+:)?)(?:\t| {1,2})|\[(\d+\.\d+\.\d[\d.:]*|[0-9a-f]*:[0-9a-f:]+|[a-zA-Z][\w.-]*)\](?::\d+)? )?(` + kernelStamp + `)`)
+	stampNext = lazyregexp.New(`^(?:(` + hostName + `[\pL\d_.%/@-]|[\pL\d_]|[\d.]+:(?:\d+:)?)(?:\t| )|\[(\d+\.\d+\.\d[\d.:]*|[0-9a-f]*:[0-9a-f:]+|[a-zA-Z][\w.-]*)\](?::\d+)? )?[ \t\r]*(` + kernelStamp + `)`)
 	kmsgNext  = lazyregexp.New(`^(?:(` + hostName + `) )?((?:[\w.+~-]+,)?\d{1,3},\d+,\d+,[-cC+](?:,[^;]*)?;)`)
 	// syslog-ng, logread and loggers that write the names: "kern.crit kernel: ", "host kern.warn kernel: ", "kern crit: ".
 	named = lazyregexp.New(`^(?:(` + hostName + `) )?[\[<(]?(` + facility + `)[. :/](` + levelName + `)[\]>)]?(?:(?: (` + hostName + `))? (kernel)(?:\[\d+\])?)?: `)

@@ -202,9 +202,7 @@ func (f fields) note(r *netconsole.Record) {
 	note(r, KeyHost, f.host())
 	note(r, netconsole.KeyBoot, f.get("_boot_id"))
 	note(r, KeyTime, f.get("@timestamp", "timestamp", "_time", "time", "timegenerated", "date"))
-	if us := f.get("__realtime_timestamp"); isDigits(us) && len(us) > 6 {
-		note(r, KeyTime, us[:len(us)-6])
-	}
+	note(r, KeyTime, f.get("__realtime_timestamp"))
 }
 
 // host is the machine that the entry is from, or the stream of a store, which is that of one machine.

@@ -35,7 +35,7 @@ const (
 func parseLine(line string) (netconsole.Record, origin) {
 	r := netconsole.Record{Prefix: -1, Uptime: -1}
 	line = strings.TrimSuffix(strings.Trim(uncoloured(line), "\r\n\x00\x1e\a\b"), "^M") // cat -v
-	if rec, ok := kmsgLine(line); ok {
+	if rec, ok := kmsgLine(strings.TrimLeft(line, " \t")); ok {
 		return rec, addressed
 	}
 	if i := strings.Index(line, " login: ["); i > 0 && !strings.ContainsAny(line[:i], " [") {
@@ -53,7 +53,7 @@ func parseLine(line string) (netconsole.Record, origin) {
 		return r, foreign
 	case addressed:
 		rest = unescape(rest)
-		if s := strings.TrimLeft(rest, " "); uptimeStamp.MatchString(s) {
+		if s := strings.TrimLeft(rest, " \r"); uptimeStamp.MatchString(s) {
 			rest = s
 		}
 	}

@@ -28,7 +28,7 @@ const (
 )
 
 // A LogReader turns the lines of a log into records, whatever wrote the log; see ParseLogLine for what stands in one line.
-// Beyond one line it reads JSON documents, spreadsheets and journalctl's -o export and verbose, puts the parts of a pstore file in order, and
+// A record has the fields KeyHost and KeyTime where its line says so. Beyond one line it reads JSON documents, spreadsheets and journalctl's -o export and verbose, puts the parts of a pstore file in order, and
 // finds a kernel message behind a program's unfinished line on a console: its time stamp must fit its neighbours'.
 //
 // It is a state machine: feed every line, blank ones too, and call Flush at the end. The zero value is ready.
@@ -38,11 +38,12 @@ type LogReader struct {
 	first        int // number of the first line that is not, 0 if none
 	unrecognised string
 
-	last    time.Duration // uptime of the last record, -1 if unknown
-	stamps  bool          // last is known
-	strict  bool          // lines of this log have an envelope: bare ones are another program's
-	plain   bool          // lines of this log stand for themselves
-	pending []glued
+	last     time.Duration // uptime of the last record, -1 if unknown
+	stamps   bool          // last is known
+	strict   bool          // lines of this log have an envelope: bare ones are another program's
+	plain    bool          // lines of this log stand for themselves
+	pending  []glued
+	envelope string // in front of the stamps of this log, if it is of no known form
 
 	entry entry
 	json  document
@@ -180,7 +181,7 @@ func fillsTerminal(text string) bool {
 // continues reports whether a line may be the rest of one that a terminal has broken: nothing in it says whose it is.
 func continues(text string) bool {
 	_, how := parseLine(text)
-	return how == bare && !middle.MatchString(text)
+	return (how == bare || quotation.MatchString(text)) && !middle.MatchString(text)
 }
 
 // whole reads a line that is complete.
@@ -257,8 +258,8 @@ func (l *LogReader) cutMargin(r *netconsole.Record) {
 	}
 }
 
-// formatVerb is found in a program's code, and never in what it prints.
-var formatVerb = lazyregexp.New(`%(?:0?\d*l{0,2}[sdux]|p[a-zA-Z]?)\b`)
+// formatVerb ends a message as it stands in a program's code.
+var formatVerb = lazyregexp.New(`: %[a-zA-Z\d]{1,5}(?:\\n.*)?$`)
 
 // bareLine emits a line that does not say whose it is. In a log whose other lines do, it is not the kernel's.
 func (l *LogReader) bareLine(r netconsole.Record, emit func(*netconsole.Record)) {
@@ -283,12 +284,13 @@ func (l *LogReader) takeGlued(text string, emit func(*netconsole.Record)) bool {
 		return false
 	}
 	g := glued{whole: text, before: before, message: r, quoted: quoted}
-	if l.stamps && near(l.last, r.Uptime) {
+	if l.stamps && near(l.last, r.Uptime) || l.envelope != "" && alike(l.envelope, before) {
 		l.accept(g, emit)
 		return true
 	}
 	if last := l.lastPending(); !l.stamps && last != nil && alike(last.before, g.before) && near(last.message.Uptime, r.Uptime) {
 		// No line of this log begins with a stamp, and this one begins as another: it is an envelope.
+		l.envelope = before
 		l.pending = append(l.pending, g)
 		l.corroborate(r.Uptime, emit)
 		return true
