@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -24,8 +25,16 @@ type logOrder struct {
 	known   bool // in which direction the log is
 	forward int  // steps of its clock
 	back    int
-	host    string // of the last record
-	last    time.Duration
+	last    logTime
+}
+
+// A logTime is what a line says of its time.
+type logTime struct {
+	host    string
+	stamped bool // it says the uptime
+	uptime  time.Duration
+	dated   bool
+	date    time.Duration
 }
 
 // push takes the next record of the log, and emits those whose turn it is.
@@ -35,18 +44,10 @@ func (o *logOrder) push(r *netconsole.Record, emit func(*netconsole.Record)) {
 		return
 	}
 	o.held, o.bytes = append(o.held, *r), o.bytes+len(r.Text)
-	if at, ok := clockOf(r); ok {
-		if host := field(r, detect.KeyHost); host == o.host {
-			switch {
-			case at > o.last:
-				o.forward++
-			case at < o.last:
-				o.back++
-			}
-		} else {
-			o.host = host
-		}
-		o.last = at
+	if step := o.step(r); step > 0 {
+		o.forward++
+	} else if step < 0 {
+		o.back++
 	}
 	o.known = o.known || o.forward+o.back >= enoughSteps
 	if o.known && !o.backwards() || len(o.held) == maxHeld || o.bytes > maxHeldBytes {
@@ -69,10 +70,17 @@ func (o *logOrder) flush(emit func(*netconsole.Record)) {
 	}
 }
 
-// clockOf is what the clock of a record's line says.
-func clockOf(r *netconsole.Record) (time.Duration, bool) {
-	if r.Uptime >= 0 {
-		return r.Uptime, true
+// step reports whether a record is younger (1) or older (-1) than the last one, 0 if nothing says so: by the dates, and within the same
+// second by the uptimes of a host.
+func (o *logOrder) step(r *netconsole.Record) int {
+	last := o.last
+	o.last = logTime{host: field(r, detect.KeyHost), stamped: r.Uptime >= 0, uptime: r.Uptime}
+	o.last.date, o.last.dated = parseDate(field(r, detect.KeyTime))
+	switch {
+	case last.dated && o.last.dated && last.date != o.last.date:
+		return cmp.Compare(o.last.date, last.date)
+	case last.stamped && o.last.stamped && last.host == o.last.host:
+		return cmp.Compare(o.last.uptime, last.uptime)
 	}
-	return parseDate(field(r, detect.KeyTime))
+	return 0
 }

@@ -28,8 +28,10 @@ const (
 )
 
 // A LogReader turns the lines of a log into records, whatever wrote the log; see ParseLogLine for what stands in one line.
-// A record has the fields KeyHost and KeyTime where its line says so. Beyond one line it reads JSON documents, spreadsheets and journalctl's -o export and verbose, puts the parts of a pstore file in order, and
-// finds a kernel message behind a program's unfinished line on a console: its time stamp must fit its neighbours'.
+// Beyond one line it reads JSON documents, spreadsheets and journalctl's -o export and verbose, puts the parts of a pstore file in
+// order, and finds a kernel message behind a program's unfinished line on a console: its time stamp must fit its neighbours'.
+//
+// A record has the fields KeyHost and KeyTime where its line says so.
 //
 // It is a state machine: feed every line, blank ones too, and call Flush at the end. The zero value is ready.
 type LogReader struct {
