@@ -34,7 +34,7 @@ var architecture = map[string][]string{
 	"configurator/nexthop":  {"configurator/configfs"},
 	"configurator/configfs": {},
 
-	"listener":               {"listener/atomicfile", "listener/cleanup", "listener/detect", "listener/netconsole", "listener/policy", "listener/receive", "listener/yamlkeys"},
+	"listener":               {"listener/atomicfile", "listener/cleanup", "listener/detect", "listener/lazyregexp", "listener/netconsole", "listener/policy", "listener/receive", "listener/yamlkeys"},
 	"listener/yamlkeys":      {},
 	"listener/atomicfile":    {},
 	"listener/webhook":       {"listener/policy"},

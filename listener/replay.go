@@ -26,7 +26,7 @@ type Datagram struct {
 // Replayed is one line of a replay's output.
 type Replayed struct {
 	T           float64          `json:"t"`
-	Src         string           `json:"src"`
+	Src         string           `json:"src"` // the host that a log names
 	Instance    string           `json:"instance"`
 	Boot        string           `json:"boot"`
 	Verdict     detect.Verdict   `json:"verdict"`
@@ -74,10 +74,11 @@ type Reading struct {
 }
 
 // Replay judges what it reads from in and writes one JSON object per incident, in the order in which they complete. Its
-// memory does not grow with the input, and the same input always gives the same output. A fault of the input is a *LineError. If the
+// memory is bounded, and the same input always gives the same output. A fault of the input is a *LineError. If the
 // input cannot be read to its end, what comes before is judged.
 //
-// A log has no sender, and its facility proves nothing, so that its authority is never above text.
+// A log has no sender, and its facility proves nothing, so that its authority is never above text. The lines of each host that it names
+// are judged on their own. If its newest line is first, it is turned round.
 func Replay(in io.Reader, w io.Writer, judge *detect.Config, format Format) (Reading, error) {
 	p := newReplay(w, judge)
 	plain, err := decode(in)
@@ -144,21 +145,25 @@ func (p *replay) datagram(line []byte, cut bool) error {
 	return nil
 }
 
-// replayLog judges a log. The log's own clock is the only one. It starts over at a reboot, but time does not.
+// replayLog judges a log. The clocks of the hosts in it are the only ones.
 func (p *replay) replayLog(in *bufio.Reader) error {
 	p.now = p.epoch
 	var log detect.LogReader
-	push := func(rec *netconsole.Record) {
-		if rec.Uptime >= 0 {
-			p.advance(p.epoch.Add(rec.Uptime))
+	judge := func(rec *netconsole.Record) {
+		h := p.hosts.of(rec)
+		if at := h.at(p.now, rec); !at.IsZero() {
+			p.advance(at)
 		}
-		p.shard.Record(p.now, netip.AddrPort{}, rec)
+		p.shard.Record(p.now, h.addr, rec)
 	}
+	var order logOrder
+	push := func(rec *netconsole.Record) { order.push(rec, judge) }
 	err := p.eachLine(in, func(line []byte, _ bool) error {
 		log.Line(string(line), push)
 		return nil
 	}, func(rest []byte) { log.More(string(rest), push) })
 	log.Flush(push)
+	order.flush(judge)
 	p.reading.Kernel = log.Kernel()
 	p.reading.Line, p.reading.Text = log.Unrecognised()
 	return err
@@ -170,6 +175,7 @@ type replay struct {
 	epoch time.Time // t=0
 	now   time.Time
 	out   *json.Encoder
+	hosts logHosts
 	err   error // of writing
 
 	reading Reading
@@ -245,8 +251,8 @@ func (p *replay) Offer(inc detect.Incident) bool {
 		return true
 	}
 	p.reading.Incidents++
-	src := ""
-	if inc.Source.IsValid() {
+	src := p.hosts.name(inc.Source)
+	if src == "" && inc.Source.IsValid() {
 		src = inc.Source.String()
 	}
 	p.err = p.out.Encode(Replayed{

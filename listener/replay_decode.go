@@ -7,7 +7,6 @@ import (
 	"compress/gzip"
 	"encoding/base64"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -23,6 +22,9 @@ func decode(r io.Reader) (*bufio.Reader, error) {
 	in := bufio.NewReaderSize(r, maxLine)
 	for range maxLayers {
 		begin, _ := in.Peek(512)
+		if err := unreadable(begin); err != nil {
+			return nil, err
+		}
 		var inner io.Reader
 		switch {
 		case bytes.HasPrefix(begin, []byte("\x1f\x8b")):
@@ -33,16 +35,12 @@ func decode(r io.Reader) (*bufio.Reader, error) {
 			inner = z
 		case bytes.HasPrefix(begin, []byte("BZh")):
 			inner = bzip2.NewReader(in)
-		case bytes.HasPrefix(begin, []byte("\xfd7zXZ\x00")):
-			return nil, errors.New("it is compressed with xz; write `xz -dc FILE | lastgasp-listener replay -`")
-		case bytes.HasPrefix(begin, []byte("\x28\xb5\x2f\xfd")):
-			return nil, errors.New("it is compressed with zstd; write `zstd -dc FILE | lastgasp-listener replay -`")
-		case bytes.HasPrefix(begin, []byte("PK\x03\x04")):
-			return nil, errors.New("it is a zip archive; write `unzip -p FILE | lastgasp-listener replay -`")
 		case bytes.HasPrefix(begin, []byte("\xff\xfe")), len(begin) > 3 && begin[0] != 0 && begin[1] == 0 && begin[2] != 0 && begin[3] == 0:
 			inner = &utf16Reader{in: in, order: binary.LittleEndian}
 		case bytes.HasPrefix(begin, []byte("\xfe\xff")), len(begin) > 3 && begin[0] == 0 && begin[1] != 0 && begin[2] == 0 && begin[3] != 0:
 			inner = &utf16Reader{in: in, order: binary.BigEndian}
+		case carriageReturns(in):
+			inner = newlines{in}
 		case isBase64(begin):
 			inner = base64.NewDecoder(base64.StdEncoding, unindented{in})
 		default:
@@ -51,6 +49,23 @@ func decode(r io.Reader) (*bufio.Reader, error) {
 		in = bufio.NewReaderSize(inner, maxLine)
 	}
 	return in, nil
+}
+
+// unreadable says what a file is that holds a log in a form that other programs read.
+func unreadable(begin []byte) error {
+	for _, form := range []struct{ begins, is, write string }{
+		{"\xfd7zXZ\x00", "compressed with xz", "xz -dc FILE"},
+		{"\x28\xb5\x2f\xfd", "compressed with zstd", "zstd -dc FILE"},
+		{"PK\x03\x04", "a zip archive", "unzip -p FILE"},
+		{"LPKSHHRH", "a journal's own file", "journalctl --file FILE -k -o json"},
+		{"KDUMP   ", "a dump of a kernel", "makedumpfile --dump-dmesg FILE LOG && cat LOG"},
+		{"\x7fELF", "a program, or a dump of a kernel", "makedumpfile --dump-dmesg FILE LOG && cat LOG"},
+	} {
+		if bytes.HasPrefix(begin, []byte(form.begins)) {
+			return fmt.Errorf("it is %s; write `%s | lastgasp-listener replay -`", form.is, form.write)
+		}
+	}
+	return nil
 }
 
 // isBase64 reports whether a file that begins like this is base64 as a whole: it has nothing else, and text or gzip inside.
@@ -74,6 +89,22 @@ type unindented struct{ in io.Reader }
 func (u unindented) Read(p []byte) (int, error) {
 	n, err := u.in.Read(p)
 	return len(slices.DeleteFunc(p[:n], func(c byte) bool { return c == ' ' || c == '\t' })), err
+}
+
+// carriageReturns reports whether the lines of a file end in carriage returns alone.
+func carriageReturns(in *bufio.Reader) bool {
+	begin, _ := in.Peek(maxLine)
+	begin = bytes.TrimRight(begin, "\r\n")
+	return bytes.IndexByte(begin, '\r') >= 0 && bytes.IndexByte(begin, '\n') < 0
+}
+
+// newlines reads them as newlines.
+type newlines struct{ in io.Reader }
+
+func (n newlines) Read(p []byte) (int, error) {
+	got, err := n.in.Read(p)
+	copy(p, bytes.ReplaceAll(p[:got], []byte{'\r'}, []byte{'\n'}))
+	return got, err
 }
 
 // utf16Reader reads UTF-16 as UTF-8, without the byte order mark.

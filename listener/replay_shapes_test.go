@@ -223,6 +223,14 @@ func TestReplayFindsTheKernelInExports(t *testing.T) {
 	}
 }
 
+// A path that a terminal broke looks like a line of source that grep has found.
+func TestReplayOfAPathThatIsBroken(t *testing.T) {
+	got, _ := logReplay(t, brokenAt(80, string(read(t, "testdata/logs/path-absolute.log"))))
+	if diff := cmp.Diff([]string{"sick KernelBug: UBSAN: array-index-out-of-bounds at lpm_trie.c in longest_prefix_match"}, got); diff != "" {
+		t.Errorf("incidents (-want +got):\n%s", diff)
+	}
+}
+
 // What a program says of a kernel stays a quotation in exports, too.
 func TestReplayLeavesQuotationsInExportsAlone(t *testing.T) {
 	const panicked, stamped = "Kernel panic - not syncing: sysrq triggered crash", "[   12.345678] Kernel panic - not syncing: sysrq triggered crash"
@@ -324,10 +332,12 @@ func TestReplayOfAFileThatIsCut(t *testing.T) {
 
 func TestReplayNamesACompressionThatItCannotRead(t *testing.T) {
 	for begin, want := range map[string]string{
-		"\xfd7zXZ\x00\x00":     "it is compressed with xz; write `xz -dc FILE | lastgasp-listener replay -`",
-		"\x28\xb5\x2f\xfd\x00": "it is compressed with zstd; write `zstd -dc FILE | lastgasp-listener replay -`",
-		"PK\x03\x04\x14\x00":   "it is a zip archive; write `unzip -p FILE | lastgasp-listener replay -`",
-		"\x1f\x8bnot gzip":     "read gzip: gzip: invalid header",
+		"\xfd7zXZ\x00\x00":         "it is compressed with xz; write `xz -dc FILE | lastgasp-listener replay -`",
+		"\x28\xb5\x2f\xfd\x00":     "it is compressed with zstd; write `zstd -dc FILE | lastgasp-listener replay -`",
+		"PK\x03\x04\x14\x00":       "it is a zip archive; write `unzip -p FILE | lastgasp-listener replay -`",
+		"LPKSHHRH\x00\x00\x00\x00": "it is a journal's own file; write `journalctl --file FILE -k -o json | lastgasp-listener replay -`",
+		"KDUMP   \x06\x00\x00\x00": "it is a dump of a kernel; write `makedumpfile --dump-dmesg FILE LOG && cat LOG | lastgasp-listener replay -`",
+		"\x1f\x8bnot gzip":         "read gzip: gzip: invalid header",
 	} {
 		if _, err := Replay(strings.NewReader(begin), nil, nil, Auto); err == nil || err.Error() != want {
 			t.Errorf("%q: %v, want %s", begin, err, want)

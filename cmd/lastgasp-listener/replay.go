@@ -29,6 +29,8 @@ object per incident. Each FILE is judged by itself; - is standard input. A FILE 
 
 A FILE may be compressed with gzip or bzip2, in base64 as EC2's API gives consoles, or in UTF-16.
 
+Hosts that a log names are judged on their own and printed as "src". Its newest line may be first.
+
 If no line looks like a kernel's and nothing was found, replay says so on standard error.`,
 		Example: `  lastgasp-listener replay capture.jsonl
   journalctl -k -b -1 -o json | lastgasp-listener replay -

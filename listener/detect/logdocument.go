@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener/lazyregexp"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 const (
@@ -218,27 +219,39 @@ func (l *LogReader) takeValue(value any, emit emitter) bool {
 	if f.foreign() || f.contained() { // whatever log stands in it is that program's output
 		return l.takeFields(f, emit)
 	}
+	of := func(r *netconsole.Record) {
+		note(r, KeyHost, f.host())
+		emit(r)
+	}
 	if lines := logLines(value); lines != nil {
-		l.inner(slices.Values(lines), emit)
+		l.inner(slices.Values(lines), of)
 		return true
 	}
 	if f == nil {
 		return false
 	}
-	if console := f.get("output", "contents", "stdout"); strings.Contains(console, "\n") || f.get("instanceid") != "" && console != "" {
-		l.inner(strings.Lines(decodeConsole(console)), emit)
+	if console := f.get("output", "contents", "stdout", "standardoutputcontent"); strings.Contains(console, "\n") || f.get("instanceid") != "" && console != "" {
+		l.inner(strings.Lines(decodeConsole(console)), of)
 		return true
 	}
 	return l.takeFields(f, emit)
 }
 
-// logLines are the lines of a kernel's log in a list of texts, which stands alone or somewhere in an object: what Ansible registers,
-// a NodeDeath's trace. It is nil if there is none. Two lines must have a kernel's time stamp, in order: one is a quotation.
+// logName is how a field is called that holds a whole log.
+var logName = lazyregexp.New(`(?i)^(?:(?:serial|boot|kernel)?[_-]?(?:console|log)|(?:console|vmcore)[_-](?:log|output|dmesg)|dmesg|kmsg)$`)
+
+// logLines are the lines of a kernel's log in a list of texts, or in a text that is a log by its name, which stands alone or somewhere
+// in an object: what Ansible registers, a NodeDeath's trace. It is nil if there is none. Two lines must have a kernel's time stamp, in
+// order: one is a quotation.
 func logLines(value any) []string {
 	switch v := value.(type) {
 	case map[string]any:
 		for _, key := range slices.Sorted(maps.Keys(v)) {
-			if lines := logLines(v[key]); lines != nil {
+			inner := v[key]
+			if text, ok := inner.(string); ok && logName.MatchString(key) {
+				inner = []any{text}
+			}
+			if lines := logLines(inner); lines != nil {
 				return lines
 			}
 		}

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 
@@ -13,10 +14,11 @@ const (
 	// Times: ISO 8601 with a zone or none, a syslog's in any language and order, seconds since 1970, a time of day.
 	zoneName   = `(?:[A-Z]{1,3}[SDEAK]T|UTC|GMT|MS[KD]|WIB|WITA?|SGT|MYT|ICT|BRT|ART|CLT)` // and not a level, such as INFO
 	monthName  = `(?:(?:de |d[’'])?[\pL\pM.]{2,12}|\d{1,2}[月월]|[Tt]hg \d{1,2})`
-	isoTime    = `(?:[\pL\pM.]{1,12},? )?\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+|,\d{3})?(?: ?(?:Z|[+-]\d\d(?::?\d\d)?)(?:\[[\w/]+\])?)?(?: ` + zoneName + `)?`
+	isoTime    = `(?:[\pL\pM.]{1,12},? )?\d{4}[-/.]\d\d[-/.]\d\d[T _]\d\d:\d\d:\d\d(?:\.\d+|,\d{3})?(?: ?(?:Z|[+-]\d\d(?::?\d\d)?)(?:\[[\w/]+\])?)?(?: ` + zoneName + `)?`
 	syslogTime = `(?:[\pL\pM.]{1,5},? )?` + monthName + ` {1,2}\d{1,2}\.?,?(?: \d{4})? \d\d:\d\d:\d\d(?:\.\d+)?(?: ` + zoneName + `)?(?: \d{4})?`
 	dayFirst   = `(?:[\pL\pM.]{2,5},? )?\d{1,2}\.? [\pL\pM.]{3,12}(?: \d{4})? \d\d:\d\d:\d\d(?:\.\d+)?(?: [AP]M)?(?: ` + zoneName + `)?`
-	otherTime  = `\d{10}(?:\.\d{3,9}|\d{3})?|\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}|\d{1,2}/\d{1,2}/\d{2,4},? \d{1,2}:\d\d:\d\d(?:\.\d+)?(?: [AP]M)?|\d\d:\d\d:\d\d(?:\.\d+)?`
+	clockTime  = `(?:\d{1,2}[-./]\d{1,2}(?:[-./]\d{2,4})?,? )?\d{1,2}:\d\d:\d\d(?:[.,]\d+)?(?: [AP]M)?(?: [+-]\d\d:?\d\d)?`
+	otherTime  = `\d{10}(?:\.\d{3,9}|\d{3})?|\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}|\d{8}[-T]\d{6}Z?|` + clockTime
 	anyTime    = `(?:` + isoTime + `|` + syslogTime + `|` + dayFirst + `|` + otherTime + `)`
 	hostName   = `[\pL\d_][\pL\d_.:%/@-]*`
 	facility   = `kern|user|mail|daemon|auth|syslog|lpr|news|cron|authpriv|ftp|local\d`
@@ -26,11 +28,12 @@ const (
 )
 
 var (
-	// lineNumber is what `cat -n`, `grep -n` and pagers put in front, only believed if a time stamp is next.
-	lineNumber = lazyregexp.New(`^ *\d{1,9}(?: *[:|│.)\-][ \t]*|[ \t]+)`)
+	// lineNumber is what `cat -n`, `grep -n`, pagers and web pages put in front, only believed if a time stamp is next.
+	lineNumber = lazyregexp.New(`^ *(?:[Ll](?:ine )?|#)?\d{1,9}(?: *[:|│.)\-][ \t]*|[ \t]+)`)
 	// sourceName is kubectl's --prefix, docker compose's, xenconsoled's and pdsh's: "[pod/a/b] ", "name-1  | ", "(d1) ", "host: ".
 	sourceName = lazyregexp.New(`^(?:\[(?:pod/)?[\w.-]+/[\w./-]+\] |[\w.-]+ +\| |\(d\d+\) |` + hostName + `:? )`)
-	logTime    = lazyregexp.New(`^(?:\[` + isoTime + `\]|` + anyTime + `):? {1,2}`)
+	// logTime is a time in front of a line, a serial logger's in brackets (tio, minicom).
+	logTime = lazyregexp.New(`^(?:[\[(<](?:` + isoTime + `|` + clockTime + `)[\])>]|` + anyTime + `):? {1,2}`)
 	// csvTime begins a line of a spreadsheet, CloudWatch's or Kibana's: a time and a comma.
 	csvTime = lazyregexp.New(`^"?(?:` + isoTime + `|[A-Z][a-z]{2} \d{1,2}, \d{4} @ \d\d:\d\d:\d\d\.\d{3})"?,("?)`)
 	// dmesgISO is dmesg --time-format=iso, whose comma no other has. The message is next.
@@ -42,37 +45,59 @@ var (
 	// quotation is a line of prose or source as `grep -n` prints it.
 	quotation = lazyregexp.New(`^[\w./+@-]+\.(?:md|rst|adoc|html?|go|py|rs|c|h|patch|diff)[:-]\d+[:-]`)
 	// relay is the host that a syslog daemon puts in front of a line that has a time and a host already.
-	relay = lazyregexp.New(`^[\pL\d_](?:[\pL\d_.:%/@-]*[\pL\d_.%/@-])? `)
+	relay = lazyregexp.New(`^[\pL\d_](?:[\pL\d_.:%/@>-]*[\pL\d_.%/@-])? `)
 	// awsEvents is a line of `aws logs get-log-events --output text` and filter-log-events: times, event id, stream, message, time.
 	awsEvents = lazyregexp.New(`^EVENTS\t(?:\S*\t){1,3}(.*)\t\d{13}$`)
 
 	// kernelName has the level in front where a distribution's rsyslog writes it so (ChromeOS, COS).
-	kernelName = lazyregexp.New(`^(?:` + hostName + ` )?(?:(?:EMERG|ALERT|CRIT|ERR|WARNING|NOTICE|INFO|DEBUG) )?kernel(?:\[\d+\])?: ?`)
+	kernelName = lazyregexp.New(`^(?:(` + hostName + `) )?(?:(?:EMERG|ALERT|CRIT|ERR|WARNING|NOTICE|INFO|DEBUG) )?kernel(?:\[\d+\])?: ?`)
 	// logcat is a line of Android's log from its process 0, which is the kernel.
 	logcat = lazyregexp.New(`^\d\d-\d\d \d\d:\d\d:\d\d\.\d{3,6} +(?:root +)?0 +0 [VDIWEF] +(?:: )?`)
 	// stamped is a serial logger's time that stands right in front of the kernel's.
-	stamped   = lazyregexp.New(`^\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)? \d{4}\](` + kernelStamp + `)`)
-	stampNext = lazyregexp.New(`^(?:(?:` + hostName + `[\pL\d_.%/@-]|[\pL\d_]|[\d.]+:(?:\d+:)?)(?:\t| {1,2})|\[(?:\d+\.\d+\.\d[\d.:]*|[0-9a-f]*:[0-9a-f:]+|[a-zA-Z][\w.-]*)\](?::\d+)? )?(` + kernelStamp + `)`)
-	kmsgNext  = lazyregexp.New(`^(?:` + hostName + ` )?((?:[\w.+~-]+,)?\d{1,3},\d+,\d+,[-cC+](?:,[^;]*)?;)`)
+	stamped   = lazyregexp.New(`^\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?: \d{4}\]|\.\d+ \d{4}\] ?)(` + kernelStamp + `)`)
+	stampNext = lazyregexp.New(`^(?:(` + hostName + `[\pL\d_.%/@-]|[\pL\d_]|[\d.]+:(?:\d+:)?)(?:\t| )|\[(\d+\.\d+\.\d[\d.:]*|[0-9a-f]*:[0-9a-f:]+|[a-zA-Z][\w.-]*)\](?::\d+)? )?[ \t\r]*(` + kernelStamp + `)`)
+	kmsgNext  = lazyregexp.New(`^(?:(` + hostName + `) )?((?:[\w.+~-]+,)?\d{1,3},\d+,\d+,[-cC+](?:,[^;]*)?;)`)
 	// syslog-ng, logread and loggers that write the names: "kern.crit kernel: ", "host kern.warn kernel: ", "kern crit: ".
-	named = lazyregexp.New(`^(?:` + hostName + ` )?[\[<(]?(` + facility + `)[. :/](` + levelName + `)[\]>)]?(?:(?: ` + hostName + `)? (kernel)(?:\[\d+\])?)?: `)
+	named = lazyregexp.New(`^(?:(` + hostName + `) )?[\[<(]?(` + facility + `)[. :/](` + levelName + `)[\]>)]?(?:(?: (` + hostName + `))? (kernel)(?:\[\d+\])?)?: `)
 	// names in front of a line with a time: rsyslog's "%pri-text%".
 	namesFirst = lazyregexp.New(`^[\[<(]?(` + facility + `)\.(` + levelName + `)[\]>)]?:? `)
 	// talosctl dmesg: "10.0.1.5: kern: warning: [time]: ".
-	talos = lazyregexp.New(`^(?:` + hostName + `: )?(` + facility + `): *(` + levelName + `): (?:\[[\dT:.Z+ -]{10,40}\]: ?)?`)
+	talos = lazyregexp.New(`^(?:(` + hostName + `): )?(` + facility + `): *(` + levelName + `): (?:\[[\dT:.Z+ -]{10,40}\]: ?)?`)
 	// RFC 5424: "<priority>1 time host app procid msgid data ", without the priority in files. A bracket in data is escaped.
-	rfc5424 = lazyregexp.New(`^(?:<(\d{1,3})>)?1 (?:-|\d{4}-\d\d-\d\dT\S+) (?:-|` + hostName + `) (\S+) \S+ \S+ (?:-|(?:\[(?:[^\]\\]|\\.)*\])+)(?: |$)`)
+	rfc5424 = lazyregexp.New(`^(?:<(\d{1,3})>)?1 (-|\d{4}-\d\d-\d\dT\S+) (-|` + hostName + `) (\S+) \S+ \S+ (?:-|(?:\[(?:[^\]\\]|\\.)*\])+)(?: |$)`)
 	// rfc3164 is a priority in front of a syslog line as it is on the wire.
 	rfc3164 = lazyregexp.New(`^<(\d{1,3})>(?:\d+: )?`)
 	// octets is the length in front of a message on a stream (RFC 6587).
 	octets = lazyregexp.New(`^\d{1,6} <\d{1,3}>`)
 	// address is the address that collectors of netconsole put in front.
-	address = lazyregexp.New(`^(?:\d{1,3}(?:\.\d{1,3}){3}|\[?[0-9a-f]*:[0-9a-f:]+:[0-9a-f.]*\]?)(?::\d+)?:? (` + kernelStamp + `)`)
+	address = lazyregexp.New(`^(\d{1,3}(?:\.\d{1,3}){3}|\[?[0-9a-f]*:[0-9a-f:]+:[0-9a-f.]*\]?)(?::\d+)?:? (` + kernelStamp + `)`)
 )
 
 // maxEnvelopes bounds how many times and priorities stand in front of each other: a container's, a relay's, a daemon's and a
 // serial logger's.
 const maxEnvelopes = 5
+
+// Keys of the fields that a record of a LogReader has where its line says so.
+const (
+	// KeyHost is the name or address of the machine, as it is written.
+	KeyHost = "host"
+	// KeyTime is the time in front of the line, as it is written.
+	KeyTime = "time"
+)
+
+// note adds a field to a record.
+func note(r *netconsole.Record, key, value string) {
+	if value != "" && value != "-" {
+		r.Fields = append(r.Fields, netconsole.Field{Key: key, Value: strings.Clone(value)})
+	}
+}
+
+// noteHost notes a host. A level or a number in its place is none, and differs from line to line.
+func noteHost(r *netconsole.Record, name string) {
+	if levelOf(strings.ToLower(name)) < 0 && !isDigits(name) {
+		note(r, KeyHost, name)
+	}
+}
 
 // byteOrderMark begins text files of Windows, and the message of RFC 5424 in UTF-8.
 const byteOrderMark = "\ufeff"
@@ -87,10 +112,11 @@ func cutEnvelope(line string, r *netconsole.Record) (string, origin) {
 	if quotation.MatchString(rest) {
 		return "", foreign
 	}
-	if !rfc5424.MatchString(rest) && !namesFirst.MatchString(rest) { // which look like the number of a line, and like a host
+	if !rfc5424.MatchString(rest) && !namesFirst.MatchString(rest) && !address.MatchString(rest) { // which look like the number of a line, and like a host
 		rest = cutSource(rest)
 	}
 	if m := dmesgISO.FindString(rest); m != "" {
+		note(r, KeyTime, m)
 		return rest[len(m):], addressed
 	}
 	if m := stamped.FindStringSubmatchIndex(rest); m != nil {
@@ -100,33 +126,43 @@ func cutEnvelope(line string, r *netconsole.Record) (string, origin) {
 	if how != bare {
 		return rest, how
 	}
-	if m := kernelName.FindString(rest); m != "" {
-		return rest[len(m):], addressed
+	names := named.FindStringSubmatch(rest)
+	if m := kernelName.FindStringSubmatch(rest); m != nil && (names == nil || names[5] == "") {
+		noteHost(r, m[1])
+		return rest[len(m[0]):], addressed
 	}
-	if m := named.FindStringSubmatch(rest); m != nil {
-		r.Prefix = facilityOf(m[1])<<3 | levelOf(m[2])
-		if m[3] == "" && !strings.HasPrefix(rest[len(m[0]):], "[") || r.Prefix >= 8 {
+	if name := "[kernel] "; dated && strings.HasPrefix(rest, name) { // metalog
+		return rest[len(name):], addressed
+	}
+	if m := names; m != nil {
+		noteHost(r, cmp.Or(m[4], m[1]))
+		r.Prefix = facilityOf(m[2])<<3 | levelOf(m[3])
+		if m[5] == "" && !strings.HasPrefix(rest[len(m[0]):], "[") || r.Prefix >= 8 {
 			return "", foreign
 		}
 		return rest[len(m[0]):], addressed
 	}
 	if m := talos.FindStringSubmatch(rest); m != nil && !decoded.MatchString(rest) {
-		r.Prefix = facilityOf(m[1])<<3 | levelOf(m[2])
+		noteHost(r, m[1])
+		r.Prefix = facilityOf(m[2])<<3 | levelOf(m[3])
 		return rest[len(m[0]):], addressed
 	}
-	if m := kmsgNext.FindStringSubmatchIndex(rest); m != nil && dated {
-		return rest[m[2]:], enclosed
+	if m := kmsgNext.FindStringSubmatch(rest); m != nil && dated {
+		noteHost(r, m[1])
+		return rest[len(m[0])-len(m[2]):], enclosed
 	}
-	if m := stampNext.FindStringSubmatchIndex(rest); m != nil {
+	if m := stampNext.FindStringSubmatch(rest); m != nil {
 		if dated {
-			return rest[m[2]:], addressed
+			noteHost(r, cmp.Or(m[1], m[2]))
+			return rest[len(m[0])-len(m[3]):], addressed
 		}
-		if m[2] == 0 {
+		if m[0] == m[3] {
 			return rest, marked
 		}
 	}
-	if m := address.FindStringSubmatchIndex(rest); m != nil {
-		return rest[m[2]:], addressed
+	if m := address.FindStringSubmatch(rest); m != nil {
+		noteHost(r, m[1])
+		return rest[len(m[0])-len(m[2]):], addressed
 	}
 	if dated {
 		return "", foreign // another program's, or one cannot know
@@ -146,9 +182,11 @@ func cutTimes(rest string, r *netconsole.Record) (_ string, dated bool, how orig
 		}
 		if m := rfc5424.FindStringSubmatch(rest); m != nil {
 			n, _ := strconv.Atoi(m[1])
-			if n >= 8 || m[2] != "kernel" && (m[2] != "-" || m[1] == "") {
+			if n >= 8 || m[4] != "kernel" && (m[4] != "-" || m[1] == "") {
 				return "", false, foreign
 			}
+			note(r, KeyTime, m[2])
+			noteHost(r, m[3])
 			r.Prefix = n
 			return strings.TrimPrefix(rest[len(m[0]):], byteOrderMark), true, addressed
 		}
@@ -174,6 +212,9 @@ func cutTimes(rest string, r *netconsole.Record) (_ string, dated bool, how orig
 				continue
 			}
 			return rest, dated, bare
+		}
+		if !dated {
+			note(r, KeyTime, m)
 		}
 		dated = true
 		rest = rest[len(m):]
@@ -207,7 +248,7 @@ func cutSource(line string) string {
 		// A word alone in front of the kernel's own stamp is no envelope yet: see LogReader.
 		rest := line[len(m):]
 		word := form == sourceName && !strings.HasPrefix(m, "[") && !strings.HasPrefix(m, "(") && !strings.Contains(m, "|")
-		if word && logTime.MatchString(rest) || !word && (begins(rest) || form == lineNumber && stampNext.MatchString(rest)) {
+		if word && logTime.MatchString(rest) || !word && (begins(rest) || form == lineNumber && (stampNext.MatchString(rest) || strings.HasPrefix(rest, "kernel: "))) {
 			line = rest
 		}
 	}

@@ -193,7 +193,22 @@ func (f fields) record() (r netconsole.Record, how origin, ok bool) {
 	default:
 		r, how = f.enveloped(text)
 	}
+	f.note(&r)
 	return r, how, true
+}
+
+// note adds the host, the boot and the time that the entry names, unless its line has.
+func (f fields) note(r *netconsole.Record) {
+	note(r, KeyHost, f.host())
+	note(r, netconsole.KeyBoot, f.get("_boot_id"))
+	note(r, KeyTime, f.get("@timestamp", "timestamp", "_time", "time", "timegenerated", "date"))
+	note(r, KeyTime, f.get("__realtime_timestamp"))
+}
+
+// host is the machine that the entry is from, or the stream of a store, which is that of one machine.
+func (f fields) host() string {
+	return f.get("_hostname", "hostname", "host", "host.name", "host.ip", "logsource", "computer", "node_name", "node", "instance",
+		"instance_id", "instanceid", "logstreamname", "logstream")
 }
 
 // transport is how the entry came to the journal.
@@ -259,10 +274,13 @@ func (f fields) program() string {
 		"app_name", "application_name", "_application_name", "ident", "syslogtag", "syslog-tag", "process.name", "processname", "process_name", "service"), ":")
 }
 
-// foreign reports whether the entry names another program than the kernel. A logger or component called "kernel" may be any
-// program's, and proves nothing.
+// foreign reports whether the entry names another program than the kernel, or is as programs write of themselves: "level" and "msg". A
+// logger or component called "kernel" may be any program's, and proves nothing.
 func (f fields) foreign() bool {
-	name := cmp.Or(f.program(), f.get("logger", "component"))
+	name := cmp.Or(f.program(), f.get("logger", "component", "subsystem"))
+	if name == "" && f["level"].path == "level" && f["msg"].path == "msg" {
+		return true
+	}
 	return name != "" && name != "kernel" || f.written() || strings.Contains(f.get("caller"), ".")
 }
 
@@ -273,7 +291,7 @@ func (f fields) written() bool {
 	}
 	for _, text := range [...]string{"text", "content", "body"} {
 		beside := strings.TrimSuffix(strings.ToLower(f[text].path), text)
-		for _, by := range [...]string{"role", "user", "author", "username", "channel", "subject", "title"} {
+		for _, by := range [...]string{"role", "user", "author", "username", "channel", "subject", "title", "user.login", "author.login", "author.name", "author.displayName"} {
 			if v := f[by]; f[text].text != "" && v.text != "" && strings.ToLower(v.path) == beside+by {
 				return true
 			}

@@ -34,8 +34,8 @@ const (
 // parseLine reads one line. Colour and what consoles put around a line are removed.
 func parseLine(line string) (netconsole.Record, origin) {
 	r := netconsole.Record{Prefix: -1, Uptime: -1}
-	line = strings.Trim(uncoloured(line), "\r\n\x00\x1e\a\b")
-	if rec, ok := kmsgLine(line); ok {
+	line = strings.TrimSuffix(strings.Trim(uncoloured(line), "\r\n\x00\x1e\a\b"), "^M") // cat -v
+	if rec, ok := kmsgLine(strings.TrimLeft(line, " \t")); ok {
 		return rec, addressed
 	}
 	if i := strings.Index(line, " login: ["); i > 0 && !strings.ContainsAny(line[:i], " [") {
@@ -47,12 +47,13 @@ func parseLine(line string) (netconsole.Record, origin) {
 		return r, foreign
 	case enclosed:
 		if rec, ok := kmsgLine(rest); ok {
+			rec.Fields = r.Fields
 			return rec, addressed
 		}
 		return r, foreign
 	case addressed:
 		rest = unescape(rest)
-		if s := strings.TrimLeft(rest, " "); uptimeStamp.MatchString(s) {
+		if s := strings.TrimLeft(rest, " \r"); uptimeStamp.MatchString(s) {
 			rest = s
 		}
 	}
@@ -62,6 +63,13 @@ func parseLine(line string) (netconsole.Record, origin) {
 	switch {
 	case stamp.found:
 		r.Uptime = stamp.uptime
+		note(&r, KeyTime, stamp.time)
+		rest = cutCaller(rest, &r)
+		if level < 0 && priority.MatchString(rest) { // crash's log -m
+			rest, level = cutLevel(rest)
+		}
+		how = max(how, marked)
+	case (how > bare || level >= 0) && printkCaller.MatchString(rest), paddedCaller.MatchString(rest): // printk.time=0
 		rest = cutCaller(rest, &r)
 		how = max(how, marked)
 	case level >= 0 && how == bare:
@@ -75,15 +83,17 @@ func parseLine(line string) (netconsole.Record, origin) {
 	if rest, found := strings.CutPrefix(rest, "kernel: "); found && level >= 0 && !stamp.found {
 		return parseBehindName(rest, r)
 	}
-	if m := behindStamp.FindStringSubmatch(rest); m != nil && m[1] == "kernel" && stamp.wall {
+	if m := behindStamp.FindStringSubmatch(rest); m != nil && m[2] == "kernel" && stamp.time != "" {
+		noteHost(&r, m[1])
 		rest, how = rest[len(m[0]):], addressed
 	}
-	if stamp.found && !stamp.wall {
+	if stamp.found && stamp.time == "" {
 		// journalctl -o short-monotonic has the host and the identifier behind the time, and with --no-hostname the latter only.
 		if m := behindStamp.FindStringSubmatch(rest); m != nil {
-			if m[1] != "" && m[1] != "kernel" {
+			if m[2] != "" && m[2] != "kernel" {
 				return r, foreign
 			}
+			noteHost(&r, m[1])
 			rest, how = rest[len(m[0]):], addressed
 		}
 	}
@@ -118,12 +128,13 @@ func withText(r netconsole.Record, text string, how origin) (netconsole.Record, 
 
 var (
 	// colour is what terminals obey: dmesg --color, systemd's status lines, firmware that clears the screen, a build server's marks.
-	colour = lazyregexp.New("\x1b(?:\\[[0-9;:?]*[A-Za-z]|[\\]_][^\x07\x1b]{0,200}(?:\x07|\x1b\\\\)|[()][A-Z0-9]|[=>78])")
+	// All that ECMA-48 has.
+	colour = lazyregexp.New("\x1b(?:\\[[0-?]*[ -/]*[@-~]|[P\\]^_X][^\x07\x1b]{0,200}(?:\x07|\x1b\\\\)|[ -/]*[0-~])")
 	// spelledColour is what becomes of it: syslog daemons and cat -v spell the escape character out, and a web page loses it.
 	spelledColour = lazyregexp.New(`(?:(?:\^\[|#033)\[[\d;]{0,20}|\[\d{1,2}(?:;\d{1,3}){0,4})m`)
 	// behindStamp is "host kernel: ", "host program[12]: " or "kernel: ". "foo bar: text" is the kernel's own, and so is
 	// "program[12]: text".
-	behindStamp = lazyregexp.New(`^(?:[\w.:-]+ (kernel|[^ :\[\]=,]+\[\d+\])|kernel): `)
+	behindStamp = lazyregexp.New(`^(?:([\w.:-]+) (kernel|[^ :\[\]=,]+\[\d+\])|kernel): `)
 	// kmsg is a record of /dev/kmsg (Documentation/ABI/testing/dev-kmsg), with the release in front in netconsole's form.
 	kmsg = lazyregexp.New(`^(?:[\w.+~-]+,)?(\d{1,3}),\d+,(\d+),[-cC+](?:,[^;]*)?;(.*)$`)
 	// netconsd is what netconsd's logger modules write: release, sequence number, microseconds, facility, level.
@@ -210,7 +221,7 @@ var (
 // A stamp is a time in brackets.
 type stamp struct {
 	found  bool
-	wall   bool          // it is a time of day
+	time   string        // a time of day
 	uptime time.Duration // -1 if it does not say
 }
 
@@ -219,7 +230,7 @@ var (
 	// the line before (dmesg -d), that alone ("+0.000012").
 	uptimeStamp = lazyregexp.New(`^\[ *(\+)?(\d{1,12})\.(\d{6})(?:[@,]\d{1,4})?(?: *<[^<>]{0,20}>)? {0,24}\] ?`)
 	// wallStamp is dmesg -e, -H and -T, in any language, with the time since the line before or that alone, and crash's log -T.
-	wallStamp = lazyregexp.New(`^\[(?:(?:[\pL\pM.\d]{1,8} ` + monthName + ` [ \d]\d \d\d:\d\d:\d\d(?: ` + zoneName + `)? \d{4}|` +
+	wallStamp = lazyregexp.New(`^\[(?:(?:[\pL\pM.\d']{1,8} ` + monthName + ` [ \d]\d \d\d:\d\d:\d\d(?: ` + zoneName + `)? \d{4}|` +
 		monthName + ` ?\d\d? \d\d:\d\d(?::\d\d)?)(?: *<[ +\d.]{1,20}>)?|<[ +\d.]{3,20}>)\]:? ?`)
 )
 
@@ -227,13 +238,13 @@ var (
 func cutStamp(line string) (rest string, s stamp) {
 	if m := uptimeStamp.FindStringSubmatch(line); m != nil {
 		if m[1] != "" {
-			return line[len(m[0]):], stamp{true, false, -1}
+			return line[len(m[0]):], stamp{found: true, uptime: -1}
 		}
-		return line[len(m[0]):], stamp{true, false, seconds(m[2], m[3])}
+		return line[len(m[0]):], stamp{found: true, uptime: seconds(m[2], m[3])}
 	}
 	for _, form := range []*lazyregexp.Regexp{wallStamp, dmesgISO} {
 		if m := form.FindString(line); m != "" {
-			return line[len(m):], stamp{true, true, -1}
+			return line[len(m):], stamp{found: true, time: m, uptime: -1}
 		}
 	}
 	return line, stamp{uptime: -1}
@@ -248,6 +259,13 @@ func seconds(sec, us string) time.Duration {
 	u, _ := strconv.ParseInt(us, 10, 64)
 	return time.Duration(s)*time.Second + time.Duration(u)*time.Microsecond
 }
+
+var (
+	// printkCaller is what print_caller (kernel/printk/printk.c) prints.
+	printkCaller = lazyregexp.New(`^\[ *[TC]\d+\] `)
+	// paddedCaller cannot be the number of a ticket.
+	paddedCaller = lazyregexp.New(`^\[ {1,4}[TC]\d+\] `)
+)
 
 // caller is "[    T1] " (CONFIG_PRINTK_CALLER), or a CPU as vendors' kernels print it: "c0 ", "(0)[12:kworker/0] ",
 // " [0:  kworker/u:1:   12] ".

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/lastgasp/lastgasp/listener/lazyregexp"
@@ -27,8 +28,10 @@ const (
 )
 
 // A LogReader turns the lines of a log into records, whatever wrote the log; see ParseLogLine for what stands in one line.
-// Beyond one line it reads JSON documents, spreadsheets and journalctl's -o export and verbose, puts the parts of a pstore file in order, and
-// finds a kernel message behind a program's unfinished line on a console: its time stamp must fit its neighbours'.
+// Beyond one line it reads JSON documents, spreadsheets and journalctl's -o export and verbose, puts the parts of a pstore file in
+// order, and finds a kernel message behind a program's unfinished line on a console: its time stamp must fit its neighbours'.
+//
+// A record has the fields KeyHost and KeyTime where its line says so.
 //
 // It is a state machine: feed every line, blank ones too, and call Flush at the end. The zero value is ready.
 type LogReader struct {
@@ -37,11 +40,12 @@ type LogReader struct {
 	first        int // number of the first line that is not, 0 if none
 	unrecognised string
 
-	last    time.Duration // uptime of the last record, -1 if unknown
-	stamps  bool          // last is known
-	strict  bool          // lines of this log have an envelope: bare ones are another program's
-	plain   bool          // lines of this log stand for themselves
-	pending []glued
+	last     time.Duration // uptime of the last record, -1 if unknown
+	stamps   bool          // last is known
+	strict   bool          // lines of this log have an envelope: bare ones are another program's
+	plain    bool          // lines of this log stand for themselves
+	pending  []glued
+	envelope string // in front of the stamps of this log, if it is of no known form
 
 	entry entry
 	json  document
@@ -51,6 +55,7 @@ type LogReader struct {
 
 	margin  margin
 	patch   bool              // in a patch, or behind the header of a commit
+	mail    bool              // that came by mail
 	partial map[string]string // beginnings of a container's lines, by stream
 	wrapped string            // a line that is as wide as a terminal
 }
@@ -178,7 +183,7 @@ func fillsTerminal(text string) bool {
 // continues reports whether a line may be the rest of one that a terminal has broken: nothing in it says whose it is.
 func continues(text string) bool {
 	_, how := parseLine(text)
-	return how == bare && !middle.MatchString(text)
+	return (how == bare || quotation.MatchString(text)) && !middle.MatchString(text)
 }
 
 // whole reads a line that is complete.
@@ -215,14 +220,17 @@ func (l *LogReader) whole(text string, emit emitter) {
 
 var (
 	// patchHead begins a patch, a part of one, or a commit in git's log.
-	patchHead = lazyregexp.New(`^(?:diff --git a/|@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@|commit [0-9a-f]{12,64}$)`)
+	patchHead = lazyregexp.New(`^(?:diff --git a/|@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@|commit [0-9a-f]{12,64}(?: \(.*\))?$)`)
+	// mailPatch begins what git format-patch writes, where all is quotation.
+	mailPatch = lazyregexp.New(`^From [0-9a-f]{40} Mon Sep 17 00:00:00 2001$`)
 	// patchLine is what may follow.
 	patchLine = lazyregexp.New(`^(?:[ \t+\\-]|(?:Author|Date|Merge|AuthorDate|Commit|CommitDate): |(?:index|new|old|deleted|similarity|rename|copy|Binary) )`)
 )
 
 // patched reports whether a line stands in a patch or in a commit's message, which quote logs.
 func (l *LogReader) patched(text string) bool {
-	l.patch = !l.plain && (patchHead.MatchString(text) || l.patch && patchLine.MatchString(text))
+	l.mail = l.mail || !l.plain && mailPatch.MatchString(text)
+	l.patch = !l.plain && (l.mail || patchHead.MatchString(text) || l.patch && patchLine.MatchString(text))
 	return l.patch
 }
 
@@ -252,13 +260,16 @@ func (l *LogReader) cutMargin(r *netconsole.Record) {
 	}
 }
 
+// formatVerb ends a message as it stands in a program's code.
+var formatVerb = lazyregexp.New(`: %[a-zA-Z\d]{1,5}(?:\\n.*)?$`)
+
 // bareLine emits a line that does not say whose it is. In a log whose other lines do, it is not the kernel's.
 func (l *LogReader) bareLine(r netconsole.Record, emit func(*netconsole.Record)) {
 	if len(l.pending) > 0 {
 		l.hold(glued{whole: string(r.Text)}, emit)
 		return
 	}
-	if l.strict {
+	if l.strict || formatVerb.Match(r.Text) {
 		r.Prefix = 1 << 3
 	}
 	emit(&r)
@@ -275,12 +286,13 @@ func (l *LogReader) takeGlued(text string, emit func(*netconsole.Record)) bool {
 		return false
 	}
 	g := glued{whole: text, before: before, message: r, quoted: quoted}
-	if l.stamps && near(l.last, r.Uptime) {
+	if l.stamps && near(l.last, r.Uptime) || l.envelope != "" && alike(l.envelope, before) {
 		l.accept(g, emit)
 		return true
 	}
-	if last := l.lastPending(); !l.stamps && last != nil && last.before == g.before && near(last.message.Uptime, r.Uptime) {
+	if last := l.lastPending(); !l.stamps && last != nil && alike(last.before, g.before) && near(last.message.Uptime, r.Uptime) {
 		// No line of this log begins with a stamp, and this one begins as another: it is an envelope.
+		l.envelope = before
 		l.pending = append(l.pending, g)
 		l.corroborate(r.Uptime, emit)
 		return true
@@ -300,10 +312,26 @@ func splitGlued(text string) (before, message string, quoted bool) {
 		return m[1], strings.NewReplacer(`\"`, `"`, `\r`, "", "''", "'").Replace(m[2]), true
 	}
 	at := middle.FindStringIndex(text)
-	if at == nil || quotes(text[:at[0]]) {
+	if at == nil || quotes(text[:at[0]], text[at[0]:]) {
 		return "", "", false
 	}
 	return text[:at[0]], text[at[0]:], false
+}
+
+// logLevel is in front of what a program logs.
+var logLevel = lazyregexp.New(`\b(?:TRACE|DEBUG|INFO|WARN(?:ING)?|ERROR|FATAL|CRITICAL)\b`)
+
+// alike reports whether two texts in front of a stamp are the same envelope: equal, or numbers of one form, such as a time.
+func alike(a, b string) bool {
+	form := func(s string) string {
+		return strings.Map(func(r rune) rune {
+			if r >= '0' && r <= '9' {
+				return '0'
+			}
+			return r
+		}, s)
+	}
+	return a == b && !logLevel.MatchString(a) || !strings.ContainsFunc(a, unicode.IsLetter) && form(a) == form(b)
 }
 
 // lastPending is the last pending line that may have a kernel's message, nil if there is none.
@@ -316,10 +344,23 @@ func (l *LogReader) lastPending() *glued {
 	return nil
 }
 
-// quotes reports whether what follows a text is likely to be a quotation or an argument: a quote or parenthesis is open.
-func quotes(before string) bool {
-	return strings.ContainsAny(before, "`{=<>") || strings.Count(before, `"`)%2 != 0 || strings.Count(before, "'")%2 != 0 ||
-		strings.Count(before, "(") != strings.Count(before, ")")
+// argument is an assignment, the mark of a mail or of a program's comment.
+var argument = lazyregexp.New(`(?:[>=]|//) *$`)
+
+// quotes reports whether a message is likely to be a quotation or an argument: it ends a quote or parenthesis that is open before
+// it, or is an argument. A program's output that was cut leaves them open.
+func quotes(before, message string) bool {
+	for _, pair := range [...]string{`""`, "''", "``", "()", "{}"} {
+		opening, closing := pair[:1], pair[1:]
+		open := strings.Count(before, opening) > strings.Count(before, closing)
+		if opening == closing {
+			open = strings.Count(before, opening)%2 != 0
+		}
+		if open && strings.Contains(message, closing) {
+			return true
+		}
+	}
+	return argument.MatchString(before)
 }
 
 // near reports whether a message at uptime after closely follows one at uptime before.
@@ -380,6 +421,7 @@ func (l *LogReader) record(f fields, emit emitter) {
 	if how == foreign {
 		return
 	}
+	f.note(&r)
 	l.kernel++
 	l.strict = true
 	emit(&r)

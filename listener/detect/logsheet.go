@@ -14,9 +14,10 @@ const (
 	maxRow = 1 << 20
 )
 
-// A sheet is a spreadsheet in the course of being read: what Splunk, CloudWatch, Datadog and Kibana export as CSV. Its first line
-// names the columns, and every row is an entry of a log.
+// A sheet is a spreadsheet in the course of being read: what Splunk, CloudWatch, Datadog and Kibana export as CSV, with commas,
+// semicolons or tabs. Its first line names the columns, and every row is an entry of a log.
 type sheet struct {
+	comma   rune
 	columns []string
 	lines   []string // of a row that is not complete
 	size    int      // of lines, in bytes
@@ -24,14 +25,16 @@ type sheet struct {
 }
 
 // columnName is how columns are called.
-var columnName = lazyregexp.New(`^[@_A-Za-z][\w.@ -]{0,63}$`)
+var columnName = lazyregexp.New(`^[@_A-Za-z][\w.@ ()\[\]-]{0,63}$`)
 
 // cells are the cells of a row, nil if it is none, or not complete.
-func cells(row string) []string {
-	if strings.Count(row, ",") > maxColumns {
+func (s *sheet) cells(row string) []string {
+	if strings.Count(row, string(s.comma)) > maxColumns {
 		return nil
 	}
-	all, err := csv.NewReader(strings.NewReader(row)).Read()
+	in := csv.NewReader(strings.NewReader(row))
+	in.Comma = s.comma
+	all, err := in.Read()
 	if err != nil {
 		return nil
 	}
@@ -40,7 +43,16 @@ func cells(row string) []string {
 
 // begins reports whether a line names the columns of a sheet, of which one is the line of log.
 func (s *sheet) begins(text string) bool {
-	columns := cells(strings.TrimPrefix(text, byteOrderMark))
+	for _, s.comma = range ",;\t" {
+		if s.names(text) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *sheet) names(text string) bool {
+	columns := s.cells(strings.TrimPrefix(text, byteOrderMark))
 	if len(columns) < 2 {
 		return false
 	}
@@ -73,7 +85,7 @@ func (l *LogReader) row(text string, emit emitter) bool {
 	if s.quoted && s.size < maxRow {
 		return true
 	}
-	row := cells(strings.Join(s.lines, "\n"))
+	row := s.cells(strings.Join(s.lines, "\n"))
 	if len(row) != len(s.columns) {
 		s.lines = s.lines[:len(s.lines)-1] // the caller has the last one
 		l.abandonRow(emit)
