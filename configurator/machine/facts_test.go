@@ -29,9 +29,15 @@ func TestFactsAreRead(t *testing.T) {
 	if diff := cmp.Diff(want, w.root.Facts("v1")); diff != "" {
 		t.Errorf("facts with the module (-want +got):\n%s", diff)
 	}
-	w.write(t, "proc/sys/kernel/ftrace_enabled", "0")
-	if w.root.Facts("v1").Unmuted {
-		t.Error("without ftrace the module does nothing")
+	for _, file := range []string{"proc/sys/kernel/ftrace_enabled", "sys/kernel/debug/kprobes/enabled"} {
+		w.write(t, file, "0")
+		if w.root.Facts("v1").Unmuted {
+			t.Errorf("the module does nothing with %s=0", file)
+		}
+		w.write(t, file, "1")
+		if diff := cmp.Diff(want, w.root.Facts("v1")); diff != "" {
+			t.Errorf("facts with the module and %s=1 (-want +got):\n%s", file, diff)
+		}
 	}
 	if bare := Root(t.TempDir()).Facts("v1"); bare.ConsoleLevel != 7 || bare.Kernel == "" {
 		t.Errorf("facts of a machine that shows nothing: %+v", bare)
