@@ -171,7 +171,7 @@ func (c *Configurator) pass(ctx context.Context, known *endpoint.Found, quiet bo
 	done := c.waiting("netconsole's module")
 	err = c.Load(ctx)
 	done()
-	if errors.Is(err, configfs.ErrNoModule) && !c.Root.HasNetconsole() {
+	if errors.Is(err, configfs.ErrNoModule) && !c.Root.HasNetconsole() || errors.Is(err, configfs.ErrNoConfigfs) && c.Root.LacksNetconsole() {
 		return c.passAfterTheFact(ctx, known, before, quiet)
 	}
 	if err != nil {

@@ -136,6 +136,12 @@ func (r Root) MTUFindings(devices []string) []Finding {
 // HasNetconsole reports whether the running kernel has netconsole, loaded or not.
 func (r Root) HasNetconsole() bool { return r.hasModule(r.kernelRelease(), "netconsole") }
 
+// LacksNetconsole reports whether the running kernel's modules are listed, and netconsole is not among them. Where they are not listed,
+// as in a container, nobody knows.
+func (r Root) LacksNetconsole() bool {
+	return exists(r.Path("lib/modules", r.kernelRelease(), "modules.dep")) && !r.HasNetconsole()
+}
+
 // NoNetconsole returns the finding for a machine where netconsole is not loaded.
 func (r Root) NoNetconsole() Finding {
 	if r.HasNetconsole() {
