@@ -55,8 +55,8 @@ func (c *Configurator) Verify(ctx context.Context) ([]canary.Proof, error) {
 	return proofs, errors.Join(errs...)
 }
 
-// saveProofs saves the outcome of canaries for `status` and the metrics in s, what the last pass saved: a proof for each of the armed targets, as
-// it is now. If that is lost, the next pass saves it anew.
+// saveProofs saves the outcome of canaries in s, what the last pass saved, for `status` and the metrics: a proof for each of the armed
+// targets, as it is now. If that is lost, the next pass saves it anew.
 func (c *Configurator) saveProofs(s *machine.State, armed []configfs.State, proofs []canary.Proof) error {
 	if s == nil {
 		return nil
