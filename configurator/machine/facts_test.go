@@ -207,6 +207,38 @@ func TestLinkProblem(t *testing.T) {
 	}
 }
 
+// Below a device there may be cards and others. One card that can send is enough.
+func TestLinkProblemBelow(t *testing.T) {
+	const on, off = "1", "0"
+	for _, tt := range []struct {
+		name, want string
+		carriers   map[string]string // of the devices below br0; a card is called eth…
+	}{
+		{"a bridge of pods", "", map[string]string{"pod0": on}},
+		{"a bridge with an uplink, among pods", "", map[string]string{"eth0": on, "pod0": off}},
+		{"whose uplink is unplugged", "sends by eth0, which has no carrier", map[string]string{"eth0": off, "pod0": on}},
+		{"one of whose uplinks is unplugged", "", map[string]string{"eth0": off, "eth1": on, "pod0": on}},
+		{"all of whose uplinks are", "sends by eth0, which has no carrier", map[string]string{"eth0": off, "eth1": off}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := world{Root(t.TempDir())}
+			w.write(t, "sys/class/net/br0/flags", "0x1003")
+			w.write(t, "sys/class/net/br0/carrier", on)
+			for name, carrier := range tt.carriers {
+				w.write(t, "sys/class/net/br0/lower_"+name+"/x", "")
+				w.write(t, "sys/class/net/"+name+"/flags", "0x1003")
+				w.write(t, "sys/class/net/"+name+"/carrier", carrier)
+				if strings.HasPrefix(name, "eth") {
+					w.write(t, "sys/class/net/"+name+"/device/vendor", "0x1d0f")
+				}
+			}
+			if got := w.root.LinkProblem("br0"); got != tt.want {
+				t.Errorf("br0 %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestMTUFindings(t *testing.T) {
 	w := world{Root(t.TempDir())}
 	for device, mtu := range map[string]string{"eth0": "1500\n", "eth1": "576\n", "eth2": "1048\n", "eth3": "1047\n", "eth4": "9001\n"} {
