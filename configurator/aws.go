@@ -1,6 +1,7 @@
 package configurator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -76,7 +77,7 @@ func (c *Configurator) query(instance func() (ec2.Instance, error), present []co
 	return nexthop.Query{Sources: allowed, Prefer: prefer}
 }
 
-// place returns the values of the templates in parameter names. Outside EC2, AWS_REGION names the region.
+// place returns the values of the templates in parameter names. As in every SDK, AWS_REGION comes before the instance's own region.
 func (c *Configurator) place(ctx context.Context) (endpoint.Place, error) {
 	p := endpoint.Place{Region: os.Getenv("AWS_REGION"), Cluster: c.Config.Cluster}
 	if !c.Root.OnEC2() {
@@ -89,7 +90,7 @@ func (c *Configurator) place(ctx context.Context) (endpoint.Place, error) {
 	if err != nil {
 		return p, err
 	}
-	p.Region, p.ZoneID = i.Region, i.ZoneID
+	p.Region, p.ZoneID = cmp.Or(p.Region, i.Region), i.ZoneID
 	return p, nil
 }
 

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -73,25 +72,21 @@ func DefaultConfig() Config {
 // ConfigError says what is wrong with the configuration, where, and what to do, in one line.
 type ConfigError = yamlkeys.Error
 
-// LoadConfig reads file, then the *.yaml of the directory of the same name with .d in lexical order, then LASTGASP_…
+// LoadConfig reads file, then the *.yaml and *.yml of the directory of the same name with .d in lexical order, then LASTGASP_…
 // variables of environ ("KEY=value"), then the endpoints given by flag. Later values replace earlier ones. Only the
 // default file may be missing. Errors are *ConfigError.
 func LoadConfig(file string, environ, flagEndpoints []string) (Config, error) {
 	c := DefaultConfig()
 	more, err := dropins(file)
 	if err != nil {
-		return c, &ConfigError{Origin: file, Err: errors.New("the names of drop-ins cannot be matched; avoid []*?\\ in the name of the file")}
+		return c, err
 	}
 	for _, f := range append([]string{file}, more...) {
 		data, err := readDurably(f)
 		if errors.Is(err, fs.ErrNotExist) && f == DefaultConfigFile {
 			continue
 		} else if err != nil {
-			var pathErr *fs.PathError
-			if errors.As(err, &pathErr) {
-				err = pathErr.Err
-			}
-			return c, &ConfigError{Origin: f, Err: fmt.Errorf("cannot be read: %w; check --config", err)}
+			return c, &ConfigError{Origin: f, Err: fmt.Errorf("cannot be read: %w; check --config", bare(err))}
 		}
 		if err := c.merge(f, data); err != nil {
 			return c, err
@@ -145,7 +140,24 @@ func readDurably(name string) ([]byte, error) {
 // dropins returns the files that are merged over file, in that order, such as /etc/lastgasp/configurator.d/*.yaml. Hidden files are
 // an editor's.
 func dropins(file string) ([]string, error) {
-	list, err := filepath.Glob(filepath.Join(strings.TrimSuffix(file, filepath.Ext(file))+".d", "*.yaml"))
-	slices.Sort(list)
-	return slices.DeleteFunc(list, func(f string) bool { return strings.HasPrefix(filepath.Base(f), ".") }), err
+	dir := strings.TrimSuffix(file, filepath.Ext(file)) + ".d"
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, &ConfigError{Origin: dir, Err: fmt.Errorf("cannot be read: %w; it is the directory of drop-ins", bare(err))}
+	}
+	var list []string
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); (ext == ".yaml" || ext == ".yml") && !strings.HasPrefix(e.Name(), ".") {
+			list = append(list, filepath.Join(dir, e.Name()))
+		}
+	}
+	return list, nil
+}
+
+// bare removes the path from an error; the caller says which file it is about.
+func bare(err error) error {
+	if pathErr := (*fs.PathError)(nil); errors.As(err, &pathErr) {
+		return pathErr.Err
+	}
+	return err
 }

@@ -97,7 +97,6 @@ func TestConfigPrecedence(t *testing.T) {
 	main := write("configurator.yaml", "endpoint: {static: [10.0.0.1:6666]}\ntargets: 1\ncanary: {timeout: 1s}\n")
 	write("configurator.d/90-late.yaml", "targets: 3\n")
 	dropin := write("configurator.d/50-user-data.yaml", "endpoint: {static: [10.0.0.2:6666]}\ntargets: 4\n")
-	write("configurator.d/ignored.yml", "nonsense")
 
 	for _, tt := range []struct {
 		name    string
@@ -153,6 +152,7 @@ func TestDropinsAreWhatAnOperatorHasWritten(t *testing.T) {
 		"30-c.yaml.dpkg-old":     "targets: 5\n",
 		".30-c.yaml":             "targets: 6\n",
 		"30-c.json":              "targets: 7\n",
+		"15-d.yml":               "targets: 8\nlocalPort: 7100\n",
 		".30-c.yaml.swp":         "\x00",
 		"README":                 "read me\n",
 		"40-crlf-and-a-bom.yaml": "\ufeffcluster: prod-1\r\ncanary:\r\n  interval: 1m\r\n",
@@ -168,7 +168,7 @@ func TestDropinsAreWhatAnOperatorHasWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Targets != 3 || got.LocalPort != 7000 || got.Cluster != "prod-1" || got.Canary.Interval != time.Minute {
+	if got.Targets != 3 || got.LocalPort != 7100 || got.Cluster != "prod-1" || got.Canary.Interval != time.Minute {
 		t.Errorf("%+v", got)
 	}
 }
@@ -177,6 +177,12 @@ func TestConfigRefusals(t *testing.T) {
 	empty := filepath.Join(t.TempDir(), "configurator.yaml")
 	if err := os.WriteFile(empty, []byte("# nothing\n"), 0o644); err != nil {
 		t.Fatal(err)
+	}
+	beside := filepath.Join(t.TempDir(), "configurator.yaml")
+	for _, file := range []string{beside, strings.TrimSuffix(beside, ".yaml") + ".d"} {
+		if err := os.WriteFile(file, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 	pipe := filepath.Join(t.TempDir(), "pipe.yaml")
 	if err := unix.Mkfifo(pipe, 0o644); err != nil {
@@ -193,6 +199,8 @@ func TestConfigRefusals(t *testing.T) {
 			want: empty + ".missing: cannot be read: no such file or directory; check --config"},
 		{name: "a link to something endless", file: "/dev/zero", want: "/dev/zero: cannot be read: it has more than 256 KiB; check --config"},
 		{name: "a directory", file: filepath.Dir(empty), want: filepath.Dir(empty) + ": cannot be read: is a directory; check --config"},
+		{name: "a file where the drop-ins should be", file: beside,
+			want: strings.TrimSuffix(beside, ".yaml") + ".d: cannot be read: not a directory; it is the directory of drop-ins"},
 		{name: "a named pipe", file: pipe, want: pipe + ": cannot be read: it is a named pipe that nobody writes to; put a file there; check --config"},
 		{name: "an unknown variable is a typing error", file: empty, environ: []string{"LASTGASP_ENDPONT=10.0.2.10:6666"},
 			want: "environment: LASTGASP_ENDPONT: is not a variable of lastgasp-configurator; use LASTGASP_CANARY_INTERVAL, "},

@@ -125,7 +125,7 @@ func publicKey(text string) (ed25519.PublicKey, bool) {
 func readNetworks(to *[]netip.Prefix) func(*yaml.Node) error {
 	network := func(text string) (netip.Prefix, bool) {
 		prefix, err := netip.ParsePrefix(text)
-		return prefix.Masked(), err == nil
+		return prefix.Masked(), err == nil && !prefix.Addr().Is4In6() // which no listener's address would be in
 	}
 	return func(n *yaml.Node) error {
 		if err := yamlkeys.CommaValues(to, "a network; write it like 10.0.2.0/24", network)(n); err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/lastgasp/lastgasp/configurator/machine"
 )
 
-// Disarm removes our targets and the state of the last pass, and restores every kernel setting we changed. The secret of
+// Disarm removes our targets, the state and the metrics of the last pass, and restores every kernel setting we changed. The secret of
 // this boot stays: it is pinned, and another one would not be believed until the next boot.
 func (c *Configurator) Disarm(ctx context.Context) error {
 	unlock, err := c.lock(ctx)
@@ -22,6 +22,7 @@ func (c *Configurator) Disarm(ctx context.Context) error {
 		c.Log.Info("removing", "target", st.Name, "listener", netip.AddrPortFrom(st.RemoteIP, st.RemotePort))
 		errs = append(errs, c.Netconsole.Disarm(st.Name))
 	}
+	c.removeMetrics()
 	restored, err := c.Root.ApplySettings(nil)
 	for _, s := range machine.Summary(restored) {
 		c.Log.Info("restored kernel setting", "setting", s)

@@ -148,8 +148,7 @@ func (c *Configurator) choose(list []endpoint.Endpoint, d Draft, avoid map[strin
 // find asks all sources, and at the end the last known good list of this machine. Listeners outside of endpoint.within are
 // refused, so that control over a source is not enough to redirect nodes.
 func (c *Configurator) find(ctx context.Context, id machine.Identity) (endpoint.Found, error) {
-	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
-	defer cancel()
+	wait := bootTimeout
 	f := endpoint.Finder{Sources: c.Sources, Lookup: c.Lookup}
 	if len(c.Config.Endpoint.Within) > 0 {
 		f.Within = func(e endpoint.Endpoint) bool {
@@ -160,7 +159,12 @@ func (c *Configurator) find(ctx context.Context, id machine.Identity) (endpoint.
 	if !c.fresh {
 		last := c.lastGood(id)
 		f.Last = &last
+		if _, _, err := last.Find(ctx); err == nil {
+			wait = goodTimeout
+		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
 	defer c.waiting("an answer to where the listeners are")()
 	return f.Find(ctx)
 }

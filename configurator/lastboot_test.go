@@ -268,6 +268,31 @@ func TestAfterTheFactCanFail(t *testing.T) {
 	}
 }
 
+// A kernel without configfs has no netconsole either, if its list of modules says so. In a container there is no list, and no configfs for
+// other reasons.
+func TestAfterTheFactWithoutConfigfs(t *testing.T) {
+	for _, tt := range []struct {
+		name, modules string // content of modules.dep
+		want          error
+	}{
+		{"a kernel that has neither", "kernel/net/a.ko:", nil},
+		{"a kernel that has netconsole", "kernel/drivers/net/netconsole.ko:", configfs.ErrNoConfigfs},
+		{"a container", "", configfs.ErrNoConfigfs},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			node := w.without(listenerA)
+			node.Load = func(context.Context) error { return configfs.ErrNoConfigfs }
+			if tt.modules != "" {
+				w.write(t, "lib/modules/6.12.117-cloud-amd64/modules.dep", tt.modules)
+			}
+			if s, err := node.Apply(t.Context()); !errors.Is(err, tt.want) || s.AfterTheFact != (tt.want == nil) {
+				t.Errorf("%+v, %v", s, err)
+			}
+		})
+	}
+}
+
 // TestAfterTheFactTheListenerProvesItselfFirst: with endpoint.key nobody gets the secret before.
 func TestAfterTheFactTheListenerProvesItselfFirst(t *testing.T) {
 	w := newWorld(t)

@@ -2,8 +2,11 @@ package configurator
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -13,8 +16,8 @@ import (
 // MetricsFile is what node_exporter's textfile collector reads, in the directory that --textfile names.
 const MetricsFile = "metrics.prom"
 
-// writeMetrics writes this node's metrics if a directory for them is set. A failure is only logged.
-func (c *Configurator) writeMetrics() {
+// WriteMetrics writes this node's metrics if a directory for them is set. A failure is only logged; older metrics are removed then.
+func (c *Configurator) WriteMetrics() {
 	if c.Textfile == "" {
 		return
 	}
@@ -28,6 +31,17 @@ func (c *Configurator) writeMetrics() {
 	}
 	if err != nil {
 		c.Log.Warn("metrics are not written", "err", err)
+		c.removeMetrics()
+	}
+}
+
+// removeMetrics removes what WriteMetrics has written: nobody would write it anew, and it would go on saying what was true once.
+func (c *Configurator) removeMetrics() {
+	if c.Textfile == "" {
+		return
+	}
+	if err := os.Remove(filepath.Join(c.Textfile, MetricsFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.Log.Warn("metrics of before stay, and are no longer true", "err", err)
 	}
 }
 

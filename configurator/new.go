@@ -21,6 +21,8 @@ const (
 	optionalTimeout = 3 * time.Second
 	// bootTimeout is for answers that it needs: while an instance boots, its metadata and its role's credentials may be late.
 	bootTimeout = 60 * time.Second
+	// goodTimeout is for the same answers if the last known good listeners can be used without. At boot a pass has 16 s.
+	goodTimeout = 6 * time.Second
 )
 
 // New wires a Configurator to this machine's kernel and network.

@@ -171,7 +171,7 @@ func (c *Configurator) pass(ctx context.Context, known *endpoint.Found, quiet bo
 	done := c.waiting("netconsole's module")
 	err = c.Load(ctx)
 	done()
-	if errors.Is(err, configfs.ErrNoModule) && !c.Root.HasNetconsole() {
+	if errors.Is(err, configfs.ErrNoModule) && !c.Root.HasNetconsole() || errors.Is(err, configfs.ErrNoConfigfs) && c.Root.LacksNetconsole() {
 		return c.passAfterTheFact(ctx, known, before, quiet)
 	}
 	if err != nil {
@@ -199,7 +199,7 @@ func proven(before *machine.State, targets []configfs.State) bool {
 	return before != nil && before.Failed == "" && len(before.Targets) == len(targets) &&
 		!slices.ContainsFunc(targets, func(st configfs.State) bool {
 			t, ok := before.Target(st.Name)
-			return !ok || !t.Acked || !t.Known
+			return !ok || !t.Acked || !t.Known || !proves(t, st)
 		})
 }
 
@@ -367,7 +367,7 @@ func (c *Configurator) states(left []configfs.State, fresh []configfs.Spec, all 
 	list := []machine.TargetState{}
 	for _, st := range left {
 		t := machine.TargetState{Name: st.Name, Listener: remoteOf(st.Spec), Local: netip.AddrPortFrom(st.LocalIP, st.LocalPort),
-			MAC: st.RemoteMAC.String()}
+			MAC: st.RemoteMAC.String(), LocalMAC: st.LocalMAC.String()}
 		if known, ok := before.Target(st.Name); ok && !slices.ContainsFunc(fresh, func(s configfs.Spec) bool { return s.Name == st.Name }) {
 			t.LastAck, t.LastAckUptime = known.LastAck, known.LastAckUptime
 		}
@@ -387,7 +387,7 @@ func (c *Configurator) finish(s machine.State, err error) (machine.State, error)
 		s.Failed = strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
 	err = errors.Join(err, c.Root.SaveState(s))
-	c.writeMetrics()
+	c.WriteMetrics()
 	return s, err
 }
 

@@ -4,12 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -297,6 +300,43 @@ func TestLastGoodListenersAreUsedOnlyWhereTheyWereProved(t *testing.T) {
 	}
 }
 
+// hanging is a source that never answers, as Parameter Store is where its endpoint is missing.
+type hanging struct{}
+
+func (hanging) Find(ctx context.Context) ([]endpoint.Endpoint, string, error) {
+	<-ctx.Done()
+	return nil, "ssm", ctx.Err()
+}
+
+// A node that boots while nobody says where its listeners are is armed by apply, in the time that its unit gives it.
+func TestWithoutAnAnswerTheLastGoodListenersAreArmedInTime(t *testing.T) {
+	unit, err := os.ReadFile("../systemd/lastgasp-configurator.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seconds time.Duration
+	_, command, _ := strings.Cut(string(unit), "\nExecStart=")
+	if _, err := fmt.Sscanf(command, "/usr/bin/timeout --kill-after=1 %d /usr/bin/lastgasp-configurator apply\n", &seconds); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		if _, err := w.node(listenerA).Apply(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.write(t, "proc/sys/kernel/random/boot_id", "11111111-2222-3333-4444-555555555555")
+		w.kernel.targets = nil
+		node := w.node(listenerA)
+		node.Sources = []endpoint.Source{hanging{}}
+		ctx, cancel := context.WithTimeout(t.Context(), seconds*time.Second)
+		defer cancel()
+		s, err := node.Apply(ctx)
+		if err != nil || len(s.Targets) != 1 || !s.Targets[0].Acked || !strings.HasPrefix(s.Where, "last known good since ") {
+			t.Errorf("%+v, %v", s, err)
+		}
+	})
+}
+
 type unreachable struct{}
 
 func (unreachable) Find(context.Context) ([]endpoint.Endpoint, string, error) {
@@ -384,27 +424,39 @@ func TestVerifyThatIsInterruptedOrCannotBeSaved(t *testing.T) {
 	}
 }
 
-// Somebody writes another Ethernet address into our target: what was proved before says nothing about it, and verify does.
+// Somebody writes something else into our target, or the card's address changes: what was proved before says nothing about it, and
+// verify does.
 func TestWhatSomebodyElseWroteIsNotCovered(t *testing.T) {
-	w := newWorld(t)
-	node := w.node(listenerA)
-	verdict := func() Verdict {
-		t.Helper()
-		status, err := node.Status(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return status.Verdict
-	}
-	if _, err := node.Apply(t.Context()); err != nil || verdict() != Covered {
-		t.Fatalf("verdict %s, %v", verdict(), err)
-	}
-	w.kernel.targets[0].RemoteMAC = net.HardwareAddr{2, 0, 0, 0, 0, 0x77}
-	if v := verdict(); v != Unproven {
-		t.Errorf("verdict %s", v)
-	}
-	if _, err := node.Verify(t.Context()); err != nil || verdict() != Covered {
-		t.Errorf("after verify: verdict %s, %v", verdict(), err)
+	other := net.HardwareAddr{2, 0, 0, 0, 0, 0x77}
+	for name, write := range map[string]func(*configfs.State){
+		"another next hop":                 func(st *configfs.State) { st.RemoteMAC = other },
+		"another listener":                 func(st *configfs.State) { st.RemotePort++ },
+		"another source":                   func(st *configfs.State) { st.LocalIP = st.LocalIP.Next() },
+		"another source port":              func(st *configfs.State) { st.LocalPort-- },
+		"another card, or its new address": func(st *configfs.State) { st.LocalMAC = other },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			node := w.node(listenerA)
+			verdict := func() Verdict {
+				t.Helper()
+				status, err := node.Status(nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return status.Verdict
+			}
+			if _, err := node.Apply(t.Context()); err != nil || verdict() != Covered {
+				t.Fatalf("verdict %s, %v", verdict(), err)
+			}
+			write(&w.kernel.targets[0])
+			if v := verdict(); v != Unproven {
+				t.Errorf("verdict %s", v)
+			}
+			if _, err := node.Verify(t.Context()); err != nil || verdict() != Covered {
+				t.Errorf("after verify: verdict %s, %v", verdict(), err)
+			}
+		})
 	}
 }
 

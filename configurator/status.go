@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -77,10 +78,7 @@ func (c *Configurator) Status(configErr error) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	settings, err := c.Root.Settings()
-	if err != nil {
-		return Status{}, err
-	}
+	settings, settingsErr := c.Root.Settings()
 	last, stateErr := c.Root.State()
 	links := make(map[string]string)
 	for _, device := range devicesOf(present) {
@@ -112,6 +110,7 @@ func (c *Configurator) Status(configErr error) (Status, error) {
 	}{
 		{"the configuration is bad", "what is armed stays as it is, and nothing new is armed", configErr},
 		{"what the last pass saw cannot be read", "nothing shows what was proved before", stateErr},
+		{"the list of changed kernel settings cannot be read", "nothing shows what disarm restores", settingsErr},
 		{"the state of enrolment cannot be read", "nothing shows whether this boot is pinned", enrolErr},
 	} {
 		if f.err != nil {
@@ -168,10 +167,12 @@ func proved(now time.Duration, present []configfs.State, last machine.State) Ver
 	return verdict
 }
 
-// proves reports whether what was proved about t holds for st: it is the same way to the same listener. Root may have
-// written to the target since.
+// proves reports whether what was proved about t holds for st: it is the same way to the same listener, from the same address of
+// the same card. Root may have written to the target since, or given the card another address, from which a VPC takes nothing.
 func proves(t machine.TargetState, st configfs.State) bool {
-	return t.Listener == remoteOf(st.Spec) && (t.MAC == "" || t.MAC == st.RemoteMAC.String())
+	return t.Listener == remoteOf(st.Spec) && (t.MAC == "" || t.MAC == st.RemoteMAC.String()) &&
+		(!t.Local.IsValid() || t.Local == netip.AddrPortFrom(st.LocalIP, st.LocalPort)) &&
+		(t.LocalMAC == "" || !st.Enabled || t.LocalMAC == st.LocalMAC.String())
 }
 
 // stale reports whether t's last acknowledgement is too old at uptime now: the watch has had two chances for another since.

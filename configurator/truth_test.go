@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,6 +99,25 @@ func TestStateOfAnotherBootIsNotBelieved(t *testing.T) {
 	}
 }
 
+// A directory that root has made with its own umask hides our files from other users: status is a screen all the same.
+func TestStatusShowsWhatItCanRead(t *testing.T) {
+	for _, file := range []string{"state.json", "settings.json", "enroll.json"} {
+		w := newWorld(t)
+		node := w.node(listenerA)
+		if _, err := node.Apply(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		os.Remove(w.root.Path("run/lastgasp", file))
+		w.write(t, "run/lastgasp/"+file+"/x", "as good as a file that may not be read: root may read all")
+		status, err := node.Status(nil)
+		if err != nil || len(status.Targets) != 1 || !slices.ContainsFunc(status.Findings, func(f machine.Finding) bool {
+			return strings.Contains(f.String(), " cannot be read: ") && strings.Contains(f.Mend, file)
+		}) {
+			t.Errorf("%s: targets %v, findings %v, %v", file, status.Targets, status.Findings, err)
+		}
+	}
+}
+
 func TestStatusWithoutNetconsole(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -122,6 +142,14 @@ func TestStatusWithoutNetconsole(t *testing.T) {
 			status, err := w.node(listenerA).Status(nil)
 			if err != nil || status.Verdict != Mute || len(status.Findings) != 1 || !strings.HasPrefix(status.Findings[0].String(), tt.want) {
 				t.Errorf("verdict %s, findings %v, %v", status.Verdict, status.Findings, err)
+			}
+			_, err = w.node(listenerA).Verify(t.Context())
+			want := "no netconsole: " + tt.want
+			if w.root.HasNetconsole() {
+				want = "not acknowledged: no target is armed; run lastgasp-configurator apply"
+			}
+			if err == nil || !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("verify: %v, want %s", err, want)
 			}
 		})
 	}
@@ -213,8 +241,23 @@ func TestMetrics(t *testing.T) {
 	if !strings.HasSuffix(string(data), "# EOF\n") {
 		t.Error("OpenMetrics ends with # EOF")
 	}
+	w.deaf[netip.MustParseAddrPort(listenerA)] = true
+	if _, err := node.Verify(t.Context()); err == nil {
+		t.Error("a deaf listener has acknowledged")
+	}
+	if text := w.read("var/lib/lastgasp/" + MetricsFile); !strings.Contains(text, "{verdict=\"unproven\"} 1") {
+		t.Errorf("after verify:\n%s", text)
+	}
 	if left, _ := os.ReadDir(w.root.Path("var/lib/lastgasp")); len(left) != 3 { // with endpoints.json and the ledger of boots
 		t.Errorf("left behind: %v", left)
+	}
+	for range 2 {
+		if err := node.Disarm(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if text := w.read("var/lib/lastgasp/" + MetricsFile); text != "" {
+			t.Errorf("a node that is disarmed goes on saying\n%s", text)
+		}
 	}
 }
 

@@ -25,6 +25,9 @@ func (c *Configurator) Verify(ctx context.Context) ([]canary.Proof, error) {
 		return []canary.Proof{}, err
 	}
 	armed := slices.DeleteFunc(present, func(st configfs.State) bool { return !st.Enabled })
+	if support, sure, err := c.Netconsole.Seen(); err == nil && sure && !support.Netconsole && !c.Root.HasNetconsole() {
+		return []canary.Proof{}, fmt.Errorf("%w: %s", configfs.ErrNoModule, c.Root.NoNetconsole())
+	}
 	if len(armed) == 0 {
 		return []canary.Proof{}, fmt.Errorf("%w: no target is armed; run lastgasp-configurator apply", ErrUnproved)
 	}
@@ -52,8 +55,8 @@ func (c *Configurator) Verify(ctx context.Context) ([]canary.Proof, error) {
 	return proofs, errors.Join(errs...)
 }
 
-// saveProofs saves the outcome of canaries for `status` in s, what the last pass saved: a proof for each of the armed targets, as
-// it is now. If that is lost, the next pass saves it anew.
+// saveProofs saves the outcome of canaries in s, what the last pass saved, for `status` and the metrics: a proof for each of the armed
+// targets, as it is now. If that is lost, the next pass saves it anew.
 func (c *Configurator) saveProofs(s *machine.State, armed []configfs.State, proofs []canary.Proof) error {
 	if s == nil {
 		return nil
@@ -61,12 +64,15 @@ func (c *Configurator) saveProofs(s *machine.State, armed []configfs.State, proo
 	for i, st := range armed {
 		for j := range s.Targets {
 			if t := &s.Targets[j]; t.Name == st.Name {
-				t.Listener, t.Local, t.MAC = remoteOf(st.Spec), netip.AddrPortFrom(st.LocalIP, st.LocalPort), st.RemoteMAC.String()
+				t.Listener, t.Local = remoteOf(st.Spec), netip.AddrPortFrom(st.LocalIP, st.LocalPort)
+				t.MAC, t.LocalMAC = st.RemoteMAC.String(), st.LocalMAC.String()
 				c.note(t, proofs[i])
 			}
 		}
 	}
-	return c.Root.SaveState(*s)
+	err := c.Root.SaveState(*s)
+	c.WriteMetrics()
+	return err
 }
 
 // note writes the outcome of the latest canary into t.

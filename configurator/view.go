@@ -149,7 +149,7 @@ func WriteState(w io.Writer, s machine.State) error {
 	for _, t := range s.Targets {
 		outcome := "NOT acknowledged"
 		if t.Acked {
-			outcome = fmt.Sprintf("acknowledged in %s", t.RTT.Round(100*time.Microsecond))
+			outcome = acknowledged(t.RTT, t.Known)
 		}
 		line := fmt.Sprintf("%s to %s: armed, %s\n", t.Name, t.Listener, outcome)
 		if s.AfterTheFact {
@@ -162,12 +162,21 @@ func WriteState(w io.Writer, s machine.State) error {
 	return nil
 }
 
+// acknowledged says in how long a listener did so, and what it said about this node.
+func acknowledged(rtt time.Duration, known bool) string {
+	s := fmt.Sprintf("acknowledged in %s", rtt.Round(100*time.Microsecond))
+	if !known {
+		s += "; its cluster has no Node for this machine yet, so nobody would act"
+	}
+	return s
+}
+
 // WriteProofs prints the outcome of canaries.
 func WriteProofs(w io.Writer, proofs []canary.Proof) error {
 	var b strings.Builder
 	for _, p := range proofs {
 		if p.Acked {
-			fmt.Fprintf(&b, "%s to %s: acknowledged in %s\n", p.Target, p.Listener, p.RTT.Round(100*time.Microsecond))
+			fmt.Fprintf(&b, "%s to %s: %s\n", p.Target, p.Listener, acknowledged(p.RTT, p.Known))
 			continue
 		}
 		fmt.Fprintf(&b, "%s to %s: %s; likely reasons, the likeliest first:\n", p.Target, p.Listener, p.Why)

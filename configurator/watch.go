@@ -251,6 +251,9 @@ func (w *Watcher) runPass(ctx context.Context, node *Configurator, s *schedule, 
 	if ctx.Err() != nil {
 		return former, snapshot{}
 	}
+	if err != nil && last.found.Stale && !last.found.Throttled {
+		s.relook() // the listeners may have moved since
+	}
 	if len(last.found.Endpoints) == 0 {
 		last.found = former.found
 	}

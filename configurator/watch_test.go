@@ -291,6 +291,26 @@ func TestWatchGoesOnWithKnownListeners(t *testing.T) {
 	})
 }
 
+// A node was switched off when the listeners moved, and nobody could be asked when it booted. The list it has kept is not believed for
+// longer than need be.
+func TestWatchAsksAgainSoonWhereTheKeptListenersAreSilent(t *testing.T) {
+	prepare := func(t *testing.T, w *watching) {
+		if _, err := w.node(listenerA).Apply(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.kernel.targets, w.offline = nil, true
+		w.deaf[netip.MustParseAddrPort(listenerA)] = true
+	}
+	watch(t, configured(listenerA), prepare, func(t *testing.T, w *watching) {
+		pass(10 * time.Second)
+		w.change(func() { w.offline, w.moved = false, configured(listenerB).Endpoint.Static })
+		pass(30 * time.Second)
+		if armed, _ := w.kernel.List(); len(armed) != 1 || armed[0].Name != "lastgasp-10.0.3.10-1" {
+			t.Errorf("armed %v", names(armed))
+		}
+	})
+}
+
 // TestWatchDoesNotUndoAReload has the listeners move without notice to the watcher, which knows them for an hour.
 func TestWatchDoesNotUndoAReload(t *testing.T) {
 	for _, tt := range []struct {

@@ -192,10 +192,13 @@ func (w *world) node(endpoints ...string) *Configurator {
 	}
 }
 
-func (w *world) resolve(_ context.Context, q nexthop.Query) (nexthop.Hop, error) {
+func (w *world) resolve(ctx context.Context, q nexthop.Query) (nexthop.Hop, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.resolved++
+	if err := ctx.Err(); err != nil {
+		return nexthop.Hop{}, err
+	}
 	if err := w.routes[q.Destination.String()]; err != nil {
 		return nexthop.Hop{}, err
 	}

@@ -68,15 +68,20 @@ func (b brokenWorld) try(t *testing.T, n *amiNode) {
 	n.wantStatus(t, b.says...)
 	n.wantUnharmed(t)
 	b.mends(t, n)
-	n.sh(t, rearm)
+	n.rearm(t)
 }
 
-// rearm restarts our units until the node is armed and heard: on a busy machine a start takes longer than its unit gives it.
-const rearm = `for i in 1 2 3 4 5 6; do
+// rearm restarts our units until the node is armed and heard: on a busy machine a start takes longer than its unit gives it. Starts
+// that failed are logged with their reasons.
+func (n *amiNode) rearm(t *testing.T) {
+	t.Helper()
+	t.Logf("rearmed: %s", n.sh(t, `for i in 1 2 3 4 5 6; do
 		systemctl restart lastgasp-configurator lastgasp-configurator-watch && lastgasp-configurator status && exit
+		systemctl show -p Result -p ExecMainStatus -p StatusText lastgasp-configurator
 		sleep 5
 	done
-	exit 1`
+	exit 1`))
+}
 
 // wantRestartable checks that a node is armed after its units were restarted more often than systemd's default allows (five
 // times in ten seconds).
@@ -87,6 +92,6 @@ func (n *amiNode) wantRestartable(t *testing.T) {
 			systemctl restart lastgasp-configurator lastgasp-configurator-watch lastgasp-listener ||
 				! systemctl show --value -p Result 'lastgasp-*' | grep start-limit-hit || exit 1
 		done`)
-	n.sh(t, rearm)
+	n.rearm(t)
 	n.sh(t, "systemctl is-active lastgasp-configurator lastgasp-configurator-watch lastgasp-listener lastgasp-listener.socket")
 }

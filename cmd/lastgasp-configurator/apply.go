@@ -11,7 +11,6 @@ import (
 
 func (c *command) apply() *cobra.Command {
 	var dryRun, reload bool
-	var textfile string
 	cmd := &cobra.Command{
 		Use:   "apply",
 		Short: "Arm the targets, proved by a canary",
@@ -27,6 +26,9 @@ If a new target is not acknowledged, the old one stays and the exit code is 1.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			node, err := c.arming()
+			if err != nil && !dryRun {
+				c.correctMetrics()
+			}
 			if err != nil {
 				return err
 			}
@@ -38,7 +40,7 @@ If a new target is not acknowledged, the old one stays and the exit code is 1.`,
 				}
 				return err
 			}
-			node.Textfile = textfile
+			node.Textfile = c.textfile
 			pass := node.Apply
 			if reload {
 				pass = node.Reload
@@ -53,14 +55,14 @@ If a new target is not acknowledged, the old one stays and the exit code is 1.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&textfile, "textfile", textfileDir, "`directory` for metrics.prom, for node_exporter's textfile collector; empty: none")
+	c.metricsFlag(cmd)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print what would be done, change nothing")
 	cmd.Flags().BoolVar(&reload, "reload", false, "fail rather than fall back on the last known good listeners, as ExecReload wants it")
 	return cmd
 }
 
 func (c *command) verify() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Prove now, through the kernel, that every armed target is heard",
 		Long: `Writes a canary to the kernel log and waits for each target's listener to acknowledge it: the only proof that takes
@@ -77,6 +79,7 @@ connections it lets the acknowledgement in, because a datagram is sent from the 
 			if err != nil {
 				return err
 			}
+			node.Textfile = c.textfile
 			proofs, err := node.Verify(cmd.Context())
 			if printErr := c.print(proofs, func(w io.Writer) error { return configurator.WriteProofs(w, proofs) }); printErr != nil {
 				return printErr
@@ -87,6 +90,8 @@ connections it lets the acknowledgement in, because a datagram is sent from the 
 			return err
 		},
 	}
+	c.metricsFlag(cmd)
+	return cmd
 }
 
 func (c *command) status() *cobra.Command {
@@ -121,21 +126,35 @@ canary.intervals and knows the node, and nothing makes it mute. Any user may run
 }
 
 func (c *command) disarm() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "disarm",
 		Short: "Remove our targets and restore every kernel setting we changed",
-		Long: `Removes our targets (never anybody else's) and restores kernel settings. The secret of this boot stays under
-/run/lastgasp: it is pinned, and another one would not be believed before the next boot.`,
+		Long: `Removes our targets (never anybody else's), restores kernel settings, and removes the metrics. The secret of this boot
+stays under /run/lastgasp: it is pinned, and another one would not be believed before the next boot.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			// Disarming must work with a bad configuration, too.
-			return configurator.New(configurator.DefaultConfig(), version, c.log()).Disarm(cmd.Context())
+			return c.unconfigured().Disarm(cmd.Context())
 		},
 	}
+	c.metricsFlag(cmd)
+	return cmd
 }
 
-// textfileDir is the default of --textfile.
-const textfileDir = "/var/lib/lastgasp"
+// metricsFlag adds --textfile.
+func (c *command) metricsFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&c.textfile, "textfile", "/var/lib/lastgasp", "`directory` for metrics.prom, for node_exporter's textfile collector; empty: none")
+}
+
+// correctMetrics writes the metrics of a node that cannot be armed because its configuration is bad. A former boot, or the machine
+// that an image was made of, may have left some that call it covered.
+func (c *command) correctMetrics() { c.unconfigured().WriteMetrics() }
+
+// unconfigured is a node for what must work with a bad configuration, too.
+func (c *command) unconfigured() *configurator.Configurator {
+	node := configurator.New(configurator.DefaultConfig(), version, c.log())
+	node.Textfile = c.textfile
+	return node
+}
 
 // node reads the configuration and makes the Configurator for it.
 func (c *command) node() (*configurator.Configurator, error) {

@@ -31,6 +31,7 @@ type command struct {
 	endpoints []string
 	output    string
 	chroot    string
+	textfile  string
 	ran       bool // the command line was valid
 }
 

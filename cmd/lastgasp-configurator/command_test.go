@@ -104,7 +104,7 @@ func TestUsage(t *testing.T) {
 		{name: "an argument too many", args: []string{"status", "now"}, code: 2, stderr: "lastgasp-configurator: run it with --help for usage"},
 		{name: "an unknown format", args: []string{"status", "-o", "yaml"}, code: 2, stderr: "use text or json"},
 		{name: "a root that is not there", args: []string{"status", "--chroot", "/nowhere/at/all"}, code: 2, stderr: "--chroot /nowhere/at/all: no such file or directory; mount the machine's root there"},
-		{name: "a bad file", config: "targets: many\n", args: []string{"apply"}, code: 2, stderr: `configurator.yaml:1: targets: "many" is not a number`},
+		{name: "a bad file", config: "targets: many\n", args: []string{"apply", "--textfile", ""}, code: 2, stderr: `configurator.yaml:1: targets: "many" is not a number`},
 		{name: "no listener", args: []string{"apply", "--dry-run"}, code: 2, stderr: "configurator.yaml: endpoint: no listener is configured"},
 		{name: "user-data", args: []string{"user-data", "--endpoint", "10.0.2.10:6666"}, stdout: "#cloud-config\nmerge_how:\n"},
 		{name: "user-data for EKS and Karpenter", args: []string{"user-data", "--mime", "--endpoint", "[fd00::10]:6666"},
@@ -123,6 +123,26 @@ func TestUsage(t *testing.T) {
 				t.Errorf("stdout of a usage error: %s", stdout)
 			}
 		})
+	}
+}
+
+// With a bad configuration there is no pass to write metrics: those of a former boot must not go on calling this one covered.
+func TestABadConfigurationCorrectsTheMetrics(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, configurator.MetricsFile)
+	const former = "# what a former boot has left\n"
+	if err := os.WriteFile(file, []byte(former), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		args []string
+		want bool // they are as they were
+	}{{[]string{"apply", "--dry-run"}, true}, {[]string{"apply"}, false}} {
+		code, _, stderr := try(t, "targets: many\n", append(tt.args, "--textfile", dir)...)
+		text, err := os.ReadFile(file)
+		if got := strings.Contains(string(text), former); code != 2 || err != nil || got != tt.want {
+			t.Errorf("%q: exit code %d, %s: %s, %v", tt.args, code, stderr, text, err)
+		}
 	}
 }
 

@@ -24,7 +24,6 @@ import (
 const disarmWithin = 20 * time.Second
 
 func (c *command) watch() *cobra.Command {
-	var textfile string
 	var disarm bool
 	cmd := &cobra.Command{
 		Use:   "watch",
@@ -52,7 +51,7 @@ It notifies systemd with READY after the first pass in which everything was prov
 				LoadConfig: c.loadComplete,
 				New: func(cfg configurator.Config) *configurator.Configurator {
 					node := configurator.New(cfg, version, log)
-					node.Textfile = textfile
+					node.Textfile = c.textfile
 					return node
 				},
 				Changes:  nexthop.Watch,
@@ -65,17 +64,19 @@ It notifies systemd with READY after the first pass in which everything was prov
 			ctx, stop := context.WithCancel(cmd.Context())
 			defer stop()
 			go c.enroller().Run(ctx)
-			err = w.Run(ctx)
+			if err = w.Run(ctx); err != nil {
+				c.correctMetrics()
+			}
 			if disarm {
 				ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), disarmWithin)
 				defer cancel()
-				err = errors.Join(err, configurator.New(configurator.DefaultConfig(), version, log).Disarm(ending))
+				err = errors.Join(err, c.unconfigured().Disarm(ending))
 			}
 			return err
 		},
 	}
 	cmd.Flags().BoolVar(&disarm, "disarm", false, "disarm when watch ends, as a DaemonSet wants it that is deleted")
-	cmd.Flags().StringVar(&textfile, "textfile", textfileDir, "`directory` for metrics.prom, for node_exporter's textfile collector; empty: none")
+	c.metricsFlag(cmd)
 	return cmd
 }
 

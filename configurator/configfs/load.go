@@ -96,8 +96,12 @@ func mendModprobe(name, said string, locked bool) string {
 	switch {
 	case locked:
 		return "kernel.modules_disabled forbids it until the next boot; have it loaded before, by a file in /etc/modules-load.d"
+	case strings.Contains(said, exec.ErrNotFound.Error()):
+		return "install kmod"
 	case strings.Contains(said, "Operation not permitted"): // our units do without the capability
 		return "run modprobe " + name + " as root to see why it is not loaded yet"
+	case strings.Contains(said, "install command"): // "install netconsole /bin/false", as hardening guides have it
+		return "look for \"install " + name + "\" in /etc/modprobe.d"
 	case strings.Contains(said, "Invalid argument"):
 		return "look for \"options " + name + "\" in /etc/modprobe.d"
 	case strings.Contains(said, "Key was rejected"), strings.Contains(said, "Required key not available"):

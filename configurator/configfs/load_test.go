@@ -14,6 +14,9 @@ func TestMendModprobe(t *testing.T) {
 	}{
 		{not + "Operation not permitted", false, "run modprobe netconsole as root"},
 		{not + "Operation not permitted", true, "kernel.modules_disabled"},
+		{"modprobe: ERROR: ../libkmod/libkmod-module.c:1047 command_do() Error running install command '/bin/false' for module netconsole: retcode 1", false,
+			`"install netconsole"`},
+		{`exec: "modprobe": executable file not found in $PATH`, false, "install kmod"},
 		{not + "Invalid argument", false, `"options netconsole"`},
 		{not + "Key was rejected by service", false, "Secure Boot"},
 		{not + "Required key not available", false, "Secure Boot"},

@@ -115,7 +115,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 
 func TestUnfitIP(t *testing.T) {
 	got := map[string]string{}
-	for _, a := range []string{"10.0.0.1", "2001:db8::1", "fe80::1", "0.0.0.0", "::", "127.0.0.1", "::1", "224.0.0.1", "ff02::1", "255.255.255.255",
+	for _, a := range []string{"10.0.0.1", "2001:db8::1", "fe80::1", "0.0.0.0", "0.0.2.10", "::", "127.0.0.1", "::1", "224.0.0.1", "ff02::1", "255.255.255.255",
 		"::1:2:3:4", "::ffff:10.0.0.1", "fe80::1%eth0"} {
 		got[a] = UnfitIP(netip.MustParseAddr(a))
 	}
@@ -124,6 +124,7 @@ func TestUnfitIP(t *testing.T) {
 		"2001:db8::1":     "",
 		"fe80::1":         "",
 		"0.0.0.0":         "the unspecified address",
+		"0.0.2.10":        "in 0.0.0.0/8, which is of no machine",
 		"::":              "the unspecified address",
 		"127.0.0.1":       "a loopback address",
 		"::1":             "a loopback address",

@@ -77,6 +77,8 @@ func UnfitIP(a netip.Addr) string {
 		return "IPv4 written as IPv6"
 	case a.IsUnspecified():
 		return "the unspecified address"
+	case a.Is4() && a.As4()[0] == 0:
+		return "in 0.0.0.0/8, which is of no machine"
 	case a.IsLoopback():
 		return "a loopback address"
 	case a.IsMulticast():

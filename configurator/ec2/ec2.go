@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,6 +101,11 @@ func (unlimited) AddTokens(uint) error { return nil }
 func (c *Client) Instance(ctx context.Context) (Instance, error) {
 	var i Instance
 	var primary string
+	// As with interfaces, the folder says whether there is a zone id: not in every place that speaks this protocol.
+	places, err := c.get(ctx, "placement/")
+	if err != nil {
+		return Instance{}, err
+	}
 	for _, get := range []struct {
 		path string
 		to   *string
@@ -110,7 +116,9 @@ func (c *Client) Instance(ctx context.Context) (Instance, error) {
 		{"placement/availability-zone-id", &i.ZoneID},
 		{"mac", &primary},
 	} {
-		var err error
+		if name, ok := strings.CutPrefix(get.path, "placement/"); ok && !slices.Contains(strings.Fields(places), name) {
+			continue
+		}
 		if *get.to, err = c.get(ctx, get.path); err != nil {
 			return Instance{}, err
 		}

@@ -2,6 +2,7 @@ package ec2
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -31,6 +32,26 @@ func TestInstance(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("instance (-want +got):\n%s", diff)
+	}
+}
+
+// The region is enough to ask Parameter Store, and for names without a zone.
+func TestInstanceWithoutAZoneID(t *testing.T) {
+	client := startIMDS(t, &imds.Service{Instance: twoENIs(), Fault: func(w http.ResponseWriter, r *http.Request) bool {
+		switch r.URL.Path {
+		case "/latest/meta-data/placement/":
+			io.WriteString(w, "availability-zone\nregion")
+		case "/latest/meta-data/placement/availability-zone-id":
+			http.NotFound(w, r)
+		default:
+			return false
+		}
+		return true
+	}})
+	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
+	defer cancel()
+	if i, err := client.Instance(ctx); err != nil || i.Region != "eu-west-1" || i.ZoneName != "eu-west-1b" || i.ZoneID != "" || len(i.Interfaces) != 2 {
+		t.Errorf("%+v, %v", i, err)
 	}
 }
 

@@ -161,7 +161,7 @@ func FromNode(n *yaml.Node) ([]Endpoint, error) {
 	}
 	items := []*yaml.Node{n}
 	if n.Kind == yaml.SequenceNode {
-		items = n.Content
+		items, _ = yamlkeys.List(n) // aliases followed
 	}
 	var list []Endpoint
 	for _, item := range items {
@@ -193,6 +193,9 @@ func fromItem(n *yaml.Node) ([]Endpoint, error) {
 		var address, zone string
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			key, value := n.Content[i].Value, n.Content[i+1]
+			if value.Kind == yaml.AliasNode {
+				value = value.Alias
+			}
 			if value.Kind != yaml.ScalarNode {
 				return nil, fmt.Errorf("%s must be plain text", key)
 			}

@@ -35,6 +35,8 @@ func TestParseList(t *testing.T) {
 			want: []Endpoint{{Host: "10.0.2.10", Port: 6666}, {Host: "10.0.3.10", Port: 6666, Zone: "euw1-az2"}}},
 		{name: "JSON", text: `[{"address": "10.0.3.10:6666", "zone": "euw1-az2"}]`,
 			want: []Endpoint{{Host: "10.0.3.10", Port: 6666, Zone: "euw1-az2"}}},
+		{name: "anchors", text: "- {address: &a 10.0.2.10:6666, zone: euw1-az1}\n- {address: *a, zone: euw1-az2}\n- *a\n",
+			want: []Endpoint{{Host: "10.0.2.10", Port: 6666, Zone: "euw1-az1"}, {Host: "10.0.2.10", Port: 6666, Zone: "euw1-az2"}, {Host: "10.0.2.10", Port: 6666}}},
 		{name: "other spellings of an address", text: "[FD00:0:0::0010]:6666 [::ffff:10.0.2.10]:06666",
 			want: []Endpoint{{Host: "fd00::10", Port: 6666}, {Host: "10.0.2.10", Port: 6666}}},
 

@@ -157,36 +157,41 @@ func few(errs []error) error {
 func (f *Finder) addresses(ctx context.Context, list []Endpoint) ([]Endpoint, error) {
 	var out []Endpoint
 	var errs []error
+	unsure := false // a name may exist, but DNS could not say
 	for _, e := range list {
 		if _, ok := e.Addr(); ok {
 			out = append(out, e)
 			continue
 		}
-		if f.Lookup == nil {
-			errs = append(errs, fmt.Errorf("look up %s: names cannot be looked up here", e.Host))
-			continue
-		}
-		found, err := f.Lookup(ctx, e)
+		found, err := f.lookUp(ctx, e)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("look up %s: %w", e.Host, err))
-			continue
+			dns := (*net.DNSError)(nil)
+			unsure = unsure || !errors.As(err, &dns) || !dns.IsNotFound
 		}
 		for _, a := range found {
 			// A resolver may answer with an address that Parse would refuse, such as 0.0.0.0 for a blocked name.
-			if checkHost(a.Host) == nil {
+			if err = checkHost(a.Host); err == nil {
 				out = append(out, a)
 			}
 		}
-	}
-	if len(out) > 0 {
-		return out, nil
-	}
-	for _, err := range errs {
-		if dns := (*net.DNSError)(nil); !errors.As(err, &dns) || !dns.IsNotFound {
-			return nil, few(errs) // the name may exist: DNS could not say
+		if err != nil {
+			errs = append(errs, fmt.Errorf("look up %s: %w", e.Host, err))
 		}
 	}
+	switch {
+	case len(out) > 0:
+		return out, nil
+	case unsure:
+		return nil, few(errs)
+	}
 	return nil, errors.Join(few(errs), ErrAbsent)
+}
+
+func (f *Finder) lookUp(ctx context.Context, e Endpoint) ([]Endpoint, error) {
+	if f.Lookup == nil {
+		return nil, errors.New("names cannot be looked up here")
+	}
+	return f.Lookup(ctx, e)
 }
 
 // Static is a list in the configuration.

@@ -51,6 +51,10 @@ func TestFirstSourceThatAnswersWins(t *testing.T) {
 			return []netip.Addr{netip.MustParseAddr("10.0.2.10"), netip.MustParseAddr("10.0.3.10")}, nil
 		case "blocked.example":
 			return []netip.Addr{netip.MustParseAddr("0.0.0.0")}, nil
+		case "localhost":
+			return []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")}, nil
+		case "node.example": // Debian's /etc/hosts
+			return []netip.Addr{netip.MustParseAddr("127.0.1.1"), netip.MustParseAddr("10.0.1.5")}, nil
 		}
 		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 	}}
@@ -75,7 +79,12 @@ func TestFirstSourceThatAnswersWins(t *testing.T) {
 		{name: "only bad names are no answer", sources: []Source{answer{list: list(t, "gone.example:6666"), where: "file"}, answer{list: a, where: "dns x"}},
 			where: "dns x", hosts: []string{"10.0.2.10"}, passed: []string{"file: look up gone.example: "}},
 		{name: "a blocked name is no answer", sources: []Source{answer{list: list(t, "blocked.example:6666"), where: "file"}},
-			passed: []string{"file: names no listener"}, err: ErrNotFound},
+			passed: []string{"file: look up blocked.example: 0.0.0.0 is not the address of another machine; use the listener's own address\nnames no listener"},
+			err:    ErrNotFound},
+		{name: "this machine's own name", sources: []Source{answer{list: list(t, "localhost:6666"), where: "file"}},
+			passed: []string{"file: look up localhost: ::1 is not the address of another machine"}, err: ErrNotFound},
+		{name: "a name with another address beside that", sources: []Source{answer{list: list(t, "node.example:6666"), where: "file"}},
+			where: "file", hosts: []string{"10.0.1.5"}},
 		{name: "nothing at all", sources: []Source{answer{where: "ssm", err: offline}, answer{where: "dns x", err: ErrAbsent}},
 			passed: []string{"ssm: ", "dns x: "}, err: ErrNotFound},
 	} {

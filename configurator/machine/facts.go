@@ -20,15 +20,17 @@ type Facts struct {
 }
 
 // Facts reads the facts; version is the configurator's. What cannot be read is the kernel's default: 7 for the console level,
-// zero for the rest. kernel.ftrace_enabled=0 takes the probes away that lastgasp's kernel module lives by.
+// zero for the rest. kernel.ftrace_enabled=0, and debugfs's kprobes/enabled=0, take the probes away that lastgasp's kernel module
+// lives by (kernel/kprobes.c).
 func (r Root) Facts(version string) Facts {
 	return Facts{
 		Facts: netconsole.Facts{
-			Kernel:       r.kernelRelease(),
-			Panic:        r.number("proc/sys/kernel/panic", 0),
-			PanicOnOops:  r.number("proc/sys/kernel/panic_on_oops", 0) != 0,
-			Kdump:        r.flag("sys/kernel/kexec_crash_loaded"),
-			Unmuted:      r.flag("sys/module/lastgasp/parameters/unmutes") && r.number("proc/sys/kernel/ftrace_enabled", 1) != 0,
+			Kernel:      r.kernelRelease(),
+			Panic:       r.number("proc/sys/kernel/panic", 0),
+			PanicOnOops: r.number("proc/sys/kernel/panic_on_oops", 0) != 0,
+			Kdump:       r.flag("sys/kernel/kexec_crash_loaded"),
+			Unmuted: r.flag("sys/module/lastgasp/parameters/unmutes") && r.number("proc/sys/kernel/ftrace_enabled", 1) != 0 &&
+				r.number("sys/kernel/debug/kprobes/enabled", 1) != 0,
 			ConsoleLevel: r.number("proc/sys/kernel/printk", 7),
 			Version:      version,
 		},

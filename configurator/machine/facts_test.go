@@ -29,9 +29,15 @@ func TestFactsAreRead(t *testing.T) {
 	if diff := cmp.Diff(want, w.root.Facts("v1")); diff != "" {
 		t.Errorf("facts with the module (-want +got):\n%s", diff)
 	}
-	w.write(t, "proc/sys/kernel/ftrace_enabled", "0")
-	if w.root.Facts("v1").Unmuted {
-		t.Error("without ftrace the module does nothing")
+	for _, file := range []string{"proc/sys/kernel/ftrace_enabled", "sys/kernel/debug/kprobes/enabled"} {
+		w.write(t, file, "0")
+		if w.root.Facts("v1").Unmuted {
+			t.Errorf("the module does nothing with %s=0", file)
+		}
+		w.write(t, file, "1")
+		if diff := cmp.Diff(want, w.root.Facts("v1")); diff != "" {
+			t.Errorf("facts with the module and %s=1 (-want +got):\n%s", file, diff)
+		}
 	}
 	if bare := Root(t.TempDir()).Facts("v1"); bare.ConsoleLevel != 7 || bare.Kernel == "" {
 		t.Errorf("facts of a machine that shows nothing: %+v", bare)
@@ -196,6 +202,38 @@ func TestLinkProblem(t *testing.T) {
 			}
 			if got := w.root.LinkProblem("eth0"); got != tt.want {
 				t.Errorf("eth0 %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// Below a device there may be cards and others. One card that can send is enough.
+func TestLinkProblemBelow(t *testing.T) {
+	const on, off = "1", "0"
+	for _, tt := range []struct {
+		name, want string
+		carriers   map[string]string // of the devices below br0; a card is called eth…
+	}{
+		{"a bridge of pods", "", map[string]string{"pod0": on}},
+		{"a bridge with an uplink, among pods", "", map[string]string{"eth0": on, "pod0": off}},
+		{"whose uplink is unplugged", "sends by eth0, which has no carrier", map[string]string{"eth0": off, "pod0": on}},
+		{"one of whose uplinks is unplugged", "", map[string]string{"eth0": off, "eth1": on, "pod0": on}},
+		{"all of whose uplinks are", "sends by eth0, which has no carrier", map[string]string{"eth0": off, "eth1": off}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := world{Root(t.TempDir())}
+			w.write(t, "sys/class/net/br0/flags", "0x1003")
+			w.write(t, "sys/class/net/br0/carrier", on)
+			for name, carrier := range tt.carriers {
+				w.write(t, "sys/class/net/br0/lower_"+name+"/x", "")
+				w.write(t, "sys/class/net/"+name+"/flags", "0x1003")
+				w.write(t, "sys/class/net/"+name+"/carrier", carrier)
+				if strings.HasPrefix(name, "eth") {
+					w.write(t, "sys/class/net/"+name+"/device/vendor", "0x1d0f")
+				}
+			}
+			if got := w.root.LinkProblem("br0"); got != tt.want {
+				t.Errorf("br0 %q, want %q", got, tt.want)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"slices"
@@ -102,8 +103,28 @@ func targetFindings(targets []configfs.State) []Finding {
 }
 
 // LinkProblem says why nothing can be sent through a device at present, as the second half of a sentence, or "". netconsole stays
-// enabled on such a device, and what it sends is lost without a word (netpoll_send_skb).
+// enabled on such a device, and what it sends is lost without a word (netpoll_send_skb). A bridge has a carrier as long as a pod is
+// plugged in: what counts are the network cards below it, if there are any.
 func (r Root) LinkProblem(device string) string {
+	if why := r.linkProblem(device); why != "" {
+		return why
+	}
+	first := ""
+	for _, d := range r.withLower([]string{device})[1:] {
+		if !exists(r.Path(netDir, d, "device")) {
+			continue
+		}
+		why := r.linkProblem(d)
+		if why == "" {
+			return ""
+		}
+		first = cmp.Or(first, "sends by "+d+", which "+why)
+	}
+	return first
+}
+
+// linkProblem is LinkProblem of the device itself.
+func (r Root) linkProblem(device string) string {
 	const up = 1 // IFF_UP of include/uapi/linux/if.h
 	flags, err := strconv.ParseUint(r.text(path.Join(netDir, device, "flags")), 0, 32)
 	switch {
@@ -135,6 +156,12 @@ func (r Root) MTUFindings(devices []string) []Finding {
 
 // HasNetconsole reports whether the running kernel has netconsole, loaded or not.
 func (r Root) HasNetconsole() bool { return r.hasModule(r.kernelRelease(), "netconsole") }
+
+// LacksNetconsole reports whether the running kernel's modules are listed, and netconsole is not among them. Where they are not listed,
+// as in a container, nobody knows.
+func (r Root) LacksNetconsole() bool {
+	return exists(r.Path("lib/modules", r.kernelRelease(), "modules.dep")) && !r.HasNetconsole()
+}
 
 // NoNetconsole returns the finding for a machine where netconsole is not loaded.
 func (r Root) NoNetconsole() Finding {

@@ -40,11 +40,12 @@ type State struct {
 type TargetState struct {
 	Name     string         `json:"name"`
 	Listener netip.AddrPort `json:"listener"`
-	Local    netip.AddrPort `json:"local,omitzero"` // where its acknowledgements are awaited
-	MAC      string         `json:"mac,omitempty"`  // Ethernet address that it sends to
-	OnLink   bool           `json:"onLink"`         // that is the listener's own
-	Acked    bool           `json:"acked"`          // the latest canary was acknowledged
-	Known    bool           `json:"known"`          // and the listener's cluster has a Node for this machine
+	Local    netip.AddrPort `json:"local,omitzero"`     // where its acknowledgements are awaited
+	MAC      string         `json:"mac,omitempty"`      // Ethernet address that it sends to
+	LocalMAC string         `json:"localMAC,omitempty"` // and from
+	OnLink   bool           `json:"onLink"`             // that is the listener's own
+	Acked    bool           `json:"acked"`              // the latest canary was acknowledged
+	Known    bool           `json:"known"`              // and the listener's cluster has a Node for this machine
 	// LastAck is when a canary was last acknowledged, zero if never. LastAckUptime is the same, for comparisons.
 	LastAck       time.Time     `json:"lastAck,omitzero"`
 	LastAckUptime time.Duration `json:"lastAckUptimeNanoseconds,omitempty"`

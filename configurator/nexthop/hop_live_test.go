@@ -373,6 +373,13 @@ func TestLiveResolveRefuses(t *testing.T) {
 			want: "reach 10.9.1.53: no route: the route is a blackhole",
 		},
 		{
+			name: "a nexthop object that is a blackhole",
+			node: []string{"nexthop add id 1 blackhole", "route add 10.9.0.0/16 nhid 1"},
+			dst:  listener,
+			is:   ErrNoRoute,
+			want: "reach 10.9.1.53: no route: the route is a blackhole",
+		},
+		{
 			name: "an unreachable route",
 			node: []string{"route add unreachable 10.9.0.0/16"},
 			dst:  listener,

@@ -124,14 +124,12 @@ func walk(prefix string, n *yaml.Node, keys Keys, lines Lines) error {
 		return &Error{Line: n.Line, Key: strings.TrimSuffix(prefix, "."),
 			Err: fmt.Errorf("must have keys below it; known are %s", below(prefix, keys))}
 	}
-	seen := make(map[string]bool)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name, value := n.Content[i], n.Content[i+1]
 		key := prefix + name.Value
-		if seen[name.Value] {
+		if lines[key] != 0 { // a.b: is b: below a:
 			return &Error{Line: name.Line, Key: key, Err: errors.New("is here twice; remove one")}
 		}
-		seen[name.Value] = true
 		lines[key] = name.Line
 		read, ok := keys[key]
 		switch {

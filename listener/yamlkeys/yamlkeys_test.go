@@ -96,6 +96,7 @@ func TestMistakesAreLocated(t *testing.T) {
 		{"an unknown key in a section", "group:\n  of: 1\n", "f.yaml:2: group.of: unknown key; known here are n, on, wait"},
 		{"an unknown key in a list", "members:\n  - name: a\n  - nmae: b\n", "f.yaml:3: members.nmae: unknown key; known here are name"},
 		{"a key twice", "mode: fast\nmode: slow\n", "f.yaml:2: mode: is here twice; remove one"},
+		{"a key twice, once with its section", "group: {n: 1}\ngroup.n: 2\n", "f.yaml:2: group.n: is here twice; remove one"},
 		{"a key that is no word", "\"a\\nb\": 1\n", `f.yaml:1: "a\nb": unknown key; known here are group, members, mode, name, names, ports`},
 		{"a value for a section", "\ngroup: 5\n", "f.yaml:2: group: must have keys below it; known are n, on, wait"},
 		{"a value for a document", "hello\n", "f.yaml:1: must have keys below it; known are group, members, mode, name, names, ports"},
