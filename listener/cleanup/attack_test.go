@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 	"github.com/lastgasp/lastgasp/listener/policy"
@@ -154,6 +156,51 @@ func TestInstanceThatTwoNodesClaim(t *testing.T) {
 			t.Errorf("phase %s (%s), want Cleaned", d.Phase, d.Decision)
 		}
 	})
+}
+
+// Where another Node does not say which machine it is, it may be the one whose instance a kubelet has registered its own Node with.
+func TestInstanceThatAnotherNodeMayBe(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		named time.Duration // how long after the death the other Node says which machine it is; zero: never
+		want  []string
+	}{
+		{"it never says", 0, nil},
+		{"it says so later, as a Node that has just registered does", time.Minute, []string{"terminate i-1"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.panics(1)
+				says := func(id string) {
+					w.set(func() {
+						n := w.nodes["n2"]
+						n.ProviderID = id
+						w.nodes["n2"] = n
+					})
+				}
+				says("")
+				p, c := testPolicy(), &cloud{w: w}
+				p.AfterPanic = policy.TerminateInstance
+				a, _ := runOn(t, p, w, c, "a")
+				offer(t, w, incident(1, boot1, secret1), a)
+				if tt.named > 0 {
+					pass(tt.named)
+					says("aws:///zone/i-2")
+				}
+				pass(3 * time.Minute)
+				if diff := cmp.Diff(tt.want, c.log()); diff != "" {
+					t.Errorf("asked (-want +got):\n%s", diff)
+				}
+				note := w.only().Step(policy.StepInstance).Note
+				if want := "left alone: node n2 does not say which machine it is, and may be i-1"; tt.named == 0 && note != want {
+					t.Errorf("the step says %q, want %q", note, want)
+				}
+				if d := w.only(); d.Phase != policy.Cleaned || w.node("n1").Name != "" {
+					t.Errorf("phase %s (%s), node %q; want the rest done", d.Phase, d.Decision, w.node("n1").Name)
+				}
+			})
+		})
+	}
 }
 
 // toldApart finds the Node that runs the boot where several have the instance.

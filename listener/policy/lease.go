@@ -65,7 +65,7 @@ func (l *Lease) Silent(now time.Time) bool {
 // duration and up to 4 % more (kubernetes pkg/kubelet/kubelet.go: nodeLeaseRenewIntervalFraction;
 // component-helpers/apimachinery/lease/controller.go: JitterUntil).
 func (l *Lease) Overdue(now time.Time) bool {
-	return l.Failed == 0 && !l.Since.IsZero() && now.Sub(l.Since) >= max(l.duration(), defaultLease)/4*104/100
+	return l.Failed == 0 && !l.Since.IsZero() && now.Sub(l.Since) >= max(l.duration(), defaultLease)/100*26 // which no duration overflows
 }
 
 // Unread reports whether the last looks got no answer: the Lease says nothing for or against the kubelet. One look may fail while
