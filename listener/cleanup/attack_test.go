@@ -494,16 +494,18 @@ func TestLeasesThatMayNotBeRead(t *testing.T) {
 
 // A pod lies about a node whose status, or whose kubelet's Lease, its accomplice may write. The node lives.
 func TestWitnessesThatOthersWrite(t *testing.T) {
+	silence := func(w *world) {
+		n := w.nodes["n1"]
+		n.Ready, n.Silent, n.SilentSince = false, true, time.Now()
+		w.nodes["n1"] = n
+	}
 	for _, tt := range []struct {
 		name string
 		do   func(w *world)
 	}{
-		{"the status says that nobody hears from the node", func(w *world) {
-			n := w.nodes["n1"]
-			n.Ready, n.Silent, n.SilentSince = false, true, time.Now()
-			w.nodes["n1"] = n
-		}},
+		{"the status says that nobody hears from the node", silence},
 		{"the Lease says that it lasts a second", func(w *world) { w.lease = time.Second }},
+		{"the status says so, and the Lease that it lasts for thirteen years", func(w *world) { silence(w); w.lease = 400_000_000 * time.Second }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
@@ -522,6 +524,28 @@ func TestWitnessesThatOthersWrite(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Nor is it one that the Lease is deleted whenever the kubelet has made it anew.
+func TestLeaseThatIsDeleted(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+		a, _ := run(t, testPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
+			if call == "LeaseRenewed" {
+				return fmt.Errorf("lease: %w", ErrNotFound)
+			}
+			return nil
+		}}, "a")
+		offer(t, w, incident(1, boot1, ""), a)
+		pass(time.Second)
+		w.loses(1)
+		pass(12 * time.Minute)
+		w.unharmed()
+		if d := w.only(); d.Phase != policy.Refused || !strings.Contains(d.Decision, "could not be read") {
+			t.Errorf("phase %s (%s)", d.Phase, d.Decision)
+		}
+	})
 }
 
 // A pinned secret was carried off, and used while its node lives: what has not been done is not done.

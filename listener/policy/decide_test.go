@@ -340,6 +340,17 @@ func TestDecide(t *testing.T) {
 			want:  Refuse, why: "renewed its Lease", distrust: true,
 		},
 		{
+			name: "nor where somebody has deleted its Lease",
+			story: func(s *story) {
+				unpinned(s)
+				lost(&s.v.Node, 4*time.Second)
+				for range 20 {
+					s.v.Lease.Look(s.v.Now, heard, Renewal{Missing: true}, errors.New("not found"))
+				}
+			},
+			want: Wait, fence: true,
+		},
+		{
 			name: "nor where somebody has its Lease last for thirteen years",
 			story: func(s *story) {
 				unpinned(s)
