@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lastgasp/lastgasp/e2e/cloud"
 	"github.com/lastgasp/lastgasp/e2e/story"
@@ -26,6 +27,7 @@ func TestKubeTerminatesTheInstance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.nameMachines(t)
 	moto := useMoto(t, w.ns)
 	dying, bystander, impostor := newDoomed("dying", 1), newDoomed("bystander", 2), newDoomed("impostor", 3)
 	ids := runInstances(t, moto, 3)
@@ -59,6 +61,18 @@ func TestKubeTerminatesTheInstance(t *testing.T) {
 		}
 	}
 	t.Run("an Auto Scaling group is told", func(t *testing.T) { w.checkReplaced(t, bin, moto) })
+}
+
+// nameMachines has every Node say which machine it is: while one does not, it may be any instance, and none is touched.
+func (w *kubeWorld) nameMachines(t *testing.T) {
+	nodes := must(w.admin.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{}))
+	for _, n := range nodes.Items {
+		if n.Spec.ProviderID == "" {
+			if err := patchNode(t.Context(), w.admin, n.Name, fmt.Sprintf(`{"spec":{"providerID":"aws:///zone/i-of-%s"}}`, n.Name))(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
 
 // checkReplaced has the listener tell an Auto Scaling group that one of its instances is unhealthy.

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
 	"github.com/lastgasp/lastgasp/listener/policy"
@@ -148,6 +150,51 @@ func TestInstanceThatTwoNodesClaim(t *testing.T) {
 			t.Errorf("phase %s (%s), want Cleaned", d.Phase, d.Decision)
 		}
 	})
+}
+
+// Where another Node does not say which machine it is, it may be the one whose instance a kubelet has registered its own Node with.
+func TestInstanceThatAnotherNodeMayBe(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		named time.Duration // how long after the death the other Node says which machine it is; zero: never
+		want  []string
+	}{
+		{"it never says", 0, nil},
+		{"it says so later, as a Node that has just registered does", time.Minute, []string{"terminate i-1"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.panics(1)
+				says := func(id string) {
+					w.set(func() {
+						n := w.nodes["n2"]
+						n.ProviderID = id
+						w.nodes["n2"] = n
+					})
+				}
+				says("")
+				p, c := testPolicy(), &cloud{w: w}
+				p.AfterPanic = policy.TerminateInstance
+				a, _ := runOn(t, p, w, c, "a")
+				offer(t, w, incident(1, boot1, secret1), a)
+				if tt.named > 0 {
+					pass(tt.named)
+					says("aws:///zone/i-2")
+				}
+				pass(3 * time.Minute)
+				if diff := cmp.Diff(tt.want, c.log()); diff != "" {
+					t.Errorf("asked (-want +got):\n%s", diff)
+				}
+				note := w.only().Step(policy.StepInstance).Note
+				if want := "left alone: node n2 does not say which machine it is, and may be i-1"; tt.named == 0 && note != want {
+					t.Errorf("the step says %q, want %q", note, want)
+				}
+				if d := w.only(); d.Phase != policy.Cleaned || w.node("n1").Name != "" {
+					t.Errorf("phase %s (%s), node %q; want the rest done", d.Phase, d.Decision, w.node("n1").Name)
+				}
+			})
+		})
+	}
 }
 
 // toldApart finds the Node that runs the boot where several have the instance.
@@ -445,16 +492,18 @@ func TestLeasesThatMayNotBeRead(t *testing.T) {
 
 // A pod lies about a node whose status, or whose kubelet's Lease, its accomplice may write. The node lives.
 func TestWitnessesThatOthersWrite(t *testing.T) {
+	silence := func(w *world) {
+		n := w.nodes["n1"]
+		n.Ready, n.Silent, n.SilentSince = false, true, time.Now()
+		w.nodes["n1"] = n
+	}
 	for _, tt := range []struct {
 		name string
 		do   func(w *world)
 	}{
-		{"the status says that nobody hears from the node", func(w *world) {
-			n := w.nodes["n1"]
-			n.Ready, n.Silent, n.SilentSince = false, true, time.Now()
-			w.nodes["n1"] = n
-		}},
+		{"the status says that nobody hears from the node", silence},
 		{"the Lease says that it lasts a second", func(w *world) { w.lease = time.Second }},
+		{"the status says so, and the Lease that it lasts for thirteen years", func(w *world) { silence(w); w.lease = 400_000_000 * time.Second }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
@@ -473,6 +522,28 @@ func TestWitnessesThatOthersWrite(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Nor is it one that the Lease is deleted whenever the kubelet has made it anew.
+func TestLeaseThatIsDeleted(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		w.set(func() { n := w.nodes["n1"]; n.Pin = policy.Pin{}; w.nodes["n1"] = n })
+		a, _ := run(t, testPolicy(), faulty{world: w, before: func(_ context.Context, call string) error {
+			if call == "LeaseRenewed" {
+				return fmt.Errorf("lease: %w", ErrNotFound)
+			}
+			return nil
+		}}, "a")
+		offer(t, w, incident(1, boot1, ""), a)
+		pass(time.Second)
+		w.loses(1)
+		pass(12 * time.Minute)
+		w.unharmed()
+		if d := w.only(); d.Phase != policy.Refused || !strings.Contains(d.Decision, "could not be read") {
+			t.Errorf("phase %s (%s)", d.Phase, d.Decision)
+		}
+	})
 }
 
 // A pinned secret was carried off, and used while its node lives: what has not been done is not done.

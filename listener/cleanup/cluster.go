@@ -41,15 +41,18 @@ type Sender struct {
 // comment says otherwise. Every write carries what it was decided on: UID and resourceVersion of the value passed in.
 type Cluster interface {
 	// FindNode returns the one Node that s identifies: the Node with that instance (the last element of spec.providerID,
-	// else the machine id) or, where instance is empty or the Node of the address has no id of its kind, the Node with that
-	// address. Several with the same instance or address are told apart by the boot they run, then by a pin or claim of
-	// boot and sum, before they are ErrAmbiguous. The candidate comes from a cache, the answer is read live. A Node found by
-	// instance must also own the address, else ErrNotFound: the datagram came from elsewhere.
+	// else the machine id) or that address, which counts only where instance is empty or the Node has no id of its kind.
+	// Several are told apart by the boot they run, then by a pin or claim of boot and sum, before they are ErrAmbiguous. The
+	// candidate comes from a cache, the answer is read live. A Node found by instance must also own the address, else
+	// ErrNotFound: the datagram came from elsewhere.
 	FindNode(ctx context.Context, s Sender) (policy.Node, error)
 	// Node reads one Node.
 	Node(ctx context.Context, name string) (policy.Node, error)
 	// NodeCount is how many Nodes there are, from the cache, for the breaker.
 	NodeCount() int
+	// Unnamed is the name of a Node whose spec.providerID does not say which machine it is, so that it may be any instance of EC2; empty
+	// if there is none. It is from the cache, and never blocks.
+	Unnamed() string
 	// Proves returns the authority of a secret, by its sum, that some Node has pinned for the boot, which may be over, or that
 	// was claimed where a Node runs the boot and has pinned none, from the cache; other Nodes may say the same. It never blocks.
 	Proves(boot, sum string) (a detect.Authority, ok bool)

@@ -287,6 +287,17 @@ func (w *world) SilentNodes(ctx context.Context) ([]policy.Node, error) {
 	return slices.DeleteFunc(all, func(n policy.Node) bool { return !n.Silent }), nil
 }
 
+func (w *world) Unnamed() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, n := range w.nodes {
+		if n.ProviderID == "" {
+			return n.Name
+		}
+	}
+	return ""
+}
+
 func (w *world) NodeCount() int { w.mu.Lock(); defer w.mu.Unlock(); return len(w.nodes) }
 
 func (w *world) LeaseRenewed(ctx context.Context, node string) (policy.Renewal, error) {

@@ -23,7 +23,8 @@ const (
 	// traceFor bounds the wait for the rest of the trace, from the panic on. A death that was taken over may get it from
 	// another replica without this one knowing.
 	traceFor = 15 * time.Second
-	// instanceFor bounds how long the cloud may take to answer: what follows is worth more than the machine.
+	// instanceFor bounds how long the cloud may take to answer, and Nodes to say which machine they are: what follows is worth more than
+	// the machine.
 	instanceFor = 2 * time.Minute
 )
 
@@ -57,6 +58,12 @@ func (w *work) stepInstance(ctx context.Context, p policy.Plan) (note string, ag
 	}
 	if only, err := w.isOnly(ctx, id); err != nil || !only {
 		return "left alone: not only node " + w.node.Name + " says that it is " + id, 0, err
+	}
+	if other := w.e.cluster.Unnamed(); other != "" { // it may be the one whose instance this Node says it is
+		if left := w.death.Time.Add(instanceFor).Sub(w.e.Now()); left > 0 {
+			return "", min(left, lookEvery), nil // it may have registered just now
+		}
+		return "left alone: node " + other + " does not say which machine it is, and may be " + id, 0, nil
 	}
 	ask := w.e.instances.Reboot
 	switch p.AfterPanic {

@@ -24,7 +24,7 @@ const (
 // restarting is a death of a node that runs again, whose pods are looked at again.
 type restarting struct {
 	notice  policy.Notice
-	node    policy.Node     // as it was read when it ran again
+	node    policy.Node     // as it was read when it ran again: name, UID and boot
 	emitted map[string]bool // pods that have an event, by UID
 	looks   int
 	next    time.Time
@@ -42,7 +42,7 @@ func (w *work) emitRecord(pods []policy.Pod) {
 // emitLosses emits the events of the pods that lost a container to the death, but those of emitted, by UID. If the node runs
 // again, its pods are looked at again.
 func (w *work) emitLosses(pods []policy.Pod, emitted map[string]bool) {
-	r := restarting{notice: policy.NoticeOf(w.death), node: w.node, emitted: emitted}
+	r := restarting{notice: policy.NoticeOf(w.death), node: policy.Node{Name: w.node.Name, UID: w.node.UID, BootID: w.node.BootID}, emitted: emitted}
 	w.e.emitLost(r, pods)
 	if w.sameMachine() && w.node.BootID != w.death.Boot {
 		w.e.watchRestarts(r)

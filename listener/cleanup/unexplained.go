@@ -14,7 +14,10 @@ import (
 const (
 	inquireEvery = time.Second
 	// inquiries bounds the open ones. When more nodes than that fall silent, the network is what died.
-	inquiries       = 4096
+	inquiries = 4096
+	// inquiriesOfNode bounds those of one Node, so that a kubelet that reports one boot after the other takes no room of others, nor their
+	// questions to the cloud. The first of several boots stay.
+	inquiriesOfNode = 5
 	inquiriesAtOnce = 8
 	// firstQuestion is how long after a question the cloud is asked again, doubled up to lastQuestion: what EC2 knows of a
 	// console is some seconds old.
@@ -102,6 +105,10 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 	}
 	e.mu.Unlock()
 	e.resumeInquiries(deaths, records, open, busy)
+	ofNode := map[string]int{}
+	for _, q := range open {
+		ofNode[q.Node.Name]++
+	}
 	begin := func(n policy.Node, ended bool) {
 		name := policy.DeathName(n.Name, n.BootID)
 		q, is := open[name]
@@ -110,9 +117,11 @@ func (e *Engine) openInquiries(ctx context.Context, open map[string]inquiry, bus
 		case looked:
 			busy[name] = busy[name] || ended
 			return
-		case records[name].answers(ended) || e.isInHand(name) || !is && len(open) >= inquiries:
+		case records[name].answers(ended) || e.isInHand(name) ||
+			!is && (len(open) >= inquiries || ofNode[n.Name] >= inquiriesOfNode):
 			return
 		case !is:
+			ofNode[n.Name]++
 			q = inquiry{name: name, began: now, next: now}
 			q.Node, q.Boot = n, n.BootID
 		}

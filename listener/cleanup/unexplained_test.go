@@ -272,6 +272,43 @@ func TestUnexplainedRecordsAreBounded(t *testing.T) {
 	})
 }
 
+// A kubelet can report one boot after the other, and pin each. That is put on record a few times, and takes no room of other nodes, nor
+// their questions to the cloud.
+func TestManyBootsOfOneNode(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		c := &ec2{fate: policy.Fate{State: "running"}}
+		runWith(t, testPolicy(), w, c, "a")
+		w.addNode(2, "boot of 2", "secret")
+		pass(5 * time.Second)
+		ends := func(n policy.Node, boot string) {
+			n.BootID, n.Pin = boot, policy.Pin{Boot: boot, Sum: "sum"}
+			w.ended = append(w.ended, n)
+		}
+		w.set(func() {
+			for i := range inquiries + 1 {
+				ends(w.nodes["n1"], fmt.Sprintf("made up %d", i))
+			}
+		})
+		pass(2 * time.Second)
+		w.panics(2)
+		w.reboots(2, "next boot of 2")
+		pass(time.Minute)
+		if n := len(c.log()); n > inquiriesPerMinute*2/3 {
+			t.Errorf("the cloud was asked %d times in a minute, want room for others", n)
+		}
+		pass(2 * wordAfterBoot)
+		w.set(func() {
+			of := map[string]int{}
+			for _, d := range w.deaths {
+				of[d.Node]++
+			}
+			if of["n2"] != 1 || of["n1"] > inquiriesOfNode {
+				t.Errorf("%d deaths of the node that died, and %d of the other; want 1, and %d at most", of["n2"], of["n1"], inquiriesOfNode)
+			}
+		})
+	})
+}
+
 // A node that stays silent for good is dead, whatever else is known; if it comes back after all it must not have been touched.
 func TestSilentForGood(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {

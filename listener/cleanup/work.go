@@ -177,6 +177,7 @@ func (w *work) lookAtLease(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	r.Missing = errors.Is(err, ErrNotFound)
 	w.lease.Look(w.e.Now(), w.inc.Time, r, err)
 	return nil
 }

@@ -301,15 +301,14 @@ func (b *boot) escalate(now time.Time, r *netconsole.Record, cause string, emit 
 
 // complete ends the incident.
 func (b *boot) complete(emit func(Incident)) {
-	inc := b.incident(true)
 	d := b.draft
-	b.draft = nil
 	if d.verdict == Dying {
 		b.death = &death{id: d.id, at: d.last, presumed: d.cause == kernelOops}
 	}
 	if !d.suppressed {
-		emit(inc)
+		emit(b.incident(true))
 	}
+	b.draft = nil
 }
 
 // incident is the draft as it stands.

@@ -49,6 +49,10 @@ var (
 	syscallName = lazyregexp.New(`^(?:__(?:x64|ia32|arm64|riscv|s390x?|loongarch|powerpc|arm)_(?:compat_)?sys_|__(?:se|do)_(?:compat_)?sys_|(?:compat_)?SyS_|(?:compat_)?SYSC_)(\w+)$`)
 )
 
+// maxFrames bounds the frames of a backtrace that are looked at, and allFrames those of all: whoever forges them chooses how many there are,
+// and each name takes 100 µs the first time. A kernel's stack of 16 KiB has some hundred, and the function to blame is among the innermost.
+const maxFrames, allFrames = 128, 512
+
 // A trace is what the lines behind a headline say about the place of the crash.
 type trace struct {
 	guilty string // the function to blame, empty if unknown
@@ -77,6 +81,7 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 	var where string
 	var stack, early, guessed, jumper []string // jumper: who called the address without code
 	located, started, embedded, done := false, false, false, false
+	seen := 0 // frames
 	for i := range lines {
 		if !lines[i].kernel {
 			continue
@@ -119,7 +124,11 @@ func readTrace(lines []line, rule *Rule, place string) trace {
 		case place == "" && !started && len(stack) == 0 && namesPlace(msg, rule) != "":
 			place = namesPlace(msg, rule)
 		default:
+			if len(stack) >= maxFrames || seen >= allFrames {
+				continue
+			}
 			functions, guess := frame(msg)
+			seen += len(functions)
 			if guess {
 				guessed = append(guessed, functions...)
 			} else {

@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// maxNames bounds how many names are remembered, and maxName how long they may be. A kernel's own are KSYM_NAME_LEN at
-	// most (include/linux/kallsyms.h), and few are longer than this.
+	// maxNames bounds how many names are remembered, and maxName how much of each is looked at. A kernel's own are KSYM_NAME_LEN at
+	// most (include/linux/kallsyms.h), few are longer than this, and what tells them apart is their beginning.
 	maxNames, maxName = 1024, 64
 )
 
@@ -28,6 +28,7 @@ func newNames(text string) *names {
 
 // has reports whether the function is in the set.
 func (n *names) has(function string) bool {
+	function = function[:min(len(function), maxName)]
 	n.mu.RLock()
 	yes, ok := n.known[function]
 	n.mu.RUnlock()
@@ -35,9 +36,6 @@ func (n *names) has(function string) bool {
 		return yes
 	}
 	yes = n.text.MatchString(function)
-	if len(function) > maxName {
-		return yes
-	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if len(n.known) >= maxNames { // somebody makes names up

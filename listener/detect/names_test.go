@@ -20,8 +20,8 @@ func TestNamesAreRemembered(t *testing.T) {
 			}
 		}
 	}
-	if _, ok := n.known[long]; ok || len(n.known) != len(want)-1 {
-		t.Errorf("%d names are known, want all but the long one of %d", len(n.known), len(want))
+	if _, whole := n.known[long]; whole || len(n.known) != len(want) {
+		t.Errorf("%d names are known, want %d, and the long one cut", len(n.known), len(want))
 	}
 }
 
@@ -51,5 +51,31 @@ func BenchmarkForgedDeath(b *testing.B) {
 	}
 	if emitted < i {
 		b.Errorf("%d incidents of %d deaths", emitted, i)
+	}
+}
+
+// Whoever forges a trace chooses its names and how many there are.
+func TestFramesOfATraceAreBounded(t *testing.T) {
+	lines := []line{{text: "Kernel panic - not syncing: x", kernel: true}}
+	for i := range maxTail {
+		if i%100 == 0 {
+			lines = append(lines, line{text: "Call Trace:", kernel: true})
+		}
+		lines = append(lines, line{text: fmt.Sprintf(" xas_made_up_%d+0x1/0x2", i), kernel: true}) // it serves whoever called it
+	}
+	for _, rule := range []*Rule{{Verdict: Dying}, {Verdict: Sick, stalls: true}} {
+		readTrace(lines, rule, "")
+		looked := 0
+		library.mu.Lock()
+		for name := range library.known {
+			if strings.HasPrefix(name, "xas_made_up_") {
+				looked++
+			}
+		}
+		clear(library.known)
+		library.mu.Unlock()
+		if looked == 0 || looked > allFrames {
+			t.Errorf("%d names were looked at, want some, and %d at most", looked, allFrames)
+		}
 	}
 }

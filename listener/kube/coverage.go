@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -86,12 +87,13 @@ func (c *Cluster) SharedCoverage(ctx context.Context) (parts [][]byte, err error
 	return parts, nil
 }
 
+// coverageLeases lists them. Others may write Leases in the namespace, and label them, but none with the prefix of ours.
 func (c *Cluster) coverageLeases(ctx context.Context) ([]coordinationv1.Lease, error) {
 	list, err := c.core.CoordinationV1().Leases(c.namespace).List(ctx, metav1.ListOptions{LabelSelector: labelCoverage})
 	if err != nil {
 		return nil, explain(err, "list coverage of replicas")
 	}
-	return list.Items, nil
+	return slices.DeleteFunc(list.Items, func(l coordinationv1.Lease) bool { return !strings.HasPrefix(l.Name, leasePrefix) }), nil
 }
 
 // forgotten reports whether a Lease was not renewed for so long that its replica is gone.

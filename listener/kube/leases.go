@@ -46,7 +46,7 @@ func (c *Cluster) LeaseRenewed(ctx context.Context, node string) (policy.Renewal
 	return r, nil
 }
 
-// Replicas implements cleanup.Cluster.
+// Replicas implements cleanup.Cluster. Others may write Leases in the namespace, and label them, but none of a replica's name.
 func (c *Cluster) Replicas(ctx context.Context) ([]cleanup.Replica, error) {
 	list, err := c.core.CoordinationV1().Leases(c.namespace).List(ctx, metav1.ListOptions{LabelSelector: labelLease})
 	if err != nil {
@@ -55,7 +55,7 @@ func (c *Cluster) Replicas(ctx context.Context) ([]cleanup.Replica, error) {
 	var out []cleanup.Replica
 	for i := range list.Items {
 		spec := list.Items[i].Spec
-		if spec.HolderIdentity != nil && spec.RenewTime != nil {
+		if spec.HolderIdentity != nil && spec.RenewTime != nil && list.Items[i].Name == leaseName(*spec.HolderIdentity) {
 			out = append(out, cleanup.Replica{Name: *spec.HolderIdentity, Renewed: spec.RenewTime.Time})
 		}
 	}

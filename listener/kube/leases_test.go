@@ -1,10 +1,13 @@
 package kube
 
 import (
+	"encoding/base64"
 	"errors"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
@@ -62,6 +65,31 @@ func TestRenewLease(t *testing.T) {
 	replicas, err := c.Replicas(ctx)
 	if err != nil || len(replicas) != 0 {
 		t.Errorf("replicas %v, %v; want none with a holder", replicas, err)
+	}
+}
+
+// Whoever may write Leases in the namespace may not write those of replicas, but can label others like them.
+func TestLeasesThatOthersLabel(t *testing.T) {
+	renewed := metav1.NewMicroTime(at)
+	lease := func(name, holder string) *coordinationv1.Lease {
+		return &coordinationv1.Lease{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: "lastgasp", Name: name, Labels: map[string]string{labelLease: "", labelCoverage: ""},
+				Annotations: map[string]string{annotationCoverage: base64.StdEncoding.EncodeToString([]byte(name))},
+			},
+			Spec: coordinationv1.LeaseSpec{RenewTime: &renewed, HolderIdentity: &holder},
+		}
+	}
+	_, c := newAPI(t, 500, "")
+	c.core = fake.NewClientset(lease("lastgasp-listener-a", "a"), lease("forged", "a"), lease("lastgasp-listener-b", "c"))
+	replicas, err := c.Replicas(t.Context())
+	if diff := cmp.Diff([]cleanup.Replica{{Name: "a", Renewed: at}}, replicas); err != nil || diff != "" {
+		t.Errorf("replicas (-want +got): %v\n%s", err, diff)
+	}
+	parts, err := c.SharedCoverage(t.Context())
+	want := [][]byte{[]byte("lastgasp-listener-a"), []byte("lastgasp-listener-b")}
+	if diff := cmp.Diff(want, parts, cmpopts.SortSlices(func(a, b []byte) bool { return string(a) < string(b) })); err != nil || diff != "" {
+		t.Errorf("coverage (-want +got): %v\n%s", err, diff)
 	}
 }
 

@@ -51,7 +51,6 @@ func trim(obj any) (any, error) {
 	if !ok {
 		return obj, nil // cache.DeletedFinalStateUnknown around what was trimmed before
 	}
-	info := n.Status.NodeInfo
 	t := &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:              n.Name,
@@ -63,12 +62,10 @@ func trim(obj any) (any, error) {
 			OwnerReferences:   n.OwnerReferences,
 			Labels:            n.Labels, // node pools are told apart by any of them
 		},
-		Spec: corev1.NodeSpec{ProviderID: n.Spec.ProviderID, Taints: n.Spec.Taints, Unschedulable: n.Spec.Unschedulable},
+		Spec: corev1.NodeSpec{ProviderID: clip(n.Spec.ProviderID, providerSize), Taints: n.Spec.Taints, Unschedulable: n.Spec.Unschedulable},
 		Status: corev1.NodeStatus{
 			Addresses: n.Status.Addresses,
-			NodeInfo: corev1.NodeSystemInfo{
-				MachineID: info.MachineID, BootID: info.BootID, KernelVersion: info.KernelVersion, OSImage: info.OSImage,
-			},
+			NodeInfo:  infoOf(n),
 		},
 	}
 	for k, v := range n.Annotations {
@@ -92,15 +89,25 @@ func trim(obj any) (any, error) {
 	return t, nil
 }
 
+// infoOf is what a Node says of its machine. A kubelet can say anything there, of any length, and change it all the time, and some
+// of it is remembered for long.
+func infoOf(n *corev1.Node) corev1.NodeSystemInfo {
+	info := n.Status.NodeInfo
+	return corev1.NodeSystemInfo{
+		MachineID: clip(info.MachineID, wordSize), BootID: clip(info.BootID, wordSize),
+		KernelVersion: clip(info.KernelVersion, releaseSize), OSImage: clip(info.OSImage, instanceSize),
+	}
+}
+
 // nodeFrom reads a Node, trimmed or whole.
 func nodeFrom(n *corev1.Node) policy.Node {
-	info := n.Status.NodeInfo
+	info := infoOf(n)
 	node := policy.Node{
 		Name:            n.Name,
 		UID:             string(n.UID),
 		ResourceVersion: n.ResourceVersion,
 		Created:         n.CreationTimestamp.Time,
-		ProviderID:      n.Spec.ProviderID,
+		ProviderID:      clip(n.Spec.ProviderID, providerSize),
 		Addresses:       addressesOf(n),
 		BootID:          info.BootID,
 		Kernel:          info.KernelVersion,

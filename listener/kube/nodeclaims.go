@@ -84,7 +84,7 @@ func (c *Cluster) DeleteNodeClaim(ctx context.Context, n policy.Node, death stri
 	// A precondition can only be about the NodeClaim itself, and its machine may be back under a new Node by now.
 	live, err := c.liveNode(ctx, n.Name)
 	switch {
-	case errors.Is(err, cleanup.ErrNotFound), err == nil && (string(live.UID) != n.UID || live.Status.NodeInfo.BootID != n.BootID):
+	case errors.Is(err, cleanup.ErrNotFound), err == nil && (string(live.UID) != n.UID || infoOf(live).BootID != n.BootID):
 		return fmt.Errorf("delete nodeclaim %s of node %s: %w", o.Name, n.Name, cleanup.ErrConflict)
 	case err != nil:
 		return err

@@ -116,19 +116,20 @@ func (c *Cluster) candidate(s cleanup.Sender, now time.Time) (*corev1.Node, erro
 	return nil, fmt.Errorf("%s: nodes %s: %w", what, names(found), cleanup.ErrAmbiguous)
 }
 
-// matching returns the Nodes in the cache that say they are that instance, or those of the address where it tells nothing apart: a kernel
-// names no instance, or its Node has no id to compare it with, as on k3s, RKE2, and kubeadm without a cloud provider.
+// matching returns the Nodes in the cache that say they are that instance, and those of the address that may be: a kernel names no instance,
+// or its Node has no id to compare it with, as on k3s, RKE2, and kubeadm without a cloud provider. A kubelet that gives its Node whatever id
+// and addresses hides no other Node. byAddr says that the address is all that speaks for them.
 func (c *Cluster) matching(instance string, addr netip.Addr) (found []*corev1.Node, byAddr bool) {
 	if instance != "" {
-		if found = c.cached(indexOf(instance), instance); len(found) > 0 {
-			return found, false
+		found = c.cached(indexOf(instance), instance)
+	}
+	byAddr = len(found) == 0
+	for _, n := range c.cached(byAddress, addr.String()) {
+		if !hasID(n, instance) && !slices.Contains(found, n) {
+			found = append(found, n)
 		}
 	}
-	found = c.cached(byAddress, addr.String())
-	if slices.ContainsFunc(found, func(n *corev1.Node) bool { return hasID(n, instance) }) {
-		return nil, false // another one than the sender says that it is
-	}
-	return found, instance == "" || len(found) > 0
+	return found, byAddr && (instance == "" || len(found) > 0)
 }
 
 // hasID reports whether the Node has an id of the kind of that instance: what nodes say of themselves is EC2's id, or their machine id.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -121,6 +122,53 @@ func TestAddressesAreBounded(t *testing.T) {
 	}
 }
 
+// TestWhatAKubeletSaysIsBounded has a kubelet report texts as long as etcd takes them.
+func TestWhatAKubeletSaysIsBounded(t *testing.T) {
+	long := strings.Repeat("x", 1<<20)
+	n := &corev1.Node{Spec: corev1.NodeSpec{ProviderID: "aws:///" + long}}
+	n.Status.NodeInfo = corev1.NodeSystemInfo{MachineID: long, BootID: long, KernelVersion: long, OSImage: long}
+	trimmed, err := trim(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []*corev1.Node{n, trimmed.(*corev1.Node)} {
+		got := nodeFrom(n)
+		if size := len(got.ProviderID + got.MachineID + got.BootID + got.Kernel + got.OSImage); size > 2048 {
+			t.Errorf("%d bytes, want a few hundred", size)
+		}
+	}
+	if m := machineOf(trimmed.(*corev1.Node)); len(m.providerID+m.machineID) > 1024 {
+		t.Errorf("%d bytes are remembered of a Node that is gone", len(m.providerID+m.machineID))
+	}
+}
+
+func TestUnnamed(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		nodes map[string]string // spec.providerID by name
+		want  string
+	}{
+		{"no Nodes", nil, ""},
+		{"all are instances", map[string]string{"a": "aws:///az/i-1", "b": "aws:///az/i-2"}, ""},
+		{"one runs on Fargate, one is a hybrid node", map[string]string{"a": "aws:///az/ab/fargate-ip-10-0-0-1", "b": "eks-hybrid:///r/c/mi-1"}, ""},
+		{"one says nothing", map[string]string{"a": "aws:///az/i-1", "b": ""}, "b"},
+		{"one names itself", map[string]string{"a": "aws:///az/i-1", "b": "k3s://b"}, "b"},
+		{"one is virtual", map[string]string{"a": "aws:///az/i-1", "virtual": ""}, ""},
+	} {
+		_, c := newAPI(t, 500, "")
+		for name, id := range tt.nodes {
+			n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.NodeSpec{ProviderID: id}}
+			if name == "virtual" {
+				n.Labels = map[string]string{"type": "virtual-kubelet"}
+			}
+			cacheNode(t, c, n)
+		}
+		if got := c.Unnamed(); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestPinFrom(t *testing.T) {
 	for value, want := range map[string]policy.Pin{
 		"":         {},
@@ -187,8 +235,14 @@ func TestCandidate(t *testing.T) {
 		{name: "of two such Nodes of one address, the one that runs the boot",
 			nodes: []*corev1.Node{boots(node("a", "", "1", "10.0.0.1"), "A", ""), boots(node("b", "k3s://b", "2", "10.0.0.1"), "B", "")},
 			addr:  "10.0.0.1", instance: "i-1", boot: "B", want: "b"},
-		{name: "such a Node, and one with an id of the cloud, of one address",
+		{name: "such a Node, where one with an id of the cloud says that it has the address, too",
 			nodes: []*corev1.Node{node("a", "", "1", "10.0.0.1"), node("b", "aws:///az/i-2", "2", "10.0.0.1")},
+			addr:  "10.0.0.1", instance: "i-1", want: "a"},
+		{name: "a machine, where one with another machine id says that it has the address, too",
+			nodes: []*corev1.Node{node("a", "", "", "10.0.0.1"), node("b", "", machineA, "10.0.0.1")},
+			addr:  "10.0.0.1", instance: machineA[1:] + "0", want: "a"},
+		{name: "several with other ids",
+			nodes: []*corev1.Node{node("a", "aws:///az/i-2", "", "10.0.0.1"), node("b", "aws:///az/i-3", "", "10.0.0.1")},
 			addr:  "10.0.0.1", instance: "i-1", err: cleanup.ErrNotFound},
 		{name: "such a Node, whose address was another node's a minute ago",
 			nodes:    []*corev1.Node{boots(node("a", "k3s://a", "", "10.0.0.1"), "B", "")},
@@ -196,7 +250,13 @@ func TestCandidate(t *testing.T) {
 			addr:     "10.0.0.1", instance: "i-1", boot: "A", err: cleanup.ErrAmbiguous},
 		{name: "a machine id is never an id of the cloud",
 			nodes: []*corev1.Node{node("a", "x://"+machineA, "", "10.0.0.1"), node("b", "x://2", machineA, "10.0.0.2")},
-			addr:  "10.0.0.1", instance: machineA, want: "b"},
+			addr:  "10.0.0.2", instance: machineA, want: "b"},
+		{name: "of two nodes, one of which says that it is the instance, and the other has no id, the one that runs the boot",
+			nodes: []*corev1.Node{boots(node("a", "aws:///az/i-1", "1", "10.0.0.2"), "A", ""), boots(node("b", "k3s://b", "2", "10.0.0.1"), "B", "")},
+			addr:  "10.0.0.1", instance: "i-1", boot: "B", want: "b"},
+		{name: "and neither if the one has copied all that the other says",
+			nodes: []*corev1.Node{boots(node("a", "aws:///az/i-1", "1", "10.0.0.1"), "B", "B:s"), boots(node("b", "k3s://b", "2", "10.0.0.1"), "B", "B:s")},
+			addr:  "10.0.0.1", instance: "i-1", boot: "B", sum: "s", err: cleanup.ErrAmbiguous},
 		{name: "of two nodes with a cloned machine id, the one that runs the boot",
 			nodes: []*corev1.Node{node("a", "", machineA, "10.0.0.1"), boots(node("b", "", machineA, "10.0.0.2"), "B", "")},
 			addr:  "10.0.0.2", instance: machineA, boot: "B", want: "b"},
@@ -434,7 +494,8 @@ func TestKnown(t *testing.T) {
 		want           bool
 	}{
 		{"i-3", "10.0.0.3", true}, // the Node has no such id
-		{"i-1", "10.0.0.3", false},
+		{"i-1", "10.0.0.3", true}, // another Node may only say that it is this instance
+		{"i-1", "10.0.0.4", false},
 		{machineA, "10.0.0.3", false},
 		{machineA[:31] + "e", "10.0.0.3", false},
 		{"i-1", "10.0.0.1", true},

@@ -1,6 +1,8 @@
 package kube
 
 import (
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/lastgasp/lastgasp/listener/policy"
@@ -14,4 +16,17 @@ func (c *Cluster) Nodes() []policy.Node {
 		out = append(out, nodeFrom(obj.(*corev1.Node)))
 	}
 	return out
+}
+
+// Unnamed implements cleanup.Cluster. k3s, RKE2 and kind write the Node's own name into spec.providerID, kubeadm alone writes nothing. Hybrid
+// nodes of EKS are outside of EC2.
+func (c *Cluster) Unnamed() string {
+	for _, obj := range c.nodes.GetStore().List() {
+		n := obj.(*corev1.Node)
+		id := n.Spec.ProviderID
+		if !isVirtual(n) && !strings.HasPrefix(id, "aws://") && !strings.HasPrefix(id, "eks-hybrid://") {
+			return n.Name
+		}
+	}
+	return ""
 }

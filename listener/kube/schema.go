@@ -19,6 +19,7 @@ const (
 	nameSize     = 253 // Nodes, pods, owners, replicas
 	kindSize     = 63  // namespaces and kinds
 	instanceSize = 256
+	providerSize = 512 // of a Node's spec.providerID; those of Azure have some 250
 	reasonSize   = 1024
 	remedySize   = 2048
 	releaseSize  = 128

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// maxSpans bounds the pieces of one record. The kernel's are 77 at most.
-const maxSpans = 1024
+// maxSpans bounds the pieces of one record. The kernel's are 77 at most. Each fragment is compared with all of them.
+const maxSpans = 128
 
 // An assembly collects the fragments of one record.
 type assembly struct {

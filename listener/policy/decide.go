@@ -147,10 +147,10 @@ func (p Policy) decide(inc detect.Incident, v View) Decision {
 	// where we did not see the silence begin. A kubelet that reports NotReady is alive, not silent. The console is read
 	// because the node is silent, so its silence always comes first.
 	lost := v.Node.Silent && v.First.Silent && !v.Node.SilentSince.After(inc.Time.Add(skew)) && authority != detect.Cloud
-	// Whoever may write the status of Nodes can call any of them silent. The Lease must not contradict it. A console is read after
-	// the silence has begun, so that a Lease which says that it was not renewed since is enough.
+	// Whoever may write the status of Nodes can call any of them silent. The Lease must not contradict it, nor be deleted. A console is
+	// read after the silence has begun, so that a Lease which says that it was not renewed since is enough.
 	unrenewed := authority == detect.Cloud && !v.Lease.Doubtful(inc.Time) || v.Lease.Overdue(v.Now) || v.Lease.Unread()
-	silent := v.Node.Silent && !lost && unrenewed
+	silent := v.Node.Silent && !lost && unrenewed && !v.Lease.Missing
 	switch {
 	case atOnce && !v.Lease.Doubtful(inc.Time):
 		return p.pass(v, say(Act, "%v authority", authority))

@@ -340,6 +340,36 @@ func TestDecide(t *testing.T) {
 			want:  Refuse, why: "renewed its Lease", distrust: true,
 		},
 		{
+			name: "nor where somebody has deleted its Lease",
+			story: func(s *story) {
+				unpinned(s)
+				lost(&s.v.Node, 4*time.Second)
+				for range 20 {
+					s.v.Lease.Look(s.v.Now, heard, Renewal{Missing: true}, errors.New("not found"))
+				}
+			},
+			want: Wait, fence: true,
+		},
+		{
+			name: "nor where somebody has its Lease last for thirteen years",
+			story: func(s *story) {
+				unpinned(s)
+				s.lease = 400_000_000 * time.Second
+				watched(s, 8*time.Second, silent)
+				lost(&s.v.Node, 4*time.Second)
+			},
+			want: Wait, fence: true,
+		},
+		{
+			name: "and its early fence lasts no longer for that",
+			story: func(s *story) {
+				unpinned(s)
+				s.lease = 400_000_000 * time.Second
+				watched(s, 70*time.Second, silent)
+			},
+			want: Wait,
+		},
+		{
 			name:  "a Lease that says that it lasts a second is none before two renewals are missing",
 			story: func(s *story) { unpinned(s); s.lease = time.Second; watched(s, 22*time.Second, silent) },
 			want:  Wait, fence: true,

@@ -21,6 +21,7 @@ type Renewal struct {
 	At       time.Time     // when the kubelet says that it has renewed it last
 	Duration time.Duration // for how long it holds it; zero if it does not say
 	Version  string        // resourceVersion: another one after every write, whoever wrote
+	Missing  bool          // there is none; with an error
 }
 
 // Lease is what this replica saw of a kubelet's Lease since an incident. The times of renewal are by the node's clock, so
@@ -33,6 +34,7 @@ type Lease struct {
 	Duration time.Duration // for how long the kubelet holds the Lease, from that look; zero if it does not say
 	Version  string        // of the Lease at that look
 	Failed   int           // looks without an answer since the last that had one
+	Missing  bool          // the last look found no Lease: kubelets leave theirs behind, so somebody has deleted it
 }
 
 // Look notes what a look at now found. A failed look starts the observation anew: while the API server cannot be reached,
@@ -40,7 +42,7 @@ type Lease struct {
 // write that renews nothing also starts it anew: somebody may be setting back what the kubelet wrote.
 func (l *Lease) Look(now, heard time.Time, r Renewal, err error) {
 	if err != nil {
-		l.Since = time.Time{}
+		l.Since, l.Missing = time.Time{}, r.Missing
 		l.Failed++
 		return
 	}
@@ -50,7 +52,7 @@ func (l *Lease) Look(now, heard time.Time, r Renewal, err error) {
 	case !l.Since.IsZero() && r.Version != l.Version:
 		l.Since = now
 	}
-	l.Renewed, l.Duration, l.Version, l.Failed = r.At, r.Duration, r.Version, 0
+	l.Renewed, l.Duration, l.Version, l.Failed, l.Missing = r.At, r.Duration, r.Version, 0, false
 }
 
 // Alive reports whether the Lease was seen to be renewed after the incident: whatever was heard, that kernel runs.
@@ -65,7 +67,7 @@ func (l *Lease) Silent(now time.Time) bool {
 // duration and up to 4 % more (kubernetes pkg/kubelet/kubelet.go: nodeLeaseRenewIntervalFraction;
 // component-helpers/apimachinery/lease/controller.go: JitterUntil).
 func (l *Lease) Overdue(now time.Time) bool {
-	return l.Failed == 0 && !l.Since.IsZero() && now.Sub(l.Since) >= max(l.duration(), defaultLease)/4*104/100
+	return l.Failed == 0 && !l.Since.IsZero() && now.Sub(l.Since) >= max(l.duration(), defaultLease)/100*26 // which no duration overflows
 }
 
 // Unread reports whether the last looks got no answer: the Lease says nothing for or against the kubelet. One look may fail while

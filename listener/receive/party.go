@@ -26,8 +26,8 @@ const (
 	// offersBurst incidents of one party are handed over at once, and offersPerSecond from then on. One death is two.
 	offersBurst, offersPerSecond = 32, 1
 
-	// triesPerSecond bounds how many wrong secrets are hashed for a boot whose secret is known.
-	triesPerSecond = 16
+	// maxPerBoot bounds the secrets that are known of one boot: root on a node may pin one after the other, for whatever boot.
+	maxPerBoot = 4
 	// checkAfter is how soon the pin of a node is looked up again, and pinGrace how long it still counts after it is gone: the
 	// Node may be deleted while its kernel is still printing its trace.
 	checkAfter, pinGrace = time.Second, time.Minute
@@ -55,7 +55,6 @@ type node struct {
 	sum       string    // of the secret, as Pins has it
 	checked   time.Time // when Pins was asked last
 	confirmed time.Time // when Pins agreed last
-	tries     bucket    // of other secrets
 }
 
 // lane is the lane of the party.
@@ -78,7 +77,7 @@ func (p *party) maxSources() int {
 func (n *node) proves(secret []byte) bool { return subtle.ConstantTimeCompare(n.secret, secret) == 1 }
 
 // verify returns the party of the node that a datagram with that boot and secret comes from, nil if it proves nothing. The
-// secret of a node is hashed once. Wrong secrets for its boot are hashed, too, but only a few a second.
+// secret of a node is hashed once.
 func (t *table) verify(now time.Time, boot, secret []byte) *party {
 	for i := 0; i < len(t.nodes[string(boot)]); {
 		p := t.nodes[string(boot)][i]
@@ -87,8 +86,6 @@ func (t *table) verify(now time.Time, boot, secret []byte) *party {
 			t.drop(p)
 		case proves:
 			return p
-		case !p.node.tries.take(now, triesPerSecond, triesPerSecond):
-			return nil
 		default:
 			i++
 		}
@@ -97,6 +94,10 @@ func (t *table) verify(now time.Time, boot, secret []byte) *party {
 	n.sum = netconsole.Secret(secret).Sum()
 	if !t.pins.Pinned(n.boot, n.sum) {
 		return nil
+	}
+	if known := t.nodes[n.boot]; len(known) >= maxPerBoot {
+		gone := slices.IndexFunc(known, func(p *party) bool { return !t.pins.Pinned(n.boot, p.node.sum) })
+		t.drop(known[max(gone, 0)])
 	}
 	p := &party{node: n}
 	t.nodes[n.boot] = append(t.nodes[n.boot], p)
@@ -133,7 +134,7 @@ func (t *table) current(now time.Time, n *node) bool {
 	return now.Sub(n.confirmed) < pinGrace
 }
 
-// drop forgets a node, because the cluster no longer knows its secret. Its sources go when they are idle.
+// drop forgets a node, because the cluster no longer knows its secret, or too many of its boot. Its sources go when they are idle.
 func (t *table) drop(p *party) {
 	boot := p.node.boot
 	t.nodes[boot] = slices.DeleteFunc(t.nodes[boot], func(other *party) bool { return other == p })

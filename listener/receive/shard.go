@@ -36,6 +36,7 @@ type Shard struct {
 	now        time.Time
 	src        *source
 	ack        []byte
+	basics     int // records in the basic format since the last datagram
 	onRecord   func(*netconsole.Record)
 	onIncident func(detect.Incident)
 }
@@ -84,7 +85,7 @@ func (s *Shard) Receive(now time.Time, from netip.AddrPort, payload []byte) (ack
 	if s.table.pins == nil {
 		f, err = netconsole.ParseFrame(payload)
 	}
-	s.now, s.src, s.ack = now, src, nil
+	s.now, s.src, s.ack, s.basics = now, src, nil, 0
 	if err := src.stream.PushFrame(now, payload, &f, err, s.onRecord); err != nil {
 		s.metrics.Malformed.Add(1)
 	}
@@ -204,8 +205,14 @@ func (s *Shard) Record(now time.Time, from netip.AddrPort, r *netconsole.Record)
 
 // record judges one record of s.src and answers a canary.
 func (s *Shard) record(r *netconsole.Record) {
-	s.records++
 	src := s.src
+	if !r.Extended {
+		if s.basics++; s.basics > 1 && !s.withinQuota(s.now, src) { // no kernel sends several records in one datagram
+			s.metrics.OverQuota.Add(1)
+			return
+		}
+	}
+	s.records++
 	if r.Assembled && src.party.node == nil {
 		if s.now.Before(s.lossy) || s.now.Before(src.party.lossy) {
 			r.Contested = true // a contradicting fragment may be among the missing datagrams

@@ -16,6 +16,9 @@ const (
 	maxPerAddress, maxProven = 8, 4
 	// maxPerNode bounds the sources of a node that is verified: two targets, and two before its address changed.
 	maxPerNode = 4
+	// maxSiblings bounds the nodes that send from one address and port: its node's boot, and those before. Each datagram looks through
+	// them, and root on a node may pin one secret after the other.
+	maxSiblings = 4
 	// idleAfter is when a silent stranger may be forgotten, and provenIdleAfter the same for a source whose canary was
 	// answered: canaries come at least once a day.
 	idleAfter, provenIdleAfter = 30 * time.Minute, 25 * time.Hour
@@ -99,6 +102,14 @@ func (t *table) add(now time.Time, from netip.AddrPort, p *party) (src *source, 
 			}
 		}
 	}
+	if sibling, crowded := t.crowded(from); crowded && p.node != nil {
+		if sibling == nil {
+			t.release(p)
+			return nil, forgotten
+		}
+		t.forget(sibling)
+		forgotten++
+	}
 	full := len(p.sources) >= p.maxSources()
 	var old *source
 	switch {
@@ -128,6 +139,22 @@ func (t *table) add(now time.Time, from netip.AddrPort, p *party) (src *source, 
 	t.lanes[p.lane()].count++
 	t.queue(src).push(src)
 	return src, forgotten
+}
+
+// crowded reports whether an address and port has as many nodes as it may have, and which of them to forget; nil if all have something
+// in hand.
+func (t *table) crowded(from netip.AddrPort) (oldest *source, is bool) {
+	n := 0
+	for src := t.sources[from]; src != nil; src = src.sibling {
+		if src.party.node == nil {
+			continue
+		}
+		n++
+		if !src.busy() && src != t.held && (oldest == nil || src.last.Before(oldest.last)) {
+			oldest = src
+		}
+	}
+	return oldest, n >= maxSiblings
 }
 
 // roomFor reports whether the lane may have one source more. Neither lane can have all of the table.

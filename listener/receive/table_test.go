@@ -2,6 +2,7 @@ package receive
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -227,6 +228,23 @@ func TestQuota(t *testing.T) {
 	sh.Receive(epoch.Add(time.Second), nodeA, kernelRecord(400, "Kernel panic - not syncing: Fatal exception"))
 	if len(s.incidents) != 2 {
 		t.Error("the source is not heard again a second later")
+	}
+}
+
+// A datagram in the basic format can hold dozens of records, and each may cost what a death costs.
+func TestQuotaOfRecords(t *testing.T) {
+	sh, _ := testShard(new(sink))
+	const each = 40
+	for i := range 2 * quotaBurst / each {
+		datagram := ""
+		for j := range each {
+			datagram += fmt.Sprintf("[%5d.%06d] flood\n", i, j)
+		}
+		sh.Receive(epoch, nodeA, []byte(datagram))
+	}
+	sh.publish()
+	if got := sh.metrics.Records.Load(); got > quotaBurst {
+		t.Errorf("%v records of a flood judged at once, want %d at most", got, quotaBurst)
 	}
 }
 

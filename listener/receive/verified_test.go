@@ -198,6 +198,76 @@ func TestStrangersDoNotKeepANodeOut(t *testing.T) {
 	}
 }
 
+// pinsOfMany has several secrets of a boot, one for each Node that says it runs it.
+type pinsOfMany map[[2]string]bool
+
+func (p pinsOfMany) Pinned(boot, sum string) bool { return p[[2]string{boot, sum}] }
+
+// A kubelet may pin a secret for another node's boot, whose id is no secret, before the node itself is heard. Wrong secrets that it then sends
+// without end do not keep the node from being verified.
+func TestAPinOfAnothersBoot(t *testing.T) {
+	const theirs = "dGhlaXJzLXRoZWlycy10aGU"
+	sum := func(secret string) [2]string { return [2]string{bootA, netconsole.Secret(secret).Sum()} }
+	s := new(sink)
+	sh := NewShard(&Config{Judge: &detect.Config{}, Sink: s, Metrics: new(Metrics), Pins: pinsOfMany{sum(theirs): true, sum(secretA): true}})
+	with := func(secret string) string { return "\n boot=" + bootA + "\n gasp=" + secret + "\n" }
+	sh.Receive(epoch, nth(5), says(1, "hello", with(theirs)))
+	for i := range 1000 {
+		sh.Receive(epoch, nth(5), says(i, "noise", with(fmt.Sprintf("wrong%d", i))))
+	}
+	sh.Receive(epoch, nodeA, says(1, panicLine, userdata))
+	if !verifiedDeath(s, bootA) {
+		t.Error("the node that is dying is taken for a stranger")
+	}
+}
+
+// Root on a node pins one secret after the other, for its own boots or for another node's, and sends with each of them from one address and
+// port. What is kept of it, and what each datagram is compared with, stays small, and others are verified.
+func TestANodeThatPinsManySecrets(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		boot func(i int) string
+	}{
+		{"for ever new boots", func(i int) string { return fmt.Sprintf("boot-%d", i) }},
+		{"for one boot", func(int) string { return "boot" }},
+		{"for another node's boot", func(int) string { return bootA }},
+	} {
+		for _, text := range []string{"noise", panicLine} { // with nothing in hand, and with a death
+			t.Run(tt.name+", "+text, func(t *testing.T) {
+				s := new(sink)
+				truth := [2]string{bootA, netconsole.Secret(secretA).Sum()}
+				known := pinsOfMany{truth: true}
+				sh := NewShard(&Config{Judge: &detect.Config{}, Sink: s, Metrics: new(Metrics), Pins: known})
+				sh.Receive(epoch, nodeA, says(1, "hello", userdata))
+				at, evil := epoch, nth(5)
+				for i := range 500 {
+					at = at.Add(20 * time.Millisecond)
+					clear(known)
+					secret := fmt.Sprintf("secret%d", i)
+					known[truth], known[[2]string{tt.boot(i), netconsole.Secret(secret).Sum()}] = true, true
+					sh.Receive(at, evil, says(i, text, "\n boot="+tt.boot(i)+"\n gasp="+secret+"\n"))
+					sh.Tick(at)
+					siblings := 0
+					for src := sh.table.sources[evil]; src != nil; src = src.sibling {
+						siblings++
+					}
+					if siblings > maxSiblings+1 { // and strangers
+						t.Fatalf("%d sources have one address and port, want %d at most", siblings, maxSiblings+1)
+					}
+					if n := len(sh.table.nodes[tt.boot(i)]); n > maxPerBoot {
+						t.Fatalf("%d secrets are known of one boot, want %d at most", n, maxPerBoot)
+					}
+				}
+				sh.Receive(at, netip.AddrPortFrom(nodeA.Addr(), 6664), says(2, panicLine, userdata))
+				if !verifiedDeath(s, bootA) {
+					t.Error("the node that is dying is taken for a stranger")
+				}
+				checkKept(t, sh)
+			})
+		}
+	}
+}
+
 // Whatever one node sends that can prove who it is, others are heard and handed over as if it were silent.
 func TestNoNodeStarvesAnother(t *testing.T) {
 	_, boot, secret, stormy := member(0)
