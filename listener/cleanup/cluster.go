@@ -48,7 +48,7 @@ type Cluster interface {
 	FindNode(ctx context.Context, s Sender) (policy.Node, error)
 	// Node reads one Node.
 	Node(ctx context.Context, name string) (policy.Node, error)
-	// NodeCount is how many Nodes there are, from the cache, for the breaker.
+	// NodeCount is how many Nodes with a Linux kernel of their own there are, from the cache, for the breaker.
 	NodeCount() int
 	// Proves returns the authority of a secret, by its sum, that some Node has pinned for the boot, which may be over, or that
 	// was claimed where a Node runs the boot and has pinned none, from the cache; other Nodes may say the same. It never blocks.

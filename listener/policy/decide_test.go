@@ -218,6 +218,20 @@ func TestDecide(t *testing.T) {
 			name: "a Node that was deleted and registered again meanwhile", story: func(s *story) { s.v.Node.UID = "another" },
 			want: Refuse, why: "registered again",
 		},
+		{
+			name: "a Node that was deleted after its death was decided on", story: func(s *story) { read(s); s.v.Proved, s.v.Lookup = true, NoNode },
+			want: Record, why: "node n1 is gone, and its death had been decided on before",
+		},
+		{
+			name:  "a Node that was registered again after that, on another boot",
+			story: func(s *story) { read(s); s.v.Proved, s.v.Node.UID, s.v.Node.BootID = true, "another", boot2 },
+			want:  Record, why: "has rebooted",
+		},
+		{
+			name:  "a Node that was registered again after that, on the boot that was to be dead",
+			story: func(s *story) { read(s); s.v.Proved, s.v.Node.UID = true, "another" },
+			want:  Refuse, why: "registered again",
+		},
 
 		// The witness.
 		{
