@@ -49,3 +49,29 @@ func TestDecidedDeathOfANodeThatIsGone(t *testing.T) {
 		}
 	}
 }
+
+// Who deletes the record of a death has it judged again, also once the control plane has lost the node.
+func TestRecordDeletedWhileTheNodeIsAwaited(t *testing.T) {
+	for _, after := range []time.Duration{time.Second, time.Minute, 5 * time.Minute} {
+		t.Run(after.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				pods := w.populate("n1")
+				w.panics(1)
+				p := testPolicy()
+				p.NodeVerb = policy.NodeAwait
+				a, _ := run(t, p, w, "a")
+				offer(t, w, incident(1, boot1, secret1), a)
+				time.AfterFunc(45*time.Second, func() { w.loses(1) })
+				pass(after)
+				w.set(func() { clear(w.deaths) })
+				pass(12 * time.Minute)
+				if d := w.only(); d.Phase != policy.Cleaned || w.node("n1").Name != "" {
+					t.Errorf("%s: %s, node %+v; want it cleaned, and the node gone", d.Phase, d.Decision, w.node("n1"))
+				}
+				if n := w.failed(); n != len(pods) {
+					t.Errorf("%d pods failed, want %d", n, len(pods))
+				}
+			})
+		})
+	}
+}

@@ -27,7 +27,7 @@ type work struct {
 	death       policy.Death        // as read or written last
 	leftOut     string              // why nothing follows, as policy.Decision.LeftOut
 	outlived    bool                // the Node has outlived a death of the same boot: nothing is acted on at once
-	proved      bool                // the death was on record as a true one when this replica took it over
+	proved      bool                // the death was on record as a true one before this replica took it over, or adopted its fence
 	acting      bool                // this replica has decided to act
 	listed      bool                // pods were listed by this replica
 	pods        []policy.Pod        // on the node

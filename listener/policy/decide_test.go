@@ -396,6 +396,28 @@ func TestDecide(t *testing.T) {
 			want: Refuse, why: "had lost it before", distrust: true,
 		},
 		{
+			name: "but that of a death which was acted on before is its own",
+			story: func(s *story) {
+				read(s)
+				s.v.Proved = true
+				lost(&s.v.Node, -time.Minute)
+				s.v.First = s.v.Node
+				watched(s, 13*time.Second, silent)
+			},
+			want: Act, why: "no longer hears from node n1", fence: true,
+		},
+		{
+			name: "unless its Lease is renewed",
+			story: func(s *story) {
+				read(s)
+				s.v.Proved = true
+				lost(&s.v.Node, -time.Minute)
+				s.v.First = s.v.Node
+				watched(s, 13*time.Second, renewing)
+			},
+			want: Refuse, why: "renewed its Lease", distrust: true,
+		},
+		{
 			name:  "nor can it take anything from a pinned secret",
 			story: func(s *story) { lost(&s.v.Node, -time.Minute); s.v.First = s.v.Node },
 			want:  Act, why: "pinned", fence: true,
