@@ -436,10 +436,10 @@ func (w *kubeWorld) checkWindows(t *testing.T, r *replica) {
 		n.Status.NodeInfo = corev1.NodeSystemInfo{BootID: "12", OperatingSystem: "windows", KernelVersion: "10.0.20348.2527"}
 		setAddresses(n, "127.1.2.200")
 	})
-	eventually(t, "the listener to know the node", func() error { return r.knows(w, "windows") })
-	w.setBoot(t, "windows", "13")
-	d := newDoomed("after-windows", 547) // which is recorded later
+	d := newDoomed("after-windows", 547) // which the listener sees later, and which is recorded later
 	w.join(t, d)
+	eventually(t, "the listener to know both", func() error { return r.knows(w, d.name) })
+	w.setBoot(t, "windows", "13")
 	w.dies(t, d, r)
 	list := must(w.cluster.Deaths(t.Context()))
 	if slices.ContainsFunc(list, func(d policy.Death) bool { return d.Node == "windows" }) {
@@ -454,16 +454,14 @@ func (w *kubeWorld) checkWindows(t *testing.T, r *replica) {
 // old kernel says nothing but its address.
 func (w *kubeWorld) checkVirtualNode(t *testing.T, r *replica) {
 	d := newDoomed("host-of-virtual", 548)
-	w.join(t, d)
 	w.newNode(t, "virtual", func(n *corev1.Node) {
 		n.Labels = map[string]string{"type": "virtual-kubelet", "kubernetes.io/role": "agent"}
 		n.Spec.Taints = []corev1.Taint{{Key: "virtual-kubelet.io/provider", Value: "x", Effect: corev1.TaintEffectNoSchedule}}
 		n.Status.NodeInfo = corev1.NodeSystemInfo{OperatingSystem: "linux", KubeletVersion: "v1.19.10-vk-azure-aci-1.6.2"}
 		setAddresses(n, d.addr.String())
 	})
-	for _, name := range []string{"virtual", d.name} {
-		eventually(t, "the listener to know "+name, func() error { return r.knows(w, name) })
-	}
+	w.join(t, d)
+	eventually(t, "the listener to know both", func() error { return r.knows(w, d.name) })
 	if err := d.panicsAs(w, r, "6.1.0-28-cloud-amd64,0,100,7000000,-;Kernel panic - not syncing: sysrq triggered crash\n"); err != nil {
 		t.Fatal(err)
 	}

@@ -679,6 +679,16 @@ func (w *kubeWorld) checkProof(t *testing.T) {
 			return nil
 		})
 	})
+	t.Run("a control plane that the policy does not let it fence", func(t *testing.T) {
+		w.newNode(t, "guarded", func(n *corev1.Node) { n.Labels = map[string]string{"node-role.kubernetes.io/control-plane": ""} })
+		c := w.connect(t, kube.Config{REST: w.account, Namespace: w.namespace, Replica: "control-plane", ControlPlane: true})
+		eventually(t, "the listener to notice", func() error {
+			if err := c.Prove(ctx); !errors.Is(err, kube.ErrNotHeld) || !strings.Contains(err.Error(), "its fence to node guarded") {
+				return fmt.Errorf("proof with a control plane that the policy protects: %v", err)
+			}
+			return nil
+		})
+	})
 	t.Run("a condition that the policy does not know", func(t *testing.T) {
 		c := w.connect(t, kube.Config{REST: w.account, Namespace: w.namespace, Replica: "eks", Condition: "KernelReady"})
 		eventually(t, "the listener to notice", func() error {

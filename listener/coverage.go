@@ -192,21 +192,28 @@ func (c *Coverage) rows(now time.Time, roster []RosterNode) []NodeCover {
 		if len(n.Addresses) > 0 {
 			row.Address = n.Addresses[0]
 		}
+		var best *proof // of its addresses: those that the node sends from no more say nothing of it
 		for _, addr := range n.Addresses {
 			if p, ok := byAddr[addr]; ok {
 				named[addr] = true
-				row = p.row(now)
-				row.Node = n.Name
-				if p.contradicts(n.Pin) {
-					row.Cover, row.Why = Unproven, "its last canary did not carry the secret that the node has pinned; somebody else may have sent it"
+				if best == nil || p.outweighs(*best) {
+					best = &p
 				}
+			}
+		}
+		if best != nil {
+			row = best.row(now)
+			row.Node = n.Name
+			if best.contradicts(n.Pin) {
+				row.Cover, row.Why = Unproven, "its last canary did not carry the secret that the node has pinned; somebody else may have sent it"
 			}
 		}
 		row.Pinned = n.Pinned
 		rows = append(rows, row)
 	}
 	for addr, p := range byAddr {
-		if !named[addr] {
+		gone := len(roster) > 0 && p.silent(now) // its Node was deleted, or it was a stranger
+		if !named[addr] && !gone {
 			rows = append(rows, p.row(now))
 		}
 	}

@@ -69,6 +69,39 @@ func TestSilenceIsMeasuredInIntervals(t *testing.T) {
 	}
 }
 
+// An autoscaler takes nodes away every day, and nobody is to look for them.
+func TestNodesThatAreGoneAreNotMissed(t *testing.T) {
+	c := new(Coverage)
+	c.Canary(receive.Canary{Canary: canaryA(), At: epoch, From: nodeA.Addr(), Known: true})
+	c.Canary(receive.Canary{Canary: canaryA(), At: epoch, From: node(1).Addr(), Known: true})
+	c.Canary(receive.Canary{Canary: canaryA(), At: epoch, From: node(2).Addr()})
+	roster := []RosterNode{{Name: "a", Addresses: []netip.Addr{nodeA.Addr()}}}
+	if diff := cmp.Diff(map[Cover]int{Covered: 2, Stranger: 1}, c.Count(epoch.Add(time.Minute), roster)); diff != "" {
+		t.Errorf("a minute later (-want +got):\n%s", diff)
+	}
+	later := epoch.Add(2 * time.Hour)
+	if diff := cmp.Diff(map[Cover]int{Silent: 1}, c.Count(later, roster)); diff != "" {
+		t.Errorf("two hours later (-want +got):\n%s", diff)
+	}
+	if n := len(c.Report(later, nil)); n != 3 {
+		t.Errorf("%d rows where there is no cluster to tell who is gone, want 3", n)
+	}
+}
+
+// A node that sends from another of its addresses since a reload is heard.
+func TestCoverageOfADualStackNode(t *testing.T) {
+	four, six := nodeA.Addr(), netip.MustParseAddr("2001:db8::1")
+	for _, addrs := range [][]netip.Addr{{four, six}, {six, four}} {
+		c := new(Coverage)
+		c.Canary(receive.Canary{Canary: canaryA(), At: epoch, From: four, Known: true})
+		c.Canary(receive.Canary{Canary: canaryA(), At: epoch.Add(time.Hour), From: six, Known: true})
+		rows := c.Report(epoch.Add(time.Hour+time.Minute), []RosterNode{{Name: "a", Addresses: addrs}})
+		if len(rows) != 1 || rows[0].Cover != Covered || rows[0].Address != six {
+			t.Errorf("addresses %v: %+v, want one row, covered", addrs, rows)
+		}
+	}
+}
+
 func TestCoverageIsBounded(t *testing.T) {
 	c := new(Coverage)
 	heard := func(at time.Time, from netip.Addr, known bool) bool {

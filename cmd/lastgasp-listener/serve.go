@@ -239,8 +239,8 @@ func connect(cfg listener.Config, replica string, log *slog.Logger) (*kube.Clust
 	rc.UserAgent = "lastgasp-listener/" + version
 	return kube.New(kube.Config{
 		REST: rc, Log: log, Replica: replica, Annotations: kube.Annotations(cfg.Annotations), Condition: cfg.Condition,
-		NodeClaims: cfg.Policy.DeletesNodeClaims(),
-		Namespace:  cmp.Or(os.Getenv("POD_NAMESPACE"), namespaceOfPod()), Pod: os.Getenv("POD_NAME"),
+		NodeClaims: cfg.Policy.DeletesNodeClaims(), ControlPlane: cfg.Policy.ControlPlane,
+		Namespace: cmp.Or(os.Getenv("POD_NAMESPACE"), namespaceOfPod()), Pod: os.Getenv("POD_NAME"),
 	})
 }
 

@@ -48,7 +48,7 @@ type Cluster interface {
 	FindNode(ctx context.Context, s Sender) (policy.Node, error)
 	// Node reads one Node.
 	Node(ctx context.Context, name string) (policy.Node, error)
-	// NodeCount is how many Nodes there are, from the cache, for the breaker.
+	// NodeCount is how many Nodes with a Linux kernel of their own there are, from the cache, for the breaker.
 	NodeCount() int
 	// Unnamed is the name of a Node whose spec.providerID does not say which machine it is, so that it may be any instance of EC2; empty
 	// if there is none. It is from the cache, and never blocks.

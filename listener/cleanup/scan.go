@@ -175,7 +175,8 @@ func (w *work) lift(ctx context.Context, n policy.Node) error {
 }
 
 // adopt creates the death that a fence names and that does not exist. Its replica died before it could create it, or
-// somebody deleted it. What the incident proved is lost with it, so a witness is required.
+// somebody deleted it. What the incident proved is lost with it, so a witness is required. When the kernel died is lost, too: the
+// condition of its Node says whether the death had been acted on, so that a silence which is older than ours is its own.
 func (w *work) adopt(ctx context.Context, n policy.Node) error {
 	w.node, w.first = n, n
 	if err := w.readNode(ctx, keeping); err != nil || w.lookup != policy.Found {
@@ -189,6 +190,7 @@ func (w *work) adopt(ctx context.Context, n policy.Node) error {
 	}
 	w.first = w.node
 	w.first.BootID = n.Mark.Boot
+	w.proved = w.node.Unhealthy != "" && w.node.Unhealthy == n.Mark.Boot
 	death := policy.NewDeath(w.inc, detect.Kernel, w.first)
 	if death.Name != n.Mark.Death { // the mark was not written by us for this node
 		return w.unfence(ctx, n.Mark)

@@ -27,6 +27,7 @@ type work struct {
 	death       policy.Death        // as read or written last
 	leftOut     string              // why nothing follows, as policy.Decision.LeftOut
 	outlived    bool                // the Node has outlived a death of the same boot: nothing is acted on at once
+	proved      bool                // the death was on record as a true one before this replica took it over, or adopted its fence
 	listed      bool                // pods were listed by this replica
 	pods        []policy.Pod        // on the node
 	fates       map[string]*podFate // of pods that are or were on the node, by UID; see fate
@@ -193,7 +194,7 @@ func (w *work) judge() policy.Decision {
 	}
 	v := policy.View{
 		Now: now, Lookup: w.lookup, Node: w.node, First: w.first, Lease: w.lease, Judged: w.judged,
-		Heard: w.heard != nil && !w.outlived, Released: w.death.Released, Ended: w.ended,
+		Heard: w.heard != nil && !w.outlived, Released: w.death.Released, Proved: w.proved, Ended: w.ended,
 	}
 	if w.heard != nil {
 		v.Sum = w.heard.key.sum

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clientscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/policy"
@@ -370,3 +372,51 @@ func read(t *testing.T, name string) []byte {
 	}
 	return b
 }
+
+// A listener that cannot list says why: the definition or a right is missing, or there is no answer.
+func TestReadySaysWhatCannotBeListed(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		code int
+		body string
+		node bool // Nodes are listed
+		want string
+	}{
+		{"not yet asked", 0, "", false, "the Nodes have not been listed yet"},
+		{"no right", 403, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403,"message":"nodes is forbidden"}`, false,
+			"the Nodes cannot be listed: failed to list *v1.Node: nodes is forbidden"},
+		{"no definition", 404, "404 page not found", true,
+			"the NodeDeaths cannot be listed: apply packaging/kubernetes/base/crd.yaml: failed to list *v1alpha1.NodeDeath: "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, c := newAPI(t, tt.code, tt.body)
+			if tt.code == 0 {
+				if err := c.Ready(); err == nil || err.Error() != tt.want {
+					t.Fatalf("%v, want %s", err, tt.want)
+				}
+				return
+			}
+			if tt.node {
+				c.nodes = listed{c.nodes}
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			running.Go(func() { _ = c.Run(ctx) })
+			t.Cleanup(func() { cancel(); running.Wait() })
+			for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+				err := c.Ready()
+				if err != nil && strings.HasPrefix(err.Error(), tt.want) {
+					return
+				}
+				if time.Now().After(end) {
+					t.Fatalf("%v, want %s…", err, tt.want)
+				}
+			}
+		})
+	}
+}
+
+// listed is an informer that has listed.
+type listed struct{ cache.SharedIndexInformer }
+
+func (listed) HasSynced() bool { return true }

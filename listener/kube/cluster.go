@@ -50,6 +50,8 @@ type Config struct {
 	Condition string
 	// NodeClaims says that NodeClaims are deleted, which takes packaging/kubernetes/karpenter.
 	NodeClaims bool
+	// ControlPlane says that nodes of the control plane are fenced, which packaging/kubernetes/base/policies/nodes.yaml denies as shipped.
+	ControlPlane bool
 	// Replica is this listener's name in events and of its Lease; empty means lastgasp-listener.
 	Replica string
 	// Namespace is where the replicas' Leases are; empty means lastgasp.
@@ -69,18 +71,20 @@ type Annotations struct {
 
 // Cluster is one Kubernetes cluster as the listener's service account may see and change it.
 type Cluster struct {
-	core       kubernetes.Interface // protobuf
-	deaths     rest.Interface       // NodeDeaths, JSON: custom resources have no protobuf
-	keys       Annotations
-	condition  string
-	nodeClaims bool
-	replica    string
-	namespace  string
-	pod        string
-	log        *slog.Logger
+	core         kubernetes.Interface // protobuf
+	deaths       rest.Interface       // NodeDeaths, JSON: custom resources have no protobuf
+	keys         Annotations
+	condition    string
+	nodeClaims   bool
+	controlPlane bool
+	replica      string
+	namespace    string
+	pod          string
+	log          *slog.Logger
 
 	nodes         cache.SharedIndexInformer
 	deathCache    cache.SharedIndexInformer
+	unlisted      sync.Map // Nodes or NodeDeaths → why the last attempt to list or watch them failed
 	departed      departed
 	boots         boots
 	attachments   attachments
@@ -105,16 +109,17 @@ func New(cfg Config) (*Cluster, error) {
 		return nil, fmt.Errorf("connect to cluster: %w", err)
 	}
 	c := &Cluster{
-		core:       core,
-		deaths:     deaths,
-		keys:       keys,
-		nodeClaims: cfg.NodeClaims,
-		condition:  cmp.Or(cfg.Condition, policy.KernelHealthy),
-		replica:    cmp.Or(cfg.Replica, manager),
-		namespace:  cmp.Or(cfg.Namespace, "lastgasp"),
-		pod:        cfg.Pod,
-		log:        cfg.Log,
-		events:     make(chan *eventsv1.Event, eventsQueued),
+		core:         core,
+		deaths:       deaths,
+		keys:         keys,
+		nodeClaims:   cfg.NodeClaims,
+		controlPlane: cfg.ControlPlane,
+		condition:    cmp.Or(cfg.Condition, policy.KernelHealthy),
+		replica:      cmp.Or(cfg.Replica, manager),
+		namespace:    cmp.Or(cfg.Namespace, "lastgasp"),
+		pod:          cfg.Pod,
+		log:          cfg.Log,
+		events:       make(chan *eventsv1.Event, eventsQueued),
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
@@ -166,14 +171,18 @@ func clients(given *rest.Config) (*kubernetes.Clientset, *rest.RESTClient, error
 // Run watches Nodes and NodeDeaths, renews the replica's Lease, proves the admission policies and writes events until ctx
 // ends. It must be called once.
 func (c *Cluster) Run(ctx context.Context) error {
-	for what, inf := range map[string]cache.SharedIndexInformer{"nodes": c.nodes, "deaths": c.deathCache} {
-		err := inf.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
+	for _, l := range c.listings() {
+		err := l.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
+			if l.of == nodeDeaths && apierrors.IsNotFound(err) {
+				err = fmt.Errorf("apply packaging/kubernetes/base/crd.yaml: %w", err)
+			}
 			if !errors.Is(err, io.EOF) && !apierrors.IsResourceExpired(err) { // every watch ends like that now and then
-				c.log.Warn("watch interrupted", "of", what, "err", err)
+				c.log.Warn("watch interrupted", "of", l.of, "err", err)
+				c.unlisted.Store(l.of, err)
 			}
 		})
 		if err != nil {
-			return fmt.Errorf("watch %s: %w", what, err)
+			return fmt.Errorf("watch %s: %w", l.of, err)
 		}
 	}
 	if _, err := c.nodes.AddEventHandler(c.departed.handler()); err != nil {
@@ -197,10 +206,29 @@ func (c *Cluster) Synced() bool { return c.nodes.HasSynced() && c.deathCache.Has
 
 // Ready says why deaths cannot be acted on. It is nil if they can, or if the policies are not yet found missing.
 func (c *Cluster) Ready() error {
-	if !c.Synced() {
-		return errors.New("the Nodes and NodeDeaths have not been listed yet")
+	for _, l := range c.listings() {
+		err, failed := c.unlisted.Load(l.of)
+		switch {
+		case l.HasSynced():
+		case failed:
+			return fmt.Errorf("the %s cannot be listed: %w", l.of, err.(error))
+		default:
+			return fmt.Errorf("the %s have not been listed yet", l.of)
+		}
 	}
 	return c.proof.notHeld()
+}
+
+// listing is a cache that has to be filled before anything can be done.
+type listing struct {
+	of string
+	cache.SharedIndexInformer
+}
+
+const nodeDeaths = "NodeDeaths"
+
+func (c *Cluster) listings() []listing {
+	return []listing{{"Nodes", c.nodes}, {nodeDeaths, c.deathCache}}
 }
 
 // complete fills in the default keys and refuses what the API server would not take.

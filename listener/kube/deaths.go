@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,6 +24,12 @@ import (
 func (c *Cluster) CreateDeath(ctx context.Context, d policy.Death) (policy.Death, error) {
 	nd := &v1alpha1.NodeDeath{ObjectMeta: metav1.ObjectMeta{Name: d.Name, Labels: labelsOf(d)}, Spec: specFrom(d)}
 	err := c.deaths.Post().Resource(v1alpha1.Resource).Param("fieldManager", manager).Body(nd).Do(ctx).Into(nd)
+	if errors.Is(sentinel(err), cleanup.ErrExists) {
+		// An earlier attempt may have got through, and its answer not: etcd was slow, or has just elected a leader. Nobody owns it then.
+		if have, readErr := c.readDeath(ctx, d.Name); readErr == nil && have.Status.Owner == "" && sameSpec(have.Spec, nd.Spec) {
+			nd, err = have, nil
+		}
+	}
 	if err != nil {
 		return policy.Death{}, explain(err, "create death %s", d.Name)
 	}
@@ -34,6 +41,13 @@ func (c *Cluster) CreateDeath(ctx context.Context, d policy.Death) (policy.Death
 		return deathFrom(nd), nil
 	}
 	return deathFrom(withStatus), nil
+}
+
+// sameSpec reports whether both are the same to the API server, which keeps microseconds.
+func sameSpec(a, b v1alpha1.NodeDeathSpec) bool {
+	x, err := json.Marshal(a)
+	y, otherErr := json.Marshal(b)
+	return err == nil && otherErr == nil && bytes.Equal(x, y)
 }
 
 // Death implements cleanup.Cluster.

@@ -2,7 +2,10 @@ package kube
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"runtime"
 	"strings"
@@ -12,7 +15,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 
+	"github.com/lastgasp/lastgasp/listener/cleanup"
 	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/kube/v1alpha1"
 	"github.com/lastgasp/lastgasp/listener/netconsole"
@@ -85,6 +90,54 @@ func TestDeathIsReadAsItWasWritten(t *testing.T) {
 		if diff := cmp.Diff(want, got, sameAddrPort, cmp.Comparer(time.Time.Equal)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
+	}
+}
+
+// A creation that got through although its answer did not is finished at the next attempt. What another replica has created is not.
+func TestCreationWhoseAnswerWasLost(t *testing.T) {
+	mine := policy.Death{Name: "r", Node: "n", Boot: "b", Time: at.Add(999), Cause: "KernelPanic", Phase: policy.Cleaning, Owner: "me"}
+	for _, tt := range []struct {
+		name   string
+		change func(have *v1alpha1.NodeDeath)
+		want   error
+	}{
+		{"without a status", func(*v1alpha1.NodeDeath) {}, nil},
+		{"that another replica took over", func(have *v1alpha1.NodeDeath) { have.Status.Owner = "other" }, cleanup.ErrExists},
+		{"of another replica, which heard it later", func(have *v1alpha1.NodeDeath) {
+			have.Spec.Time = metav1.NewMicroTime(at.Add(time.Millisecond))
+		}, cleanup.ErrExists},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			have := objectOf(mine)
+			have.UID, have.ResourceVersion, have.Status = "u", "7", v1alpha1.NodeDeathStatus{}
+			tt.change(have)
+			written := v1alpha1.NodeDeath{}
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				switch r.Method {
+				case http.MethodPost:
+					w.WriteHeader(http.StatusConflict)
+					fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"AlreadyExists","code":409}`)
+				case http.MethodGet:
+					_ = json.NewEncoder(w).Encode(have)
+				case http.MethodPut:
+					_ = json.NewDecoder(r.Body).Decode(&written)
+					_ = json.NewEncoder(w).Encode(written)
+				}
+			}))
+			t.Cleanup(server.Close)
+			c, err := New(Config{REST: &rest.Config{Host: server.URL}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, err := c.CreateDeath(t.Context(), mine)
+			if !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
+				t.Fatalf("%v, want %v", err, tt.want)
+			}
+			if tt.want == nil && (d.UID != "u" || d.Owner != "me" || written.ResourceVersion != "7") {
+				t.Errorf("created %+v by a status for version %s; want that of u, version 7", d, written.ResourceVersion)
+			}
+		})
 	}
 }
 

@@ -41,6 +41,12 @@ func newNodeInformer(client kubernetes.Interface) (cache.SharedIndexInformer, er
 			}
 			return nil, nil
 		},
+		byKernel: func(obj any) ([]string, error) {
+			if hasLinux(obj.(*corev1.Node)) {
+				return nil, nil
+			}
+			return []string{foreign}, nil
+		},
 	})
 	return inf, inf.SetTransform(trim)
 }
@@ -155,12 +161,20 @@ func isControlPlane(n *corev1.Node) bool {
 	return false
 }
 
-// isVirtual goes by the label that virtual-kubelet puts on its Nodes (https://virtual-kubelet.io/docs/usage/). They have no kernel
-// that could die, and may have the address of the machine that the virtual kubelet runs on.
-func isVirtual(n *corev1.Node) bool { return n.Labels["type"] == "virtual-kubelet" }
+// isVirtual goes by the labels that virtual-kubelet (https://virtual-kubelet.io/docs/usage/) and Fargate
+// (https://docs.aws.amazon.com/eks/latest/userguide/fargate.html) put on their Nodes. They have no kernel that lastgasp could hear. A
+// virtual kubelet's may have the address of the machine that it runs on, and each pod on Fargate is a Node with the pod's address.
+func isVirtual(n *corev1.Node) bool {
+	return n.Labels["type"] == "virtual-kubelet" || n.Labels["eks.amazonaws.com/compute-type"] == "fargate"
+}
+
+// hasLinux reports whether the Node has a Linux kernel of its own, which could be heard.
+func hasLinux(n *corev1.Node) bool {
+	return !isVirtual(n) && n.Labels[corev1.LabelOSStable] != "windows"
+}
 
 // addressesOf lists the IP addresses among status.addresses in canonical form, each once and maxAddresses at most: those that a
-// kernel of the Node's own can send from.
+// kernel of the Node's own can send from. A name may look like an address, that of another machine by now.
 func addressesOf(n *corev1.Node) []netip.Addr {
 	var out []netip.Addr
 	if isVirtual(n) {
@@ -169,6 +183,9 @@ func addressesOf(n *corev1.Node) []netip.Addr {
 	for _, a := range n.Status.Addresses {
 		if len(out) == maxAddresses {
 			break
+		}
+		if a.Type == corev1.NodeHostName || a.Type == corev1.NodeInternalDNS || a.Type == corev1.NodeExternalDNS {
+			continue
 		}
 		if addr, err := netip.ParseAddr(a.Address); err == nil && !slices.Contains(out, canonical(addr)) {
 			out = append(out, canonical(addr))

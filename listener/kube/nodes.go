@@ -25,6 +25,7 @@ const (
 	byPin      = "pin"      // the boot that the node has pinned, which may be over
 	byMark     = "mark"     // one key, marked
 	bySilence  = "silence"  // one key, silent
+	byKernel   = "kernel"   // one key, foreign
 )
 
 // marked is the key of the Nodes that carry our mark or our taint or that we called unhealthy.
@@ -34,8 +35,8 @@ const marked = "marked"
 // as many as an object has room for, and what is sent from a Node's address is served before what strangers send.
 const maxAddresses = 64
 
-// silent is the key of the Nodes whose condition Ready is Unknown.
-const silent = "silent"
+// silent is the key of the Nodes whose condition Ready is Unknown, foreign that of those without a Linux kernel of their own.
+const silent, foreign = "silent", "foreign"
 
 // FindNode implements cleanup.Cluster.
 func (c *Cluster) FindNode(ctx context.Context, s cleanup.Sender) (policy.Node, error) {
@@ -157,7 +158,9 @@ func (c *Cluster) Node(ctx context.Context, name string) (policy.Node, error) {
 }
 
 // NodeCount implements cleanup.Cluster.
-func (c *Cluster) NodeCount() int { return len(c.nodes.GetStore().ListKeys()) }
+func (c *Cluster) NodeCount() int {
+	return len(c.nodes.GetStore().ListKeys()) - len(c.cached(byKernel, foreign))
+}
 
 // MarkedNodes implements cleanup.Cluster.
 func (c *Cluster) MarkedNodes(context.Context) ([]policy.Node, error) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -205,6 +206,14 @@ func TestCandidate(t *testing.T) {
 		n.Labels = map[string]string{"type": "virtual-kubelet"}
 		return n
 	}
+	called := func(n *corev1.Node, name string) *corev1.Node {
+		n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: name})
+		return n
+	}
+	fargate := func(n *corev1.Node) *corev1.Node {
+		n.Labels = map[string]string{"eks.amazonaws.com/compute-type": "fargate"}
+		return n
+	}
 	const machineA = "0123456789abcdef0123456789abcdef"
 	type gone struct {
 		node *corev1.Node
@@ -270,6 +279,12 @@ func TestCandidate(t *testing.T) {
 			nodes:    []*corev1.Node{node("a", "x://1", "", "10.0.0.1")},
 			departed: []gone{{virtual(node("b", "", "", "10.0.0.1")), time.Minute}},
 			addr:     "10.0.0.1", want: "a"},
+		{name: "of two nodes, the one whose address it is and not the one that is called so",
+			nodes: []*corev1.Node{called(node("10.0.0.1", "x://1", "", "10.0.0.2"), "10.0.0.1"), node("b", "x://2", "", "10.0.0.1")},
+			addr:  "10.0.0.1", want: "b"},
+		{name: "a pod on Fargate that has the address of a former machine",
+			nodes: []*corev1.Node{node("a", "x://1", "", "10.0.0.1"), fargate(node("b", "aws:///az/x/fargate-ip-10-0-0-1", "", "10.0.0.1"))},
+			addr:  "10.0.0.1", want: "a"},
 		{name: "nothing but a virtual node", nodes: []*corev1.Node{virtual(node("b", "", "", "10.0.0.1"))},
 			addr: "10.0.0.1", err: cleanup.ErrNotFound},
 		{name: "of two nodes that say they run the boot, the one whose secret it is",
@@ -475,6 +490,30 @@ func TestProves(t *testing.T) {
 		if got != tt.want || ok != (tt.want != 0) || c.Pinned(tt.boot, tt.sum) != ok {
 			t.Errorf("%s: %v, %v; want %v", tt.name, got, ok, tt.want)
 		}
+	}
+}
+
+// Nodes whose kernels cannot be heard neither count for the limits nor are they missed.
+func TestNodesWithoutLinux(t *testing.T) {
+	_, c := newAPI(t, 500, "")
+	for name, labels := range map[string]map[string]string{
+		"worker":  {"kubernetes.io/os": "linux"},
+		"old":     nil,
+		"windows": {"kubernetes.io/os": "windows"},
+		"virtual": {"kubernetes.io/os": "linux", "type": "virtual-kubelet"},
+		"fargate": {"kubernetes.io/os": "linux", "eks.amazonaws.com/compute-type": "fargate"},
+	} {
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
+		n.Status.Addresses = []corev1.NodeAddress{{Address: "10.0.0.1"}}
+		cacheNode(t, c, n)
+	}
+	var names []string
+	for _, n := range c.Nodes() {
+		names = append(names, n.Name)
+	}
+	slices.Sort(names)
+	if diff := cmp.Diff([]string{"old", "worker"}, names); diff != "" || c.NodeCount() != 2 {
+		t.Errorf("%d nodes, want 2 (-want +got):\n%s", c.NodeCount(), diff)
 	}
 }
 

@@ -150,14 +150,20 @@ func (c *Cluster) Prove(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("prove the admission policies: %w", err)
 	}
-	var onNodes, onPods [][]trial
-	for _, n := range c.nodesForTrial() {
+	var onNodes, onControlPlane, onPods [][]trial
+	workers, controlPlane := c.nodesForTrial()
+	for _, n := range atMost(objectsForTrial, workers, controlPlane) {
 		onNodes = append(onNodes, c.trialsOnNode(n))
+	}
+	if c.controlPlane {
+		for _, n := range atMost(objectsForTrial, controlPlane) {
+			onControlPlane = append(onControlPlane, c.trialsOnControlPlane(n))
+		}
 	}
 	for _, p := range pods {
 		onPods = append(onPods, c.trialsOnPod(p))
 	}
-	verdicts = slices.Concat(verdicts, tryOneOf(ctx, onNodes), tryOneOf(ctx, onPods))
+	verdicts = slices.Concat(verdicts, tryOneOf(ctx, onNodes), tryOneOf(ctx, onControlPlane), tryOneOf(ctx, onPods))
 	var notHeld, noAnswer []error
 	for _, err := range verdicts {
 		if errors.Is(err, ErrNotHeld) {
@@ -251,34 +257,56 @@ func (c *Cluster) trialsOnLeases() []trial {
 	}
 }
 
-// nodesForTrial are some Nodes, those outside the control plane first: in it the listener may do less. They are others each
-// time.
-func (c *Cluster) nodesForTrial() (nodes []*corev1.Node) {
-	var last []*corev1.Node
+// nodesForTrial are the Nodes outside and in the control plane, in another order each time. In the control plane the listener may do
+// less.
+func (c *Cluster) nodesForTrial() (workers, controlPlane []*corev1.Node) {
 	for _, obj := range c.nodes.GetStore().List() { // in no order
 		switch n := obj.(*corev1.Node); {
 		case n.DeletionTimestamp != nil:
 		case isControlPlane(n):
-			last = append(last, n)
+			controlPlane = append(controlPlane, n)
 		default:
-			nodes = append(nodes, n)
+			workers = append(workers, n)
 		}
 	}
-	nodes = append(nodes, last...)
-	return nodes[:min(len(nodes), objectsForTrial)]
+	return workers, controlPlane
+}
+
+// atMost is the first of the Nodes, n at most.
+func atMost(n int, nodes ...[]*corev1.Node) []*corev1.Node {
+	all := slices.Concat(nodes...)
+	return all[:min(len(all), n)]
+}
+
+// tryOnNode is a write of the Node that is not made.
+func (c *Cluster) tryOnNode(node *corev1.Node, patch any, subresources ...string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		data, err := json.Marshal(patch)
+		if err != nil {
+			return err
+		}
+		_, err = c.core.CoreV1().Nodes().Patch(ctx, node.Name, types.StrategicMergePatchType, data,
+			metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}, FieldManager: manager}, subresources...)
+		return err
+	}
+}
+
+// trialsOnControlPlane try the fence on a node of the control plane, with its other taints as they are.
+func (c *Cluster) trialsOnControlPlane(node *corev1.Node) []trial {
+	yes := true
+	fence := map[string]any{
+		"metadata": map[string]any{"uid": node.UID, "resourceVersion": node.ResourceVersion},
+		"spec":     map[string]any{"taints": taints(node.Spec.Taints, &yes, nil)},
+	}
+	return []trial{{
+		"lastgasp-listener-nodes", "its fence to node " + node.Name + " of the control plane, for which `controlPlane: true` takes another variable there",
+		false, c.tryOnNode(node, fence),
+	}}
 }
 
 func (c *Cluster) trialsOnNode(node *corev1.Node) []trial {
 	patch := func(patch any, subresources ...string) func(context.Context) error {
-		return func(ctx context.Context) error {
-			data, err := json.Marshal(patch)
-			if err != nil {
-				return err
-			}
-			_, err = c.core.CoreV1().Nodes().Patch(ctx, node.Name, types.StrategicMergePatchType, data,
-				metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}, FieldManager: manager}, subresources...)
-			return err
-		}
+		return c.tryOnNode(node, patch, subresources...)
 	}
 	condition := func(kind string) any {
 		return map[string]any{"status": map[string]any{"conditions": []map[string]string{

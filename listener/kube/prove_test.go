@@ -167,20 +167,44 @@ func TestNothingIsWrittenUnproved(t *testing.T) {
 
 func TestProveTriesOnWorkers(t *testing.T) {
 	_, c := newAPI(t, http.StatusOK, "{}")
-	if got := c.nodesForTrial(); len(got) > 0 {
+	nodes := func() []*corev1.Node {
+		workers, controlPlane := c.nodesForTrial()
+		return atMost(objectsForTrial, workers, controlPlane)
+	}
+	if got := nodes(); len(got) > 0 {
 		t.Errorf("%d nodes for trials without a node", len(got))
 	}
 	for name, label := range map[string]string{"a": "node-role.kubernetes.io/control-plane", "worker": "x", "z": "node-role.kubernetes.io/master"} {
 		cacheNode(t, c, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{label: ""}}})
 	}
-	if got := c.nodesForTrial(); len(got) != 3 || got[0].Name != "worker" {
+	if got := nodes(); len(got) != 3 || got[0].Name != "worker" {
 		t.Errorf("tries on %s, want worker first", names(got))
 	}
 	for i := range 2 * objectsForTrial {
 		cacheNode(t, c, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("worker-", i)}})
 	}
-	if got := c.nodesForTrial(); len(got) != objectsForTrial || slices.ContainsFunc(got, isControlPlane) {
+	if got := nodes(); len(got) != objectsForTrial || slices.ContainsFunc(got, isControlPlane) {
 		t.Errorf("tries on %s, want %d workers", names(got), objectsForTrial)
+	}
+}
+
+// The fence on a node of the control plane is tried where such nodes are fenced, with all of their taints.
+func TestProveTriesTheControlPlane(t *testing.T) {
+	const denial = `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403,"message":"nodes \"m\" is forbidden: ` +
+		`ValidatingAdmissionPolicy 'lastgasp-listener-nodes' with binding 'x' denied request: a control-plane node is never the listener's to fence"}`
+	s, c := newAPI(t, http.StatusForbidden, denial)
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{
+		Name: "m", UID: "u", ResourceVersion: "7", Labels: map[string]string{"node-role.kubernetes.io/control-plane": ""},
+	}}
+	n.Spec.Taints = []corev1.Taint{{Key: "dedicated", Effect: corev1.TaintEffectNoSchedule}}
+	err := errors.Join(tryOneOf(t.Context(), [][]trial{c.trialsOnControlPlane(n)})...)
+	if !errors.Is(err, ErrNotHeld) || !strings.Contains(err.Error(), "controlPlane: true") || !strings.Contains(err.Error(), "never the listener's to fence") {
+		t.Errorf("%v; want the policy's denial, and the key", err)
+	}
+	want := []request{{"PATCH", "/api/v1/nodes/m?dryRun=All&fieldManager=lastgasp-listener", "application/strategic-merge-patch+json",
+		`{"metadata":{"resourceVersion":"7","uid":"u"},"spec":{"taints":[{"key":"dedicated","effect":"NoSchedule"},{"key":"lastgasp.dev/dead","effect":"NoSchedule"}]}}`}}
+	if diff := cmp.Diff(want, s.requests()); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
 

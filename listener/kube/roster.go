@@ -8,12 +8,14 @@ import (
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// Nodes lists the Nodes there are, from the cache.
+// Nodes lists the Nodes that could be heard, from the cache: those with a Linux kernel of their own.
 func (c *Cluster) Nodes() []policy.Node {
 	list := c.nodes.GetStore().List()
 	out := make([]policy.Node, 0, len(list))
 	for _, obj := range list {
-		out = append(out, nodeFrom(obj.(*corev1.Node)))
+		if n := obj.(*corev1.Node); hasLinux(n) {
+			out = append(out, nodeFrom(n))
+		}
 	}
 	return out
 }

@@ -21,8 +21,8 @@ type admission struct {
 	death string // for which the node was counted
 }
 
-// Limit is how many nodes may be acted on within Window when there are total.
-func (b *Breaker) Limit(total int) int { return max(b.Nodes, total*b.Percent/100) }
+// Limit is how many nodes may be acted on within Window when there are total. A share of them, however small, is one node at least.
+func (b *Breaker) Limit(total int) int { return max(b.Nodes, total*b.Percent/100, min(b.Percent, 1)) }
 
 // Room reports whether node may be acted on at now. A node that is counted already has its room.
 func (b *Breaker) Room(now time.Time, node string, total int) bool {

@@ -79,6 +79,8 @@ type View struct {
 	Room bool
 	// Released: a human let this death pass the breaker.
 	Released bool
+	// Proved: the death is, or was, on record as a true one, which was held or acted on.
+	Proved bool
 	// Ended says in a sentence that the machine does not run any more, by the cloud's word. It is empty if the cloud was not
 	// asked or says anything else.
 	Ended string
@@ -123,13 +125,15 @@ func (p Policy) decide(inc detect.Incident, v View) Decision {
 		return say(Refuse, "more than one Node answers to %s", sender(inc))
 	case v.Lookup == Denied:
 		return say(Refuse, "the API server denies the look-up of %s", sender(inc))
+	case v.Lookup == NoNode && v.Proved:
+		return say(Record, "node %s is gone, and its death had been decided on before", v.First.Name)
 	case v.Lookup == NoNode && v.First.Name != "":
 		return say(Refuse, "node %s is gone", v.First.Name)
 	case v.Lookup == NoNode:
 		return say(Refuse, "no Node answers to %s", sender(inc))
 	case authority == detect.Text:
 		return contradicted("plain text, which anybody could have sent")
-	case v.Node.UID != v.First.UID:
+	case v.Node.UID != v.First.UID && !(v.Proved && v.Node.BootID != boot):
 		return say(Refuse, "node %s was deleted and registered again after the panic", v.Node.Name)
 	case v.Node.BootID != boot && v.First.BootID == boot:
 		return say(Record, "node %s has rebooted into boot %s; what runs on it is alive", v.Node.Name, v.Node.BootID)
@@ -146,7 +150,7 @@ func (p Policy) decide(inc detect.Incident, v View) Decision {
 	// The silence of a node that was lost before the panic was heard proves nothing. The control plane's clock is asked only
 	// where we did not see the silence begin. A kubelet that reports NotReady is alive, not silent. The console is read
 	// because the node is silent, so its silence always comes first.
-	lost := v.Node.Silent && v.First.Silent && !v.Node.SilentSince.After(inc.Time.Add(skew)) && authority != detect.Cloud
+	lost := v.Node.Silent && v.First.Silent && !v.Node.SilentSince.After(inc.Time.Add(skew)) && authority != detect.Cloud && !v.Proved
 	// Whoever may write the status of Nodes can call any of them silent. The Lease must not contradict it, nor be deleted. A console is
 	// read after the silence has begun, so that a Lease which says that it was not renewed since is enough.
 	unrenewed := authority == detect.Cloud && !v.Lease.Doubtful(inc.Time) || v.Lease.Overdue(v.Now) || v.Lease.Unread()

@@ -218,6 +218,20 @@ func TestDecide(t *testing.T) {
 			name: "a Node that was deleted and registered again meanwhile", story: func(s *story) { s.v.Node.UID = "another" },
 			want: Refuse, why: "registered again",
 		},
+		{
+			name: "a Node that was deleted after its death was decided on", story: func(s *story) { read(s); s.v.Proved, s.v.Lookup = true, NoNode },
+			want: Record, why: "node n1 is gone, and its death had been decided on before",
+		},
+		{
+			name:  "a Node that was registered again after that, on another boot",
+			story: func(s *story) { read(s); s.v.Proved, s.v.Node.UID, s.v.Node.BootID = true, "another", boot2 },
+			want:  Record, why: "has rebooted",
+		},
+		{
+			name:  "a Node that was registered again after that, on the boot that was to be dead",
+			story: func(s *story) { read(s); s.v.Proved, s.v.Node.UID = true, "another" },
+			want:  Refuse, why: "registered again",
+		},
 
 		// The witness.
 		{
@@ -410,6 +424,28 @@ func TestDecide(t *testing.T) {
 				watched(s, time.Minute, silent)
 			},
 			want: Refuse, why: "had lost it before", distrust: true,
+		},
+		{
+			name: "but that of a death which was acted on before is its own",
+			story: func(s *story) {
+				read(s)
+				s.v.Proved = true
+				lost(&s.v.Node, -time.Minute)
+				s.v.First = s.v.Node
+				watched(s, 13*time.Second, silent)
+			},
+			want: Act, why: "no longer hears from node n1", fence: true,
+		},
+		{
+			name: "unless its Lease is renewed",
+			story: func(s *story) {
+				read(s)
+				s.v.Proved = true
+				lost(&s.v.Node, -time.Minute)
+				s.v.First = s.v.Node
+				watched(s, 13*time.Second, renewing)
+			},
+			want: Refuse, why: "renewed its Lease", distrust: true,
 		},
 		{
 			name:  "nor can it take anything from a pinned secret",

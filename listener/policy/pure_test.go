@@ -121,6 +121,23 @@ func TestBreaker(t *testing.T) {
 	}
 }
 
+func TestBreakerLimit(t *testing.T) {
+	for _, tt := range []struct{ nodes, percent, total, want int }{
+		{5, 10, 3, 5},
+		{5, 10, 1000, 100},
+		{0, 10, 3, 1}, // a share is one node at least, or none of a small cluster would ever be cleaned up
+		{0, 10, 1, 1},
+		{0, 1, 250, 2},
+		{0, 0, 3, 0}, // everything is held
+		{2, 0, 1000, 2},
+	} {
+		b := Breaker{Nodes: tt.nodes, Percent: tt.percent}
+		if got := b.Limit(tt.total); got != tt.want {
+			t.Errorf("%d nodes or %d %% of %d: %d, want %d", tt.nodes, tt.percent, tt.total, got, tt.want)
+		}
+	}
+}
+
 func TestLimiter(t *testing.T) {
 	a, b, c := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.3")
 	l := Limiter{PerAddress: 2, Total: 3, Window: time.Minute}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -231,7 +232,7 @@ replacements:
 
 // An overlay that renames everything must leave no reference to a former name: a policy would bind nobody.
 func TestKustomizeNames(t *testing.T) {
-	all := kustomize(t, "kubernetes", "namePrefix: team-\nnameSuffix: -b\n")
+	all := kustomize(t, "kubernetes", "namePrefix: team-\nnameSuffix: -b\n"+components("karpenter", "page"))
 	names := map[string]bool{}
 	for _, m := range all {
 		names[m["kind"].(string)+" "+m["metadata"].(map[string]any)["name"].(string)] = true
@@ -252,6 +253,22 @@ func TestKustomizeNames(t *testing.T) {
 	}
 	if bindings == 0 {
 		t.Error("no binding was rendered")
+	}
+}
+
+// The configurator's pods must not wait for ever on Nodes without a kernel of their own. They tolerate every taint.
+func TestConfiguratorSkipsNodesWithoutAKernel(t *testing.T) {
+	terms := field(kustomize(t, "kubernetes/nodes", "")["DaemonSet/configurator"], "spec", "template", "spec", "affinity", "nodeAffinity",
+		"requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms").([]any)
+	if len(terms) != 1 {
+		t.Fatalf("%d terms: one that matches is enough", len(terms))
+	}
+	for _, label := range [][2]string{{"eks.amazonaws.com/compute-type", "fargate"}, {"type", "virtual-kubelet"}} {
+		if !slices.ContainsFunc(field(terms[0], "matchExpressions").([]any), func(e any) bool {
+			return field(e, "key") == label[0] && field(e, "operator") == "NotIn" && slices.Contains(field(e, "values").([]any), any(label[1]))
+		}) {
+			t.Errorf("%s=%s is not left out", label[0], label[1])
+		}
 	}
 }
 
@@ -289,6 +306,14 @@ func TestChartValues(t *testing.T) {
 			"Deployment/listener", []string{"lastgasp-listener@sha256:000"}, "lastgasp-listener:v1",
 		},
 		{"datagrams come from the nodes' subnets", "networkPolicy.nodes={10.0.0.0/16,10.1.0.0/16}", "NetworkPolicy/listener", []string{`{"cidr":"10.0.0.0/16"}`, `{"cidr":"10.1.0.0/16"}`}, ""},
+		{
+			"more may be reached", "networkPolicy.egress[0].ports[0].port=80,networkPolicy.egress[0].to[0].ipBlock.cidr=169.254.170.23/32",
+			"NetworkPolicy/listener", []string{`{"ports":[{"port":80}],"to":[{"ipBlock":{"cidr":"169.254.170.23/32"}}]}`, `{"port":6443,"protocol":"TCP"}`}, "",
+		},
+		{
+			"the pod's ports are those of the config", "hostNetwork=true,config.listen={10.0.0.1:7777,:6666},config.admin=:7667", "Deployment/listener",
+			[]string{`{"containerPort":7777,"name":"netconsole","protocol":"UDP"}`, `{"containerPort":7667,"name":"admin","protocol":"TCP"}`}, `"containerPort":6666`,
+		},
 		{
 			"a balancer has fixed addresses", `service.annotations.service\.beta\.kubernetes\.io/aws-load-balancer-private-ipv4-addresses=10.0.1.66`,
 			"Service/listener", []string{`"10.0.1.66"`, `"load_balancing.cross_zone.enabled=true"`}, "",
@@ -368,7 +393,7 @@ func TestChartSchema(t *testing.T) {
 	h := newHelm(t)
 	for _, set := range []string{
 		"config.node=nodeclaim", "config.pools[0].node=nodeclaim", "page.secret=A_B", "page.port=443", "page.from=all", "karpenter=maybe",
-		"page.tls=true", "replicaCount=3", "image.digest=abc", "service.type=ClusterIP", "hostNetwork=maybe", "networkPolicy.nodes={10.0.0.1}", "monitoring.alerts=true",
+		"page.tls=true", "config.admin=127.0.0.1:9666", "config.admin=[::1]:9666", "networkPolicy.egress=all", "replicaCount=3", "image.digest=abc", "service.type=ClusterIP", "hostNetwork=maybe", "networkPolicy.nodes={10.0.0.1}", "monitoring.alerts=true",
 	} {
 		if _, err := h.run(t, "template", "lastgasp", "lastgasp", "--set="+set); err == nil {
 			t.Errorf("%s is accepted", set)

@@ -14,6 +14,11 @@
 {{- mergeOverwrite $config .Values.config | toYaml -}}
 {{- end }}
 
+{{/* The port of an address. */}}
+{{- define "lastgasp.port" -}}
+{{ regexFind "[0-9]+$" . }}
+{{- end }}
+
 {{- define "lastgasp.image" -}}
 {{- if .Values.image.digest -}}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}

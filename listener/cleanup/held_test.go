@@ -1,0 +1,77 @@
+package cleanup
+
+import (
+	"testing"
+	"time"
+
+	"github.com/lastgasp/lastgasp/listener/detect"
+	"github.com/lastgasp/lastgasp/listener/policy"
+)
+
+// A death that was decided on is true, whatever became of its Node before anything was done.
+func TestDecidedDeathOfANodeThatIsGone(t *testing.T) {
+	again := func(boot string) func(*world) {
+		return func(w *world) {
+			n := w.nodes["n1"]
+			w.nodes["n1"] = policy.Node{
+				Name: n.Name, UID: "uid of the next n1", ProviderID: n.ProviderID, Addresses: n.Addresses, BootID: boot, Ready: true, ResourceVersion: w.next(),
+			}
+			w.dead["n1"] = false
+		}
+	}
+	for _, phase := range []policy.Phase{policy.Held, policy.Cleaning} {
+		for _, tt := range []struct {
+			name string
+			then func(w *world)
+			want policy.Phase
+			why  string
+		}{
+			{"deleted", func(w *world) { delete(w.nodes, "n1") }, policy.Recorded, "node n1 is gone, and its death had been decided on before"},
+			{"registered again on another boot", again(boot2), policy.Recorded, "node n1 has rebooted into boot " + boot2 + "; what runs on it is alive"},
+			{"registered again on the same boot", again(boot1), policy.Refused, "node n1 was deleted and registered again after the panic"},
+		} {
+			t.Run(string(phase)+", "+tt.name, func(t *testing.T) {
+				bubble(t, func(t *testing.T, w *world) {
+					d := policy.NewDeath(incident(1, boot1, secret1), detect.Pinned, w.node("n1"))
+					d.UID, d.Version, d.Phase, d.Owner, d.Created = "d", "1", phase, "b", time.Now() // b is gone
+					d.Released = phase == policy.Held
+					w.set(func() {
+						tt.then(w)
+						w.deaths[d.Name] = d
+					})
+					run(t, testPolicy(), w, "a")
+					pass(time.Minute)
+					if got := w.only(); got.Phase != tt.want || got.Decision != tt.why || w.failed() > 0 {
+						t.Errorf("%s: %s, %d pods failed; want %s: %s", got.Phase, got.Decision, w.failed(), tt.want, tt.why)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Who deletes the record of a death has it judged again, also once the control plane has lost the node.
+func TestRecordDeletedWhileTheNodeIsAwaited(t *testing.T) {
+	for _, after := range []time.Duration{time.Second, time.Minute, 5 * time.Minute} {
+		t.Run(after.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				pods := w.populate("n1")
+				w.panics(1)
+				p := testPolicy()
+				p.NodeVerb = policy.NodeAwait
+				a, _ := run(t, p, w, "a")
+				offer(t, w, incident(1, boot1, secret1), a)
+				time.AfterFunc(45*time.Second, func() { w.loses(1) })
+				pass(after)
+				w.set(func() { clear(w.deaths) })
+				pass(12 * time.Minute)
+				if d := w.only(); d.Phase != policy.Cleaned || w.node("n1").Name != "" {
+					t.Errorf("%s: %s, node %+v; want it cleaned, and the node gone", d.Phase, d.Decision, w.node("n1"))
+				}
+				if n := w.failed(); n != len(pods) {
+					t.Errorf("%d pods failed, want %d", n, len(pods))
+				}
+			})
+		})
+	}
+}
