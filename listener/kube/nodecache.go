@@ -92,7 +92,6 @@ func trim(obj any) (any, error) {
 	return t, nil
 }
 
-// nodeFrom reads a Node, trimmed or whole.
 func nodeFrom(n *corev1.Node) policy.Node {
 	info := n.Status.NodeInfo
 	node := policy.Node{
