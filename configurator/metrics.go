@@ -10,8 +10,8 @@ import (
 	"github.com/lastgasp/lastgasp/listener/atomicfile"
 )
 
-// MetricsFile is what node_exporter's textfile collector reads, in the directory that --textfile names.
-const MetricsFile = "metrics.prom"
+// metricsFile is what node_exporter's textfile collector reads, in the directory that --textfile names.
+const metricsFile = "metrics.prom"
 
 // writeMetrics writes this node's metrics if a directory for them is set. A failure is only logged.
 func (c *Configurator) writeMetrics() {
@@ -21,18 +21,18 @@ func (c *Configurator) writeMetrics() {
 	status, err := c.Status(nil)
 	var b bytes.Buffer
 	if err == nil {
-		err = status.WriteMetrics(&b)
+		err = status.writeMetrics(&b)
 	}
 	if err == nil {
-		err = atomicfile.Write(filepath.Join(c.Textfile, MetricsFile), b.Bytes(), 0o644)
+		err = atomicfile.Write(filepath.Join(c.Textfile, metricsFile), b.Bytes(), 0o644)
 	}
 	if err != nil {
 		c.Log.Warn("metrics are not written", "err", err)
 	}
 }
 
-// WriteMetrics writes s in the OpenMetrics text format, restricted to what Prometheus' own text format has too.
-func (s Status) WriteMetrics(w io.Writer) error {
+// writeMetrics writes s in the OpenMetrics text format, restricted to what Prometheus' own text format has too.
+func (s Status) writeMetrics(w io.Writer) error {
 	var b strings.Builder
 	gauge := func(name, help string) {
 		fmt.Fprintf(&b, "# HELP lastgasp_configurator_%s %s\n# TYPE lastgasp_configurator_%[1]s gauge\n", name, help)
@@ -76,7 +76,6 @@ func (s Status) WriteMetrics(w io.Writer) error {
 	return err
 }
 
-// label is a quoted label value.
 func label(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(s) + `"`
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -53,7 +52,7 @@ func (c *Configurator) Verify(ctx context.Context) ([]canary.Proof, error) {
 }
 
 // saveProofs saves the outcome of canaries for `status` in s, what the last pass saved: a proof for each of the armed targets, as
-// it is now. If that is lost, the next pass saves it anew.
+// it is now. If that is lost, the next pass saves it again.
 func (c *Configurator) saveProofs(s *machine.State, armed []configfs.State, proofs []canary.Proof) error {
 	if s == nil {
 		return nil
@@ -61,7 +60,7 @@ func (c *Configurator) saveProofs(s *machine.State, armed []configfs.State, proo
 	for i, st := range armed {
 		for j := range s.Targets {
 			if t := &s.Targets[j]; t.Name == st.Name {
-				t.Listener, t.Local, t.MAC = remoteOf(st.Spec), netip.AddrPortFrom(st.LocalIP, st.LocalPort), st.RemoteMAC.String()
+				t.Listener, t.Local, t.MAC = st.Remote(), st.Local(), st.RemoteMAC.String()
 				c.note(t, proofs[i])
 			}
 		}
@@ -105,7 +104,7 @@ func unproved(targets []configfs.State, err error) []canary.Proof {
 func routes(targets []configfs.State) []canary.Route {
 	var list []canary.Route
 	for _, st := range targets {
-		list = append(list, canary.Route{Target: st.Name, Local: netip.AddrPortFrom(st.LocalIP, st.LocalPort), Remote: remoteOf(st.Spec)})
+		list = append(list, canary.Route{Target: st.Name, Local: st.Local(), Remote: st.Remote()})
 	}
 	return list
 }

@@ -74,7 +74,7 @@ It notifies systemd with READY after the first pass in which everything was prov
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&disarm, "disarm", false, "disarm when watch ends, as a DaemonSet wants it that is deleted")
+	cmd.Flags().BoolVar(&disarm, "disarm", false, "disarm when watch ends: for a DaemonSet, which may be deleted")
 	cmd.Flags().StringVar(&textfile, "textfile", textfileDir, "`directory` for metrics.prom, for node_exporter's textfile collector; empty: none")
 	return cmd
 }
