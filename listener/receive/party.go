@@ -58,7 +58,6 @@ type node struct {
 	tries     bucket    // of other secrets
 }
 
-// lane is the lane of the party.
 func (p *party) lane() lane {
 	if p.node != nil {
 		return verified
@@ -66,7 +65,6 @@ func (p *party) lane() lane {
 	return strangers
 }
 
-// maxSources is how many addresses and ports the party may have.
 func (p *party) maxSources() int {
 	if p.node != nil {
 		return maxPerNode
