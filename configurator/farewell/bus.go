@@ -60,7 +60,7 @@ func (b *bus) listen(ctx context.Context) error {
 	call := monitor.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.Monitoring.BecomeMonitor", 0, rules, uint32(0))
 	if call.Err != nil {
 		monitor.Close()
-		return fmt.Errorf("listen to calls of logind: %w", call.Err)
+		return fmt.Errorf("listen to calls to logind: %w", call.Err)
 	}
 	monitor.Eavesdrop(b.calls)
 	b.monitor = monitor

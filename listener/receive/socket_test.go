@@ -177,7 +177,7 @@ func TestEndWaitsForADeathToBeTold(t *testing.T) {
 	if err := l.Listen(ctx); err != nil {
 		t.Fatal(err)
 	}
-	to, err := net.Dial("udp", l.Addr().String())
+	to, err := net.Dial("udp", l.addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
