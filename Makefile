@@ -65,7 +65,7 @@ KUBERNETES ?= v1.33.13 v1.34.4 v1.35.4 v1.36.3 v1.37.2
 e2e-matrix: ## policies, rights and every verb on each version of KUBERNETES, and Karpenter's own controllers; ten minutes a version the first time, three after that (root)
 	cd e2e/karpenter && $(GO) vet ./... && $(GO) test -count=1 ./...
 	for v in $(KUBERNETES); do \
-		LASTGASP_KUBERNETES=$$v .ci/no-skips $(GO) test -count=1 -tags e2e -timeout 40m -run '^TestKube$$' -v ./e2e; \
+		LAB_KUBERNETES=$$v .ci/no-skips $(GO) test -count=1 -tags e2e -timeout 40m -run '^TestKube$$' -v ./e2e; \
 	done
 
 rollout: ## images built, chart and DaemonSet installed from them, kernels panic: seen on the page in Chromium, and by an alert in Prometheus' engine; nightly (root)

@@ -42,7 +42,7 @@ var architecture = map[string][]string{
 	"listener/netconsole":    {},
 	"listener/lazyregexp":    {},
 	"listener/detect":        {"listener/lazyregexp", "listener/netconsole"},
-	"listener/cloud":         {"listener/cleanup", "listener/policy"},
+	"listener/cloud":         {"listener/cleanup", "listener/netconsole", "listener/policy"},
 	"listener/page":          {"listener/netconsole", "listener/policy"}, // it cannot write
 	"listener/policy":        {"listener/detect", "listener/netconsole"},
 	"listener/cleanup":       {"listener/atomicfile", "listener/detect", "listener/netconsole", "listener/policy"},

@@ -94,7 +94,6 @@ func (c *Configurator) place(ctx context.Context) (endpoint.Place, error) {
 	return p, nil
 }
 
-// zoneOf returns this node's availability zone by name and by id.
 func (c *Configurator) zoneOf(ctx context.Context) (name, id string, err error) {
 	if !c.Root.OnEC2() {
 		return "", "", errors.New("this is not an EC2 instance")

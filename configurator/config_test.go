@@ -218,17 +218,6 @@ func TestConfigRefusals(t *testing.T) {
 	}
 }
 
-// Variables of the project's own tests, which whoever develops it may have exported.
-func TestVariablesOfTests(t *testing.T) {
-	empty := filepath.Join(t.TempDir(), "configurator.yaml")
-	if err := os.WriteFile(empty, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := LoadConfig(empty, []string{"LASTGASP_CACHE=/var/cache/lab", "LASTGASP_KUBERNETES=v1.36.3"}, nil); err != nil {
-		t.Error(err)
-	}
-}
-
 // TestConfigByProcessSubstitution: bash gives the end of a pipe for `--config <(decrypt configurator.yaml)`.
 func TestConfigByProcessSubstitution(t *testing.T) {
 	r, w, err := os.Pipe()

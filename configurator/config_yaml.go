@@ -60,7 +60,6 @@ func (c *Config) keys(origin string) yamlkeys.Keys {
 	}
 }
 
-// merge reads one file over c.
 func (c *Config) merge(file string, data []byte) error {
 	_, err := yamlkeys.Read(file, data, c.keys(file))
 	return err
@@ -75,8 +74,8 @@ func (c *Config) mergeEnviron(environ []string) error {
 	}
 	for _, kv := range environ {
 		name, value, _ := strings.Cut(kv, "=")
-		if !strings.HasPrefix(name, "LASTGASP_") || name == "LASTGASP_CACHE" || name == "LASTGASP_KUBERNETES" {
-			continue // those two are for the project's own tests; who develops it may have exported them
+		if !strings.HasPrefix(name, "LASTGASP_") {
+			continue
 		}
 		key, ok := known[name]
 		switch {
@@ -107,7 +106,6 @@ func envNames(known map[string]string) []string {
 	return names
 }
 
-// keepOrRemove reports whether to keep.
 func keepOrRemove(text string) (keep, ok bool) {
 	return text == "keep", text == "keep" || text == "remove"
 }

@@ -3,7 +3,6 @@ package configurator
 import (
 	"context"
 	"errors"
-	"net/netip"
 
 	"github.com/lastgasp/lastgasp/configurator/machine"
 )
@@ -19,7 +18,7 @@ func (c *Configurator) Disarm(ctx context.Context) error {
 	present, err := c.Netconsole.List()
 	errs := []error{err}
 	for _, st := range present {
-		c.Log.Info("removing", "target", st.Name, "listener", netip.AddrPortFrom(st.RemoteIP, st.RemotePort))
+		c.Log.Info("removing", "target", st.Name, "listener", st.Remote())
 		errs = append(errs, c.Netconsole.Disarm(st.Name))
 	}
 	c.removeMetrics()

@@ -31,7 +31,7 @@ func firstTwo(t *testing.T) []string {
 func (w *world) listeners() []string {
 	var list []string
 	for _, st := range w.kernel.targets {
-		list = append(list, remoteOf(st.Spec).String())
+		list = append(list, st.Remote().String())
 	}
 	slices.Sort(list)
 	return list

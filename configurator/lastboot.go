@@ -43,18 +43,18 @@ func (c *Configurator) enterBoot(id machine.Identity) {
 
 // Why an obituary waits.
 var (
-	errUnproved = errors.New("no listener has proved itself")
-	errUnpinned = errors.New("this boot is not pinned")
+	errNoneProved = errors.New("no listener has proved itself")
+	errUnpinned   = errors.New("this boot is not pinned")
 )
 
-// SendObituary sends the listeners how the previous boot ended, and earlier ones that died too young to send theirs, unless one has
+// sendObituary sends the listeners how the previous boot ended, and earlier ones that died too young to send theirs, unless one has
 // acknowledged that already. An error means that it has to be called again. pinned says to wait for the pin of this boot: sent under
-// a pinned secret it is believed more. That a shutdown ended a boot waits for it in any case: listeners believe nobody else that
-// nothing has to be looked into.
-func (c *Configurator) SendObituary(ctx context.Context, pinned bool) error {
+// a pinned secret it is believed more. News of a shutdown always waits for it: listeners believe no other sender that a boot ended in
+// good order.
+func (c *Configurator) sendObituary(ctx context.Context, pinned bool) error {
 	before, err := c.Root.State()
 	if err != nil || before == nil || before.Identity.Boot == "" {
-		return errors.Join(errUnproved, err)
+		return errors.Join(errNoneProved, err)
 	}
 	l, err := lastboot.Look(c.Root, before.Identity)
 	if err != nil {
@@ -65,7 +65,7 @@ func (c *Configurator) SendObituary(ctx context.Context, pinned bool) error {
 		return nil
 	}
 	if len(provenRoutes(before)) == 0 {
-		return errUnproved
+		return errNoneProved
 	}
 	enrolled, _ := enrolment(c.Root)
 	isPinned := enrolled != nil && enrolled.Enrolled
@@ -108,9 +108,9 @@ func (c *Configurator) sendEnding(ctx context.Context, boot string, e lastboot.E
 
 // deliver sends the obituary to the listeners that the last pass has proved.
 func (c *Configurator) deliver(ctx context.Context, e lastboot.Ending) error {
-	s, err := c.Root.State() // anew: a pass may have ended meanwhile
+	s, err := c.Root.State() // again: a pass may have ended meanwhile
 	if err != nil || s == nil {
-		return errors.Join(errUnproved, err)
+		return errors.Join(errNoneProved, err)
 	}
 	secret, err := c.Root.Secret(s.Identity.Boot)
 	if err != nil {

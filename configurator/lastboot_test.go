@@ -52,14 +52,14 @@ func TestObituaryIsSentOnce(t *testing.T) {
 	w.died(t)
 	node := w.node("10.0.2.10:6666")
 	node.Config.Cluster = "prod-1"
-	if err := node.SendObituary(t.Context(), false); !errors.Is(err, errUnproved) {
+	if err := node.sendObituary(t.Context(), false); !errors.Is(err, errNoneProved) {
 		t.Errorf("before a listener has proved itself: %v", err)
 	}
 	if _, err := node.Apply(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	w.loses = true
-	if err := node.SendObituary(t.Context(), false); !errors.Is(err, errCable) {
+	if err := node.sendObituary(t.Context(), false); !errors.Is(err, errCable) {
 		t.Errorf("lost: %v", err)
 	}
 	if w.read(pstoreEntry) == "" {
@@ -67,7 +67,7 @@ func TestObituaryIsSentOnce(t *testing.T) {
 	}
 	w.loses = false
 	for range 2 {
-		if err := node.SendObituary(t.Context(), false); err != nil {
+		if err := node.sendObituary(t.Context(), false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -83,7 +83,7 @@ func TestObituaryIsSentOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	var text, metrics strings.Builder
-	if err := errors.Join(status.WriteText(&text, node.Uptime()), status.WriteMetrics(&metrics)); err != nil {
+	if err := errors.Join(status.WriteText(&text, node.Uptime()), status.writeMetrics(&metrics)); err != nil {
 		t.Fatal(err)
 	}
 	if want := "previous boot  KernelPanic: sysrq triggered crash (pstore); a listener has acknowledged that\n"; !strings.Contains(text.String(), want) {
@@ -106,7 +106,7 @@ func TestObituaryWaitsFor(t *testing.T) {
 		waits   bool   // for the pin
 		want    error
 	}{
-		{"a Node", true, pinned, true, errUnproved},
+		{"a Node", true, pinned, true, errNoneProved},
 		{"the pin", false, "", true, errUnpinned},
 		{"the pin that is refused", false, `{"why": "forbidden"}`, true, errUnpinned},
 		{"nothing once it is pinned", false, pinned, true, nil},
@@ -123,7 +123,7 @@ func TestObituaryWaitsFor(t *testing.T) {
 			if _, err := node.Apply(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			err := node.SendObituary(t.Context(), tt.waits)
+			err := node.sendObituary(t.Context(), tt.waits)
 			if !errors.Is(err, tt.want) || len(w.sent) == 1 != (tt.want == nil) {
 				t.Errorf("sent %d, error %v, want %v", len(w.sent), err, tt.want)
 			}
@@ -148,7 +148,7 @@ func TestABootThatDiedYoung(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := node.SendObituary(t.Context(), false); err != nil {
+		if err := node.sendObituary(t.Context(), false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -182,11 +182,11 @@ func TestAShutdownIsToldUnderThePinOnly(t *testing.T) {
 	if _, err := node.Apply(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := node.SendObituary(t.Context(), false); !errors.Is(err, errUnpinned) || len(w.sent) != 0 {
+	if err := node.sendObituary(t.Context(), false); !errors.Is(err, errUnpinned) || len(w.sent) != 0 {
 		t.Errorf("without a pin: %v, %d sent", err, len(w.sent))
 	}
 	w.write(t, "run/lastgasp/enroll.json", `{"enrolled": true}`)
-	if err := node.SendObituary(t.Context(), false); err != nil || len(w.sent) != 1 || w.sent[0].Cause != netconsole.CauseOrderly {
+	if err := node.sendObituary(t.Context(), false); err != nil || len(w.sent) != 1 || w.sent[0].Cause != netconsole.CauseOrderly {
 		t.Errorf("with one: %v, sent %+v", err, w.sent)
 	}
 }
@@ -209,7 +209,7 @@ func TestEntriesOfPstoreAreKept(t *testing.T) {
 			if _, err := node.Apply(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if err := node.SendObituary(t.Context(), false); err != nil || len(w.sent) != 1 || w.read(pstoreEntry) == "" {
+			if err := node.sendObituary(t.Context(), false); err != nil || len(w.sent) != 1 || w.read(pstoreEntry) == "" {
 				t.Errorf("%v, %d sent, entry %q", err, len(w.sent), w.read(pstoreEntry))
 			}
 		})
@@ -315,7 +315,7 @@ func TestAfterTheFactObituary(t *testing.T) {
 	if _, err := node.Apply(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := node.SendObituary(t.Context(), false); err != nil || len(w.sent) != 1 {
+	if err := node.sendObituary(t.Context(), false); err != nil || len(w.sent) != 1 {
 		t.Errorf("%v, %d sent", err, len(w.sent))
 	}
 }

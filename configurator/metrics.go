@@ -24,7 +24,7 @@ func (c *Configurator) WriteMetrics() {
 	status, err := c.Status(nil)
 	var b bytes.Buffer
 	if err == nil {
-		err = status.WriteMetrics(&b)
+		err = status.writeMetrics(&b)
 	}
 	if err == nil {
 		err = atomicfile.Write(filepath.Join(c.Textfile, MetricsFile), b.Bytes(), 0o644)
@@ -45,8 +45,8 @@ func (c *Configurator) removeMetrics() {
 	}
 }
 
-// WriteMetrics writes s in the OpenMetrics text format, restricted to what Prometheus' own text format has too.
-func (s Status) WriteMetrics(w io.Writer) error {
+// writeMetrics writes s in the OpenMetrics text format, restricted to what Prometheus' own text format has too.
+func (s Status) writeMetrics(w io.Writer) error {
 	var b strings.Builder
 	gauge := func(name, help string) {
 		fmt.Fprintf(&b, "# HELP lastgasp_configurator_%s %s\n# TYPE lastgasp_configurator_%[1]s gauge\n", name, help)
@@ -90,7 +90,6 @@ func (s Status) WriteMetrics(w io.Writer) error {
 	return err
 }
 
-// label is a quoted label value.
 func label(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(s) + `"`
 }

@@ -148,8 +148,8 @@ func (p *passed) moved(look func(nexthop.Query) nexthop.Path) (changes string) {
 	return changes
 }
 
-// Reload is Apply without the last known good listeners: whoever asks for a reload wants to know if the listeners cannot be
-// looked up. What is armed stays in any case.
+// Reload is Apply without the last known good listeners: a reload must fail if the listeners cannot be looked
+// up. What is armed stays in any case.
 func (c *Configurator) Reload(ctx context.Context) (machine.State, error) {
 	fresh := *c
 	fresh.fresh = true
@@ -290,7 +290,7 @@ func (c *Configurator) execute(ctx context.Context, d Draft, before *machine.Sta
 	}
 	left := slices.Concat(armed, plan.Drop)
 	for _, st := range drop {
-		c.Log.Info("removing", "target", st.Name, "listener", remoteOf(st.Spec))
+		c.Log.Info("removing", "target", st.Name, "listener", st.Remote())
 		errs = append(errs, c.Netconsole.Disarm(st.Name))
 		left = slices.DeleteFunc(left, func(l configfs.State) bool { return l.Name == st.Name })
 	}
@@ -308,7 +308,7 @@ func (c *Configurator) removeOutside(plan Plan) (Plan, error) {
 	outside := func(st configfs.State) bool { return !c.within(st.RemoteIP) }
 	for _, st := range slices.Concat(plan.Keep, plan.Drop) {
 		if outside(st) {
-			c.Log.Warn("removing target outside of endpoint.within", "target", st.Name, "listener", remoteOf(st.Spec))
+			c.Log.Warn("removing target outside of endpoint.within", "target", st.Name, "listener", st.Remote())
 			errs = append(errs, c.Netconsole.Disarm(st.Name))
 		}
 	}
@@ -317,7 +317,7 @@ func (c *Configurator) removeOutside(plan Plan) (Plan, error) {
 }
 
 // arm arms the plan's new targets. It returns those that are armed, and the plan with no others. A listener that another of the
-// list may be armed in place of becomes silent in d.
+// list can replace is added to d.silent.
 func (c *Configurator) arm(plan Plan, d *Draft) (armed []configfs.State, done Plan, err error) {
 	var errs []error
 	done = plan
@@ -330,12 +330,12 @@ func (c *Configurator) arm(plan Plan, d *Draft) (armed []configfs.State, done Pl
 		if err != nil {
 			errs = append(errs, err)
 			if otherMayDo(err) {
-				d.silent = append(d.silent, remoteOf(spec))
+				d.silent = append(d.silent, spec.Remote())
 			}
 			continue
 		}
-		c.Log.Info("armed", "target", st.Name, "device", st.Device, "source", netip.AddrPortFrom(st.LocalIP, st.LocalPort),
-			"listener", remoteOf(st.Spec), "mac", st.RemoteMAC.String())
+		c.Log.Info("armed", "target", st.Name, "device", st.Device, "source", st.Local(),
+			"listener", st.Remote(), "mac", st.RemoteMAC.String())
 		armed = append(armed, st)
 		done.Arm = append(done.Arm, spec)
 	}
@@ -347,7 +347,7 @@ func (c *Configurator) arm(plan Plan, d *Draft) (armed []configfs.State, done Pl
 func (c *Configurator) addSecrets(d Draft, armed []configfs.State, proofs []canary.Proof) (added bool, err error) {
 	var errs []error
 	for i, st := range armed {
-		w := slices.IndexFunc(d.wanted, func(w wanted) bool { return w.listener == remoteOf(st.Spec) })
+		w := slices.IndexFunc(d.wanted, func(w wanted) bool { return w.listener == st.Remote() })
 		if w < 0 || !proofs[i].Acked || !proofs[i].Known || hasSecret(st.Spec) {
 			continue
 		}
@@ -366,7 +366,7 @@ func (c *Configurator) addSecrets(d Draft, armed []configfs.State, proofs []cana
 func (c *Configurator) states(left []configfs.State, fresh []configfs.Spec, all []wanted, proofs []canary.Proof, before *machine.State) []machine.TargetState {
 	list := []machine.TargetState{}
 	for _, st := range left {
-		t := machine.TargetState{Name: st.Name, Listener: remoteOf(st.Spec), Local: netip.AddrPortFrom(st.LocalIP, st.LocalPort),
+		t := machine.TargetState{Name: st.Name, Listener: st.Remote(), Local: st.Local(),
 			MAC: st.RemoteMAC.String(), LocalMAC: st.LocalMAC.String()}
 		if known, ok := before.Target(st.Name); ok && !slices.ContainsFunc(fresh, func(s configfs.Spec) bool { return s.Name == st.Name }) {
 			t.LastAck, t.LastAckUptime = known.LastAck, known.LastAckUptime

@@ -3,8 +3,6 @@ package configurator
 import (
 	"errors"
 	"io/fs"
-	"os"
-	"strings"
 
 	"github.com/lastgasp/lastgasp/configurator/enroll"
 	"github.com/lastgasp/lastgasp/configurator/machine"
@@ -28,11 +26,7 @@ func EnrollState(root machine.Root) string { return root.Path(machine.RunDir, "e
 
 // Pin returns the pin of this boot, zero while there is no secret.
 func Pin(root machine.Root) (enroll.Pin, error) {
-	data, err := os.ReadFile(root.Path("proc/sys/kernel/random/boot_id"))
-	if err != nil {
-		return enroll.Pin{}, err
-	}
-	boot := strings.TrimSpace(string(data))
+	boot := root.BootID()
 	secret, err := root.Secret(boot)
 	if err != nil || secret == "" {
 		return enroll.Pin{}, err

@@ -45,9 +45,9 @@ type Plan struct {
 func (p Plan) Idle() bool { return len(p.Clear)+len(p.Arm)+len(p.Drop) == 0 }
 
 // newPlan compares the wanted specs with the targets present. Wanted specs have no name and no source port. Those that must
-// be armed get a free name, and of the three ports from localPort downwards the first that no target to the same listener
-// uses, neither ours nor one of others: otherwise an acknowledgement for that target would pass for one of the new. One of ours that
-// shares its port with another's, such as Debian's netconsole-setup, is replaced. withheld means that a target may lack its secret
+// be armed get a free name, and the first of the three ports from localPort downwards that no other target to the same listener uses,
+// ours or not: otherwise an acknowledgement for that target would pass for one of the new target. One of our targets that shares its
+// port with somebody else's, such as that of Debian's netconsole-setup, is replaced. withheld means that a target may lack its secret
 // because its listener has not proved itself yet.
 func newPlan(wanted []configfs.Spec, present, others []configfs.State, localPort uint16, withheld bool) Plan {
 	var p Plan
@@ -103,7 +103,7 @@ func freePort(w configfs.Spec, present []configfs.State, localPort uint16) uint1
 // uses reports whether an armed target sends to w's listener from a port.
 func uses(present []configfs.State, w configfs.Spec, port uint16) bool {
 	return slices.ContainsFunc(present, func(st configfs.State) bool {
-		return st.Enabled && st.LocalPort == port && st.LocalIP == w.LocalIP && sameListener(st.Spec, w)
+		return st.Enabled && st.LocalPort == port && st.LocalIP == w.LocalIP && st.Remote() == w.Remote()
 	})
 }
 
@@ -115,13 +115,6 @@ func same(w configfs.Spec, st configfs.State, localPort uint16, withheld bool) b
 	}
 	return st.Enabled && len(w.Diff(st)) == 0 && st.LocalPort <= localPort && st.LocalPort > localPort-sourcePorts
 }
-
-func sameListener(a, b configfs.Spec) bool {
-	return a.RemoteIP == b.RemoteIP && a.RemotePort == b.RemotePort
-}
-
-// remoteOf returns the listener of a target.
-func remoteOf(s configfs.Spec) netip.AddrPort { return netip.AddrPortFrom(s.RemoteIP, s.RemotePort) }
 
 func isSecret(d configfs.Datum) bool { return d.Secret }
 

@@ -26,7 +26,7 @@ func rollback(p Plan, proofs []canary.Proof, before *machine.State) []configfs.S
 	})
 	var drop []configfs.State
 	for _, spec := range p.Arm {
-		same := slices.DeleteFunc(slices.Clone(olds), func(st configfs.State) bool { return !sameListener(st.Spec, spec) })
+		same := slices.DeleteFunc(slices.Clone(olds), func(st configfs.State) bool { return st.Remote() != spec.Remote() })
 		switch {
 		case proved[spec.Name]:
 			drop = append(drop, same...)

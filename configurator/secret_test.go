@@ -62,7 +62,7 @@ func TestSecretIsWithheldUntilTheListenerHasProvedItself(t *testing.T) {
 	hijacked.Config.Endpoint.Key = node.Config.Endpoint.Key
 	w.during = func() {
 		for _, st := range w.kernel.targets {
-			if remoteOf(st.Spec) == evil && hasSecret(st.Spec) {
+			if st.Remote() == evil && hasSecret(st.Spec) {
 				t.Error("it is sent to the wrong listener")
 			}
 		}

@@ -95,8 +95,8 @@ func checkCloudConfig(t *testing.T, text string) Config {
 	if err := yaml.Unmarshal([]byte(text), &doc); err != nil {
 		t.Fatal(err)
 	}
-	if len(doc.WriteFiles) != 1 || doc.WriteFiles[0].Path != UserDataFile {
-		t.Fatalf("writes %+v, want one file %s", doc.WriteFiles, UserDataFile)
+	if len(doc.WriteFiles) != 1 || doc.WriteFiles[0].Path != userDataFile {
+		t.Fatalf("writes %+v, want one file %s", doc.WriteFiles, userDataFile)
 	}
 	dropin := filepath.Join(t.TempDir(), "50-user-data.yaml")
 	if err := os.WriteFile(dropin, []byte(doc.WriteFiles[0].Content), 0o644); err != nil {

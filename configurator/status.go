@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -170,8 +169,8 @@ func proved(now time.Duration, present []configfs.State, last machine.State) Ver
 // proves reports whether what was proved about t holds for st: it is the same way to the same listener, from the same address of
 // the same card. Root may have written to the target since, or given the card another address, from which a VPC takes nothing.
 func proves(t machine.TargetState, st configfs.State) bool {
-	return t.Listener == remoteOf(st.Spec) && (t.MAC == "" || t.MAC == st.RemoteMAC.String()) &&
-		(!t.Local.IsValid() || t.Local == netip.AddrPortFrom(st.LocalIP, st.LocalPort)) &&
+	return t.Listener == st.Remote() && (t.MAC == "" || t.MAC == st.RemoteMAC.String()) &&
+		(!t.Local.IsValid() || t.Local == st.Local()) &&
 		(t.LocalMAC == "" || !st.Enabled || t.LocalMAC == st.LocalMAC.String())
 }
 
@@ -185,7 +184,7 @@ func linkFindings(targets []TargetView, links map[string]string) []machine.Findi
 	found := []machine.Finding{}
 	sends := slices.ContainsFunc(targets, func(v TargetView) bool { return v.Enabled && links[v.Device] == "" })
 	for _, device := range slices.Sorted(maps.Keys(links)) {
-		found = append(found, machine.Finding{Mute: !sends, What: device + " " + links[device], Cost: "nothing that netconsole sends leaves this node by it",
+		found = append(found, machine.Finding{Mute: !sends, What: device + " " + links[device], Cost: "nothing that netconsole sends leaves this node through it",
 			Mend: "bring it up again, or run lastgasp-configurator watch, which follows the route to another device"})
 	}
 	return found
@@ -203,7 +202,7 @@ func provenFindings(now time.Duration, targets []TargetView, last *machine.State
 		switch {
 		case !v.Enabled:
 		case v.Changed:
-			weak(v.Name+" is not what the last pass left", "nothing proves that "+listener+" hears this node by way of "+v.RemoteMAC,
+			weak(v.Name+" is not what the last pass left", "nothing proves that "+listener+" hears this node through "+v.RemoteMAC,
 				"run lastgasp-configurator apply, and find out who writes to it")
 		case !t.Acked:
 			weak("listener "+listener+" does not acknowledge canaries", "it may not hear this node",
@@ -232,7 +231,7 @@ func provenFindings(now time.Duration, targets []TargetView, last *machine.State
 func strangerFinding(listener string) machine.Finding {
 	return machine.Finding{
 		What: "listener " + listener + " knows no Node with this node's address", Cost: "it hears this node and does nothing about its death",
-		Mend: "wait until the kubelet has registered, or check cluster here and there",
+		Mend: "wait until the kubelet has registered, or compare cluster here with the listener's",
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"flag"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -36,7 +35,7 @@ func statusCases() []statusCase {
 	one := armed(specTo(listenerA, gatewayMAC), "lastgasp-10.0.2.10-1", 6665)
 	two := armed(specTo(listenerB, gatewayMAC), "lastgasp-10.0.3.10-1", 6665)
 	acked := func(st configfs.State, d time.Duration) machine.TargetState {
-		return machine.TargetState{Name: st.Name, Listener: netip.AddrPortFrom(st.RemoteIP, st.RemotePort), Acked: true, Known: true,
+		return machine.TargetState{Name: st.Name, Listener: st.Remote(), Acked: true, Known: true,
 			LastAck: at(-d), LastAckUptime: up - d, RTT: 9_140 * time.Microsecond}
 	}
 	last := func(targets ...machine.TargetState) *machine.State {

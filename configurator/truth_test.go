@@ -77,7 +77,7 @@ func TestVerdictDoesNotDependOnTheWallClock(t *testing.T) {
 		}{{time.Minute, Covered}, {time.Hour, Unproven}} {
 			last := &machine.State{
 				Time: at(wall), Uptime: up - tt.age, Interval: 10 * time.Minute,
-				Targets: []machine.TargetState{{Name: one.Name, Listener: remoteOf(one.Spec), Acked: true, Known: true, LastAck: at(wall), LastAckUptime: up - tt.age}},
+				Targets: []machine.TargetState{{Name: one.Name, Listener: one.Remote(), Acked: true, Known: true, LastAck: at(wall), LastAckUptime: up - tt.age}},
 			}
 			if got := newStatus(up, goodFacts, []configfs.State{one}, nil, nil, last).Verdict; got != tt.want {
 				t.Errorf("wall clock off by %s, acknowledged %s ago: %s, want %s", wall, tt.age, got, tt.want)

@@ -8,8 +8,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// UserDataFile is where cloud-init leaves its drop-in.
-const UserDataFile = "/etc/lastgasp/configurator.d/50-user-data.yaml"
+// userDataFile is where cloud-init leaves its drop-in.
+const userDataFile = "/etc/lastgasp/configurator.d/50-user-data.yaml"
 
 // mergeHow makes cloud-init merge this part with the earlier parts of a user-data. By default (dict(replace)+list()+str()) the
 // last part that has write_files wins. The merge_how of the later part counts.
@@ -29,7 +29,7 @@ func UserData(c Config) (string, error) {
 	}
 	var b strings.Builder
 	b.WriteString("#cloud-config\n" + mergeHow + "write_files:\n")
-	fmt.Fprintf(&b, "  - path: %s\n    permissions: \"0644\"\n    content: |\n", UserDataFile)
+	fmt.Fprintf(&b, "  - path: %s\n    permissions: \"0644\"\n    content: |\n", userDataFile)
 	for line := range strings.Lines(string(content)) {
 		b.WriteString("      " + line)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -55,8 +54,8 @@ func (c *Configurator) Verify(ctx context.Context) ([]canary.Proof, error) {
 	return proofs, errors.Join(errs...)
 }
 
-// saveProofs saves the outcome of canaries in s, what the last pass saved, for `status` and the metrics: a proof for each of the armed
-// targets, as it is now. If that is lost, the next pass saves it anew.
+// saveProofs saves the outcome of canaries in s, what the last pass saved, for `status` and the metrics: a proof for each of the
+// armed targets, as it is now. If that is lost, the next pass saves it again.
 func (c *Configurator) saveProofs(s *machine.State, armed []configfs.State, proofs []canary.Proof) error {
 	if s == nil {
 		return nil
@@ -64,7 +63,7 @@ func (c *Configurator) saveProofs(s *machine.State, armed []configfs.State, proo
 	for i, st := range armed {
 		for j := range s.Targets {
 			if t := &s.Targets[j]; t.Name == st.Name {
-				t.Listener, t.Local = remoteOf(st.Spec), netip.AddrPortFrom(st.LocalIP, st.LocalPort)
+				t.Listener, t.Local = st.Remote(), st.Local()
 				t.MAC, t.LocalMAC = st.RemoteMAC.String(), st.LocalMAC.String()
 				c.note(t, proofs[i])
 			}
@@ -111,7 +110,7 @@ func unproved(targets []configfs.State, err error) []canary.Proof {
 func routes(targets []configfs.State) []canary.Route {
 	var list []canary.Route
 	for _, st := range targets {
-		list = append(list, canary.Route{Target: st.Name, Local: netip.AddrPortFrom(st.LocalIP, st.LocalPort), Remote: remoteOf(st.Spec)})
+		list = append(list, canary.Route{Target: st.Name, Local: st.Local(), Remote: st.Remote()})
 	}
 	return list
 }

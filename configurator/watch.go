@@ -160,11 +160,11 @@ func (at *watchLoop) passIsDue() bool {
 	return true
 }
 
-// pass runs a pass, with the configuration as it is by now.
+// pass runs a pass, with the configuration as it is now.
 func (at *watchLoop) pass(ctx context.Context) {
 	at.files = at.configFiles() // before they are read: the next poll sees what is written from now on
 	if next, err := at.LoadConfig(); err != nil {
-		at.Log.Error("the configuration is bad, the previous one stays in force", "err", err)
+		at.Log.Error("the configuration is invalid, the previous one stays in force", "err", err)
 	} else if !reflect.DeepEqual(next, at.cfg) {
 		at.cfg, at.node, at.last = next, at.New(next), passed{}
 		at.schedule.interval, at.schedule.lookup = next.Canary.Interval, lookupEvery(next)
@@ -181,8 +181,8 @@ func (at *watchLoop) pass(ctx context.Context) {
 // firstRetry and lastRetry bound how long to wait before an obituary is sent again; the time doubles.
 const firstRetry, lastRetry = 5 * time.Second, 10 * time.Minute
 
-// pinTries is how often an obituary waits for the pin of this boot, firstRetry each: a node that cannot enrol has none. One that
-// waits all the same waits longer and longer.
+// pinTries is how often an obituary waits for the pin of this boot, firstRetry each: a node that cannot enrol never gets one. After
+// that only news of a shutdown waits, longer and longer.
 const pinTries = 4
 
 // sendObituary sends the listeners how the previous boot ended, from the first pass on until one has acknowledged it or ctx ends.
@@ -204,7 +204,7 @@ func (w *Watcher) sendObituary(ctx context.Context, passed <-chan *Configurator)
 		case <-due:
 		}
 		retry.Stop()
-		err := node.SendObituary(ctx, unpinned < pinTries)
+		err := node.sendObituary(ctx, unpinned < pinTries)
 		switch {
 		case err == nil:
 			return
@@ -212,7 +212,7 @@ func (w *Watcher) sendObituary(ctx context.Context, passed <-chan *Configurator)
 			if unpinned++; unpinned > pinTries {
 				wait = min(2*wait, lastRetry)
 			}
-		case errors.Is(err, errUnproved):
+		case errors.Is(err, errNoneProved):
 			node = nil // the next pass may change that, and nothing else
 		case ctx.Err() == nil:
 			wait = min(2*wait, lastRetry)

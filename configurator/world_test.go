@@ -83,7 +83,7 @@ func (k *kernel) Arm(s configfs.Spec) (configfs.State, error) {
 	if k.refuse != nil {
 		return configfs.State{}, k.refuse
 	}
-	if slices.Contains(k.refuseTo, remoteOf(s)) {
+	if slices.Contains(k.refuseTo, s.Remote()) {
 		return configfs.State{}, configfs.ErrDevice
 	}
 	st := configfs.State{Spec: s, Enabled: true, LocalMAC: net.HardwareAddr{2, 0, 0, 0, 0, 5}}

@@ -128,7 +128,7 @@ func TestKubeHelm(t *testing.T) {
 	if out, err := w.listener(t, bin, "deaths", "-o", "wide"); err != nil || !strings.Contains(out, death.Name) {
 		t.Errorf("the NodeDeath is gone with the chart: %v\n%s", err, out)
 	}
-	if out, err := uninstall("--namespace=" + w.namespace); err != nil || out != "nothing of lastgasp is on any Node\n" {
+	if out, err := uninstall("--namespace=" + w.namespace); err != nil || out != "lastgasp has left nothing on any Node\n" {
 		t.Errorf("again: %v\n%s", err, out)
 	}
 	if out, err := uninstall("--namespace="+w.namespace, "--records"); err != nil || out != "all NodeDeaths deleted\n" {

@@ -661,7 +661,7 @@ func (w *kubeWorld) checkProof(t *testing.T) {
 	t.Run("a policy that takes somebody else for the listener", func(t *testing.T) {
 		w.kubectl(t, "patch", "validatingadmissionpolicybinding", "lastgasp-nodedeaths", "--type=merge", `--patch={"spec":{"paramRef":{"name":"system:kube-dns"}}}`)
 		eventually(t, "the listener to notice", func() error {
-			if err := proved(); !errors.Is(err, kube.ErrNotHeld) || !strings.Contains(err.Error(), "denies the listener to write a NodeDeath") {
+			if err := proved(); !errors.Is(err, kube.ErrNotHeld) || !strings.Contains(err.Error(), "does not let the listener write a NodeDeath") {
 				return fmt.Errorf("proof: %v", err)
 			}
 			return nil

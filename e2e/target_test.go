@@ -36,7 +36,7 @@ func TestTargetOnEveryKernel(t *testing.T) {
 				t.Fatal(err)
 			}
 			files := map[string]lab.GuestFile{"bin/target.test": {Host: program}}
-			env := []string{"LASTGASP_GUEST=" + kernel.Release}
+			env := []string{"LAB_GUEST=" + kernel.Release}
 			vm, err := lab.BootVM(ctx, t, lab.VMSpec{
 				Kernel: kernel, Net: network, Name: "target", Files: files, Modules: []string{"llc", "stp", "bridge", "veth"},
 			})

@@ -50,7 +50,7 @@ type Webhook struct {
 // Annotations are the keys under which a pod says why it died, empty for the default ones.
 type Annotations struct{ Reason, Code, By string }
 
-// PageConfig says where the page of deaths is served by TLS; an empty Address means nowhere.
+// PageConfig says where the page of deaths is served over TLS; an empty Address means nowhere.
 type PageConfig struct{ Address, Cert, Key string }
 
 // complete says what is wrong with c in a config, by its key.
@@ -78,7 +78,7 @@ func LoadConfig(path string) (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("read config: %w", err)
 	}
-	c, err := ParseConfig(path, b)
+	c, err := parseConfig(path, b)
 	if err != nil || c.KeyFile == "" {
 		return c, err
 	}
@@ -110,7 +110,6 @@ func parseKey(text []byte) (ed25519.PrivateKey, error) {
 	return ed, nil
 }
 
-// defaultConfig is what an empty file means.
 func defaultConfig() Config {
 	return Config{
 		Listen:  []string{":6666"},
@@ -122,8 +121,8 @@ func defaultConfig() Config {
 	}
 }
 
-// ParseConfig checks a config. Its errors are one line each: file, line, key, what is wrong and what to do.
-func ParseConfig(path string, b []byte) (Config, error) {
+// parseConfig checks a config. Its errors are one line each: file, line, key, what is wrong and what to do.
+func parseConfig(path string, b []byte) (Config, error) {
 	c := defaultConfig()
 	lines, err := yamlkeys.Read(path, b, c.keys())
 	if err != nil {
@@ -143,7 +142,7 @@ func ParseConfig(path string, b []byte) (Config, error) {
 		return Config{}, lines.Locate(path, "webhook", errors.New("url is missing; name the receiver"))
 	}
 	if c.Webhook.URL != "" && !c.Kubernetes {
-		return Config{}, lines.Locate(path, "webhook", errors.New("it is sent about NodeDeaths, which kubernetes: false has none of; set kubernetes: true"))
+		return Config{}, lines.Locate(path, "webhook", errors.New("it reports NodeDeaths, which need kubernetes: true; set that"))
 	}
 	if err := c.Judge.Compile(); err != nil {
 		return Config{}, lines.Locate(path, "rules", err)

@@ -16,8 +16,8 @@ type Announce struct {
 	Zone      string // id of its availability zone, empty for that of the metadata service
 }
 
-// complete fills in the address: the port is that of the first socket, and so is the host if it is one machine's. With an
-// error it returns the key that is wrong.
+// complete fills in the address: the first socket's port, and its host if that is one machine's address. With an error it returns the
+// key that is wrong.
 func (a *Announce) complete(c Config) (key string, err error) {
 	switch {
 	case *a == (Announce{}):

@@ -24,7 +24,7 @@ func TestAnnounceConfig(t *testing.T) {
 			want: Announce{Parameter: "/org/{cluster}/{az-id}/endpoint", Address: "nlb.example.internal:6666", Zone: "euw1-az1"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := ParseConfig("c.yaml", []byte(tt.yaml))
+			c, err := parseConfig("c.yaml", []byte(tt.yaml))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -37,7 +37,7 @@ func TestAnnounceConfig(t *testing.T) {
 
 func TestFateConfig(t *testing.T) {
 	for text, want := range map[string]bool{"": false, "cloud: {}": false, "cloud: {fate: false}": false, "cloud: {fate: true}": true} {
-		c, err := ParseConfig("c.yaml", []byte(text))
+		c, err := parseConfig("c.yaml", []byte(text))
 		if err != nil || c.Fate != want {
 			t.Errorf("%q: %t, %v; want %t", text, c.Fate, err, want)
 		}
@@ -53,7 +53,7 @@ func TestAfterPanicConfig(t *testing.T) {
 		"ec2: {afterPanic: terminate}": policy.TerminateInstance,
 		"ec2: {afterPanic: unhealthy}": policy.UnhealthyInstance,
 	} {
-		c, err := ParseConfig("c.yaml", []byte(text))
+		c, err := parseConfig("c.yaml", []byte(text))
 		if err != nil || c.Policy.AfterPanic != want {
 			t.Errorf("%q: %q, %v; want %q", text, c.Policy.AfterPanic, err, want)
 		}

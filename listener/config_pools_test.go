@@ -13,7 +13,7 @@ import (
 
 // What a pool leaves out is as in the rest of the file, wherever that stands.
 func TestPools(t *testing.T) {
-	c, err := ParseConfig("c.yaml", []byte(`
+	c, err := parseConfig("c.yaml", []byte(`
 pools:
   - selector: {karpenter.sh/nodepool: gpu, team: 7}
     node: await
@@ -44,7 +44,7 @@ func TestShownPools(t *testing.T) {
 	if !ok || !more {
 		t.Fatal("no pools are shown")
 	}
-	c, err := ParseConfig("c.yaml", []byte("pools:"+strings.ReplaceAll(pools, "\n# ", "\n")))
+	c, err := parseConfig("c.yaml", []byte("pools:"+strings.ReplaceAll(pools, "\n# ", "\n")))
 	if err != nil || len(c.Policy.Pools) != 1 {
 		t.Errorf("%d pools, %v", len(c.Policy.Pools), err)
 	}

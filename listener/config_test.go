@@ -23,7 +23,7 @@ func TestInvalidConfigs(t *testing.T) {
 			}
 			first, _, _ := strings.Cut(string(b), "\n")
 			want := "c.yaml:" + strings.TrimPrefix(first, "# FILE:")
-			_, err = ParseConfig("c.yaml", b)
+			_, err = parseConfig("c.yaml", b)
 			if err == nil {
 				t.Fatalf("accepted, want %s", want)
 			}
@@ -44,7 +44,7 @@ func invalidConfigs(t testing.TB) []string {
 }
 
 func TestEmptyConfigIsTheDefault(t *testing.T) {
-	c, err := ParseConfig("c.yaml", nil)
+	c, err := parseConfig("c.yaml", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func TestEmptyConfigIsTheDefault(t *testing.T) {
 }
 
 func TestFullConfig(t *testing.T) {
-	c, err := ParseConfig("c.yaml", []byte(`
+	c, err := parseConfig("c.yaml", []byte(`
 listen: [":6666", "127.0.0.1:6667"]
 admin: ""
 cluster: prod-1
@@ -74,7 +74,7 @@ annotations: {reason: pod.titus.netflix.com/pod-termination-reason}
 	if err == nil || !strings.HasPrefix(err.Error(), `c.yaml:3: admin: "" is not an address`) {
 		t.Fatalf("an empty admin address: %v", err)
 	}
-	c, err = ParseConfig("c.yaml", []byte(`
+	c, err = parseConfig("c.yaml", []byte(`
 listen: [":6666", "127.0.0.1:6667"]
 cluster: prod-1
 kubernetes: true
@@ -118,7 +118,7 @@ func TestConfigFiles(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the config that run --help shows: %v", err)
 	}
-	empty, err := ParseConfig("c.yaml", nil)
+	empty, err := parseConfig("c.yaml", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestShownRule(t *testing.T) {
 	if !ok {
 		t.Fatal("no rules are shown")
 	}
-	c, err := ParseConfig("c.yaml", []byte("rules:"+strings.ReplaceAll(rules, "\n# ", "\n")))
+	c, err := parseConfig("c.yaml", []byte("rules:"+strings.ReplaceAll(rules, "\n# ", "\n")))
 	if err != nil || len(c.Judge.Rules) != 1 {
 		t.Errorf("%d rules, %v", len(c.Judge.Rules), err)
 	}

@@ -28,7 +28,7 @@ func (a *Admin) Serve(ctx context.Context, ln net.Listener) error {
 	return serveHTTP(ctx, ln, a.Handler(), nil, nil)
 }
 
-// serveHTTP serves h on ln until ctx ends, by TLS where secure is not nil. What it has to say goes to log, nil for standard error.
+// serveHTTP serves h on ln until ctx ends, over TLS where secure is not nil. What it has to say goes to log, nil for standard error.
 func serveHTTP(ctx context.Context, ln net.Listener, h http.Handler, log *log.Logger, secure *tls.Config) error {
 	srv := &http.Server{
 		Handler: h, TLSConfig: secure, ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout,
@@ -80,7 +80,6 @@ type boundedConn struct {
 // connectionKey is the key of a request's *boundedConn.
 type connectionKey struct{}
 
-// withConnection gives requests their connection.
 func withConnection(ctx context.Context, conn net.Conn) context.Context {
 	if secure, ok := conn.(*tls.Conn); ok {
 		conn = secure.NetConn()
@@ -143,7 +142,6 @@ func (l *boundedListener) add(c *boundedConn) *boundedConn {
 	return nil
 }
 
-// strangers counts the connections that are not preferred.
 func strangers(conns []*boundedConn) (n int) {
 	for _, c := range conns {
 		if !c.preferred.Load() {

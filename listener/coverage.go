@@ -69,6 +69,17 @@ func (p proof) contradicts(pin policy.Pin) bool {
 	return !p.shared && pin.Boot != "" && pin.Boot == p.Boot && pin.Sum != p.sum
 }
 
+// rank is how far p is to be believed: a stranger's canary least, one with the secret that is known of its boot most.
+func (p proof) rank() int {
+	switch {
+	case p.Verified:
+		return 2
+	case p.Known:
+		return 1
+	}
+	return 0
+}
+
 // silent reports whether three canaries in a row are missing.
 func (p proof) silent(now time.Time) bool {
 	return now.Sub(p.At) > 3*cmp.Or(p.Interval, interval)+slack
@@ -107,7 +118,7 @@ func (c *Coverage) Canary(canary receive.Canary) (fresh bool) {
 	}
 	old, found := c.byAddr[p.From]
 	switch {
-	case found && !old.silent(p.At) && (old.sum != "" && p.sum == "" || old.Known && !p.Known || old.Verified && !p.Verified):
+	case found && !old.silent(p.At) && (old.sum != "" && p.sum == "" || p.rank() < old.rank()):
 		return false
 	case found && p.sum != "" && p.sum == old.sum && p.Boot == old.Boot && p.Seq <= old.Seq:
 		return false
@@ -182,7 +193,6 @@ func (c *Coverage) merged() map[netip.Addr]proof {
 	return byAddr
 }
 
-// rows are the rows of Report, unsorted.
 func (c *Coverage) rows(now time.Time, roster []RosterNode) []NodeCover {
 	byAddr := c.merged()
 	rows := []NodeCover{} // JSON's [], and not null

@@ -25,7 +25,7 @@ const (
 	shareTimeout = 30 * time.Second
 	// partSize bounds a part, in bytes: an object has room for 256 KiB of annotations, and base64 takes a third more.
 	partSize = 128 << 10
-	// sharedStrangers bounds the strangers that are shared. Whoever sends canaries makes them up for nothing.
+	// sharedStrangers bounds the strangers that are shared. Anybody can make up canaries at no cost.
 	sharedStrangers = 1000
 	// maxShared bounds, in bytes, what one part may unpack to.
 	maxShared = 16 << 20
@@ -54,7 +54,7 @@ type shared struct {
 }
 
 // KeepShared exchanges coverage with the other replicas until ctx ends. A load balancer sends each node's canaries to one of
-// them, and all have to say the same of it.
+// them, and all have to give the same answer.
 func (c *Coverage) KeepShared(ctx context.Context, board Board, roster func() []RosterNode, log *slog.Logger) error {
 	for failing := false; ; {
 		exchange, cancel := context.WithTimeout(ctx, shareTimeout)
@@ -88,8 +88,8 @@ func (c *Coverage) exchange(ctx context.Context, now time.Time, board Board, ros
 	return errors.Join(err, board.ShareCoverage(ctx, parts))
 }
 
-// toShare lists what is known of each address, heard from others or not: it outlives the replica that heard it. What has long
-// been silent and is no Node ends here.
+// toShare lists what is known of each address, whichever replica heard it, so that it outlives that replica. Addresses that have been
+// silent for long and belong to no Node are dropped.
 func (c *Coverage) toShare(now time.Time, roster []RosterNode) []shared {
 	byAddr, isNode := c.merged(), make(map[netip.Addr]bool)
 	for _, n := range roster {
@@ -145,8 +145,8 @@ func encodeShared(rows []shared) ([][]byte, error) {
 	return slices.Concat(first, second), err
 }
 
-// adopt replaces what the other replicas have heard by what these parts say. A part that cannot be read, as one of a newer
-// replica may be, is left out, and so is what a clock that is ahead has written: its node could not fall silent.
+// adopt replaces what is known from other replicas by these parts. It skips parts that it cannot read, such as a newer replica's, and
+// entries from the future, which come from a clock that is ahead: their nodes could not fall silent.
 func (c *Coverage) adopt(now time.Time, parts [][]byte) error {
 	others := make(map[netip.Addr]proof)
 	var errs []error
@@ -190,15 +190,5 @@ func (p proof) outweighs(old proof) bool {
 	if p.silent(old.At) || old.silent(p.At) {
 		return p.At.After(old.At)
 	}
-	return cmp.Or(compareBool(p.Verified, old.Verified), compareBool(p.Known, old.Known), p.At.Compare(old.At)) > 0
-}
-
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return 1
-	}
-	return -1
+	return cmp.Or(cmp.Compare(p.rank(), old.rank()), p.At.Compare(old.At)) > 0
 }

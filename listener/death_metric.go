@@ -84,7 +84,7 @@ func deathsDesc() *prometheus.Desc {
 
 func lastDeathDesc() *prometheus.Desc {
 	return prometheus.NewDesc("lastgasp_last_death_timestamp_seconds",
-		"When the latest node died of those whose death is on record and was not refused, 0 if none did.", nil, nil)
+		"Time of the latest death on record that was not refused, 0 if there is none.", nil, nil)
 }
 
 // Describe implements prometheus.Collector: a Directory has the metrics of deaths that need no NodeDeaths.
@@ -94,7 +94,7 @@ func (d *Directory) Describe(out chan<- *prometheus.Desc) { out <- lastDeathDesc
 func (d *Directory) Collect(out chan<- prometheus.Metric) {
 	d.mu.Lock()
 	latest := d.lastDeath
-	d.mu.Unlock() // whoever gathers may be slow
+	d.mu.Unlock() // a scrape may be slow
 	last := 0.0
 	if !latest.IsZero() {
 		last = float64(latest.Unix())

@@ -31,7 +31,7 @@ const (
 	// sameFor is how far apart two emissions from one source may be and still belong to one incident. A machine has to boot
 	// before it can die again.
 	sameFor = 30 * time.Second
-	// writeAgain and writeAgainAtMost are the pauses after a file could not be written.
+	// writeAgain and writeAgainAtMost are the first and the longest pause after a file could not be written.
 	writeAgain, writeAgainAtMost = 100 * time.Millisecond, 5 * time.Second
 )
 
@@ -307,7 +307,6 @@ func (d *Directory) noteDeath(name string) {
 	}
 }
 
-// prune removes the files that are too old or too many.
 func (d *Directory) prune() error {
 	expired := d.now().Add(-d.keep.For).UTC().Format(fileTime)
 	for _, class := range [...]string{deathFile, reportFile} {

@@ -94,7 +94,7 @@ func (x *index) surplus(class string) (name string) {
 	return name
 }
 
-// leastMissed is the file to give up for another one, false if none is worth less.
+// leastMissed is the file to give up for another one, false if every file is worth keeping.
 func (x *index) leastMissed(other string) (name string, ok bool) {
 	if name := x.surplus(reportFile); name != "" && name != other {
 		return name, true

@@ -14,7 +14,7 @@ func FuzzConfig(f *testing.F) {
 	}
 	f.Add(read(f, "../cmd/lastgasp-listener/listener.yaml"))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		c, err := ParseConfig("c.yaml", in)
+		c, err := parseConfig("c.yaml", in)
 		if err != nil {
 			if msg := err.Error(); !strings.HasPrefix(msg, "c.yaml:") || strings.ContainsAny(msg, "\n\r") {
 				t.Fatalf("error %q", msg)

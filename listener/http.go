@@ -73,7 +73,6 @@ func (a *Admin) roster() []RosterNode {
 	return a.Roster()
 }
 
-// index lists the endpoints for people.
 func (a *Admin) index(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintf(w, `lastgasp-listener %s
 

@@ -52,7 +52,7 @@ func NewMetrics(r prometheus.Registerer, judge *detect.Config) *Metrics {
 		{&m.Receive.HandoverFull, "handover_full_total", "Times an incident had to wait because cleanup was busy."},
 		{&m.Receive.IncidentsDropped, "incidents_dropped_total", "Incidents given up because their node or address had too many waiting."},
 		{&m.Receive.Evicted, "sources_evicted_total", "Sources forgotten to make room for others."},
-		{&m.Receive.Cramped, "records_cramped_total", "Times a source's lines were given up at once because the memory for them was in use."},
+		{&m.Receive.Cramped, "records_cramped_total", "Times a source's lines were dropped at once to stay within the memory for them."},
 	} {
 		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "lastgasp", Name: c.name, Help: c.help},
 			func() float64 { return float64(c.value.Load()) }))

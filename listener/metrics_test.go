@@ -115,7 +115,7 @@ lastgasp_deaths_by_kernel{known="later",release="7.0.0"} 2
 lastgasp_deaths_by_kernel{known="live",release="6.12.0"} 1
 lastgasp_deaths_by_kernel{known="live",release="7.0.0"} 1
 lastgasp_deaths_by_kernel{known="never",release="7.0.0"} 1
-# HELP lastgasp_last_death_timestamp_seconds When the latest node died of those whose death is on record and was not refused, 0 if none did.
+# HELP lastgasp_last_death_timestamp_seconds Time of the latest death on record that was not refused, 0 if there is none.
 # TYPE lastgasp_last_death_timestamp_seconds gauge
 lastgasp_last_death_timestamp_seconds 300
 `

@@ -33,7 +33,7 @@ const (
 	reviewingPerAddress, reviewing = 4, 32
 	// reviewFor is how long a review may take.
 	reviewFor = 10 * time.Second
-	// reviewAgain is how soon a reader's token is reviewed again that got no answer.
+	// reviewAgain is how soon a reader's token is reviewed again after a review without an answer.
 	reviewAgain = time.Second
 	// maxToken bounds a token in bytes; a service account's has about one thousand.
 	maxToken = 8 << 10
@@ -55,7 +55,7 @@ const (
 	TooMany
 )
 
-// PageServer serves the page of deaths to other machines: by TLS, to whoever has a token of somebody who may read NodeDeaths.
+// PageServer serves the page of deaths to other machines: over TLS, for tokens of accounts that may read NodeDeaths.
 type PageServer struct {
 	Page http.Handler
 	// Review says what a token is good for, and names its owner or the reason.
@@ -261,8 +261,8 @@ type certificate struct {
 	cert    *tls.Certificate
 }
 
-// load returns the certificate. With an error it returns the one that was valid before, if there is one; it says so once for
-// each change of the files.
+// load returns the certificate. If the files are bad it returns the former one, if any, and reports the error once for each change of
+// the files.
 func (c *certificate) load(certFile, keyFile string) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -556,7 +556,7 @@ func TestPageConfig(t *testing.T) {
 		{"no cluster", "page: {address: ':9667', cert: /c, key: /k}\n", "c.yaml:1: page.address: needs kubernetes: true; without a cluster nobody can say who may read"},
 		{"a relative path", "kubernetes: true\npage: {address: ':9667', cert: c, key: /k}\n", `c.yaml:2: page.cert: "c" is not the path of a file, from / on`},
 	} {
-		_, err := ParseConfig("c.yaml", []byte(tt.text))
+		_, err := parseConfig("c.yaml", []byte(tt.text))
 		got := ""
 		if err != nil {
 			got = err.Error()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -35,10 +36,7 @@ If a new target is not acknowledged, the old one stays and the exit code is 1.`,
 			if dryRun {
 				draft, err := node.Draft(cmd.Context())
 				view := draft.View(node.WantedSettings(draft.Devices()))
-				if printErr := c.print(view, view.WriteText); printErr != nil {
-					return printErr
-				}
-				return err
+				return errors.Join(err, c.print(view, view.WriteText))
 			}
 			node.Textfile = c.textfile
 			pass := node.Apply
@@ -46,9 +44,7 @@ If a new target is not acknowledged, the old one stays and the exit code is 1.`,
 				pass = node.Reload
 			}
 			state, err := pass(cmd.Context())
-			if printErr := c.print(state, func(w io.Writer) error { return configurator.WriteState(w, state) }); printErr != nil {
-				return printErr
-			}
+			err = errors.Join(err, c.print(state, func(w io.Writer) error { return configurator.WriteState(w, state) }))
 			if err == nil {
 				c.warn(node)
 			}
@@ -57,7 +53,7 @@ If a new target is not acknowledged, the old one stays and the exit code is 1.`,
 	}
 	c.metricsFlag(cmd)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print what would be done, change nothing")
-	cmd.Flags().BoolVar(&reload, "reload", false, "fail rather than fall back on the last known good listeners, as ExecReload wants it")
+	cmd.Flags().BoolVar(&reload, "reload", false, "fail rather than fall back on the last known good listeners: for ExecReload")
 	return cmd
 }
 
@@ -81,9 +77,7 @@ connections it lets the acknowledgement in, because a datagram is sent from the 
 			}
 			node.Textfile = c.textfile
 			proofs, err := node.Verify(cmd.Context())
-			if printErr := c.print(proofs, func(w io.Writer) error { return configurator.WriteProofs(w, proofs) }); printErr != nil {
-				return printErr
-			}
+			err = errors.Join(err, c.print(proofs, func(w io.Writer) error { return configurator.WriteProofs(w, proofs) }))
 			if err == nil {
 				c.warn(node)
 			}

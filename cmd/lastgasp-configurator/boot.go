@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -38,13 +39,10 @@ single quotes.`,
 				return err
 			}
 			commandLine := configurator.CommandLine(param)
-			if printErr := c.print(map[string]string{"netconsole": param, "commandLine": commandLine}, func(w io.Writer) error {
+			return errors.Join(err, c.print(map[string]string{"netconsole": param, "commandLine": commandLine}, func(w io.Writer) error {
 				_, err := fmt.Fprintf(w, "# On the kernel command line: %s\noptions netconsole netconsole=%s\n", commandLine, param)
 				return err
-			}); printErr != nil {
-				return printErr
-			}
-			return err
+			}))
 		},
 	}
 }

@@ -113,7 +113,6 @@ func versionLine() string {
 	return fmt.Sprintf("%s (commit %s, %s)", version, cmp.Or(commit, "unknown"), runtime.Version())
 }
 
-// load reads the configuration.
 func (c *command) load() (configurator.Config, error) {
 	return configurator.LoadConfig(c.configFile(), c.environ, c.endpoints)
 }
@@ -136,10 +135,8 @@ func (c *command) configFile() string {
 	return file
 }
 
-// log returns a logger to stderr.
 func (c *command) log() *slog.Logger { return logger.New(c.stderr, c.getenv) }
 
-// getenv returns a variable of the environment, empty if there is none.
 func (c *command) getenv(name string) string {
 	for _, kv := range c.environ {
 		if v, ok := strings.CutPrefix(kv, name+"="); ok {

@@ -21,7 +21,7 @@ func (c *command) drill() *cobra.Command {
 		Use:   "drill",
 		Short: "Kill this node on purpose: verify, ask, and make its kernel panic",
 		Long: `Proves that the listeners hear this node, says what is about to happen, asks for the machine's name, and makes the kernel
-panic through sysrq. Everything that runs here dies with it, which is what a drill is to show. It refuses on a node that is not
+panic through sysrq. Everything that runs here dies with it, which is the point of a drill. It refuses on a node that is not
 covered: nobody would hear it.
 
 --cordon marks the Node unschedulable first, with the kubelet's credentials. Then it comes back cordoned, and the listener waits

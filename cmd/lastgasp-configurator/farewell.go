@@ -20,7 +20,7 @@ listeners a farewell: what was asked, by which login user, by which command. It 
 until a listener has acknowledged. It also announces spot interruptions and terminations by an Auto Scaling group. On the
 Node and its pods the listener writes what the node said; nothing is deleted.
 
-Who asked is known for calls of logind: systemctl, reboot, shutdown, and programs that use D-Bus. It is not known for a power button,
+Who asked is known for calls to logind: systemctl, reboot, shutdown, and programs that use D-Bus. It is not known for a power button,
 for systemctl kexec before systemd 254, for init 6, and for EC2. A reboot -f ends without a farewell.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -75,7 +75,7 @@ It notifies systemd with READY after the first pass in which everything was prov
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&disarm, "disarm", false, "disarm when watch ends, as a DaemonSet wants it that is deleted")
+	cmd.Flags().BoolVar(&disarm, "disarm", false, "disarm when watch ends: for a DaemonSet, which may be deleted")
 	c.metricsFlag(cmd)
 	return cmd
 }

@@ -44,8 +44,8 @@ Exit codes: 0 done; 1 failed; 2 usage or config.`,
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	// No template is set on root. With one cobra would link text/template, which calls methods by name. The linker could then
-	// drop none of the AWS SDK's methods, and the binary would grow from 36 to 88 MB.
+	// No template is set on root. With one, cobra would link text/template, which calls methods by name. The linker could then
+	// not drop any of the AWS SDK's methods, and the binary would grow from 36 to 88 MB.
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVar(&configFile, "config", listener.DefaultConfigFile, "config file")
 	root.AddCommand(runCommand(&configFile), replayCommand(&configFile), nodesCommand(&configFile), deathsCommand(), uninstallCommand())

@@ -25,7 +25,7 @@ func deathsCommand() *cobra.Command {
 	var follow bool
 	c := &cobra.Command{
 		Use:   "deaths",
-		Short: "list which nodes died, why, and how far their cleanup is",
+		Short: "list which nodes died, why, and how far their cleanup has got",
 		Long: `deaths lists the NodeDeaths of the cluster, as kubectl get nodedeaths does, oldest first. With --watch it then prints a line
 whenever one is created or changes.
 
@@ -105,7 +105,7 @@ func printDeaths(ctx context.Context, out io.Writer, r *kube.DeathReader, output
 	return r.Watch(ctx, t.ResourceVersion, func(t metav1.Table) error { return printRows(out, t, columns, false) })
 }
 
-// column is one of a table, and how wide it is at least: the lines of a watch come one by one.
+// column is a column of a table, with its least width: the lines of a watch come one by one.
 type column struct {
 	at, width int
 	name      string

@@ -15,7 +15,7 @@ import (
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
-// servePage serves the page of deaths by TLS, if the config asks for it.
+// servePage serves the page of deaths over TLS, if the config asks for it.
 func (p *parts) servePage(cfg listener.PageConfig, cluster *kube.Cluster, log *slog.Logger) error {
 	if cfg.Address == "" {
 		return nil
@@ -35,7 +35,7 @@ func (p *parts) servePage(cfg listener.PageConfig, cluster *kube.Cluster, log *s
 		return listener.NoAnswer, err.Error()
 	}
 	if err := s.Load(); err != nil {
-		log.Error("the page of deaths cannot be served until this is put right", "err", err) // deaths are heard all the same
+		log.Error("the page of deaths cannot be served until this is fixed", "err", err) // deaths are heard all the same
 	}
 	p.run = append(p.run, func(ctx context.Context) error {
 		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Address)

@@ -46,7 +46,7 @@ NodeDeaths stay, unless --records is given. The annotations of dead pods stay.`,
 				return err
 			}
 			if lines == 0 {
-				fmt.Fprintln(cmd.OutOrStdout(), "nothing of lastgasp is on any Node")
+				fmt.Fprintln(cmd.OutOrStdout(), "lastgasp has left nothing on any Node")
 			}
 			return nil
 		},

@@ -74,7 +74,7 @@ func (p Prover) Prove(ctx context.Context, id machine.Identity, facts machine.Fa
 		return nil, fmt.Errorf("write canary: console level %d hides it; set kernel.printk=5 (sysctl)", facts.ConsoleLevel)
 	}
 	if kernel && facts.Devkmsg == "off" {
-		return nil, errors.New("write canary: kernel.printk_devkmsg=off throws it away; boot without printk.devkmsg=off")
+		return nil, errors.New("write canary: kernel.printk_devkmsg=off discards it; boot without printk.devkmsg=off")
 	}
 	var err error
 	conns, failed := bind(routes)

@@ -163,7 +163,7 @@ func TestProveCannot(t *testing.T) {
 		want  string // begins with
 	}{
 		{"a console level that hides canaries", hidden, "write canary: console level 1 hides it; "},
-		{"a kernel that throws canaries away", off, "write canary: kernel.printk_devkmsg=off throws it away; "},
+		{"a kernel that throws canaries away", off, "write canary: kernel.printk_devkmsg=off discards it; "},
 		{"a source port in use", goodFacts, fmt.Sprintf("wait for acknowledgements: another program uses UDP port %d of 127.0.0.1; set localPort to one that is free", local.Port())},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -191,7 +191,7 @@ func TestReasonsBeginWithTheLikeliest(t *testing.T) {
 		want     string // the first reason against b begins with
 	}{
 		{"nothing came back at all", nil, "a security group, "},
-		{"the other listener answers", []arrival{ack}, "no lastgasp-listener runs at 10.0.3.10:6666, or it is of a cluster; set cluster here then"},
+		{"the other listener answers", []arrival{ack}, "no lastgasp-listener runs at 10.0.3.10:6666, or it belongs to a cluster; then set cluster here"},
 		{"an ICMP error came back", []arrival{ack, refused}, "nothing listens"},
 		{"the acknowledgement was seen on the wire only", []arrival{dropped}, "it reaches this node and the node's own firewall drops it; accept UDP from port 6666 to port 6665"},
 		{"what was seen on the wire answers another canary", []arrival{{local: dropped.local, from: dropped.from, payload: "noise", wire: true}}, "a security group, "},

@@ -27,7 +27,7 @@ const (
 )
 
 // Deliver sends an obituary to the routes' listeners, one after the other, until one has acknowledged every part of it. It repeats
-// what is not acknowledged, once only: whoever calls it may try again later, when the listener still has the parts that it took.
+// what is not acknowledged, once only: the caller may try again later, when the listener still has the parts that it took.
 // Its socket is the one that waits for acknowledgements, so no pass may run beside it.
 func (p Prover) Deliver(ctx context.Context, id netconsole.Identity, o netconsole.Obituary, routes []Route) error {
 	if len(routes) == 0 {
@@ -56,7 +56,7 @@ type delivery struct {
 	parts [][]byte
 	nonce string
 	acked []bool
-	// recorded means that the listener has the whole: its acknowledgement says known. One that was started anew in between holds
+	// recorded means that the listener has the whole: its acknowledgement says known. One that was restarted in between holds
 	// only what came since.
 	recorded bool
 	key      ed25519.PublicKey // nil: acknowledgements need no signature
@@ -64,7 +64,6 @@ type delivery struct {
 	origin   netconsole.Origin
 }
 
-// missing is how many parts are not acknowledged.
 func (d *delivery) missing() int {
 	n := 0
 	for _, acked := range d.acked {

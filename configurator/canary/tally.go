@@ -107,9 +107,9 @@ func (o outcome) reason(r Route) string {
 // reasons returns the likely reasons why a route was not acknowledged, the likeliest first.
 func (t *tally) reasons(i int) []string {
 	r := t.routes[i]
-	absent := fmt.Sprintf("no lastgasp-listener runs at %s, or it is not of cluster %s", r.Remote, t.origin.Cluster)
+	absent := fmt.Sprintf("no lastgasp-listener runs at %s, or it does not belong to cluster %s", r.Remote, t.origin.Cluster)
 	if t.origin.Cluster == "" {
-		absent = fmt.Sprintf("no lastgasp-listener runs at %s, or it is of a cluster; set cluster here then", r.Remote)
+		absent = fmt.Sprintf("no lastgasp-listener runs at %s, or it belongs to a cluster; then set cluster here", r.Remote)
 	}
 	blocked := fmt.Sprintf("a security group, network ACL or firewall drops UDP from %s to %s, or the answer", r.Local, r.Remote)
 	moved := "the gateway or the listener has another hardware address now; run lastgasp-configurator apply"
@@ -129,7 +129,6 @@ func (t *tally) reasons(i int) []string {
 	}
 }
 
-// portsOf returns the range of the routes' source ports.
 func portsOf(routes []Route) (low, high uint16) {
 	less := func(a, b Route) int { return int(a.Local.Port()) - int(b.Local.Port()) }
 	if len(routes) == 0 {

@@ -43,7 +43,6 @@ func (t tap) Close() {
 	}
 }
 
-// receive passes on what the tap sees until it is closed.
 func (t tap) receive(to chan<- arrival, done <-chan struct{}) {
 	buf := make([]byte, 2048)
 	for {

@@ -32,6 +32,12 @@ type Spec struct {
 	Userdata   []Datum // only where the kernel has it, see Support
 }
 
+// Local returns the source of what the target sends.
+func (s Spec) Local() netip.AddrPort { return netip.AddrPortFrom(s.LocalIP, s.LocalPort) }
+
+// Remote returns the target's listener.
+func (s Spec) Remote() netip.AddrPort { return netip.AddrPortFrom(s.RemoteIP, s.RemotePort) }
+
 // Datum is one userdata item. The file of a secret value is readable by root only, and output shows a placeholder.
 type Datum struct {
 	Key    string

@@ -19,7 +19,7 @@ import (
 
 // guestVariable is set by e2e/target_test.go, which runs these tests in machines of several kernels. There nothing may
 // be skipped.
-const guestVariable = "LASTGASP_GUEST"
+const guestVariable = "LAB_GUEST"
 
 // configfs returns netconsole's real directory, or skips where there cannot be one.
 func configfs(t *testing.T) Dir {

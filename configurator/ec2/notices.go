@@ -31,7 +31,7 @@ type ScheduledEvent struct {
 const eventTime = "2 Jan 2006 15:04:05 GMT"
 
 // Notices asks once for what is announced. A 404 means nothing is, and is the usual answer, so nothing is retried. With an error
-// come the notices that could be read all the same.
+// it still returns the notices that could be read.
 func (c *Client) Notices(ctx context.Context) (Notices, error) {
 	var n Notices
 	var spot struct {

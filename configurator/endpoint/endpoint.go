@@ -149,7 +149,6 @@ func parsePlain(text string) ([]Endpoint, bool) {
 	return list, len(list) > 0
 }
 
-// fields splits a plain list.
 func fields(text string) []string {
 	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
 }

@@ -45,7 +45,7 @@ type Finder struct {
 	Sources []Source
 	// Lookup resolves a host name, zones included: see Resolver.
 	Lookup func(ctx context.Context, e Endpoint) ([]Endpoint, error)
-	// Within reports whether a listener may be used, whoever names it. Nil means any.
+	// Within reports whether a listener may be used, whichever source names it. Nil means any.
 	Within func(Endpoint) bool
 	// Last is asked when all sources fail. Nil means never.
 	Last *LastGood
@@ -55,8 +55,8 @@ type Finder struct {
 // error is ErrNotFound with the same sentences.
 //
 // If a source cannot be asked and the last known good list came from it, that list wins over sources of lower rank: a
-// Parameter Store that throttles for a minute must not move nodes. So it does if the source names only listeners that Within
-// refuses: whoever may write there must not disarm nodes either.
+// Parameter Store that throttles for a minute must not move nodes. The same holds if the source names only listeners that Within
+// refuses: write access to a source must not be enough to disarm nodes.
 func (f *Finder) Find(ctx context.Context) (Found, error) {
 	var found Found
 	var unanswered []string // kinds of sources that could not be asked
@@ -241,7 +241,7 @@ func (r Resolver) Lookup(ctx context.Context, e Endpoint) ([]Endpoint, error) {
 }
 
 // isLoadBalancer reports whether host is the name that AWS gave to a load balancer: NAME.elb.REGION.SUFFIX, where the
-// suffix is that of the partition (aws-sdk-go-v2, internal/endpoints/awsrulesfn/partitions.json).
+// partition has its suffix (aws-sdk-go-v2, internal/endpoints/awsrulesfn/partitions.json).
 func isLoadBalancer(host string) bool {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	for _, suffix := range []string{

@@ -59,7 +59,6 @@ func (l LastGood) load() (lastGoodFile, error) {
 	return kept, nil
 }
 
-// where describes f for people.
 func (f lastGoodFile) where() string {
 	return fmt.Sprintf("last known good since %s, from %s", f.Since.UTC().Format(time.RFC3339), f.Where)
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -177,10 +178,8 @@ func (c *client) whoAmI(ctx context.Context) (string, error) {
 	if !ok || name == "" {
 		return "", fmt.Errorf("these credentials belong to %q, which is not a node; set enroll.kubeconfig to the kubelet's own", printable(user.Username))
 	}
-	for _, g := range user.Groups {
-		if g == "system:nodes" {
-			return name, nil
-		}
+	if slices.Contains(user.Groups, "system:nodes") {
+		return name, nil
 	}
 	return "", fmt.Errorf("these credentials belong to %q outside of the group system:nodes, so the API server would not restrict them to one node; set enroll.kubeconfig to the kubelet's own", printable(user.Username))
 }
@@ -210,33 +209,31 @@ func (c *client) get(ctx context.Context, name string) (*node, string, error) {
 
 // pin writes the pin to the Node, if that is still the same object, and returns the Node afterwards.
 func (c *client) pin(ctx context.Context, name string, n *node, p Pin) (*node, error) {
-	patch := map[string]any{"metadata": map[string]any{
-		"uid":         n.Metadata.UID, // the precondition
-		"annotations": map[string]string{PinKey: p.String()},
-	}}
+	after, err := c.patch(ctx, name, map[string]any{
+		"metadata": map[string]any{"uid": n.Metadata.UID, "annotations": map[string]string{PinKey: p.String()}},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("pin this boot to Node %s: %w", name, err)
+	}
+	return after, nil
+}
+
+// cordon marks the Node unschedulable, if it is still the same object.
+func (c *client) cordon(ctx context.Context, name string, n *node) error {
+	_, err := c.patch(ctx, name, map[string]any{
+		"metadata": map[string]any{"uid": n.Metadata.UID}, "spec": map[string]any{"unschedulable": true},
+	})
+	return err
+}
+
+// patch applies a merge patch to the Node and returns it as it is then. The uid in it is a precondition.
+func (c *client) patch(ctx context.Context, name string, patch any) (*node, error) {
 	body, err := json.Marshal(patch)
 	if err != nil {
 		return nil, err
 	}
 	var after node
-	err = c.call(ctx, http.MethodPatch, "/api/v1/nodes/"+url.PathEscape(name), url.Values{"fieldManager": {"lastgasp-configurator"}},
-		"application/merge-patch+json", body, &after)
-	if err != nil {
-		return nil, fmt.Errorf("pin this boot to Node %s: %w", name, err)
-	}
-	return &after, nil
-}
-
-// cordon marks the Node unschedulable, if it is still the same object.
-func (c *client) cordon(ctx context.Context, name string, n *node) error {
-	body, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"uid": n.Metadata.UID}, "spec": map[string]any{"unschedulable": true},
-	})
-	if err != nil {
-		return err
-	}
-	var after node
-	return c.call(ctx, http.MethodPatch, "/api/v1/nodes/"+url.PathEscape(name), url.Values{"fieldManager": {"lastgasp-configurator"}},
+	return &after, c.call(ctx, http.MethodPatch, "/api/v1/nodes/"+url.PathEscape(name), url.Values{"fieldManager": {"lastgasp-configurator"}},
 		"application/merge-patch+json", body, &after)
 }
 
@@ -277,7 +274,6 @@ func (c *client) watch(ctx context.Context, name, version string, lasts time.Dur
 	}
 }
 
-// line2event reads one event of a watch.
 func line2event(kind string, object []byte) (event, error) {
 	if kind == "ERROR" {
 		var status struct {

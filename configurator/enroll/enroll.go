@@ -208,7 +208,6 @@ func (s *session) watch(ctx context.Context, version string) (<-chan event, <-ch
 	return events, failed
 }
 
-// observe applies an event of the watch.
 func (s *session) observe(e event) {
 	if s.behind && e.node != nil && e.node.Metadata.UID == s.written.uid && e.version != s.written.version {
 		return
@@ -315,7 +314,6 @@ func (p *pace) next(lasted time.Duration, err error, chance float64) time.Durati
 	return p.wait/2 + time.Duration(chance*float64(p.wait/2))
 }
 
-// refused reports whether the API server answered with a refusal.
 func refused(err error) bool {
 	var answer *apiError
 	if !errors.As(err, &answer) {

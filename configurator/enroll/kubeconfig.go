@@ -238,7 +238,6 @@ func (a *access) certificate() (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-// proxyOf returns the function that chooses a request's proxy.
 func (a *access) proxyOf() func(*http.Request) (*url.URL, error) {
 	if a.proxy != nil {
 		return http.ProxyURL(a.proxy)

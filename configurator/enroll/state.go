@@ -38,7 +38,6 @@ func ReadState(file string) (*State, error) {
 	return &s, nil
 }
 
-// write replaces the file in one step.
 func (s State) write(file string) error {
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err == nil {

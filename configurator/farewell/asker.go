@@ -1,7 +1,7 @@
 package farewell
 
 import (
-	"os"
+	"fmt"
 	"path"
 	"strconv"
 	"strings"
@@ -33,8 +33,8 @@ var logsIn = lazyregexp.New(`^(anacron|cron|crond|cronie|atd)\.service$`)
 // askerOf reads who runs a process. What cannot be read is left empty: the process may be gone.
 func askerOf(root machine.Root, pid uint32) asker {
 	cgroup := cgroupOf(file(root, pid, "cgroup"))
-	a := asker{command: strings.TrimSpace(file(root, pid, "comm"))}
-	uid := strings.TrimSpace(file(root, pid, "loginuid"))
+	a := asker{command: file(root, pid, "comm")}
+	uid := file(root, pid, "loginuid")
 	if m := userSlice.FindStringSubmatch(cgroup); (uid == "" || uid == noLogin) && m != nil {
 		uid = m[1] // a kernel without audit
 	}
@@ -48,7 +48,7 @@ func askerOf(root machine.Root, pid uint32) asker {
 		if pid = parentOf(file(root, pid, "stat")); pid <= 1 {
 			break
 		}
-		if strings.TrimSpace(file(root, pid, "comm")) == "sudo" {
+		if file(root, pid, "comm") == "sudo" {
 			a.sudo = true
 			break
 		}
@@ -57,11 +57,7 @@ func askerOf(root machine.Root, pid uint32) asker {
 }
 
 func file(root machine.Root, pid uint32, name string) string {
-	data, err := os.ReadFile(root.Path("proc", strconv.FormatUint(uint64(pid), 10), name))
-	if err != nil {
-		return ""
-	}
-	return string(data)
+	return root.Text(fmt.Sprintf("proc/%d/%s", pid, name))
 }
 
 // cgroupOf is the path of a process in the hierarchy that systemd manages: the unified one or name=systemd (cgroups(7)). If
@@ -91,7 +87,7 @@ func unitOf(cgroup string) string {
 	return unit
 }
 
-// parentOf is the parent in /proc/PID/stat, 0 if the text is none. The name, in parentheses, may contain anything.
+// parentOf reads the parent from /proc/PID/stat, 0 if it is not there. The name, in parentheses, may contain anything.
 func parentOf(stat string) uint32 {
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 2 {
@@ -103,12 +99,9 @@ func parentOf(stat string) uint32 {
 
 // userName looks a uid up in /etc/passwd. Users of a directory service are not there, and are named by their uid.
 func userName(root machine.Root, uid string) string {
-	data, err := os.ReadFile(root.Path("etc/passwd"))
-	if err == nil {
-		for line := range strings.Lines(string(data)) {
-			if f := strings.Split(line, ":"); len(f) > 2 && f[2] == uid {
-				return f[0]
-			}
+	for line := range strings.Lines(root.Text("etc/passwd")) {
+		if f := strings.Split(line, ":"); len(f) > 2 && f[2] == uid {
+			return f[0]
 		}
 	}
 	return "uid-" + uid

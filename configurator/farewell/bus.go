@@ -60,7 +60,7 @@ func (b *bus) listen(ctx context.Context) error {
 	call := monitor.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.Monitoring.BecomeMonitor", 0, rules, uint32(0))
 	if call.Err != nil {
 		monitor.Close()
-		return fmt.Errorf("listen to calls of logind: %w", call.Err)
+		return fmt.Errorf("listen to calls to logind: %w", call.Err)
 	}
 	monitor.Eavesdrop(b.calls)
 	b.monitor = monitor
@@ -86,14 +86,13 @@ func (b *bus) inhibit(ctx context.Context) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "inhibitor"), nil
 }
 
-// ownerOf is the name on the bus of who has a well-known name, empty if nobody has.
+// ownerOf is the unique name of a well-known name's owner on the bus, empty if it has none.
 func (b *bus) ownerOf(ctx context.Context, name string) string {
 	var owner string
 	_ = b.conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.GetNameOwner", 0, name).Store(&owner) // an error: nobody
 	return owner
 }
 
-// processOf is the process behind a name on the bus.
 func (b *bus) processOf(ctx context.Context, sender string) (pid uint32, err error) {
 	err = b.conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.GetConnectionUnixProcessID", 0, sender).Store(&pid)
 	return pid, err

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// holdFor and listenFor are how long a shutdown is held up at most, whatever the network does.
+	// holdFor is how long a shutdown is held up at most, whatever the network does.
 	holdFor = 800 * time.Millisecond
 	// listenFor is how long everything that belongs to a shutdown that begins may take to arrive.
 	listenFor = 50 * time.Millisecond
@@ -58,7 +58,7 @@ func (f *Farewell) Run(ctx context.Context) error {
 	defer b.close()
 	f.bus = b
 	if err := b.listen(starting); err != nil {
-		f.Log.Warn("calls of logind cannot be monitored, so farewells name nobody; run it as root", "err", err)
+		f.Log.Warn("calls to logind cannot be monitored, so farewells do not say who asked; run it as root", "err", err)
 	}
 	defer f.release()
 	if f.inhibitor, err = b.inhibit(starting); err != nil {
@@ -157,7 +157,7 @@ func (f *Farewell) overhear(msg *dbus.Message) {
 			a = f.met.find(sender)
 		}
 		f.words.add(call{request: r, asker: a, sender: sender, serial: msg.Serial(), heard: time.Now()})
-		f.Log.Info("somebody asks for the end of this boot", "cause", r.cause, "at", r.at, "user", a.user, "command", a.command, "sudo", a.sudo, "unit", a.unit)
+		f.Log.Info("somebody asks to end this boot", "cause", r.cause, "at", r.at, "user", a.user, "command", a.command, "sudo", a.sudo, "unit", a.unit)
 	}
 }
 
@@ -195,7 +195,7 @@ func (f *Farewell) signal(ctx context.Context, s *dbus.Signal) error {
 	return nil
 }
 
-// givenUp forgets a shutdown that does not come: the next one is announced anew, even if it is the same.
+// givenUp forgets a shutdown that does not come: the next one is announced again, even if it is the same.
 func (f *Farewell) givenUp() { f.words.kind, f.said = "", netconsole.Bye{} }
 
 // kindOf is the type that PrepareForShutdownWithMetadata names, if a shutdown begins.
@@ -295,14 +295,13 @@ func (f *Farewell) release() {
 	}
 }
 
-// inhibitAgain takes a new inhibitor.
 func (f *Farewell) inhibitAgain(ctx context.Context) error {
 	f.release()
 	taking, cancel := context.WithTimeout(ctx, callFor)
 	defer cancel()
 	inhibitor, err := f.bus.inhibit(taking)
 	if err != nil {
-		return fmt.Errorf("after logind has changed: %w", err)
+		return fmt.Errorf("after logind was restarted: %w", err)
 	}
 	f.inhibitor = inhibitor
 	return nil

@@ -77,7 +77,7 @@ func sayTo(ctx context.Context, y netconsole.Bye, r Route, key ed25519.PublicKey
 }
 
 // dial connects from the target's own address and port, so that firewalls which let canaries' acknowledgements in let this
-// one in. While a canary waits there, another port has to do.
+// one in. While a canary waits there it uses another port.
 func dial(r Route) (*net.UDPConn, error) {
 	remote := net.UDPAddrFromAddrPort(r.Remote)
 	if r.Local.IsValid() {
@@ -91,7 +91,6 @@ func dial(r Route) (*net.UDPConn, error) {
 	return net.DialUDP("udp", nil, remote)
 }
 
-// pause waits for d or until ctx ends.
 func pause(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -186,8 +186,8 @@ func TestTheNextShutdownIsAnnouncedAnew(t *testing.T) {
 func TestReadSelf(t *testing.T) {
 	root := machine.Root(t.TempDir())
 	put(t, root.Path("proc/sys/kernel/random/boot_id"), "b\n")
-	if _, err := ReadSelf(root, false); err != ErrNobody {
-		t.Errorf("without a pass: %v, want %v", err, ErrNobody)
+	if _, err := ReadSelf(root, false); err != errNobody {
+		t.Errorf("without a pass: %v, want %v", err, errNobody)
 	}
 	put(t, root.Path("run/lastgasp/gasp"), "b secret\n")
 	state := machine.State{Identity: machine.Identity{Instance: "i-0abc", Boot: "b"}, Targets: []machine.TargetState{

@@ -23,8 +23,8 @@ type Route struct {
 	Trusted bool
 }
 
-// ErrNobody means that there is no listener to send a farewell to.
-var ErrNobody = errors.New("no listener is known; check lastgasp-configurator status")
+// errNobody means that there is no listener to send a farewell to.
+var errNobody = errors.New("no listener is known; check lastgasp-configurator status")
 
 // ReadSelf reads what the last pass has left. Keyed says that listeners have to prove themselves (endpoint.key).
 func ReadSelf(root machine.Root, keyed bool) (Self, error) {
@@ -33,7 +33,7 @@ func ReadSelf(root machine.Root, keyed bool) (Self, error) {
 	case err != nil:
 		return Self{}, err
 	case state == nil || len(state.Targets) == 0:
-		return Self{}, ErrNobody
+		return Self{}, errNobody
 	}
 	self := Self{Identity: state.Identity}
 	if self.Secret, err = root.Secret(state.Identity.Boot); err != nil {

@@ -131,8 +131,7 @@ func (s store) marks() []string {
 	return slices.Compact(list)
 }
 
-// mark is what a file is known by. An entry of pstore is known by what is in it wherever it is moved; names of ramoops are used
-// again.
+// mark identifies a file. An entry of pstore is identified by its content, wherever it is moved: ramoops uses names again.
 func (f file) mark() string {
 	if f.sum != "" {
 		return filepath.Base(f.name) + "#" + f.sum
@@ -167,7 +166,7 @@ func readStore(root machine.Root, former *Ledger) store {
 }
 
 // list lists regular files below a directory whose name wanted accepts, three levels deep, without following links. Files and
-// directories of other users are left out, and take the place of none: some distributions let everybody write to crashDir.
+// directories of other users are left out and do not count: some distributions let everybody write to crashDir.
 func list(root machine.Root, dir string, wanted func(base string) bool) []file {
 	l := lister{root: root, wanted: wanted, looks: maxLooks}
 	l.list(dir, 3)

@@ -194,7 +194,7 @@ func judge(text string, fatal bool) (cause, title, line string) {
 // maxLines is how many lines of the old kernel WriteText prints.
 const maxLines = 20
 
-// WriteText prints the ending for people: the lines of the old kernel from that on which proves the cause.
+// WriteText prints the ending for people, with the old kernel's lines from the one that proves the cause.
 func (e Ending) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "boot\t%s, kernel %s, entered %s\n", e.Boot, cmp.Or(e.Kernel, "unknown"), e.Since.UTC().Format(time.RFC3339))

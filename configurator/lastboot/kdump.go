@@ -44,7 +44,6 @@ func placesOfDumps(root machine.Root) []string {
 // incomplete is RHEL's, where saving it failed half-way.
 const incomplete = "vmcore-dmesg-incomplete.txt"
 
-// readKdump reads the logs beside the dumps of crash kernels.
 func (s *store) readKdump(root machine.Root, known map[string]bool, left *int) {
 	isLog := func(base string) bool {
 		return base == "vmcore-dmesg.txt" || base == incomplete || strings.HasPrefix(base, "dmesg.")

@@ -621,7 +621,7 @@ func TestCrashKernelEntersNothing(t *testing.T) {
 	n := newNode(t)
 	n.boot(bootA)
 	n.write("proc/vmcore", "")
-	if _, err := Open(n.Root, bootB, noon); !errors.Is(err, ErrCrashKernel) {
+	if _, err := Open(n.Root, bootB, noon); !errors.Is(err, errCrashKernel) {
 		t.Errorf("error %v", err)
 	}
 	os.Remove(n.Path("proc/vmcore"))
@@ -634,7 +634,7 @@ func TestABrokenLedgerIsBegunAnew(t *testing.T) {
 	n := newNode(t)
 	n.write(LedgerFile, "{")
 	l, err := Open(n.Root, bootA, noon)
-	if err == nil || !strings.HasSuffix(err.Error(), "; it is begun anew") || l.Boot != bootA.Boot {
+	if err == nil || !strings.HasSuffix(err.Error(), "; starting a new one") || l.Boot != bootA.Boot {
 		t.Errorf("%+v, %v", l, err)
 	}
 	if l := n.boot(bootA); l.Since != noon {

@@ -66,15 +66,15 @@ func (l Ledger) Unacknowledged() []Ending {
 	return all
 }
 
-// ErrCrashKernel means that this boot is that of a crash kernel, which saves a dump and ends: it is not entered.
-var ErrCrashKernel = errors.New("this is a crash kernel")
+// errCrashKernel means that a crash kernel runs, which saves a dump and ends: its boot is not entered.
+var errCrashKernel = errors.New("this is a crash kernel")
 
 // Open returns the ledger of the running boot. The first call of a boot examines how the previous one ended, and enters the new
 // one. The error says why the ledger could not be written, or what was wrong with the former one; the Ledger is good in any
-// case but ErrCrashKernel.
+// case but errCrashKernel.
 func Open(root machine.Root, id machine.Identity, now time.Time) (Ledger, error) {
 	if crashKernel(root) {
-		return Ledger{}, ErrCrashKernel
+		return Ledger{}, errCrashKernel
 	}
 	former, err := read(root)
 	_, guardErr := os.Stat(root.Path(guardFile))
@@ -100,7 +100,7 @@ func crashKernel(root machine.Root) bool {
 // Look is Open, but writes nothing.
 func Look(root machine.Root, id machine.Identity) (Ledger, error) {
 	if crashKernel(root) {
-		return Ledger{}, ErrCrashKernel
+		return Ledger{}, errCrashKernel
 	}
 	former, err := read(root)
 	if former != nil && former.Boot == id.Boot {
@@ -129,10 +129,10 @@ func (l *Ledger) lookBack(root machine.Root, former *Ledger) (found store) {
 // begin is the ledger of a boot that is not entered yet.
 func begin(root machine.Root, id machine.Identity, now time.Time) Ledger {
 	l := Ledger{
-		Boot: id.Boot, Instance: id.Instance, Machine: text(root, "etc/machine-id"), Kernel: text(root, "proc/sys/kernel/osrelease"),
-		Hardware: text(root, "sys/class/dmi/id/product_uuid"),
+		Boot: id.Boot, Instance: id.Instance, Machine: root.Text("etc/machine-id"), Kernel: root.Text("proc/sys/kernel/osrelease"),
+		Hardware: root.Text("sys/class/dmi/id/product_uuid"),
 	}
-	first, _, _ := strings.Cut(text(root, "proc/uptime"), " ")
+	first, _, _ := strings.Cut(root.Text("proc/uptime"), " ")
 	if uptime, err := time.ParseDuration(first + "s"); err == nil && uptime > 0 {
 		l.Began = now.Add(-uptime)
 	}
@@ -142,7 +142,7 @@ func begin(root machine.Root, id machine.Identity, now time.Time) Ledger {
 // MarkEnding notes that a system shutdown ends the running boot. A boot that was never entered has nothing to mark.
 func MarkEnding(root machine.Root, now time.Time) error {
 	l, err := read(root)
-	if l == nil || err != nil || l.Boot != text(root, "proc/sys/kernel/random/boot_id") {
+	if l == nil || err != nil || l.Boot != root.BootID() {
 		return err
 	}
 	l.Ending = now
@@ -193,7 +193,7 @@ func read(root machine.Root) (*Ledger, error) {
 	}
 	var l Ledger
 	if err := json.Unmarshal(data, &l); err != nil {
-		return nil, fmt.Errorf("read the ledger of boots: %s: %w; it is begun anew", root.Path(LedgerFile), err)
+		return nil, fmt.Errorf("read the ledger of boots: %s: %w; starting a new one", root.Path(LedgerFile), err)
 	}
 	return &l, nil
 }
@@ -211,17 +211,8 @@ func (l Ledger) write(root machine.Root) error {
 	return nil
 }
 
-// text is the content of a small file, trimmed; empty if it cannot be read.
-func text(root machine.Root, name string) string {
-	data, err := readHead(root.Path(name), 4<<10)
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(data))
-}
-
-// readHead reads the first limit bytes of a file. A file of sysfs has no end to read from: its size is that of a page, whatever
-// is in it (fs/sysfs/file.c).
+// readHead reads the first limit bytes of a file. A file of sysfs has no end to read from: it claims to be a page
+// long, whatever is in it (fs/sysfs/file.c).
 func readHead(name string, limit int64) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -238,7 +229,7 @@ func tail(f *os.File, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("read %s: it is no file", f.Name())
+		return nil, fmt.Errorf("read %s: it is not a regular file", f.Name())
 	}
 	if info.Size() > limit {
 		if _, err := f.Seek(-limit, io.SeekEnd); err != nil {

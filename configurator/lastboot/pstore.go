@@ -83,7 +83,6 @@ func (s *store) readPstore(root machine.Root, known map[string]bool, left *int) 
 
 func isConsole(base string) bool { return strings.HasPrefix(base, "console-ramoops") }
 
-// newPart reads an entry.
 func newPart(f file, data []byte) part {
 	sum := sha256.Sum256(data)
 	f.sum = hex.EncodeToString(sum[:8])
@@ -93,7 +92,7 @@ func newPart(f file, data []byte) part {
 		p.time = time.Unix(seconds, 0).UTC()
 	}
 	if isConsole(filepath.Base(f.name)) {
-		p.kind, p.text, p.time = console, data, time.Time{} // that of the file is when it was found
+		p.kind, p.text, p.time = console, data, time.Time{} // the file's time is when it was found
 		return p
 	}
 	if strings.HasSuffix(f.name, ".enc.z") {

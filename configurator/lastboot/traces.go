@@ -64,7 +64,7 @@ func watchdogs(root machine.Root) []trace {
 // maxBootErrors bounds what is read of the firmware's records, in bytes.
 const maxBootErrors = 1 << 20
 
-// severities are those of errors that may end a boot. Others were corrected, or are none.
+// severities are those of errors that may end a boot. Errors with the others were corrected.
 var severities = []string{"recoverable", "fatal"}
 
 // bootErrors reads ACPI's boot error records: the firmware keeps hardware errors of the previous boot there (ACPI 6.5, 18.3.1 and

@@ -20,8 +20,8 @@ type Facts struct {
 }
 
 // Facts reads the facts; version is the configurator's. What cannot be read is the kernel's default: 7 for the console level,
-// zero for the rest. kernel.ftrace_enabled=0, and debugfs's kprobes/enabled=0, take the probes away that lastgasp's kernel module
-// lives by (kernel/kprobes.c).
+// zero for the rest. kernel.ftrace_enabled=0, and debugfs's kprobes/enabled=0, disable the probes that lastgasp's kernel module
+// needs (kernel/kprobes.c).
 func (r Root) Facts(version string) Facts {
 	return Facts{
 		Facts: netconsole.Facts{
@@ -35,7 +35,7 @@ func (r Root) Facts(version string) Facts {
 			Version:      version,
 		},
 		KdumpNotifiers: r.flag(kdumpNotifiersFile),
-		Devkmsg:        r.text("proc/sys/kernel/printk_devkmsg"),
+		Devkmsg:        r.Text("proc/sys/kernel/printk_devkmsg"),
 		IgnoreLoglevel: r.flag("sys/module/printk/parameters/ignore_loglevel"),
 		OopsOnly:       r.flag("sys/module/netconsole/parameters/oops_only"),
 	}
@@ -43,7 +43,7 @@ func (r Root) Facts(version string) Facts {
 
 // kernelRelease returns `uname -r`, if possible from /proc, so that it belongs to the same root as everything else.
 func (r Root) kernelRelease() string {
-	if t := r.text("proc/sys/kernel/osrelease"); t != "" {
+	if t := r.Text("proc/sys/kernel/osrelease"); t != "" {
 		return t
 	}
 	var u unix.Utsname

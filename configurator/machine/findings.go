@@ -58,7 +58,7 @@ func Findings(f Facts, targets []configfs.State) []Finding {
 	}
 	if f.Devkmsg == "off" {
 		weak("kernel.printk_devkmsg is off",
-			"canaries are thrown away, so nothing proves that the listener hears this node",
+			"canaries are discarded, so nothing proves that the listener hears this node",
 			"boot without printk.devkmsg=off")
 	}
 	if level, ok := f.CanaryLevel(); !ok {
@@ -126,13 +126,13 @@ func (r Root) LinkProblem(device string) string {
 // linkProblem is LinkProblem of the device itself.
 func (r Root) linkProblem(device string) string {
 	const up = 1 // IFF_UP of include/uapi/linux/if.h
-	flags, err := strconv.ParseUint(r.text(path.Join(netDir, device, "flags")), 0, 32)
+	flags, err := strconv.ParseUint(r.Text(path.Join(netDir, device, "flags")), 0, 32)
 	switch {
 	case err != nil: // it is gone, and the kernel disables its targets
 		return ""
 	case flags&up == 0:
 		return "is down"
-	case r.text(path.Join(netDir, device, "carrier")) == "0":
+	case r.Text(path.Join(netDir, device, "carrier")) == "0":
 		return "has no carrier"
 	}
 	return ""
@@ -195,7 +195,7 @@ func netconsoleOn(distribution, release string) string {
 // hasModule reports whether the running kernel has a module, as a file or built in.
 func (r Root) hasModule(release, name string) bool {
 	for _, index := range []string{"modules.dep", "modules.builtin"} {
-		for line := range strings.Lines(r.text("lib/modules/" + release + "/" + index)) {
+		for line := range strings.Lines(r.Text("lib/modules/" + release + "/" + index)) {
 			file, _, _ := strings.Cut(line, ":")
 			if module, _, _ := strings.Cut(path.Base(strings.TrimSpace(file)), ".ko"); module == name {
 				return true
@@ -207,7 +207,7 @@ func (r Root) hasModule(release, name string) bool {
 
 // distribution returns the ID of os-release(5), empty if there is none.
 func (r Root) distribution() string {
-	for line := range strings.Lines(r.text("etc/os-release")) {
+	for line := range strings.Lines(r.Text("etc/os-release")) {
 		if id, ok := strings.CutPrefix(strings.TrimSpace(line), "ID="); ok {
 			return strings.Trim(id, `"'`)
 		}

@@ -3,14 +3,13 @@ package machine
 import (
 	"os"
 	"path"
-	"path/filepath"
 	"strconv"
 	"strings"
 )
 
 // queueRoom is how many bytes a transmit queue of an armed device must accept without waiting for the hardware.
 //
-// netpoll waits one jiffy for a full queue. If that is too short, nothing more leaves in a panic (__netpoll_send_skb,
+// netpoll waits one jiffy for a full queue. If that is too short, nothing more is sent in a panic (__netpoll_send_skb,
 // net/core/netpoll.c). With byte queue limits (ENA; virtio_net since 6.11) a queue is full after as many bytes as recent
 // traffic needed, often a single frame. A long panic, 140 records of some 300 bytes to two targets, is 84 KB; this is three
 // times that, and still less than such drivers' rings hold. Ordinary traffic sees at most 0.2 ms of queue at 10 Gbit/s.
@@ -77,9 +76,7 @@ func (r Root) applyRenames(list []Setting) {
 			continue
 		}
 		_, file, _ := strings.Cut(rest, "/")
-		indices, _ := filepath.Glob(r.Path(netDir, "*", "ifindex"))
-		for _, index := range indices {
-			device := filepath.Base(filepath.Dir(index))
+		for _, device := range r.devices() {
 			if r.number(path.Join(netDir, device, "ifindex"), 0) == s.Link {
 				list[i].File = path.Join(netDir, device, file)
 			}

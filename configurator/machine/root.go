@@ -58,8 +58,8 @@ func (r Root) Forget() error {
 	return errors.Join(errs...)
 }
 
-// text returns the content of a small kernel file, trimmed; empty if it cannot be read.
-func (r Root) text(path string) string {
+// Text returns the content of a small file below the root, trimmed; empty if it cannot be read.
+func (r Root) Text(path string) string {
 	data, err := os.ReadFile(r.Path(path))
 	if err != nil {
 		return ""
@@ -69,7 +69,7 @@ func (r Root) text(path string) string {
 
 // number returns the first number in a small kernel file, or fallback.
 func (r Root) number(path string, fallback int) int {
-	fields := strings.Fields(r.text(path))
+	fields := strings.Fields(r.Text(path))
 	if len(fields) == 0 {
 		return fallback
 	}
@@ -80,8 +80,7 @@ func (r Root) number(path string, fallback int) int {
 	return n
 }
 
-// flag reads a kernel boolean, printed as 1 or Y.
 func (r Root) flag(path string) bool {
-	t := r.text(path)
+	t := r.Text(path)
 	return t == "1" || t == "Y"
 }

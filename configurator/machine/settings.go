@@ -155,7 +155,7 @@ func (r Root) ApplySettings(want []Setting) (changed []Setting, err error) {
 	}
 	var errs []error // one that cannot be changed is no reason to leave the others
 	for _, s := range want {
-		s.Was = r.text(s.File)
+		s.Was = r.Text(s.File)
 		if s.Was == s.Set {
 			continue
 		}
@@ -183,7 +183,7 @@ func (r Root) ApplySettings(want []Setting) (changed []Setting, err error) {
 
 // restore restores one setting's former value, unless somebody else has changed it meanwhile.
 func (r Root) restore(s Setting) (bool, error) {
-	if r.text(s.File) != s.Set {
+	if r.Text(s.File) != s.Set {
 		return false, nil
 	}
 	if err := os.WriteFile(r.Path(s.File), []byte(s.Was), 0); err != nil {
@@ -205,5 +205,5 @@ func (r Root) saveSettings(list []Setting) error {
 
 // Differ reports whether any setting of want has another value at present.
 func (r Root) Differ(want []Setting) bool {
-	return slices.ContainsFunc(want, func(s Setting) bool { return r.text(s.File) != s.Set })
+	return slices.ContainsFunc(want, func(s Setting) bool { return r.Text(s.File) != s.Set })
 }

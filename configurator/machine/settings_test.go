@@ -90,7 +90,7 @@ func TestSettingsAreKeptAndPutBack(t *testing.T) {
 				if _, err := w.root.ApplySettings(s.want); err != nil {
 					t.Fatalf("%s: %v", s.name, err)
 				}
-				if got := w.root.text(panicFile); got != s.value {
+				if got := w.root.Text(panicFile); got != s.value {
 					t.Fatalf("%s: kernel.panic is %s, want %s", s.name, got, s.value)
 				}
 			}
@@ -113,7 +113,7 @@ func TestASettingThatCannotBeChanged(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	list, err := w.root.Settings()
-	if got := Summary(list); err != nil || len(got) != 1 || got[0] != "/proc/sys/kernel/panic=0 (was 10)" || w.root.text(panicFile) != "0" {
+	if got := Summary(list); err != nil || len(got) != 1 || got[0] != "/proc/sys/kernel/panic=0 (was 10)" || w.root.Text(panicFile) != "0" {
 		t.Errorf("changed: %v, %v", got, err)
 	}
 }

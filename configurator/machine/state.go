@@ -27,8 +27,8 @@ type State struct {
 	Where   string        `json:"endpointSource"`
 	Passed  []string      `json:"passedOver,omitempty"`
 	Targets []TargetState `json:"targets"`
-	// AfterTheFact means that this kernel has no netconsole: nothing is armed, and Targets are the listeners that are told how this
-	// boot ended when the next one runs.
+	// AfterTheFact means that this kernel has no netconsole: nothing is armed, and Targets are the listeners to which the
+	// next boot will report how this one ended.
 	AfterTheFact bool `json:"afterTheFact,omitempty"`
 	// Silent are listeners that did not acknowledge recently, and since when (uptime). Others of the list are preferred.
 	Silent map[string]time.Duration `json:"silentSince,omitempty"`
@@ -66,7 +66,7 @@ func (r Root) State() (*State, error) {
 	if err := json.Unmarshal(data, &s); err != nil {
 		return nil, fmt.Errorf("read state of the last pass: %s: %w", r.Path(RunDir, stateFile), err)
 	}
-	if s.Identity.Boot != "" && s.Identity.Boot != r.bootID() {
+	if s.Identity.Boot != "" && s.Identity.Boot != r.BootID() {
 		return nil, nil // a /run that survived a reboot, as in a container
 	}
 	return &s, nil

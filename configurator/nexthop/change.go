@@ -228,7 +228,6 @@ func (k *known) name(index uint32) string {
 	return fmt.Sprintf("device %d", index)
 }
 
-// attributes parses the attributes after the fixed part of a message.
 func attributes(data []byte, fixed int) ([]syscall.NetlinkRouteAttr, bool) {
 	if len(data) < fixed {
 		return nil, false

@@ -54,7 +54,6 @@ func (d device) leads() bool {
 	return d.kind == kindBridge || d.kind == kindBond || d.kind == kindTeam
 }
 
-// deviceByIndex reads one device.
 func deviceByIndex(index int) (device, error) {
 	l, err := netlink.LinkByIndex(index)
 	if gone := (netlink.LinkNotFoundError{}); errors.As(err, &gone) {

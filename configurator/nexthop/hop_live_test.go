@@ -816,9 +816,9 @@ func TestLivePath(t *testing.T) {
 		{"the gateway is met", "neigh replace 10.0.0.1 lladdr " + gateMAC + " dev eth0", ""},
 		{"the gateway is forgotten", "neigh flush dev eth0", ""},
 		{"the gateway moves", "neigh replace 10.0.0.1 lladdr " + gateMAC1 + " dev eth0", "neighbour 10.0.0.1 on eth0 moved from " + gateMAC},
-		{"another default route", "route replace default via 10.0.0.2", "10.9.1.53 is reached by way of 10.0.0.2"},
-		{"a better route", "route add 10.9.0.0/16 via 10.0.1.1", "10.9.1.53 is reached by eth1"},
-		{"its device goes down", "link set eth1 down", "10.9.1.53 is reached by eth0"},
+		{"another default route", "route replace default via 10.0.0.2", "10.9.1.53 is reached through gateway 10.0.0.2"},
+		{"a better route", "route add 10.9.0.0/16 via 10.0.1.1", "10.9.1.53 is reached through eth1"},
+		{"its device goes down", "link set eth1 down", "10.9.1.53 is reached through eth0"},
 		{"and no other is left", "link set eth0 down", "10.9.1.53 cannot be reached: no route"},
 	} {
 		node.ip(tt.do)

@@ -12,7 +12,6 @@ type mac [6]byte
 func (m mac) String() string         { return net.HardwareAddr(m[:]).String() }
 func (m mac) addr() net.HardwareAddr { return net.HardwareAddr(m[:]) }
 
-// macOf converts hw if it is an Ethernet address.
 func macOf(hw net.HardwareAddr) (m mac, ok bool) {
 	return m, copy(m[:], hw) == len(m) && len(hw) == len(m)
 }

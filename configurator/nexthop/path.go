@@ -139,17 +139,17 @@ func (p Path) differs(now Path) string {
 	case now.Device == p.Device && now.Index != p.Index:
 		return fmt.Sprintf("%s is now another device", now.Device)
 	case now.Device != p.Device:
-		return fmt.Sprintf("%s is reached by %s instead of %s", dst, now.Device, p.Device)
+		return fmt.Sprintf("%s is reached through %s instead of %s", dst, now.Device, p.Device)
 	case now.DeviceMAC != p.DeviceMAC:
 		return fmt.Sprintf("%s changed its Ethernet address from %s to %s", now.Device, p.DeviceMAC, now.DeviceMAC)
 	case now.Source != p.Source:
 		return fmt.Sprintf("%s is reached from %s instead of %s", dst, now.Source, p.Source)
 	case now.NextHop != p.NextHop:
-		return fmt.Sprintf("%s is reached by way of %s instead of %s", dst, now.NextHop, p.NextHop)
+		return fmt.Sprintf("%s is reached through gateway %s instead of %s", dst, now.NextHop, p.NextHop)
 	case now.NextHopMAC != p.NextHopMAC && now.NextHopMAC != "" && p.NextHopMAC != "":
 		return fmt.Sprintf("neighbour %s on %s moved from %s to %s", now.NextHop, now.Device, p.NextHopMAC, now.NextHopMAC)
 	case now.Cards != p.Cards && now.Cards != "" && p.Cards != "":
-		return fmt.Sprintf("%s leaves by %s instead of %s", now.Device, now.Cards, p.Cards)
+		return fmt.Sprintf("%s sends through %s instead of %s", now.Device, now.Cards, p.Cards)
 	}
 	return ""
 }

@@ -108,7 +108,7 @@ func milestones() []milestone {
 	}
 }
 
-// milestone is reached when so many pods of an app run on another node or, if that is none, when its pod has failed for a stated
+// milestone is reached when so many pods of an app run on another node or, if that is zero, when its pod has failed for a stated
 // reason. Without an app it is reached when the volume is detached.
 type milestone struct {
 	name    string

@@ -39,7 +39,7 @@ func beReference(name, address, dir string) error {
 		}
 		return <-errs
 	}
-	return fmt.Errorf("be a reference: there is none called %q", name)
+	return fmt.Errorf("no reference receiver is called %q", name)
 }
 
 // readOneByOne reads one datagram at a time, looks for a panic in it, and makes a file named after the sender.

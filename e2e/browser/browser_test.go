@@ -245,7 +245,7 @@ func TestKeyboard(t *testing.T) {
 	b.do(chromedp.KeyEvent(kb.Enter))
 	b.path("/deaths/")
 	b.see("What the kernel said")
-	b.tab("Go to the function in which it died")
+	b.tab("Go to the function that it died in")
 }
 
 // window is how wide a browser's window is, in pixels, and whether its user prefers dark.

@@ -32,7 +32,7 @@ func report(ctx context.Context, out io.Writer, w *story.World, n *story.Node, d
 		{d.Replaced, "the services run elsewhere"},
 		{d.PodsGone, "the dead pods are gone"},
 		{d.NodeGone, "the node is gone"},
-		{d.JobRetried, fmt.Sprintf("both Jobs have retried; with the policy at the price of %d of its retries, without at %d",
+		{d.JobRetried, fmt.Sprintf("both Jobs have retried, which cost %d of its retries with the policy and %d without",
 			d.Policy.Failed, d.Plain.Failed)},
 	}
 	slices.SortStableFunc(milestones, func(a, b milestone) int { return a.at.Compare(b.at) })

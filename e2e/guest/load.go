@@ -16,7 +16,7 @@ func load(args []string) error {
 	}
 	rate, err := strconv.Atoi(args[0])
 	if err != nil || rate <= 0 {
-		return fmt.Errorf("read the number of lines a second: %q is none", args[0])
+		return fmt.Errorf("read the number of lines a second: %q is not a number", args[0])
 	}
 	kmsg, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0)
 	if err != nil {

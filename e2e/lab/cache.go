@@ -12,13 +12,13 @@ import (
 )
 
 // CacheDir returns the folder for what is costly to make again: kernels, tool chains, built binaries. It is
-// $LASTGASP_CACHE, or lastgasp in the user's cache directory, and may be deleted at any time.
+// $LAB_CACHE, or lastgasp in the user's cache directory, and may be deleted at any time.
 func CacheDir() (string, error) {
-	dir := os.Getenv("LASTGASP_CACHE")
+	dir := os.Getenv("LAB_CACHE")
 	if dir == "" {
 		user, err := os.UserCacheDir()
 		if err != nil {
-			return "", fmt.Errorf("find a cache directory (set LASTGASP_CACHE to choose one): %w", err)
+			return "", fmt.Errorf("find a cache directory (set LAB_CACHE to choose one): %w", err)
 		}
 		dir = filepath.Join(user, "lastgasp")
 	}

@@ -10,7 +10,7 @@ import (
 
 func TestCached(t *testing.T) {
 	cache := t.TempDir()
-	t.Setenv("LASTGASP_CACHE", cache)
+	t.Setenv("LAB_CACHE", cache)
 	builds := 0
 	build := func(dir string) error {
 		builds++
@@ -40,7 +40,7 @@ func TestCached(t *testing.T) {
 
 func TestCachedStartsOverAfterAKill(t *testing.T) {
 	cache := t.TempDir()
-	t.Setenv("LASTGASP_CACHE", cache)
+	t.Setenv("LAB_CACHE", cache)
 	if err := os.MkdirAll(filepath.Join(cache, "key.partial/half"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestCachedStartsOverAfterAKill(t *testing.T) {
 }
 
 func TestCacheLockIsExclusive(t *testing.T) {
-	t.Setenv("LASTGASP_CACHE", t.TempDir())
+	t.Setenv("LAB_CACHE", t.TempDir())
 	unlock, err := lockCache(t.Context(), "key")
 	if err != nil {
 		t.Fatal(err)

@@ -12,15 +12,15 @@ import (
 	"strings"
 )
 
-// otherVersion is the version of Kubernetes that LASTGASP_KUBERNETES asks for, as in v1.35.4. It is empty for that of
+// otherVersion is the version of Kubernetes that LAB_KUBERNETES asks for, as in v1.35.4. It is empty for that of
 // controlplane/go.mod.
 func otherVersion() (string, error) {
-	v := os.Getenv("LASTGASP_KUBERNETES")
+	v := os.Getenv("LAB_KUBERNETES")
 	switch {
 	case v == "" || v == kubernetesVersion:
 		return "", nil
 	case !regexp.MustCompile(`^v1\.\d+\.\d+$`).MatchString(v):
-		return "", fmt.Errorf("LASTGASP_KUBERNETES: %q is not a release of Kubernetes; write one like %s", v, kubernetesVersion)
+		return "", fmt.Errorf("LAB_KUBERNETES: %q is not a release of Kubernetes; write one like %s", v, kubernetesVersion)
 	}
 	return v, nil
 }

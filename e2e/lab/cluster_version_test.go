@@ -49,9 +49,9 @@ func TestOtherVersion(t *testing.T) {
 		{"", "", ""},
 		{kubernetesVersion, "", ""},
 		{"v1.35.4", "v1.35.4", ""},
-		{"1.35", "", `LASTGASP_KUBERNETES: "1.35" is not a release of Kubernetes; write one like ` + kubernetesVersion},
+		{"1.35", "", `LAB_KUBERNETES: "1.35" is not a release of Kubernetes; write one like ` + kubernetesVersion},
 	} {
-		t.Setenv("LASTGASP_KUBERNETES", tt.env)
+		t.Setenv("LAB_KUBERNETES", tt.env)
 		got, err := otherVersion()
 		text := ""
 		if err != nil {

@@ -43,7 +43,7 @@ func modulesOf(k *Kernel, names ...string) ([]module, error) {
 		done[name] = true
 		path, ok := files[name]
 		if !ok {
-			return fmt.Errorf("find module %s in kernel %s: there is none", name, k.Release)
+			return fmt.Errorf("kernel %s has no module %s", k.Release, name)
 		}
 		m, err := readModule(k.ModuleDir, path)
 		if err != nil {

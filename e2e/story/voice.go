@@ -57,7 +57,7 @@ func (v *Voice) Prove(ctx context.Context, canary []byte) error {
 			return err
 		}
 		if _, ok := netconsole.ParseAck(string(ack[:n])); !ok {
-			return errors.New("what came is no acknowledgement")
+			return errors.New("the answer is not an acknowledgement")
 		}
 		return nil
 	})

@@ -1,5 +1,5 @@
 // Package cloud is all that the listener knows of AWS. It announces where the listener is in Parameter Store, asks how
-// the instance of a silent node ended, and reboots, terminates or has replaced that of a node that has panicked. All are off by default.
+// the instance of a silent node ended, and reboots, terminates or replaces the instance of one that has panicked. All are off by default.
 package cloud
 
 import (
@@ -52,7 +52,6 @@ func NewAccount(client sdk.HTTPClient) *Account {
 	})}
 }
 
-// clients finds the account.
 func (a *Account) clients(ctx context.Context) (*clients, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

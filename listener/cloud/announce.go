@@ -83,7 +83,7 @@ func (a *Announcer) turn(ctx context.Context) (wait time.Duration) {
 	case present:
 		a.logOnce(slog.LevelInfo, "announced", "parameter", name, "address", a.announced, "zone", a.Zone)
 	case superseded:
-		a.logOnce(slog.LevelWarn, "another listener has taken over this zone's place", "parameter", name, "address", a.announced, "zone", a.Zone)
+		a.logOnce(slog.LevelWarn, "another listener has taken over this zone's entry", "parameter", name, "address", a.announced, "zone", a.Zone)
 	case written:
 		a.logOnce(slog.LevelInfo, "announcing", "parameter", name, "address", a.announced, "zone", a.Zone)
 		return checkSoon
@@ -91,7 +91,6 @@ func (a *Announcer) turn(ctx context.Context) (wait time.Duration) {
 	return checkEvery
 }
 
-// logOnce logs a line unless it is the one logged last.
 func (a *Announcer) logOnce(level slog.Level, message string, args ...any) {
 	if line := message + fmt.Sprint(args...); line != a.logged {
 		a.logged = line
@@ -131,7 +130,6 @@ func (a *Announcer) announce(ctx context.Context) (o outcome, name string, err e
 	return o, name, nil
 }
 
-// parameterName fills in the parameter's name.
 func (a *Announcer) parameterName(region, zone string) (string, error) {
 	if zone == "" && strings.Contains(a.Parameter, "{az-id}") {
 		return "", errors.New("announce.ssm names {az-id}, and the zone is unknown; set announce.zone")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
@@ -12,6 +11,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 )
 
 // Instances are the machines of EC2. They are only known by id: a name may belong to another machine tomorrow.
@@ -47,15 +47,12 @@ func (i Instances) SetUnhealthy(ctx context.Context, id string) error {
 	})
 }
 
-// instanceID is the form of an EC2 instance id.
-var instanceID = regexp.MustCompile(`^i-[0-9a-f]{8,17}$`)
-
 func (i Instances) call(ctx context.Context, verb, id string, call func(*ec2.Client) error) error {
 	return i.with(ctx, verb, id, func(c *clients) error { return call(c.ec2) })
 }
 
 func (i Instances) with(ctx context.Context, verb, id string, call func(*clients) error) error {
-	if !instanceID.MatchString(id) {
+	if !netconsole.IsInstanceID(id) {
 		return fmt.Errorf("%s: %q is not the id of an EC2 instance: %w", verb, id, cleanup.ErrNotFound)
 	}
 	c, err := i.Account.clients(ctx)
@@ -79,7 +76,7 @@ func explain(err error) error {
 	switch refused.ErrorCode() {
 	case "InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed":
 		return fmt.Errorf("%w: %w", cleanup.ErrNotFound, shorten(err))
-	case "AccessDenied", "ValidationError": // of Auto Scaling; the second is that of an instance which is in no group
+	case "AccessDenied", "ValidationError": // of Auto Scaling; the second means that the instance is in no group
 		return fmt.Errorf("%w: %w", cleanup.ErrDenied, shorten(err))
 	case "UnauthorizedOperation", "UnsupportedOperation", "IncorrectState", "IncorrectInstanceState",
 		"OperationNotPermitted": // protected against termination

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
@@ -30,23 +31,28 @@ type boots struct {
 	ended []policy.Node
 }
 
-// handler feeds b from the Node informer.
-func (b *boots) handler() cache.ResourceEventHandler {
+// nodeEvents feeds b and d from the Node informer.
+func nodeEvents(b *boots, d *departed) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(obj any) { b.stale(nodeFrom(obj.(*corev1.Node))) },
 		UpdateFunc: func(was, is any) {
-			before, now := nodeFrom(was.(*corev1.Node)), nodeFrom(is.(*corev1.Node))
-			if before.UID != now.UID || before.BootID != now.BootID {
-				b.add(before, before.BootID)
+			before, now := was.(*corev1.Node), is.(*corev1.Node)
+			// A deletion and a new registration of the name that fell into a gap of the watch look like an update.
+			registered := before.UID != now.UID
+			if registered {
+				d.remember(before, time.Now())
+			}
+			if boot := before.Status.NodeInfo.BootID; registered || boot != now.Status.NodeInfo.BootID {
+				b.add(nodeFrom(before), boot)
 			}
 		},
 		DeleteFunc: func(obj any) {
 			if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 				obj = gone.Obj
 			}
-			if n, ok := obj.(*corev1.Node); ok {
-				before := nodeFrom(n)
-				b.add(before, before.BootID)
+			if before, ok := obj.(*corev1.Node); ok {
+				d.remember(before, time.Now())
+				b.add(nodeFrom(before), before.Status.NodeInfo.BootID)
 			}
 		},
 	}
@@ -54,7 +60,7 @@ func (b *boots) handler() cache.ResourceEventHandler {
 
 // stale notes the boot that a Node has pinned or claimed and does not report: it has ended, unless it has only just begun.
 // Where the Node runs the other of the two, nobody knows how long ago that boot was; where it runs neither, the pin is newer,
-// because a node that pins does so on each boot. A boot that the node said farewell of is explained.
+// because a node that pins does so on each boot. A farewell explains the end of a boot.
 func (b *boots) stale(n policy.Node) {
 	last := cmp.Or(n.Pin.Boot, n.Claim.Boot)
 	if n.Pin.Boot == n.BootID || n.Claim.Boot == n.BootID || n.LeftInOrder(last, n.Farewell.At) != "" {
@@ -77,7 +83,6 @@ func (b *boots) add(n policy.Node, boot string) {
 	b.ended = append(b.ended, n)
 }
 
-// take empties b.
 func (b *boots) take() []policy.Node {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -56,7 +56,7 @@ func TestEndedBoots(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var b boots
-			tt.event(b.handler())
+			tt.event(nodeEvents(&b, new(departed)))
 			var got []string
 			for _, n := range b.take() {
 				got = append(got, n.BootID)
@@ -70,7 +70,7 @@ func TestEndedBoots(t *testing.T) {
 		})
 	}
 	var b boots
-	h := b.handler()
+	h := nodeEvents(&b, new(departed))
 	for range endedBoots + 10 {
 		h.OnDelete(node("u", "a", "a", ""))
 	}

@@ -185,10 +185,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 			return fmt.Errorf("watch %s: %w", l.of, err)
 		}
 	}
-	if _, err := c.nodes.AddEventHandler(c.departed.handler()); err != nil {
-		return fmt.Errorf("watch nodes: %w", err)
-	}
-	if _, err := c.nodes.AddEventHandler(c.boots.handler()); err != nil {
+	if _, err := c.nodes.AddEventHandler(nodeEvents(&c.boots, &c.departed)); err != nil {
 		return fmt.Errorf("watch nodes: %w", err)
 	}
 	var wg sync.WaitGroup

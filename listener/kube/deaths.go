@@ -112,7 +112,6 @@ func keep(nd *v1alpha1.NodeDeath) *keptDeath {
 	}
 }
 
-// newDeathInformer watches all NodeDeaths.
 func newDeathInformer(client cache.Getter) (cache.SharedIndexInformer, error) {
 	lw := cache.NewListWatchFromClient(client, v1alpha1.Resource, metav1.NamespaceAll, fields.Everything())
 	inf := cache.NewSharedIndexInformer(lw, &v1alpha1.NodeDeath{}, 0, nil)
@@ -246,7 +245,6 @@ func (c *Cluster) DeleteDeath(ctx context.Context, d policy.Death) error {
 	return explain(err, "delete death %s", d.Name)
 }
 
-// deathFrom reads a NodeDeath, trimmed or whole.
 func deathFrom(nd *v1alpha1.NodeDeath) policy.Death {
 	spec, status := nd.Spec, nd.Status
 	d := policy.Death{

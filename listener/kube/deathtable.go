@@ -76,7 +76,7 @@ func (r *DeathReader) List(ctx context.Context) ([]v1alpha1.NodeDeath, error) {
 }
 
 // Watch calls each with every NodeDeath that is created or changes after version, and with its row as Table would have it, until
-// ctx ends, which is no error, or each fails.
+// each fails or ctx ends, which is not an error.
 func (r *DeathReader) Watch(ctx context.Context, version string, each func(row metav1.Table) error) error {
 	for ctx.Err() == nil {
 		next, err := r.watchOnce(ctx, version, each)

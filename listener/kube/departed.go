@@ -7,7 +7,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/tools/cache"
 )
 
 // departedFor is how long a deleted Node's addresses are remembered: a panic may arrive after the Node was deleted, and
@@ -38,26 +37,6 @@ func (m machine) is(o machine) bool {
 type departed struct {
 	mu     sync.Mutex
 	owners map[netip.Addr][]machine
-}
-
-// handler keeps d up to date from the Node informer.
-func (d *departed) handler() cache.ResourceEventHandler {
-	return cache.ResourceEventHandlerFuncs{
-		UpdateFunc: func(was, is any) {
-			// A deletion and a new registration of the name that fell into a gap of the watch look like an update.
-			if a, b := was.(*corev1.Node), is.(*corev1.Node); a.UID != b.UID {
-				d.remember(a, time.Now())
-			}
-		},
-		DeleteFunc: func(obj any) {
-			if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-				obj = gone.Obj
-			}
-			if n, ok := obj.(*corev1.Node); ok {
-				d.remember(n, time.Now())
-			}
-		},
-	}
 }
 
 // remember notes that n was deleted at now, and forgets what is too old.

@@ -38,7 +38,7 @@ func sentinel(err error) error {
 		// "404 page not found": the path is not served. The CRD is missing, not the object.
 		return nil
 	case isDeniedByAdmission(err) && !strings.Contains(err.Error(), "ValidatingAdmissionPolicy 'lastgasp-"):
-		return cleanup.ErrDenied // at once: whoever has just started and knows no rights yet asks no webhook
+		return cleanup.ErrDenied // at once: an API server that does not know our rights yet does not get as far as its webhooks
 	case apierrors.IsForbidden(err):
 		return cleanup.ErrForbidden
 	case apierrors.IsNotFound(err):
@@ -89,7 +89,6 @@ func isFull(err error) bool {
 	})
 }
 
-// causes are what the API server finds invalid.
 func causes(err error) []metav1.StatusCause {
 	var s apierrors.APIStatus
 	if !apierrors.IsInvalid(err) || !errors.As(err, &s) || s.Status().Details == nil {

@@ -62,7 +62,6 @@ func (c *Cluster) writeOrLog(ctx context.Context, e *eventsv1.Event) {
 	}
 }
 
-// eventOn is the same event on another object.
 func eventOn(object corev1.ObjectReference, e *eventsv1.Event) *eventsv1.Event {
 	again := e.DeepCopy()
 	again.Regarding, again.Name = object, eventName(object.Name, e.EventTime.Time)
@@ -70,7 +69,7 @@ func eventOn(object corev1.ObjectReference, e *eventsv1.Event) *eventsv1.Event {
 }
 
 // eventName is the name of the event on an object, as client-go's recorder makes it. A name has 253 bytes at most
-// (apimachinery pkg/util/validation): that of the object is cut where it would be longer.
+// (apimachinery pkg/util/validation): the object's name is cut where the event's would be longer.
 func eventName(object string, at time.Time) string {
 	suffix := fmt.Sprintf(".%x", at.UnixNano())
 	return strings.TrimRight(object[:min(len(object), validation.DNS1123SubdomainMaxLength-len(suffix))], "-.") + suffix
@@ -95,7 +94,6 @@ func (c *Cluster) writeEvent(ctx context.Context, e *eventsv1.Event) error {
 	}
 }
 
-// eventFrom is the events.k8s.io/v1 object for e.
 func eventFrom(e cleanup.Event, replica string, now time.Time) *eventsv1.Event {
 	regarding := corev1.ObjectReference{
 		APIVersion: e.Owner.APIVersion,

@@ -31,11 +31,7 @@ func TestHealthPatch(t *testing.T) {
 				`{"type":"x/y","status":"True","reason":"NewBoot","message":"","lastHeartbeatTime":"2026-03-01T12:00:00Z","lastTransitionTime":"2026-03-01T12:00:00Z"}]}}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := healthPatch("x/y", tt.node, tt.h, now)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(tt.want, string(got)); diff != "" {
+			if diff := cmp.Diff(tt.want, string(mustJSON(healthPatch("x/y", tt.node, tt.h, now)))); diff != "" {
 				t.Errorf("patch (-want +got):\n%s", diff)
 			}
 		})

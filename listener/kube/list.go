@@ -81,7 +81,7 @@ func expect(d *json.Decoder, want json.Token) error {
 		err = io.ErrUnexpectedEOF
 	}
 	if err == nil && got != want {
-		err = fmt.Errorf("read list: %v where %v was to be", got, want)
+		err = fmt.Errorf("read list: got %v, want %v", got, want)
 	}
 	return err
 }

@@ -105,7 +105,6 @@ func infoOf(n *corev1.Node) corev1.NodeSystemInfo {
 	}
 }
 
-// nodeFrom reads a Node, trimmed or whole.
 func nodeFrom(n *corev1.Node) policy.Node {
 	info := infoOf(n)
 	node := policy.Node{

@@ -30,7 +30,7 @@ type nodeClaim struct {
 }
 
 // claimOf is the owner of the Node that is a NodeClaim of Karpenter's, zero if none is. The API server takes any text for an owner's
-// version and name, and these become a path.
+// version and name, and we make a path of these.
 func claimOf(n *corev1.Node) policy.Owner {
 	for _, o := range n.OwnerReferences {
 		gv, err := schema.ParseGroupVersion(o.APIVersion)
@@ -61,19 +61,16 @@ func (c *Cluster) DeleteNodeClaim(ctx context.Context, n policy.Node, death stri
 	}
 	switch s := have.Status; {
 	case string(have.Metadata.UID) != o.UID:
-		return fmt.Errorf("nodeclaim %s is another one than node %s names: %w", o.Name, n.Name, cleanup.ErrNotFound)
+		return fmt.Errorf("nodeclaim %s is not the one that node %s names: %w", o.Name, n.Name, cleanup.ErrNotFound)
 	case s.NodeName != n.Name || s.ProviderID == "" || s.ProviderID != n.ProviderID:
-		return fmt.Errorf("nodeclaim %s is that of node %q and machine %q, not of node %s: %w",
+		return fmt.Errorf("nodeclaim %s belongs to node %q and machine %q, not to node %s: %w",
 			o.Name, s.NodeName, s.ProviderID, n.Name, cleanup.ErrDenied)
 	case have.Metadata.DeletionTimestamp != nil:
 		return nil
 	}
-	mark, err := json.Marshal(map[string]any{"metadata": map[string]any{
+	mark := mustJSON(map[string]any{"metadata": map[string]any{
 		"uid": o.UID, "resourceVersion": have.Metadata.ResourceVersion, "annotations": map[string]string{annotationDeath: death},
 	}})
-	if err != nil {
-		return fmt.Errorf("mark nodeclaim %s: %w", o.Name, err)
-	}
 	raw, err = c.deaths.Patch(types.MergePatchType).AbsPath(claimPath(o)).Param("fieldManager", manager).Body(mark).Do(ctx).Raw()
 	if err != nil {
 		return explain(err, "mark nodeclaim %s", o.Name)
@@ -97,11 +94,7 @@ func (c *Cluster) DeleteNodeClaim(ctx context.Context, n policy.Node, death stri
 // deleteClaim encodes the options itself: the client would write its own group into them, which another group's server refuses.
 func (c *Cluster) deleteClaim(ctx context.Context, path string, o metav1.DeleteOptions) error {
 	o.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "DeleteOptions"}
-	body, err := json.Marshal(o)
-	if err != nil {
-		return err
-	}
-	return c.deaths.Delete().AbsPath(path).SetHeader("Content-Type", runtime.ContentTypeJSON).Body(body).Do(ctx).Error()
+	return c.deaths.Delete().AbsPath(path).SetHeader("Content-Type", runtime.ContentTypeJSON).Body(mustJSON(o)).Do(ctx).Error()
 }
 
 // trialsOnNodeClaim tries on the NodeClaim of some Node; without one there is nothing to protect.
@@ -116,12 +109,8 @@ func (c *Cluster) trialsOnNodeClaim() []trial {
 		}
 		path, name := claimPath(n.NodeClaim), "nodeclaim "+n.NodeClaim.Name
 		annotate := func(ctx context.Context) error {
-			patch, err := json.Marshal(annotation(annotationDeath, proofName))
-			if err != nil {
-				return err
-			}
 			return c.deaths.Patch(types.MergePatchType).AbsPath(path).Param("dryRun", metav1.DryRunAll).
-				Param("fieldManager", manager).Body(patch).Do(ctx).Error()
+				Param("fieldManager", manager).Body(mustJSON(annotation(annotationDeath, proofName))).Do(ctx).Error()
 		}
 		remove := func(ctx context.Context) error {
 			return c.deleteClaim(ctx, path, metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}})

@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener/cleanup"
+	"github.com/lastgasp/lastgasp/listener/netconsole"
 	"github.com/lastgasp/lastgasp/listener/policy"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,8 +31,8 @@ const (
 // marked is the key of the Nodes that carry our mark or our taint or that we called unhealthy.
 const marked = "marked"
 
-// maxAddresses of a Node count. A machine has an address or two, or one for each of its network interfaces; a kubelet can report
-// as many as an object has room for, and what is sent from a Node's address is served before what strangers send.
+// maxAddresses bounds the addresses of a Node that count. A machine has one or two, or one for each network interface. A kubelet can
+// report as many as an object has room for, and what comes from a Node's address is served before what strangers send.
 const maxAddresses = 64
 
 // silent is the key of the Nodes whose condition Ready is Unknown, foreign that of those without a Linux kernel of their own.
@@ -117,9 +117,9 @@ func (c *Cluster) candidate(s cleanup.Sender, now time.Time) (*corev1.Node, erro
 	return nil, fmt.Errorf("%s: nodes %s: %w", what, names(found), cleanup.ErrAmbiguous)
 }
 
-// matching returns the Nodes in the cache that say they are that instance, and those of the address that may be: a kernel names no instance,
-// or its Node has no id to compare it with, as on k3s, RKE2, and kubeadm without a cloud provider. A kubelet that gives its Node whatever id
-// and addresses hides no other Node. byAddr says that the address is all that speaks for them.
+// matching returns the Nodes in the cache that say they are that instance, and those of the address that may be: the kernel names no
+// instance, or its Node has no id to compare, as on k3s, RKE2, and kubeadm without a cloud provider. A kubelet that gives its Node any
+// id and addresses hides no other Node. byAddr says that only the address speaks for them.
 func (c *Cluster) matching(instance string, addr netip.Addr) (found []*corev1.Node, byAddr bool) {
 	if instance != "" {
 		found = c.cached(indexOf(instance), instance)
@@ -133,7 +133,7 @@ func (c *Cluster) matching(instance string, addr netip.Addr) (found []*corev1.No
 	return found, byAddr && (instance == "" || len(found) > 0)
 }
 
-// hasID reports whether the Node has an id of the kind of that instance: what nodes say of themselves is EC2's id, or their machine id.
+// hasID reports whether the Node has an id of that instance's kind. Nodes call themselves by EC2's id or by their machine id.
 func hasID(n *corev1.Node, instance string) bool {
 	if indexOf(instance) == byMachine {
 		return n.Status.NodeInfo.MachineID != ""
@@ -187,14 +187,18 @@ func (c *Cluster) PatchNode(ctx context.Context, n policy.Node, p cleanup.NodePa
 	if err != nil {
 		return policy.Node{}, err
 	}
-	patch, err := nodePatch(asRead, p)
-	if err != nil {
-		return policy.Node{}, fmt.Errorf("patch node %s: %w", n.Name, err)
+	return c.patchNode(ctx, n, "patch", nodePatch(asRead, p))
+}
+
+// patchNode writes a strategic merge patch of a Node, if the policies are proved, and returns the Node afterwards. verb is for errors.
+func (c *Cluster) patchNode(ctx context.Context, n policy.Node, verb string, patch any, subresources ...string) (policy.Node, error) {
+	if err := c.proof.mayWrite(); err != nil {
+		return policy.Node{}, fmt.Errorf("%s node %s: %w", verb, n.Name, err)
 	}
-	out, err := c.core.CoreV1().Nodes().Patch(ctx, n.Name, types.StrategicMergePatchType, patch,
-		metav1.PatchOptions{FieldManager: manager})
+	out, err := c.core.CoreV1().Nodes().Patch(ctx, n.Name, types.StrategicMergePatchType, mustJSON(patch),
+		metav1.PatchOptions{FieldManager: manager}, subresources...)
 	if err != nil {
-		return policy.Node{}, explain(err, "patch node %s", n.Name)
+		return policy.Node{}, explain(err, "%s node %s", verb, n.Name)
 	}
 	return nodeFrom(out), nil
 }
@@ -238,13 +242,10 @@ func (c *Cluster) liveNode(ctx context.Context, name string) (*corev1.Node, erro
 	return node, explain(err, "read node %s", name)
 }
 
-// machineID is the form of a machine id (machine-id(5)), which no cloud uses for its instances.
-var machineID = regexp.MustCompile(`^[0-9a-f]{32}$`)
-
 // indexOf is the index in which an instance is looked up. A machine id, which a node can choose, is never taken for an
 // instance id of the cloud.
 func indexOf(instance string) string {
-	if machineID.MatchString(instance) {
+	if netconsole.IsMachineID(instance) {
 		return byMachine
 	}
 	return byInstance

@@ -428,7 +428,7 @@ func TestDepartedHearsOfDeletions(t *testing.T) {
 		{"added", func(h cache.ResourceEventHandler) { h.OnAdd(node("1", "x://1", "10.0.0.1"), false) }, false},
 	} {
 		var d departed
-		tt.happen(d.handler())
+		tt.happen(nodeEvents(new(boots), &d))
 		_, got := d.other(netip.MustParseAddr("10.0.0.1"), machine{providerID: "x://2"}, time.Now())
 		if got != tt.want {
 			t.Errorf("%s: remembered %v, want %v", tt.name, got, tt.want)

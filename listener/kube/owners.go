@@ -61,7 +61,7 @@ func (o *owners) mayBeRegarded(ctx context.Context, object corev1.ObjectReferenc
 }
 
 // controllerOf is what controls a ReplicaSet or a Job, most often a Deployment or a CronJob: people look there. It is nil if there
-// is none, or none to be had: what owns the pods has its event already.
+// is none or it cannot be read: the pods' owner has its event already.
 func (o *owners) controllerOf(ctx context.Context, of corev1.ObjectReference) *corev1.ObjectReference {
 	if above, known := o.controllers[of.UID]; known {
 		return above

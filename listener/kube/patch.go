@@ -42,7 +42,7 @@ const (
 // nodePatch is the strategic merge patch that turns n into n with p. It always says UID and resourceVersion, and all
 // taints or none: spec.taints is an atomic list, whatever is left out of it is removed
 // (k8s.io/api/core/v1/types.go: NodeSpec.Taints, +listType=atomic).
-func nodePatch(n *corev1.Node, p cleanup.NodePatch) ([]byte, error) {
+func nodePatch(n *corev1.Node, p cleanup.NodePatch) any {
 	type metadata struct {
 		UID             types.UID          `json:"uid"`
 		ResourceVersion string             `json:"resourceVersion"`
@@ -75,7 +75,16 @@ func nodePatch(n *corev1.Node, p cleanup.NodePatch) ([]byte, error) {
 	if p.Farewell != nil {
 		patch.Metadata.Annotations[annotationFarewell] = orNil(p.Farewell.Annotation())
 	}
-	return json.Marshal(patch)
+	return patch
+}
+
+// mustJSON encodes a patch. It consists of strings, numbers and times, and so can be encoded.
+func mustJSON(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return b
 }
 
 // taints is the complete list after putting (true), removing (false) or leaving alone (nil) each of ours.

@@ -66,10 +66,7 @@ func TestNodePatch(t *testing.T) {
 				n.Annotations[annotationDeath], n.Annotations[annotationBoot], n.Annotations[annotationReason] = "r", "b", "x"
 				n.Annotations[annotationOutOfService] = "true"
 			}
-			patch, err := nodePatch(n, tt.patch)
-			if err != nil {
-				t.Fatal(err)
-			}
+			patch := mustJSON(nodePatch(n, tt.patch))
 			if tt.want != "" {
 				if diff := cmp.Diff(tt.want, string(patch)); diff != "" {
 					t.Errorf("patch (-want +got):\n%s", diff)

@@ -23,7 +23,7 @@ func (c *Cluster) Proves(boot, sum string) (a detect.Authority, ok bool) {
 }
 
 // Pinned reports whether a Node has pinned that sum for the boot or, where it has pinned none for the boot it runs, claimed it. Other Nodes
-// that say they run the same boot take nothing away from it.
+// that claim to run the same boot change nothing.
 func (c *Cluster) Pinned(boot, sum string) bool {
 	_, ok := c.Proves(boot, sum)
 	return ok

@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -103,9 +102,9 @@ func (c *Cluster) UnreadyPod(ctx context.Context, p policy.Pod) error {
 	if string(pod.UID) != p.UID || pod.Status.Phase != corev1.PodFailed {
 		return nil
 	}
-	patch, err := unready(pod)
-	if err != nil || patch == nil {
-		return err
+	patch := unready(pod)
+	if patch == nil {
+		return nil
 	}
 	_, err = c.core.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.JSONPatchType, patch, metav1.PatchOptions{FieldManager: manager}, "status")
 	return explain(err, "mark pod %s/%s not ready", p.Namespace, p.Name)
@@ -113,7 +112,7 @@ func (c *Cluster) UnreadyPod(ctx context.Context, p policy.Pod) error {
 
 // unready is the JSON patch after which no container of the pod is ready, nil if none is. Replacing uid and resourceVersion
 // makes them preconditions.
-func unready(pod *corev1.Pod) ([]byte, error) {
+func unready(pod *corev1.Pod) []byte {
 	type op struct {
 		Op    string `json:"op"`
 		Path  string `json:"path"`
@@ -139,9 +138,9 @@ func unready(pod *corev1.Pod) ([]byte, error) {
 		}
 	}
 	if len(ops) == none {
-		return nil, nil
+		return nil
 	}
-	return json.Marshal(ops)
+	return mustJSON(ops)
 }
 
 // DeletePod implements cleanup.Cluster.
@@ -161,11 +160,7 @@ func (c *Cluster) patchPodStatus(ctx context.Context, verb string, p policy.Pod,
 	if err := c.proof.mayWrite(); err != nil {
 		return policy.Pod{}, fmt.Errorf("%s pod %s/%s: %w", verb, p.Namespace, p.Name, err)
 	}
-	data, err := json.Marshal(patch)
-	if err != nil {
-		return policy.Pod{}, fmt.Errorf("%s pod %s/%s: %w", verb, p.Namespace, p.Name, err)
-	}
-	out, err := c.core.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.StrategicMergePatchType, data,
+	out, err := c.core.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.StrategicMergePatchType, mustJSON(patch),
 		metav1.PatchOptions{FieldManager: manager}, "status")
 	if err != nil {
 		return policy.Pod{}, explain(err, "%s pod %s/%s", verb, p.Namespace, p.Name)
@@ -285,7 +280,6 @@ func finalizers(all []string) []string {
 	return out
 }
 
-// images lists the images of a pod's containers, each once.
 func images(spec corev1.PodSpec) []string {
 	var out []string
 	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {

@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,9 +27,9 @@ import (
 // force, or denies what the listener needs. Any other error of Prove means that there was no answer.
 var ErrNotHeld = errors.New("apply packaging/kubernetes/base/policies as shipped")
 
-// errUnfit is wrapped where the API server refuses to write the object of a trial, whatever the policies say of it. Whoever may
-// write an object can make it so, for instance by as many annotations as it may have, and others have webhooks and policies for objects of
-// theirs: that must not prove or disprove anything.
+// errUnfit is wrapped where the API server refuses to write the object of a trial, whatever our policies say. Anybody who may write
+// the object can bring that about, for instance by filling it with annotations, and so can other people's webhooks and policies: it
+// proves nothing and disproves nothing.
 var errUnfit = errors.New("the object cannot be written")
 
 // errUnproved is temporary: the API server has not yet shown that the policies are in force.
@@ -87,7 +86,6 @@ func (p *proof) mayWrite() error {
 	return errUnproved
 }
 
-// notHeld is the latest ErrNotHeld, nil if there is none.
 func (p *proof) notHeld() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -216,9 +214,9 @@ func (t trial) judge(answer error) error {
 	case errors.Is(sentinel(answer), cleanup.ErrDenied) && (byOthers || !apierrors.IsForbidden(answer)):
 		return fmt.Errorf("admission policy %s is not proved, %s cannot be written (%w): %w: %w", t.policy, t.what, answer, errUnfit, ErrNotHeld)
 	case t.forbidden && errors.Is(sentinel(answer), cleanup.ErrDenied):
-		return fmt.Errorf("admission policy %s is not proved, something else denies to write %s (%w): %w", t.policy, t.what, answer, ErrNotHeld)
+		return fmt.Errorf("admission policy %s is not proved, something else forbids writing %s (%w): %w", t.policy, t.what, answer, ErrNotHeld)
 	case errors.Is(sentinel(answer), cleanup.ErrDenied):
-		return fmt.Errorf("the API server denies the listener to write %s (%w): %w", t.what, answer, ErrNotHeld)
+		return fmt.Errorf("the API server does not let the listener write %s (%w): %w", t.what, answer, ErrNotHeld)
 	case answer != nil:
 		return fmt.Errorf("prove admission policy %s: %w", t.policy, answer)
 	}
@@ -257,8 +255,8 @@ func (c *Cluster) trialsOnLeases() []trial {
 	}
 }
 
-// nodesForTrial are the Nodes outside and in the control plane, in another order each time. In the control plane the listener may do
-// less.
+// nodesForTrial are some Nodes outside and in the control plane, in another order each time. In the control plane the listener may
+// do less.
 func (c *Cluster) nodesForTrial() (workers, controlPlane []*corev1.Node) {
 	for _, obj := range c.nodes.GetStore().List() { // in no order
 		switch n := obj.(*corev1.Node); {
@@ -278,14 +276,10 @@ func atMost(n int, nodes ...[]*corev1.Node) []*corev1.Node {
 	return all[:min(len(all), n)]
 }
 
-// tryOnNode is a write of the Node that is not made.
+// tryOnNode returns a dry-run patch of the Node.
 func (c *Cluster) tryOnNode(node *corev1.Node, patch any, subresources ...string) func(context.Context) error {
 	return func(ctx context.Context) error {
-		data, err := json.Marshal(patch)
-		if err != nil {
-			return err
-		}
-		_, err = c.core.CoreV1().Nodes().Patch(ctx, node.Name, types.StrategicMergePatchType, data,
+		_, err := c.core.CoreV1().Nodes().Patch(ctx, node.Name, types.StrategicMergePatchType, mustJSON(patch),
 			metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}, FieldManager: manager}, subresources...)
 		return err
 	}
@@ -336,8 +330,8 @@ func (c *Cluster) trialsOnNode(node *corev1.Node) []trial {
 	return trials
 }
 
-// podsForTrial are our own pod or, outside the cluster, some that are bound to a node and about to stay as they are: those of
-// the system if there are any, as tenants can make no pods there. There may be none.
+// podsForTrial are our own pod or, outside the cluster, some that are bound to a node and not about to change: those of
+// the system if there are any, because tenants cannot make pods there. There may be none.
 func (c *Cluster) podsForTrial(ctx context.Context) (pods []*corev1.Pod, err error) {
 	if c.pod != "" {
 		pod, err := c.core.CoreV1().Pods(c.namespace).Get(ctx, c.pod, metav1.GetOptions{})
@@ -366,11 +360,7 @@ func (c *Cluster) trialsOnPod(pod *corev1.Pod) []trial {
 	name := pod.Namespace + "/" + pod.Name
 	status := func(patch any) func(context.Context) error {
 		return func(ctx context.Context) error {
-			data, err := json.Marshal(patch)
-			if err != nil {
-				return err
-			}
-			_, err = c.core.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, data,
+			_, err := c.core.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, mustJSON(patch),
 				metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}, FieldManager: manager}, "status")
 			return err
 		}

@@ -7,8 +7,8 @@ import (
 
 // longestRetryAfter is how many seconds a call waits at most before it is repeated, whatever the API server asks for.
 // Priority and fairness asks for more with every request it rejects, up to 32 s (k8s.io/apiserver
-// pkg/util/flowcontrol/dropped_requests_tracker.go). That is longer than cleanup gives a call, and one waiting call holds
-// up its node, while the API server would take others. So few calls are in flight that one a second does not flood it.
+// pkg/util/flowcontrol/dropped_requests_tracker.go). That is longer than cleanup gives a call, and a waiting call holds
+// up its node while the API server would take others. There are so few calls that repeating each once a second does no harm.
 const longestRetryAfter = 1
 
 // obeying shortens the Retry-After that client-go obeys.

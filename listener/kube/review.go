@@ -20,8 +20,8 @@ var (
 	ErrNoReader = errors.New("has no right to get nodedeaths")
 )
 
-// Reader names whom the API server knows by a token (TokenReview), if they may read NodeDeaths (SubjectAccessReview). Any error
-// but the two above is no answer.
+// Reader names a token's owner (TokenReview), if they may read NodeDeaths (SubjectAccessReview). Any error but the two above means
+// that there is no answer.
 func (c *Cluster) Reader(ctx context.Context, token string) (user string, err error) {
 	review, err := c.core.AuthenticationV1().TokenReviews().Create(ctx,
 		&authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}}, metav1.CreateOptions{})

@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -192,13 +191,4 @@ func hasCondition(n *corev1.Node, name string) bool {
 // withoutCondition is the patch of a Node's status that removes one condition.
 func withoutCondition(name string) []byte {
 	return mustJSON(map[string]any{"status": map[string]any{"conditions": []map[string]string{{"$patch": "delete", "type": name}}}})
-}
-
-// mustJSON encodes what consists of strings and maps only: that cannot fail.
-func mustJSON(v any) []byte {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(err)
-	}
-	return b
 }

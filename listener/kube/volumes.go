@@ -40,7 +40,7 @@ func countAttachments(ctx context.Context, client rest.Interface) (map[string]in
 }
 
 // attachments shares LISTs: VolumeAttachments cannot be selected by node, and a hundred dying nodes poll at once.
-// Each caller is answered by a LIST that began after its call, so the answer is as good as that of a LIST of its own.
+// Each caller gets the answer of a LIST that began after its call, which is as good as one of its own.
 type attachments struct {
 	list func(context.Context) (map[string]int, error)
 

@@ -111,7 +111,6 @@ type piece struct {
 	hash     uint64
 }
 
-// newPiece hashes a fragment.
 func newPiece(seed maphash.Seed, f *Frame) piece {
 	return piece{int32(f.Offset), int32(f.Offset + len(f.Body)), maphash.Bytes(seed, f.Body)}
 }
@@ -133,10 +132,8 @@ func (p *pieces) contradict(one piece) bool {
 	return false
 }
 
-// missing is the number of bytes that have not arrived.
 func (a *assembly) missing() int { return a.total - len(a.data) }
 
-// hasStart reports whether the first byte has arrived.
 func (a *assembly) hasStart() bool { return len(a.spans) > 0 && a.spans[0].off == 0 }
 
 // add takes what is new in the fragment: where fragments overlap, the first one to arrive counts. It reports false when

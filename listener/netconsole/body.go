@@ -11,7 +11,6 @@ type run struct {
 	data []byte
 }
 
-// end is the offset behind the run.
 func (r run) end() int { return r.off + len(r.data) }
 
 // decoder turns bodies into text and fields. It allocates nothing for records like the last one: their text is lent as it

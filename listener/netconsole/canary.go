@@ -9,12 +9,9 @@ import (
 
 const (
 	canaryStart = "lastgasp: canary v1 nonce="
-	padding     = " pad="
 
-	nonceLen   = 32  // hex digits
-	maxToken   = 64  // bytes of a value; `uname -r` has at most as many
-	maxCluster = 100 // bytes of a cluster's name; Amazon EKS allows as many
-	maxLine    = 960 // bytes of a canary; printk keeps about 992 on 6.1, 1024 since 6.3
+	nonceLen = 32  // hex digits
+	maxLine  = 960 // bytes of a canary; printk keeps about 992 on 6.1, 1024 since 6.3
 
 	maxInterval = 24 * time.Hour // between canaries
 )
@@ -30,7 +27,7 @@ type Canary struct {
 	Boot     string // as in the target's userdata
 	Cluster  string // whose listener is to acknowledge it; empty if the configuration names none
 	Facts    Facts
-	// Interval is when the next one comes, in whole seconds, a day at most; zero if that is not said.
+	// Interval is the time to the next one, in whole seconds, a day at most; zero if the canary does not say.
 	Interval time.Duration
 }
 
@@ -75,47 +72,27 @@ func (f Facts) Mute() string {
 // ASCII, at most 64 bytes, the cluster's name 100: whatever else is in them becomes an underscore or is cut off. Empty ones
 // are left out. The line is padded, so that no acknowledgement is longer.
 func (c Canary) Line() string {
-	var b strings.Builder
-	b.WriteString(canaryStart)
-	b.WriteString(c.Nonce)
-	word := func(key, value string) {
-		if value != "" {
-			b.WriteString(" " + key + "=" + oneWord(value, maxValue(key)))
-		}
-	}
-	word(KeyInstance, c.Instance)
-	word(KeyBoot, c.Boot)
-	word(keyCluster, c.Cluster)
-	word("kernel", c.Facts.Kernel)
-	word("panic", strconv.Itoa(c.Facts.Panic))
-	word("panic_on_oops", bit(c.Facts.PanicOnOops))
-	word("kdump", bit(c.Facts.Kdump))
+	var w words
+	w.WriteString(canaryStart + c.Nonce)
+	w.add(KeyInstance, c.Instance)
+	w.add(KeyBoot, c.Boot)
+	w.add(keyCluster, c.Cluster)
+	w.add("kernel", c.Facts.Kernel)
+	w.add("panic", strconv.Itoa(c.Facts.Panic))
+	w.add("panic_on_oops", bit(c.Facts.PanicOnOops))
+	w.add("kdump", bit(c.Facts.Kdump))
 	if c.Facts.Unmuted {
-		word("unmuted", bit(true))
+		w.add("unmuted", bit(true))
 	}
-	word("console", strconv.Itoa(c.Facts.ConsoleLevel))
-	word("version", c.Facts.Version)
+	w.add("console", strconv.Itoa(c.Facts.ConsoleLevel))
+	w.add("version", c.Facts.Version)
 	if c.Facts.NoNetconsole {
-		word("netconsole", "0")
+		w.add("netconsole", "0")
 	}
 	if seconds := int(min(c.Interval, maxInterval).Seconds()); seconds > 0 {
-		word("interval", strconv.Itoa(seconds))
+		w.add("interval", strconv.Itoa(seconds))
 	}
-	if short := maxAck - b.Len(); short > 0 {
-		b.WriteString(padding + strings.Repeat("_", max(1, short-len(padding))))
-	}
-	return b.String()
-}
-
-// keyCluster is the key of the cluster's name in a canary.
-const keyCluster = "cluster"
-
-// maxValue bounds the value of a key of a canary, in bytes.
-func maxValue(key string) int {
-	if key == keyCluster {
-		return maxCluster
-	}
-	return maxToken
+	return w.padded()
 }
 
 // ValidCluster reports whether canaries can carry the name of a cluster: one to 100 letters, digits, dots, hyphens and
@@ -151,24 +128,13 @@ func ParseCanary(text string) (Canary, bool) {
 	}
 	var c Canary
 	c.Nonce, rest, _ = strings.Cut(rest, " ")
-	if !isNonce(c.Nonce) {
-		return Canary{}, false
-	}
-	seen := make(map[string]bool)
-	for word := range strings.SplitSeq(rest, " ") {
-		key, value, ok := strings.Cut(word, "=")
-		if !ok || key == "" || value == "" || len(value) > maxValue(key) || !printable(word) || seen[key] || !c.set(key, value) {
-			return Canary{}, false
-		}
-		seen[key] = true
-	}
-	if c.Instance == "" || c.Boot == "" {
+	if !isNonce(c.Nonce) || !readWords(rest, c.set) || c.Instance == "" || c.Boot == "" {
 		return Canary{}, false
 	}
 	return c, true
 }
 
-// set takes over one word of a canary. It reports false if the value cannot be that of the key.
+// set takes over one word of a canary. It reports false if the value does not fit the key.
 func (c *Canary) set(key, value string) (ok bool) {
 	ok = true
 	switch key {
@@ -206,35 +172,7 @@ func (c *Canary) set(key, value string) (ok bool) {
 }
 
 // isNonce reports whether s is 32 lower-case hex digits.
-func isNonce(s string) bool {
-	for i := range len(s) {
-		if hexdigit(s[i]) < 0 {
-			return false
-		}
-	}
-	return len(s) == nonceLen
-}
-
-// printable reports whether s is a word of ASCII.
-func printable(s string) bool {
-	for i := range len(s) {
-		if s[i] <= ' ' || s[i] > '~' {
-			return false
-		}
-	}
-	return true
-}
-
-// oneWord makes a word of at most limit bytes of any string. It shares no memory with s.
-func oneWord(s string, limit int) string {
-	b := []byte(s[:min(len(s), limit)])
-	for i, c := range b {
-		if c <= ' ' || c > '~' {
-			b[i] = '_'
-		}
-	}
-	return string(b)
-}
+func isNonce(s string) bool { return len(s) == nonceLen && isHex(s) }
 
 // integer reads a decimal as strconv.Itoa writes it.
 func integer(s string) (int, bool) {

@@ -52,7 +52,6 @@ func credential(line []byte) (value []byte, key string) {
 	return nil, ""
 }
 
-// isField recognizes a ` key=value` line.
 func isField(line []byte) bool {
 	return len(line) > 1 && line[0] == ' ' && bytes.IndexByte(line[1:], '=') > 0
 }

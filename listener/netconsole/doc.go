@@ -71,7 +71,7 @@
 //	obituary  = "lastgasp: died v1 nonce=" 32lowerhex " part=" part "/" parts " size=" bytes 3*(SP key "=" word) LF lines
 //
 // It comes from the socket that waits for acknowledgements, never through a kernel, whose records have another caller. An obituary
-// is the text of such a datagram, whose seq is part and whose userdata is that of the boot that sends it. boot= is the boot that
+// is the text of such a datagram, whose seq is part and whose userdata names the boot that sends it. boot= is the boot that
 // ended, cause= what ended it, by= how the node knows; kernel=, cluster= and time= (Unix seconds) may be missing. lines is a
 // piece of the old kernel's last ones; the pieces in order are size bytes, 64 KiB at most. A datagram has at most 1400 bytes. An ack
 // with the nonce and the seq of the part answers it, node=known once the whole is recorded. The nonce is a digest of the whole and

@@ -47,33 +47,24 @@ type Bye struct {
 // Line is the farewell as it is sent, one datagram with no newline. Values become words as those of a canary do. The line is
 // padded, so that no acknowledgement is longer.
 func (y Bye) Line() string {
-	var b strings.Builder
-	b.WriteString(byeStart)
-	b.WriteString(oneWord(y.Cause, maxToken))
-	word := func(key, value string) {
-		if value != "" {
-			b.WriteString(" " + key + "=" + oneWord(value, maxValue(key)))
-		}
-	}
-	word("by", y.By)
-	word("command", y.Command)
+	var w words
+	w.WriteString(byeStart + oneWord(y.Cause, maxToken))
+	w.add("by", y.By)
+	w.add("command", y.Command)
 	if y.Sudo {
-		word("sudo", bit(true))
+		w.add("sudo", bit(true))
 	}
-	word("unit", y.Unit)
-	word("event", y.Event)
+	w.add("unit", y.Unit)
+	w.add("event", y.Event)
 	if !y.Due.IsZero() {
-		word("due", strconv.FormatInt(y.Due.Unix(), 10))
+		w.add("due", strconv.FormatInt(y.Due.Unix(), 10))
 	}
-	word(KeyBoot, y.Boot)
-	word(KeySecret, string(y.Secret))
-	word(KeyInstance, y.Instance)
-	word(keyCluster, y.Cluster)
-	word("nonce", y.Nonce)
-	if short := maxAck - b.Len(); short > 0 {
-		b.WriteString(padding + strings.Repeat("_", max(1, short-len(padding))))
-	}
-	return b.String()
+	w.add(KeyBoot, y.Boot)
+	w.add(KeySecret, string(y.Secret))
+	w.add(KeyInstance, y.Instance)
+	w.add(keyCluster, y.Cluster)
+	w.add("nonce", y.Nonce)
+	return w.padded()
 }
 
 // IsBye reports whether a datagram begins like a farewell, and so is no record.
@@ -94,22 +85,14 @@ func ParseBye(datagram string) (Bye, bool) {
 		return Bye{}, false
 	}
 	y.Cause = strings.Clone(cause)
-	seen := make(map[string]bool)
-	for word := range strings.SplitSeq(rest, " ") {
-		key, value, ok := strings.Cut(word, "=")
-		if !ok || key == "" || value == "" || key != "pad" && len(value) > maxValue(key) || !printable(word) || seen[key] ||
-			!y.set(key, strings.Clone(value)) {
-			return Bye{}, false
-		}
-		seen[key] = true
-	}
-	if y.Boot == "" || y.Instance == "" || !isNonce(y.Nonce) {
+	ok = readWords(rest, func(key, value string) bool { return y.set(key, strings.Clone(value)) })
+	if !ok || y.Boot == "" || y.Instance == "" || !isNonce(y.Nonce) {
 		return Bye{}, false
 	}
 	return y, true
 }
 
-// set takes over one word of a farewell. It reports false if the value cannot be that of the key.
+// set takes over one word of a farewell. It reports false if the value does not fit the key.
 func (y *Bye) set(key, value string) (ok bool) {
 	ok = true
 	switch key {

@@ -156,7 +156,7 @@ func (k sent) textOf(n int) string {
 }
 
 // redacted is what is told of a text.
-func redacted(text string) string { return string(Redact([]byte(text))) }
+func redacted(text string) string { return string(redact([]byte(text))) }
 
 // holds reports what is told and not so, and what is missing and not marked so.
 func (k sent) holds(r Record) error {

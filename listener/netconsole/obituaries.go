@@ -94,8 +94,8 @@ func (o *Obituaries) Recorded(nonce string, id Identity) bool {
 	return e != nil && e.done
 }
 
-// begin makes room for another obituary. It takes the place of the one before it of the same boot and secret: a node
-// tells one after the other.
+// begin makes room for another obituary. It replaces the one before it of the same boot and secret: a node
+// sends one after the other.
 func (o *Obituaries) begin(now time.Time, key obituaryKey, p ObituaryPart) *openObituary {
 	if o.open == nil {
 		o.open = make(map[obituaryKey]*openObituary)

@@ -13,7 +13,7 @@ import (
 const (
 	obituaryStart = "lastgasp: died v1 nonce="
 
-	// MaxObituary is the longest text of an obituary, in bytes. Whoever has more sends the end of it.
+	// MaxObituary is the longest text of an obituary, in bytes. Of a longer text the end is sent.
 	MaxObituary = 64 << 10
 	// MaxParts is how many datagrams the longest obituary takes, every byte of it escaped.
 	MaxParts = 512
@@ -23,16 +23,16 @@ const (
 
 // Causes that an obituary has besides those that the records of the old kernel prove.
 const (
-	// CauseOrderly is that of a boot that a system shutdown ended: nobody died.
+	// CauseOrderly: a system shutdown ended the boot, and nobody died.
 	CauseOrderly = "Orderly"
-	// CauseUnexplained is that of a boot that ended with no word at all.
+	// CauseUnexplained: the boot ended without a word.
 	CauseUnexplained = "Unexplained"
 )
 
 // Obituary is what a node says, once it runs again, about how its previous boot ended. It is sent by the configurator, from
 // the socket that waits for acknowledgements, in numbered parts.
 type Obituary struct {
-	Boot     string    // that ended; the boot that says so is that of the Identity
+	Boot     string    // that ended; the boot that reports it is in the Identity
 	Cause    string    // a stable word: CauseOrderly, CauseUnexplained, KernelPanic, Watchdog, HardwareError, …
 	Evidence string    // where the node knows it from: ledger, pstore, kdump, watchdog, firmware, or none
 	Kernel   string    // `uname -r` of the kernel that ended, empty if unknown
@@ -43,7 +43,7 @@ type Obituary struct {
 
 // ObituaryPart is one datagram of an obituary. Each part repeats everything but the text.
 type ObituaryPart struct {
-	Obituary           // its Text is that of this part only
+	Obituary           // its Text is this part's only
 	Nonce       string // of the whole obituary, the same for the same obituary: 32 lower-case hex digits
 	Part, Parts int    // from 1 to Parts; the acknowledgement's Seq is Part
 	Size        int    // bytes of text of all parts
@@ -89,33 +89,27 @@ func (o Obituary) clean() Obituary {
 		o.Time = time.Unix(max(1, o.Time.Unix()), 0).UTC()
 	}
 	// A Stream hides what follows the key, and a part may end within the value.
-	o.Text = bytes.ReplaceAll(Redact(o.Text), []byte(KeySecret+"="), []byte(KeySecret+":"))
+	o.Text = bytes.ReplaceAll(redact(o.Text), []byte(KeySecret+"="), []byte(KeySecret+":"))
 	o.Text = o.Text[max(0, len(o.Text)-MaxObituary):]
 	return o
 }
 
-// line is the first line of a part.
 func (o Obituary) line(nonce string, part, parts, size int) string {
 	return obituaryStart + nonce + fmt.Sprintf(" part=%d/%d size=%d", part, parts, size) + o.words()
 }
 
 // words is what the parts of an obituary repeat. Empty values are left out.
 func (o Obituary) words() string {
-	var b strings.Builder
-	word := func(key, value string) {
-		if value != "" {
-			b.WriteString(" " + key + "=" + value)
-		}
-	}
-	word(KeyBoot, o.Boot)
-	word("cause", o.Cause)
-	word("by", o.Evidence)
-	word("kernel", o.Kernel)
-	word(keyCluster, o.Cluster)
+	var w words
+	w.add(KeyBoot, o.Boot)
+	w.add("cause", o.Cause)
+	w.add("by", o.Evidence)
+	w.add("kernel", o.Kernel)
+	w.add(keyCluster, o.Cluster)
 	if !o.Time.IsZero() {
-		word("time", strconv.FormatInt(o.Time.Unix(), 10))
+		w.add("time", strconv.FormatInt(o.Time.Unix(), 10))
 	}
-	return b.String()
+	return w.String()
 }
 
 // nonce is a digest of all of the obituary and the identity that sends it. Without the secret nobody can guess it, and
@@ -148,27 +142,16 @@ func parseObituary(text []byte) (ObituaryPart, bool) {
 	if !ok || !is || len(head) > maxLine || len(chunk) > maxPart {
 		return ObituaryPart{}, false
 	}
-	var p ObituaryPart
+	p := ObituaryPart{Size: -1} // not said
 	p.Nonce, rest, _ = strings.Cut(rest, " ")
-	if !isNonce(p.Nonce) {
-		return ObituaryPart{}, false
-	}
-	seen := make(map[string]bool)
-	for word := range strings.SplitSeq(rest, " ") {
-		key, value, ok := strings.Cut(word, "=")
-		if !ok || key == "" || value == "" || len(value) > maxValue(key) || !printable(word) || seen[key] || !p.set(key, value) {
-			return ObituaryPart{}, false
-		}
-		seen[key] = true
-	}
-	if p.Parts == 0 || !seen["size"] || p.Boot == "" || p.Cause == "" || p.Evidence == "" || len(chunk) > p.Size {
+	if !isNonce(p.Nonce) || !readWords(rest, p.set) || p.Parts == 0 || p.Boot == "" || p.Cause == "" || p.Evidence == "" || len(chunk) > p.Size {
 		return ObituaryPart{}, false
 	}
 	p.Text = chunk
 	return p, true
 }
 
-// set takes over one word of a part. It reports false if the value cannot be that of the key.
+// set takes over one word of a part. It reports false if the value does not fit the key.
 func (p *ObituaryPart) set(key, value string) (ok bool) {
 	ok = true
 	switch key {

@@ -44,7 +44,6 @@ func appendEscaped(dst []byte, c byte) []byte {
 	return append(dst, '\\', 'x', hex[c>>4], hex[c&0xf])
 }
 
-// escapedLen is how many bytes a byte of text takes on the wire.
 func escapedLen(c byte) int {
 	if c < ' ' || c >= 0x7f || c == '\\' {
 		return len(`\x00`)

@@ -38,9 +38,9 @@ func Printable(s string) string {
 // hidden stands for a secret.
 const hidden = "(gasp)"
 
-// Redact returns text without the values of the secret's key, wherever they stand and whatever blanks are around the equals
+// redact returns text without the values of the secret's key, wherever they stand and whatever blanks are around the equals
 // sign. Text without any is returned as it is.
-func Redact(text []byte) []byte {
+func redact(text []byte) []byte {
 	at := afterSecretKey(text)
 	if at < 0 {
 		return text
@@ -86,7 +86,7 @@ func redactUnknown(text []byte) []byte {
 			}
 		}
 	}
-	return Redact(text)
+	return redact(text)
 }
 
 // field makes a Field fit to be kept: the values of an identity become words of their own, and a secret stays hidden
@@ -96,7 +96,7 @@ func field(key, value string) Field {
 		return Field{Key: key, Value: hidden}
 	}
 	if strings.Contains(value, KeySecret) {
-		value = string(Redact([]byte(value)))
+		value = string(redact([]byte(value)))
 	}
 	if key == KeyInstance || key == KeyBoot || key == KeySecret {
 		return Field{Key: key, Value: oneWord(value, maxToken)}

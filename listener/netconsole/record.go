@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 )
 
@@ -85,6 +86,15 @@ type Identity struct {
 	Boot     string // /proc/sys/kernel/random/boot_id
 	Secret   Secret // proves the sender knew the secret of that boot
 }
+
+// IsInstanceID reports whether s has the form of an EC2 instance id.
+func IsInstanceID(s string) bool {
+	digits, ok := strings.CutPrefix(s, "i-")
+	return ok && 8 <= len(digits) && len(digits) <= 17 && isHex(digits)
+}
+
+// IsMachineID reports whether s has the form of a machine id (machine-id(5)), which no cloud uses for its instances.
+func IsMachineID(s string) bool { return len(s) == 32 && isHex(s) }
 
 // Identity reads the identity keys from the record's fields. When a key occurs twice the first one counts: userdata
 // comes before what the kernel appends, and the name of a task, which it may append, can be made to look like more

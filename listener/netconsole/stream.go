@@ -125,7 +125,7 @@ func (s *Stream) Deadline() time.Time {
 // lend hands out the record built in s.record, without what may be a secret in its text.
 func (s *Stream) lend(emit func(*Record)) {
 	if s.record.Extended {
-		s.record.Text = Redact(s.record.Text)
+		s.record.Text = redact(s.record.Text)
 	} else {
 		s.record.Text = redactUnknown(s.record.Text)
 	}

@@ -144,7 +144,6 @@ func (p *Page) bugs(r *http.Request, now time.Time) (view, error) {
 	return v, nil
 }
 
-// causes lists the causes on record.
 func causes(deaths []policy.Death) (list []string) {
 	for i := range deaths {
 		list = add(list, deaths[i].Cause)
@@ -171,16 +170,14 @@ func (v overview) render(h *html) {
 		return
 	}
 	renderPods(h, v.filter, v.Pods)
-	h.raw("<h2>")
-	h.text(count(v.bugs, "bug", "bugs") + ", " + count(v.Found, "death", "deaths"))
-	h.raw("</h2>")
+	h.raw("<h2>%s, %s</h2>", count(v.bugs, "bug", "bugs"), count(v.Found, "death", "deaths"))
 	if v.bugs == 0 {
 		h.raw(`<p class="empty">No death matches. <a href="/">Show all</a>.</p>`)
 		return
 	}
 	h.table("Deaths grouped by fingerprint, latest first", []literal{"What happened", "Deaths", "Pods failed", "Last", "First", "Kernels and machines"}, func() {
 		for _, b := range v.Bugs {
-			b.render(h, v.filter)
+			b.render(h)
 		}
 	})
 	pages(h, "/", v.filter.values(), v.filter.Page, v.bugs)
@@ -190,15 +187,7 @@ func (v overview) render(h *html) {
 func (v overview) summary(h *html) {
 	h.raw(`<ul class="tiles">`)
 	tile := func(state literal, n int, what, path literal, query url.Values) {
-		h.raw(`<li class="`)
-		h.raw(state)
-		h.raw(`">`)
-		h.open("a", href(path, "", query))
-		h.raw("<b>")
-		h.number(n)
-		h.raw("</b> ")
-		h.raw(what)
-		h.raw("</a></li>")
+		h.raw(`<li class="`+state+`"><a href="%s"><b>%s</b> `+what+"</a></li>", address(path, "", query), grouped(n))
 	}
 	tile("", v.Deaths24h, "died in 24 hours", "/deaths", url.Values{"range": {"24h"}})
 	tile("", v.Deaths7d, "died in 7 days", "/deaths", url.Values{"range": {"7d"}})
@@ -227,24 +216,22 @@ func (v overview) summary(h *html) {
 	tile(state, unheard, what, "/fleet", nil)
 	h.raw("</ul>")
 	if len(v.Held) > 0 {
-		h.raw(`<div class="notice bad"><p><strong>Too many nodes died at once, so the rest is held.</strong> Their nodes are fenced; no pod was failed. ` +
-			`If it is true, release them:</p>`)
+		h.raw(`<div class="notice bad"><p><strong>Too many nodes died at once, so the rest is held.</strong> Their nodes are fenced; ` +
+			`no pod was failed. If it is true, release them:</p>`)
 		const most = 5
 		for _, d := range v.Held[:min(len(v.Held), most)] {
 			h.command("kubectl annotate nodedeath", d.Name, "lastgasp.dev/release=true")
 		}
 		if len(v.Held) > most {
-			h.raw("<p>")
-			h.element("a", "All "+count(len(v.Held), "held death", "held deaths"), href("/deaths", "", url.Values{"phase": {string(policy.Held)}}))
-			h.raw("</p>")
+			h.raw(`<p><a href="%s">All %s</a></p>`,
+				address("/deaths", "", url.Values{"phase": {string(policy.Held)}}), count(len(v.Held), "held death", "held deaths"))
 		}
 		h.raw("</div>")
 	}
 	if v.Incomplete > 0 {
-		h.raw(`<div class="notice bad"><p><strong>Some pods could not be failed.</strong> They wait for you: `)
-		h.element("a", count(v.Incomplete, "death", "deaths")+" of the last 24 hours",
-			href("/deaths", "", url.Values{"phase": {string(policy.Incomplete)}, "range": {"24h"}}))
-		h.raw(".</p></div>")
+		h.raw(`<div class="notice bad"><p><strong>Some pods could not be failed.</strong> They wait for you: `+
+			`<a href="%s">%s of the last 24 hours</a>.</p></div>`,
+			address("/deaths", "", url.Values{"phase": {string(policy.Incomplete)}, "range": {"24h"}}), count(v.Incomplete, "death", "deaths"))
 	}
 }
 
@@ -255,9 +242,7 @@ const few = 2
 func names(h *html, list []string) {
 	for i, s := range list {
 		if i == few {
-			h.raw(` <span class="quiet">and `)
-			h.number(len(list) - few)
-			h.raw(" more</span>")
+			h.raw(` <span class="quiet">and %s more</span>`, grouped(len(list)-few))
 			return
 		}
 		if i > 0 {
@@ -270,7 +255,7 @@ func names(h *html, list []string) {
 	}
 }
 
-func (b *bug) render(h *html, f filter) {
+func (b *bug) render(h *html) {
 	h.row(func() {
 		h.cell("What happened", func() {
 			q := url.Values{"q": {cmp.Or(b.Fingerprint, b.Reason)}}
@@ -278,11 +263,9 @@ func (b *bug) render(h *html, f filter) {
 				q.Set("in", "fingerprint")
 			}
 			h.element("a", b.Reason, class("what"), href("/deaths", "", q))
-			h.raw(`<div class="tags">`)
-			h.element("span", b.Cause, class("tag"))
+			h.raw(`<div class="tags"><span class="tag">%s</span>`, b.Cause)
 			if b.New {
-				h.open("span", class("tag new"))
-				h.raw("new since ")
+				h.raw(`<span class="tag new">new since `)
 				h.ago(b.First)
 				h.raw("</span>")
 			}
@@ -294,24 +277,16 @@ func (b *bug) render(h *html, f filter) {
 			}
 			h.raw("</div>")
 			if b.Remedy != "" {
-				h.open("div", class("remedy"))
-				h.raw("Remedy: ")
-				h.text(b.Remedy)
-				h.raw("</div>")
+				h.raw(`<div class="remedy">Remedy: %s</div>`, b.Remedy)
 			}
 			if len(b.Suspects) > 0 {
-				h.open("div", class("suspect"))
-				h.raw("Suspect: ")
+				h.raw(`<div class="suspect">Suspect: `)
 				names(h, b.Suspects)
 				h.raw("</div>")
 			}
 		})
 		h.cell("Deaths", func() {
-			h.raw("<b>")
-			h.number(b.Deaths)
-			h.raw(`</b> <span class="quiet">on `)
-			h.text(count(len(b.Nodes), "node", "nodes"))
-			h.raw("</span>")
+			h.raw(`<b>%s</b> <span class="quiet">on %s</span>`, grouped(b.Deaths), count(len(b.Nodes), "node", "nodes"))
 		})
 		h.cell("Pods failed", func() { h.number(b.PodsFailed) })
 		h.cell("Last", func() { h.ago(b.Last) })

@@ -140,17 +140,15 @@ func guilty(d *policy.Death) int {
 func (v deathView) title() string { return v.Node + ": " + v.Reason }
 
 func (v deathView) render(h *html) {
-	h.raw(`<p class="crumb"><a href="/deaths">Deaths</a></p><h1>`)
-	h.text(v.Reason)
-	h.raw(`</h1><p class="lead">`)
+	h.raw(`<p class="crumb"><a href="/deaths">Deaths</a></p><h1>%s</h1><p class="lead">`, v.Reason)
 	state(h, v.Phase)
 	h.raw(" Node <strong>")
 	h.host(v.Node)
+	died := literal("died")
 	if v.Phase == string(policy.Refused) {
-		h.raw("</strong> was said to have died ")
-	} else {
-		h.raw("</strong> died ")
+		died = "was said to have died"
 	}
+	h.raw("</strong> " + died + " ")
 	h.at(v.Time)
 	h.raw("</p>")
 	v.renderAdvice(h)
@@ -159,25 +157,17 @@ func (v deathView) render(h *html) {
 	v.renderPods(h)
 	v.renderTrace(h)
 	v.renderConditions(h)
-	h.raw(`<h2>The object</h2>`)
+	h.raw("<h2>The object</h2>")
 	h.command("kubectl get nodedeath", v.Name, "-o yaml")
 }
 
 // renderAdvice says what was decided and what a person can do.
 func (v deathView) renderAdvice(h *html) {
 	if v.Decision != "" {
-		h.raw(`<p class="decision">`)
-		h.text(v.Decision)
-		h.raw(".</p>")
+		h.raw(`<p class="decision">%s.</p>`, v.Decision)
 	}
-	notice := func(kind literal, strong literal, text string) {
-		h.raw(`<div class="notice `)
-		h.raw(kind)
-		h.raw(`"><p><strong>`)
-		h.raw(strong)
-		h.raw("</strong> ")
-		h.text(text)
-		h.raw("</p></div>")
+	notice := func(kind, strong literal, text string) {
+		h.raw(`<div class="notice `+kind+`"><p><strong>`+strong+"</strong> %s</p></div>", text)
 	}
 	switch policy.Phase(v.Phase) {
 	case policy.Held:
@@ -199,9 +189,7 @@ func (v deathView) renderAdvice(h *html) {
 		notice("", "Remedy:", v.Remedy)
 	}
 	for _, s := range v.Suspects {
-		h.raw(`<div class="notice warn"><p><strong>Suspect:</strong> `)
-		h.text(s.Why)
-		h.raw(".</p><p>")
+		h.raw(`<div class="notice warn"><p><strong>Suspect:</strong> %s.</p><p>`, s.Why)
 		for i, name := range s.Deaths {
 			if i > 0 {
 				h.raw(" → ")
@@ -219,9 +207,7 @@ func (v deathView) renderAdvice(h *html) {
 func (v deathView) renderFacts(h *html) {
 	h.raw(`<dl class="facts">`)
 	fact := func(name literal, value func()) {
-		h.raw("<div><dt>")
-		h.raw(name)
-		h.raw("</dt><dd>")
+		h.raw("<div><dt>" + name + "</dt><dd>")
 		value()
 		h.raw("</dd></div>")
 	}
@@ -233,8 +219,7 @@ func (v deathView) renderFacts(h *html) {
 	plain("Cause", v.Cause)
 	if v.Fingerprint != "" {
 		fact("Bug", func() {
-			h.element("code", v.Fingerprint)
-			h.raw(" ")
+			h.raw("<code>%s</code> ", v.Fingerprint)
 			if v.Others > 0 {
 				h.element("a", count(v.Others, "other death", "other deaths"), href("/deaths", "", sameBug(v.Fingerprint)))
 			} else {
@@ -244,8 +229,7 @@ func (v deathView) renderFacts(h *html) {
 	}
 	if c := v.Culprit; c != nil {
 		fact("Running task", func() {
-			h.element("code", c.Comm)
-			h.text(", pid " + strconv.Itoa(c.PID))
+			h.raw("<code>%s</code>, pid %s", c.Comm, strconv.Itoa(c.PID))
 			if c.CPU >= 0 {
 				h.text(", cpu " + strconv.Itoa(c.CPU))
 			}
@@ -256,15 +240,13 @@ func (v deathView) renderFacts(h *html) {
 				h.raw(`<span class="quiet">; a bystander, the kernel died in an interrupt</span>`)
 			}
 			if c.Cgroup != "" {
-				h.raw(`<div class="quiet cut">`)
-				h.text(c.Cgroup)
-				h.raw("</div>")
+				h.raw(`<div class="quiet cut">%s</div>`, c.Cgroup)
 			}
 		})
 	}
 	fact("Known from", func() {
 		if v.unexplained() {
-			h.raw("nothing but that the boot ended")
+			h.raw("nothing but the fact that the boot ended")
 			return
 		}
 		h.text(strings.Join(v.Evidence, ", ") + ", " + believed(v.Authority))
@@ -280,7 +262,6 @@ func (v deathView) renderFacts(h *html) {
 	h.raw("</dl>")
 }
 
-// believed says what an authority proves.
 func believed(authority string) string {
 	switch authority {
 	case "pinned":
@@ -292,7 +273,7 @@ func believed(authority string) string {
 	case "kernel":
 		return "from the node's address"
 	case "cloud":
-		return "by the cloud's word"
+		return "according to the cloud"
 	}
 	return "by text that anybody could have sent"
 }
@@ -300,28 +281,23 @@ func believed(authority string) string {
 func (v deathView) renderTrace(h *html) {
 	h.raw(`<h2 id="trace">What the kernel said</h2>`)
 	if len(v.Trace) == 0 {
-		h.raw(`<p class="empty">Nothing was heard of this kernel.</p>`)
+		h.raw(`<p class="empty">Nothing was heard from this kernel.</p>`)
 		return
 	}
 	if v.Guilty >= 0 {
-		h.raw(`<p><a href="#guilty">Go to the function in which it died</a></p>`)
+		h.raw(`<p><a href="#guilty">Go to the function that it died in</a></p>`)
 	}
 	h.raw(`<pre class="trace" tabindex="0" role="region" aria-label="Kernel log">`)
 	for i, line := range v.Trace {
 		if i == v.Guilty {
-			h.raw(`<mark id="guilty"><span class="hidden">Here it died: </span>`)
-			h.text(line)
-			h.raw("</mark>\n")
+			h.raw("<mark id=\"guilty\"><span class=\"hidden\">Here it died: </span>%s</mark>\n", line)
 			continue
 		}
-		h.text(line)
-		h.raw("\n")
+		h.raw("%s\n", line)
 	}
 	h.raw("</pre>")
 	if v.TraceOmitted > 0 {
-		h.raw(`<p class="quiet">`)
-		h.text(count(v.TraceOmitted, "line was", "lines were") + " left out.")
-		h.raw("</p>")
+		h.raw(`<p class="quiet">%s left out.</p>`, count(v.TraceOmitted, "line was", "lines were"))
 	}
 }
 
@@ -349,20 +325,13 @@ func renderTimeline(h *html, moments []moment) {
 	drawTimeline(h, moments)
 	h.raw(`<ol class="timeline">`)
 	for i, m := range moments {
-		h.raw("<li><span>")
+		exactly := m.Time.UTC().Format(time.RFC3339Nano)
 		if i == 0 {
-			h.open("time", attr{"datetime", m.Time.UTC().Format(time.RFC3339Nano)})
-			h.text(m.Time.UTC().Format("15:04:05.000"))
-			h.raw("</time>")
+			h.raw(`<li><span><time datetime="%s">%s</time>`, exactly, m.Time.UTC().Format("15:04:05.000"))
 		} else {
-			h.open("time", attr{"datetime", m.Time.UTC().Format(time.RFC3339Nano)}, attr{"title", stamp(m.Time)})
-			h.text("+" + span(max(m.Time.Sub(moments[0].Time), 0)))
-			h.raw("</time>")
+			h.raw(`<li><span><time datetime="%s" title="%s">+%s</time>`, exactly, stamp(m.Time), span(max(m.Time.Sub(moments[0].Time), 0)))
 		}
-		h.raw("</span> <strong>")
-		h.text(m.Name)
-		h.raw("</strong> ")
-		h.text(m.Note)
+		h.raw("</span> <strong>%s</strong> %s", m.Name, m.Note)
 		if !m.Done {
 			h.raw(` <span class="tag warn">under way</span>`)
 		}

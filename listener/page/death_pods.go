@@ -57,17 +57,12 @@ func (v deathView) renderPods(h *html) {
 			p := group[0]
 			h.row(func() {
 				h.cell("Workload", func() {
-					h.raw(`<span class="quiet">`)
-					h.text(p.Namespace)
-					h.raw("/</span>")
-					h.text(cmp.Or(p.Owner, "no owner"))
+					h.raw(`<span class="quiet">%s/</span>%s`, p.Namespace, cmp.Or(p.Owner, "no owner"))
 				})
 				h.cell("Pods", func() {
 					for i, pod := range group {
 						if i == few && len(group) > few+1 {
-							h.raw("<details><summary>")
-							h.number(len(group) - few)
-							h.raw(" more</summary>")
+							h.raw("<details><summary>%s more</summary>", grouped(len(group)-few))
 						}
 						h.element("div", pod.Name)
 					}
@@ -84,18 +79,16 @@ func (v deathView) renderPods(h *html) {
 				})
 				h.cell("Images", func() {
 					for _, image := range p.Images {
-						h.open("div", class("image"))
+						h.raw(`<div class="image">`)
 						h.image(image)
-						h.end("div")
+						h.raw("</div>")
 					}
 				})
 			})
 		}
 	})
 	if v.PodsOmitted > 0 {
-		h.raw(`<p class="quiet">`)
-		h.text(count(v.PodsOmitted, "more pod is", "more pods are") + " not named in the NodeDeath.")
-		h.raw("</p>")
+		h.raw(`<p class="quiet">%s not named in the NodeDeath.</p>`, count(v.PodsOmitted, "more pod is", "more pods are"))
 	}
 }
 
@@ -113,7 +106,6 @@ func workloads(pods []podRow) (groups [][]podRow) {
 	return groups
 }
 
-// outcome says what became of a pod.
 func (v deathView) outcome(what string) string {
 	switch what {
 	case policy.PodFailed:

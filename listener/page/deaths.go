@@ -79,9 +79,7 @@ func (v list) render(h *html) {
 	h.raw("<h1>Deaths</h1>")
 	v.filter.form(h, "/deaths", v.causes)
 	if v.remedy != "" {
-		h.raw(`<div class="notice"><p><strong>Remedy:</strong> `)
-		h.text(v.remedy)
-		h.raw("</p></div>")
+		h.raw(`<div class="notice"><p><strong>Remedy:</strong> %s</p></div>`, v.remedy)
 	}
 	if v.filter.In != "fingerprint" {
 		renderPods(h, v.filter, v.Pods)
@@ -101,9 +99,7 @@ func (v list) render(h *html) {
 	for _, p := range phases() {
 		h.raw("<div><dt>")
 		state(h, string(p))
-		h.raw("</dt><dd>")
-		h.raw(phaseMeans(p))
-		h.raw("</dd></div>")
+		h.raw("</dt><dd>" + phaseMeans(p) + "</dd></div>")
 	}
 	h.raw("</dl></details>")
 }
@@ -113,7 +109,6 @@ func phases() []policy.Phase {
 	return []policy.Phase{policy.Held, policy.Incomplete, policy.Pending, policy.Cleaning, policy.Cleaned, policy.Recorded, policy.Refused}
 }
 
-// phaseMeans explains a phase.
 func phaseMeans(p policy.Phase) literal {
 	switch p {
 	case policy.Held:
@@ -129,7 +124,7 @@ func phaseMeans(p policy.Phase) literal {
 	case policy.Recorded:
 		return "the node died, and there was nothing to clean up: it was back already, or it is left out"
 	case policy.Refused:
-		return "the node lives, or is none of this cluster; nothing was failed or deleted"
+		return "the node lives, or is not of this cluster; nothing was failed or deleted"
 	}
 	return ""
 }
@@ -138,40 +133,26 @@ func (d deathRow) render(h *html) {
 	h.row(func() {
 		h.cell("When", func() {
 			h.ago(d.Time)
-			h.raw(` <div class="quiet stamp">`)
-			h.text(d.Time.UTC().Format("01-02 15:04:05"))
-			h.raw("</div>")
+			h.raw(` <div class="quiet stamp">%s</div>`, d.Time.UTC().Format("01-02 15:04:05"))
 		})
 		h.cell("Node", func() { h.link(href("/deaths/", d.Name, nil), d.Node) })
 		h.cell("What happened", func() {
-			h.text(d.Reason)
-			h.raw(`<div class="tags">`)
-			h.element("span", d.Cause, class("tag"))
-			h.raw(`<span class="quiet">`)
-			known := append([]string{}, d.Evidence...)
+			known := slices.Clone(d.Evidence)
 			if !d.unexplained() && !slices.Contains(known, d.Authority) {
 				known = append(known, d.Authority)
 			}
-			h.text(strings.Join(known, ", "))
-			h.raw("</span></div>")
+			h.raw(`%s<div class="tags"><span class="tag">%s</span><span class="quiet">%s</span></div>`, d.Reason, d.Cause, strings.Join(known, ", "))
 		})
 		h.cell("State", func() { state(h, d.Phase) })
 		h.cell("Pods failed", func() {
 			if d.PodsTotal > 0 {
-				h.open("span", class("figure"))
-				h.number(d.PodsFailed)
-				h.raw(" of ")
-				h.number(d.PodsTotal)
-				h.end("span")
+				h.raw(`<span class="figure">%s of %s</span>`, grouped(d.PodsFailed), grouped(d.PodsTotal))
 			} else {
 				h.raw(`<span class="quiet">none</span>`)
 			}
 		})
 		h.cell("Kernel and machine", func() {
-			h.text(d.Kernel)
-			h.raw(`<div class="quiet">`)
-			h.text(strings.Join(strings.Fields(d.Type+" "+d.Image), " "))
-			h.raw("</div>")
+			h.raw(`%s<div class="quiet">%s</div>`, d.Kernel, strings.Join(strings.Fields(d.Type+" "+d.Image), " "))
 		})
 	})
 }
@@ -203,46 +184,30 @@ func renderPods(h *html, f filter, pods []foundPod) {
 	h.table("Pods that match “"+f.Query+"”, and the death of their node", []literal{"Pod", "Owner", "Died with", "When"}, func() {
 		for _, p := range pods {
 			h.row(func() {
-				h.cell("Pod", func() {
-					h.raw(`<span class="quiet">`)
-					h.text(p.Namespace)
-					h.raw("/</span>")
-					h.text(p.Pod)
-				})
+				h.cell("Pod", func() { h.raw(`<span class="quiet">%s/</span>%s`, p.Namespace, p.Pod) })
 				h.textCell("Owner", p.Owner)
 				h.cell("Died with", func() {
 					h.link(href("/deaths/", p.Death, nil), p.Node)
-					h.raw(`<div>`)
-					h.text(p.Reason)
-					h.raw(`</div>`)
+					h.raw("<div>%s</div>", p.Reason)
 				})
 				h.cell("When", func() { h.ago(p.Time) })
 			})
 		}
 	})
 	if len(pods) == maxPods {
-		h.raw(`<p class="quiet">For others write more of the name, or namespace/name.</p>`)
+		h.raw(`<p class="quiet">To find others, type more of the name, or namespace/name.</p>`)
 	}
 }
 
-// form writes the filter.
 func (f filter) form(h *html, action literal, causes []string) {
-	h.raw(`<form role="search" aria-label="Deaths" method="get" action="`)
-	h.raw(action)
-	h.raw(`"><div class="field wide"><label for="q">Find</label><input id="q" name="q" type="search" autocomplete="off" spellcheck="false"` +
-		` placeholder="pod, ns/pod, image, node, fingerprint" value="`)
-	h.text(f.Query)
-	h.raw(`"></div>`)
+	h.raw(`<form role="search" aria-label="Deaths" method="get" action="`+action+`"><div class="field wide"><label for="q">Find</label>`+
+		`<input id="q" name="q" type="search" autocomplete="off" spellcheck="false" placeholder="pod, ns/pod, image, node, fingerprint" value="%s"></div>`,
+		f.Query)
 	choose := func(id, label literal, options []choice, chosen string) {
-		h.raw(`<div class="field"><label for="`)
-		h.raw(id)
-		h.raw(`">`)
-		h.raw(label)
-		h.raw(`</label><select id="`)
-		h.raw(id)
-		h.raw(`" name="`)
-		h.raw(id)
-		h.raw(`">`)
+		if !slices.ContainsFunc(options, func(c choice) bool { return c.value == chosen }) {
+			options = append(options, choice{chosen, chosen})
+		}
+		h.raw(`<div class="field"><label for="` + id + `">` + label + `</label><select id="` + id + `" name="` + id + `">`)
 		for _, o := range options {
 			attrs := []attr{{"value", o.value}}
 			if o.value == chosen {
@@ -252,53 +217,39 @@ func (f filter) form(h *html, action literal, causes []string) {
 		}
 		h.raw("</select></div>")
 	}
-	in := []choice{{"", "anything"}}
-	for _, s := range searchable() {
-		in = append(in, choice{s, s})
-	}
-	choose("in", "In", in, f.In)
-	why := []choice{{"", "any cause"}}
-	for _, c := range causes {
-		why = append(why, choice{c, c})
-	}
-	if f.Cause != "" && len(add(causes, f.Cause)) > len(causes) {
-		why = append(why, choice{f.Cause, f.Cause})
-	}
-	choose("cause", "Cause", why, f.Cause)
-	states := []choice{{"", "any state"}, {underWay, underWay}}
-	for _, p := range phases() {
-		states = append(states, choice{string(p), string(p)})
-	}
-	if !slices.ContainsFunc(states, func(c choice) bool { return c.value == f.Phase }) {
-		states = append(states, choice{f.Phase, f.Phase})
-	}
-	choose("phase", "State", states, f.Phase)
+	choose("in", "In", choices("anything", searchable()), f.In)
+	choose("cause", "Cause", choices("any cause", causes), f.Cause)
+	choose("phase", "State", choices("any state", append([]policy.Phase{underWay}, phases()...)), f.Phase)
 	var when []choice
 	for _, r := range ranges() {
 		when = append(when, choice{r.value, r.name})
 	}
 	choose("range", "When", when, f.Range)
-	h.raw(`<details`)
+	open := literal("")
 	if !f.From.IsZero() || !f.To.IsZero() {
-		h.raw(" open")
+		open = " open"
 	}
-	h.raw(`><summary>Dates</summary><div class="dates"><div class="field"><label for="from">From</label><input type="date" id="from" name="from" value="`)
 	q := f.values()
-	h.text(q.Get("from"))
-	h.raw(`"></div><div class="field"><label for="to">To, inclusive</label><input type="date" id="to" name="to" value="`)
-	h.text(q.Get("to"))
-	h.raw(`"></div></div></details>`)
-	h.raw(`<div class="field"><button>Find</button></div>`)
+	h.raw("<details"+open+`><summary>Dates</summary><div class="dates"><div class="field"><label for="from">From</label>`+
+		`<input type="date" id="from" name="from" value="%s"></div><div class="field"><label for="to">To, inclusive</label>`+
+		`<input type="date" id="to" name="to" value="%s"></div></div></details><div class="field"><button>Find</button></div>`, q.Get("from"), q.Get("to"))
 	if len(q) > 0 {
-		h.raw(`<div class="field"><a class="clear" href="`)
-		h.raw(action)
-		h.raw(`">Clear</a></div>`)
+		h.raw(`<div class="field"><a class="clear" href="` + action + `">Clear</a></div>`)
 	}
 	h.raw("</form>")
 }
 
 // choice is one of those that a <select> offers.
 type choice struct{ value, name string }
+
+// choices are one for each of the values, behind that of all.
+func choices[T ~string](all string, values []T) []choice {
+	list := []choice{{"", all}}
+	for _, v := range values {
+		list = append(list, choice{string(v), string(v)})
+	}
+	return list
+}
 
 // pages links to the other pages of the list that q asks for.
 func pages(h *html, path literal, q url.Values, page, total int) {
@@ -315,18 +266,13 @@ func pages(h *html, path literal, q url.Values, page, total int) {
 	if page > 0 {
 		link("← Previous", page-1)
 	}
-	h.raw("<span>Page ")
-	h.number(page + 1)
-	h.raw(" of ")
-	h.number(last + 1)
-	h.raw("</span>")
+	h.raw("<span>Page %s of %s</span>", grouped(page+1), grouped(last+1))
 	if page < last {
 		link("Next →", page+1)
 	}
 	h.raw("</nav>")
 }
 
-// sameBug is the query for the deaths that share a fingerprint.
 func sameBug(fingerprint string) url.Values {
 	return url.Values{"q": {fingerprint}, "in": {"fingerprint"}}
 }

@@ -39,12 +39,11 @@ func ranges() []timeRange {
 	}
 }
 
-// searchable are the places to look in.
 func searchable() []string {
 	return []string{"pod", "namespace", "image", "node", "kernel", "fingerprint"}
 }
 
-// date is the layout of a day in a query, which is that of an <input type=date>.
+// date is the layout of a day in a query, as <input type=date> has it.
 const date = "2006-01-02"
 
 // maxQuery bounds the text to look for.

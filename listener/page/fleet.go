@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// Covers of what would be heard: nodes, and what is no Node of the cluster.
+// The covers of senders that would be heard dying: Nodes, and what is not a Node of the cluster.
 const covered, stranger = "covered", "stranger"
 
-// coverOrder lists the covers, those that somebody has to do something about first.
+// coverOrder lists the covers; those that need a person come first.
 func coverOrder() []string { return []string{"mute", "silent", "unproven", stranger, covered} }
 
-// covers counts the nodes by cover. Those there are none of are 0.
+// covers counts the nodes by cover. A cover without nodes counts 0.
 func covers(nodes []Node) map[string]int {
 	counts := make(map[string]int)
 	for _, c := range coverOrder() {
@@ -62,7 +62,6 @@ func (p *Page) fleet(r *http.Request, now time.Time) (view, error) {
 	return v, nil
 }
 
-// values is the query of this page.
 func (v fleetView) values() url.Values {
 	q := url.Values{}
 	if v.cover != "" {
@@ -77,7 +76,7 @@ func (v fleetView) values() url.Values {
 func (v fleetView) title() string { return "Coverage" }
 
 func (v fleetView) render(h *html) {
-	h.raw(`<h1>Would we hear a node die?</h1><p>As all replicas know: they exchange once a minute which canaries have arrived.</p><ul class="tiles">`)
+	h.raw(`<h1>Would we hear a node die?</h1><p>All replicas show the same: once a minute they exchange which canaries have arrived.</p><ul class="tiles">`)
 	for _, cover := range coverOrder() {
 		state, n := literal("warn"), v.Counts[cover]
 		if cover == covered {
@@ -86,28 +85,19 @@ func (v fleetView) render(h *html) {
 		if n == 0 {
 			state = ""
 		}
-		h.raw(`<li class="`)
-		h.raw(state)
-		h.raw(`">`)
+		h.raw(`<li class="` + state + `">`)
 		attrs := []attr{href("/fleet", "", url.Values{"cover": {cover}})}
 		if cover == v.cover {
 			attrs = append(attrs, attr{"aria-current", "true"})
 		}
 		h.open("a", attrs...)
-		h.raw("<b>")
-		h.number(n)
-		h.raw("</b> ")
-		h.text(cover)
-		h.raw(`<span class="quiet">`)
-		h.raw(coverMeans(cover))
-		h.raw("</span></a></li>")
+		h.raw(`<b>%s</b> %s<span class="quiet">`+coverMeans(cover)+"</span></a></li>", grouped(n), cover)
 	}
-	h.raw(`</ul><form role="search" aria-label="Nodes" method="get" action="/fleet"><div class="field wide"><label for="q">Find</label>` +
-		`<input id="q" name="q" type="search" autocomplete="off" spellcheck="false" placeholder="node, address, kernel, image, reason" value="`)
-	h.text(v.query)
-	h.raw(`"></div>`)
+	h.raw(`</ul><form role="search" aria-label="Nodes" method="get" action="/fleet"><div class="field wide"><label for="q">Find</label>`+
+		`<input id="q" name="q" type="search" autocomplete="off" spellcheck="false" placeholder="node, address, kernel, image, reason" value="%s"></div>`,
+		v.query)
 	if v.cover != "" {
-		h.open("input", attr{"type", "hidden"}, attr{"name", "cover"}, attr{"value", v.cover})
+		h.raw(`<input type="hidden" name="cover" value="%s">`, v.cover)
 	}
 	h.raw(`<div class="field"><button>Find</button></div>`)
 	if len(v.values()) > 0 {
@@ -117,7 +107,7 @@ func (v fleetView) render(h *html) {
 	h.element("h2", count(v.Found, "node", "nodes"))
 	if v.Found == 0 {
 		if len(v.values()) == 0 {
-			h.raw(`<p class="empty">No node is known: the cluster has none, or none was listed yet, and no canary has arrived.</p>`)
+			h.raw(`<p class="empty">No node is known yet: the cluster has no Nodes, or they have not been listed, and no canary has arrived.</p>`)
 		} else {
 			h.raw(`<p class="empty">No node matches. <a href="/fleet">Show all</a>.</p>`)
 		}
@@ -132,9 +122,7 @@ func (v fleetView) render(h *html) {
 						return
 					}
 					h.link(href("/deaths", "", url.Values{"q": {n.Name}, "in": {"node"}}), n.Name)
-					h.raw(`<div class="quiet">`)
-					h.text(n.Address)
-					h.raw("</div>")
+					h.raw(`<div class="quiet">%s</div>`, n.Address)
 				})
 				h.cell("Cover", func() {
 					kind := "tag warn"
@@ -163,7 +151,6 @@ func (v fleetView) render(h *html) {
 	pages(h, "/fleet", v.values(), v.page, v.Found)
 }
 
-// coverMeans explains a cover.
 func coverMeans(cover string) literal {
 	switch cover {
 	case "mute":

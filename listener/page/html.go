@@ -31,49 +31,49 @@ type attr struct {
 
 func class(names string) attr { return attr{"class", names} }
 
-// href is a link within the page: a path that begins with a literal, a last part that is escaped, and a query.
+// href is a link within the page.
 func href(path literal, last string, query url.Values) attr {
+	return attr{"href", address(path, last, query)}
+}
+
+// address is a path that begins with a literal, a last part that is escaped, and a query.
+func address(path literal, last string, query url.Values) string {
 	to := string(path) + url.PathEscape(last)
 	if len(query) > 0 {
 		to += "?" + query.Encode()
 	}
-	return attr{"href", to}
+	return to
 }
 
-// raw writes markup.
-func (h *html) raw(m literal) { h.WriteString(string(m)) }
+// raw writes markup, with an escaped text in place of each %s.
+func (h *html) raw(m literal, texts ...string) {
+	rest := string(m)
+	for _, t := range texts {
+		before, after, _ := strings.Cut(rest, "%s")
+		h.WriteString(before)
+		h.text(t)
+		rest = after
+	}
+	h.WriteString(rest)
+}
 
 // text writes text. What cannot be printed or would change the direction of the text becomes visible, as in dmesg.
 func (h *html) text(s string) { h.WriteString(stdhtml.EscapeString(netconsole.Printable(s))) }
 
-// number writes a number.
 func (h *html) number(n int) { h.WriteString(grouped(n)) }
 
-// open writes a start tag, and end an end tag.
 func (h *html) open(tag literal, attrs ...attr) {
-	h.raw("<")
-	h.raw(tag)
+	h.raw("<" + tag)
 	for _, a := range attrs {
-		h.raw(" ")
-		h.raw(a.name)
-		h.raw(`="`)
-		h.text(a.value)
-		h.raw(`"`)
+		h.raw(" "+a.name+`="%s"`, a.value)
 	}
-	h.raw(">")
-}
-
-func (h *html) end(tag literal) {
-	h.raw("</")
-	h.raw(tag)
 	h.raw(">")
 }
 
 // element writes an element with text in it.
 func (h *html) element(tag literal, text string, attrs ...attr) {
 	h.open(tag, attrs...)
-	h.text(text)
-	h.end(tag)
+	h.raw("%s</"+tag+">", text)
 }
 
 // host writes a node's name. It breaks after the host, as EC2 names nodes by host and domain, and elsewhere only where it must.
@@ -92,7 +92,7 @@ func (h *html) host(s string) {
 func (h *html) link(to attr, node string) {
 	h.open("a", to)
 	h.host(node)
-	h.end("a")
+	h.raw("</a>")
 }
 
 // image writes the name of a container's image. It breaks after the registry, and elsewhere only where it must.
@@ -106,31 +106,23 @@ func (h *html) image(s string) {
 
 // command writes a command for a person to run. It is never wider than its box, so that all of it can be read.
 func (h *html) command(words ...string) {
-	h.raw(`<pre class="command">`)
-	h.text(strings.Join(words, " "))
-	h.raw("</pre>")
+	h.raw(`<pre class="command">%s</pre>`, strings.Join(words, " "))
 }
 
 // cell writes a cell of a table, with its column's name for narrow screens, where columns become lines.
 func (h *html) cell(column literal, content func()) {
-	h.raw(`<td role="cell" data-column="`)
-	h.raw(column)
-	h.raw(`"><div>`)
+	h.raw(`<td role="cell" data-column="` + column + `"><div>`)
 	content()
 	h.raw("</div></td>")
 }
 
 func (h *html) textCell(column literal, text string) { h.cell(column, func() { h.text(text) }) }
 
-// table writes a table. Its rows are written with row. The roles survive the narrow layout, in which rows are no table to CSS.
+// table writes a table. Its rows are written with row. The roles survive the narrow layout, in which CSS does not treat rows as a table.
 func (h *html) table(caption string, columns []literal, rows func()) {
-	h.raw(`<table role="table"><caption>`)
-	h.text(caption)
-	h.raw(`</caption><thead role="rowgroup"><tr role="row">`)
+	h.raw(`<table role="table"><caption>%s</caption><thead role="rowgroup"><tr role="row">`, caption)
 	for _, c := range columns {
-		h.raw(`<th role="columnheader" scope="col">`)
-		h.raw(c)
-		h.raw("</th>")
+		h.raw(`<th role="columnheader" scope="col">` + c + "</th>")
 	}
 	h.raw(`</tr></thead><tbody role="rowgroup">`)
 	rows()
@@ -149,9 +141,7 @@ func (h *html) ago(t time.Time) {
 		h.raw("unknown")
 		return
 	}
-	h.open("time", attr{"datetime", t.UTC().Format(time.RFC3339Nano)}, attr{"title", stamp(t)})
-	h.text(age(h.now, t))
-	h.end("time")
+	h.raw(`<time datetime="%s" title="%s">%s</time>`, t.UTC().Format(time.RFC3339Nano), stamp(t), age(h.now, t))
 }
 
 // at writes when something happened, exactly first.
@@ -160,12 +150,7 @@ func (h *html) at(t time.Time) {
 		h.raw("unknown")
 		return
 	}
-	h.open("time", attr{"datetime", t.UTC().Format(time.RFC3339Nano)})
-	h.text(stamp(t))
-	h.end("time")
-	h.raw(` <span class="quiet">`)
-	h.text(age(h.now, t))
-	h.raw("</span>")
+	h.raw(`<time datetime="%s">%s</time> <span class="quiet">%s</span>`, t.UTC().Format(time.RFC3339Nano), stamp(t), age(h.now, t))
 }
 
 // stamp is a time as people compare it with their logs.
@@ -201,7 +186,6 @@ func span(d time.Duration) string {
 	return strconv.FormatInt(int64(d/day), 10) + " days"
 }
 
-// count is a number with its noun.
 func count(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one

@@ -124,7 +124,6 @@ func wantsJSON(accept string) bool {
 	return strings.Contains(accept, "application/json") && !strings.Contains(accept, "text/html")
 }
 
-// read lists the deaths and what the reader asked for.
 func (p *Page) read(r *http.Request, now time.Time) (all []policy.Death, found []*policy.Death, pods []foundPod, f filter, err error) {
 	f = filterFrom(r.URL.Query(), now)
 	if all, err = p.Source.Deaths(r.Context()); err != nil {
@@ -134,12 +133,10 @@ func (p *Page) read(r *http.Request, now time.Time) (all []policy.Death, found [
 	return all, found, pods, f, nil
 }
 
-// layout writes a whole page around a view.
 func (p *Page) layout(h *html, section string, v view) {
-	h.raw(`<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">` +
-		`<meta name="color-scheme" content="light dark"><link rel="stylesheet" href="/page.css"><link rel="icon" href="data:,"><title>`)
-	h.text(v.title())
-	h.raw(" – lastgasp")
+	h.raw(`<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">`+
+		`<meta name="color-scheme" content="light dark"><link rel="stylesheet" href="/page.css"><link rel="icon" href="data:,">`+
+		`<title>%s – lastgasp`, v.title())
 	if p.Cluster != "" {
 		h.text(" – " + p.Cluster)
 	}
@@ -162,10 +159,7 @@ func (p *Page) layout(h *html, section string, v view) {
 	}
 	h.raw(`</ul></nav></header><main id="main" tabindex="-1">`)
 	v.render(h)
-	h.raw(`</main><footer>As of `)
-	h.open("time", attr{"datetime", h.now.UTC().Format(time.RFC3339)})
-	h.text(stamp(h.now))
-	h.raw(`</time>; reload for news. All times are UTC. Every page answers in JSON with <code>Accept: application/json</code>. lastgasp-listener `)
-	h.text(p.Version)
-	h.raw(`</footer></body></html>`)
+	h.raw(`</main><footer>As of <time datetime="%s">%s</time>; reload to update. All times are UTC. Every page answers in JSON with `+
+		"<code>Accept: application/json</code>. lastgasp-listener %s</footer></body></html>",
+		h.now.UTC().Format(time.RFC3339), stamp(h.now), p.Version)
 }

@@ -134,7 +134,7 @@ func TestWhatWaitsForAPerson(t *testing.T) {
 		{"those that are incomplete", "/deaths?phase=Incomplete&range=24h", []string{"1 death<", "ip-10-0-0-1<"}, []string{"ip-10-0-0-25<"}},
 		{"those under way", "/deaths?phase=under+way", []string{"2 deaths<", "ip-10-0-0-2<", "ip-10-0-0-3<", `<option value="under way" selected="">`}, nil},
 		{"a state that there is not", "/deaths?phase=Odd", []string{"0 deaths<", `<option value="Odd" selected="">`}, nil},
-		{"what the states mean", "/deaths", []string{"6 deaths<", "a person must delete them", "the node lives, or is none of this cluster"}, nil},
+		{"what the states mean", "/deaths", []string{"6 deaths<", "a person must delete them", "the node lives, or is not of this cluster"}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, body, _ := get(t, w, tt.path, asHTML)
@@ -198,8 +198,21 @@ func TestMarkupIsConstant(t *testing.T) {
 					t.Errorf("%s: a value is converted to markup; write it with text", files.Position(call.Pos()))
 				}
 			}
-			if of, ok := call.Fun.(*ast.SelectorExpr); ok && strings.HasPrefix(of.Sel.Name, "Write") && name != "html.go" && name != "page.go" {
+			of, ok := call.Fun.(*ast.SelectorExpr)
+			if ok && strings.HasPrefix(of.Sel.Name, "Write") && name != "html.go" && name != "page.go" {
 				t.Errorf("%s: text is written without escaping; write it with text", files.Position(call.Pos()))
+			}
+			if ok && of.Sel.Name == "raw" {
+				verbs := 0
+				ast.Inspect(call.Args[0], func(n ast.Node) bool {
+					if part, ok := n.(*ast.BasicLit); ok {
+						verbs += strings.Count(part.Value, "%s")
+					}
+					return true
+				})
+				if texts := len(call.Args) - 1; verbs != texts {
+					t.Errorf("%s: %d texts for %d times %%s", files.Position(call.Pos()), texts, verbs)
+				}
 			}
 			return true
 		})
@@ -315,7 +328,7 @@ func TestDeathsKnownAfterwards(t *testing.T) {
 		want, not []string
 	}{
 		{"/deaths/" + told.Name, []string{"pstore, with the secret that the node pinned", "as far as it is known afterwards"}, []string{"the first fatal record"}},
-		{"/deaths/" + silent.Name, []string{"nothing but that the boot ended"}, []string{"the first fatal record", "anybody could have sent"}},
+		{"/deaths/" + silent.Name, []string{"nothing but the fact that the boot ended"}, []string{"the first fatal record", "anybody could have sent"}},
 		{"/deaths", []string{"<span class=\"quiet\">none</span>"}, []string{"none, text"}},
 	} {
 		_, body, _ := get(t, w, tt.path, asHTML)

@@ -41,8 +41,8 @@ func drawTimeline(h *html, moments []moment) {
 	for i, edge := len(xs)-1, drawingRight; i > 0 && xs[i] > edge; i, edge = i-1, edge-dotApart {
 		xs[i] = edge
 	}
-	h.raw(`<svg class="drawing" viewBox="0 0 800 88" role="img" aria-label="Timeline on a logarithmic scale; the list below says the same">`)
-	h.raw(`<line class="axis" x1="16" x2="784" y1="56" y2="56"></line>`)
+	h.raw(`<svg class="drawing" viewBox="0 0 800 88" role="img" aria-label="Timeline on a logarithmic scale; the list below says the same">` +
+		`<line class="axis" x1="16" x2="784" y1="56" y2="56"></line>`)
 	for _, t := range [...]struct {
 		after time.Duration
 		name  literal
@@ -54,21 +54,16 @@ func drawTimeline(h *html, moments []moment) {
 			break
 		}
 		x := coordinate(at(t.after))
-		h.open("line", class("tick"), attr{"x1", x}, attr{"x2", x}, attr{"y1", "56"}, attr{"y2", "72"})
-		h.end("line")
-		h.open("text", class("label"), attr{"x", x}, attr{"y", "84"})
-		h.raw(t.name)
-		h.end("text")
+		h.raw(`<line class="tick" x1="%s" x2="%s" y1="56" y2="72"></line><text class="label" x="%s" y="84">`+t.name+"</text>", x, x, x)
 	}
 	nameSteps(h, moments, xs)
 	for i, m := range moments {
-		kind := class("dot")
+		kind, x := literal("dot"), coordinate(xs[i])
 		if !m.Done {
-			kind = class("dot open")
+			kind = "dot open"
 		}
-		h.open("circle", kind, attr{"cx", coordinate(xs[i])}, attr{"cy", coordinate(drawingLine)}, attr{"r", "11"})
-		h.end("circle")
-		h.element("text", strconv.Itoa(i+1), class("mark"), attr{"x", coordinate(xs[i])}, attr{"y", "60"})
+		h.raw(`<circle class="`+kind+`" cx="%s" cy="%s" r="11"></circle><text class="mark" x="%s" y="60">%s</text>`,
+			x, coordinate(drawingLine), x, strconv.Itoa(i+1))
 	}
 	h.raw("</svg>")
 }
@@ -87,10 +82,9 @@ func nameSteps(h *html, moments []moment, xs []float64) {
 			free[row] = x + half
 			if row > 0 {
 				at := coordinate(xs[i])
-				h.open("line", class("leader"), attr{"x1", at}, attr{"x2", at}, attr{"y1", coordinate(y + 3)}, attr{"y2", coordinate(drawingLine - 12)})
-				h.end("line")
+				h.raw(`<line class="leader" x1="%s" x2="%s" y1="%s" y2="%s"></line>`, at, at, coordinate(y+3), coordinate(drawingLine-12))
 			}
-			h.element("text", m.Name, class("step"), attr{"x", coordinate(x)}, attr{"y", coordinate(y)})
+			h.raw(`<text class="step" x="%s" y="%s">%s</text>`, coordinate(x), coordinate(y), m.Name)
 			break
 		}
 	}

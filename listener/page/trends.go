@@ -76,7 +76,7 @@ func (p *Page) trends(r *http.Request, now time.Time) (view, error) {
 	return v, nil
 }
 
-// nodeDays is for how long of a time a Node was there.
+// nodeDays is for how much of a time a Node existed.
 func nodeDays(n Node, from, to time.Time) float64 {
 	if n.Created.After(from) {
 		from = n.Created
@@ -84,7 +84,7 @@ func nodeDays(n Node, from, to time.Time) float64 {
 	return max(to.Sub(from).Hours()/24, 0)
 }
 
-// rates are deaths and node-days by what kinds tell of them, worst first.
+// rates counts deaths and node-days by the kind that ofDeath and ofNode name, the worst first.
 func rates(deaths []*policy.Death, nodes []Node, days []float64, ofDeath func(*policy.Death) string, ofNode func(Node) string) []rate {
 	byName := make(map[string]*rate)
 	of := func(name string) *rate {
@@ -144,19 +144,14 @@ func (v trendsView) title() string { return "Trends" }
 func (v trendsView) render(h *html) {
 	h.raw("<h1>How often do nodes die?</h1>")
 	v.filter.form(h, "/trends", v.causes)
-	h.raw(`<ul class="tiles"><li><span><b>`)
-	h.number(v.All.Deaths)
-	h.raw("</b> deaths</span></li><li><span><b>")
-	h.text(perThousand(v.All))
-	h.raw("</b> per 1,000 node-days</span></li><li><span><b>")
-	h.text(recall(v.All))
-	h.raw("</b> announced by the dying kernel</span></li></ul>")
+	h.raw(`<ul class="tiles"><li><span><b>%s</b> deaths</span></li><li><span><b>%s</b> per 1,000 node-days</span></li>`+
+		"<li><span><b>%s</b> announced by the dying kernel</span></li></ul>", grouped(v.All.Deaths), perThousand(v.All), recall(v.All))
 	v.draw(h)
 	v.renderRates(h, "By kernel", "Kernel", v.ByKernel)
 	v.renderRates(h, "By image", "Image", v.ByImage)
 	v.renderRates(h, "By instance type", "Instance type", v.ByType)
-	h.raw(`<p class="quiet">Node-days are those of the Nodes that exist now, under the kernel they run now. Nodes that are gone are not counted, ` +
-		`so after a roll-out the rate of the old kernel is too high, and where no Node is left there is none.</p>`)
+	h.raw(`<p class="quiet">Node-days count the Nodes that exist now, under the kernel they run now. Nodes that are gone are not counted: ` +
+		`after a roll-out the old kernel's rate is too high, and a kernel that no Node runs any more has none.</p>`)
 }
 
 func perThousand(r rate) string {
@@ -191,9 +186,8 @@ func (v trendsView) renderRates(h *html, title string, column literal, rates []r
 				h.cell("Deaths per 1,000 node-days", func() {
 					h.text(perThousand(r))
 					if worst > 0 {
-						h.raw(`<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">`)
-						h.open("rect", attr{"width", coordinate(r.PerThousand / worst * 100)}, attr{"height", "8"})
-						h.raw("</rect></svg>")
+						h.raw(`<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">`+
+							`<rect width="%s" height="8"></rect></svg>`, coordinate(r.PerThousand/worst*100))
 					}
 				})
 				h.cell("Deaths", func() { h.number(r.Deaths) })
@@ -204,9 +198,7 @@ func (v trendsView) renderRates(h *html, title string, column literal, rates []r
 		}
 	})
 	if len(rates) > len(shown) {
-		h.raw(`<p class="quiet">`)
-		h.text(count(len(rates)-len(shown), "more is", "more are") + " in the JSON of this page.")
-		h.raw("</p>")
+		h.raw(`<p class="quiet">%s in the JSON of this page.</p>`, count(len(rates)-len(shown), "more is", "more are"))
 	}
 }
 
@@ -226,19 +218,12 @@ func (v trendsView) draw(h *html) {
 			continue
 		}
 		height := float64(d.Deaths) / float64(most) * 100
-		h.open("rect",
-			attr{"x", coordinate(float64(i)*width + width*0.1)}, attr{"width", coordinate(width * 0.8)},
-			attr{"y", coordinate(118 - height)}, attr{"height", coordinate(height)})
-		h.element("title", d.Day+": "+count(d.Deaths, "death", "deaths"))
-		h.end("rect")
+		h.raw(`<rect x="%s" width="%s" y="%s" height="%s"><title>%s: %s</title></rect>`, coordinate(float64(i)*width+width*0.1),
+			coordinate(width*0.8), coordinate(118-height), coordinate(height), d.Day, count(d.Deaths, "death", "deaths"))
 	}
-	h.raw(`<line class="axis" x1="0" x2="800" y1="119" y2="119"></line></svg><p class="ends"><span>`)
-	h.text(v.Days[0].Day)
-	h.raw("</span><span>")
-	h.text("most on one day: " + grouped(most))
-	h.raw("</span><span>")
-	h.text(v.Days[len(v.Days)-1].Day)
-	h.raw(`</span></p><details><summary>As numbers</summary>`)
+	h.raw(`<line class="axis" x1="0" x2="800" y1="119" y2="119"></line></svg><p class="ends"><span>%s</span>`+
+		"<span>most on one day: %s</span><span>%s</span></p><details><summary>As numbers</summary>",
+		v.Days[0].Day, grouped(most), v.Days[len(v.Days)-1].Day)
 	h.table("Deaths by day", []literal{"Day", "Deaths"}, func() {
 		for _, d := range slices.Backward(v.Days) {
 			h.row(func() {

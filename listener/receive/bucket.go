@@ -5,7 +5,7 @@ import "time"
 // bucket is a rate limit: burst at once, perSecond after that. The zero value is full. Every call must pass the same limits.
 type bucket struct {
 	used float64
-	at   int64 // when it was used last, in nanoseconds of Unix time: every source has several, and a time.Time is thrice as long
+	at   int64 // when it was used last, in nanoseconds of Unix time: every source has several, and a time.Time is three times as large
 }
 
 // has reports whether there is one left to take. If the clock is set back, it goes on from there.

@@ -8,7 +8,6 @@ import (
 // deadlines orders sources by when they want attention.
 type deadlines struct{ h dueHeap }
 
-// first is the source with the earliest deadline, nil if none has one.
 func (d *deadlines) first() *source {
 	if len(d.h) == 0 {
 		return nil

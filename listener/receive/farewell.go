@@ -14,8 +14,8 @@ type Farewells interface {
 	Farewell(src netip.Addr, y netconsole.Bye, at time.Time, verified bool) bool
 }
 
-// farewell hands on a datagram that netconsole.IsBye and returns the ack to send back, nil if there is none. It counts in the
-// lane, the quota and the acks of whoever its secret proves to be the sender.
+// farewell hands on a datagram that netconsole.IsBye and returns the ack to send back, nil if there is none. It counts towards the
+// lane, quota and acks of its sender, whom the secret proves.
 func (s *Shard) farewell(now time.Time, from netip.AddrPort, payload []byte) []byte {
 	y, ok := netconsole.ParseBye(string(payload))
 	if !ok {

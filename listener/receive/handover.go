@@ -14,8 +14,8 @@ const (
 	// maxPerSource and maxPerParty bound the incidents that wait. One of a source is usual: its death.
 	maxPerSource, maxPerParty = 8, 32
 	// unknowns is a lane of the hand-over alone: strangers whose address is not a Node's. Root on one machine may have any number of
-	// addresses, of an IPv6 prefix, and nothing but a record of their refusal follows from what they send. It may keep a part
-	// of what the other lanes may: 1 / unknownShare.
+	// addresses of an IPv6 prefix, and what they send leads to nothing but a record of its refusal. This lane may keep
+	// 1 / unknownShare of what the others may.
 	unknowns     = lanes
 	unknownShare = 8
 	// maxRefused is how many parties of strangers are asked for once the Sink has refused one: it may have room for others.
@@ -67,8 +67,8 @@ type waiting struct {
 	traces int
 }
 
-// offer hands an incident over: behind its party's, and behind all that wait for the Sink to have room. Parties that have
-// reached their limit hold up nobody else.
+// offer hands an incident over, after those of its party and after all that wait for room in the Sink. Parties that have reached
+// their limit hold up nobody else.
 func (h *handover) offer(now time.Time, src *source, inc detect.Incident) {
 	p, class := src.party, classOf(inc)
 	h.findLane(src)
@@ -128,8 +128,8 @@ func most(l lane, n int) int {
 	return n
 }
 
-// room makes room for one more incident of a source, and reports whether there is any. In a full party the source makes way
-// that was first heard last: a port that was just made up, if there is one. In a full lane a party with many makes way.
+// room makes room for one more incident of a source, and reports whether there is any. In a full party the youngest source
+// makes way: a port that was just made up, if there is one. In a full lane a party with many incidents makes way.
 func (h *handover) room(p *party, src *source, class class) bool {
 	if len(p.waiting[class]) >= maxPerParty {
 		youngest := len(p.waiting[class]) - 1
@@ -245,7 +245,6 @@ func (h *handover) flushTurns(now time.Time, l lane, class class) {
 	}
 }
 
-// size is how many incidents wait.
 func (h *handover) size() int {
 	n := 0
 	for l := range h.lanes {

@@ -2,8 +2,8 @@ package receive
 
 import "github.com/lastgasp/lastgasp/listener/netconsole"
 
-// partsBurst parts of obituaries of one node are acknowledged at once, and partsPerSecond from then on: a whole one in half a
-// minute at the latest, mostly at once.
+// partsBurst parts of obituaries of one node are acknowledged at once, and partsPerSecond from then on: a whole one
+// mostly at once, and within half a minute.
 const partsBurst, partsPerSecond = 64, 16
 
 // obituary takes a part of an obituary and builds its ack. A sender that does not know the secret of the boot it claims to run is

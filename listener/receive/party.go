@@ -57,7 +57,6 @@ type node struct {
 	confirmed time.Time // when Pins agreed last
 }
 
-// lane is the lane of the party.
 func (p *party) lane() lane {
 	if p.node != nil {
 		return verified
@@ -65,7 +64,6 @@ func (p *party) lane() lane {
 	return strangers
 }
 
-// maxSources is how many addresses and ports the party may have.
 func (p *party) maxSources() int {
 	if p.node != nil {
 		return maxPerNode

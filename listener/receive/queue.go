@@ -36,7 +36,6 @@ func (q *queue) remove(src *source) {
 	src.before, src.behind = nil, nil
 }
 
-// touch moves the source to the end.
 func (q *queue) touch(src *source) {
 	switch {
 	case q.last != src:

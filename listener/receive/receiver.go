@@ -73,9 +73,6 @@ func (r *Receiver) add(s *socket, from string) {
 	}
 }
 
-// Addr is the address of the first socket.
-func (r *Receiver) Addr() net.Addr { return r.sockets[0].conn.LocalAddr() }
-
 // Serve reads until ctx ends, and a few seconds longer if a death that was just received is not complete yet.
 func (r *Receiver) Serve(ctx context.Context) error {
 	defer r.Close()

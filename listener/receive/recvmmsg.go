@@ -2,6 +2,7 @@ package receive
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -56,14 +57,19 @@ func newBatch(conn *net.UDPConn) (*batch, error) {
 	return b, nil
 }
 
-// read waits for datagrams, until the connection's read deadline.
+// read waits for datagrams, until the connection's read deadline. What has arrived by then it returns, even if the deadline passed
+// before it was called.
 func (b *batch) read() error {
 	b.n, b.errno = 0, 0
 	for i := range b.headers { // the kernel overwrites them with what it used
 		b.headers[i].Hdr.Namelen = unix.SizeofSockaddrInet6
 		b.headers[i].Hdr.SetControllen(controlSize)
 	}
-	if err := b.conn.Read(b.receive); err != nil {
+	err := b.conn.Read(b.receive)
+	if errors.Is(err, os.ErrDeadlineExceeded) && b.conn.Control(func(fd uintptr) { b.receive(fd) }) == nil && b.n > 0 {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	if b.errno != 0 {
@@ -92,7 +98,6 @@ func (b *batch) payload(i int) (data []byte, whole bool) {
 	return b.payloads[i][:h.Len], h.Hdr.Flags&unix.MSG_TRUNC == 0
 }
 
-// control is the control messages that came with datagram i.
 func (b *batch) control(i int) []byte { return b.controls[i][:b.headers[i].Hdr.Controllen] }
 
 // reply answers datagram i once and never waits: the configurator sends another canary if the answer is lost. A full send
@@ -106,7 +111,6 @@ func (b *batch) reply(i int, payload []byte) {
 	})
 }
 
-// source is the sender of datagram i.
 func (b *batch) source(i int) netip.AddrPort {
 	name := &b.names[i]
 	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&name.Port))[:])

@@ -94,7 +94,7 @@ func (s *Shard) Receive(now time.Time, from netip.AddrPort, payload []byte) (ack
 	return s.ack
 }
 
-// sender is the source of a datagram: that of the node if it proves which node sent it, that of a stranger otherwise.
+// sender is the source of a datagram: the node's if it proves which node sent it, a stranger's otherwise.
 func (s *Shard) sender(now time.Time, from netip.AddrPort, f *netconsole.Frame) *source {
 	var stranger *source
 	for src := s.table.sources[from]; src != nil; src = src.sibling {
@@ -297,7 +297,6 @@ func (s *Shard) incident(inc detect.Incident) {
 	s.handover.offer(s.now, src, inc)
 }
 
-// lost notes that the kernel dropped datagrams.
 func (s *Shard) lost(now time.Time) { s.lossy = now.Add(netconsole.WireTimeout) }
 
 // publish adds the counts that change with every datagram to the metrics. The counters are shared: writing to one costs a

@@ -152,7 +152,7 @@ func (s *socket) serve(ctx context.Context, sh *Shard) error {
 		}
 		switch err := in.read(); {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			wakeAt, empty = time.Time{}, true
+			wakeAt, empty = time.Time{}, !time.Now().Before(wakeAt) // unless the end of ctx cut the wait short
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		case err != nil:

@@ -76,7 +76,6 @@ func (src *source) fatal(r *netconsole.Record) (panicOnOops, kdump bool) {
 	return false, false
 }
 
-// busy reports whether the source has something in hand.
 func (src *source) busy() bool { return !src.due.IsZero() }
 
 // idle reports whether the source has been silent for long and has nothing in hand.

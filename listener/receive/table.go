@@ -65,7 +65,6 @@ func newTable(l limits, judge *detect.Config, pins Pins) *table {
 	}
 }
 
-// size is how many sources there are.
 func (t *table) size() int { return t.lanes[verified].count + t.lanes[strangers].count }
 
 // find is the state of a sender, nil if it has none. A nil node is for the strangers.
@@ -79,7 +78,6 @@ func (t *table) find(now time.Time, from netip.AddrPort, n *party) *source {
 	return nil
 }
 
-// touch notes that the source was heard.
 func (t *table) touch(now time.Time, src *source) {
 	src.last = now
 	t.queue(src).touch(src)
@@ -255,7 +253,6 @@ func (p *party) first(now time.Time, can func(*source) bool) *source {
 	return first
 }
 
-// proven is how many sources of the address sent a canary.
 func (p *party) proven() int {
 	n := 0
 	for _, src := range p.sources {

@@ -60,7 +60,6 @@ type Before struct {
 	Reason string `json:"reason"`
 }
 
-// event is the event of this type about d.
 func event(kind, cluster string, d policy.Death) Event {
 	phase := d.Phase.OrPending()
 	source := "/lastgasp"
@@ -91,13 +90,11 @@ func event(kind, cluster string, d policy.Death) Event {
 	}
 }
 
-// before says what the death was known as.
 func (e *Event) before(cause, reason string) {
 	e.Data.Before = &Before{cause, reason}
 	e.Data.Summary += "; until now it was known as: " + reason
 }
 
-// body is the event as it is sent.
 func (e Event) body() []byte {
 	b, err := json.Marshal(e)
 	if err != nil {

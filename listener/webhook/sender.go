@@ -33,7 +33,7 @@ const (
 // Sender sends events to one URL.
 type Sender struct {
 	URL        string
-	SecretFile string // the key that requests are signed with, read anew for each; empty: they are not signed
+	SecretFile string // the key that requests are signed with, read again for each; empty: they are not signed
 	Cluster    string // name of the cluster
 	Replica    string // name of this listener, as in Death.Owner
 	// Deaths lists the NodeDeaths on record, from a cache; traces and pods are not needed.
@@ -114,7 +114,7 @@ func (s *Sender) deliver(ctx context.Context, e Event) {
 			s.drop(e, err)
 			return
 		case pause == firstPause:
-			s.Log.Warn("webhook not delivered yet; it is repeated", "death", e.Subject, "event", e.Type, "err", err)
+			s.Log.Warn("webhook not delivered yet; it will be sent again", "death", e.Subject, "event", e.Type, "err", err)
 		}
 		select {
 		case <-ctx.Done():

@@ -14,7 +14,7 @@ type watch struct {
 	sent             map[string]sent
 }
 
-// sent is what was sent of a death, or would have been.
+// sent is what was sent about a death, or would have been.
 type sent struct {
 	phase         policy.Phase
 	cause, reason string

@@ -162,7 +162,6 @@ func at(line int, key string, err error) *Error {
 	return &e
 }
 
-// resolve follows an alias.
 func resolve(n *yaml.Node) *yaml.Node {
 	if n.Kind == yaml.AliasNode {
 		return n.Alias
