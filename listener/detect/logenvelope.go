@@ -92,9 +92,10 @@ func note(r *netconsole.Record, key, value string) {
 	}
 }
 
-// noteHost notes a host. A level or a number in its place is none, and differs from line to line.
+// noteHost notes a host. A level, its letter or a number in its place is none, and differs from line to line.
 func noteHost(r *netconsole.Record, name string) {
-	if levelOf(strings.ToLower(name)) < 0 && !isDigits(name) {
+	letter := len(name) == 1 && name < "a"
+	if levelOf(strings.ToLower(name)) < 0 && !isDigits(name) && !letter {
 		note(r, KeyHost, name)
 	}
 }
