@@ -229,7 +229,7 @@ var (
 
 // patched reports whether a line stands in a patch or in a commit's message, which quote logs.
 func (l *LogReader) patched(text string) bool {
-	l.mail = l.mail || !l.plain && mailPatch.MatchString(text)
+	l.mail = l.mail && text != "-- " || !l.plain && mailPatch.MatchString(text)
 	l.patch = !l.plain && (l.mail || patchHead.MatchString(text) || l.patch && patchLine.MatchString(text))
 	return l.patch
 }
