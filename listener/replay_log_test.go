@@ -389,6 +389,7 @@ func TestReplayLeavesQuotationsAlone(t *testing.T) {
 		`{"log":"guest says\n[   12.345678] ` + panicked + `\n"}`,
 		"time;service;message\n2024-11-29T13:49:23Z;vmm;\"[   12.345678] " + panicked + "\"\n",
 		"commit 0123456789abcdef0123456789abcdef01234567 (HEAD -> main)\nAuthor: A <a@b>\n\n    [   12.345678] " + panicked + "\n    [   12.345679] CPU: 1\n",
+		"* commit 0123456789abcdef0123456789abcdef01234567\n| Author: A <a@b>\n| \n|     [   12.345678] " + panicked + "\n|     [   12.345679] CPU: 1\n",
 		"From 0123456789abcdef0123456789abcdef01234567 Mon Sep 17 00:00:00 2001\nFrom: A <a@b>\nSubject: [PATCH] mm: x\n\nIt says:\n[   12.345678] " + panicked + "\n",
 		"$ dmesg | grep \"[   12.345678] " + panicked + "\"\n[   12.345679] eth0: up",
 	} {
