@@ -23,9 +23,11 @@ type logHosts struct {
 
 // A logHost is one of them. An address stands for its name.
 type logHost struct {
-	name         string
-	addr         netip.AddrPort // invalid if the log names none
-	uptime, date logClock
+	name   string
+	addr   netip.AddrPort // invalid if the log names none
+	uptime logClock
+	dated  bool
+	date   time.Duration // of the last line, if dated
 }
 
 // of is the host of a record. A line that names none is of the same host as the line before.
@@ -75,13 +77,19 @@ func (h *logHost) at(now time.Time, r *netconsole.Record) time.Time {
 	if r.Uptime >= 0 {
 		return h.uptime.at(now, r.Uptime)
 	}
-	if date, ok := parseDate(field(r, detect.KeyTime)); ok {
-		return h.date.at(now, date)
+	last, dated := h.date, h.dated
+	h.date, h.dated = parseDate(field(r, detect.KeyTime))
+	if gap := (h.date - last).Abs(); dated && h.dated && gap >= longGap {
+		return now.Add(gap)
 	}
 	return time.Time{}
 }
 
-// A logClock is a clock that a log has. It starts over at a reboot, or with a new year; the time of the replay does not.
+// longGap is how far apart the dates of two lines have to be to count. Most have whole seconds, and are of when a daemon got the line:
+// they do not measure the pauses within a report.
+const longGap = time.Minute
+
+// A logClock is the uptime in a log. It starts over at a reboot; the time of the replay does not.
 type logClock struct {
 	known bool
 	last  time.Duration

@@ -98,6 +98,9 @@ func TestReplayKeepsDeathsApart(t *testing.T) {
 			`{"_BOOT_ID":"2","_TRANSPORT":"kernel","MESSAGE":"Kernel panic - not syncing: y"}` + "\n", ": x, : y"},
 		{"consoles", `{"InstanceId":"i-1","Output":"[    1.000000] Kernel panic - not syncing: x\n"}` + `{"InstanceId":"i-2","Output":"[    1.000000] Kernel panic - not syncing: y\n"}` + "\n", "i-1: x, i-2: y"},
 		{"a death soon after a finding", "Nov 29 13:40:00 a kernel: " + ext4 + "\nNov 29 13:49:23 a kernel: Kernel panic - not syncing: x\n", "a: EXT4-fs error in ext4_find_entry, a: x"},
+		{"an oops and its panic", "Nov 29 13:49:59 a kernel: BUG: kernel NULL pointer dereference, address: 0000000000000000\nNov 29 13:49:59 a kernel: Oops: 0002 [#1] SMP\n" +
+			"Nov 29 13:50:09 a kernel: RIP: 0010:tcp_ack+0x1/0x2\nNov 29 13:50:19 a kernel: Kernel panic - not syncing: Fatal exception\n", "a: kernel NULL pointer dereference in tcp_ack"},
+		{"the newest first", "Nov 30 01:00:00 a kernel: Kernel panic - not syncing: y\nNov 29 13:49:23 a kernel: Kernel panic - not syncing: x\n", "a: y, a: x"},
 		{"the same second", "Nov 29 13:49:23 a kernel: Kernel panic - not syncing: x\nNov 29 13:49:23 a kernel: Kernel panic - not syncing: y\n", "a: x"},
 		{"uptimes of a second boot", "[40145.000000] Kernel panic - not syncing: x\n[    0.000000] Linux version 6.6.58 (a) #1 SMP\n[  200.000000] " + ext4 + "\n[ 5000.000000] Kernel panic - not syncing: y\n",
 			": x, : EXT4-fs error in ext4_find_entry, : y"},

@@ -238,6 +238,7 @@ func TestReplayFindsTheKernelInAnyLog(t *testing.T) {
 		{"a vendor's CPU and task", in("<4>%[1]s  [3:   kworker/u:1:  123] %[2]s")},
 		{"a serial logger's date right in front", in("[Fri Nov 29 13:49:23 2024]%[1]s %[2]s")},
 		{"a build server's marks", in("\x1b_bk;t=1732888163123\a%[1]s %[2]s")},
+		{"a level's letter in front of the program", strings.Replace(in("2024-11-29 13:49:23 W kernel: %[2]s"), " W ", " E ", 3)},
 		{"metalog", in("Nov 29 13:49:23 [kernel] %[2]s")},
 		{"a time of day in parentheses", in("(13:49:2%[3]d) %[1]s %[2]s")},
 		{"a date in angle brackets", in("<11-29 13:49:2%[3]d> %[1]s %[2]s")},
@@ -388,6 +389,7 @@ func TestReplayLeavesQuotationsAlone(t *testing.T) {
 		`{"log":"guest says\n[   12.345678] ` + panicked + `\n"}`,
 		"time;service;message\n2024-11-29T13:49:23Z;vmm;\"[   12.345678] " + panicked + "\"\n",
 		"commit 0123456789abcdef0123456789abcdef01234567 (HEAD -> main)\nAuthor: A <a@b>\n\n    [   12.345678] " + panicked + "\n    [   12.345679] CPU: 1\n",
+		"* commit 0123456789abcdef0123456789abcdef01234567\n| Author: A <a@b>\n| \n|     [   12.345678] " + panicked + "\n|     [   12.345679] CPU: 1\n",
 		"From 0123456789abcdef0123456789abcdef01234567 Mon Sep 17 00:00:00 2001\nFrom: A <a@b>\nSubject: [PATCH] mm: x\n\nIt says:\n[   12.345678] " + panicked + "\n",
 		"$ dmesg | grep \"[   12.345678] " + panicked + "\"\n[   12.345679] eth0: up",
 	} {

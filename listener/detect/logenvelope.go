@@ -92,9 +92,10 @@ func note(r *netconsole.Record, key, value string) {
 	}
 }
 
-// noteHost notes a host. A level or a number in its place is none, and differs from line to line.
+// noteHost notes a host. A level, its letter or a number in its place is none, and differs from line to line.
 func noteHost(r *netconsole.Record, name string) {
-	if levelOf(strings.ToLower(name)) < 0 && !isDigits(name) {
+	letter := len(name) == 1 && name < "a"
+	if levelOf(strings.ToLower(name)) < 0 && !isDigits(name) && !letter {
 		note(r, KeyHost, name)
 	}
 }
@@ -112,7 +113,8 @@ func cutEnvelope(line string, r *netconsole.Record) (string, origin) {
 	if quotation.MatchString(rest) {
 		return "", foreign
 	}
-	if !rfc5424.MatchString(rest) && !namesFirst.MatchString(rest) && !address.MatchString(rest) { // which look like the number of a line, and like a host
+	// These look like the number of a line, and like a host.
+	if !rfc5424.MatchString(rest) && !namesFirst.MatchString(rest) && !address.MatchString(rest) {
 		rest = cutSource(rest)
 	}
 	if m := dmesgISO.FindString(rest); m != "" {
@@ -248,7 +250,8 @@ func cutSource(line string) string {
 		// A word alone in front of the kernel's own stamp is no envelope yet: see LogReader.
 		rest := line[len(m):]
 		word := form == sourceName && !strings.HasPrefix(m, "[") && !strings.HasPrefix(m, "(") && !strings.Contains(m, "|")
-		if word && logTime.MatchString(rest) || !word && (begins(rest) || form == lineNumber && (stampNext.MatchString(rest) || strings.HasPrefix(rest, "kernel: "))) {
+		numbered := form == lineNumber && (stampNext.MatchString(rest) || strings.HasPrefix(rest, "kernel: "))
+		if word && logTime.MatchString(rest) || !word && (begins(rest) || numbered) {
 			line = rest
 		}
 	}

@@ -274,11 +274,11 @@ func (f fields) program() string {
 		"app_name", "application_name", "_application_name", "ident", "syslogtag", "syslog-tag", "process.name", "processname", "process_name", "service"), ":")
 }
 
-// foreign reports whether the entry names another program than the kernel, or is as programs write of themselves: "level" and "msg". A
-// logger or component called "kernel" may be any program's, and proves nothing.
+// foreign reports whether the entry names another program than the kernel, or is as programs write of themselves: a "level" and a "msg",
+// and no host. A logger or component called "kernel" may be any program's, and proves nothing.
 func (f fields) foreign() bool {
-	name := cmp.Or(f.program(), f.get("logger", "component", "subsystem"))
-	if name == "" && f["level"].path == "level" && f["msg"].path == "msg" {
+	name := cmp.Or(f.program(), f.get("logger", "component"))
+	if name == "" && f["level"].path == "level" && f["msg"].path == "msg" && f.get("facility", "host", "hostname") == "" {
 		return true
 	}
 	return name != "" && name != "kernel" || f.written() || strings.Contains(f.get("caller"), ".")

@@ -220,16 +220,16 @@ func (l *LogReader) whole(text string, emit emitter) {
 
 var (
 	// patchHead begins a patch, a part of one, or a commit in git's log.
-	patchHead = lazyregexp.New(`^(?:diff --git a/|@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@|commit [0-9a-f]{12,64}(?: \(.*\))?$)`)
+	patchHead = lazyregexp.New(`^(?:diff --git a/|@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@|[*|/\\ ]*commit [0-9a-f]{12,64}(?: \(.*\))?$)`)
 	// mailPatch begins what git format-patch writes, where all is quotation.
 	mailPatch = lazyregexp.New(`^From [0-9a-f]{40} Mon Sep 17 00:00:00 2001$`)
 	// patchLine is what may follow.
-	patchLine = lazyregexp.New(`^(?:[ \t+\\-]|(?:Author|Date|Merge|AuthorDate|Commit|CommitDate): |(?:index|new|old|deleted|similarity|rename|copy|Binary) )`)
+	patchLine = lazyregexp.New(`^(?:[ \t+\\|-]|(?:Author|Date|Merge|AuthorDate|Commit|CommitDate): |(?:index|new|old|deleted|similarity|rename|copy|Binary) )`)
 )
 
 // patched reports whether a line stands in a patch or in a commit's message, which quote logs.
 func (l *LogReader) patched(text string) bool {
-	l.mail = l.mail || !l.plain && mailPatch.MatchString(text)
+	l.mail = l.mail && text != "-- " || !l.plain && mailPatch.MatchString(text)
 	l.patch = !l.plain && (l.mail || patchHead.MatchString(text) || l.patch && patchLine.MatchString(text))
 	return l.patch
 }
