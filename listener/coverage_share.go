@@ -10,11 +10,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener/netconsole"
+	"github.com/lastgasp/lastgasp/listener/policy"
 	"github.com/lastgasp/lastgasp/listener/receive"
 )
 
@@ -89,17 +91,20 @@ func (c *Coverage) exchange(ctx context.Context, now time.Time, board Board, ros
 }
 
 // toShare lists what is known of each address, whichever replica heard it, so that it outlives that replica. Addresses that have been
-// silent for long and belong to no Node are dropped.
+// silent for long and belong to no Node are dropped. A kubelet may list any address as its Node's, and pin any boot: what one Node
+// proves, no other contradicts.
 func (c *Coverage) toShare(now time.Time, roster []RosterNode) []shared {
 	byAddr, isNode := c.merged(), make(map[netip.Addr]bool)
+	contradicted, proven := make(map[netip.Addr]bool), make(map[netip.Addr]bool)
 	for _, n := range roster {
 		for _, addr := range n.Addresses {
+			p := byAddr[addr]
 			isNode[addr] = true
-			if p, ok := byAddr[addr]; ok && p.contradicts(n.Pin) {
-				delete(byAddr, addr)
-			}
+			contradicted[addr] = contradicted[addr] || p.contradicts(n.Pin)
+			proven[addr] = proven[addr] || n.Pin == policy.Pin{Boot: p.Boot, Sum: p.sum}
 		}
 	}
+	maps.DeleteFunc(byAddr, func(addr netip.Addr, _ proof) bool { return contradicted[addr] && !proven[addr] })
 	var rows []shared
 	strangers := 0
 	for addr, p := range byAddr {

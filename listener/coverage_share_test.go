@@ -157,6 +157,27 @@ func TestReplicasBelieveTheVerified(t *testing.T) {
 	}
 }
 
+// A kubelet lists another node's address as its own Node's, and pins that node's boot with a secret of its own.
+func TestReplicasBelieveTheNodeThatPinned(t *testing.T) {
+	roster := rosterOf(2)
+	roster[0].Pin = policy.Pin{Boot: "b", Sum: netconsole.Secret("true").Sum()}
+	roster[1].Pin = policy.Pin{Boot: "b", Sum: netconsole.Secret("another").Sum()}
+	roster[1].Addresses = append(roster[1].Addresses, roster[0].Addresses...)
+	b := &boards{parts: map[string][][]byte{}}
+	a, z := new(Coverage), new(Coverage)
+	heard(a, epoch, 0, func(c *receive.Canary) { c.Secret, c.Verified = "true", true })
+	for range 2 {
+		for name, c := range map[string]*Coverage{"a": a, "z": z} {
+			if err := c.exchange(t.Context(), epoch.Add(time.Minute), board{b, name}, roster); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got := report(z, epoch.Add(time.Minute), roster); !slices.Contains(got, "n00000 covered 6.12.1") {
+		t.Errorf("the other replica says %q", got)
+	}
+}
+
 // A replica whose clock is ahead does not make nodes look covered until then.
 func TestCanariesOfTheFutureAreNotBelieved(t *testing.T) {
 	b := &boards{parts: map[string][][]byte{}}

@@ -39,6 +39,7 @@ const (
 	traceLineSize  = 4 << 10  // before it is JSON
 	traceLines     = 2048
 	maxImagesOfPod = 64
+	imagesSize     = 256 << 10 // of all pods, to which each may add its share
 
 	maxDeathsOfSuspect = 32
 )
@@ -95,10 +96,15 @@ func specFrom(d policy.Death) v1alpha1.NodeDeathSpec {
 	return spec
 }
 
-// fitPods names as many of d's pods as fit into room bytes, each image once, and counts the rest.
+// fitPods names as many of d's pods as fit into room bytes, each image once, and counts the rest. Images that take more than a pod's share
+// are left out, so that a pod with many long ones takes no other's room.
 func fitPods(spec *v1alpha1.NodeDeathSpec, d policy.Death, room int) {
 	index := map[int]int{} // of d.Images in spec.Images
 	for i, p := range d.Pods {
+		if i == policy.MaxPods {
+			spec.PodsOmitted = d.PodsOmitted + len(d.Pods) - i
+			return
+		}
 		pod := v1alpha1.DeadPod{
 			Namespace: printable(p.Namespace, kindSize), Name: printable(p.Name, nameSize), UID: printable(p.UID, wordSize),
 		}
@@ -106,6 +112,7 @@ func fitPods(spec *v1alpha1.NodeDeathSpec, d policy.Death, room int) {
 			pod.Owner = &v1alpha1.OwnerOf{Kind: printable(p.OwnerKind, kindSize), Name: printable(p.OwnerName, nameSize)}
 		}
 		images, added := spec.Images, []int(nil)
+		share := imagesSize / min(len(d.Pods), policy.MaxPods)
 		for _, at := range p.Images {
 			if at < 0 || at >= len(d.Images) || len(pod.Images) == maxImagesOfPod {
 				continue
@@ -113,7 +120,11 @@ func fitPods(spec *v1alpha1.NodeDeathSpec, d policy.Death, room int) {
 			to, ok := index[at]
 			if !ok {
 				to = len(images)
-				images = append(images, printable(d.Images[at], imageSize))
+				image := printable(d.Images[at], imageSize)
+				if share -= jsonSize(image) + 1; share < 0 {
+					continue
+				}
+				images = append(images, image)
 				index[at], added = to, append(added, at)
 			}
 			pod.Images = append(pod.Images, to)
@@ -122,7 +133,7 @@ func fitPods(spec *v1alpha1.NodeDeathSpec, d policy.Death, room int) {
 		for _, at := range added {
 			size += jsonSize(images[index[at]]) + 1
 		}
-		if i == policy.MaxPods || size > room {
+		if size > room {
 			spec.PodsOmitted = d.PodsOmitted + len(d.Pods) - i
 			return
 		}

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"os"
 	"regexp"
@@ -10,8 +11,10 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 
+	"github.com/lastgasp/lastgasp/listener/kube/v1alpha1"
 	"github.com/lastgasp/lastgasp/listener/policy"
 )
 
@@ -72,5 +75,29 @@ func TestSpecFitsTheSchema(t *testing.T) {
 		if bounded != 10 {
 			t.Errorf("the schema bounds %d fields, the test knows of 10", bounded)
 		}
+	}
+}
+
+// Pods with as many long images as one may have take no other pod's place on record.
+func TestPodsOfManyImages(t *testing.T) {
+	var pods []policy.Pod
+	for i := range 50 {
+		pod := policy.Pod{Name: fmt.Sprint("greedy", i)}
+		for j := range maxImagesOfPod {
+			pod.Images = append(pod.Images, fmt.Sprint(i, "/", j, strings.Repeat("<", imageSize)))
+		}
+		pods = append(pods, pod)
+	}
+	pods = append(pods, policy.Pod{Name: "modest", Images: []string{"app"}})
+	d := policy.Death{Name: "d"}
+	d.NamePods(pods)
+	spec := specFrom(d)
+	last := spec.Pods[len(spec.Pods)-1]
+	if len(spec.Pods) != len(pods) || spec.PodsOmitted != 0 || last.Name != "modest" || len(last.Images) != 1 || spec.Images[last.Images[0]] != "app" {
+		t.Errorf("%d of %d pods, the last is %+v", len(spec.Pods), len(pods), last)
+	}
+	nd := v1alpha1.NodeDeath{Spec: spec}
+	if again := specFrom(deathFrom(&nd)); !cmp.Equal(spec.Pods, again.Pods) || !cmp.Equal(spec.Images, again.Images) {
+		t.Error("the pods change when the death is written again")
 	}
 }

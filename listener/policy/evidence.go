@@ -134,8 +134,20 @@ func NodePoolLabels() []string {
 	}
 }
 
-// NamePods names the pods that were on the node when it died. It is called once.
+// NamePods names the pods that were on the node when it died. It is called once. Those that had ended before come last: there may be any
+// number of them.
 func (d *Death) NamePods(pods []Pod) {
+	ended := func(p Pod) bool { return p.Finished() && p.Death != d.Name }
+	pods = slices.Clone(pods)
+	slices.SortStableFunc(pods, func(a, b Pod) int {
+		switch {
+		case ended(a) == ended(b):
+			return 0
+		case ended(b):
+			return -1
+		}
+		return 1
+	})
 	images := map[string]int{}
 	for i, p := range pods {
 		if i == MaxPods {

@@ -358,6 +358,20 @@ func TestNamePods(t *testing.T) {
 	}
 }
 
+// Whoever may create pods can bind any number to a node, and they end at once. They take no other pod's place on record.
+func TestNamePodsAmongManyThatHadEnded(t *testing.T) {
+	var pods []Pod
+	for i := range 2 * MaxPods {
+		pods = append(pods, Pod{Name: fmt.Sprint("ended", i), UID: fmt.Sprint("ended", i), Phase: "Failed"})
+	}
+	pods = append(pods, Pod{Name: "died", Phase: "Failed", Marked: true, Death: "d"}, Pod{Name: "left", Phase: "Running"})
+	d := Death{Name: "d"}
+	d.NamePods(pods)
+	if len(d.Pods) != MaxPods || d.PodsOmitted != MaxPods+2 || d.Pods[0].Name != "died" || d.Pods[1].Name != "left" || d.Pods[2].Name != "ended0" {
+		t.Errorf("%d pods from %s, %s and %s on, %d omitted", len(d.Pods), d.Pods[0].Name, d.Pods[1].Name, d.Pods[2].Name, d.PodsOmitted)
+	}
+}
+
 func TestCulprit(t *testing.T) {
 	const uid = "0f3c1f0e-5a55-4a1e-9a63-1c2d3e4f5a6b"
 	for _, tt := range []struct {
