@@ -75,3 +75,34 @@ func TestRecordDeletedWhileTheNodeIsAwaited(t *testing.T) {
 		})
 	}
 }
+
+// Whoever labels a Node while it is awaited wants to have it left alone.
+func TestNodeLeftOutWhileItIsAwaited(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		w.panics(1)
+		p := testPolicy()
+		p.NodeVerb = policy.NodeAwait
+		a, _ := run(t, p, w, "a")
+		offer(t, w, incident(1, boot1, secret1), a)
+		pass(time.Minute)
+		w.set(func() {
+			n := w.nodes["n1"]
+			n.Labels, n.ResourceVersion = map[string]string{policy.ExcludeLabel: ""}, w.next()
+			w.nodes["n1"] = n
+		})
+		pass(20 * time.Minute)
+		d := w.only()
+		if note := d.Step(policy.StepNode).Note; d.Phase != policy.Cleaned || note != "kept and fenced: the node was left out meanwhile" || !w.node("n1").Fenced {
+			t.Errorf("%s, %q, node %+v; want it kept and fenced", d.Phase, note, w.node("n1"))
+		}
+		if n := w.failed(); n != len(pods) {
+			t.Errorf("%d pods failed, want %d", n, len(pods))
+		}
+		w.reboots(1, boot2)
+		pass(10 * time.Second)
+		if n := w.node("n1"); n.Fenced {
+			t.Errorf("node %+v, want it in service on its new boot", n)
+		}
+	})
+}

@@ -53,6 +53,8 @@ func (w *work) stepInstance(ctx context.Context, p policy.Plan) (note string, ag
 	switch {
 	case w.back() != "":
 		return "left alone: " + w.back(), 0, nil
+	case !w.e.policy.ActsOn(w.node):
+		return "left alone: the node was left out meanwhile", 0, nil
 	case id == "":
 		return "left alone: the Node names no instance", 0, nil
 	}

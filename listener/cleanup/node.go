@@ -48,6 +48,10 @@ func (w *work) stepNode(ctx context.Context, p policy.Plan) (note string, again 
 	if why := w.back(); why != "" {
 		return w.noteSettled(ctx, p, why)
 	}
+	if !w.e.policy.ActsOn(w.node) {
+		w.condition(policy.Settled, policy.True, "Kept", "the node was left out meanwhile")
+		return w.kept() + ": the node was left out meanwhile", 0, w.inService(ctx)
+	}
 	waits, err := w.volumesLeft(ctx, p)
 	if err != nil || waits {
 		return "", volumesEvery, err
