@@ -101,7 +101,7 @@ func (w *work) create(ctx context.Context, d policy.Decision) (last policy.Decis
 	for again := pauses(0); ; fence = false { // reconcile fences again if need be
 		w.note(d)
 		have, ours, err := w.put(ctx, fencing, creatingDeath, fence)
-		if err == nil && !ours && have.Owner == w.e.replica && have.Phase.AtWork() { // created, and the answer was lost
+		if err == nil && !ours && have.Owner == w.e.replica && have.NodeUID == w.first.UID && have.Phase.AtWork() { // created, and the answer was lost
 			w.ahead, ours = w.aheadOf(have), true
 			w.created(have)
 		}
