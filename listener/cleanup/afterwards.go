@@ -2,6 +2,7 @@ package cleanup
 
 import (
 	"context"
+	"errors"
 
 	"github.com/lastgasp/lastgasp/listener/detect"
 	"github.com/lastgasp/lastgasp/listener/policy"
@@ -27,7 +28,9 @@ func (e *Engine) recordDeath(ctx context.Context, n policy.Node, d policy.Death)
 	}
 	if have.Phase == "" { // its status was not written: it would be taken over, and judged as what was heard
 		w.noteComplete()
-		if err := w.save(ctx, tidying); err != nil {
+		if err := w.save(ctx, tidying); errors.Is(err, errLost) {
+			return true // another replica created it at the same moment
+		} else if err != nil {
 			w.log.Warn("death recorded without its status", "death", d.Name, "err", err)
 		}
 	}

@@ -107,6 +107,7 @@ func TestOnlyTheProviderIDReachesTheCloud(t *testing.T) {
 	}{
 		{"of the Node that died", "aws:///zone/i-1", []string{"terminate i-1"}},
 		{"or nothing", "", nil},
+		{"nor where it names another kind of machine, as k3s does", "k3s://i-1", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
@@ -118,9 +119,12 @@ func TestOnlyTheProviderIDReachesTheCloud(t *testing.T) {
 				inc := incident(1, boot1, secret1)
 				inc.Identity.Instance = "i-2"
 				offer(t, w, inc, a)
-				pass(2 * time.Minute)
+				pass(time.Minute)
 				if got := fmt.Sprint(c.log()); got != fmt.Sprint(tt.want) {
 					t.Errorf("asked %s, want %s", got, tt.want)
+				}
+				if d := w.only(); d.Phase != policy.Cleaned {
+					t.Errorf("phase %s, want no wait for other Nodes", d.Phase)
 				}
 			})
 		})

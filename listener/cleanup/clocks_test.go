@@ -1,6 +1,8 @@
 package cleanup
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -30,6 +32,37 @@ func TestCleanupByAWrongClock(t *testing.T) {
 			})
 		})
 	}
+}
+
+// answersLate is a cluster that creates a death and does not say so for a while.
+type answersLate struct {
+	*world
+	until time.Time
+}
+
+func (c answersLate) CreateDeath(ctx context.Context, d policy.Death) (policy.Death, error) {
+	out, err := c.world.CreateDeath(ctx, d)
+	if errors.Is(err, ErrExists) {
+		out, err = c.Death(ctx, d.Name)
+	}
+	if time.Now().Before(c.until) {
+		return policy.Death{}, errors.New("etcdserver: request timed out")
+	}
+	return out, err
+}
+
+// A death that was created a minute before the API server said so was not created by another clock.
+func TestALateAnswerIsNoWrongClock(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		w.addPod("n1", "young", "apps/v1 ReplicaSet", func(p *policy.Pod) { p.Created = time.Now(); p.Started = time.Now() })
+		pass(time.Second)
+		w.panics(1)
+		e, _ := runOn(t, testPolicy(), answersLate{w, time.Now().Add(time.Minute)}, nil, "a")
+		offer(t, w, incident(1, boot1, secret1), e)
+		pass(3 * time.Minute)
+		w.cleanedOnce(append(pods, "young"))
+	})
 }
 
 // A pod that starts after the death lives, though a replica whose clock is ahead calls that before.

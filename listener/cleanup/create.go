@@ -16,7 +16,7 @@ const putTries = 10
 func (w *work) put(ctx context.Context, u urgency, what string, fence bool) (have policy.Death, ours bool, err error) {
 	weaker, found := w.weaker()
 	for again := pauses(0); again <= putTries; {
-		death, n := w.death, 1
+		death, n, asked := w.death, 1, w.e.Now()
 		if death.Phase == policy.Recorded {
 			death = w.completed() // whoever reads the phase reads why
 		}
@@ -36,7 +36,7 @@ func (w *work) put(ctx context.Context, u urgency, what string, fence bool) (hav
 			switch {
 			case err == nil:
 				have = out
-				w.compareClocks(out.Created)
+				w.compareClocks(asked, out.Created)
 			case errors.Is(err, ErrConflict):
 				err = errors.New(err.Error()) // a new object cannot have changed: this is a fault of the API server
 			case !answered(err):
@@ -101,7 +101,7 @@ func (w *work) create(ctx context.Context, d policy.Decision) (last policy.Decis
 	for again := pauses(0); ; fence = false { // reconcile fences again if need be
 		w.note(d)
 		have, ours, err := w.put(ctx, fencing, creatingDeath, fence)
-		if err == nil && !ours && have.Owner == w.e.replica && have.Phase.AtWork() { // created, and the answer was lost
+		if err == nil && !ours && have.Owner == w.e.replica && have.NodeUID == w.first.UID && have.Phase.AtWork() { // created, and the answer was lost
 			w.ahead, ours = w.aheadOf(have), true
 			w.created(have)
 		}

@@ -291,7 +291,7 @@ func (w *world) Unnamed() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, n := range w.nodes {
-		if n.ProviderID == "" {
+		if !strings.HasPrefix(n.ProviderID, "aws://") {
 			return n.Name
 		}
 	}

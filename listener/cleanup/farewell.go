@@ -87,7 +87,7 @@ func (e *Engine) writeFarewells(ctx context.Context) {
 // the farewell there leaves the rest to the one that wrote it. Nothing is deleted, fenced or failed, and no death is recorded.
 func (e *Engine) writeFarewell(ctx context.Context, f farewell) FarewellResult {
 	w, said := e.newWork(detect.Incident{}, e.log.With("source", f.src, "boot", f.bye.Boot)), policy.FarewellOf(f.bye, f.at)
-	switch result, err := w.bid(ctx, f, said); {
+	switch result, err := w.annotateNode(ctx, f, said); {
 	case err != nil:
 		w.log.Warn("farewell not written", "farewell", said.Text, "node", w.node.Name, "err", err)
 		return result
@@ -111,8 +111,8 @@ func (e *Engine) writeFarewell(ctx context.Context, f farewell) FarewellResult {
 // farewellSource ends the notes of events: nobody but the node vouches for it.
 const farewellSource = ", says the node"
 
-// bid finds the sender's Node and writes the farewell there. An error says why it is not there.
-func (w *work) bid(ctx context.Context, f farewell, said policy.Farewell) (result FarewellResult, err error) {
+// annotateNode finds the sender's Node and writes the farewell there. An error says why it is not there.
+func (w *work) annotateNode(ctx context.Context, f farewell, said policy.Farewell) (result FarewellResult, err error) {
 	who := Sender{Instance: f.bye.Instance, Boot: f.bye.Boot, Sum: f.bye.Secret.Sum(), Addr: f.src}
 	w.node, err = ask(ctx, w.calls, tidying, "find node of a farewell", w.e.cluster.FindNode, who)
 	switch {

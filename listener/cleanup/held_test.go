@@ -96,8 +96,11 @@ func TestNodeLeftOutWhileItIsAwaited(t *testing.T) {
 		if note := d.Step(policy.StepNode).Note; d.Phase != policy.Cleaned || note != "kept and fenced: the node was left out meanwhile" || !w.node("n1").Fenced {
 			t.Errorf("%s, %q, node %+v; want it kept and fenced", d.Phase, note, w.node("n1"))
 		}
+		w.loses(1)
+		w.addPod("n1", "late", "apps/v1 ReplicaSet", func(p *policy.Pod) { p.Created, p.Started = time.Now(), time.Time{} })
+		pass(5 * time.Minute)
 		if n := w.failed(); n != len(pods) {
-			t.Errorf("%d pods failed, want %d", n, len(pods))
+			t.Errorf("%d pods failed, want %d: those of before", n, len(pods))
 		}
 		w.reboots(1, boot2)
 		pass(10 * time.Second)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener/policy"
@@ -55,7 +56,7 @@ func (w *work) stepInstance(ctx context.Context, p policy.Plan) (note string, ag
 		return "left alone: " + w.back(), 0, nil
 	case !w.e.policy.ActsOn(w.node):
 		return "left alone: the node was left out meanwhile", 0, nil
-	case id == "":
+	case id == "" || !strings.HasPrefix(w.node.ProviderID, "aws://"):
 		return "left alone: the Node names no instance", 0, nil
 	}
 	if only, err := w.isOnly(ctx, id); err != nil || !only {

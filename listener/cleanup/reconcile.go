@@ -23,7 +23,7 @@ func (w *work) takeOver(ctx context.Context, seen policy.Death) error {
 		return unanswered(err)
 	}
 	w.recall(have)
-	w.proved = have.Phase == policy.Held || have.Phase == policy.Cleaning
+	w.proved = have.Phase == policy.Held || have.Phase == policy.Cleaning || have.Step(policy.StepFail).Done
 	w.death.Owner = w.e.replica
 	switch {
 	case w.death.Phase == policy.Held:

@@ -130,3 +130,26 @@ func TestADeathThatIsActedOnDoesNotGiveWay(t *testing.T) {
 		}
 	})
 }
+
+// The boot has a death on record that this replica was at work on before it was restarted, and the Node has been registered again since.
+func TestAFormerNodesDeathIsNotContinued(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		former := w.node("n1")
+		former.UID = "uid of the former n1"
+		d := policy.NewDeath(incident(1, boot1, secret1), detect.Pinned, former)
+		d.Phase, d.Owner, d.Started = policy.Cleaning, "a", time.Now()
+		if _, err := w.CreateDeath(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+		w.panics(1)
+		a, _ := run(t, testPolicy(), behind{faulty{world: w}, []policy.Death{{Name: "another"}}}, "a")
+		offer(t, w, incident(1, boot1, secret1), a)
+		pass(45 * time.Second)
+		w.loses(1)
+		pass(time.Minute)
+		if d := w.only(); d.NodeUID == former.UID || d.Phase != policy.Cleaned || w.failed() != len(pods) {
+			t.Errorf("death of Node %s is %s, %d pods failed; want that of the Node there is", d.NodeUID, d.Phase, w.failed())
+		}
+	})
+}

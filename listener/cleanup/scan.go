@@ -222,7 +222,7 @@ func (w *work) sweepOf(ctx context.Context, seen policy.Death) error {
 	w.name = d.Name
 	w.recall(d)
 	w.node = policy.Node{Name: d.Node}
-	if err := w.readNode(ctx, tidying); err != nil || w.back() != "" || !w.fenced() || !w.node.Silent {
+	if err := w.readNode(ctx, tidying); err != nil || w.back() != "" || !w.fenced() || !w.node.Silent || !w.e.policy.ActsOn(w.node) {
 		return err
 	}
 	kept := w.holdsNode() > 0

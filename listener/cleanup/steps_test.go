@@ -494,6 +494,33 @@ func TestDenialsThatPass(t *testing.T) {
 	}
 }
 
+// The control plane had lost the node before its panic was heard, which its secret proved. The work goes on where it was not heard.
+func TestDenialsThatPassOfALostNode(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		pods := w.populate("n1")
+		w.panics(1)
+		w.loses(1)
+		pass(time.Minute)
+		until := time.Now().Add(3 * time.Minute)
+		c := faulty{world: w, before: func(_ context.Context, call string) error {
+			if call == "FailPod" && time.Now().Before(until) {
+				return ErrDenied
+			}
+			return nil
+		}}
+		e, stop := run(t, testPolicy(), c, "a")
+		offer(t, w, incident(1, boot1, secret1), e)
+		pass(2 * time.Minute)
+		if d := w.only(); d.Phase != policy.Incomplete || !w.node("n1").Fenced {
+			t.Fatalf("phase %s: %s", d.Phase, d.Decision)
+		}
+		stop()
+		run(t, testPolicy(), c, "b")
+		pass(5 * time.Minute)
+		w.cleanedOnce(pods)
+	})
+}
+
 // What does not pass costs a call a minute, and nothing is written meanwhile.
 func TestDenialsThatDoNotPass(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {

@@ -712,3 +712,33 @@ func TestRecordWithoutItsStatus(t *testing.T) {
 		}
 	})
 }
+
+// beaten is a cluster in which another replica records the same death at the same moment: the death is there, and its status is the other's.
+type beaten struct{ *world }
+
+func (c beaten) CreateDeath(ctx context.Context, d policy.Death) (policy.Death, error) {
+	d.Owner = "b"
+	out, err := c.world.CreateDeath(ctx, d)
+	out.Version, out.Phase, out.Owner = "of the creation", "", ""
+	return out, err
+}
+
+// Two replicas that record the same death at once emit its events once.
+func TestRecordOfTwoReplicas(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.populate("n1")
+		finished := 0
+		e, _ := runOn(t, testPolicy(), beaten{w}, nil, "a", func(e *Engine) {
+			e.Observer.Finished = func(policy.Phase, time.Duration) { finished++ }
+		})
+		if !e.recordDeath(t.Context(), w.node("n1"), policy.Ending{Node: w.node("n1"), Boot: boot1, At: time.Now()}.Death()) {
+			t.Error("it is to be recorded again")
+		}
+		d := w.only()
+		w.set(func() {
+			if d.Owner != "b" || finished > 0 || len(w.events) > 0 {
+				t.Errorf("of %s, finished %d times, events %+v; want the other's only", d.Owner, finished, w.events)
+			}
+		})
+	})
+}

@@ -111,10 +111,12 @@ func (w *work) decidedOnce() {
 // clocksApart is by how much our clock and the API server's differ if one of them is wrong, and not only an answer late.
 const clocksApart = 30 * time.Second
 
-// compareClocks compares our clock with the API server's, which created something now. What nodes and control plane say of times is
-// by other clocks than ours, and these go with the API server's.
-func (w *work) compareClocks(created time.Time) {
-	if ahead := created.Sub(w.e.Now()); ahead.Abs() > clocksApart {
+// compareClocks compares our clock with the API server's, which created something since we asked for it first: an earlier attempt may
+// have got through, and its answer not. What nodes and control plane say of times is by other clocks than ours, and these go with the
+// API server's.
+func (w *work) compareClocks(asked, created time.Time) {
+	ahead := max(created.Sub(w.e.Now()), min(0, created.Sub(asked)))
+	if ahead.Abs() > clocksApart {
 		w.ahead = ahead
 		w.log.Error("the clocks of this replica and of the API server differ; set them by NTP, deaths are acted on late meanwhile",
 			"server", created, "replica", w.e.Now())

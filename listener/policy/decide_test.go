@@ -365,6 +365,18 @@ func TestDecide(t *testing.T) {
 			want: Wait, fence: true,
 		},
 		{
+			name: "nor if the API server then does not answer",
+			story: func(s *story) {
+				unpinned(s)
+				lost(&s.v.Node, 4*time.Second)
+				for range 20 {
+					s.v.Lease.Look(s.v.Now, heard, Renewal{Missing: true}, errors.New("not found"))
+				}
+				s.v.Lease.Look(s.v.Now, heard, Renewal{}, errors.New("timeout"))
+			},
+			want: Wait, fence: true,
+		},
+		{
 			name: "nor where somebody has its Lease last for thirteen years",
 			story: func(s *story) {
 				unpinned(s)

@@ -34,7 +34,7 @@ type Lease struct {
 	Duration time.Duration // for how long the kubelet holds the Lease, from that look; zero if it does not say
 	Version  string        // of the Lease at that look
 	Failed   int           // looks without an answer since the last that had one
-	Missing  bool          // the last look found no Lease: kubelets leave theirs behind, so somebody has deleted it
+	Missing  bool          // a look since the last that found a Lease found none: kubelets leave theirs behind, so somebody has deleted it
 }
 
 // Look notes what a look at now found. A failed look starts the observation anew: while the API server cannot be reached,
@@ -42,7 +42,7 @@ type Lease struct {
 // write that renews nothing also starts it anew: somebody may be setting back what the kubelet wrote.
 func (l *Lease) Look(now, heard time.Time, r Renewal, err error) {
 	if err != nil {
-		l.Since, l.Missing = time.Time{}, r.Missing
+		l.Since, l.Missing = time.Time{}, l.Missing || r.Missing
 		l.Failed++
 		return
 	}
