@@ -235,6 +235,10 @@ func TestLinkProblemBelow(t *testing.T) {
 			if got := w.root.LinkProblem("br0"); got != tt.want {
 				t.Errorf("br0 %q, want %q", got, tt.want)
 			}
+			w.write(t, "sys/class/net/br0/device/vendor", "0x1414")
+			if got := w.root.LinkProblem("br0"); got != "" {
+				t.Errorf("br0 is a card itself, and %q", got)
+			}
 		})
 	}
 }

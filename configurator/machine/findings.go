@@ -110,7 +110,7 @@ func (r Root) LinkProblem(device string) string {
 		return why
 	}
 	first := ""
-	for _, d := range r.withLower([]string{device})[1:] {
+	for _, d := range r.withLower([]string{device}) { // the device first: a card above another, such as Azure's, needs none
 		if !exists(r.Path(netDir, d, "device")) {
 			continue
 		}
