@@ -118,7 +118,7 @@ func (r Root) LinkProblem(device string) string {
 		if why == "" {
 			return ""
 		}
-		first = cmp.Or(first, "sends by "+d+", which "+why)
+		first = cmp.Or(first, "sends through "+d+", which "+why)
 	}
 	return first
 }
