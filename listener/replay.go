@@ -145,16 +145,17 @@ func (p *replay) datagram(line []byte, cut bool) error {
 	return nil
 }
 
-// replayLog judges a log. The clocks of the hosts in it are the only ones.
+// replayLog judges a log. Each host in it has a time of its own: no pause of one ends another's report.
 func (p *replay) replayLog(in *bufio.Reader) error {
 	p.now = p.epoch
 	var log detect.LogReader
 	judge := func(rec *netconsole.Record) {
-		h := p.hosts.of(rec)
-		if at := h.at(p.now, rec); !at.IsZero() {
-			p.advance(at)
+		h := p.hosts.of(rec, p.now)
+		h.read(rec)
+		if h.now.After(p.now) {
+			p.now = h.now
 		}
-		p.shard.Record(p.now, h.addr, rec)
+		p.shard.Record(h.now, h.addr, rec)
 	}
 	var order logOrder
 	push := func(rec *netconsole.Record) { order.push(rec, judge) }

@@ -25,13 +25,14 @@ type logHosts struct {
 type logHost struct {
 	name   string
 	addr   netip.AddrPort // invalid if the log names none
+	now    time.Time      // by the time of the replay
 	uptime logClock
 	dated  bool
 	date   time.Duration // of the last line, if dated
 }
 
-// of is the host of a record. A line that names none is of the same host as the line before.
-func (l *logHosts) of(r *netconsole.Record) *logHost {
+// of is the host of a record. A line that names none is of the same host as the line before. A new one begins now.
+func (l *logHosts) of(r *netconsole.Record, now time.Time) *logHost {
 	name := field(r, detect.KeyHost)
 	if l.last != nil && (name == "" || name == l.last.name || len(l.all) == maxLogHosts && l.byName[name] == nil) {
 		return l.last
@@ -41,7 +42,7 @@ func (l *logHosts) of(r *netconsole.Record) *logHost {
 		return known
 	}
 	n := len(l.all)
-	l.last = &logHost{name: name}
+	l.last = &logHost{name: name, now: now}
 	if name != "" {
 		l.last.addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{0, 0, byte(n >> 8), byte(n)}), 1)
 	}
@@ -72,17 +73,19 @@ func field(r *netconsole.Record, key string) string {
 	return ""
 }
 
-// at is when a record was written by the time of the replay, zero if it does not say.
-func (h *logHost) at(now time.Time, r *netconsole.Record) time.Time {
+// read moves the host's time on to when a record was written, if that says so. It never goes back.
+func (h *logHost) read(r *netconsole.Record) {
 	if r.Uptime >= 0 {
-		return h.uptime.at(now, r.Uptime)
+		if at := h.uptime.at(h.now, r.Uptime); at.After(h.now) {
+			h.now = at
+		}
+		return
 	}
 	last, dated := h.date, h.dated
 	h.date, h.dated = parseDate(field(r, detect.KeyTime))
 	if gap := (h.date - last).Abs(); dated && h.dated && gap >= longGap {
-		return now.Add(gap)
+		h.now = h.now.Add(gap)
 	}
-	return time.Time{}
 }
 
 // longGap is how far apart the dates of two lines have to be to count. Most have whole seconds, and are of when a daemon got the line:

@@ -60,6 +60,35 @@ func TestReplayKeepsHostsApart(t *testing.T) {
 	}
 }
 
+// What other machines say, when, and by which clocks is beside the point.
+func TestReplayOfADeathAmongOtherMachines(t *testing.T) {
+	want := []string{"node-0: general protection fault in is_uprobe_at_func_entry"}
+	t.Run("that were silent before", func(t *testing.T) {
+		var log strings.Builder
+		for i := range oops() {
+			fmt.Fprintf(&log, "Nov 29 13:40:00 node-%d kernel: eth0: up\n", i)
+		}
+		for i, text := range oops() {
+			fmt.Fprintf(&log, "Nov 29 13:49:23 node-0 kernel: %s\nNov 29 13:49:23 node-%d kernel: eth0: down\n", text, i)
+		}
+		if diff := cmp.Diff(want, hostsReplay(t, log.String())); diff != "" {
+			t.Errorf("incidents (-want +got):\n%s", diff)
+		}
+	})
+	t.Run("whose clocks are behind", func(t *testing.T) {
+		var log strings.Builder
+		for i, text := range oops() {
+			for node := range 4 {
+				fmt.Fprintf(&log, "Nov 29 13:49:%02d node-%d kernel: %s\n", 30+i-3*node, node, text)
+				text = "eth0: up"
+			}
+		}
+		if diff := cmp.Diff(want, hostsReplay(t, log.String())); diff != "" {
+			t.Errorf("incidents (-want +got):\n%s", diff)
+		}
+	})
+}
+
 // Stores export the newest line first.
 func TestReplayOfLogsThatAreBackwards(t *testing.T) {
 	backwards := func(log string) string {

@@ -25,12 +25,11 @@ type logOrder struct {
 	known   bool // in which direction the log is
 	forward int  // steps of its clock
 	back    int
-	last    logTime
+	last    map[string]logTime // of each host's last line: clocks differ
 }
 
 // A logTime is what a line says of its time.
 type logTime struct {
-	host    string
 	stamped bool // it says the uptime
 	uptime  time.Duration
 	dated   bool
@@ -44,6 +43,9 @@ func (o *logOrder) push(r *netconsole.Record, emit func(*netconsole.Record)) {
 		return
 	}
 	o.held, o.bytes = append(o.held, *r), o.bytes+len(r.Text)
+	for _, f := range r.Fields {
+		o.bytes += len(f.Value)
+	}
 	if step := o.step(r); step > 0 {
 		o.forward++
 	} else if step < 0 {
@@ -55,13 +57,13 @@ func (o *logOrder) push(r *netconsole.Record, emit func(*netconsole.Record)) {
 	}
 }
 
-// backwards reports whether the newest line is first. Two hosts, or two boots, may make a clock go back now and then.
+// backwards reports whether the newest line is first. Two boots, or two files, may make a clock go back now and then.
 func (o *logOrder) backwards() bool { return o.back > 2 && o.back > 2*o.forward }
 
 // flush emits what is held.
 func (o *logOrder) flush(emit func(*netconsole.Record)) {
 	held := o.held
-	o.held, o.bytes = nil, 0
+	o.held, o.bytes, o.last = nil, 0, nil
 	if o.backwards() {
 		slices.Reverse(held)
 	}
@@ -70,17 +72,22 @@ func (o *logOrder) flush(emit func(*netconsole.Record)) {
 	}
 }
 
-// step reports whether a record is younger (1) or older (-1) than the last one, 0 if nothing says so: by the dates, and within the same
-// second by the uptimes of a host.
+// step reports whether a record is younger (1) or older (-1) than the last one of its host, 0 if nothing says so: by the dates, and
+// within the same second by the uptimes.
 func (o *logOrder) step(r *netconsole.Record) int {
-	last := o.last
-	o.last = logTime{host: field(r, detect.KeyHost), stamped: r.Uptime >= 0, uptime: r.Uptime}
-	o.last.date, o.last.dated = parseDate(field(r, detect.KeyTime))
+	this := logTime{stamped: r.Uptime >= 0, uptime: r.Uptime}
+	this.date, this.dated = parseDate(field(r, detect.KeyTime))
+	host := field(r, detect.KeyHost)
+	last := o.last[host]
+	if o.last == nil {
+		o.last = make(map[string]logTime)
+	}
+	o.last[host] = this
 	switch {
-	case last.dated && o.last.dated && last.date != o.last.date:
-		return cmp.Compare(o.last.date, last.date)
-	case last.stamped && o.last.stamped && last.host == o.last.host:
-		return cmp.Compare(o.last.uptime, last.uptime)
+	case last.dated && this.dated && last.date != this.date:
+		return cmp.Compare(this.date, last.date)
+	case last.stamped && this.stamped:
+		return cmp.Compare(this.uptime, last.uptime)
 	}
 	return 0
 }

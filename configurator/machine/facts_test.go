@@ -216,9 +216,9 @@ func TestLinkProblemBelow(t *testing.T) {
 	}{
 		{"a bridge of pods", "", map[string]string{"pod0": on}},
 		{"a bridge with an uplink, among pods", "", map[string]string{"eth0": on, "pod0": off}},
-		{"whose uplink is unplugged", "sends by eth0, which has no carrier", map[string]string{"eth0": off, "pod0": on}},
+		{"whose uplink is unplugged", "sends through eth0, which has no carrier", map[string]string{"eth0": off, "pod0": on}},
 		{"one of whose uplinks is unplugged", "", map[string]string{"eth0": off, "eth1": on, "pod0": on}},
-		{"all of whose uplinks are", "sends by eth0, which has no carrier", map[string]string{"eth0": off, "eth1": off}},
+		{"all of whose uplinks are", "sends through eth0, which has no carrier", map[string]string{"eth0": off, "eth1": off}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := world{Root(t.TempDir())}
@@ -234,6 +234,10 @@ func TestLinkProblemBelow(t *testing.T) {
 			}
 			if got := w.root.LinkProblem("br0"); got != tt.want {
 				t.Errorf("br0 %q, want %q", got, tt.want)
+			}
+			w.write(t, "sys/class/net/br0/device/vendor", "0x1414")
+			if got := w.root.LinkProblem("br0"); got != "" {
+				t.Errorf("br0 is a card itself, and %q", got)
 			}
 		})
 	}

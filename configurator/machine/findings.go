@@ -110,7 +110,7 @@ func (r Root) LinkProblem(device string) string {
 		return why
 	}
 	first := ""
-	for _, d := range r.withLower([]string{device})[1:] {
+	for _, d := range r.withLower([]string{device}) { // the device first: a card above another, such as Azure's, needs none
 		if !exists(r.Path(netDir, d, "device")) {
 			continue
 		}
@@ -118,7 +118,7 @@ func (r Root) LinkProblem(device string) string {
 		if why == "" {
 			return ""
 		}
-		first = cmp.Or(first, "sends by "+d+", which "+why)
+		first = cmp.Or(first, "sends through "+d+", which "+why)
 	}
 	return first
 }

@@ -2,6 +2,7 @@ package detect
 
 import (
 	"cmp"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -85,17 +86,26 @@ const (
 	KeyTime = "time"
 )
 
+// maxField bounds what a record says of its host or time, in bytes; a log stream of CloudWatch has a name of 512.
+const maxField = 512
+
 // note adds a field to a record.
 func note(r *netconsole.Record, key, value string) {
 	if value != "" && value != "-" {
-		r.Fields = append(r.Fields, netconsole.Field{Key: key, Value: strings.Clone(value)})
+		r.Fields = append(r.Fields, netconsole.Field{Key: key, Value: strings.Clone(value[:min(len(value), maxField)])})
 	}
 }
 
-// noteHost notes a host. A level, its letter or a number in its place is none, and differs from line to line.
+// noHost is what may stand in a host's place and differs from line to line: a level or its letter, a number, a thread, a CPU, an identifier.
+var noHost = lazyregexp.New(`^(?:[A-Z_]|[TC]?\d+|(?i:cpu\d+|(?:(?:` + facility + `)[.:/])?(?:` + levelName + `))|(?:0x)?[0-9a-f]{8}[0-9a-f-]*)$`)
+
+// noteHost notes a host, without the port that it sent from.
 func noteHost(r *netconsole.Record, name string) {
-	letter := len(name) == 1 && name < "a"
-	if levelOf(strings.ToLower(name)) < 0 && !isDigits(name) && !letter {
+	name = strings.TrimRight(name, ":")
+	if from, err := netip.ParseAddrPort(name); err == nil {
+		name = from.Addr().String()
+	}
+	if !noHost.MatchString(name) {
 		note(r, KeyHost, name)
 	}
 }

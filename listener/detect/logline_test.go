@@ -49,6 +49,40 @@ func TestParseLogLine(t *testing.T) {
 	}
 }
 
+// What differs from line to line is no host: it would make each line another machine's.
+func TestTheHostOfALine(t *testing.T) {
+	const date, text = "2025-11-21T21:44:00Z ", "[    3.591339] x"
+	for _, tt := range []struct{ line, host string }{
+		{date + "node-1 " + text, "node-1"},
+		{date + "node-1 kernel: " + text, "node-1"},
+		{date + "10.0.1.5 " + text, "10.0.1.5"},
+		{date + "10.0.1.5:40001 " + text, "10.0.1.5"},
+		{date + "[fd00::5]:6665 " + text, "fd00::5"},
+		{date + "fd00::5 " + text, "fd00::5"},
+		{date + "c1 kernel: " + text, "c1"},
+		{date + "kern.warn " + text, ""},
+		{date + "WARN: kernel: " + text, ""},
+		{date + "warning " + text, ""},
+		{date + "W kernel: " + text, ""},
+		{date + "1234: " + text, ""},
+		{date + "T2349 " + text, ""},
+		{date + "CPU3 " + text, ""},
+		{date + "0x00001f40 " + text, ""},
+		{date + "8cb8ddd1-6587-41f6-b567-0e9c46b29ec2 kernel: " + text, ""},
+	} {
+		r, ok := ParseLogLine(tt.line)
+		host := ""
+		for _, f := range r.Fields {
+			if f.Key == KeyHost {
+				host = f.Value
+			}
+		}
+		if !ok || host != tt.host {
+			t.Errorf("%s: %t, host %q, want %q", tt.line, ok, host, tt.host)
+		}
+	}
+}
+
 func TestLinesThatAreNotTheKernels(t *testing.T) {
 	for _, line := range []string{
 		"",
