@@ -293,7 +293,7 @@ func (c *Cluster) trialsOnControlPlane(node *corev1.Node) []trial {
 		"spec":     map[string]any{"taints": taints(node.Spec.Taints, &yes, nil)},
 	}
 	return []trial{{
-		"lastgasp-listener-nodes", "its fence to node " + node.Name + " of the control plane, for which `controlPlane: true` takes another variable there",
+		"lastgasp-listener-nodes", "its fence to node " + node.Name + " of the control plane, for which `controlPlane: true` needs the policy's variable controlPlane to be \"false\"",
 		false, c.tryOnNode(node, fence),
 	}}
 }

@@ -175,7 +175,8 @@ func (v deathView) renderAdvice(h *html) {
 		h.command("kubectl annotate nodedeath", v.Name, "lastgasp.dev/release=true")
 		h.raw("</div>")
 	case policy.Incomplete:
-		notice("bad", "Some pods could not be failed.", "They are listed first below, and the condition PodsFailed says why. Delete them yourself: kubectl delete pod --force.")
+		notice("bad", "Some pods could not be failed.", "They are listed first below, and the condition PodsFailed says why. "+
+			"Remove what is in the way, and the listener tries again while the node stays dead; or delete them: kubectl delete pod --force.")
 	case policy.Refused:
 		notice("", "Refused:", "no pod was failed or deleted. Either a witness contradicted it, or it came from no node of this cluster.")
 	case policy.Recorded:

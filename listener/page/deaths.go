@@ -114,7 +114,7 @@ func phaseMeans(p policy.Phase) literal {
 	case policy.Held:
 		return "too many nodes died at once. The node is fenced and no pod was failed; a person must release it"
 	case policy.Incomplete:
-		return "everything is done, but some pods could not be failed; a person must delete them"
+		return "everything is done, but some pods could not be failed; a person must remove what is in the way, or delete them"
 	case policy.Pending:
 		return "nothing was failed yet; the listener waits for a witness"
 	case policy.Cleaning:
@@ -122,7 +122,7 @@ func phaseMeans(p policy.Phase) literal {
 	case policy.Cleaned:
 		return "everything is done"
 	case policy.Recorded:
-		return "the node died, and there was nothing to clean up: it was back already, or it is left out"
+		return "the node died, and there was nothing to clean up: it was back or gone already, or it is left out"
 	case policy.Refused:
 		return "the node lives, or is not of this cluster; nothing was failed or deleted"
 	}

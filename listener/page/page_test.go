@@ -134,7 +134,7 @@ func TestWhatWaitsForAPerson(t *testing.T) {
 		{"those that are incomplete", "/deaths?phase=Incomplete&range=24h", []string{"1 death<", "ip-10-0-0-1<"}, []string{"ip-10-0-0-25<"}},
 		{"those under way", "/deaths?phase=under+way", []string{"2 deaths<", "ip-10-0-0-2<", "ip-10-0-0-3<", `<option value="under way" selected="">`}, nil},
 		{"a state that there is not", "/deaths?phase=Odd", []string{"0 deaths<", `<option value="Odd" selected="">`}, nil},
-		{"what the states mean", "/deaths", []string{"6 deaths<", "a person must delete them", "the node lives, or is not of this cluster"}, nil},
+		{"what the states mean", "/deaths", []string{"6 deaths<", "a person must remove what is in the way, or delete them", "it was back or gone already", "the node lives, or is not of this cluster"}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, body, _ := get(t, w, tt.path, asHTML)
