@@ -151,10 +151,12 @@ func (p Policy) decide(inc detect.Incident, v View) Decision {
 	// where we did not see the silence begin. A kubelet that reports NotReady is alive, not silent. The console is read
 	// because the node is silent, so its silence always comes first.
 	lost := v.Node.Silent && v.First.Silent && !v.Node.SilentSince.After(inc.Time.Add(skew)) && authority != detect.Cloud && !v.Proved
-	// Whoever may write the status of Nodes can call any of them silent. The Lease must not contradict it, nor be deleted. A console is
-	// read after the silence has begun, so that a Lease which says that it was not renewed since is enough.
+	// Whoever may write the status of Nodes can call any of them silent. The Lease must not contradict it, nor be deleted. A node may
+	// die before its kubelet has made one. A console is read after the silence has begun, so that a Lease which says that it was not
+	// renewed since is enough.
+	deleted := v.Lease.Missing && inc.Time.Sub(v.Node.Created) > leaseMade
 	unrenewed := authority == detect.Cloud && !v.Lease.Doubtful(inc.Time) || v.Lease.Overdue(v.Now) || v.Lease.Unread()
-	silent := v.Node.Silent && !lost && unrenewed && !v.Lease.Missing
+	silent := v.Node.Silent && !lost && unrenewed && !deleted
 	switch {
 	case atOnce && !v.Lease.Doubtful(inc.Time):
 		return p.pass(v, say(Act, "%v authority", authority))

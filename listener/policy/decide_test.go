@@ -365,6 +365,18 @@ func TestDecide(t *testing.T) {
 			want: Wait, fence: true,
 		},
 		{
+			name: "but it is where the node died before its kubelet had made one",
+			story: func(s *story) {
+				unpinned(s)
+				s.v.Node.Created = heard.Add(-20 * time.Second)
+				lost(&s.v.Node, 4*time.Second)
+				for range 20 {
+					s.v.Lease.Look(s.v.Now, heard, Renewal{Missing: true}, errors.New("not found"))
+				}
+			},
+			want: Act, why: "no longer hears", fence: true,
+		},
+		{
 			name: "nor if the API server then does not answer",
 			story: func(s *story) {
 				unpinned(s)

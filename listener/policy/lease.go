@@ -10,6 +10,10 @@ const (
 	shortestLease = 2 * defaultLease / 4 * 104 / 100
 	// unreadLooks is how many looks in a row, one every two seconds, go without an answer in the time in which a kubelet renews.
 	unreadLooks = 6
+	// leaseMade is how long after its Node a kubelet has its Lease at the latest. It tries once with each renewal, and the first
+	// attempt fails where the Node is not there yet (component-helpers/apimachinery/lease/controller.go: ensureLease). EC2 stamps a
+	// console later than its last line.
+	leaseMade = 2 * time.Minute
 	// InFlight is how long after a panic a renewal that the kubelet sent before it may still arrive.
 	InFlight = 2 * time.Second
 	// skew is how far another machine's clock may be ahead of ours before its times look later than the incident.
@@ -34,7 +38,7 @@ type Lease struct {
 	Duration time.Duration // for how long the kubelet holds the Lease, from that look; zero if it does not say
 	Version  string        // of the Lease at that look
 	Failed   int           // looks without an answer since the last that had one
-	Missing  bool          // a look since the last that found a Lease found none: kubelets leave theirs behind, so somebody has deleted it
+	Missing  bool          // a look since the last that found a Lease found none: kubelets leave theirs behind, once they have made one
 }
 
 // Look notes what a look at now found. A failed look starts the observation anew: while the API server cannot be reached,
