@@ -16,10 +16,16 @@ func (c *Configurator) WantedSettings(devices []string) []machine.Setting {
 		return want // reading the kubelet's configuration takes many files
 	}
 	// A kernel without netconsole that is held in its panic is not heard any better. The module may still have to be loaded.
-	if support, sure, err := c.Netconsole.Seen(); err == nil && sure && !support.Netconsole && !c.Root.HasNetconsole() {
+	if c.lacksNetconsole() {
 		return want
 	}
 	return append(want, machine.PanicSettings(c.Config.Panic, c.Root.Facts(c.Version), c.Root.Kubelet())...)
+}
+
+// lacksNetconsole reports whether the running kernel is seen to have no netconsole, and no module of it to load.
+func (c *Configurator) lacksNetconsole() bool {
+	support, sure, err := c.Netconsole.Seen()
+	return err == nil && sure && !support.Netconsole && !c.Root.HasNetconsole()
 }
 
 // applySettings makes the kernel settings those that the configuration and the present targets ask for.

@@ -24,7 +24,7 @@ func (c *Configurator) Verify(ctx context.Context) ([]canary.Proof, error) {
 		return []canary.Proof{}, err
 	}
 	armed := slices.DeleteFunc(present, func(st configfs.State) bool { return !st.Enabled })
-	if support, sure, err := c.Netconsole.Seen(); err == nil && sure && !support.Netconsole && !c.Root.HasNetconsole() {
+	if c.lacksNetconsole() {
 		return []canary.Proof{}, fmt.Errorf("%w: %s", configfs.ErrNoModule, c.Root.NoNetconsole())
 	}
 	if len(armed) == 0 {

@@ -711,7 +711,7 @@ func TestCrashLoop(t *testing.T) {
 		b, _ := run(t, p, w, "b")
 		die := func(boot string) {
 			change(w, func(n *policy.Node) {
-				n.BootID, n.Ready, n.Pin, n.ResourceVersion = boot, false, policy.Pin{Boot: boot, Sum: secret1.Sum()}, w.next()
+				n.BootID, n.Ready, n.Pin = boot, false, policy.Pin{Boot: boot, Sum: secret1.Sum()}
 			})
 			w.panics(1)
 			offer(t, w, incident(1, boot, secret1), a, b)

@@ -174,7 +174,7 @@ func TestConsoleOfANodeThatComesBack(t *testing.T) {
 		pass(5 * time.Second)
 		w.loses(1)
 		pass(20 * time.Second)
-		change(w, func(n *policy.Node) { n.Ready, n.Silent, n.ResourceVersion = true, false, w.next() })
+		change(w, func(n *policy.Node) { n.Ready, n.Silent = true, false })
 		c.set(func() { c.err = nil })
 		pass(time.Hour)
 		if len(w.deaths) != 0 || w.failed() != 0 {

@@ -86,11 +86,7 @@ func TestNodeLeftOutWhileItIsAwaited(t *testing.T) {
 		a, _ := run(t, p, w, "a")
 		offer(t, w, incident(1, boot1, secret1), a)
 		pass(time.Minute)
-		w.set(func() {
-			n := w.nodes["n1"]
-			n.Labels, n.ResourceVersion = map[string]string{policy.ExcludeLabel: ""}, w.next()
-			w.nodes["n1"] = n
-		})
+		change(w, func(n *policy.Node) { n.Labels = map[string]string{policy.ExcludeLabel: ""} })
 		pass(20 * time.Minute)
 		d := w.only()
 		if note := d.Step(policy.StepNode).Note; d.Phase != policy.Cleaned || note != "kept and fenced: the node was left out meanwhile" || !w.node("n1").Fenced {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/lastgasp/lastgasp/listener/policy"
@@ -56,7 +55,7 @@ func (w *work) stepInstance(ctx context.Context, p policy.Plan) (note string, ag
 		return "left alone: " + w.back(), 0, nil
 	case !w.e.policy.ActsOn(w.node):
 		return "left alone: the node was left out meanwhile", 0, nil
-	case id == "" || !strings.HasPrefix(w.node.ProviderID, "aws://"):
+	case id == "" || !policy.IsAWS(w.node.ProviderID):
 		return "left alone: the Node names no instance", 0, nil
 	}
 	if only, err := w.isOnly(ctx, id); err != nil || !only {

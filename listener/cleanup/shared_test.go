@@ -75,7 +75,7 @@ func TestFenceIsKeptUp(t *testing.T) {
 		w.panics(1)
 		a, _ := run(t, testPolicy(), faulty{world: w, after: func(_ context.Context, call string) error {
 			if call == "CreateDeath" {
-				change(w, func(n *policy.Node) { n.Fenced, n.Mark, n.ResourceVersion = false, policy.Mark{}, w.next() })
+				change(w, func(n *policy.Node) { n.Fenced, n.Mark = false, policy.Mark{} })
 			}
 			return nil
 		}}, "a")

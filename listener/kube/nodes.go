@@ -138,7 +138,7 @@ func hasID(n *corev1.Node, instance string) bool {
 	if indexOf(instance) == byMachine {
 		return n.Status.NodeInfo.MachineID != ""
 	}
-	return instance != "" && strings.HasPrefix(n.Spec.ProviderID, "aws://")
+	return instance != "" && policy.IsAWS(n.Spec.ProviderID)
 }
 
 // Known implements cleanup.Cluster.

@@ -26,7 +26,7 @@ func (c *Cluster) Unnamed() string {
 	for _, obj := range c.nodes.GetStore().List() {
 		n := obj.(*corev1.Node)
 		id := n.Spec.ProviderID
-		if !isVirtual(n) && !strings.HasPrefix(id, "aws://") && !strings.HasPrefix(id, "eks-hybrid://") {
+		if !isVirtual(n) && !policy.IsAWS(id) && !strings.HasPrefix(id, "eks-hybrid://") {
 			return n.Name
 		}
 	}

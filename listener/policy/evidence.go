@@ -137,17 +137,15 @@ func NodePoolLabels() []string {
 // NamePods names the pods that were on the node when it died. It is called once. Those that had ended before come last: there may be any
 // number of them.
 func (d *Death) NamePods(pods []Pod) {
-	ended := func(p Pod) bool { return p.Finished() && p.Death != d.Name }
-	pods = slices.Clone(pods)
-	slices.SortStableFunc(pods, func(a, b Pod) int {
-		switch {
-		case ended(a) == ended(b):
-			return 0
-		case ended(b):
-			return -1
+	var there, ended []Pod
+	for _, p := range pods {
+		if p.Finished() && p.Death != d.Name {
+			ended = append(ended, p)
+		} else {
+			there = append(there, p)
 		}
-		return 1
-	})
+	}
+	pods = slices.Concat(there, ended)
 	images := map[string]int{}
 	for i, p := range pods {
 		if i == MaxPods {

@@ -69,6 +69,9 @@ func (n Node) Instance() string {
 	return n.ProviderID[strings.LastIndexByte(n.ProviderID, '/')+1:]
 }
 
+// IsAWS reports whether a spec.providerID names an instance of EC2.
+func IsAWS(providerID string) bool { return strings.HasPrefix(providerID, "aws://") }
+
 // PinOnWire is the pin whose secret is in everything that n's kernel sends. It is zero if that kernel cannot send one: nodes
 // pin their secret on any kernel.
 func (n Node) PinOnWire() Pin {
